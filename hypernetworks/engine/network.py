@@ -1,0 +1,189 @@
+"""One residual MLP, and the pairs of them (key, value) per context width that make a hypernetwork."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .affine import AffineMap, collapse
+from .structure import StateDict, Structure
+
+Delta = Callable[[torch.Tensor], torch.Tensor]
+"""What a network adds to a context at multiplier 1: ``(batch, tokens, dim)`` -> the same."""
+
+
+class Mlp(nn.Module):
+    """The MLP of one width and one side (key or value), as AUTOMATIC1111 builds it.
+
+    Its state dict has the webui's keys, ``linear.N.weight`` and ``linear.N.bias``. The residual and the multiplier
+    are not part of it.
+
+    Args:
+        dim: context width.
+        structure: how it is built.
+        tensors: adopted as they are, without a copy; ``None`` leaves torch's default initialisation.
+    """
+
+    def __init__(self, dim: int, structure: Structure, tensors: StateDict | None = None) -> None:
+        super().__init__()
+        with torch.device("meta" if tensors is not None else "cpu"):
+            self.linear = nn.Sequential(*structure.modules(dim))
+        if tensors is not None:
+            self.load_state_dict(dict(tensors), strict=True, assign=True)
+            self.requires_grad_(False)
+            self.eval()
+        self.is_linear = structure.is_linear
+
+    def forward(self, context: torch.Tensor) -> torch.Tensor:
+        """What is added to ``context`` at multiplier 1: ``(batch, tokens, dim)`` in the parameters' dtype."""
+        return self.linear(context)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a network comes from, as its file tells. Shown, never used for identity.
+
+    Attributes:
+        name: the name written inside the file.
+        step: training steps.
+        checkpoint_hash, checkpoint_name: the model it was trained on.
+        weight_initialization: ``"Normal"``, ``"XavierUniform"``, …
+        optional: free text.
+    """
+
+    name: str | None = None
+    step: int = 0
+    checkpoint_hash: str | None = None
+    checkpoint_name: str | None = None
+    weight_initialization: str = "Normal"
+    optional: str | None = None
+
+
+@dataclass(eq=False)
+class Hypernetwork:
+    """A hypernetwork in memory.
+
+    Attributes:
+        name: what a tag calls it: the file's stem.
+        structure: the same for all widths.
+        pairs: context width -> (key MLP, value MLP). The tensors keep the dtype of the file.
+        provenance: where it comes from.
+    """
+
+    name: str
+    structure: Structure
+    pairs: dict[int, tuple[Mlp, Mlp]]
+    provenance: Provenance = field(default_factory=Provenance)
+    _prepared: dict[tuple[int, int, torch.device, torch.dtype], Delta] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_tensors(
+        cls,
+        name: str,
+        structure: Structure,
+        tensors: Mapping[int, tuple[StateDict, StateDict]],
+        provenance: Provenance | None = None,
+    ) -> Hypernetwork:
+        """Adopt state dicts by width, without copying them."""
+        pairs = {
+            dim: (Mlp(dim, structure, tensors[dim][0]), Mlp(dim, structure, tensors[dim][1]))
+            for dim in sorted(tensors)
+        }
+        return cls(name, structure, pairs, provenance or Provenance())
+
+    @classmethod
+    def create(cls, name: str, structure: Structure, widths: Iterator[int] | tuple[int, ...]) -> Hypernetwork:
+        """A fresh network to train, fp32, with torch's default initialisation. Consumes the RNG."""
+        pairs = {dim: (Mlp(dim, structure), Mlp(dim, structure)) for dim in sorted(widths)}
+        return cls(name, structure, pairs)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Context widths it transforms, rising."""
+        return tuple(sorted(self.pairs))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type its tensors have in the file."""
+        return next(self.pairs[self.widths[0]][0].parameters()).dtype
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All parameters, for an optimiser."""
+        for dim in self.widths:
+            for mlp in self.pairs[dim]:
+                yield from mlp.parameters()
+
+    def transform(self, context: torch.Tensor, multiplier: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """The context for keys and the context for values: ``context + multiplier * mlp(context)``.
+
+        Args:
+            context: ``(batch, tokens, dim)``, any floating dtype and device; not changed.
+            multiplier: 0 is the identity.
+
+        Returns:
+            Two tensors of the context's shape, dtype and device; computed in fp32 at least, as AUTOMATIC1111 does.
+            For a width that the network lacks, the context itself, twice.
+        """
+        if context.shape[-1] not in self.pairs or multiplier == 0:
+            return context, context
+        precise = context.to(torch.promote_types(context.dtype, torch.float32))
+        key, value = (
+            torch.add(precise, self.delta(context.shape[-1], side, precise.device, precise.dtype)(precise), alpha=multiplier)
+            for side in (0, 1)
+        )
+        return key.to(context.dtype), value.to(context.dtype)
+
+    def delta(self, dim: int, side: int, device: torch.device, dtype: torch.dtype) -> Delta:
+        """What the network adds at multiplier 1, made ready for a device and dtype and kept until :meth:`release`.
+
+        Linear networks come as one affine map, never as an MLP. Dropout is off.
+
+        Args:
+            dim: a width of this network.
+            side: 0 for keys, 1 for values.
+        """
+        key = (dim, side, device, dtype)
+        if key not in self._prepared:
+            mlp = self.pairs[dim][side]
+            if mlp.is_linear:
+                self._prepared[key] = collapse(list(mlp.linear)).to(device, dtype)
+            else:
+                self._prepared[key] = _functional(mlp, device, dtype)
+        return self._prepared[key]
+
+    def release(self) -> None:
+        """Forget everything made ready by :meth:`delta` (call it after changing parameters, too)."""
+        self._prepared.clear()
+
+
+def _functional(mlp: Mlp, device: torch.device, dtype: torch.dtype) -> Delta:
+    """The MLP as a chain of plain functions on converted tensors, in inference: dropouts are left out."""
+    steps: list[Delta] = []
+    for module in mlp.linear:
+        if isinstance(module, nn.Dropout):
+            continue
+        tensors = {name: p.detach().to(device, dtype) for name, p in module.named_parameters()}
+        if isinstance(module, nn.Linear):
+            steps.append(AffineMap(tensors["weight"], tensors["bias"]))
+        elif isinstance(module, nn.LayerNorm):
+            steps.append(_layer_norm(module, tensors))
+        elif isinstance(module, nn.PReLU):
+            steps.append(lambda x, weight=tensors["weight"]: F.prelu(x, weight))  # type: ignore[misc]
+        else:
+            steps.append(module.eval())
+
+    def run(context: torch.Tensor) -> torch.Tensor:
+        for step in steps:
+            context = step(context)
+        return context
+
+    return run
+
+
+def _layer_norm(module: nn.LayerNorm, tensors: Mapping[str, torch.Tensor]) -> Delta:
+    shape, eps = module.normalized_shape, module.eps
+    return lambda x: F.layer_norm(x, shape, tensors["weight"], tensors["bias"], eps)

@@ -1,0 +1,107 @@
+"""Every error this project raises on purpose. Each message says what went wrong and what to do.
+
+.. code-block:: text
+
+    HypernetworkError
+    ├── FileError                     something about a hypernetwork file
+    │   ├── FileMissingError            no such file                    (also FileNotFoundError)
+    │   ├── FileUnreadableError         a folder, no permission, …      (also OSError)
+    │   ├── FileCorruptError            truncated or not what it claims to be
+    │   ├── FileUnsafeError             it asks to run code; nothing was run
+    │   ├── NotAHypernetworkError       a healthy file of another kind
+    │   ├── UnsupportedVariantError     a kind of hypernetwork that can't be read faithfully
+    │   └── FileWriteError              it could not be written; the old file is untouched (also OSError)
+    ├── StructureError                tensors and description disagree, or can't be built (also ValueError)
+    ├── MultiplierError               a multiplier or schedule that can't be understood   (also ValueError)
+    ├── TagError                      a tag that can't be understood or applied           (also ValueError)
+    ├── NameLookupError               a name in a library                                 (also LookupError)
+    │   ├── UnknownNameError            nothing has that name
+    │   └── AmbiguousNameError          several files have it
+    ├── PatchError                    a model that can't be altered
+    │   ├── NoAttentionError            it has no to_k / to_v
+    │   └── NoMatchingWidthError        the networks have none of its widths
+    ├── CheckpointError               a checkpoint that can't be used
+    └── TrainingError                 a training run that can't go on
+"""
+
+from __future__ import annotations
+
+
+class HypernetworkError(Exception):
+    """Base of all errors of this package."""
+
+
+class FileError(HypernetworkError):
+    """Something is wrong with a hypernetwork file."""
+
+
+class FileMissingError(FileError, FileNotFoundError):
+    """There is no file at that path."""
+
+
+class FileUnreadableError(FileError, OSError):
+    """The path is a folder, or the system refuses to read it."""
+
+
+class FileCorruptError(FileError):
+    """The file is truncated, damaged, or not what its first bytes claim."""
+
+
+class FileUnsafeError(FileError):
+    """The file asks for code to be run. Nothing was run."""
+
+
+class NotAHypernetworkError(FileError):
+    """The file is healthy but holds something else."""
+
+
+class UnsupportedVariantError(FileError):
+    """A kind of hypernetwork that can't be read with the right arithmetic."""
+
+
+class FileWriteError(FileError, OSError):
+    """The file could not be written; what was there before is untouched."""
+
+
+class StructureError(HypernetworkError, ValueError):
+    """A layer structure that can't be built, or that the tensors contradict."""
+
+
+class MultiplierError(HypernetworkError, ValueError):
+    """A multiplier or schedule that can't be understood."""
+
+
+class TagError(HypernetworkError, ValueError):
+    """A tag that can't be understood, or can't be applied to this model."""
+
+
+class NameLookupError(HypernetworkError, LookupError):
+    """A name that a library can't resolve."""
+
+
+class UnknownNameError(NameLookupError):
+    """No file has that name; the message offers the nearest ones."""
+
+
+class AmbiguousNameError(NameLookupError):
+    """Several files have that name; the message lists them."""
+
+
+class PatchError(HypernetworkError):
+    """A model that can't be altered as asked."""
+
+
+class NoAttentionError(PatchError):
+    """The model has no attention modules with ``to_k`` and ``to_v``."""
+
+
+class NoMatchingWidthError(PatchError):
+    """No network has any of the widths of the model."""
+
+
+class CheckpointError(HypernetworkError):
+    """A checkpoint that can't be used."""
+
+
+class TrainingError(HypernetworkError):
+    """A training run that can't start or go on."""

@@ -1,0 +1,199 @@
+"""An unpickler that can build plain containers and tensors and nothing else.
+
+A pickle is a program. This one runs no callable of the file's choosing: the few globals that weight files need are
+answered by inert stand-ins from the table below, and every other way to call something is refused. torch's own
+``weights_only`` loading has the same aim; it is not used because the versions that webuis run (2.1 to 2.5) have a known
+hole (CVE-2025-32434), cannot map legacy files, and refuse harmless numpy scalars; and because webuis replace
+``torch.load``.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Any, NoReturn
+
+import torch
+
+from ..errors import FileCorruptError, FileUnsafeError
+
+STORAGE_DTYPES: dict[str, torch.dtype] = {
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "DoubleStorage": torch.float64,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class StoragePointer:
+    """A storage that a pickle refers to: where its numbers are is the container's business."""
+
+    key: str
+    dtype: torch.dtype
+    numel: int
+
+
+@dataclass(frozen=True)
+class TensorPointer:
+    """A tensor that a pickle describes, not yet backed by memory."""
+
+    storage: StoragePointer
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A global that stands for itself, such as a storage class or a dtype."""
+
+    name: str
+
+
+def _tensor(storage: object, offset: object, shape: object, stride: object, *_: object) -> TensorPointer:
+    if not isinstance(storage, StoragePointer):
+        raise FileCorruptError("a tensor in the file has no storage")
+    numbers = (offset, *_ints(shape), *_ints(stride))
+    if len(_ints(shape)) != len(_ints(stride)) or any(not isinstance(n, int) or n < 0 for n in numbers):
+        raise FileCorruptError("a tensor in the file has a shape or stride that can't be")
+    return TensorPointer(storage, int(offset), _ints(shape), _ints(stride))  # type: ignore[call-overload]
+
+
+def _ints(values: object) -> tuple[int, ...]:
+    if not isinstance(values, tuple) or any(type(v) is not int for v in values):
+        raise FileCorruptError("a tensor in the file has a shape or stride that can't be")
+    return values
+
+
+def _parameter(tensor: object, *_: object) -> object:
+    return tensor
+
+
+def _size(values: object = ()) -> tuple[object, ...]:
+    return tuple(values) if isinstance(values, (list, tuple)) else ()
+
+
+def _ordered_dict(*_: object) -> dict[object, object]:
+    return OrderedDict()
+
+
+def _encoded(text: object, encoding: object = "latin1") -> bytes:
+    return text.encode("latin1") if isinstance(text, str) else b""
+
+
+def _numpy_dtype(code: object = "", *_: object) -> _Name:
+    return _Name(str(code))
+
+
+def _numpy_scalar(dtype: object, raw: object = b"") -> float | int:
+    formats = {"f8": "<d", "f4": "<f", "f2": "<e", "i8": "<q", "i4": "<i", "i2": "<h", "u1": "<B", "b1": "<?"}
+    code = formats.get(dtype.name) if isinstance(dtype, _Name) else None
+    if code is None or not isinstance(raw, bytes) or len(raw) != struct.calcsize(code):
+        raise FileCorruptError("a numpy scalar in the file can't be decoded")
+    number: float | int = struct.unpack(code, raw)[0]
+    return number
+
+
+CALLABLES: dict[tuple[str, str], Callable[..., object]] = {
+    ("collections", "OrderedDict"): _ordered_dict,
+    ("torch._utils", "_rebuild_tensor"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch", "Size"): _size,
+    ("_codecs", "encode"): _encoded,
+    ("numpy", "dtype"): _numpy_dtype,
+    ("numpy.core.multiarray", "scalar"): _numpy_scalar,
+    ("numpy._core.multiarray", "scalar"): _numpy_scalar,
+}
+"""Globals that a file may call, and what is called instead."""
+
+
+class PlainUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+    """Unpickles containers, numbers, text, and :class:`TensorPointer` for tensors.
+
+    Based on the stdlib's Python implementation, whose memo is a dictionary (the C one allocates by index) and whose
+    opcodes can be replaced one by one.
+
+    Raises:
+        FileUnsafeError: on load, when the file names anything else.
+    """
+
+    def find_class(self, module: str, name: str) -> object:
+        """Answer a global with its stand-in, or refuse it."""
+        if (module, name) in CALLABLES:
+            return CALLABLES[module, name]
+        if module in ("torch", "torch.storage") and (name in STORAGE_DTYPES or name in _DTYPE_NAMES):
+            return _Name(name)
+        raise FileUnsafeError(
+            f"it asks to load {printable(module)}.{printable(name)}, which no hypernetwork needs. "
+            "Nothing was run; don't open this file with other programs"
+        )
+
+    def persistent_load(self, pid: object) -> StoragePointer:
+        """A storage reference: ``("storage", type, key, location, numel, …)``."""
+        if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and isinstance(pid[1], _Name)):
+            raise FileCorruptError("a storage reference in the file is malformed")
+        if pid[1].name not in STORAGE_DTYPES or not isinstance(pid[2], str) or type(pid[4]) is not int or pid[4] < 0:
+            raise FileCorruptError("a storage reference in the file is malformed")
+        if len(pid) > 5 and pid[5] is not None:
+            raise FileCorruptError("a storage in the file is a view of another one, which torch no longer writes")
+        return StoragePointer(pid[2], STORAGE_DTYPES[pid[1].name], pid[4])
+
+    def get_extension(self, code: int) -> NoReturn:
+        """Extension codes are never used by weight files."""
+        raise FileUnsafeError("it uses pickle extension codes, which no hypernetwork needs. Nothing was run")
+
+    def _reduce(self) -> None:
+        arguments = self.stack.pop()
+        function = self.stack[-1]
+        if function not in CALLABLES.values() or not isinstance(arguments, tuple):
+            raise FileUnsafeError("it calls something that no hypernetwork needs. Nothing was run")
+        self.stack[-1] = function(*arguments)
+
+    def _build(self) -> None:
+        """Drop the state: only OrderedDict's ``_metadata`` and numpy's dtype carry one, and neither matters here."""
+        self.stack.pop()
+        if not isinstance(self.stack[-1], (OrderedDict, _Name)):
+            raise FileUnsafeError("it sets attributes of something that no hypernetwork has. Nothing was run")
+
+    def _refuse(self) -> NoReturn:
+        raise FileUnsafeError("it builds an object, which no hypernetwork needs. Nothing was run")
+
+    dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    dispatch[pickle.REDUCE[0]] = _reduce
+    dispatch[pickle.BUILD[0]] = _build
+    for _opcode in (pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX):
+        dispatch[_opcode[0]] = _refuse
+
+
+_DTYPE_NAMES = {str(dtype).removeprefix("torch.") for dtype in STORAGE_DTYPES.values()}
+
+
+def load_plain(stream: IO[bytes]) -> Any:
+    """Unpickle one object from the stream.
+
+    Raises:
+        FileUnsafeError: it names or calls anything but containers and tensors.
+        FileCorruptError: it is no complete pickle.
+    """
+    try:
+        return PlainUnpickler(stream, encoding="latin1").load()
+    except (FileUnsafeError, FileCorruptError):
+        raise
+    except Exception as error:
+        raise FileCorruptError(f"its pickle can't be decoded ({type(error).__name__}: {error})") from error
+
+
+def printable(text: str) -> str:
+    """Text from a file, short and without control characters, fit for a message."""
+    return "".join(c if c.isprintable() else "?" for c in text[:80])

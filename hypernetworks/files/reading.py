@@ -1,0 +1,220 @@
+"""Reads any hypernetwork file: recognises the container and the variant, and checks metadata against tensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..engine.network import Hypernetwork, Provenance
+from ..engine.structure import Claims, StateDict, derive_structure, rebuilt_dropout
+from ..errors import (
+    FileCorruptError,
+    FileMissingError,
+    FileUnreadableError,
+    HypernetworkError,
+    NotAHypernetworkError,
+    StructureError,
+    UnsupportedVariantError,
+)
+from . import safetensors_files, torch_files
+from .pickles import printable
+
+SUFFIXES: tuple[str, ...] = (".pt", ".safetensors", ".bin", ".ckpt", ".pth")
+"""File names that a library lists; :func:`read` itself goes by the content."""
+
+
+def read(path: str | os.PathLike[str]) -> Hypernetwork:
+    """Read a hypernetwork file of any variant, without ever running code from it.
+
+    The tensors are mapped from the file where it allows that, and keep its dtype. The structure is derived from the
+    tensors and checked against the metadata.
+
+    Args:
+        path: a ``.pt``, ``.bin``, ``.ckpt``, ``.pth`` or ``.safetensors`` file.
+
+    Raises:
+        FileMissingError: there is no such file.
+        FileUnreadableError: it is a folder, or may not be read.
+        FileCorruptError: truncated or damaged.
+        FileUnsafeError: a pickle that asks for code to be run.
+        NotAHypernetworkError: a healthy file of another kind.
+        UnsupportedVariantError: a hypernetwork that can't be read with the right arithmetic.
+        StructureError: tensors and metadata contradict each other.
+    """
+    path = Path(path)
+    try:
+        return _read(path)
+    except FileNotFoundError as error:
+        raise FileMissingError(f"{path}: there is no such file") from error
+    except HypernetworkError as error:
+        raise type(error)(f"{printable(path.name)}: {error}") from error.__cause__
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte, a file that shrank before mapping
+        if path_is_folder(path):
+            raise FileUnreadableError(f"{path}: this is a folder, name a file in it") from error
+        reason = getattr(error, "strerror", None) or error
+        raise FileUnreadableError(f"{printable(str(path))}: it can't be read ({reason})") from error
+    except MemoryError as error:
+        raise FileCorruptError(f"{printable(path.name)}: it asks for more memory than there is") from error
+
+
+def path_is_folder(path: Path) -> bool:
+    """Whether this is a folder; ``False`` for paths that the system refuses."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _read(path: Path) -> Hypernetwork:
+    with path.open("rb") as file:
+        head = file.read(64)
+    if safetensors_files.looks_like(head):
+        tensors, metadata = safetensors_files.load(path)
+    elif head.lstrip()[:1] in (b"{", b"[", b"(") or path.suffix.lower() == ".hns":
+        raise UnsupportedVariantError("this is a text recipe that mixes networks (.hns), not a network: read its parts")
+    else:
+        tensors, metadata = _split(torch_files.load(path))
+    layers = {len([k for k in sd if k.startswith("linear.")]) for pair in tensors.values() for sd in pair}
+    if layers == {0}:
+        raise StructureError("its networks are empty")
+    structure = derive_structure(tensors, _claims(metadata, tensors))
+    return Hypernetwork.from_tensors(path.stem, structure, tensors, _provenance(metadata))
+
+
+def _split(content: Any) -> tuple[dict[int, tuple[StateDict, StateDict]], dict[str, Any]]:
+    """Networks by integer width, and the rest as metadata."""
+    if not isinstance(content, dict):
+        raise NotAHypernetworkError(f"it holds a {type(content).__name__}, not a dictionary of networks")
+    tensors: dict[int, tuple[StateDict, StateDict]] = {}
+    metadata: dict[str, Any] = {}
+    for key, value in content.items():
+        width = _width(key)
+        if width is None:
+            metadata[str(key)] = value
+        elif width in tensors:
+            raise StructureError(f"it has two networks for width {width}")
+        else:
+            tensors[width] = _pair(width, value)
+    if not tensors:
+        raise NotAHypernetworkError(_other_kind(content))
+    if _truth(metadata.get("skip_connection")):
+        raise UnsupportedVariantError(_RESIDUAL)
+    return tensors, metadata
+
+
+def _width(key: object) -> int | None:
+    if isinstance(key, int) and not isinstance(key, bool):
+        width = key
+    elif isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 8:
+        width = int(key)
+    else:
+        return None
+    if width <= 0:
+        raise StructureError(f"{width} is no width of a context")
+    return width
+
+
+_RESIDUAL = (
+    'it is built from residual blocks (a "beta" option of the MonkeyPatch trainer), whose arithmetic differs: '
+    "it can't be read faithfully"
+)
+
+
+def _pair(width: int, value: Any) -> tuple[StateDict, StateDict]:
+    if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(isinstance(v, dict) for v in value):
+        raise StructureError(f"width {width} does not hold a pair of networks, one for keys and one for values")
+    return _renamed(value[0]), _renamed(value[1])
+
+
+def _renamed(tensors: Mapping[Any, Any]) -> StateDict:
+    """NovelAI-era names (``linear1``, ``linear2``) as today's."""
+    if any(".linear." in str(k) or "sample_linear" in str(k) for k in tensors):
+        raise UnsupportedVariantError(_RESIDUAL)
+    return {
+        str(key).replace("linear1.", "linear.0.").replace("linear2.", "linear.1."): value
+        for key, value in tensors.items()
+    }
+
+
+def _other_kind(content: Mapping[Any, Any]) -> str:
+    keys = [str(key) for key in list(content)[:2000]]
+    kinds = {
+        "a checkpoint of a whole model": {"state_dict", "global_step", "model"},
+        "a textual inversion embedding": {"string_to_param", "string_to_token", "emb_params"},
+        "the optimizer state of a training run (the network is the file without .optim)": {"optimizer_state_dict"},
+    }
+    for kind, marks in kinds.items():
+        if marks & set(keys):
+            return f"this is {kind}, not a hypernetwork"
+    if any("lora" in key.lower() for key in keys):
+        return "this is a LoRA, not a hypernetwork: use it with <lora:…>"
+    return "it holds no networks by context width, so it is not a hypernetwork"
+
+
+def _claims(metadata: Mapping[str, Any], tensors: Mapping[int, tuple[StateDict, StateDict]]) -> Claims:
+    layers = _numbers(metadata.get("layer_structure"), "layer_structure")
+    output = metadata.get("activate_output")
+    if output is None and "enable_sizes" in metadata:  # kohya's module never has an output activation and never says so
+        output = False
+    return Claims(
+        layer_structure=layers,
+        activation=_activation(metadata.get("activation_func")),
+        activate_output=_truth(output),
+        layer_norm=_truth(metadata.get("is_layer_norm")),
+        dropout=_dropout(metadata, layers),
+    )
+
+
+def _dropout(metadata: Mapping[str, Any], layers: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    given = _numbers(metadata.get("dropout_structure"), "dropout_structure")
+    if given is not None or layers is None or metadata.get("use_dropout") is None:
+        return given
+    last = _truth(metadata.get("last_layer_dropout"))
+    return rebuilt_dropout(len(layers), bool(_truth(metadata["use_dropout"])), bool(last))
+
+
+def _numbers(value: Any, key: str) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, (list, tuple)) or not all(isinstance(v, (int, float)) for v in value):
+        raise StructureError(f"{key} is not a list of numbers")
+    if len(value) > 1000 or any(not -1e6 < v < 1e6 for v in value):
+        raise StructureError(f"{key} is not a list of plausible numbers")
+    return tuple(float(v) for v in value)
+
+
+def _activation(value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise StructureError("activation_func is not a name")
+    return printable(value).lower()
+
+
+def _truth(value: Any) -> bool | None:
+    """A boolean that may have been stored as text."""
+    if isinstance(value, str):
+        return value.strip().lower() == "true"
+    return None if value is None else bool(value)
+
+
+def _provenance(metadata: Mapping[str, Any]) -> Provenance:
+    def text(key: str) -> str | None:
+        value = metadata.get(key)
+        return value if isinstance(value, str) else None
+
+    step = metadata.get("step", 0)
+    if isinstance(step, torch.Tensor) and step.numel() == 1:
+        step = step.item()
+    return Provenance(
+        name=text("name"),
+        step=int(step) if isinstance(step, (int, float)) and abs(step) < 1e15 else 0,
+        checkpoint_hash=text("sd_checkpoint"),
+        checkpoint_name=text("sd_checkpoint_name"),
+        weight_initialization=text("weight_initialization") or "Normal",
+        optional=text("optional_info"),
+    )

@@ -1,0 +1,48 @@
+"""One file of a library."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A hypernetwork file that was seen in a folder; nothing of its content is known yet.
+
+    Attributes:
+        name: the file's stem, what a tag calls it.
+        path: where it is.
+        folder: path of its folder relative to the library's, with ``/``; empty at the top.
+        size: in bytes.
+        mtime_ns: modification time in nanoseconds.
+    """
+
+    name: str
+    path: Path
+    folder: str
+    size: int
+    mtime_ns: int
+
+    @property
+    def full_name(self) -> str:
+        """``folder/stem``, which is also a valid name in a tag."""
+        return f"{self.folder}/{self.name}" if self.folder else self.name
+
+    @property
+    def identity(self) -> tuple[str, int, int]:
+        """What makes it the same file as before: path, size and modification time."""
+        return str(self.path), self.size, self.mtime_ns
+
+    def sha256(self) -> str:
+        """Hash of the whole file, hexadecimal; the webui shows its first ten characters."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file: object) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):  # type: ignore[attr-defined]
+        digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,125 @@
+"""A library: folders of hypernetwork files, names, and a cache of loaded networks bounded in bytes."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ..engine.network import Hypernetwork
+from ..errors import AmbiguousNameError, FileMissingError, UnknownNameError
+from ..files import SUFFIXES, read
+from .entry import Entry
+
+CACHE_BYTES = 1 << 30
+"""Loaded networks kept, in bytes, unless a library is told otherwise."""
+_HASHED_NAME = re.compile(r"(.+)\(([0-9a-f]{4,64})\)")
+
+
+class Library:
+    """Hypernetwork files below some folders.
+
+    Args:
+        folders: searched with their sub-folders; ones that don't exist are skipped.
+        cache_bytes: how much of loaded networks is kept.
+    """
+
+    def __init__(self, folders: Iterable[str | os.PathLike[str]], *, cache_bytes: int = CACHE_BYTES) -> None:
+        self.folders = tuple(Path(folder) for folder in folders)
+        self.cache_bytes = cache_bytes
+        self._entries: tuple[Entry, ...] | None = None
+        self._loaded: OrderedDict[tuple[str, int, int], Hypernetwork] = OrderedDict()
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """All files by name; scans on first use."""
+        return self.scan() if self._entries is None else self._entries
+
+    def scan(self) -> tuple[Entry, ...]:
+        """Look at the folders again. No file is opened; links that lead round in a circle are followed once."""
+        found = {entry.path: entry for folder in self.folders for entry in _walk(folder)}
+        self._entries = tuple(sorted(found.values(), key=lambda e: (e.name.lower(), e.full_name, str(e.path))))
+        return self._entries
+
+    def find(self, name: str) -> Entry:
+        """The file that a tag's name means: exact, then case-insensitive, then as ``name(hash)``.
+
+        Raises:
+            UnknownNameError: with the nearest existing names.
+            AmbiguousNameError: with the full names to choose from.
+        """
+        for wanted in self._spellings(name):
+            for fold in (str, str.casefold):
+                entries = [e for e in self.entries if fold(wanted) in (fold(e.name), fold(e.full_name))]
+                exact = [e for e in entries if fold(e.full_name) == fold(wanted)]
+                if len(entries) == 1 or len(exact) == 1:
+                    return (entries if len(entries) == 1 else exact)[0]
+                if entries:
+                    raise AmbiguousNameError(f'the name "{name}" is ambiguous, write {_alternatives(entries)}')
+        raise UnknownNameError(f'there is no hypernetwork "{name}"{self._suggestion(name)}')
+
+    def load(self, entry: Entry) -> Hypernetwork:
+        """The network of an entry, read once and kept while the cache has room; a file replaced on disk is read again.
+
+        Raises:
+            FileError, StructureError: see :func:`hypernetworks.read`.
+        """
+        try:
+            status = entry.path.stat()
+        except OSError as error:
+            raise FileMissingError(f"{entry.path}: the file is gone, refresh the list") from error
+        identity = (str(entry.path), status.st_size, status.st_mtime_ns)
+        if identity in self._loaded:
+            self._loaded.move_to_end(identity)
+            return self._loaded[identity]
+        for known in [known for known in self._loaded if known[0] == identity[0]]:
+            del self._loaded[known]
+        network = read(entry.path)
+        self._loaded[identity] = network
+        while len(self._loaded) > 1 and sum(size for _, size, _ in self._loaded) > self.cache_bytes:
+            self._loaded.popitem(last=False)[1].release()
+        return network
+
+    @staticmethod
+    def _spellings(name: str) -> list[str]:
+        hashed = _HASHED_NAME.fullmatch(name.strip())
+        return list(dict.fromkeys([name, name.strip(), *([hashed[1].strip()] if hashed else [])]))
+
+    def _suggestion(self, name: str) -> str:
+        if not self.entries:
+            return f": no files in {', '.join(map(str, self.folders)) or 'any folder'}"
+        names = {e.name.lower(): e.name for e in self.entries}
+        near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+        return f", did you mean {' or '.join(names[n] for n in near)}?" if near else ""
+
+
+def _alternatives(entries: Sequence[Entry]) -> str:
+    names = [e.full_name for e in entries]
+    return " or ".join(names if len(set(names)) == len(names) else (str(e.path) for e in entries))
+
+
+def _walk(folder: Path) -> Iterable[Entry]:
+    """Files with a known suffix, hidden ones excepted; folders that can't be read are passed over."""
+    waiting, seen = [(str(folder), "")], set()
+    while waiting:
+        here, relative = waiting.pop()
+        try:
+            real = os.path.realpath(here)
+            if real in seen:
+                continue
+            seen.add(real)
+            with os.scandir(here) as scan:
+                for item in scan:
+                    if item.name.startswith("."):
+                        continue
+                    stem, suffix = os.path.splitext(item.name)
+                    if item.is_dir():
+                        waiting.append((item.path, f"{relative}/{item.name}" if relative else item.name))
+                    elif suffix.lower() in SUFFIXES and item.is_file():
+                        status = item.stat()
+                        yield Entry(stem, Path(item.path), relative, status.st_size, status.st_mtime_ns)
+        except OSError:
+            continue

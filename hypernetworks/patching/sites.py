@@ -1,0 +1,89 @@
+"""Finds attention modules by their shape (``to_q``, ``to_k``, ``to_v``) and names their block and kind."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from torch import nn
+
+CROSS, SELF = "cross", "self"
+
+
+@dataclass(frozen=True)
+class Site:
+    """One attention module of a UNet.
+
+    Attributes:
+        path: dotted path from the UNet.
+        to_k, to_v: its projections.
+        kind: ``"cross"``, ``"self"``, or ``None`` where the module doesn't tell.
+        block: ``"IN01"`` … ``"MID"`` … ``"OUT11"``, or ``None`` where the path has another form.
+        width: context width as far as the weights tell (quantised ones don't), else ``None``.
+    """
+
+    path: str
+    to_k: nn.Module
+    to_v: nn.Module
+    kind: str | None
+    block: str | None
+    width: int | None
+
+
+def find_sites(unet: nn.Module) -> list[Site]:
+    """All attention modules below ``unet``, in the order of its modules."""
+    sites: list[Site] = []
+    layout = _diffusers_layout(unet)
+    for path, module in unet.named_modules():
+        projections = [getattr(module, name, None) for name in ("to_q", "to_k", "to_v")]
+        if all(isinstance(p, nn.Module) for p in projections):
+            to_q, to_k, to_v = projections
+            assert isinstance(to_q, nn.Module) and isinstance(to_k, nn.Module) and isinstance(to_v, nn.Module)
+            kind = _kind(path, module, to_q, to_k)
+            sites.append(Site(path, to_k, to_v, kind, _block(path, layout), _input_width(to_k)))
+    return sites
+
+
+def _kind(path: str, module: nn.Module, to_q: nn.Module, to_k: nn.Module) -> str | None:
+    name = path.rsplit(".", 1)[-1]
+    if name in ("attn1", "attn2"):
+        return CROSS if name == "attn2" else SELF
+    flag = getattr(module, "is_cross_attention", None)
+    if isinstance(flag, bool):
+        return CROSS if flag else SELF
+    widths = _input_width(to_q), _input_width(to_k)
+    return CROSS if None not in widths and widths[0] != widths[1] else None
+
+
+def _input_width(projection: nn.Module) -> int | None:
+    """The width that a dense projection takes; ``None`` for packed weights, whose shape says nothing."""
+    width = getattr(projection, "in_features", None)
+    if isinstance(width, int):
+        return width
+    weight = getattr(projection, "weight", None)
+    if weight is not None and getattr(weight, "ndim", 0) == 2 and weight.is_floating_point():
+        return int(weight.shape[1])
+    return None
+
+
+def _diffusers_layout(unet: nn.Module) -> tuple[int, int] | None:
+    """``(down blocks, resnets per down block)`` of a diffusers UNet."""
+    blocks = getattr(unet, "down_blocks", None)
+    if blocks is None or not len(blocks) or not hasattr(blocks[0], "resnets"):
+        return None
+    return len(blocks), len(blocks[0].resnets)
+
+
+def _block(path: str, layout: tuple[int, int] | None) -> str | None:
+    """The webui's block name of a module path, for the ldm names and for diffusers' names."""
+    if re.search(r"(^|\.)(middle_block|mid_block)\.", path):
+        return "MID"
+    if match := re.search(r"(^|\.)(input|output)_blocks\.(\d+)\.", path):
+        return f"{'IN' if match[2] == 'input' else 'OUT'}{int(match[3]):02d}"
+    match = re.search(r"(^|\.)(down|up)_blocks\.(\d+)\.attentions\.(\d+)\.", path)
+    if match is None or layout is None:
+        return None
+    block, layer, resnets = int(match[3]), int(match[4]), layout[1]
+    if match[2] == "down":  # each block: resnets, then one down-sampler; conv_in is IN00
+        return f"IN{1 + block * (resnets + 1) + layer:02d}"
+    return f"OUT{block * (resnets + 1) + layer:02d}"

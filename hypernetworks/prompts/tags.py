@@ -1,0 +1,122 @@
+r"""Tags in a prompt: finding them, understanding them, changing one value of them.
+
+.. code-block:: bnf
+
+    prompt     ::= { text | tag | foreign }
+    tag        ::= "<hypernet:" NAME [ ":" multiplier ] ">"
+    foreign    ::= "<" word ":" items ">"                      (other extra networks; left alone)
+    multiplier ::= [ schedule ] { ":" argument }
+    schedule   ::= number | pair { ("," | ";") pair }
+    pair       ::= number "@" position
+    argument   ::= ("start" | "stop") "=" position             (only between these, ends included)
+                 | "hr" "=" schedule                           (another multiplier in the hires pass)
+                 | ("k" | "v") "=" number                      (factors for keys and for values)
+                 | "attn" "=" ("cross" | "self")
+                 | "lbw" "=" ( preset | number { "," number } )  (factors per block)
+
+A tag is whatever AUTOMATIC1111's own expression ``<(\w+):([^>]+)>`` matches with the word ``hypernet``. Positions are
+fractions of the pass when the largest is at most 1, else steps counted from 0.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from ..engine.multiplier import Multiplier, format_number
+from ..errors import MultiplierError, TagError
+from .editing import Editing, enclosing_editing
+
+EXTRA_NETWORK = re.compile(r"<(\w+):([^>]+)>")
+"""How AUTOMATIC1111 finds extra networks in a prompt."""
+KIND = "hypernet"
+
+
+@dataclass(frozen=True)
+class Tag:
+    """One ``<hypernet:…>`` of a prompt. ``str(tag)`` is its text, exactly as it stood there.
+
+    Attributes:
+        items: the text between the colons; the first is the name.
+        start: where the tag began in the prompt.
+        editing: the prompt editing that it stands in, where it can't work.
+    """
+
+    items: tuple[str, ...]
+    start: int = field(default=0, compare=False)
+    editing: Editing | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """What it calls: a file's stem, or ``folder/stem``."""
+        return self.items[0]
+
+    @property
+    def multiplier(self) -> Multiplier | None:
+        """How strong; ``None`` where the tag has an :attr:`error`."""
+        return self._understood[0]
+
+    @property
+    def error(self) -> TagError | None:
+        """Why the tag can't be used: names the tag, its position and what would be right."""
+        return self._understood[1]
+
+    @cached_property
+    def _understood(self) -> tuple[Multiplier | None, TagError | None]:
+        try:
+            if not self.name.strip():
+                raise MultiplierError("it has no name, write <hypernet:NAME>")
+            multiplier = Multiplier.from_items(self.items[1:])
+            if self.editing is not None:
+                raise MultiplierError(self._editing_advice(self.editing))
+        except MultiplierError as error:
+            return None, TagError(f"{self} at character {self.start + 1}: {error}")
+        return multiplier, None
+
+    def _editing_advice(self, editing: Editing) -> str:
+        if editing.window is None:
+            return "tags are taken out before [alternation], so they can't take part in it: use two pictures, or a schedule"
+        return (
+            "tags are taken out before [prompt editing], so it can't switch them: "
+            f"write {self.with_argument(*editing.window)} outside the brackets instead"
+        )
+
+    def with_name(self, name: str) -> Tag:
+        """The same tag for another network."""
+        return replace(self, items=(name, *self.items[1:]))
+
+    def with_multiplier(self, value: float | str) -> Tag:
+        """The same tag with another number or schedule, everything else as it was written."""
+        text = value if isinstance(value, str) else format_number(value)
+        items = list(self.items)
+        index = next((i for i, item in enumerate(items) if i and "=" not in item), None)
+        if index is None:
+            items.insert(1, text)
+        else:
+            items[index] = text
+        return replace(self, items=tuple(items))
+
+    def with_argument(self, key: str, value: str) -> Tag:
+        """The same tag with one named argument set; the multiplier is spelled out if it was not."""
+        items = [item for item in self.items[1:] if item.partition("=")[0].strip() != key]
+        if not any("=" not in item for item in items):
+            items.insert(0, "1")
+        return replace(self, items=(self.name, *items, f"{key}={value}"))
+
+    def __str__(self) -> str:
+        return f"<{KIND}:{':'.join(self.items)}>"
+
+
+def parse(prompt: str) -> tuple[str, list[Tag]]:
+    """Take the hypernetwork tags out of a prompt. Never raises on text.
+
+    Returns:
+        The prompt as AUTOMATIC1111's own substitution leaves it (spaces stay; other networks' tags are left alone),
+        and the tags in order. One that can't be understood carries its ``error``.
+    """
+    matches = [m for m in EXTRA_NETWORK.finditer(prompt) if m[1] == KIND]
+    masked = EXTRA_NETWORK.sub(lambda m: "\0" * len(m[0]), prompt)
+    tags = [Tag(tuple(m[2].split(":")), m.start(), enclosing_editing(masked, m.start())) for m in matches]
+    clean = EXTRA_NETWORK.sub(lambda m: "" if m[1] == KIND else m[0], prompt)
+    return clean, tags
