@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -72,12 +72,14 @@ class Hypernetwork:
         structure: the same for all widths.
         pairs: context width -> (key MLP, value MLP). The tensors keep the dtype of the file.
         provenance: where it comes from.
+        training: parameters are live: they get gradients, dropout is on, nothing is collapsed.
     """
 
     name: str
     structure: Structure
     pairs: dict[int, tuple[Mlp, Mlp]]
     provenance: Provenance = field(default_factory=Provenance)
+    training: bool = False
     _prepared: dict[tuple[int, int, torch.device, torch.dtype], Delta] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -96,10 +98,19 @@ class Hypernetwork:
         return cls(name, structure, pairs, provenance or Provenance())
 
     @classmethod
-    def create(cls, name: str, structure: Structure, widths: Iterator[int] | tuple[int, ...]) -> Hypernetwork:
-        """A fresh network to train, fp32, with torch's default initialisation. Consumes the RNG."""
-        pairs = {dim: (Mlp(dim, structure), Mlp(dim, structure)) for dim in sorted(widths)}
-        return cls(name, structure, pairs)
+    def create(cls, name: str, structure: Structure, widths: Iterable[int]) -> Hypernetwork:
+        """A fresh fp32 network to train: torch's default initialisation, but a zero last layer. Consumes the RNG.
+
+        The zero last linear layer makes it the identity at step 0 (unless a layer norm or activation follows).
+        """
+        network = cls(name, structure, {dim: (Mlp(dim, structure), Mlp(dim, structure)) for dim in sorted(widths)})
+        for pair in network.pairs.values():
+            for mlp in pair:
+                last = [module for module in mlp.linear if isinstance(module, nn.Linear)][-1]
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
+        network.train(False)
+        return network
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -116,6 +127,21 @@ class Hypernetwork:
         for dim in self.widths:
             for mlp in self.pairs[dim]:
                 yield from mlp.parameters()
+
+    def train(self, mode: bool = True) -> None:
+        """Make the parameters live for training, or freeze them again for use."""
+        self.training = mode
+        self.release()
+        for pair in self.pairs.values():
+            for mlp in pair:
+                mlp.train(mode).requires_grad_(mode)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> None:
+        """Move and convert the parameters themselves, in place."""
+        self.release()
+        for pair in self.pairs.values():
+            for mlp in pair:
+                mlp.to(device, dtype)
 
     def transform(self, context: torch.Tensor, multiplier: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         """The context for keys and the context for values: ``context + multiplier * mlp(context)``.
@@ -146,13 +172,16 @@ class Hypernetwork:
             dim: a width of this network.
             side: 0 for keys, 1 for values.
         """
+        if self.training:
+            return self.pairs[dim][side]
         key = (dim, side, device, dtype)
         if key not in self._prepared:
             mlp = self.pairs[dim][side]
-            if mlp.is_linear:
-                self._prepared[key] = collapse(list(mlp.linear)).to(device, dtype)
-            else:
-                self._prepared[key] = _functional(mlp, device, dtype)
+            with torch.inference_mode(False), torch.no_grad():  # fit for later calls of any mode
+                if mlp.is_linear:
+                    self._prepared[key] = collapse(list(mlp.linear)).to(device, dtype)
+                else:
+                    self._prepared[key] = _functional(mlp, device, dtype)
         return self._prepared[key]
 
     def release(self) -> None:

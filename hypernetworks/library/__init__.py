@@ -2,5 +2,6 @@
 
 from .entry import Entry
 from .folders import Library
+from .inspection import Inspection, inspect
 
-__all__ = ["Entry", "Library"]
+__all__ = ["Entry", "Inspection", "Library", "inspect"]

@@ -1,0 +1,236 @@
+"""diffusers as a host: from a prompt with tags to pictures, on the miniature or on a user's checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..engine.multiplier import Multiplier
+from ..engine.network import Hypernetwork
+from ..errors import CheckpointError, HypernetworkError, NoMatchingWidthError
+from ..library import Entry, Library
+from ..patching import Handle, apply, find_sites
+from ..prompts import Tag, format_infotext, parse
+from .checkpoints import load_checkpoint
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MINIATURE = Path(__file__).parents[1] / "miniature" / "weights"
+"""The small model that ships, as a diffusers folder."""
+MINIATURE_NETWORKS = Path(__file__).parents[1] / "miniature" / "networks"
+"""The style networks that ship with it."""
+CROSS_WIDTHS = (768, 1024, 2048)
+"""Text widths of SD1, SD2 and SDXL, by which a network's model family is told."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Everything that one job is made of.
+
+    Attributes:
+        prompt: as typed, tags included.
+        negative: negative prompt.
+        steps: sampling steps.
+        cfg: classifier-free guidance scale; ``None`` is the model's own default.
+        seed: of the first picture; the others count up from it.
+        batch: number of pictures.
+        width, height: in pixels; ``None`` is the model's own size.
+    """
+
+    prompt: str
+    negative: str = ""
+    steps: int = 20
+    cfg: float | None = None
+    seed: int = 0
+    batch: int = 1
+    width: int | None = None
+    height: int | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished picture and the infotext that its PNG carries."""
+
+    image: Image
+    infotext: str
+
+
+@dataclass
+class Result:
+    """The pictures of a job, and what the user has to be told."""
+
+    pictures: list[Picture] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+
+
+class Painter:
+    """A loaded model with a library of hypernetworks.
+
+    Args:
+        checkpoint: a ``.safetensors`` file or diffusers folder; ``None`` is the miniature.
+        library: where tags look for their networks.
+        device: such as ``"cpu"`` or ``"cuda"``.
+
+    Raises:
+        CheckpointError: the checkpoint can't be used.
+    """
+
+    def __init__(self, checkpoint: Path | None, library: Library, *, device: str = "cpu") -> None:
+        self.is_miniature = checkpoint is None
+        self.model_name = "miniature" if checkpoint is None else checkpoint.stem
+        dtype = torch.float32 if device == "cpu" else torch.float16
+        if checkpoint is None and not (MINIATURE / "model_index.json").exists():
+            raise CheckpointError("the miniature's weights are missing: build them, or name a checkpoint")
+        self.pipeline: Any = load_checkpoint(checkpoint or MINIATURE, dtype=dtype).to(device)
+        self.pipeline.set_progress_bar_config(disable=True)
+        self.library = library
+
+    @property
+    def default_cfg(self) -> float:
+        """Guidance that suits the model."""
+        return 3.0 if self.is_miniature else 7.0
+
+    def paint(self, job: Generation, on_step: Callable[[int, int], bool | None] | None = None) -> Result:
+        """Make the pictures of a job. A tag that can't be used costs a message, never the picture.
+
+        Args:
+            on_step: called with (finished steps, all steps) after each step; ``False`` stops the job.
+
+        Raises:
+            HypernetworkError: the job itself is not possible, such as a size that the model can't make.
+        """
+        result = Result()
+        clean, tags = parse(job.prompt)
+        negative, misplaced = parse(job.negative)
+        result.messages += [f"{tag} has no effect in the negative prompt: move it to the prompt" for tag in misplaced]
+        chosen = self._resolve(tags, result.messages)
+        width, height = self._size(job)
+        with ExitStack() as patches:
+            handle = self._apply(chosen, patches)
+            images = self._sample(job, clean, negative, (width, height), handle, on_step)
+        result.pictures = [
+            Picture(image, self._infotext(job, job.seed + i, (width, height), [entry for _, entry, _ in chosen]))
+            for i, image in enumerate(images)
+        ]
+        return result
+
+    def _resolve(self, tags: Sequence[Tag], messages: list[str]) -> list[tuple[Hypernetwork, Entry, Multiplier]]:
+        """Networks of the tags that can be used; a message for each that can't."""
+        chosen = []
+        for tag in tags:
+            try:
+                if tag.multiplier is None:
+                    raise tag.error or HypernetworkError(str(tag))
+                entry = self.library.find(tag.name)
+                network = self.library.load(entry)
+                self._check_fit(network, tag.multiplier)
+                chosen.append((network, entry, tag.multiplier))
+            except HypernetworkError as error:
+                text = str(error) if str(tag) in str(error) else f"{tag}: {error}"
+                messages.append(f"{text} (the picture is made without it)")
+        return chosen
+
+    def _check_fit(self, network: Hypernetwork, multiplier: Multiplier) -> None:
+        """Whether this network can act on this model at all.
+
+        Raises:
+            NoMatchingWidthError: it was made for another model family, or has none of the widths.
+            TagError: block factors that don't fit.
+        """
+        cross = {site.width for site in find_sites(self.pipeline.unet) if site.kind == "cross"}
+        families = set(network.widths) & set(CROSS_WIDTHS)
+        if families and cross <= set(CROSS_WIDTHS) and not families & cross:
+            raise NoMatchingWidthError(
+                f"it was made for a model with text width {min(families)}, this one has {', '.join(map(str, cross))}"
+            )
+        apply(self.pipeline.unet, [(network, multiplier)]).remove()
+
+    def _apply(self, chosen: Sequence[tuple[Hypernetwork, Entry, Multiplier]], patches: ExitStack) -> Handle | None:
+        if not chosen:
+            return None
+        return patches.enter_context(apply(self.pipeline.unet, [(n, multiplier) for n, _, multiplier in chosen]))
+
+    def _size(self, job: Generation) -> tuple[int, int]:
+        own = self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
+        width, height = job.width or own, job.height or own
+        levels = self.pipeline.vae_scale_factor * 2 ** (len(self.pipeline.unet.config.block_out_channels) - 1)
+        if width % levels or height % levels or not levels <= width <= 4096 or not levels <= height <= 4096:
+            raise HypernetworkError(f"the size {width}x{height} is not possible: use multiples of {levels} up to 4096")
+        return width, height
+
+    def _sample(
+        self,
+        job: Generation,
+        clean: str,
+        negative: str,
+        size: tuple[int, int],
+        handle: Handle | None,
+        on_step: Callable[[int, int], bool | None] | None,
+    ) -> list[Image]:
+        order = getattr(self.pipeline.scheduler, "order", 1)
+        if handle is not None:
+            handle.at(0, job.steps)
+
+        def after_step(pipeline: Any, index: int, _time: object, tensors: dict[str, Any]) -> dict[str, Any]:
+            if handle is not None:
+                handle.at((index + 1) // order, job.steps)
+            if on_step is not None and on_step(index + 1, pipeline.num_timesteps) is False:
+                pipeline._interrupt = True
+            return tensors
+
+        with torch.inference_mode():
+            output = self.pipeline(
+                prompt=clean,
+                negative_prompt=negative,
+                num_inference_steps=job.steps,
+                guidance_scale=self.default_cfg if job.cfg is None else job.cfg,
+                num_images_per_prompt=job.batch,
+                width=size[0],
+                height=size[1],
+                generator=[torch.Generator("cpu").manual_seed(job.seed + i) for i in range(job.batch)],
+                callback_on_step_end=after_step,
+            )
+        images: list[Image] = output.images
+        return images
+
+    def _infotext(self, job: Generation, seed: int, size: tuple[int, int], entries: Sequence[Entry]) -> str:
+        pairs: dict[str, object] = {
+            "Steps": job.steps,
+            "Sampler": type(self.pipeline.scheduler).__name__.removesuffix("Scheduler"),
+            "CFG scale": self.default_cfg if job.cfg is None else job.cfg,
+            "Seed": seed,
+            "Size": f"{size[0]}x{size[1]}",
+            "Model": self.model_name,
+        }
+        hashes = {entry.name: _short_hash(entry) for entry in entries}
+        if hashes:
+            pairs["Hypernet hashes"] = ", ".join(f"{name}: {digest}" for name, digest in hashes.items())
+        return format_infotext(job.prompt, job.negative, pairs)
+
+
+@lru_cache(maxsize=256)
+def _short_hash(entry: Entry) -> str:
+    """The first ten characters of the file's SHA-256, as webuis show it; an entry stands for one state of the file."""
+    return entry.sha256()[:10]
+
+
+def save_png(picture: Picture, path: Path) -> None:
+    """Write a PNG with the infotext under ``parameters``, where webuis look for it; atomic.
+
+    Raises:
+        FileWriteError: it can't be written.
+    """
+    from PIL.PngImagePlugin import PngInfo
+
+    from ..files.writing import replace
+
+    metadata = PngInfo()
+    metadata.add_text("parameters", picture.infotext)
+    replace(path, lambda temporary: picture.image.save(temporary, format="PNG", pnginfo=metadata))

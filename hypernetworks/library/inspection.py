@@ -1,0 +1,118 @@
+"""What can be said of a network without running it: family, size, norms, provenance, and what is unusual."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..engine.network import Hypernetwork
+
+FAMILIES: dict[int, str] = {768: "SD1", 1024: "SD2", 2048: "SDXL"}
+"""Model family by the text width that only it has."""
+
+
+@dataclass(frozen=True)
+class LayerNorms:
+    """Frobenius norms of the linear layers of one MLP, first to last."""
+
+    width: int
+    side: str
+    norms: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What :func:`inspect` found.
+
+    Attributes:
+        family: base model family, as far as the widths tell.
+        parameters: how many numbers it has.
+        bytes: of the file.
+        warnings: what is unusual, in words.
+    """
+
+    name: str
+    path: str
+    family: str
+    widths: tuple[int, ...]
+    layer_structure: tuple[float, ...]
+    activation: str
+    activate_output: bool
+    layer_norm: bool
+    dropout: tuple[float, ...]
+    dtype: str
+    parameters: int
+    bytes: int
+    provenance: dict[str, Any]
+    norms: tuple[LayerNorms, ...]
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain containers, fit for JSON."""
+        return asdict(self)
+
+
+def family(widths: tuple[int, ...]) -> str:
+    """The base model family that these widths belong to."""
+    found = [name for width, name in FAMILIES.items() if width in widths]
+    if len(found) > 1:
+        return " or ".join(found)
+    return found[0] if found else "unknown"
+
+
+def inspect(network: Hypernetwork, path: Path) -> Inspection:
+    """Look at a network that was read from ``path``. Touches every tensor once."""
+    structure = network.structure
+    norms = tuple(
+        LayerNorms(dim, side, tuple(_norm(m.weight) for m in mlp.linear if isinstance(m, nn.Linear)))
+        for dim in network.widths
+        for side, mlp in zip("kv", network.pairs[dim], strict=True)
+    )
+    return Inspection(
+        name=network.name,
+        path=str(path),
+        family=family(network.widths),
+        widths=network.widths,
+        layer_structure=structure.layer_structure,
+        activation=structure.activation,
+        activate_output=structure.activate_output,
+        layer_norm=structure.layer_norm,
+        dropout=structure.dropout,
+        dtype=str(network.dtype).removeprefix("torch."),
+        parameters=sum(p.numel() for p in network.parameters()),
+        bytes=path.stat().st_size,
+        provenance=asdict(network.provenance),
+        norms=norms,
+        warnings=tuple(_warnings(network, norms)),
+    )
+
+
+def _norm(weight: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(weight.detach().double()))
+
+
+def _warnings(network: Hypernetwork, norms: tuple[LayerNorms, ...]) -> list[str]:
+    found = []
+    broken = sorted({dim for dim in network.widths if not all(map(_finite, network.pairs[dim]))})
+    if broken:
+        found.append(f"numbers that are not finite (NaN or infinite) at width {', '.join(map(str, broken))}: unusable")
+    dead = sorted({n.width for n in norms if 0.0 in n.norms})
+    if len(dead) == len(network.widths):
+        found.append("layers of nothing but zeros at every width: it was never trained")
+    elif dead:
+        found.append(f"layers of nothing but zeros at width {', '.join(map(str, dead))}")
+    if network.structure.activation in ("softmax", "softmin", "logsoftmax", "softmax2d"):
+        found.append(f"{network.structure.activation} couples the pictures of a batch: results depend on the batch")
+    if network.structure.activate_output and network.structure.activation in ("relu", "relu6", "sigmoid", "hardsigmoid"):
+        found.append("the activation after the last layer lets it only add to a context, never subtract: is that right?")
+    if family(network.widths) == "unknown":
+        found.append("no text width of SD1 (768), SD2 (1024) or SDXL (2048): made for another model")
+    return found
+
+
+def _finite(mlp: nn.Module) -> bool:
+    return all(bool(torch.isfinite(p).all()) for p in mlp.parameters())
