@@ -36,7 +36,8 @@ def main(arguments: list[str]) -> int:
     try:
         prepare(arguments[0])
     except subprocess.CalledProcessError as error:
-        print(f"\nThe set-up failed at: {' '.join(map(str, error.cmd))}\nRun the command again to go on.", file=sys.stderr)
+        command = " ".join(map(str, error.cmd))
+        print(f"\nThe set-up failed at: {command}\nRun the command again to go on.", file=sys.stderr)
         return 2
     return run(arguments[0], arguments[1:])
 
@@ -45,7 +46,7 @@ def check_webui() -> int:
     """What a webui's start needs: one line when a package is missing, otherwise nothing."""
     missing = [name for name in NEEDED_BY_WEBUI if find_spec(name) is None]
     if missing:
-        print(f"Hypernetworks: the webui lacks {', '.join(missing)}; its own requirements bring it. Nothing was changed.")
+        print(f"Hypernetworks: {', '.join(missing)} is missing; the webui's own requirements bring it. Nothing done.")
     return 0
 
 
@@ -82,7 +83,8 @@ def prepare(task: str) -> None:
     installed = subprocess.run([str(python()), "-c", "import torch"], capture_output=True, check=False).returncode == 0
     if not installed:
         print("  torch ...", flush=True)
-        if not (wants_cpu_wheels() and subprocess.run([*pip, "torch", "--index-url", CPU_WHEELS], cwd=ROOT).returncode == 0):
+        small = wants_cpu_wheels() and not subprocess.call([*pip, "torch", "--index-url", CPU_WHEELS], cwd=ROOT)
+        if not small:
             subprocess.run([*pip, "torch"], cwd=ROOT, check=True)
     print("  everything else ...", flush=True)
     subprocess.run([*pip, "-e", f".[{EXTRAS[task]}]"], cwd=ROOT, check=True)
@@ -105,7 +107,7 @@ def run(task: str, arguments: list[str]) -> int:
     module = ["hypernetworks", "studio"] if task == "studio" else ["pytest"]
     environment = {**os.environ, "PYTHONUTF8": "1"}
     try:
-        return subprocess.run([str(python()), "-m", *module, *arguments], cwd=ROOT, env=environment).returncode
+        return subprocess.call([str(python()), "-m", *module, *arguments], cwd=ROOT, env=environment)
     except KeyboardInterrupt:
         return 130
 

@@ -54,15 +54,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", help='such as "a red apple <hypernet:ink:0.8>"')
-    parser.add_argument("-o", "--output", type=Path, default=Path("picture.png"), help="PNG file; several get numbers")
+    parser.add_argument("-o", "--output", type=Path, default=Path("picture.png"), help="PNG; several get numbers")
     parser.add_argument("--negative", default="", help="negative prompt")
     parser.add_argument("--steps", type=_integer(1, 1000), default=20)
     parser.add_argument("--cfg", type=_number(0, 100), default=None, help="guidance scale")
     parser.add_argument("--seed", type=_integer(0, 2**63 - 1), default=0)
     parser.add_argument("--batch", type=_integer(1, 64), default=1, help="number of pictures")
     parser.add_argument("--size", type=_size, default=(None, None), help="such as 512 or 512x768")
-    parser.add_argument("--checkpoint", type=Path, help="SD1, SD2 or SDXL .safetensors, or a diffusers folder")
-    parser.add_argument("--hypernetworks", type=Path, action="append", default=[], metavar="DIR", help="may be repeated")
+    parser.add_argument("--checkpoint", type=Path, help="SD1/SD2/SDXL .safetensors, or a diffusers folder")
+    parser.add_argument("--hypernetworks", type=Path, action="append", default=[], metavar="DIR", help="repeatable")
     parser.add_argument("--device", default="cpu", help="such as cuda")
     parser.set_defaults(command=_generate)
 

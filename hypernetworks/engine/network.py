@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..errors import StructureError
 from .affine import AffineMap, collapse
 from .structure import StateDict, Structure
 
@@ -33,7 +35,10 @@ class Mlp(nn.Module):
         with torch.device("meta" if tensors is not None else "cpu"):
             self.linear = nn.Sequential(*structure.modules(dim))
         if tensors is not None:
-            self.load_state_dict(dict(tensors), strict=True, assign=True)
+            try:
+                self.load_state_dict(dict(tensors), strict=True, assign=True)
+            except RuntimeError as error:
+                raise StructureError(f"the tensors for width {dim} do not fit the structure {structure}") from error
             self.requires_grad_(False)
             self.eval()
         self.is_linear = structure.is_linear
@@ -157,10 +162,9 @@ class Hypernetwork:
         if context.shape[-1] not in self.pairs or multiplier == 0:
             return context, context
         precise = context.to(torch.promote_types(context.dtype, torch.float32))
-        key, value = (
-            torch.add(precise, self.delta(context.shape[-1], side, precise.device, precise.dtype)(precise), alpha=multiplier)
-            for side in (0, 1)
-        )
+        deltas = [self.delta(context.shape[-1], side, precise.device, precise.dtype) for side in (0, 1)]
+        with without_autocast(context.device.type):
+            key, value = (torch.add(precise, delta(precise), alpha=multiplier) for delta in deltas)
         return key.to(context.dtype), value.to(context.dtype)
 
     def delta(self, dim: int, side: int, device: torch.device, dtype: torch.dtype) -> Delta:
@@ -216,3 +220,17 @@ def _functional(mlp: Mlp, device: torch.device, dtype: torch.dtype) -> Delta:
 def _layer_norm(module: nn.LayerNorm, tensors: Mapping[str, torch.Tensor]) -> Delta:
     shape, eps = module.normalized_shape, module.eps
     return lambda x: F.layer_norm(x, shape, tensors["weight"], tensors["bias"], eps)
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """Switch autocast off where it is on, so that fp32 stays fp32."""
+    return torch.autocast(device_type, enabled=False) if _autocast_is_on(device_type) else nullcontext()
+
+
+def _autocast_is_on(device_type: str) -> bool:
+    if hasattr(torch, "get_autocast_dtype"):  # torch 2.4: one question for every device
+        try:
+            return torch.is_autocast_enabled(device_type)
+        except RuntimeError:  # a device that autocast does not know
+            return False
+    return torch.is_autocast_enabled() or (device_type == "cpu" and torch.is_autocast_cpu_enabled())

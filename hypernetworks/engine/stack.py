@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from .network import Hypernetwork
+from .network import Hypernetwork, without_autocast
 
 KEY, VALUE = 0, 1
 """The two sides of a pair."""
@@ -46,10 +45,3 @@ class Stack:
                 delta = network.delta(dim, side, result.device, result.dtype)
                 result = torch.add(result, delta(result), alpha=multiplier)
             return result.to(context.dtype)
-
-
-def without_autocast(device_type: str) -> AbstractContextManager[object]:
-    """Switch autocast off where it is on, so that fp32 stays fp32."""
-    if torch.is_autocast_enabled() or (device_type == "cpu" and torch.is_autocast_cpu_enabled()):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()

@@ -31,10 +31,10 @@ UNBUILDABLE = {
 def _activations() -> dict[str, type[nn.Module]]:
     from torch.nn.modules import activation
 
-    found = {
+    found: dict[str, type[nn.Module]] = {
         name.lower(): cls
         for name, cls in inspect.getmembers(activation, inspect.isclass)
-        if cls.__module__ == activation.__name__ and name.lower() not in UNBUILDABLE
+        if cls.__module__ == activation.__name__ and issubclass(cls, nn.Module) and name.lower() not in UNBUILDABLE
     }
     return found | {"swish": nn.Hardswish}  # the webui's own name for it
 
@@ -154,7 +154,7 @@ def _module_kinds(tensors: StateDict) -> list[tuple[int, str]]:
     """``(N, "linear" | "norm" | "prelu")`` in order, every tensor accounted for."""
     numbers: dict[int, set[str]] = {}
     for key, tensor in tensors.items():
-        match = re.fullmatch(r"linear\.(\d{1,6})\.(weight|bias)", key)
+        match = re.fullmatch(r"linear\.(0|[1-9][0-9]{0,5})\.(weight|bias)", key)
         if match is None or not isinstance(tensor, torch.Tensor):
             raise StructureError(f'unexpected entry "{key}", expected linear.N.weight and linear.N.bias')
         if not tensor.is_floating_point():
@@ -284,7 +284,7 @@ def _complete(outline: Outline, layer_structure: tuple[float, ...], claims: Clai
         activation=activation,
         activate_output=True if output is None else output,
         layer_norm=outline.layer_norm,
-        dropout=_dropout(claims.dropout, shown, len(layer_structure)),
+        dropout=_dropout(claims, shown, len(layer_structure)),
     )
 
 
@@ -302,8 +302,14 @@ def _gap_contents(gap: tuple[int, int], layer_norm: bool, activation: str) -> bo
     return after == 1
 
 
-def _dropout(claimed: tuple[float, ...] | None, shown: Sequence[bool], layers: int) -> tuple[float, ...]:
+def _dropout(claims: Claims, shown: Sequence[bool], layers: int) -> tuple[float, ...]:
+    claimed = claims.dropout
     if claimed is None:
+        if any(shown) and claims.activation is None:
+            raise StructureError(
+                "the tensors show another module between two layers, and the metadata does not tell whether it is an "
+                "activation or a dropout"
+            )
         return (0.0, *(0.3 if there else 0.0 for there in shown), 0.0)
     if len(claimed) == layers and [p > 0 for p in claimed[1:-1]] != list(shown):
         raise StructureError(_contradiction("dropout_structure", list(claimed), f"dropout at {list(shown)}"))

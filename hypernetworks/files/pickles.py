@@ -14,11 +14,11 @@ import struct
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, Any, NoReturn
+from typing import IO, Any, ClassVar, NoReturn
 
 import torch
 
-from ..errors import FileCorruptError, FileUnsafeError
+from ..errors import FileCorruptError, FileError, FileUnsafeError, NotAHypernetworkError
 
 STORAGE_DTYPES: dict[str, torch.dtype] = {
     "FloatStorage": torch.float32,
@@ -64,13 +64,13 @@ def _tensor(storage: object, offset: object, shape: object, stride: object, *_: 
     if not isinstance(storage, StoragePointer):
         raise FileCorruptError("a tensor in the file has no storage")
     numbers = (offset, *_ints(shape), *_ints(stride))
-    if len(_ints(shape)) != len(_ints(stride)) or any(not isinstance(n, int) or n < 0 for n in numbers):
+    if len(_ints(shape)) != len(_ints(stride)) or any(not isinstance(n, int) or not 0 <= n < 1 << 62 for n in numbers):
         raise FileCorruptError("a tensor in the file has a shape or stride that can't be")
     return TensorPointer(storage, int(offset), _ints(shape), _ints(stride))  # type: ignore[call-overload]
 
 
 def _ints(values: object) -> tuple[int, ...]:
-    if not isinstance(values, tuple) or any(type(v) is not int for v in values):
+    if not isinstance(values, tuple) or len(values) > 8 or any(type(v) is not int for v in values):
         raise FileCorruptError("a tensor in the file has a shape or stride that can't be")
     return values
 
@@ -80,7 +80,7 @@ def _parameter(tensor: object, *_: object) -> object:
 
 
 def _size(values: object = ()) -> tuple[object, ...]:
-    return tuple(values) if isinstance(values, (list, tuple)) else ()
+    return tuple(values) if isinstance(values, (list, tuple)) and len(values) <= 8 else ()
 
 
 def _ordered_dict(*_: object) -> dict[object, object]:
@@ -88,7 +88,8 @@ def _ordered_dict(*_: object) -> dict[object, object]:
 
 
 def _encoded(text: object, encoding: object = "latin1") -> bytes:
-    return text.encode("latin1") if isinstance(text, str) else b""
+    """Bytes of a numpy scalar; longer ones are dropped, since a small file can ask for any number of copies."""
+    return text.encode("latin1") if isinstance(text, str) and len(text) <= 8 else b""
 
 
 def _numpy_dtype(code: object = "", *_: object) -> _Name:
@@ -118,7 +119,10 @@ CALLABLES: dict[tuple[str, str], Callable[..., object]] = {
 """Globals that a file may call, and what is called instead."""
 
 
-class PlainUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+_Unpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
+
+
+class PlainUnpickler(_Unpickler):  # type: ignore[misc]
     """Unpickles containers, numbers, text, and :class:`TensorPointer` for tensors.
 
     Based on the stdlib's Python implementation, whose memo is a dictionary (the C one allocates by index) and whose
@@ -169,11 +173,43 @@ class PlainUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
     def _refuse(self) -> NoReturn:
         raise FileUnsafeError("it builds an object, which no hypernetwork needs. Nothing was run")
 
-    dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    def _refuse_container(self) -> NoReturn:
+        raise NotAHypernetworkError("it holds a set or a byte array, which no hypernetwork does")
+
+    def _set_items(self) -> None:
+        self._put(self.pop_mark())
+
+    def _set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._put([key, value])
+
+    def _dict(self) -> None:
+        items = self.pop_mark()
+        self.stack.append({})
+        self._put(items)
+
+    def _put(self, items: list[object]) -> None:
+        """Fill the dictionary on top of the stack; only keys whose hash takes no time and no depth."""
+        target, keys = self.stack[-1], items[::2]
+        if not isinstance(target, dict) or not all(_is_plain_key(key) for key in keys):
+            raise NotAHypernetworkError("it has a dictionary whose keys are neither text nor numbers")
+        target.update(zip(keys, items[1::2], strict=True))
+
+    dispatch: ClassVar[dict[int, Any]] = dict(_Unpickler.dispatch)
     dispatch[pickle.REDUCE[0]] = _reduce
     dispatch[pickle.BUILD[0]] = _build
+    dispatch[pickle.SETITEM[0]] = _set_item
+    dispatch[pickle.SETITEMS[0]] = _set_items
+    dispatch[pickle.DICT[0]] = _dict
     for _opcode in (pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX):
         dispatch[_opcode[0]] = _refuse
+    for _opcode in (pickle.EMPTY_SET, pickle.FROZENSET, pickle.BYTEARRAY8):  # large from few bytes, or hashed
+        dispatch[_opcode[0]] = _refuse_container
+
+
+def _is_plain_key(key: object) -> bool:
+    """Text or a number: a nested tuple's hash can take for ever or overflow the C stack, huge integers' can collide."""
+    return isinstance(key, (str, bytes, float)) or key is None or (isinstance(key, int) and abs(key) < 1 << 60)
 
 
 _DTYPE_NAMES = {str(dtype).removeprefix("torch.") for dtype in STORAGE_DTYPES.values()}
@@ -185,13 +221,15 @@ def load_plain(stream: IO[bytes]) -> Any:
     Raises:
         FileUnsafeError: it names or calls anything but containers and tensors.
         FileCorruptError: it is no complete pickle.
+        NotAHypernetworkError: it holds containers that no hypernetwork has.
     """
     try:
         return PlainUnpickler(stream, encoding="latin1").load()
-    except (FileUnsafeError, FileCorruptError):
+    except FileError:
         raise
     except Exception as error:
-        raise FileCorruptError(f"its pickle can't be decoded ({type(error).__name__}: {error})") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise FileCorruptError(f"its pickle can't be decoded ({reason}): download it again") from error
 
 
 def printable(text: str) -> str:

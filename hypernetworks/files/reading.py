@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,9 @@ def path_is_folder(path: Path) -> bool:
 
 
 def _read(path: Path) -> Hypernetwork:
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise FileUnreadableError("it is a pipe or a device, name a file")  # opening a pipe would wait for ever
     with path.open("rb") as file:
         head = file.read(64)
     if safetensors_files.looks_like(head):
@@ -113,8 +117,8 @@ def _width(key: object) -> int | None:
         width = int(key)
     else:
         return None
-    if width <= 0:
-        raise StructureError(f"{width} is no width of a context")
+    if not 0 < width < 10**7:
+        raise StructureError("it has a network for a width that no context can have")
     return width
 
 
@@ -199,7 +203,9 @@ def _truth(value: Any) -> bool | None:
     """A boolean that may have been stored as text."""
     if isinstance(value, str):
         return value.strip().lower() == "true"
-    return None if value is None else bool(value)
+    if value is None or isinstance(value, (bool, int, float)):
+        return None if value is None else bool(value)
+    raise StructureError(f"a {type(value).__name__} stands in the metadata where yes or no should")
 
 
 def _provenance(metadata: Mapping[str, Any]) -> Provenance:

@@ -37,7 +37,7 @@ def load(path: Path) -> tuple[dict[int, tuple[StateDict, StateDict]], dict[str, 
         with safe_open(str(path), framework="pt") as file:
             names, metadata = list(file.keys()), file.metadata() or {}
             for name in names:
-                match = re.fullmatch(r"(\d{1,7})\.([kv])\.(linear\..+)", name)
+                match = re.fullmatch(r"([1-9][0-9]{0,6})\.([kv])\.(linear\..+)", name)
                 if match is None:
                     raise NotAHypernetworkError(_other_kind(names))
                 pair = tensors.setdefault(int(match[1]), ({}, {}))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import math
 import mmap
-import pickle
 import struct
 import zipfile
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from .pickles import StoragePointer, TensorPointer, load_plain
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """First pickled number of a legacy file."""
-LARGEST_PICKLE = 32 << 20
+LARGEST_PICKLE = 4 << 20
 """A hypernetwork's pickle has a few kilobytes; more than this is refused unread."""
 
 Region = tuple[int, int]
@@ -58,7 +59,7 @@ def _load_zip(path: Path, memory: mmap.mmap) -> Any:
                 raise NotAHypernetworkError(f"its description alone has {pickles[0].file_size >> 20} MiB")
             with archive.open(pickles[0]) as stream:
                 described = load_plain(stream)
-    except (zipfile.BadZipFile, struct.error, OverflowError, NotImplementedError, EOFError, RuntimeError) as error:
+    except (zipfile.BadZipFile, struct.error, ArithmeticError, EOFError, RuntimeError, ValueError) as error:
         raise FileCorruptError(f"the archive is damaged or incomplete ({error}): download it again") from error
     regions = {m.filename: m for m in members}
 
@@ -92,18 +93,16 @@ def _load_legacy(memory: mmap.mmap) -> Any:
     """Magic number, protocol, system description, object, storage keys; then each storage's length and numbers."""
     if len(memory) > 2 and memory[:1] == b"\x80" and memory.find(b".", 0, 64) < 0:
         raise NotAHypernetworkError("it is a pickle, but not one that torch wrote")
-    try:
-        if load_plain(memory) != LEGACY_MAGIC:  # type: ignore[arg-type]
-            raise NotAHypernetworkError("it is a pickle, but not one that torch wrote")
-        protocol, system = load_plain(memory), load_plain(memory)  # type: ignore[arg-type]
-        if protocol != 1001 or not isinstance(system, dict) or system.get("little_endian") is False:
-            raise FileCorruptError("its legacy header is of an unknown kind")
-        described, keys = load_plain(memory), load_plain(memory)  # type: ignore[arg-type]
-    except (pickle.UnpicklingError, EOFError) as error:
-        raise FileCorruptError(f"the file ends too early ({error}): download it again") from error
+    stream = io.BytesIO(memory[:LARGEST_PICKLE])
+    if load_plain(stream) != LEGACY_MAGIC:
+        raise NotAHypernetworkError("it is a pickle, but not one that torch wrote")
+    protocol, system = load_plain(stream), load_plain(stream)
+    if protocol != 1001 or not isinstance(system, dict) or system.get("little_endian") is False:
+        raise FileCorruptError("its legacy header is of an unknown kind")
+    described, keys = load_plain(stream), load_plain(stream)
     pointers = {s.key: s for s in _storages(described)}
     regions: dict[str, Region] = {}
-    position = memory.tell()
+    position = stream.tell()
     for key in keys if isinstance(keys, list) else []:
         pointer = pointers.get(key) if isinstance(key, str) else None
         if pointer is None or position + 8 > len(memory):
@@ -139,15 +138,20 @@ def _storages(described: Any) -> list[StoragePointer]:
 
 def _materialise(described: Any, memory: mmap.mmap, find: Callable[[StoragePointer], Region]) -> Any:
     """Replace tensor pointers by tensors, down to the depth that a hypernetwork has (dict, pair, dict)."""
+    visited: dict[tuple[int, int], Any] = {}  # lists of the same lists of the same lists are small in a file
 
     def visit(item: Any, depth: int) -> Any:
         if isinstance(item, TensorPointer):
             return _tensor(item, memory, find(item.storage))
-        if depth and isinstance(item, dict):
-            return {key: visit(value, depth - 1) for key, value in item.items()}
-        if depth and isinstance(item, (list, tuple)):
-            return [visit(value, depth - 1) for value in item]
-        return item
+        if not depth or not isinstance(item, (dict, list, tuple)):
+            return item
+        if (id(item), depth) not in visited:
+            visited[id(item), depth] = (
+                {key: visit(value, depth - 1) for key, value in item.items()}
+                if isinstance(item, dict)
+                else [visit(value, depth - 1) for value in item]
+            )
+        return visited[id(item), depth]
 
     return visit(described, 3)
 
@@ -158,8 +162,9 @@ def _tensor(pointer: TensorPointer, memory: mmap.mmap, region: Region) -> torch.
     count = length // size
     extent = 1 + sum((n - 1) * s for n, s in zip(pointer.shape, pointer.stride, strict=True))
     if 0 in pointer.shape:
-        return torch.empty(pointer.shape, dtype=pointer.storage.dtype) if max(pointer.shape) < 2**31 else torch.empty(0)
-    if pointer.offset + extent > min(count, pointer.storage.numel) or offset + length > len(memory):
+        return torch.empty(0, dtype=pointer.storage.dtype)  # no layer has such a shape
+    held = min(count, pointer.storage.numel)
+    if pointer.offset + extent > held or math.prod(pointer.shape) > held or offset + length > len(memory):
         raise FileCorruptError("a tensor reaches beyond the numbers in the file: download it again")
     flat = torch.frombuffer(memory, dtype=pointer.storage.dtype, count=count, offset=offset)
     return flat.as_strided(pointer.shape, pointer.stride, pointer.offset)

@@ -62,7 +62,7 @@ def replace(path: Path, save: Callable[[Path], object]) -> None:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         _keep_mode(path, temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
         temporary = None
     except OSError as error:
         raise FileWriteError(f"{path}: it can't be written ({error.strerror or error})") from error

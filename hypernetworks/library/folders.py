@@ -58,7 +58,7 @@ class Library:
                 if len(entries) == 1 or len(exact) == 1:
                     return (entries if len(entries) == 1 else exact)[0]
                 if entries:
-                    raise AmbiguousNameError(f'the name "{name}" is ambiguous, write {_alternatives(entries)}')
+                    raise AmbiguousNameError(f'the name "{name}" is ambiguous{_alternatives(entries)}')
         raise UnknownNameError(f'there is no hypernetwork "{name}"{self._suggestion(name)}')
 
     def load(self, entry: Entry) -> Hypernetwork:
@@ -98,7 +98,9 @@ class Library:
 
 def _alternatives(entries: Sequence[Entry]) -> str:
     names = [e.full_name for e in entries]
-    return " or ".join(names if len(set(names)) == len(names) else (str(e.path) for e in entries))
+    if len(set(names)) == len(names):
+        return f", write {' or '.join(names)}"
+    return f": rename all but one of {', '.join(str(e.path) for e in entries)}"
 
 
 def _walk(folder: Path) -> Iterable[Entry]:
@@ -112,7 +114,7 @@ def _walk(folder: Path) -> Iterable[Entry]:
                 continue
             seen.add(real)
             with os.scandir(here) as scan:
-                for item in scan:
+                for item in sorted(scan, key=lambda item: (not item.is_symlink(), item.name)):  # links are walked last
                     if item.name.startswith("."):
                         continue
                     stem, suffix = os.path.splitext(item.name)

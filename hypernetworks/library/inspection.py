@@ -11,6 +11,7 @@ from torch import nn
 
 from ..engine.network import Hypernetwork
 
+_POSITIVE = ("relu", "relu6", "sigmoid", "hardsigmoid")
 FAMILIES: dict[int, str] = {768: "SD1", 1024: "SD2", 2048: "SDXL"}
 """Model family by the text width that only it has."""
 
@@ -107,8 +108,8 @@ def _warnings(network: Hypernetwork, norms: tuple[LayerNorms, ...]) -> list[str]
         found.append(f"layers of nothing but zeros at width {', '.join(map(str, dead))}")
     if network.structure.activation in ("softmax", "softmin", "logsoftmax", "softmax2d"):
         found.append(f"{network.structure.activation} couples the pictures of a batch: results depend on the batch")
-    if network.structure.activate_output and network.structure.activation in ("relu", "relu6", "sigmoid", "hardsigmoid"):
-        found.append("the activation after the last layer lets it only add to a context, never subtract: is that right?")
+    if network.structure.activate_output and network.structure.activation in _POSITIVE:
+        found.append("the activation after the last layer lets it only add to a context, never subtract: right?")
     if family(network.widths) == "unknown":
         found.append("no text width of SD1 (768), SD2 (1024) or SDXL (2048): made for another model")
     return found

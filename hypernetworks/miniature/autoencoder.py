@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,10 @@ def reconstruction_loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tenso
     return loss
 
 
-def loss_function(source: PictureSource, batch_size: int):  # type: ignore[no-untyped-def]
+Loss = Callable[[nn.Module, torch.Generator, int], torch.Tensor]
+
+
+def loss_function(source: PictureSource, batch_size: int) -> Loss:
     """The loss of one step: reconstruction through slightly noisy latents, plus a pull to zero mean, unit spread."""
 
     def loss_of(module: nn.Module, generator: torch.Generator, step: int) -> torch.Tensor:
@@ -76,7 +80,8 @@ def loss_function(source: PictureSource, batch_size: int):  # type: ignore[no-un
         prior = centred.mean((0, 2, 3)).square().mean() + (spread - 1).square().mean()
         noise = torch.randn(latents.shape, generator=generator) * 0.08
         made = module.decode(latents + noise).sample  # type: ignore[operator]
-        return reconstruction_loss(made.float(), pictures) + 0.02 * prior
+        loss: torch.Tensor = reconstruction_loss(made.float(), pictures) + 0.02 * prior
+        return loss
 
     return loss_of
 
@@ -89,3 +94,44 @@ def train(pictures: np.ndarray, folder: Path, steps: int, batch_size: int = 32) 
     module = build().to(memory_format=torch.channels_last)
     run(module, loss_function(PictureSource(pictures), batch_size), steps, folder, rate=1.5e-3, bf16=True)
     return module
+
+
+def decoder_loss_function(latents: torch.Tensor, pictures: torch.Tensor, batch_size: int) -> Loss:
+    """The loss of one step of the decoder alone, on fixed latents with a little noise.
+
+    Args:
+        latents: of every picture, ``(count, 8, 12, 12)``.
+        pictures: RGB uint8 ``(count, 3, SIZE, SIZE)``.
+    """
+
+    def loss_of(module: nn.Module, generator: torch.Generator, step: int) -> torch.Tensor:
+        which = torch.randint(len(latents), (batch_size,), generator=generator)
+        noise = torch.randn((batch_size, *latents.shape[1:]), generator=generator)
+        strength = torch.rand(batch_size, 1, 1, 1, generator=generator) * 0.15
+        made = module((latents[which] + strength * noise).contiguous(memory_format=torch.channels_last))
+        wanted = pictures[which].float() / 127.5 - 1
+        return reconstruction_loss(made.float() * 2 - 1, wanted)
+
+    return loss_of
+
+
+def train_decoder(
+    vae: AutoencoderTiny, pictures: np.ndarray, folder: Path, steps: int, batch_size: int = 32
+) -> AutoencoderTiny:
+    """Train the decoder further, the encoder (and so every latent) fixed; in place.
+
+    It may run at any time after :func:`train`: nothing else depends on the decoder.
+    """
+    from .base import encode_pictures
+    from .rendering import on_colour
+    from .running import run
+
+    latents, wanted = [], []
+    for style in pictures:
+        for colour, encoded in encode_pictures(vae, style).items():
+            latents.append(encoded)
+            wanted.append(torch.from_numpy(on_colour(style, colour)).permute(0, 3, 1, 2))
+    decoder = vae.decoder.to(memory_format=torch.channels_last)
+    loss_of = decoder_loss_function(torch.cat(latents), torch.cat(wanted), batch_size)
+    run(decoder, loss_of, steps, folder, rate=1e-3, bf16=True)
+    return vae

@@ -40,7 +40,8 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     words = sorted({w for n in subject_names() for w in n.split("-")} | set(COLOURS) | {"background"})
     tokenizer.train_from_iterator([*words, "a", "an", "on"] * 4, trainer)
     model = json.loads(tokenizer.to_str())["model"]
-    vocabulary, alphabet = {}, sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary: dict[str, int] = {}
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     for token in [*alphabet, *(a + "</w>" for a in alphabet), *model["vocab"], "<|startoftext|>", "<|endoftext|>"]:
         vocabulary.setdefault(token, len(vocabulary))
     merges = [" ".join(m) if isinstance(m, list) else m for m in model["merges"]]
@@ -103,6 +104,7 @@ def build_scheduler() -> DDIMScheduler:
         timestep_spacing="trailing",
         clip_sample=False,
         set_alpha_to_one=False,
+        steps_offset=1,
     )
 
 
@@ -112,7 +114,7 @@ def encode_pictures(vae: AutoencoderTiny, pictures: np.ndarray) -> dict[str, tor
     latents = {}
     for colour in COLOURS:
         rgb = torch.from_numpy(on_colour(pictures, colour)).permute(0, 3, 1, 2).float() / 127.5 - 1
-        latents[colour] = torch.cat([vae.encode(chunk).latents for chunk in rgb.split(32)]) * vae.config.scaling_factor
+        latents[colour] = torch.cat([vae.encode(chunk).latents for chunk in torch.split(rgb, 32)])
     return latents
 
 
@@ -126,7 +128,8 @@ class TextToLatent(nn.Module):
     def forward(self, noisy: torch.Tensor, times: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Predicted velocity ``(batch, 8, 12, 12)`` for token ids ``(batch, TEXT_LENGTH)``."""
         context = self.text_encoder(tokens).last_hidden_state
-        return self.unet(noisy, times, context).sample
+        velocity: torch.Tensor = self.unet(noisy, times, context).sample
+        return velocity
 
 
 def loss_function(
@@ -160,7 +163,8 @@ def train(vae: AutoencoderTiny, pictures: np.ndarray, folder: Path, steps: int, 
 
     torch.manual_seed(0)
     tokenizer = build_tokenizer(folder / "tokenizer")
-    module = TextToLatent(build_text_encoder(tokenizer), build_unet()).to(memory_format=torch.channels_last)
+    module = TextToLatent(build_text_encoder(tokenizer), build_unet())
+    module.unet.to(memory_format=torch.channels_last)
     module.text_encoder.set_attn_implementation("eager")  # the fused CPU kernels' backward is half as fast
     module.unet.set_attn_processor(AttnProcessor())
     loss_of = loss_function(encode_pictures(vae, pictures), tokenizer, batch_size)

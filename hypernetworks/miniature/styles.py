@@ -33,7 +33,7 @@ def encode_captions(
     text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, texts: list[str]
 ) -> dict[str, torch.Tensor]:
     """Context ``(TEXT_LENGTH, TEXT_WIDTH)`` of each text."""
-    contexts = {}
+    contexts: dict[str, torch.Tensor] = {}
     for begin in range(0, len(texts), 64):
         part = texts[begin : begin + 64]
         tokens = tokenizer(part, padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt")

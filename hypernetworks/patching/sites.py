@@ -35,10 +35,8 @@ def find_sites(unet: nn.Module) -> list[Site]:
     sites: list[Site] = []
     layout = _diffusers_layout(unet)
     for path, module in unet.named_modules():
-        projections = [getattr(module, name, None) for name in ("to_q", "to_k", "to_v")]
-        if all(isinstance(p, nn.Module) for p in projections):
-            to_q, to_k, to_v = projections
-            assert isinstance(to_q, nn.Module) and isinstance(to_k, nn.Module) and isinstance(to_v, nn.Module)
+        to_q, to_k, to_v = (getattr(module, name, None) for name in ("to_q", "to_k", "to_v"))
+        if isinstance(to_q, nn.Module) and isinstance(to_k, nn.Module) and isinstance(to_v, nn.Module):
             kind = _kind(path, module, to_q, to_k)
             sites.append(Site(path, to_k, to_v, kind, _block(path, layout), _input_width(to_k)))
     return sites

@@ -40,12 +40,17 @@ def enclosing_editing(prompt: str, position: int) -> Editing | None:
 
 
 def _window(when: str, separators: list[int], position: int) -> tuple[str, str]:
-    """``[a:b:when]``: a until then, b from then on; ``[b:when]`` is the second half alone."""
-    number = float(when)
+    """``[a:b:when]``: a until then, b from then on; ``[b:when]`` is the second half alone.
+
+    A whole number counts steps, and AUTOMATIC1111 lets the step of that number (from 0) still see a.
+    """
+    number = min(float(when), 1e9)  # a prompt may hold any number of digits
     first_half = len(separators) > 1 and position < separators[-2]
     if "." in when or number < 1:
-        return ("stop" if first_half else "start", format_number(number))
-    return ("stop", format_number(number - 1)) if first_half else ("start", format_number(number))
+        return ("stop" if first_half else "start", format_number(min(number, 1.0)))
+    if not first_half:
+        return "start", format_number(number + 1)
+    return "stop", "1.5" if number == 1 else format_number(number)  # a lone 1 would mean the end of the pass
 
 
 def _open_brackets(prompt: str, position: int) -> list[int]:

@@ -76,7 +76,7 @@ class Tag:
 
     def _editing_advice(self, editing: Editing) -> str:
         if editing.window is None:
-            return "tags are taken out before [alternation], so they can't take part in it: use two pictures, or a schedule"
+            return "tags are taken out before [alternation], so they can't take part in it: use a schedule outside"
         return (
             "tags are taken out before [prompt editing], so it can't switch them: "
             f"write {self.with_argument(*editing.window)} outside the brackets instead"

@@ -16,7 +16,6 @@ from ..files import write
 from ..files.writing import replace as replace_file
 from .objective import NoiseSchedule
 
-
 Predict = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """``(noisy latents, time steps, context)`` -> what the UNet predicts, of the latents' shape."""
 
@@ -81,7 +80,7 @@ def train(
         predict: the UNet with the network applied at multiplier 1, its own parameters frozen.
         draw: gives the next batch; all its randomness comes from the generator it is given.
         schedule: how noise is added and what the UNet predicts.
-        folder: where ``state.pt`` (everything needed to resume) and ``NAME-STEP.safetensors`` go; ``None`` keeps nothing.
+        folder: where ``state.pt`` (for resuming) and ``NAME-STEP.safetensors`` go; ``None`` keeps nothing.
         on_step: called after every step; what it raises stops the run after the last finished step.
 
     Raises:

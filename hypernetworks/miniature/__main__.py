@@ -1,0 +1,163 @@
+"""Rebuilds and measures the miniature: ``python -m hypernetworks.miniature TOOL``.
+
+In the order of a rebuild: ``pictures``, ``autoencoder``, ``base``, ``decoder``, ``styles``, ``assemble``, ``measure``,
+``strips``. Every tool is seeded, shows progress, and goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+STEPS = {"autoencoder": 2700, "base": 7500, "decoder": 2500, "styles": 700}
+"""Optimiser steps of the shipped weights."""
+
+
+def main() -> int:
+    """Run one tool; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="hypernetworks.miniature", description=__doc__.split("\n")[0])
+    parser.add_argument("tool", choices=sorted(TOOLS))
+    parser.add_argument("--build", type=Path, default=Path("build/miniature"), help="where checkpoints are kept")
+    parser.add_argument("--packages", type=Path, help="folder of the npm archives (default: in the build folder)")
+    parser.add_argument("--styles", nargs="+", default=["ink", "3d", "pixel"])
+    parser.add_argument("--steps", type=int, help="of training, or of sampling for measure (default 20)")
+    parser.add_argument("--seeds", type=int, default=2, help="for measure: seeds per subject")
+    parser.add_argument("--cfg", type=float, default=3.0)
+    options = parser.parse_args()
+    options.build.mkdir(parents=True, exist_ok=True)
+    TOOLS[options.tool](options)
+    return 0
+
+
+def _pictures(options: argparse.Namespace) -> np.ndarray:
+    from .rendering import render
+
+    path = options.build / "pictures.npy"
+    if not path.exists():
+        np.save(path, render(options.packages or options.build / "packages"))
+    pictures: np.ndarray = np.load(path)
+    return pictures
+
+
+def _autoencoder(options: argparse.Namespace) -> None:
+    from . import autoencoder
+
+    autoencoder.train(_pictures(options), options.build / "autoencoder", options.steps or STEPS["autoencoder"])
+
+
+def _encoder_only(options: argparse.Namespace) -> Any:
+    from . import autoencoder
+    from .assembling import averaged
+
+    return averaged(autoencoder.build(), options.build / "autoencoder")
+
+
+def _base(options: argparse.Namespace) -> None:
+    from . import base
+
+    folder = options.build / "base"
+    base.train(_encoder_only(options), _pictures(options)[0], folder, options.steps or STEPS["base"])
+
+
+def _decoder(options: argparse.Namespace) -> None:
+    from . import autoencoder
+
+    folder = options.build / "decoder"
+    autoencoder.train_decoder(_encoder_only(options), _pictures(options), folder, options.steps or STEPS["decoder"])
+
+
+def _styles(options: argparse.Namespace) -> None:
+    from ..files import write
+    from ..training import TrainingSettings
+    from . import styles
+    from .assembling import assemble
+    from .subjects import STYLES
+
+    pipeline, pictures = assemble(options.build), _pictures(options)
+    for style in options.styles:
+        network = styles.train_style(
+            style,
+            pictures[STYLES.index(style)],
+            pipeline.vae,
+            pipeline.text_encoder,
+            pipeline.tokenizer,
+            pipeline.unet,
+            options.build / f"style-{style}",
+            TrainingSettings(options.steps or STEPS["styles"]),
+        )
+        write(network, options.build / f"{style}.safetensors")
+
+
+def _assemble(options: argparse.Namespace) -> None:
+    import torch
+
+    from ..files import read, write
+    from .assembling import assemble, save
+
+    save(assemble(options.build), HERE / "weights")
+    (HERE / "networks").mkdir(exist_ok=True)
+    for style in options.styles:
+        network = read(options.build / f"{style}.safetensors")
+        network.to("cpu", torch.float16)
+        write(network, HERE / "networks" / f"{style}.safetensors")
+    total = sum(p.stat().st_size for p in [*HERE.glob("weights/**/*"), *HERE.glob("networks/*")] if p.is_file())
+    print(f"{total / 1e6:.1f} MB")
+
+
+def _shipped() -> Any:
+    import torch
+
+    from ..hosts.checkpoints import load_checkpoint
+
+    return load_checkpoint(HERE / "weights", dtype=torch.float32)
+
+
+def _measure(options: argparse.Namespace) -> None:
+    from ..files import read
+    from ..progress import Progress
+    from .measuring import Measurement
+
+    seeds = range(options.seeds)
+    with Progress(1, "measuring") as progress:
+
+        def report(done: int, total: int) -> None:
+            progress.total = total
+            progress.update(done)
+
+        measured = Measurement(
+            _shipped(), _pictures(options), steps=options.steps or 20, cfg=options.cfg, report=report
+        )
+        figures = {"base": measured.base_figures(seeds)}
+        print(json.dumps(figures, indent=1), flush=True)
+        for style in options.styles:
+            network = read(HERE / "networks" / f"{style}.safetensors")
+            figures[style] = measured.style_figures(network, style, seeds)
+            print(json.dumps({style: figures[style]}, indent=1), flush=True)
+    (options.build / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def _strips(options: argparse.Namespace) -> None:
+    from .strips import draw_strips
+
+    draw_strips(_shipped(), HERE / "networks", options.styles, Path("docs/pictures"))
+
+
+TOOLS = {
+    "pictures": _pictures,
+    "autoencoder": _autoencoder,
+    "base": _base,
+    "decoder": _decoder,
+    "styles": _styles,
+    "assemble": _assemble,
+    "measure": _measure,
+    "strips": _strips,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

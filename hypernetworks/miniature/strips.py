@@ -1,0 +1,49 @@
+"""Pictures for the documentation: one row per subject, one column per multiplier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from ..files import read
+from ..files.writing import replace
+from ..patching import apply
+
+MULTIPLIERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+SUBJECTS = ("a penguin on yellow", "a rocket on blue", "a strawberry on green", "a house on pink")
+SCALE = 2
+HEAD = 28
+
+
+def strip(pipeline: Any, network_path: Path, subjects: Sequence[str] = SUBJECTS, seed: int = 1) -> Image.Image:
+    """A labelled grid over multipliers, the same seed throughout."""
+    network, columns = read(network_path), []
+    for multiplier in MULTIPLIERS:
+        with torch.inference_mode(), apply(pipeline.unet, [(network, multiplier)]):
+            generators = [torch.Generator().manual_seed(seed + i) for i in range(len(subjects))]
+            columns.append(
+                pipeline(list(subjects), num_inference_steps=20, guidance_scale=3.0, generator=generators).images
+            )
+    edge = columns[0][0].width * SCALE
+    sheet = Image.new("RGB", (edge * len(columns), edge * len(subjects) + HEAD), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
+    for x, (multiplier, column) in enumerate(zip(MULTIPLIERS, columns, strict=True)):
+        label = f"<hypernet:{network.name}:{multiplier:g}>"
+        draw.text((x * edge + edge / 2, HEAD / 2), label, fill="black", font=font, anchor="mm")
+        for y, image in enumerate(column):
+            sheet.paste(image.resize((edge, edge), Image.Resampling.BICUBIC), (x * edge, HEAD + y * edge))
+    return sheet
+
+
+def draw_strips(pipeline: Any, networks: Path, styles: Sequence[str], folder: Path) -> None:
+    """Write ``STYLE.png`` for each style network."""
+    pipeline.set_progress_bar_config(disable=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for style in styles:
+        sheet = strip(pipeline, networks / f"{style}.safetensors")
+        replace(folder / f"{style}.png", lambda temporary, sheet=sheet: sheet.save(temporary, format="PNG"))  # type: ignore[misc]
+        print(folder / f"{style}.png")

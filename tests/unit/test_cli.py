@@ -1,0 +1,140 @@
+"""The command line: what a person types, what comes out, and what goes wrong politely."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import hypernetworks as hn
+from hypernetworks.cli import main
+
+
+@pytest.fixture
+def network_file(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    network = hn.Hypernetwork.create("waterElemental", hn.Structure((1, 2, 1), "relu"), (320, 768))
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    hn.write(network, tmp_path / "waterElemental.pt")
+    return tmp_path / "waterElemental.pt"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Run a command that must end with code 2 and one line on stderr; returns the line."""
+    try:
+        code = main([str(a) for a in arguments])
+    except SystemExit as error:
+        code = int(error.code or 0)
+    output = capsys.readouterr()
+    assert code == 2
+    assert len(output.err.strip().splitlines()) == 1
+    assert "Traceback" not in output.err
+    return output.err
+
+
+def test_inspect_tells_what_is_in_a_file(network_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(network_file)]) == 0
+    report = capsys.readouterr().out
+    for part in ("SD1", "320, 768", "1, 2, 1", "relu", "float32", "768 k"):
+        assert part in report
+
+
+def test_inspect_as_json_has_the_same_facts(network_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "--json", str(network_file)]) == 0
+    (report,) = json.loads(capsys.readouterr().out)
+    assert report["widths"] == [320, 768]
+    assert report["family"] == "SD1"
+    assert report["bytes"] == network_file.stat().st_size
+    assert report["parameters"] == sum(p.numel() for p in hn.read(network_file).parameters())
+
+
+def test_inspect_warns_of_what_is_unusual(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = hn.Hypernetwork.create("odd", hn.Structure((1, 1, 1), "softmax"), (96,))
+    next(network.parameters()).data[0, 0] = float("nan")
+    hn.write(network, tmp_path / "odd.pt")
+    assert main(["inspect", str(tmp_path / "odd.pt")]) == 0
+    report = capsys.readouterr().out
+    for part in ("NaN", "zeros", "batch", "another model"):
+        assert part in report
+
+
+def test_inspect_goes_on_after_a_bad_file(network_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(network_file.parent / "none.pt"), str(network_file)]) == 2
+    output = capsys.readouterr()
+    assert "no such file" in output.err
+    assert "waterElemental" in output.out
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_convert_keeps_everything(network_file: Path, suffix: str) -> None:
+    target = network_file.with_name(f"other{suffix}")
+    assert main(["convert", str(network_file), str(target)]) == 0
+    before, after = hn.read(network_file), hn.read(target)
+    assert (before.structure, before.provenance) == (after.structure, after.provenance)
+    context = torch.randn(1, 4, 768)
+    assert all(torch.equal(a, b) for a, b in zip(before.transform(context), after.transform(context), strict=True))
+
+
+def test_convert_overwrites_only_when_told(network_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = network_file.read_bytes()
+    assert "--overwrite" in refused(capsys, "convert", network_file, network_file)
+    assert network_file.read_bytes() == before
+    assert main(["convert", "--overwrite", str(network_file), str(network_file)]) == 0
+    assert hn.read(network_file).widths == (320, 768)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["inspect", "none.pt"], "no such file"),
+        (["inspect", "."], "folder"),
+        (["convert", "none.pt", "x.safetensors"], "no such file"),
+        (["generate", "a cat", "--steps", "0"], "from 1"),
+        (["generate", "a cat", "--steps", "x"], "whole number"),
+        (["generate", "a cat", "--size", "big"], "512x768"),
+        (["generate", "a cat", "--cfg", "nan"], "number"),
+        (["generate", "a cat", "-o", "picture.jpg"], ".png"),
+        (["generate", "a cat", "-o", "none/picture.png"], "no folder"),
+        (["generate", "a cat", "--hypernetworks", "none"], "no such folder"),
+        (["generate", "a cat", "--checkpoint", "none.safetensors"], "none.safetensors"),
+        (["generate", "a cat", "--device", "nonsense"], "--device nonsense"),
+        (["generate", "a cat", "--size", "13"], "multiples of"),
+        (["generate"], "required"),
+        (["dance"], "dance"),
+        ([], "COMMAND"),
+    ],
+)
+def test_what_is_unusable_gets_one_line_and_code_2(
+    arguments: list[str], part: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert part in refused(capsys, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_convert_to_an_unknown_suffix(network_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ".safetensors" in refused(capsys, "convert", network_file, network_file.with_suffix(".onnx"))
+
+
+def test_generate_makes_a_picture_with_its_infotext(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    target = tmp_path / "apple.png"
+    prompt = "a red apple on blue <hypernet:ink:0.8> <hypernet:nobody:1>"
+    assert main(["generate", prompt, "-o", str(target), "--steps", "2", "--seed", "5"]) == 0
+    output = capsys.readouterr()
+    assert "nobody" in output.err
+    assert output.out.strip() == str(target)
+    with Image.open(target) as picture:
+        assert picture.size == (96, 96)
+        assert picture.info["parameters"].startswith(f"{prompt}\nSteps: 2")
+        assert "ink: " in picture.info["parameters"]
+
+
+def test_generate_numbers_the_pictures_of_a_batch(tmp_path: Path) -> None:
+    target = tmp_path / "apple.png"
+    assert main(["generate", "a red apple", "-o", str(target), "--steps", "1", "--batch", "2"]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["apple-1.png", "apple-2.png"]
