@@ -63,6 +63,7 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=_size, default=(None, None), help="such as 512 or 512x768")
     parser.add_argument("--checkpoint", type=Path, help="SD1/SD2/SDXL .safetensors, or a diffusers folder")
     parser.add_argument("--hypernetworks", type=Path, action="append", default=[], metavar="DIR", help="repeatable")
+    parser.add_argument("--prediction", choices=("epsilon", "v_prediction"), help="for SD2: epsilon for 512 models")
     parser.add_argument("--device", default="cpu", help="such as cuda")
     parser.set_defaults(command=_generate)
 
@@ -86,7 +87,7 @@ def _add_studio(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--hypernetworks", type=Path, action="append", default=[], metavar="DIR")
     parser.add_argument("--device", default="cpu", help="such as cuda")
-    parser.set_defaults(command=_studio)
+    parser.set_defaults(command=_studio, prediction=None)
 
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
@@ -152,9 +153,8 @@ def load_painter(options: argparse.Namespace):  # type: ignore[no-untyped-def]
     for folder in options.hypernetworks:
         if not folder.is_dir():
             raise HypernetworkError(f"--hypernetworks {folder}: there is no such folder")
-    return Painter(
-        options.checkpoint, Library([*options.hypernetworks, MINIATURE_NETWORKS]), device=_device(options.device)
-    )
+    library = Library([*options.hypernetworks, MINIATURE_NETWORKS])
+    return Painter(options.checkpoint, library, device=_device(options.device), prediction=options.prediction)
 
 
 def _device(name: str) -> str:

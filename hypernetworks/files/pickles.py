@@ -133,11 +133,13 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
     """
 
     def find_class(self, module: str, name: str) -> object:
-        """Answer a global with its stand-in, or refuse it."""
+        """Answer a global with its stand-in, or refuse it; of harmless ones, say what they are the sign of."""
         if (module, name) in CALLABLES:
             return CALLABLES[module, name]
         if module in ("torch", "torch.storage") and (name in STORAGE_DTYPES or name in _DTYPE_NAMES):
             return _Name(name)
+        if module.startswith(("torch.nn.", "pytorch_lightning.")):
+            raise NotAHypernetworkError(f"it holds a {printable(name)}, so it is a checkpoint or an embedding")
         raise FileUnsafeError(
             f"it asks to load {printable(module)}.{printable(name)}, which no hypernetwork needs. "
             "Nothing was run; don't open this file with other programs"
@@ -156,6 +158,12 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
     def get_extension(self, code: int) -> NoReturn:
         """Extension codes are never used by weight files."""
         raise FileUnsafeError("it uses pickle extension codes, which no hypernetwork needs. Nothing was run")
+
+    def _global(self) -> None:
+        lines = self.readline(), self.readline()
+        if not all(line.endswith(b"\n") for line in lines):  # a name cut short must not pass for a hostile one
+            raise EOFError("a name ends too early")
+        self.append(self.find_class(*(line[:-1].decode("utf-8") for line in lines)))
 
     def _reduce(self) -> None:
         arguments = self.stack.pop()
@@ -196,6 +204,7 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
         target.update(zip(keys, items[1::2], strict=True))
 
     dispatch: ClassVar[dict[int, Any]] = dict(_Unpickler.dispatch)
+    dispatch[pickle.GLOBAL[0]] = _global
     dispatch[pickle.REDUCE[0]] = _reduce
     dispatch[pickle.BUILD[0]] = _build
     dispatch[pickle.SETITEM[0]] = _set_item

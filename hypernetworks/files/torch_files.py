@@ -76,6 +76,8 @@ def _check_members(members: list[zipfile.ZipInfo]) -> None:
     names = [m.filename for m in members]
     if len(set(names)) != len(names):
         raise FileCorruptError("the archive has two members of the same name")
+    if any(name.startswith("/") or ".." in name.split("/") for name in names):
+        raise FileCorruptError("the archive has members outside its own folder, which torch never writes")
     if any(m.compress_type != zipfile.ZIP_STORED or m.file_size != m.compress_size for m in members):
         raise FileCorruptError("the archive is compressed, which torch never does: unpack and save it again with torch")
 

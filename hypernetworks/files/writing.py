@@ -54,6 +54,8 @@ def replace(path: Path, save: Callable[[Path], object]) -> None:
         FileWriteError: anything that the system refuses; ``path`` is untouched and nothing is left behind.
     """
     temporary: Path | None = None
+    if "\0" in str(path):
+        raise FileWriteError(f"{str(path)!r}: it can't be written, a name has no null characters")
     try:
         descriptor, name = tempfile.mkstemp(prefix=".writing-", suffix=".tmp", dir=path.parent)
         temporary = Path(name)

@@ -77,18 +77,21 @@ class Painter:
         checkpoint: a ``.safetensors`` file or diffusers folder; ``None`` is the miniature.
         library: where tags look for their networks.
         device: such as ``"cpu"`` or ``"cuda"``.
+        prediction: ``"epsilon"`` or ``"v_prediction"``, in place of what the checkpoint says.
 
     Raises:
         CheckpointError: the checkpoint can't be used.
     """
 
-    def __init__(self, checkpoint: Path | None, library: Library, *, device: str = "cpu") -> None:
+    def __init__(
+        self, checkpoint: Path | None, library: Library, *, device: str = "cpu", prediction: str | None = None
+    ) -> None:
         self.is_miniature = checkpoint is None
         self.model_name = "miniature" if checkpoint is None else checkpoint.stem
         dtype = torch.float32 if device == "cpu" else torch.float16
         if checkpoint is None and not (MINIATURE / "model_index.json").exists():
             raise CheckpointError("the miniature's weights are missing: build them, or name a checkpoint")
-        self.pipeline: Any = load_checkpoint(checkpoint or MINIATURE, dtype=dtype).to(device)
+        self.pipeline: Any = load_checkpoint(checkpoint or MINIATURE, dtype=dtype, prediction=prediction).to(device)
         self.pipeline.set_progress_bar_config(disable=True)
         self.library = library
 

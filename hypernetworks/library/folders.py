@@ -104,7 +104,7 @@ def _alternatives(entries: Sequence[Entry]) -> str:
 
 
 def _walk(folder: Path) -> Iterable[Entry]:
-    """Files with a known suffix, hidden ones excepted; folders that can't be read are passed over."""
+    """Files with a known suffix, hidden ones excepted; what can't be read is passed over."""
     waiting, seen = [(str(folder), "")], set()
     while waiting:
         here, relative = waiting.pop()
@@ -114,14 +114,21 @@ def _walk(folder: Path) -> Iterable[Entry]:
                 continue
             seen.add(real)
             with os.scandir(here) as scan:
-                for item in sorted(scan, key=lambda item: (not item.is_symlink(), item.name)):  # links are walked last
-                    if item.name.startswith("."):
-                        continue
-                    stem, suffix = os.path.splitext(item.name)
-                    if item.is_dir():
-                        waiting.append((item.path, f"{relative}/{item.name}" if relative else item.name))
-                    elif suffix.lower() in SUFFIXES and item.is_file():
-                        status = item.stat()
-                        yield Entry(stem, Path(item.path), relative, status.st_size, status.st_mtime_ns)
+                items = sorted(scan, key=lambda item: (not item.is_symlink(), item.name))  # links are walked last
         except OSError:
             continue
+        for item in items:
+            try:
+                if item.is_dir() and not item.name.startswith("."):
+                    waiting.append((item.path, f"{relative}/{item.name}" if relative else item.name))
+                elif _is_listed(item):
+                    status = item.stat()
+                    stem = os.path.splitext(item.name)[0]
+                    yield Entry(stem, Path(item.path), relative, status.st_size, status.st_mtime_ns)
+            except OSError:  # a link to itself, a file that is gone by now
+                continue
+
+
+def _is_listed(item: os.DirEntry[str]) -> bool:
+    suffix = os.path.splitext(item.name)[1]
+    return suffix.lower() in SUFFIXES and not item.name.startswith(".") and item.is_file()

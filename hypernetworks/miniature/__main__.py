@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).parent
-STEPS = {"autoencoder": 2700, "base": 7500, "decoder": 2500, "styles": 700}
+STEPS = {"autoencoder": 2700, "base": 5600, "decoder": 2000, "styles": 600}
 """Optimiser steps of the shipped weights."""
 
 
@@ -100,7 +100,7 @@ def _assemble(options: argparse.Namespace) -> None:
     from ..files import read, write
     from .assembling import assemble, save
 
-    save(assemble(options.build), HERE / "weights")
+    save(assemble(options.build), options.build / "base" / "tokenizer", HERE / "weights")
     (HERE / "networks").mkdir(exist_ok=True)
     for style in options.styles:
         network = read(options.build / f"{style}.safetensors")

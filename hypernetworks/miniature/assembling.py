@@ -42,10 +42,15 @@ def assemble(build: Path) -> StableDiffusionPipeline:
     )
 
 
-def save(pipeline: StableDiffusionPipeline, folder: Path) -> None:
-    """Write the pipeline as fp16 safetensors, replacing what is in ``folder``."""
+def save(pipeline: StableDiffusionPipeline, tokenizer: Path, folder: Path) -> None:
+    """Write the pipeline as fp16 safetensors, replacing what is in ``folder``.
+
+    The tables of the tokenizer are kept as they were made: every version of transformers reads them.
+    """
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     pipeline.to(dtype=torch.float16).save_pretrained(temporary, safe_serialization=True)
+    shutil.rmtree(temporary / "tokenizer")
+    shutil.copytree(tokenizer, temporary / "tokenizer")
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)

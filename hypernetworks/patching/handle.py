@@ -209,7 +209,7 @@ def _check(unet: nn.Module, stack: Stack, sites: Sequence[Site]) -> None:
             f"{type(unet).__name__} has no attention with to_q, to_k and to_v: hypernetworks need a UNet of the "
             "SD1, SD2 or SDXL kind (Flux and SD3 have none of these)"
         )
-    if any(getattr(unet.get_submodule(site.path), "fused_projections", False) for site in sites):
+    if any(_is_fused(unet.get_submodule(site.path)) for site in sites):
         raise PatchError("the attention projections are fused, so to_k and to_v are never called: unfuse them first")
     here = {site.width for site in sites}
     if stack.networks and None not in here and not here & set(stack.widths):
@@ -217,6 +217,14 @@ def _check(unet: nn.Module, stack: Stack, sites: Sequence[Site]) -> None:
             f"the networks have the widths {list(stack.widths)}, but {type(unet).__name__} has "
             f"{sorted(w for w in here if w is not None)}: they were made for another model"
         )
+
+
+def _is_fused(attention: nn.Module) -> bool:
+    """Whether diffusers bypasses ``to_k`` and ``to_v``: by a flag, which unfusing leaves set, and another processor."""
+    processor = getattr(attention, "processor", None)
+    return getattr(attention, "fused_projections", False) and (
+        processor is None or "Fused" in type(processor).__name__
+    )
 
 
 __all__ = ["CROSS", "MARK", "Handle", "apply"]

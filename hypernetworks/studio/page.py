@@ -16,6 +16,7 @@ from ..errors import HypernetworkError
 from ..hosts.diffusers import Generation, Painter
 
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+CSS = "#hypernetworks_picture img { width: 100% !important; height: 100% !important; object-fit: contain !important; }"
 MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 
 
@@ -60,7 +61,14 @@ def build_page(painter: Painter) -> gr.Blocks:
                 inputs = _inputs(painter)
                 button = gr.Button("Generate", variant="primary", elem_id="hypernetworks_generate")
             with gr.Column():
-                picture = gr.Image(label="Picture", format="png", elem_id="hypernetworks_picture", interactive=False)
+                picture = gr.Image(
+                    label="Picture",
+                    format="png",
+                    height=480,
+                    buttons=["download", "fullscreen"],
+                    interactive=False,
+                    elem_id="hypernetworks_picture",
+                )
                 infotext = gr.Textbox(label="Infotext", lines=3, elem_id="hypernetworks_infotext", interactive=False)
                 messages = gr.Markdown(elem_id="hypernetworks_messages")
         outputs = [picture, infotext, messages]
@@ -93,6 +101,7 @@ def launch(painter: Painter, *, port: int, open_browser: bool) -> None:
     """
     page = build_page(painter)
     theme = gr.themes.Default(font=FONT, font_mono=MONO)
+    print(f"Hypernetworks studio: http://127.0.0.1:{port}  (this machine only; Ctrl+C ends it)", flush=True)
     try:
         page.queue().launch(
             server_name="127.0.0.1",
@@ -100,7 +109,9 @@ def launch(painter: Painter, *, port: int, open_browser: bool) -> None:
             inbrowser=open_browser,
             share=False,
             theme=theme,
+            css=CSS,
             footer_links=[],
+            quiet=True,
         )
     except OSError as error:
         raise HypernetworkError(f"port {port} is taken: name another with --port") from error

@@ -51,7 +51,7 @@ def test_multiplier_zero_is_no_tag_bit_for_bit(painter: Painter) -> None:
         ("<hypernet:stron:1>", "did you mean strong"),
         ("<hypernet:strong:0,5>", 'write "0.5"'),
         ("<hypernet:damaged:1>", "download it again"),
-        ("<hypernet:foreign:1>", "text width 768"),
+        ("<hypernet:foreign:1>", "made for another model"),
         ("<hypernet:strong:1:lbw=OUTALL>", "lbw needs the blocks"),
     ],
 )
@@ -89,7 +89,7 @@ def test_a_schedule_is_the_multiplier_of_each_step(painter: Painter, monkeypatch
 def test_start_and_stop_limit_the_effect(painter: Painter) -> None:
     plain = pixels(painter, "a cat")
     assert np.array_equal(pixels(painter, "a cat<hypernet:strong:1:start=99>"), plain)
-    assert not np.array_equal(pixels(painter, "a cat<hypernet:strong:1:start=1>"), plain)
+    assert not np.array_equal(pixels(painter, "a cat<hypernet:strong:1:start=0.3>"), plain)
 
 
 def test_pictures_of_a_batch_are_those_made_alone(painter: Painter) -> None:

@@ -33,7 +33,9 @@ def network(recipe: Recipe, content: Content) -> hn.Hypernetwork:
     return hn.Hypernetwork.from_tensors("test", description, {w: content[w] for w in recipe.widths})
 
 
-def context(dim: int, shape: tuple[int, int] = (2, 5), dtype: torch.dtype = torch.float32, seed: int = 1) -> torch.Tensor:
+def context(
+    dim: int, shape: tuple[int, int] = (2, 5), dtype: torch.dtype = torch.float32, seed: int = 1
+) -> torch.Tensor:
     """A random ``(batch, tokens, dim)``."""
     return torch.randn(*shape, dim, generator=torch.Generator().manual_seed(seed)).to(dtype)
 

@@ -1,0 +1,169 @@
+"""UNets to hold the laws on, and how to look at one without touching it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from laws.small_ldm import CONTEXT, SmallUNet
+from reference import Content, Recipe
+from torch import nn
+
+import hypernetworks as hn
+from hypernetworks.patching import Site, find_sites
+
+
+@dataclass
+class Host:
+    """A UNet and a way to call it.
+
+    Attributes:
+        run: ``(context)`` -> the UNet's output for fixed latents and a fixed time.
+        cross: width of the text.
+        sites: its attention modules.
+    """
+
+    name: str
+    unet: nn.Module
+    run: Callable[[torch.Tensor], torch.Tensor]
+    cross: int
+    sites: list[Site] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sites = find_sites(self.unet)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Of all contexts: those of self-attention, and ``cross``."""
+        queries = [self.unet.get_submodule(f"{site.path}.to_q") for site in self.sites]
+        return tuple(sorted({self.cross, *(int(query.in_features) for query in queries)}))  # type: ignore[arg-type]
+
+    def context(self, seed: int = 0, tokens: int = 5) -> torch.Tensor:
+        """A text ``(2, tokens, cross)``, in the UNet's dtype."""
+        drawn = torch.randn(2, tokens, self.cross, generator=torch.Generator().manual_seed(seed))
+        return drawn.to(next(self.unet.parameters()).dtype)
+
+    def network(
+        self, activation: str | None = "relu", seed: int = 0, **recipe: object
+    ) -> tuple[Content, hn.Hypernetwork]:
+        """A network of all widths, as the reference and as the engine see it."""
+        made = Recipe(self.widths, activation=activation, seed=seed, **recipe)  # type: ignore[arg-type]
+        content = made.content()
+        description = hn.Structure(
+            tuple(map(float, made.layer_structure)), activation or "linear", made.activate_output, made.layer_norm,
+            made.dropout or (0.0,) * len(made.layer_structure),
+        )  # fmt: skip
+        return content, hn.Hypernetwork.from_tensors(f"n{seed}", description, {w: content[w] for w in made.widths})
+
+
+def latents(unet: nn.Module) -> torch.Tensor:
+    drawn = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(99))
+    return drawn.to(next(unet.parameters()).dtype)
+
+
+def ldm() -> Host:
+    unet = SmallUNet().eval().requires_grad_(False)
+    times = torch.tensor([7.0, 7.0])
+    return Host("ldm", unet, lambda c: unet(latents(unet), times, context=c), CONTEXT)
+
+
+def _diffusers(name: str, cross: int, channels: tuple[int, ...], **settings: object) -> Host:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from diffusers import UNet2DConditionModel
+    unet = UNet2DConditionModel(
+        sample_size=8, norm_num_groups=4, layers_per_block=2, block_out_channels=channels, cross_attention_dim=cross,
+        **settings,
+    )  # fmt: skip
+    unet.eval().requires_grad_(False)
+
+    def run(context: torch.Tensor) -> torch.Tensor:
+        added = None
+        if name == "sdxl":
+            added = {"text_embeds": context[:, 0, :6], "time_ids": torch.arange(12.0).view(2, 6).to(context.dtype)}
+        return unet(latents(unet), 7, encoder_hidden_states=context, added_cond_kwargs=added).sample  # type: ignore[no-any-return]
+
+    return Host(name, unet, run, cross)
+
+
+def sd1() -> Host:
+    return _diffusers("sd1", 12, (8, 16, 32, 32), attention_head_dim=2)
+
+
+def sd2() -> Host:
+    heads = (1, 2, 4, 4)
+    return _diffusers("sd2", 20, (8, 16, 32, 32), attention_head_dim=heads, use_linear_projection=True)
+
+
+def sdxl() -> Host:
+    return _diffusers(
+        "sdxl", 24, (8, 16, 32),
+        attention_head_dim=(1, 2, 4), use_linear_projection=True, transformer_layers_per_block=(1, 1, 2),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        addition_embed_type="text_time", addition_time_embed_dim=4, projection_class_embeddings_input_dim=30,
+    )  # fmt: skip
+
+
+HOSTS: dict[str, Callable[[], Host]] = {"ldm": ldm, "sd1": sd1, "sd2": sd2, "sdxl": sdxl}
+
+
+def make(name: str) -> Host:
+    """A host with the same random weights every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        return HOSTS[name]()
+
+
+def traces(module: nn.Module) -> list[tuple[object, ...]]:
+    """Everything that a patch could leave: classes, attributes, hooks and state of every module."""
+    return [
+        (path, type(part), sorted(vars(part)), [(k, list(v)) for k, v in sorted(vars(part).items()) if "hooks" in k])
+        for path, part in module.named_modules()
+    ] + [tuple(module.state_dict())]
+
+
+def hooks(module: nn.Module) -> int:
+    """How many hooks all modules have together."""
+    return sum(len(v) for part in module.modules() for k, v in vars(part).items() if k.endswith("_hooks"))
+
+
+@dataclass
+class Seen:
+    """What reached a projection: before the hooks of a handle, and after them."""
+
+    site: Site
+    side: int
+    before: torch.Tensor
+    after: torch.Tensor
+
+
+class Recorder:
+    """Notes contexts before and after a handle's hooks: make it, apply, then :meth:`watch`."""
+
+    def __init__(self, host: Host) -> None:
+        self.seen: list[Seen] = []
+        self._before: dict[nn.Module, torch.Tensor] = {}
+        self._places = [(site, side, p) for site in host.sites for side, p in ((0, site.to_k), (1, site.to_v))]
+        self._removers = [p.register_forward_pre_hook(self._note_before) for *_, p in self._places]
+
+    def watch(self) -> None:
+        """Call this after applying, so that the second set of hooks sees what the handle made."""
+        for site, side, projection in self._places:
+            self._removers.append(projection.register_forward_pre_hook(self._note_after(site, side)))
+
+    def _note_before(self, module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+        self._before[module] = arguments[0]
+
+    def _note_after(self, site: Site, side: int) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+        def note(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+            self.seen.append(Seen(site, side, self._before[module], arguments[0]))
+
+        return note
+
+    def stop(self) -> None:
+        """Take the recorder's own hooks off."""
+        for remover in self._removers:
+            remover.remove()

@@ -1,0 +1,44 @@
+"""The project's own rules of form, as tests: ruff, mypy strict, and the lengths that design allows."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LONGEST_FUNCTION = 60
+
+
+@pytest.mark.parametrize("command", [["ruff", "check", "."], ["mypy"]], ids=lambda c: c[0])
+def test_checker(command: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    long = []
+    for path in [*(ROOT / "hypernetworks").rglob("*.py"), ROOT / "install.py"]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                length = (node.end_lineno or 0) - node.lineno + 1
+                if length > LONGEST_FUNCTION:
+                    long.append(f"{path.name}: {node.name} has {length} lines")
+    assert long == []
+
+
+def test_every_public_thing_has_a_docstring() -> None:
+    bare = []
+    for path in (ROOT / "hypernetworks").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert ast.get_docstring(tree) is not None, path
+        classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
+        for owner in [tree, *classes]:
+            for node in owner.body:
+                public = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
+                if public and ast.get_docstring(node) is None:  # type: ignore[arg-type]
+                    bare.append(f"{path.name}: {node.name}")  # type: ignore[attr-defined]
+    assert bare == []
