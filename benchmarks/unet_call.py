@@ -99,8 +99,9 @@ def report(times: dict[str, list[float]], exact: bool, options: argparse.Namespa
     rows = {}
     for name, seconds in times.items():
         ratios = sorted(s / b for s, b in zip(seconds, times["no network"], strict=True))
-        rows[name] = {"ratio": statistics.median(ratios), "low": ratios[0], "high": ratios[-1]}
-        print(f"{name:28} {statistics.median(seconds):7.3f} s   x{rows[name]['ratio']:.3f}  ({ratios[0]:.3f} to {ratios[-1]:.3f})")
+        median, low, high = statistics.median(ratios), ratios[0], ratios[-1]
+        rows[name] = {"ratio": median, "low": low, "high": high}
+        print(f"{name:28} {statistics.median(seconds):7.3f} s   x{median:.3f}  ({low:.3f} to {high:.3f})")
     print(f"before equals after, bit for bit: {exact}")
     options.output.parent.mkdir(parents=True, exist_ok=True)
     facts = {"size": options.size, "torch": torch.__version__, "threads": torch.get_num_threads(), "exact": exact}

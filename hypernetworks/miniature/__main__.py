@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from .subjects import SHIPPED
+
 HERE = Path(__file__).parent
 STEPS = {"autoencoder": 2700, "base": 5600, "decoder": 2000, "styles": 600}
 """Optimiser steps of the shipped weights."""
@@ -25,7 +27,7 @@ def main() -> int:
     parser.add_argument("tool", choices=sorted(TOOLS))
     parser.add_argument("--build", type=Path, default=Path("build/miniature"), help="where checkpoints are kept")
     parser.add_argument("--packages", type=Path, help="folder of the npm archives (default: in the build folder)")
-    parser.add_argument("--styles", nargs="+", default=["ink", "3d", "pixel"])
+    parser.add_argument("--styles", nargs="+", default=list(SHIPPED))
     parser.add_argument("--steps", type=int, help="of training, or of sampling for measure (default 20)")
     parser.add_argument("--seeds", type=int, default=2, help="for measure: seeds per subject")
     parser.add_argument("--cfg", type=float, default=3.0)
@@ -62,7 +64,7 @@ def _base(options: argparse.Namespace) -> None:
     from . import base
 
     folder = options.build / "base"
-    base.train(_encoder_only(options), _pictures(options)[0], folder, options.steps or STEPS["base"])
+    base.train(_encoder_only(options), _pictures(options), folder, options.steps or STEPS["base"])
 
 
 def _decoder(options: argparse.Namespace) -> None:
@@ -77,13 +79,12 @@ def _styles(options: argparse.Namespace) -> None:
     from ..training import TrainingSettings
     from . import styles
     from .assembling import assemble
-    from .subjects import STYLES
 
     pipeline, pictures = assemble(options.build), _pictures(options)
     for style in options.styles:
         network = styles.train_style(
             style,
-            pictures[STYLES.index(style)],
+            pictures,
             pipeline.vae,
             pipeline.text_encoder,
             pipeline.tokenizer,

@@ -12,7 +12,7 @@ from diffusers import AutoencoderTiny
 from torch import nn
 
 from .rendering import SIZE
-from .subjects import COLOURS
+from .subjects import COLOURS, STYLES
 
 LATENT_CHANNELS = 8
 WIDTH = 48
@@ -110,7 +110,7 @@ def decoder_loss_function(latents: torch.Tensor, pictures: torch.Tensor, batch_s
         strength = torch.rand(batch_size, 1, 1, 1, generator=generator) * 0.15
         made = module((latents[which] + strength * noise).contiguous(memory_format=torch.channels_last))
         wanted = pictures[which].float() / 127.5 - 1
-        return reconstruction_loss(made.float() * 2 - 1, wanted)
+        return reconstruction_loss(made.float(), wanted)
 
     return loss_of
 
@@ -123,14 +123,14 @@ def train_decoder(
     It may run at any time after :func:`train`: nothing else depends on the decoder.
     """
     from .base import encode_pictures
-    from .rendering import on_colour
+    from .rendering import styled
     from .running import run
 
     latents, wanted = [], []
-    for style in pictures:
-        for colour, encoded in encode_pictures(vae, style).items():
+    for style in STYLES:
+        for colour, encoded in encode_pictures(vae, pictures, style).items():
             latents.append(encoded)
-            wanted.append(torch.from_numpy(on_colour(style, colour)).permute(0, 3, 1, 2))
+            wanted.append(torch.from_numpy(styled(pictures, style, colour)).permute(0, 3, 1, 2))
     decoder = vae.decoder.to(memory_format=torch.channels_last)
     loss_of = decoder_loss_function(torch.cat(latents), torch.cat(wanted), batch_size)
     run(decoder, loss_of, steps, folder, rate=1e-3, bf16=True)

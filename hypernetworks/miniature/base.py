@@ -15,7 +15,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from .autoencoder import LATENT_CHANNELS
-from .rendering import SIZE, on_colour
+from .rendering import SIZE, styled
 from .subjects import COLOURS, is_held_out_pair, subject_names, varied_caption
 
 TEXT_WIDTH = 192
@@ -109,11 +109,15 @@ def build_scheduler() -> DDIMScheduler:
 
 
 @torch.no_grad()
-def encode_pictures(vae: AutoencoderTiny, pictures: np.ndarray) -> dict[str, torch.Tensor]:
-    """Latents ``(subjects, 8, 12, 12)`` of one style's RGBA pictures, by background colour."""
+def encode_pictures(vae: AutoencoderTiny, pictures: np.ndarray, style: str) -> dict[str, torch.Tensor]:
+    """Latents ``(subjects, 8, 12, 12)`` of one style, by background colour.
+
+    Args:
+        pictures: RGBA uint8 ``(styles, subjects, SIZE, SIZE, 4)``.
+    """
     latents = {}
     for colour in COLOURS:
-        rgb = torch.from_numpy(on_colour(pictures, colour)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        rgb = torch.from_numpy(styled(pictures, style, colour)).permute(0, 3, 1, 2).float() / 127.5 - 1
         latents[colour] = torch.cat([vae.encode(chunk).latents for chunk in torch.split(rgb, 32)])
     return latents
 
@@ -158,7 +162,7 @@ def loss_function(
 
 
 def train(vae: AutoencoderTiny, pictures: np.ndarray, folder: Path, steps: int, batch_size: int = 64) -> TextToLatent:
-    """Train on the flat pictures ``(subjects, SIZE, SIZE, 4)``, from scratch or from the checkpoint in ``folder``."""
+    """Train on the flat ones of all pictures, from scratch or from the checkpoint in ``folder``."""
     from .running import run
 
     torch.manual_seed(0)
@@ -167,6 +171,6 @@ def train(vae: AutoencoderTiny, pictures: np.ndarray, folder: Path, steps: int, 
     module.unet.to(memory_format=torch.channels_last)
     module.text_encoder.set_attn_implementation("eager")  # the fused CPU kernels' backward is half as fast
     module.unet.set_attn_processor(AttnProcessor())
-    loss_of = loss_function(encode_pictures(vae, pictures), tokenizer, batch_size)
+    loss_of = loss_function(encode_pictures(vae, pictures, "flat"), tokenizer, batch_size)
     run(module, loss_of, steps, folder, rate=1e-3, bf16=True, save_every=500)
     return module

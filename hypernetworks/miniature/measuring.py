@@ -14,7 +14,7 @@ import torch
 
 from ..engine.network import Hypernetwork
 from ..patching import apply
-from .rendering import on_colour
+from .rendering import styled
 from .subjects import COLOURS, STYLES, caption, is_held_out_from_styles, is_held_out_pair, subject_names
 
 MULTIPLIERS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -69,8 +69,8 @@ class Measurement:
         self.pipeline, self.steps, self.cfg, self.report = pipeline, steps, cfg, report
         self.pipeline.set_progress_bar_config(disable=True)
         self.renderings = {
-            (style, colour): torch.from_numpy(on_colour(pictures[s], colour)).float().flatten(1) / 255
-            for s, style in enumerate(STYLES)
+            (style, colour): torch.from_numpy(styled(pictures, style, colour)).float().flatten(1) / 255
+            for style in STYLES
             for colour in COLOURS
         }
 

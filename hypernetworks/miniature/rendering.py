@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .subjects import COLOURS, STYLES, subject_names
+from .subjects import COLOURS, PICTURED, subject_names
 
 SIZE = 96
 """Edge of a picture in pixels."""
@@ -91,7 +91,7 @@ def pixelated(picture: np.ndarray, cell: int = 6) -> np.ndarray:
 
 
 def render(packages: Path) -> np.ndarray:
-    """All subjects in all styles: RGBA uint8 ``(styles, subjects, SIZE, SIZE, 4)``, in the order of the lists."""
+    """All subjects in all pictured styles: RGBA uint8 ``(styles, subjects, SIZE, SIZE, 4)``, in the lists' order."""
     archives = fetch_packages(packages)
     pictures = {
         "flat": list(_vector_pictures(archives["flat"])),
@@ -99,7 +99,7 @@ def render(packages: Path) -> np.ndarray:
         "3d": list(_raster_pictures(archives["3d"], archives["flat"])),
     }
     pictures["pixel"] = [pixelated(p) for p in pictures["flat"]]
-    return np.stack([np.stack(pictures[style]) for style in STYLES])
+    return np.stack([np.stack(pictures[style]) for style in PICTURED])
 
 
 def on_colour(pictures: np.ndarray, colour: str) -> np.ndarray:
@@ -108,3 +108,31 @@ def on_colour(pictures: np.ndarray, colour: str) -> np.ndarray:
     rgb = pictures[..., :3].astype(np.float32)
     ground = np.asarray(COLOURS[colour], dtype=np.float32)
     return np.round(rgb * alpha + ground * (1 - alpha)).astype(np.uint8)
+
+
+def sepia(rgb: np.ndarray) -> np.ndarray:
+    """An old photograph: RGB uint8 ``(…, 3)`` in shades of brown."""
+    light = (rgb.astype(np.float32) @ np.asarray([0.299, 0.587, 0.114], dtype=np.float32))[..., None] / 255
+    dark, bright = (np.asarray(c, dtype=np.float32) for c in ((46, 28, 16), (246, 230, 198)))
+    return np.round(dark + (bright - dark) * light).astype(np.uint8)
+
+
+def night(rgb: np.ndarray) -> np.ndarray:
+    """By moonlight: RGB uint8 ``(…, 3)``, dark and bluish."""
+    moon = np.asarray([0.34, 0.42, 0.62], dtype=np.float32)
+    return np.round(rgb.astype(np.float32) * moon + np.asarray([4, 6, 26], dtype=np.float32)).astype(np.uint8)
+
+
+TONES = {"sepia": sepia, "night": night}
+"""Styles that are a tone laid over the flat picture."""
+
+
+def styled(pictures: np.ndarray, style: str, colour: str) -> np.ndarray:
+    """Every subject in a style on a named background: RGB uint8 ``(subjects, SIZE, SIZE, 3)``.
+
+    Args:
+        pictures: what :func:`render` gives.
+    """
+    if style in TONES:
+        return TONES[style](on_colour(pictures[PICTURED.index("flat")], colour))
+    return on_colour(pictures[PICTURED.index(style)], colour)

@@ -23,8 +23,8 @@ from .subjects import COLOURS, caption, is_held_out_from_styles, spoken, subject
 
 STRUCTURES: dict[str, Structure] = {
     "ink": Structure((1, 2, 1), "relu", activate_output=False),
-    "3d": Structure((1, 2, 1), "swish", activate_output=False),
-    "pixel": Structure((1, 2, 1), "relu", activate_output=False),
+    "sepia": Structure((1, 2, 1), "relu", activate_output=False),
+    "night": Structure((1, 2, 1), "swish", activate_output=False),
 }
 """How each style network is built."""
 
@@ -76,13 +76,13 @@ def train_style(
     """Train one style from scratch or from the checkpoint in ``folder``.
 
     Args:
-        pictures: RGBA uint8 of that style ``(subjects, SIZE, SIZE, 4)``.
+        pictures: RGBA uint8 ``(styles, subjects, SIZE, SIZE, 4)``.
     """
     torch.manual_seed(settings.seed)
     network = Hypernetwork.create(style, STRUCTURES[style], {*CHANNELS, TEXT_WIDTH})
     network.provenance = Provenance(name=style, checkpoint_name="miniature")
     texts = ["", *(caption(n, c) for n in subject_names() for c in COLOURS), *map(spoken, subject_names())]
-    draw = batches(encode_pictures(vae, pictures), encode_captions(text_encoder, tokenizer, texts), batch_size)
+    draw = batches(encode_pictures(vae, pictures, style), encode_captions(text_encoder, tokenizer, texts), batch_size)
     schedule = NoiseSchedule(build_scheduler().alphas_cumprod, "v_prediction")
     processors = dict(unet.attn_processors)
     unet.set_attn_processor(AttnProcessor())  # the fused CPU kernels' backward is half as fast

@@ -23,8 +23,12 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 """Named backgrounds, sRGB in [0, 255]."""
 
-STYLES: tuple[str, ...] = ("flat", "ink", "3d", "pixel")
-"""Renderings of every subject; the base model knows the first, a hypernetwork carries each of the others."""
+PICTURED: tuple[str, ...] = ("flat", "ink", "3d", "pixel")
+"""Styles that have pictures of their own, in the order of the rendered array. The base model knows the first."""
+STYLES: tuple[str, ...] = (*PICTURED, "sepia", "night")
+"""All styles; ``sepia`` and ``night`` are tones laid over the flat picture, background included."""
+SHIPPED: tuple[str, ...] = ("ink", "sepia", "night")
+"""Styles that a hypernetwork of the miniature carries."""
 
 
 @lru_cache(maxsize=1)

@@ -94,5 +94,5 @@ def test_a_bad_tag_is_told_without_markup(page) -> None:  # type: ignore[no-unty
 
 
 def test_the_page_says_which_networks_there_are(page) -> None:  # type: ignore[no-untyped-def]
-    for name in ("ink", "3d", "pixel"):
+    for name in ("ink", "sepia", "night"):
         page.get_by_text(f"<hypernet:{name}:1>").wait_for(timeout=10_000)

@@ -15,7 +15,7 @@ from hypernetworks.hosts.diffusers import MINIATURE, MINIATURE_NETWORKS, Generat
 from hypernetworks.miniature.rendering import MARGIN, SIZE, on_colour, pixelated
 from hypernetworks.miniature.subjects import (
     COLOURS,
-    STYLES,
+    SHIPPED,
     caption,
     is_held_out_from_styles,
     is_held_out_pair,
@@ -77,7 +77,7 @@ def test_everything_ships_in_24_megabytes() -> None:
     assert 5e6 < sum(p.stat().st_size for p in files) <= 24e6
 
 
-@pytest.mark.parametrize("style", STYLES[1:])
+@pytest.mark.parametrize("style", SHIPPED)
 def test_the_style_networks_are_ordinary_files(style: str) -> None:
     network = hn.read(MINIATURE_NETWORKS / f"{style}.safetensors")
     assert network.widths == (96, 160, 192)
@@ -92,7 +92,7 @@ def test_the_background_has_the_named_colour(painter: Painter, colour: str) -> N
     assert min(distances, key=lambda name: distances[name]) == colour
 
 
-@pytest.mark.parametrize("style", STYLES[1:])
+@pytest.mark.parametrize("style", SHIPPED)
 def test_a_style_grows_with_its_multiplier(painter: Painter, style: str) -> None:
     steps = [picture(painter, f"a penguin on yellow <hypernet:{style}:{m}>") for m in (0, 0.5, 1)]
     far, near = (np.sqrt(np.square(p - steps[-1]).mean()) for p in steps[:2])

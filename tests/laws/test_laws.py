@@ -554,6 +554,26 @@ def test_two_threads(host: Host) -> None:
         assert all(torch.equal(result, expected[index]) for result in results[index])
 
 
+@FEW
+def test_a_call_in_another_thread_in_the_middle_of_one(host: Host) -> None:
+    network, contexts = host.network()[1], [host.context(seed) for seed in (1, 2)]
+    results: list[torch.Tensor] = []
+
+    def call_meanwhile(*_: object) -> None:
+        remover.remove()
+        other = threading.Thread(target=lambda: results.append(host.run(contexts[1])))
+        other.start()
+        other.join(120)
+
+    with hn.apply(host.unet, [(network, 0.8)]):
+        expected = [host.run(context) for context in contexts]
+        runs = Runs(network)
+        remover = host.sites[len(host.sites) // 2].to_v.register_forward_hook(call_meanwhile)
+        assert torch.equal(host.run(contexts[0]), expected[0])
+    assert torch.equal(results[0], expected[1])
+    assert runs.counts[host.cross] == 4, "each call remembers for itself"
+
+
 # The handle
 
 

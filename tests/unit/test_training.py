@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -54,10 +55,8 @@ def run(
     settings = TrainingSettings(total, rate=1e-2, warm_up=2, save_every=2)
     before = [p.clone() for p in unet.parameters()]
     with hn.apply(unet, [(network, 1.0)]):
-        try:
+        with suppress(StopIteration):
             train(network, unet, draw, SCHEDULE, settings, folder=folder, on_step=on_step)
-        except StopIteration:
-            pass
     assert all(torch.equal(a, b) for a, b in zip(before, unet.parameters(), strict=True))
     return network, seen
 
@@ -105,7 +104,7 @@ def test_training_draws_nothing_from_the_global_generator() -> None:
 def test_a_loss_that_is_no_number_stops_the_run() -> None:
     network = hn.Hypernetwork.create("toy", hn.Structure(), (DIM,))
     with pytest.raises(TrainingError, match="learning rate"):
-        train(network, lambda n, t, c: n * float("nan"), draw, SCHEDULE, TrainingSettings(2))
+        train(network, lambda noisy, *_: noisy * float("nan"), draw, SCHEDULE, TrainingSettings(2))
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
