@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from ..engine.multiplier import format_number
 
@@ -21,21 +22,53 @@ class Editing:
     window: tuple[str, str] | None
 
 
-def enclosing_editing(prompt: str, position: int) -> Editing | None:
-    """The innermost prompt editing or alternation around ``position``, or ``None``.
+@dataclass
+class Bracket:
+    """A closed pair of square brackets, and the colons and bars on its own level."""
+
+    opening: int
+    closing: int = -1
+    colons: list[int] = field(default_factory=list)
+    bars: list[int] = field(default_factory=list)
+
+
+def find_brackets(prompt: str) -> list[Bracket]:
+    """All closed pairs of square brackets, inner ones first. A backslash escapes the next character.
 
     Args:
         prompt: with every tag replaced by as many null characters, so that colons in tags don't count.
     """
-    for opening in _open_brackets(prompt, position):
-        parts, closing = _parts(prompt, opening)
-        if closing is None:
+    found: list[Bracket] = []
+    open_ones: list[Bracket | None] = []  # None is a round bracket, whose colons are weights
+    escaped = False
+    for index, character in enumerate(prompt):
+        top = open_ones[-1] if open_ones else None
+        if escaped or character == "\\":
+            escaped = not escaped
+        elif character in "[(":
+            open_ones.append(Bracket(index) if character == "[" else None)
+        elif character == ")" and open_ones and top is None:
+            open_ones.pop()
+        elif character == "]":
+            while open_ones and open_ones[-1] is None:
+                open_ones.pop()
+            if open_ones and (top := open_ones.pop()) is not None:
+                top.closing = index
+                found.append(top)
+        elif character in ":|" and top is not None:
+            (top.colons if character == ":" else top.bars).append(index)
+    return found
+
+
+def enclosing_editing(prompt: str, brackets: Sequence[Bracket], position: int) -> Editing | None:
+    """The innermost prompt editing or alternation around ``position``, or ``None``."""
+    for bracket in brackets:
+        if not bracket.opening < position < bracket.closing:
             continue
-        separators = [index for character, index in parts if character == ":"]
-        if any(character == "|" for character, _ in parts) and not separators:
+        if bracket.bars and not bracket.colons:
             return Editing(None)
-        if separators and _NUMBER.fullmatch(prompt[separators[-1] + 1 : closing]):
-            return Editing(_window(prompt[separators[-1] + 1 : closing], separators, position))
+        if bracket.colons and _NUMBER.fullmatch(when := prompt[bracket.colons[-1] + 1 : bracket.closing]):
+            return Editing(_window(when, bracket.colons, position))
     return None
 
 
@@ -51,39 +84,3 @@ def _window(when: str, separators: list[int], position: int) -> tuple[str, str]:
     if not first_half:
         return "start", format_number(number + 1)
     return "stop", "1.5" if number == 1 else format_number(number)  # a lone 1 would mean the end of the pass
-
-
-def _open_brackets(prompt: str, position: int) -> list[int]:
-    """Square brackets that are open at ``position``, innermost first. A backslash escapes the next character."""
-    stack: list[int] = []
-    index = 0
-    while index < position:
-        character = prompt[index]
-        if character == "\\":
-            index += 1
-        elif character == "[":
-            stack.append(index)
-        elif character == "]" and stack:
-            stack.pop()
-        index += 1
-    return stack[::-1]
-
-
-def _parts(prompt: str, opening: int) -> tuple[list[tuple[str, int]], int | None]:
-    """Colons and bars on the level of one bracket, and where it closes."""
-    found: list[tuple[str, int]] = []
-    depth, index = 0, opening + 1
-    while index < len(prompt):
-        character = prompt[index]
-        if character == "\\":
-            index += 1
-        elif character in "[(":
-            depth += 1
-        elif character in "])":
-            if character == "]" and depth == 0:
-                return found, index
-            depth = max(0, depth - 1)
-        elif character in ":|" and depth == 0:
-            found.append((character, index))
-        index += 1
-    return found, None

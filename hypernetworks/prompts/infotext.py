@@ -6,7 +6,10 @@ import json
 import re
 from collections.abc import Mapping
 
-_PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_KEY = re.compile(r"\s*(\w[\w /-]*[\w/-]):\s*")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_LEAST_PAIRS = 3
+"""A last line with fewer settings than this is part of the prompt."""
 
 
 def format_infotext(prompt: str, negative: str, pairs: Mapping[str, object]) -> str:
@@ -22,8 +25,8 @@ def _quoted(value: str) -> str:
 def parse_infotext(text: str) -> tuple[str, str, dict[str, str]]:
     """The inverse: prompt, negative prompt and settings."""
     *lines, last = text.strip().split("\n")
-    pairs = dict(_PAIR.findall(last))
-    if len(_PAIR.findall(last)) < 3:
+    pairs = _pairs(last)
+    if len(pairs) < _LEAST_PAIRS:
         lines, pairs = [*lines, last], {}
     prompt, negative = list[str](), list[str]()
     target = prompt
@@ -31,7 +34,20 @@ def parse_infotext(text: str) -> tuple[str, str, dict[str, str]]:
         if line.startswith("Negative prompt:") and target is prompt:
             target, line = negative, line.removeprefix("Negative prompt:").strip()
         target.append(line)
-    return "\n".join(prompt), "\n".join(negative), {k: _unquoted(v) for k, v in pairs.items()}
+    return "\n".join(prompt), "\n".join(negative), pairs
+
+
+def _pairs(line: str) -> dict[str, str]:
+    """``Key: value`` after ``Key: value``, with commas between; a quoted value may hold commas itself."""
+    pairs: dict[str, str] = {}
+    position = 0
+    while key := _KEY.match(line, position):
+        quoted = _QUOTED.match(line, key.end())
+        end = quoted.end() if quoted else line.find(",", key.end())
+        end = len(line) if end < 0 else end
+        pairs[key[1]] = _unquoted(line[key.end() : end].strip())
+        position = end + 1
+    return pairs
 
 
 def _unquoted(value: str) -> str:

@@ -26,7 +26,7 @@ from functools import cached_property
 
 from ..engine.multiplier import Multiplier, format_number
 from ..errors import MultiplierError, TagError
-from .editing import Editing, enclosing_editing
+from .editing import Editing, enclosing_editing, find_brackets
 
 EXTRA_NETWORK = re.compile(r"<(\w+):([^>]+)>")
 """How AUTOMATIC1111 finds extra networks in a prompt."""
@@ -117,6 +117,7 @@ def parse(prompt: str) -> tuple[str, list[Tag]]:
     """
     matches = [m for m in EXTRA_NETWORK.finditer(prompt) if m[1] == KIND]
     masked = EXTRA_NETWORK.sub(lambda m: "\0" * len(m[0]), prompt)
-    tags = [Tag(tuple(m[2].split(":")), m.start(), enclosing_editing(masked, m.start())) for m in matches]
+    brackets = find_brackets(masked)
+    tags = [Tag(tuple(m[2].split(":")), m.start(), enclosing_editing(masked, brackets, m.start())) for m in matches]
     clean = EXTRA_NETWORK.sub(lambda m: "" if m[1] == KIND else m[0], prompt)
     return clean, tags

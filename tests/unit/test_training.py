@@ -54,9 +54,8 @@ def run(
 
     settings = TrainingSettings(total, rate=1e-2, warm_up=2, save_every=2)
     before = [p.clone() for p in unet.parameters()]
-    with hn.apply(unet, [(network, 1.0)]):
-        with suppress(StopIteration):
-            train(network, unet, draw, SCHEDULE, settings, folder=folder, on_step=on_step)
+    with hn.apply(unet, [(network, 1.0)]), suppress(StopIteration):
+        train(network, unet, draw, SCHEDULE, settings, folder=folder, on_step=on_step)
     assert all(torch.equal(a, b) for a, b in zip(before, unet.parameters(), strict=True))
     return network, seen
 
