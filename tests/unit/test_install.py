@@ -56,3 +56,16 @@ def test_it_imports_only_the_standard_library() -> None:
     names = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     names |= {str(n.module).split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     assert names <= set(sys.stdlib_module_names)
+
+
+def test_a_finished_set_up_is_not_repeated(tmp_path: Path) -> None:
+    for name in ("install.py", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    script = (
+        "import install, pathlib; install.python().parent.mkdir(parents=True); install.python().touch();"
+        "install.mark('test').write_text(install.stamp('test'));"
+        "install.subprocess = None;"  # any attempt to run something would fail
+        "install.prepare('test'); install.prepare('studio'); print('nothing was run')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "nothing was run", done.stderr
