@@ -15,6 +15,7 @@ from ..engine.multiplier import Multiplier
 from ..engine.network import Hypernetwork
 from ..errors import CheckpointError, HypernetworkError, NoMatchingWidthError
 from ..library import Entry, Library
+from ..library.inspection import FAMILIES
 from ..patching import Handle, apply, find_sites
 from ..prompts import Tag, format_infotext, parse
 from .checkpoints import load_checkpoint
@@ -26,8 +27,6 @@ MINIATURE = Path(__file__).parents[1] / "miniature" / "weights"
 """The small model that ships, as a diffusers folder."""
 MINIATURE_NETWORKS = Path(__file__).parents[1] / "miniature" / "networks"
 """The style networks that ship with it."""
-CROSS_WIDTHS = (768, 1024, 2048)
-"""Text widths of SD1, SD2 and SDXL, by which a network's model family is told."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +147,8 @@ class Painter:
             TagError: block factors that don't fit.
         """
         cross = {site.width for site in find_sites(self.pipeline.unet) if site.kind == "cross"}
-        families = set(network.widths) & set(CROSS_WIDTHS)
-        if families and cross <= set(CROSS_WIDTHS) and not families & cross:
+        families = set(network.widths) & set(FAMILIES)
+        if families and cross <= set(FAMILIES) and not families & cross:
             raise NoMatchingWidthError(
                 f"it was made for a model with text width {min(families)}, this one has {', '.join(map(str, cross))}"
             )

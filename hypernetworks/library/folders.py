@@ -7,6 +7,7 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..engine.network import Hypernetwork
@@ -71,7 +72,7 @@ class Library:
             status = entry.path.stat()
         except OSError as error:
             raise FileMissingError(f"{entry.path}: the file is gone, refresh the list") from error
-        identity = (str(entry.path), status.st_size, status.st_mtime_ns)
+        identity = replace(entry, size=status.st_size, mtime_ns=status.st_mtime_ns).identity
         if identity in self._loaded:
             self._loaded.move_to_end(identity)
             return self._loaded[identity]

@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from ..files.writing import replace
 from ..progress import Progress
 
 
@@ -41,13 +43,6 @@ class Ema:
         """Write the averages into the module, in place."""
         for parameter, value in zip(module.parameters(), self.values, strict=True):
             parameter.data.copy_(value)
-
-
-def save_checkpoint(state: dict[str, object], path: Path) -> None:
-    """Write to a temporary name and move into place."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    temporary.replace(path)
 
 
 def run(
@@ -96,16 +91,14 @@ def run(
             running = loss.item() if step == start else 0.99 * running + 0.01 * loss.item()
             progress.update(step + 1, f"loss {running:.4f}")
             if (step + 1) % save_every == 0 or step + 1 == steps:
-                save_checkpoint(
-                    {
-                        "step": step + 1,
-                        "module": module.state_dict(),
-                        "optimiser": optimiser.state_dict(),
-                        "generator": generator.get_state(),
-                        "ema": ema.values,
-                    },
-                    path,
-                )
+                state = {
+                    "step": step + 1,
+                    "module": module.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "generator": generator.get_state(),
+                    "ema": ema.values,
+                }
+                replace(path, partial(torch.save, state))
                 with (folder / "log.csv").open("a", encoding="utf-8") as log:
                     log.write(f"{step + 1},{running:.5f},{time.monotonic() - began:.1f}\n")
     ema.copy_to(module)
