@@ -13,12 +13,12 @@ import torch
 
 from ..engine.multiplier import Multiplier
 from ..engine.network import Hypernetwork
-from ..errors import CheckpointError, HypernetworkError, NoMatchingWidthError
+from ..errors import CheckpointError, HypernetworkError
 from ..library import Entry, Library
-from ..library.inspection import FAMILIES
 from ..patching import Handle, apply, find_sites
 from ..prompts import Tag, format_infotext, parse
 from .checkpoints import load_checkpoint
+from .fit import check_fit
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -126,33 +126,19 @@ class Painter:
     def _resolve(self, tags: Sequence[Tag], messages: list[str]) -> list[tuple[Hypernetwork, Entry, Multiplier]]:
         """Networks of the tags that can be used; a message for each that can't."""
         chosen = []
+        sites = find_sites(self.pipeline.unet) if tags else []
         for tag in tags:
             try:
                 if tag.multiplier is None:
                     raise tag.error or HypernetworkError(str(tag))
                 entry = self.library.find(tag.name)
                 network = self.library.load(entry)
-                self._check_fit(network, tag.multiplier)
+                check_fit(network, tag.multiplier, sites)
                 chosen.append((network, entry, tag.multiplier))
             except HypernetworkError as error:
                 text = str(error) if str(tag) in str(error) else f"{tag}: {error}"
                 messages.append(f"{text} (the picture is made without it)")
         return chosen
-
-    def _check_fit(self, network: Hypernetwork, multiplier: Multiplier) -> None:
-        """Whether this network can act on this model at all.
-
-        Raises:
-            NoMatchingWidthError: it was made for another model family, or has none of the widths.
-            TagError: block factors that don't fit.
-        """
-        cross = {site.width for site in find_sites(self.pipeline.unet) if site.kind == "cross"}
-        families = set(network.widths) & set(FAMILIES)
-        if families and cross <= set(FAMILIES) and not families & cross:
-            raise NoMatchingWidthError(
-                f"it was made for a model with text width {min(families)}, this one has {', '.join(map(str, cross))}"
-            )
-        apply(self.pipeline.unet, [(network, multiplier)]).remove()
 
     def _apply(self, chosen: Sequence[tuple[Hypernetwork, Entry, Multiplier]], patches: ExitStack) -> Handle | None:
         if not chosen:

@@ -1,6 +1,7 @@
 """How a foreign UNet is altered and restored, without importing any host."""
 
-from .handle import Handle, apply
+from .handle import Handle, RowsOf, apply, apply_per_picture
+from .part import Networks
 from .sites import Site, find_sites
 
-__all__ = ["Handle", "Site", "apply", "find_sites"]
+__all__ = ["Handle", "Networks", "RowsOf", "Site", "apply", "apply_per_picture", "find_sites"]

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import nn
 
-from ..engine.multiplier import Multiplier, Schedule
-from ..engine.network import Hypernetwork
 from ..engine.stack import KEY, VALUE, Stack
 from ..errors import NoAttentionError, NoMatchingWidthError, PatchError
+from .part import Networks, Part
 from .sites import CROSS, SELF, Site, find_sites
 
 MARK = "_hypernetwork_handles"
 """Attribute of a patched UNet: its live handles, the acting one last. Gone when the last is removed."""
+
+
+RowsOf = Callable[[tuple[Any, ...], dict[str, Any]], "Sequence[int] | None"]
+"""Positional and keyword arguments of one UNet call -> for each of its rows, which picture it belongs to."""
+
+
+OnError = Callable[[Exception], None]
+"""Told of an error inside a hook, after the hooks have been taken off."""
 
 
 class _Call(threading.local):
@@ -25,25 +33,52 @@ class _Call(threading.local):
 
     def __init__(self) -> None:
         self.running = False
-        self.remembered: list[tuple[torch.Tensor, int, tuple[float, ...], torch.Tensor]] = []
+        self.rows: tuple[int, ...] | None = None
+        self.remembered: list[tuple[torch.Tensor, int, tuple[tuple[float, ...], ...], torch.Tensor]] = []
+
+    def begin(self, rows: Sequence[int] | None) -> None:
+        """A UNet call starts, with these rows."""
+        self.running, self.rows = True, None if rows is None else tuple(rows)
+        self.remembered.clear()  # an interrupt may have kept the last call from ending
+
+    def end(self) -> None:
+        """It is over."""
+        self.running, self.rows = False, None
+        self.remembered.clear()
 
 
 class Handle:
     """The networks on one UNet. A context manager; :meth:`remove` restores the UNet exactly.
 
     Where several handles are on one UNet, the latest acts; when it is removed, the one before it acts again.
+
+    Args:
+        unet: what is patched.
+        parts: one for all rows of the UNet's batch, or one per picture.
+        sites: the attention modules of ``unet``.
+        rows_of: says which picture each row belongs to; needed where there are several parts.
+        on_error: see :func:`apply`.
     """
 
-    def __init__(self, unet: nn.Module, stack: Stack, multipliers: Sequence[Multiplier], sites: Sequence[Site]) -> None:
+    def __init__(
+        self,
+        unet: nn.Module,
+        parts: Sequence[Part],
+        sites: Sequence[Site],
+        rows_of: RowsOf | None = None,
+        on_error: OnError | None = None,
+    ) -> None:
         self._unet = weakref.ref(unet)
         self._unet_kind = type(unet).__name__
-        self._stack, self._multipliers, self._sites = stack, tuple(multipliers), tuple(sites)
-        names = list(dict.fromkeys(site.block for site in sites if site.block is not None))
-        self._factors = [multiplier.block_factors(names) for multiplier in self._multipliers]
-        self._current: list[tuple[tuple[float, ...], tuple[float, ...]]] = []
+        self._parts, self._sites, self._rows_of = tuple(parts), tuple(sites), rows_of
+        self._on_error = on_error
         self._removers: list[torch.utils.hooks.RemovableHandle] = []
         self._call = _Call()
-        self.at(0, 1)
+
+    @property
+    def unet(self) -> nn.Module | None:
+        """What it acts on; ``None`` when that is gone."""
+        return self._unet()
 
     def at(self, step: int, total: int, *, hires: bool = False) -> None:
         """Say which step comes next, for schedules.
@@ -53,21 +88,8 @@ class Handle:
             total: how many steps the pass really runs.
             hires: whether this is the hires pass.
         """
-        strengths = [m.at(step, total, hires=hires) for m in self._multipliers]
-        self._current = [self._site_multipliers(site, strengths) for site in self._sites]
-
-    def _site_multipliers(self, site: Site, strengths: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Multipliers of all networks at one attention module: (for keys, for values)."""
-        shared = [
-            0.0
-            if multiplier.attention != "both" and multiplier.attention != site.kind
-            else strength * (factors.get(site.block, 1.0) if site.block is not None else 1.0)
-            for multiplier, strength, factors in zip(self._multipliers, strengths, self._factors, strict=True)
-        ]
-        return (
-            tuple(s * m.key for s, m in zip(shared, self._multipliers, strict=True)),
-            tuple(s * m.value for s, m in zip(shared, self._multipliers, strict=True)),
-        )
+        for part in self._parts:
+            part.at(step, total, hires=hires)
 
     def remove(self) -> None:
         """Take this handle's networks off. May be called any number of times, in any order with other handles."""
@@ -86,10 +108,10 @@ class Handle:
 
     def _install(self, unet: nn.Module) -> None:
         """Register all hooks; nothing at all where no network can ever have an effect."""
-        if all(m.is_zero for m in self._multipliers):
+        if all(part.is_zero for part in self._parts):
             return
         self._removers += [
-            unet.register_forward_pre_hook(self._enter),
+            unet.register_forward_pre_hook(self._enter, with_kwargs=True),
             unet.register_forward_hook(self._leave, always_call=True),
         ]
         for index, site in enumerate(self._sites):
@@ -102,33 +124,52 @@ class Handle:
         for remover in self._removers:
             remover.remove()
         self._removers.clear()
-        self._call.remembered.clear()
+        self._call.end()
 
-    def _enter(self, module: nn.Module, arguments: object) -> None:
-        self._call.running = True
-        self._call.remembered.clear()  # an interrupt may have kept the last call from ending
+    def _enter(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        self._call.begin(self._rows_of(arguments, named) if self._rows_of is not None else None)
 
     def _leave(self, module: nn.Module, arguments: object, result: object) -> None:
-        self._call.running = False
-        self._call.remembered.clear()
+        self._call.end()
 
     def _hook(self, index: int, side: int):  # type: ignore[no-untyped-def]
         """A pre-hook for one projection: replaces its first argument by the transformed context."""
         remember = self._sites[index].kind != SELF
 
         def hook(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
-            multipliers = self._current[index][side]
-            if not any(multipliers):
+            multipliers = tuple(part.multipliers(index, side) for part in self._parts)
+            if not any(map(any, multipliers)):
                 return None
-            if remember and self._call.running:
-                changed = self._once_per_call(arguments[0], side, multipliers)
-            else:
-                changed = self._stack.transform(arguments[0], side, multipliers)
+            try:
+                transform = self._once_per_call if remember and self._call.running else self._transform
+                changed = transform(arguments[0], side, multipliers)
+            except Exception as error:
+                if self._on_error is None:
+                    raise
+                self._uninstall()
+                self._on_error(error)
+                return None
             return None if changed is arguments[0] else (changed, *arguments[1:])
 
         return hook
 
-    def _once_per_call(self, context: torch.Tensor, side: int, multipliers: tuple[float, ...]) -> torch.Tensor:
+    def _transform(
+        self, context: torch.Tensor, side: int, multipliers: tuple[tuple[float, ...], ...]
+    ) -> torch.Tensor:
+        """Each picture's rows through its own networks; without rows, all through the first part's."""
+        rows = self._call.rows
+        if len(self._parts) == 1 or rows is None or len(rows) != context.shape[0]:
+            return self._parts[0].stack.transform(context, side, multipliers[0])
+        result = context.clone()
+        for number in sorted(set(rows)):
+            chosen = torch.tensor([i for i, row in enumerate(rows) if row == number], device=context.device)
+            part = self._parts[number]
+            result[chosen] = part.stack.transform(context[chosen], side, multipliers[number])
+        return result
+
+    def _once_per_call(
+        self, context: torch.Tensor, side: int, multipliers: tuple[tuple[float, ...], ...]
+    ) -> torch.Tensor:
         """Transform a context that the layers of one UNet call share, once for all of them.
 
         The remembered context itself is kept until the call ends, so its address can't come to mean another tensor.
@@ -136,7 +177,7 @@ class Handle:
         for seen, seen_side, seen_multipliers, result in self._call.remembered:
             if seen is context and seen_side == side and seen_multipliers == multipliers:
                 return result
-        result = self._stack.transform(context, side, multipliers)
+        result = self._transform(context, side, multipliers)
         self._call.remembered.append((context, side, multipliers, result))
         return result
 
@@ -149,16 +190,15 @@ class Handle:
         self.remove()
 
     def __repr__(self) -> str:
-        networks = ", ".join(
-            f"{n.name} {m}" for n, m in zip(self._stack.networks, self._multipliers, strict=True)
-        )
+        networks = " | ".join(filter(None, map(str, self._parts)))
         state = "acting" if self._removers else "not acting"
         here = {site.width for site in self._sites if site.width is not None}
+        theirs = {width for part in self._parts for width in part.stack.widths}
         unmatched = [
             f"{label} {', '.join(map(str, sorted(widths)))}"
             for label, widths in (
-                ("model widths without a network:", here - set(self._stack.widths)),
-                ("network widths without a place:", set(self._stack.widths) - here),
+                ("model widths without a network:", here - theirs),
+                ("network widths without a place:", theirs - here),
             )
             if widths and here
         ]
@@ -166,9 +206,7 @@ class Handle:
         return f"<hypernetworks: {'; '.join(parts + unmatched)}>"
 
 
-def apply(
-    unet: nn.Module, networks: Sequence[tuple[Hypernetwork, float | str | Schedule | Multiplier]]
-) -> Handle:
+def apply(unet: nn.Module, networks: Networks, *, on_error: OnError | None = None) -> Handle:
     """Let networks act on a UNet, through the inputs of its ``to_k`` and ``to_v``, until the handle is removed.
 
     Applied again, it replaces what was applied before, until it is removed. Everything is checked before anything is
@@ -178,6 +216,8 @@ def apply(
         unet: any module that contains attention modules with ``to_q``, ``to_k`` and ``to_v``.
         networks: ``(network, multiplier)`` in the order of application; the multiplier is a number, the tail of a tag
             such as ``"0@0,1@1"`` or ``"0.8:stop=0.5"``, or a :class:`Multiplier`.
+        on_error: when the arithmetic fails in the middle of a UNet call (out of memory, say), this is called and the
+            call goes on without the networks; without it the error is raised through the UNet.
 
     Returns:
         The handle, also a context manager. Until :meth:`Handle.at` is called, step 0 holds.
@@ -189,11 +229,34 @@ def apply(
         NoMatchingWidthError: no network has any of the UNet's widths.
         PatchError: the UNet bypasses ``to_k`` and ``to_v``.
     """
-    multipliers = [Multiplier.of(multiplier) for _, multiplier in networks]
-    stack = Stack([network for network, _ in networks])
+    return _apply(unet, [networks], None, on_error)
+
+
+def apply_per_picture(
+    unet: nn.Module, pictures: Sequence[Networks], rows_of: RowsOf, *, on_error: OnError | None = None
+) -> Handle:
+    """Like :func:`apply`, with networks of its own for every picture of a batch.
+
+    Args:
+        unet: as for :func:`apply`.
+        pictures: the networks of each picture; an empty list leaves that picture as it is.
+        rows_of: says, at the start of each UNet call, which picture each row of the batch belongs to. Where it
+            returns ``None``, the first picture's networks act on all rows.
+        on_error: as for :func:`apply`.
+
+    Raises:
+        PatchError, MultiplierError, TagError: as :func:`apply`; a network must have one of the UNet's widths.
+    """
+    return _apply(unet, pictures, rows_of, on_error)
+
+
+def _apply(
+    unet: nn.Module, pictures: Sequence[Networks], rows_of: RowsOf | None, on_error: OnError | None
+) -> Handle:
     sites = find_sites(unet)
-    _check(unet, stack, sites)
-    handle = Handle(unet, stack, multipliers, sites)
+    _check(unet, [Stack([network for network, _ in networks]) for networks in pictures], sites)
+    parts = [Part(networks, sites) for networks in pictures]
+    handle = Handle(unet, parts, sites, rows_of, on_error)
     handles: list[Handle] = getattr(unet, MARK, [])
     if handles:
         handles[-1]._uninstall()
@@ -202,7 +265,7 @@ def apply(
     return handle
 
 
-def _check(unet: nn.Module, stack: Stack, sites: Sequence[Site]) -> None:
+def _check(unet: nn.Module, stacks: Sequence[Stack], sites: Sequence[Site]) -> None:
     """Everything that can be wrong, before anything is changed."""
     if not sites:
         raise NoAttentionError(
@@ -212,11 +275,12 @@ def _check(unet: nn.Module, stack: Stack, sites: Sequence[Site]) -> None:
     if any(_is_fused(unet.get_submodule(site.path)) for site in sites):
         raise PatchError("the attention projections are fused, so to_k and to_v are never called: unfuse them first")
     here = {site.width for site in sites}
-    if stack.networks and None not in here and not here & set(stack.widths):
-        raise NoMatchingWidthError(
-            f"the networks have the widths {list(stack.widths)}, but {type(unet).__name__} has "
-            f"{sorted(w for w in here if w is not None)}: they were made for another model"
-        )
+    for stack in stacks:
+        if stack.networks and None not in here and not here & set(stack.widths):
+            raise NoMatchingWidthError(
+                f"the networks have the widths {list(stack.widths)}, but {type(unet).__name__} has "
+                f"{sorted(w for w in here if w is not None)}: they were made for another model"
+            )
 
 
 def _is_fused(attention: nn.Module) -> bool:
@@ -227,4 +291,4 @@ def _is_fused(attention: nn.Module) -> bool:
     )
 
 
-__all__ = ["CROSS", "MARK", "Handle", "apply"]
+__all__ = ["CROSS", "MARK", "Handle", "apply", "apply_per_picture"]

@@ -759,3 +759,63 @@ def test_models_without_such_attention(model: nn.Module) -> None:
     for networks in ([(network, 1)], []):
         with pytest.raises(NoAttentionError, match="to_q, to_k and to_v"):
             hn.apply(model, networks)  # type: ignore[arg-type]
+
+
+# Pictures of one batch with networks of their own
+
+
+def _alternating(arguments: tuple[object, ...], named: dict[str, object]) -> list[int]:
+    return [0, 1]
+
+
+@FEW
+@KINDS
+def test_each_picture_gets_its_own_networks(host: Host, activation: str | None) -> None:
+    from hypernetworks.patching import apply_per_picture
+
+    context, one, other = host.context(), host.network(activation, 1)[1], host.network(activation, 2)[1]
+    base = host.run(context)
+    alone = []
+    for networks in ([(one, 1.0), (other, 0.5)], [(other, 0.9)]):
+        with hn.apply(host.unet, networks):
+            alone.append(proven(host, base, context))
+    assert relative_error(alone[0], alone[1]) > 1e-3
+    with apply_per_picture(host.unet, [[(one, 1.0), (other, 0.5)], [(other, 0.9)]], _alternating):
+        both = host.run(context)
+    assert relative_error(both[0], alone[0][0]) < 1e-5
+    assert relative_error(both[1], alone[1][1]) < 1e-5
+    with apply_per_picture(host.unet, [[], [(other, 0.9)]], _alternating):
+        half = host.run(context)
+    assert relative_error(half[0], base[0]) < 1e-6
+    assert relative_error(half[1], alone[1][1]) < 1e-5
+    assert torch.equal(host.run(context), base)
+
+
+def test_rows_that_cant_be_told_apart_get_the_first_pictures_networks(ldm: Host) -> None:
+    from hypernetworks.patching import apply_per_picture
+
+    context, one, other = ldm.context(), ldm.network(seed=1)[1], ldm.network(seed=2)[1]
+    with hn.apply(ldm.unet, [(one, 1.0)]):
+        expected = ldm.run(context)
+    with apply_per_picture(ldm.unet, [[(one, 1.0)], [(other, 1.0)]], lambda arguments, named: None):
+        assert torch.equal(ldm.run(context), expected)
+
+
+def test_an_error_of_ours_costs_the_networks_and_not_the_call(ldm: Host) -> None:
+    context, network, told = ldm.context(), ldm.network()[1], list[Exception]()
+    base = ldm.run(context)
+    handle = hn.apply(ldm.unet, [(network, 1.0)], on_error=told.append)
+    proven(ldm, base, context)
+    before = hooks(ldm.unet)
+
+    def fail(*_: object) -> torch.Tensor:
+        raise MemoryError("none left")
+
+    handle._parts[0].stack.transform = fail  # type: ignore[method-assign,assignment]
+    assert torch.equal(ldm.run(context), base)
+    assert [type(error) for error in told] == [MemoryError]
+    assert hooks(ldm.unet) < before
+    assert torch.equal(ldm.run(context), base)
+    assert len(told) == 1
+    handle.remove()
+    assert MARK not in vars(ldm.unet)

@@ -1,0 +1,47 @@
+"""Whether a network fits the loaded model: a decision of the hosts, since the engine would apply what widths allow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..engine.multiplier import Multiplier
+from ..engine.network import Hypernetwork
+from ..errors import NoAttentionError, NoMatchingWidthError
+from ..library.inspection import FAMILIES
+from ..patching import Site
+from ..patching.part import Part
+
+
+def check_fit(
+    network: Hypernetwork, multiplier: Multiplier, sites: Sequence[Site], *, any_family: bool = False
+) -> None:
+    """Raise when this network can't act on the UNet that has these attention modules.
+
+    Args:
+        sites: what :func:`~hypernetworks.patching.find_sites` gave.
+        any_family: let a network of another model family act on the self-attention widths that happen to match.
+
+    Raises:
+        NoAttentionError: the model has no attention of the kind that hypernetworks act on.
+        NoMatchingWidthError: made for another model family, or none of the widths is there.
+        TagError: block factors that don't fit.
+    """
+    if not sites:
+        raise NoAttentionError("hypernetworks need a model of the SD1, SD2 or SDXL kind, and the loaded one is none")
+    here = {site.width for site in sites}
+    cross = {site.width for site in sites if site.kind == "cross"}
+    families = set(network.widths) & set(FAMILIES)
+    if not any_family and families and cross and cross <= set(FAMILIES) and not families & cross:
+        raise NoMatchingWidthError(
+            f"it was made for {_families(families)}, the loaded model is {_families(cross)}: it would act on "
+            "the wrong parts, and is left out"
+        )
+    if None not in here and not here & set(network.widths):
+        raise NoMatchingWidthError(
+            f"it has the widths {', '.join(map(str, network.widths))}, and the loaded model has none of them"
+        )
+    Part([(network, multiplier)], sites)
+
+
+def _families(widths: set[int] | set[int | None]) -> str:
+    return " or ".join(f"{FAMILIES[w]} (text width {w})" for w in sorted(w for w in widths if w is not None))
