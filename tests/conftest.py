@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.insert(0, str(Path(__file__).parent))  # reference.py, laws/small_ldm.py, whatever the import mode
 
+import pytest
 import torch
+from fake_webui import FakeWebui, installed
 from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)  # tests are many and small
@@ -22,3 +25,30 @@ settings.register_profile(
 )
 settings.register_profile("searching", settings.get_profile("fixed"), derandomize=False, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the opt-in tests in ``real_host/``; pytest takes them only from here."""
+    group = parser.getgroup("a real webui")
+    group.addoption("--webui", metavar="PATH", help="folder of a webui to test the extension in")
+    group.addoption("--webui-python", metavar="PYTHON", help="its interpreter (default PATH/venv/bin/python)")
+    group.addoption("--webui-args", metavar="FLAGS", default="", help="more flags for its command line")
+    group.addoption(
+        "--webui-url", metavar="URL", help="of one that runs already; tests that need the probe are skipped"
+    )
+    group.addoption(
+        "--webui-checkpoints", metavar="A,B", default="", help="two SD1 checkpoints, as its list names them"
+    )
+    group.addoption("--webui-runs", metavar="N", type=int, default=200, help="generations of the long run")
+    group.addoption("--webui-screenshots", metavar="FOLDER", help="where the browser tests put screenshots")
+
+
+@pytest.fixture
+def fake_webui(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWebui]:
+    """A small webui under the name ``modules``; like A1111, or like the one that indirect parametrization names."""
+    from hypernetworks.hosts.webui import folders
+    from hypernetworks.library import Library
+
+    monkeypatch.setattr(folders, "_LIBRARY", Library(()))  # it outlives everything else of a webui
+    with installed(tmp_path / "webui", getattr(request, "param", "a1111")) as webui:
+        yield webui

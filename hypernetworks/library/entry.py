@@ -42,3 +42,13 @@ class Entry:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
         return digest.hexdigest()
+
+    def early_hash(self) -> str | None:
+        """The hash that AUTOMATIC1111 wrote until January 2023: 8 characters, of 64 KiB that begin at 1 MiB.
+
+        ``None`` for a smaller file, which has nothing there: all of those would share one hash.
+        """
+        with self.path.open("rb") as file:
+            file.seek(1 << 20)
+            window = file.read(1 << 16)
+        return hashlib.sha256(window).hexdigest()[:8] if window else None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections import OrderedDict
+import threading
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,8 @@ class Library:
         self.folders = tuple(Path(folder) for folder in folders)
         self.cache_bytes = cache_bytes
         self._entries: tuple[Entry, ...] | None = None
+        self._ambiguous: frozenset[str] = frozenset()
+        self._loading = threading.RLock()  # a webui's page asks from one thread while it samples in another
         self._loaded: OrderedDict[tuple[str, int, int], Hypernetwork] = OrderedDict()
 
     @property
@@ -42,8 +45,21 @@ class Library:
     def scan(self) -> tuple[Entry, ...]:
         """Look at the folders again. No file is opened; links that lead round in a circle are followed once."""
         found = {entry.path: entry for folder in self.folders for entry in _walk(folder)}
-        self._entries = tuple(sorted(found.values(), key=lambda e: (e.name.lower(), e.full_name, str(e.path))))
-        return self._entries
+        entries = tuple(sorted(found.values(), key=lambda e: (e.name.lower(), e.full_name, str(e.path))))
+        self._ambiguous = frozenset(name for name, count in Counter(e.name for e in entries).items() if count > 1)
+        self._entries = entries
+        return entries
+
+    def look_in(self, folders: Iterable[str | os.PathLike[str]]) -> None:
+        """Change the folders. What is loaded is kept; where they are others than before, the next use scans."""
+        wanted = tuple(Path(folder) for folder in folders)
+        if wanted != self.folders:
+            self.folders, self._entries = wanted, None
+
+    def name_of(self, entry: Entry) -> str:
+        """What a tag calls it: the stem, or ``folder/stem`` where several files share the stem."""
+        known = self.entries  # a scan, if there was none yet
+        return entry.full_name if known and entry.name in self._ambiguous else entry.name
 
     def find(self, name: str) -> Entry:
         """The file that a tag's name means: exact, then case-insensitive, then as ``name(hash)``.
@@ -68,6 +84,10 @@ class Library:
         Raises:
             FileError, StructureError: see :func:`hypernetworks.read`.
         """
+        with self._loading:
+            return self._load(entry)
+
+    def _load(self, entry: Entry) -> Hypernetwork:
         try:
             status = entry.path.stat()
         except OSError as error:

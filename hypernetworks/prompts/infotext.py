@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 _KEY = re.compile(r"\s*(\w[\w /-]*[\w/-]):\s*")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_HASH = re.compile(r"([^:]+): ([0-9a-f]{4,64})(?:, |$)")
 _LEAST_PAIRS = 3
 """A last line with fewer settings than this is part of the prompt."""
 
@@ -58,3 +59,23 @@ def _unquoted(value: str) -> str:
             return value
         return decoded if isinstance(decoded, str) else value
     return value
+
+
+def format_hashes(hashes: Mapping[str, str]) -> str:
+    """``name: 0123456789, other: …``, the value of "Hypernet hashes"; the form of the webui's "Lora hashes".
+
+    Args:
+        hashes: by name as a tag writes it. Nothing needs quotes in here: a tag's name holds no colon, so commas, quotes
+            and brackets in a name can't be mistaken for the end of it.
+    """
+    return ", ".join(f"{name}: {value}" for name, value in hashes.items())
+
+
+def parse_hashes(text: str) -> dict[str, str]:
+    """The inverse of :func:`format_hashes`; what follows something that can't be understood is left out."""
+    hashes: dict[str, str] = {}
+    position = 0
+    while pair := _HASH.match(text, position):
+        hashes[pair[1]] = pair[2]
+        position = pair.end()
+    return hashes

@@ -797,7 +797,7 @@ def test_rows_that_cant_be_told_apart_get_the_first_pictures_networks(ldm: Host)
     context, one, other = ldm.context(), ldm.network(seed=1)[1], ldm.network(seed=2)[1]
     with hn.apply(ldm.unet, [(one, 1.0)]):
         expected = ldm.run(context)
-    with apply_per_picture(ldm.unet, [[(one, 1.0)], [(other, 1.0)]], lambda arguments, named: None):
+    with apply_per_picture(ldm.unet, [[(one, 1.0)], [(other, 1.0)]], lambda *_: None):
         assert torch.equal(ldm.run(context), expected)
 
 
