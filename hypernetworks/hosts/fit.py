@@ -38,7 +38,8 @@ def check_fit(
         )
     if None not in here and not here & set(network.widths):
         raise NoMatchingWidthError(
-            f"it has the widths {', '.join(map(str, network.widths))}, and the loaded model has none of them: it was made for another model"
+            f"it has the widths {', '.join(map(str, network.widths))}, and the loaded model has none of them: "
+            "it was made for another model"
         )
     Part([(network, multiplier)], sites)
 

@@ -24,7 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "library": {"files", "engine", "errors"},
     "patching": {"engine", "errors"},
     "training": {"engine", "files", "errors"},
-    "hosts": CORE,
+    "hosts": {*CORE, "ui"},
     "miniature": {*CORE, "hosts"},
     "ui": CORE,
     "studio": {*CORE, "hosts", "ui", "miniature"},

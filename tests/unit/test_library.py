@@ -169,6 +169,39 @@ def test_a_file_at_the_top_is_reachable_beside_others_of_its_stem(tmp_path: Path
     assert found(Library([tmp_path]), "a/ink") == "a/ink.pt"
 
 
+def test_what_a_tag_calls_a_file(tmp_path: Path) -> None:
+    add(tmp_path, "ink.pt", "a/ink.pt", "b/Ink.pt", "b/night.pt", "twin.pt", "twin.ckpt")
+    library = Library([tmp_path])
+    names = {entry.path.relative_to(tmp_path).as_posix(): library.name_of(entry) for entry in library.entries}
+    twins = {"twin.pt": "twin", "twin.ckpt": "twin"}
+    assert names == {"ink.pt": "ink", "a/ink.pt": "a/ink", "b/Ink.pt": "Ink", "b/night.pt": "night"} | twins
+    for file, name in names.items():
+        if name != "twin":
+            assert found(library, name) == file
+
+
+def test_other_folders(tmp_path: Path) -> None:
+    network(tmp_path / "one" / "a.pt")
+    add(tmp_path, "two/b.pt")
+    library = Library([tmp_path / "one"])
+    loaded, entries = library.load(library.find("a")), library.entries
+    library.look_in([str(tmp_path / "one")])
+    assert library.entries is entries, "the same folders are not scanned again"
+    library.look_in([tmp_path / "one", tmp_path / "two"])
+    assert [entry.name for entry in library.entries] == ["a", "b"]
+    assert library.load(library.find("a")) is loaded
+
+
+def test_the_hash_of_before_2023(tmp_path: Path) -> None:
+    content = bytes(range(256)) * (5 << 10)
+    (tmp_path / "large.pt").write_bytes(content)
+    (tmp_path / "small.pt").write_bytes(content[: 1 << 20])
+    library = Library([tmp_path])
+    expected = hashlib.sha256(content[0x100000 : 0x100000 + 0x10000]).hexdigest()[:8]
+    assert library.find("large").early_hash() == expected
+    assert library.find("small").early_hash() is None
+
+
 def test_files_that_no_name_tells_apart(tmp_path: Path) -> None:
     add(tmp_path, "ink.pt", "ink.safetensors", "other/ink2.pt", "folder/other/ink2.pt")
     library = Library([tmp_path, tmp_path / "folder"])

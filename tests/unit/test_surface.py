@@ -14,7 +14,7 @@ from hypernetworks import errors
 SIGNATURES = {
     "read": "(path: 'str | os.PathLike[str]') -> 'Hypernetwork'",
     "write": "(network: 'Hypernetwork', path: 'str | os.PathLike[str]') -> 'None'",
-    "apply": "(unet: 'nn.Module', networks: 'Sequence[tuple[Hypernetwork, float | str | Schedule | Multiplier]]')"
+    "apply": "(unet: 'nn.Module', networks: 'Networks', *, on_error: 'OnError | None' = None) -> 'Handle'",
     " -> 'Handle'",
     "parse": "(prompt: 'str') -> 'tuple[str, list[Tag]]'",
     "Hypernetwork.transform": "(self, context: 'torch.Tensor', multiplier: 'float' = 1.0)"
@@ -60,7 +60,7 @@ def test_signatures(name: str) -> None:
 
 def test_a_handle_is_a_context_manager() -> None:
     assert {"__enter__", "__exit__", "at", "remove"} <= set(vars(hn.Handle))
-    assert {name for name in vars(hn.Handle) if not name.startswith("_")} == {"at", "remove"}
+    assert {name for name in vars(hn.Handle) if not name.startswith("_")} == {"at", "remove", "unet"}
 
 
 @pytest.mark.parametrize("name", hn.__all__)

@@ -1,0 +1,99 @@
+"""The networks that act on the webui's UNet right now. One job samples at a time, so there is one set of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ...patching import Handle, apply, apply_per_picture
+from . import host
+from .jobs import Batch, Use
+from .rows import Rows
+
+BATCH = "_hypernetwork_batch"
+"""Attribute of a processing object: what its current batch asked for."""
+
+
+class Acting:
+    """Keeps the live UNet in step with the job that samples on it.
+
+    Webuis exchange the UNet in the middle of a job (refiner, hires checkpoint) and nest jobs in one another, so that is
+    looked at anew before each step, by :meth:`ensure`.
+
+    Attributes:
+        job: the processing object whose networks act, if any.
+    """
+
+    def __init__(self) -> None:
+        self._handle: Handle | None = None
+        self._for: tuple[object, ...] = ()
+        self._rows: Rows | None = None
+        self.job: Any = None
+
+    def ensure(self, p: Any, *, hires: bool) -> Handle | None:
+        """What the job asked for acts on the live UNet afterwards, and nothing else."""
+        batch: Batch | None = None if getattr(p, "disable_extra_networks", False) else getattr(p, BATCH, None)
+        pictures = batch.of_pass(hires) if batch is not None else []
+        if not any(pictures):
+            self.remove()
+            return None
+        unet = host.live_unet()
+        if unet is None or not self._is_current(wanted := (id(p), id(batch), hires), unet):
+            self.remove()
+            if unet is None:
+                return None
+            self._apply(p, unet, pictures)
+            self._for, self.job = wanted, p
+        return self._handle
+
+    def _is_current(self, wanted: tuple[object, ...], unet: object) -> bool:
+        return self._handle is not None and self._for == wanted and self._handle.unet is unet
+
+    def _apply(self, p: Any, unet: Any, pictures: Sequence[Sequence[Use]]) -> None:
+        def give_up(error: Exception) -> None:
+            host.tell_of_fault(p, "applying the networks", error)
+
+        if (other := host.replaced_unet()) is not None:
+            host.tell(p, f"{other} runs in place of the UNet, where networks can't act: switch it off in the settings")
+        networks = [[(use.network, use.multiplier) for use in picture] for picture in pictures]
+        asked = [[(use.entry.path, str(use.multiplier)) for use in picture] for picture in pictures]
+        if all(one == asked[0] for one in asked):
+            self._rows = None
+            self._handle = apply(unet, networks[0], on_error=give_up)
+        else:
+            self._rows = Rows(len(pictures))
+            self._handle = apply_per_picture(unet, networks, self._rows.of_call, on_error=give_up)
+
+    def before_step(self, p: Any, step: int, total: int, *, hires: bool, conditions: Sequence[int] | None) -> None:
+        """The sampler is about to run the UNet for this step of the pass.
+
+        Args:
+            step: from 0.
+            total: steps of the pass.
+            conditions: how many conditions each picture has, where prompts combine several.
+        """
+        handle = self.ensure(p, hires=hires)
+        if handle is None:
+            return
+        handle.at(step, total, hires=hires)
+        if self._rows is not None:
+            self._rows.begin_step(conditions)
+
+    def after_step(self, p: Any) -> None:
+        """The UNet has run; if pictures could not be told apart, the user learns of it."""
+        if self._rows is not None and self._rows.lost:
+            host.tell(
+                p,
+                "this batch's prompts name different networks, and here the pictures can't be told apart: "
+                "the first picture's networks acted on some or all of the others",
+            )
+
+    def remove(self) -> None:
+        """Take everything off the UNet."""
+        if self._handle is not None:
+            self._handle.remove()
+        self._handle, self._rows, self._for, self.job = None, None, (), None
+
+
+ACTING = Acting()
+"""The one set. The package stays imported when the webui reloads its scripts, and this with it."""

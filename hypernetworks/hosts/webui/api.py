@@ -1,0 +1,205 @@
+"""Our routes: the list of networks with what is known of them, refresh, and what is in one file.
+
+They read nothing but files of the library, and show no path outside its folders.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import os
+import secrets
+import time
+from collections.abc import Callable, Container
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ...errors import AmbiguousNameError, HypernetworkError, NameLookupError
+from ...files import read
+from ...library import Entry, inspect
+from ...library.sidecars import read_sidecars
+from . import folders
+from .cards import UNKNOWN, facts, named, sound
+
+PREFIX = "/hypernetworks/v1"
+SECONDS = 0.5
+"""How long one list may look into files that nobody has looked into before."""
+_NAME = {"name": "name", "in": "query", "required": True, "schema": {"type": "string"}}
+
+
+def register(app: Any) -> None:
+    """Callback ``on_app_started``: add the routes; any number of times.
+
+    Args:
+        app: the FastAPI application; gradio's own, which knows who is logged in, or a plain one with ``--nowebui``.
+    """
+    from modules import shared
+
+    accounts = api_accounts()
+    known = {getattr(route, "path", None) for route in app.routes}
+    subpath = str(getattr(shared.opts, "subpath", None) or "")  # SD.Next's; the others leave it to the server
+    for start in dict.fromkeys(("", subpath)):
+        for path, method, answer, parameters in (
+            ("/list", "GET", list_networks, []),
+            ("/refresh", "POST", refresh, []),
+            ("/inspect", "GET", inspect_network, [_NAME]),
+        ):
+            if start + PREFIX + path not in known:
+                app.add_api_route(
+                    start + PREFIX + path,
+                    _endpoint(app, accounts, answer),
+                    methods=[method],
+                    response_model=None,  # plain JSON: pydantic 1 and 2 differ
+                    summary=answer.__doc__,
+                    tags=["Hypernetworks"],
+                    openapi_extra={"parameters": parameters},
+                )
+
+
+def list_networks(_request: Request) -> list[dict[str, Any]]:
+    """All networks: names as tags write them, folders, sizes, and what is known of them without reading them whole."""
+    deadline = time.monotonic() + SECONDS
+    listings: dict[Path, Container[str]] = {}
+    described = []
+    for name, entries in named(folders.library().entries).items():
+        for entry in entries:
+            if (folder := entry.path.parent) not in listings:
+                listings[folder] = _listing(folder)
+            look = time.monotonic() < deadline
+            described.append({"name": name, **_description(entry, listings[folder], look)})
+    return described
+
+
+def refresh(_request: Request) -> dict[str, int]:
+    """Look at the folders again; says how many files there are."""
+    folders.refresh()
+    return {"count": len(folders.library().entries)}
+
+
+def inspect_network(request: Request) -> dict[str, Any]:
+    """What is in one file: structure, widths, family, norms, provenance, and what is unusual."""
+    name = request.query_params.get("name")
+    if not name:
+        raise HypernetworkError("which one? Add ?name= with a name as in a tag")
+    entry = folders.library().find(name)
+    found = inspect(read(entry.path), entry.path).as_dict()  # not kept: the cache is for what makes pictures
+    return {**found, "path": f"{entry.full_name}{entry.path.suffix}"}
+
+
+def _description(entry: Entry, names: Container[str], look: bool) -> dict[str, Any]:
+    beside = read_sidecars(entry, names)
+    family = facts(entry).family if look else UNKNOWN
+    return {
+        "folder": entry.folder,
+        "suffix": entry.path.suffix,
+        "size": entry.size,
+        "mtime": entry.mtime_ns / 1e9,
+        "preferred_multiplier": beside.preferred_multiplier,
+        "activation_text": beside.activation_text,
+        "family": (family if family != UNKNOWN else beside.base_model) or None,
+        "hash": folders.known_hash(entry),
+    }
+
+
+def _listing(folder: Path) -> Container[str]:
+    try:
+        return frozenset(os.listdir(folder))
+    except OSError:
+        return ()
+
+
+def _endpoint(
+    app: Any, accounts: dict[str, str] | None, answer: Callable[[Request], Any]
+) -> Callable[[Request], Response]:
+    def endpoint(request: Request) -> Response:
+        if not _may_enter(app, accounts, request):
+            return _refusal(request)
+        try:
+            return JSONResponse(_plain(answer(request)))
+        except HypernetworkError as error:
+            return JSONResponse({"error": _without_folders(str(error))}, status_code=_status(error))
+
+    return endpoint
+
+
+def _status(error: HypernetworkError) -> int:
+    if isinstance(error, AmbiguousNameError):
+        return 409
+    return 404 if isinstance(error, NameLookupError) else 422
+
+
+def _without_folders(text: str) -> str:
+    """Messages name files by their path; who asks over the network sees them from the library's folders on."""
+    for folder in folders.library().folders:
+        text = text.replace(f"{folder}{os.sep}", "").replace(str(folder), folder.name)
+    return text
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no NaN and no infinity, and damaged networks have norms of that kind: ``null``."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (int, float, type(None))) else sound(str(value))
+
+
+def _may_enter(app: Any, accounts: dict[str, str] | None, request: Request) -> bool:
+    """With a login for the page or for the API: who is logged in to one of the two. Without: everybody."""
+    page_is_open = getattr(app, "auth", None) is None and getattr(app, "auth_dependency", None) is None
+    if page_is_open and accounts is None:
+        return True
+    return (not page_is_open and _has_session(app, request)) or _has_password(accounts or {}, request)
+
+
+def _has_session(app: Any, request: Request) -> bool:
+    """Whether a cookie of gradio's holds a token that it gave out; only the cookies' names differ by version."""
+    if (ask := getattr(app, "auth_dependency", None)) is not None:
+        return ask(request) is not None
+    tokens = getattr(app, "tokens", None) or {}
+    cookies = (value for name, value in request.cookies.items() if name.startswith("access-token"))
+    return any(tokens.get(value) is not None for value in cookies)
+
+
+def _has_password(accounts: dict[str, str], request: Request) -> bool:
+    scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return False
+    try:
+        user, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return False
+    expected = accounts.get(user)
+    return expected is not None and secrets.compare_digest(password.encode(), expected.encode())
+
+
+def api_accounts() -> dict[str, str] | None:
+    """Passwords by user, ``None`` where the API needs none.
+
+    From ``--api-auth``; SD.Next has ``--auth`` and ``--auth-file`` instead, which serve the page, too, and takes
+    blanks and quotes off them.
+    """
+    from modules import shared
+
+    option = getattr(shared.cmd_opts, "api_auth", None)
+    pairs = option.split(",") if option else []
+    more = getattr(shared.cmd_opts, "auth", None)
+    lines = more.split(",") if more else []
+    if path := getattr(shared.cmd_opts, "auth_file", None):
+        lines += Path(path).read_text(encoding="utf8").splitlines()
+    pairs += [":".join(part.strip() for part in line.replace('"', "").split(":", 1)) for line in lines]
+    if not pairs:
+        return None
+    return {user: password for user, colon, password in (pair.partition(":") for pair in pairs) if colon}
+
+
+def _refusal(request: Request) -> Response:
+    """Asks for the password, but not in the midst of a page: its script would make the browser open a window."""
+    headers = {"WWW-Authenticate": "Basic"} if request.headers.get("sec-fetch-dest") != "empty" else {}
+    return JSONResponse({"error": "log in first"}, status_code=401, headers=headers)

@@ -1,0 +1,145 @@
+"""One library for this webui, and the host's own list of hypernetworks kept in step with it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ...errors import UnsupportedVariantError
+from ...library import Entry, Library
+from . import hashes, settings
+
+_LIBRARY = Library(())
+"""The one instance. The package stays imported when the webui reloads its scripts, and what is loaded with it."""
+_ORIGINAL = "_hypernetworks_original"
+"""Attribute of a function of ours: the host's function that it replaces."""
+
+
+def folders() -> tuple[Path, ...]:
+    """Where networks are looked for: the webui's own folder, then those of our setting, each once."""
+    from modules import paths, shared
+
+    own = getattr(shared.cmd_opts, "hypernetwork_dir", None) or Path(paths.models_path) / "hypernetworks"
+    found: dict[Path, Path] = {}
+    for folder in (Path(own), *settings.extra_folders()):
+        real = Path(os.path.realpath(folder))
+        if not any(real == other or other in real.parents for other in found):
+            found[real] = folder
+    return tuple(found.values())
+
+
+def library() -> Library:
+    """The library of this webui, with the folders and the size of cache that the settings say now."""
+    _LIBRARY.look_in(folders()[::-1])  # of folders in one another, the last one names the files: the webui's own
+    _LIBRARY.cache_bytes = settings.cache_bytes()
+    return _LIBRARY
+
+
+def refresh() -> None:
+    """Look at the folders again, and tell the host."""
+    from modules import shared
+
+    library().scan()
+    shared.hypernetworks = host_list()
+
+
+def host_list() -> dict[str, str]:
+    """What ``shared.hypernetworks`` holds: path by the name that a tag writes. Files of all types."""
+    found = library()
+    pt_last = sorted(found.entries, key=lambda entry: entry.path.suffix.lower() == ".pt")
+    paths = {found.name_of(entry): str(entry.path) for entry in pt_last}  # of one name, the host can use the .pt
+    paths = {name: path for name, path in paths.items() if name != "None" and _is_text(path)}  # "None": no network
+    return dict(sorted(paths.items(), key=lambda item: item[0].lower()))
+
+
+def _is_text(path: str) -> bool:
+    """Linux allows any bytes in a path; the host's page and API can't carry what is no text."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def short_hash(entry: Entry) -> str | None:
+    """First ten characters of the file's SHA-256; read from the file once. ``None`` with ``--no-hashing``."""
+    found = hashes.sha256(entry, _LIBRARY.name_of(entry))
+    return found[:10] if found else None
+
+
+def known_hash(entry: Entry) -> str | None:
+    """The same if it has been computed before, else ``None``: for lists of many files."""
+    found = hashes.known_sha256(entry, _LIBRARY.name_of(entry))
+    return found[:10] if found else None
+
+
+def register() -> None:
+    """Callback ``on_before_ui``: take over the host's list where it has one; any number of times."""
+    with suppress(OSError):
+        folders()[0].mkdir(parents=True, exist_ok=True)  # so that users of every webui find where files belong
+    host = _host_module()
+    if host is not None:
+        _replace(host, "list_hypernetworks", _list_ours)
+        _replace(host.Hypernetwork, "load", _load_what_can_be)
+    refresh()
+
+
+def unregister() -> None:
+    """Callback ``on_script_unloaded``: the host has its own functions again."""
+    host = _host_module()
+    if host is not None:
+        for owner, name in ((host, "list_hypernetworks"), (host.Hypernetwork, "load")):
+            setattr(owner, name, _original(getattr(owner, name)))
+
+
+def _host_module() -> Any:
+    """The built-in implementation: A1111, Forge and reForge have it, and all of their callers ask there."""
+    try:
+        from modules.hypernetworks import hypernetwork
+    except ImportError:
+        return None
+    return hypernetwork
+
+
+def _original(function: Any) -> Any:
+    return getattr(function, _ORIGINAL, function)
+
+
+def _replace(owner: Any, name: str, ours_for: Callable[[Any], Any]) -> None:
+    original = _original(getattr(owner, name))
+    ours = ours_for(original)
+    setattr(ours, _ORIGINAL, original)
+    setattr(owner, name, ours)
+
+
+def _list_ours(original: Callable[[str], dict[str, str]]) -> Callable[[str], dict[str, str]]:
+    def list_hypernetworks(path: str) -> dict[str, str]:
+        if os.path.realpath(path) != os.path.realpath(folders()[0]):
+            return original(path)
+        try:
+            library().scan()
+            return host_list()
+        except Exception:
+            print("Hypernetworks: listing the files failed; the webui lists those that it knows", file=sys.stderr)
+            traceback.print_exc()
+            return original(path)
+
+    return list_hypernetworks
+
+
+def _load_what_can_be(original: Callable[..., Any]) -> Callable[..., Any]:
+    def load(self: Any, filename: str | None, *arguments: Any, **named: Any) -> Any:
+        if filename is not None and Path(filename).suffix.lower() != ".pt":
+            raise UnsupportedVariantError(
+                f"{filename}: the webui's own training of hypernetworks reads .pt files only. Convert the file first: "
+                f'python -m hypernetworks convert "{filename}" "{Path(filename).with_suffix(".pt")}" '
+                f"(in the folder {Path(__file__).parents[3]}). Tags in prompts can use it as it is"
+            )
+        return original(self, filename, *arguments, **named)
+
+    return load

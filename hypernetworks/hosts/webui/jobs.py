@@ -1,0 +1,107 @@
+"""From the prompts of one batch to the networks of each of its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...engine.multiplier import Multiplier
+from ...engine.network import Hypernetwork
+from ...errors import HypernetworkError
+from ...library import Entry, Library
+from ...prompts import Tag, parse
+
+
+@dataclass(frozen=True)
+class Use:
+    """A tag that can be used: its file, its network, how strong."""
+
+    tag: Tag
+    entry: Entry
+    network: Hypernetwork
+    multiplier: Multiplier
+
+
+@dataclass
+class Batch:
+    """The networks of each picture of one batch, in the first pass and in the hires pass.
+
+    Attributes:
+        first: per picture, in the order of its tags.
+        hires: the same for the hires pass; empty where the job has none.
+    """
+
+    first: list[list[Use]] = field(default_factory=list)
+    hires: list[list[Use]] = field(default_factory=list)
+
+    def of_pass(self, hires: bool) -> list[list[Use]]:
+        """What acts in one of the two passes."""
+        return self.hires if hires and self.hires else self.first
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All files in use, each once, in the order of the prompts."""
+        uses = [use for picture in [*self.first, *self.hires] for use in picture]
+        return list({use.entry.path: use.entry for use in uses}.values())
+
+
+def tags_of(prompts: Iterable[str], given: Sequence[Sequence[str]]) -> list[list[Tag]]:
+    """The tags of each prompt of a batch.
+
+    A script may have changed the prompts of the batch after the job's list of all prompts was made; the host then hands
+    over other tags than the first prompt has, and these act on every picture, as in the webui itself.
+
+    Args:
+        prompts: as typed, one per picture.
+        given: the items of the tags that the host found in the batch's first prompt.
+    """
+    found = [parse(prompt)[1] for prompt in prompts]
+    if found and [tag.items for tag in found[0]] == [tuple(items) for items in given]:
+        return found
+    return [[Tag(tuple(items)) for items in given]] * max(1, len(found))
+
+
+class Resolver:
+    """Finds and loads what tags name; says what can't be used, and why, once.
+
+    Args:
+        library: where to look.
+        check: raises when a network doesn't fit the loaded model.
+        tell: takes a line for the user.
+    """
+
+    def __init__(
+        self, library: Library, check: Callable[[Hypernetwork, Multiplier], None], tell: Callable[[str], None]
+    ) -> None:
+        self._library, self._check, self._tell = library, check, tell
+        self._known: dict[tuple[str, ...], Use | None] = {}
+
+    def uses(self, tags: Iterable[Tag]) -> list[Use]:
+        """The usable ones among the tags of one prompt."""
+        return [use for tag in tags if (use := self._use(tag)) is not None]
+
+    def _use(self, tag: Tag) -> Use | None:
+        if tag.items not in self._known or tag.error is not None:
+            self._known[tag.items] = self._resolve(tag)
+        return self._known[tag.items]
+
+    def _resolve(self, tag: Tag) -> Use | None:
+        try:
+            if tag.multiplier is None:
+                raise tag.error or HypernetworkError("it can't be understood")
+            entry = self._library.find(tag.name)
+            network = self._library.load(entry)
+            self._check(network, tag.multiplier)
+            return Use(tag, entry, network, tag.multiplier)
+        except HypernetworkError as error:
+            text = str(error) if str(tag) in str(error) else f"{tag}: {error}"
+            self._tell(f"{text} (the picture is made without it)")
+        return None
+
+
+def raw_prompts(p: Any, name: str) -> list[str]:
+    """The current batch's slice of one of the job's lists of all prompts, such as ``"all_prompts"``, tags included."""
+    everything = getattr(p, name, None) or []
+    begin = (getattr(p, "iteration", 0) or 0) * p.batch_size
+    return [text or "" for text in everything[begin : begin + p.batch_size]]

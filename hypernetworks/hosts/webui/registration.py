@@ -1,0 +1,58 @@
+"""Hands everything of ours to the webui, each part on its own: one that fails costs a message, not the start."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from . import api, folders, infotext, page, settings, tag_handler, xyz
+from .acting import ACTING
+
+
+def register() -> None:
+    """Add all callbacks; called when the webui loads its scripts, again after each Reload UI."""
+    from modules import script_callbacks
+
+    for name, callback in (
+        ("on_ui_settings", settings.register),
+        ("on_before_ui", before_ui),
+        ("on_app_started", app_started),
+        ("on_cfg_denoiser", tag_handler.on_step),
+        ("on_cfg_after_cfg", tag_handler.after_step),
+        ("on_infotext_pasted", infotext.on_pasted),
+        ("on_script_unloaded", unloaded),
+    ):
+        add = getattr(script_callbacks, name, None)  # SD.Next and Classic lack some
+        if add is not None:
+            add(_safely(name, callback))
+
+
+def before_ui() -> None:
+    """The host's registries have just been emptied and filled with its own."""
+    for register_part in (folders.register, tag_handler.register, page.register, xyz.register):
+        _safely(register_part.__name__, register_part)()
+
+
+def unloaded() -> None:
+    """The host is about to load its scripts again, or to go on without ours."""
+    ACTING.remove()
+    folders.unregister()
+
+
+def app_started(_demo: Any, app: Any) -> None:
+    """The web server exists."""
+    api.register(app)
+
+
+def _safely(name: str, callback: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*arguments: Any, **named: Any) -> Any:
+        try:
+            return callback(*arguments, **named)
+        except Exception:
+            print(f"Hypernetworks: {name} failed; the webui goes on without that part", file=sys.stderr)
+            traceback.print_exc()
+            return None
+
+    return call

@@ -1,0 +1,104 @@
+"""The settings section "Hypernetworks" of the webui, and typed readers of it and of the host's own settings."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from ...library.folders import CACHE_BYTES
+
+FOLDERS = "hypernetworks_folders"
+FORCE_FAMILY = "hypernetworks_force_family"
+CACHE_MB = "hypernetworks_cache_mb"
+"""Keys in the host's settings file."""
+_MEBIBYTE = 1 << 20
+
+
+def register() -> None:
+    """Callback ``on_ui_settings``: add our section; any number of times."""
+    from modules import shared
+
+    for key, option in _options().items():
+        shared.opts.add_option(key, option)
+    restricted = getattr(shared, "restricted_opts", None)
+    if isinstance(restricted, set):  # what --hide-ui-dir-config locks
+        restricted.add(FOLDERS)
+
+
+def _options() -> dict[str, Any]:
+    """Without component classes (those are gradio's): the host takes the one that fits the default's type."""
+    from modules import shared
+    from modules.options import OptionInfo
+
+    def option(default: object, label: str, explanation: str, **more: Any) -> Any:
+        section = ("hypernetworks", "Hypernetworks")
+        return OptionInfo(default, label, section=section, category_id="sd", **more).info(explanation)
+
+    visible = not getattr(shared.cmd_opts, "hide_ui_dir_config", False)
+    return {
+        FOLDERS: option(
+            "",
+            "More folders with hypernetworks",
+            "one per line, or with ; in between; searched with their sub-folders, next to the webui's own folder",
+            component_args={"lines": 2, "visible": visible},
+            onchange=_refresh,
+            restrict_api=True,  # who may only use the API must not point it at other folders
+        ),
+        FORCE_FAMILY: option(
+            False,
+            "Apply hypernetworks that were made for another model family",
+            "an SD1 network on SDXL acts on the few layers whose width happens to match; normally it is left out",
+        ),
+        CACHE_MB: option(
+            CACHE_BYTES // _MEBIBYTE,
+            "Keep this many MB of loaded hypernetworks in memory",
+            "so that switching back and forth reads no file; those in use are kept in any case",
+        ),
+    }
+
+
+def _refresh() -> None:
+    from . import folders
+
+    folders.refresh()
+
+
+def extra_folders() -> tuple[Path, ...]:
+    """The folders of our setting, as absolute paths; a relative one starts at the webui's data folder."""
+    from modules import paths
+
+    texts = [text.strip().strip("\"'").strip() for text in re.split("[;\n]", str(_read(FOLDERS, "") or ""))]
+    return tuple(Path(paths.data_path) / os.path.expanduser(text) for text in texts if text)  # noqa: PTH111
+
+
+def force_family() -> bool:
+    """Whether networks of another model family are applied anyway, as far as their widths match."""
+    return _read(FORCE_FAMILY, False) is True
+
+
+def cache_bytes() -> int:
+    """How much of loaded networks the library keeps, in bytes."""
+    value = _read(CACHE_MB, None)
+    if isinstance(value, (int, float)) and 0 <= value < float("inf"):
+        return int(value * _MEBIBYTE)
+    return CACHE_BYTES
+
+
+def default_multiplier() -> float:
+    """The host's "Default multiplier for extra networks", or 1."""
+    value = _read("extra_networks_default_multiplier", 1.0)
+    return float(value) if isinstance(value, (int, float)) else 1.0
+
+
+def added_network() -> str | None:
+    """The host's setting "Add hypernetwork to prompt" (A1111, Forge, reForge), or ``None``."""
+    name = _read("sd_hypernetwork", None)
+    return name if isinstance(name, str) and name not in ("", "None") else None
+
+
+def _read(key: str, default: object) -> Any:
+    from modules import shared
+
+    return getattr(shared.opts, key, default)

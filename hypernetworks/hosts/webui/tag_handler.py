@@ -1,0 +1,223 @@
+"""The extra network ``hypernet``: what a generation of the webui tells us, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ...engine.multiplier import Multiplier
+from ...engine.network import Hypernetwork
+from ...patching import find_sites
+from ...prompts import parse
+from ..fit import check_fit
+from . import folders, host, infotext, settings
+from .acting import ACTING, BATCH
+from .jobs import Batch, Resolver, raw_prompts, tags_of
+
+MESSAGES = "Hypernet messages"
+"""Key of the API's info."""
+_WRAPPED = "_hypernetwork_original"
+
+
+def register() -> None:
+    """Put our handler in the place of the built-in one, or add it; any number of times."""
+    from modules import extra_networks
+
+    class ExtraNetworkHypernet(extra_networks.ExtraNetwork):  # type: ignore[misc]
+        """Hands the host's calls on; takes keywords of newer hosts."""
+
+        def __init__(self) -> None:
+            super().__init__("hypernet")
+
+        def activate(self, p: Any, params_list: Sequence[Any], *_: Any, **__: Any) -> None:
+            """A batch begins, or its hires pass; or the host has loaded a model."""
+            activate(p, [params.items for params in params_list])
+
+        def deactivate(self, p: Any, *_: Any, **__: Any) -> None:
+            """The job is over."""
+            end_of_job(p)
+
+    extra_networks.register_extra_network(ExtraNetworkHypernet())
+    _unload_the_built_in_ones()
+    _watch_the_end_of_jobs()
+
+
+def _unload_the_built_in_ones() -> None:
+    """What the built-in handler loaded last would act for ever, now that nobody calls it any more."""
+    from modules import shared
+
+    loaded = getattr(shared, "loaded_hypernetworks", None)
+    if loaded:
+        loaded.clear()
+
+
+def activate(p: Any, given: Sequence[Sequence[str]]) -> None:
+    """Prepare the networks of the batch that begins, and apply them. Never raises.
+
+    Args:
+        p: the webui's processing object. While a model is loaded, the host calls with a bare one that has no prompts,
+            in mid-sampling, too: that must not end the running job.
+        given: the items of each tag of the batch's first prompt.
+    """
+    if not getattr(p, "all_prompts", None) or getattr(p, "prompts", None) is None:
+        return
+    try:
+        batch = _read(p, given)
+        setattr(p, BATCH, batch)
+        _write_hashes(p, batch)
+        ACTING.ensure(p, hires=bool(getattr(p, "is_hr_pass", False)))
+    except Exception as error:
+        setattr(p, BATCH, None)
+        ACTING.remove()
+        host.tell_of_fault(p, "reading the tags", error)
+
+
+def _read(p: Any, given: Sequence[Sequence[str]]) -> Batch:
+    given = _with_added_network(p, given)
+    _clean_negative_prompts(p)
+    first = raw_prompts(p, "all_prompts")
+    hires = raw_prompts(p, "all_hr_prompts") if getattr(p, "enable_hr", False) else []
+    resolver = Resolver(folders.library(), _fits_the_live_unet(), lambda message: host.tell(p, message))
+    of_first, of_hires = [[tag.items for tag in parse(texts[0])[1]] if texts else None for texts in (first, hires)]
+    here = [tuple(items) for items in given]
+    if getattr(p, "is_hr_pass", False) or (here == of_hires and here != of_first):
+        given_first, given_hires = of_first or [], here
+    else:
+        given_first, given_hires = here, of_hires or []
+    return Batch(
+        [resolver.uses(tags) for tags in tags_of(first, given_first)],
+        [resolver.uses(tags) for tags in tags_of(hires, given_hires)] if hires else [],
+    )
+
+
+def _fits_the_live_unet() -> Callable[[Hypernetwork, Multiplier], None]:
+    """A check of one network against the model that is loaded now."""
+    unet = host.live_unet()
+    sites = find_sites(unet) if unet is not None else []
+
+    def check(network: Hypernetwork, multiplier: Multiplier) -> None:
+        check_fit(network, multiplier, sites, any_family=settings.force_family())
+
+    return check
+
+
+def _with_added_network(p: Any, given: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
+    """The setting "Add hypernetwork to prompt": adds its tag to every prompt, so that the infotext has it, too."""
+    name = settings.added_network()
+    if name is None or any(items and items[0] == name for items in given):
+        return given
+    items = (name, str(settings.default_multiplier()))
+    for attribute in ("all_prompts", "all_hr_prompts"):
+        prompts = getattr(p, attribute, None)
+        if prompts:
+            setattr(p, attribute, [_with_tag(prompt, items) for prompt in prompts])
+    return [*given, items]
+
+
+def _with_tag(prompt: str, items: tuple[str, str]) -> str:
+    if any(tag.name == items[0] for tag in parse(prompt)[1]):
+        return prompt
+    return f"{prompt}<hypernet:{':'.join(items)}>"
+
+
+def _clean_negative_prompts(p: Any) -> None:
+    """Tags there can't work, and their letters would change the picture: they are taken out and reported."""
+    for attribute in ("negative_prompts", "hr_negative_prompts"):
+        prompts = getattr(p, attribute, None)
+        if not isinstance(prompts, list):
+            continue
+        parsed = [parse(prompt) if isinstance(prompt, str) else (prompt, []) for prompt in prompts]
+        for tag in (tag for _, tags in parsed for tag in tags):
+            host.tell(p, f"{tag} has no effect in the negative prompt: move it to the prompt")
+        if any(tags for _, tags in parsed):
+            setattr(p, attribute, [clean for clean, _ in parsed])
+
+
+def _write_hashes(p: Any, batch: Batch) -> None:
+    parameters = getattr(p, "extra_generation_params", None)
+    if parameters is None:
+        return
+    line = infotext.hashes_line(batch.entries) if batch.entries else ""
+    if line:
+        parameters[infotext.HASHES] = line
+    else:
+        parameters.pop(infotext.HASHES, None)
+
+
+def on_step(params: Any) -> None:
+    """Callback ``on_cfg_denoiser``: comes before every run of the UNet, and after a refiner has been loaded."""
+    denoiser = getattr(params, "denoiser", None)
+    p = getattr(denoiser, "p", None)
+    if p is None:
+        return
+    try:
+        step, total = position(denoiser)
+        hires = bool(getattr(p, "is_hr_pass", False))
+        ACTING.before_step(p, step, total, hires=hires, conditions=_conditions(denoiser))
+    except Exception as error:
+        setattr(p, BATCH, None)
+        ACTING.remove()
+        host.tell_of_fault(p, "applying the networks", error)
+
+
+def after_step(params: Any) -> None:
+    """Callback ``on_cfg_after_cfg``: the UNet has run for this step."""
+    p = ACTING.job
+    if p is not None:
+        ACTING.after_step(p)
+
+
+def position(denoiser: Any) -> tuple[int, int]:
+    """``(step, steps of the pass)``.
+
+    The host counts its runs of the UNet: two per step of a second-order sampler (one in the last step), which its
+    expected total tells; PLMS has one more in its first step. Restart runs more of them than it tells: the last
+    step's value holds then.
+    """
+    steps = max(1, int(denoiser.steps or 1))
+    per_step = max(1, round((denoiser.total_steps or steps) / steps))
+    runs = int(denoiser.step or 0)
+    name = getattr(getattr(getattr(denoiser, "sampler", None), "config", None), "name", "")
+    if name == "PLMS":
+        runs = max(0, runs - 1)
+    return min(runs // per_step, steps - 1), steps
+
+
+def _conditions(denoiser: Any) -> list[int] | None:
+    """How many conditions each picture's prompt has (several with AND); ``None`` where the host doesn't keep them."""
+    arguments = getattr(getattr(denoiser, "sampler", None), "sampler_extra_args", None) or {}
+    batch = getattr(arguments.get("cond"), "batch", None)
+    return [len(parts) for parts in batch] if batch is not None else None
+
+
+def end_of_job(p: Any) -> None:
+    """Take our networks off, unless they are another job's (nested in this one, or around it)."""
+    try:
+        if ACTING.job is None or ACTING.job is p:
+            ACTING.remove()
+    except Exception as error:
+        host.tell_of_fault(p, "cleaning up", error)
+
+
+def _watch_the_end_of_jobs() -> None:
+    """Hosts don't deactivate when a job fails or has no tags in its last batch: see every job through to its end."""
+    from modules import processing
+
+    original = processing.process_images_inner
+    if hasattr(original, _WRAPPED):
+        return
+
+    def process_images_inner(p: Any, *arguments: Any, **named: Any) -> Any:
+        try:
+            processed = original(p, *arguments, **named)
+        finally:
+            end_of_job(p)
+            p.__dict__.pop(BATCH, None)
+        told = host.messages(p)
+        parameters = getattr(processed, "extra_generation_params", None)
+        if told and isinstance(parameters, dict):  # the pictures have their infotexts by now: this is for the API
+            parameters[MESSAGES] = "\n".join(told)
+        return processed
+
+    setattr(process_images_inner, _WRAPPED, original)
+    processing.process_images_inner = process_images_inner

@@ -1,0 +1,243 @@
+"""What stands beside a network's file, under the names that webuis look for: preview, description, the user's notes.
+
+For ``ink.safetensors`` these are ``ink.preview.png`` (or ``ink.png``, and other picture suffixes), ``ink.txt``,
+``ink.json`` (the card editor's, with the LoRA cards' keys) and ``ink.civitai.info`` (what download tools keep from the
+site).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+from ..files.writing import replace
+from .entry import Entry
+
+PREVIEW_SUFFIXES: tuple[str, ...] = ("png", "jpg", "jpeg", "webp", "gif")
+"""Pictures that webuis serve as previews."""
+ACTIVATION_TEXT, MULTIPLIER, NOTES, BASE_MODEL = "activation text", "preferred weight", "notes", "sd version"
+"""Keys of ``NAME.json``, as AUTOMATIC1111's LoRA cards call them."""
+DESCRIPTION = "description"
+_LARGEST = 4 << 20
+_LONGEST_DESCRIPTION = 1 << 14
+
+
+@dataclass(frozen=True)
+class Sidecars:
+    """What :func:`read_sidecars` found. Whatever was missing or broken is empty.
+
+    Attributes:
+        preview: the picture to show.
+        description: plain text.
+        activation_text: goes into the prompt together with the tag.
+        preferred_multiplier: ``None`` for the default one.
+        notes: the user's.
+        base_model: ``"SD1"``, ``"SD2"``, ``"SDXL"``, or empty; what the user or the site says.
+        title: what the site calls the model.
+        user_metadata: ``NAME.json`` as it stands there.
+        warnings: what could not be read, in words.
+    """
+
+    preview: Path | None = None
+    description: str = ""
+    activation_text: str = ""
+    preferred_multiplier: float | None = None
+    notes: str = ""
+    base_model: str = ""
+    title: str = ""
+    user_metadata: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def read_sidecars(entry: Entry, names: Container[str] | None = None) -> Sidecars:
+    """Read all that stands beside an entry. Never raises for what is broken: that yields an empty value and a warning.
+
+    Args:
+        names: the files of the entry's folder, where they are known already; saves a question per possible file.
+    """
+    warnings: list[str] = []
+    user = _json(_beside(entry, ".json"), names, warnings)
+    from_site = _json(_beside(entry, ".civitai.info"), names, warnings)
+    site = _of_site(from_site or (user if "modelVersions" in user else {}))
+    return Sidecars(
+        preview=find_preview(_beside(entry, ""), names),
+        description=_description(user, entry, names, warnings) or site["title"],
+        activation_text=_text(user, ACTIVATION_TEXT, entry, warnings, site["words"]),
+        preferred_multiplier=_multiplier(user.get(MULTIPLIER), entry, warnings),
+        notes=_text(user, NOTES, entry, warnings),
+        base_model=family_named(_text(user, BASE_MODEL, entry, warnings)) or family_named(site["base_model"]),
+        title=site["title"],
+        user_metadata=user,
+        warnings=tuple(warnings),
+    )
+
+
+def write_user_metadata(entry: Entry, changes: Mapping[str, Any]) -> None:
+    """Change keys of ``NAME.json`` and keep all others; ``None`` removes a key.
+
+    The file is replaced whole or not at all. One that can't be read is kept beside it as ``NAME.json.unreadable``.
+
+    Raises:
+        FileWriteError: the system refuses.
+    """
+    path = _beside(entry, ".json")
+    warnings: list[str] = []
+    merged = {**_json(path, None, warnings), **changes}
+    content = json.dumps({k: v for k, v in merged.items() if v is not None}, indent=4, ensure_ascii=False)
+
+    def save(temporary: Path) -> None:
+        temporary.write_bytes(content.encode("utf-8", "replace"))
+        if warnings:
+            shutil.copy2(path, path.with_name(f"{path.name}.unreadable"))
+
+    replace(path, save)
+
+
+def find_preview(
+    stem: Path, names: Container[str] | None = None, suffixes: Iterable[str] = PREVIEW_SUFFIXES
+) -> Path | None:
+    """The preview picture of a file: ``NAME.preview.SUFFIX`` before ``NAME.SUFFIX``.
+
+    Args:
+        stem: the file's path without its suffix.
+        names: the files of its folder, where they are known already.
+    """
+    candidates = (f"{stem.name}{middle}.{suffix}" for middle in (".preview", "") for suffix in suffixes)
+    found = (name for name in candidates if (_is_file(stem.parent / name) if names is None else name in names))
+    return next((stem.parent / name for name in found), None)
+
+
+def family_named(text: str) -> str:
+    """The family of a base model as users and sites name it: ``"SD 1.5"`` is ``"SD1"``; empty for others."""
+    plain = text.casefold().replace(" ", "").replace("stablediffusion", "sd")
+    families = {"SDXL": ("sdxl", "pony", "illustrious", "noobai"), "SD2": ("sd2",), "SD1": ("sd1",)}
+    return next((name for name, starts in families.items() if plain.startswith(starts)), "")
+
+
+def _beside(entry: Entry, suffix: str) -> Path:
+    return entry.path.with_name(f"{entry.name}{suffix}")
+
+
+def _is_file(path: Path) -> bool:
+    """Not a pipe, whose reading would never end."""
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long together with its suffix
+        return False
+
+
+def _json(path: Path, names: Container[str] | None, warnings: list[str]) -> dict[str, Any]:
+    """A file's JSON object; empty, with a warning, when it holds none."""
+    content = _bytes(path, names, warnings)
+    if content is None:
+        return {}
+    try:
+        decoded = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        decoded = None
+    if not isinstance(decoded, dict):
+        warnings.append(f"{path.name} is not a JSON object and was left aside")
+        return {}
+    return decoded
+
+
+def _bytes(path: Path, names: Container[str] | None, warnings: list[str]) -> bytes | None:
+    if (names is not None and path.name not in names) or not _is_file(path):
+        return None
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+    except OSError as error:
+        warnings.append(f"{path.name} can't be read ({error.strerror or error})")
+        return None
+    if len(content) > _LARGEST:
+        warnings.append(f"{path.name} is larger than {_LARGEST >> 20} MiB and was left aside")
+        return None
+    return content
+
+
+def _description(user: Mapping[str, Any], entry: Entry, names: Container[str] | None, warnings: list[str]) -> str:
+    """The card editor's where there is one, even an empty one; else the text file's."""
+    written = user.get(DESCRIPTION)
+    if isinstance(written, str):
+        text = _without_markup(written) if "modelVersions" in user else written
+        return _sound(text)[:_LONGEST_DESCRIPTION]
+    for suffix in (".txt", ".description.txt"):
+        content = _bytes(_beside(entry, suffix), names, warnings)
+        if content is not None:
+            return content[: 4 * _LONGEST_DESCRIPTION].decode("utf-8-sig", "replace")[:_LONGEST_DESCRIPTION].strip()
+    return ""
+
+
+def _text(user: Mapping[str, Any], key: str, entry: Entry, warnings: list[str], otherwise: str = "") -> str:
+    value = user.get(key)
+    if value is not None and not isinstance(value, str):
+        warnings.append(f'"{key}" in {entry.name}.json is not text and was left aside')
+        value = None
+    return otherwise if value is None else _sound(value).strip()
+
+
+def _multiplier(value: Any, entry: Entry, warnings: list[str]) -> float | None:
+    """A number, or text that is one; 0 stands for the default multiplier, as in the LoRA cards."""
+    if value is None or value == "":
+        return None
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        warnings.append(f'"{MULTIPLIER}" in {entry.name}.json is not a number and was left aside')
+        return None
+    return number or None
+
+
+def _of_site(info: Mapping[str, Any]) -> dict[str, str]:
+    """Trained words, base model and title, from the site's description of one version or of a model with versions."""
+    versions = info.get("modelVersions")
+    is_model = isinstance(versions, list)
+    version = next((v for v in versions if isinstance(v, dict)), {}) if isinstance(versions, list) else info
+    model = info if is_model else info.get("model")
+    words = version.get("trainedWords")
+    words = [w.strip(" ,") for w in words if isinstance(w, str)] if isinstance(words, list) else []
+    title = model.get("name") if isinstance(model, Mapping) else None
+    base = version.get("baseModel")
+    return {
+        "words": _sound(", ".join(w for w in words if w)),
+        "base_model": base if isinstance(base, str) else "",
+        "title": _sound(title) if isinstance(title, str) else "",
+    }
+
+
+def _sound(text: str) -> str:
+    """Text that can be sent: JSON may hold halves of surrogate pairs, which no encoder takes."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+class _Words(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_data(self, data: str) -> None:
+        self.found.append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("p", "li", "h1", "h2", "h3"):
+            self.found.append("\n")
+
+
+def _without_markup(text: str) -> str:
+    """The words of a site's description, which is HTML."""
+    parser = _Words()
+    try:
+        parser.feed(text)
+        parser.close()
+    except AssertionError:  # the parser's word for "<![" and the like
+        return text
+    return "".join(parser.found).strip()

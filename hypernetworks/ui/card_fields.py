@@ -1,0 +1,42 @@
+"""The fields that the card editor of a webui gets for a hypernetwork. Runs under gradio 3.41 to 6."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, NoReturn
+
+import gradio as gr
+
+FAMILIES = ("SD1", "SD2", "SDXL", "Unknown")
+"""Base models to choose from, as the LoRA cards name them."""
+
+
+class CardFields(NamedTuple):
+    """Below the description: what a click puts into the prompt, and the user's notes."""
+
+    activation_text: Any
+    multiplier: Any
+    notes: Any
+
+
+def base_model() -> Any:
+    """The choice of the model family."""
+    return gr.Dropdown(list(FAMILIES), value=FAMILIES[-1], label="Base model", interactive=True)
+
+
+def card_fields() -> CardFields:
+    """Make the fields, in the Blocks that are being built."""
+    return CardFields(
+        gr.Textbox(label="Activation text", info="Goes into the prompt together with the tag"),
+        gr.Number(label="Preferred multiplier", info="0: the default multiplier of the settings"),
+        gr.Textbox(label="Notes", lines=4),
+    )
+
+
+def show() -> Any:
+    """The update that makes the editor's box visible."""
+    return gr.update(visible=True)
+
+
+def refuse(message: str) -> NoReturn:
+    """End the handling of an event with a message that the user sees."""
+    raise gr.Error(message)

@@ -1,0 +1,24 @@
+"""The accordion under the prompt: a place for rows that ``javascript/hypernetworks.js`` fills and keeps in step."""
+
+from __future__ import annotations
+
+from html import escape
+
+import gradio as gr
+
+_UNTIL_FILLED = "The networks of the prompt appear here. Should this text stay, reload the page."
+
+
+def panel(tab: str, *, opened: bool = True) -> None:
+    """Add the accordion "Hypernetworks" to the Blocks that are being built. Runs under gradio 3.41 to 6.
+
+    Args:
+        tab: whose prompt it is about: the one in the element with the id ``{tab}_prompt``.
+        opened: whether it starts unfolded.
+    """
+    # Not f"{tab}_hypernetworks": that id belongs to the tab with the cards in AUTOMATIC1111 and its kin.
+    with gr.Accordion("Hypernetworks", open=opened, elem_id=f"{tab}_hypernetworks_accordion"):
+        gr.HTML(
+            f'<div class="hypernetworks-panel" data-tab="{escape(tab)}">{_UNTIL_FILLED}</div>',
+            elem_id=f"{tab}_hypernetworks_panel",
+        )

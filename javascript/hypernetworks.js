@@ -1,0 +1,217 @@
+/*
+ * Prompts as text: reading the tags as hypernetworks/prompts does, and changing some characters of them.
+ *
+ * The first of three plain scripts that a webui puts into its page by the order of their names, and the studio, too:
+ * text here, the controls of the panel in hypernetworks_controls.js, and what ties both to a page's prompts in
+ * hypernetworks_panel.js. They share window.hypernetworks, and no other name of the page.
+ */
+(() => {
+    "use strict";
+    if (window.hypernetworks) return;
+
+    const EXTRA_NETWORK = /<([\p{L}\p{N}_]+):([^>]+)>/gu;
+    const KIND = "hypernet";
+    const PYTHON_FLOAT = /^\s*[-+]?(\d+(_\d+)*(\.(\d+(_\d+)*)?)?|\.\d+(_\d+)*)(e[-+]?\d+(_\d+)*)?\s*$/i;
+    const ARGUMENTS = ["start", "stop", "hr", "k", "v", "attn", "lbw"];
+    const PRESETS = ["NONE", "ALL", "INS", "IND", "INALL", "MIDD", "OUTD", "OUTS", "OUTALL"];
+    const BLOCK_COUNTS = [11, 12, 16, 17];
+
+    /** A finite number as Python's float() reads it, or NaN. */
+    function toNumber(text) {
+        const number = PYTHON_FLOAT.test(text) ? Number(text.replace(/_/g, "")) : NaN;
+        return Number.isFinite(number) ? number : NaN;
+    }
+
+    /** The shortest text for a number: 0.7, 1, -0.25. */
+    const format = (number) => String(Object.is(number, -0) ? 0 : number);
+
+    /** `key=value` as its two halves; value is undefined where there is no `=`. */
+    function partition(text, separator) {
+        const at = text.indexOf(separator);
+        return at < 0 ? [text, undefined] : [text.slice(0, at), text.slice(at + separator.length)];
+    }
+
+    /** Why a text is no multiplier, or null. */
+    function scheduleProblem(text) {
+        if (!text.includes("@")) {
+            return Number.isNaN(toNumber(text)) ? `"${text.trim()}" is not a number, write one such as 0.7` : null;
+        }
+        for (const pair of text.split(/[,;]/)) {
+            const [value, position] = partition(pair, "@");
+            if (position === undefined) return `"${pair.trim()}" has no position, write value@position such as 1@0.5`;
+            if (Number.isNaN(toNumber(value))) return `the value "${value.trim()}" is not a number`;
+            if (!(toNumber(position) >= 0)) return `the position "${position.trim()}" is not a number from 0 up`;
+        }
+        return null;
+    }
+
+    /** The largest position of a schedule with several points, or null: such a one decides what start and stop mean. */
+    function lastPosition(text) {
+        const positions = text.split(/[,;]/).map((pair) => toNumber(partition(pair, "@")[1] ?? ""));
+        return positions.length > 1 ? Math.max(...positions) : null;
+    }
+
+    const ARGUMENT_PROBLEMS = {
+        hr: scheduleProblem,
+        k: (text) => (Number.isNaN(toNumber(text)) ? `k="${text}" is not a number` : null),
+        v: (text) => (Number.isNaN(toNumber(text)) ? `v="${text}" is not a number` : null),
+        start: (text) => (toNumber(text) >= 0 ? null : `start="${text}" is not a position from 0 up`),
+        stop: (text) => (toNumber(text) >= 0 ? null : `stop="${text}" is not a position from 0 up`),
+        attn: (text) => (["both", "cross", "self"].includes(text) ? null : "write attn=cross or attn=self"),
+        lbw: (text) => {
+            if (PRESETS.includes(text.toUpperCase())) return null;
+            const numbers = text.split(/[,;]/).map(toNumber);
+            const fine = BLOCK_COUNTS.includes(numbers.length) && !numbers.some(Number.isNaN);
+            return fine ? null : `lbw needs a preset (${PRESETS.join(", ")}) or ${BLOCK_COUNTS.join(", ")} numbers`;
+        },
+    };
+
+    /** Why the items after a name can't be understood, or null. */
+    function itemsProblem(items) {
+        const strength = items.find((item) => !item.includes("=")) ?? "1";
+        const first = scheduleProblem(strength);
+        if (first !== null) return first;
+        const given = new Map();
+        for (const [key, value] of items.map((item) => partition(item, "=")).filter((pair) => pair[1] !== undefined)) {
+            const name = key.trim();
+            if (!ARGUMENTS.includes(name)) return `unknown argument "${name}", known are ${ARGUMENTS.join(", ")}`;
+            if (given.has(name)) return `the argument "${name}" is given twice`;
+            given.set(name, value.trim());
+        }
+        for (const [name, value] of given) {
+            const problem = ARGUMENT_PROBLEMS[name](value);
+            if (problem !== null) return problem;
+        }
+        const last = lastPosition(strength);
+        const inSteps = Math.max(...["start", "stop"].map((name) => toNumber(given.get(name) ?? "0"))) > 1;
+        return last !== null && last <= 1 && inSteps ? "start and stop are steps, the schedule is in fractions" : null;
+    }
+
+    /** Pairs of square brackets, inner ones first, with the colons and bars of their own level. Backslash escapes. */
+    function findBrackets(text) {
+        const found = [];
+        const open = []; // null stands for a round bracket, whose colons are weights
+        for (let index = 0; index < text.length; index += 1) {
+            const character = text[index];
+            const top = open[open.length - 1];
+            if (character === "\\") index += 1;
+            else if (character === "[") open.push({ from: index, colons: [], bars: [] });
+            else if (character === "(") open.push(null);
+            else if (character === ")" && top === null) open.pop();
+            else if (character === "]") {
+                while (open.length && open[open.length - 1] === null) open.pop();
+                if (open.length) found.push({ ...open.pop(), to: index });
+            } else if (top && character === ":") top.colons.push(index);
+            else if (top && character === "|") top.bars.push(index);
+        }
+        return found;
+    }
+
+    /** Whether a position stands in [prompt editing:0.5] or in [one|two], where a tag can't work. */
+    function isEdited(masked, brackets, position) {
+        return brackets.some(({ from, to, colons, bars }) => {
+            if (position <= from || position >= to) return false;
+            if (!colons.length) return bars.length > 0;
+            return /^\s*\d*\.?\d+\s*$/.test(masked.slice(colons[colons.length - 1] + 1, to));
+        });
+    }
+
+    /** One tag from its place in the prompt: name, items, start, end, where the multiplier stands, its number. */
+    function readTag(inner, start, edited) {
+        const items = inner.split(":");
+        const tag = { name: items[0], items, start, end: start + inner.length + KIND.length + 3 };
+        tag.afterName = start + KIND.length + 2 + items[0].length;
+        let from = tag.afterName + 1;
+        for (const item of items.slice(1)) {
+            if (tag.from === undefined && !item.includes("=")) {
+                const core = item.trim();
+                tag.from = from + (core ? item.indexOf(core) : 0);
+                tag.to = tag.from + (core || item).length;
+                tag.text = core;
+            }
+            from += item.length + 1;
+        }
+        const number = tag.text === undefined ? 1 : toNumber(tag.text);
+        tag.number = Number.isNaN(number) ? null : number;
+        tag.problem = itemsProblem(items.slice(1));
+        if (!tag.name.trim()) tag.problem = "it has no name, write <hypernet:NAME>";
+        if (edited) tag.problem = tag.problem ?? "it can't work inside [prompt editing]: use a schedule outside";
+        return tag;
+    }
+
+    /** The hypernetwork tags of a prompt, in order. Never throws on text. */
+    function parseTags(prompt) {
+        const masked = prompt.replace(EXTRA_NETWORK, (whole) => "\0".repeat(whole.length));
+        const brackets = findBrackets(masked);
+        return [...prompt.matchAll(EXTRA_NETWORK)]
+            .filter((match) => match[1] === KIND)
+            .map((match) => readTag(match[2], match.index, isEdited(masked, brackets, match.index)));
+    }
+
+    /** The prompt with another multiplier (a number or text) in its tag of that index, everything else as it was. */
+    function rewrite(prompt, index, value) {
+        const tag = parseTags(prompt)[index];
+        if (!tag) return prompt;
+        const text = typeof value === "number" ? format(value) : value;
+        if (tag.from === undefined) return `${prompt.slice(0, tag.afterName)}:${text}${prompt.slice(tag.afterName)}`;
+        return prompt.slice(0, tag.from) + text + prompt.slice(tag.to);
+    }
+
+    /** The prompt with every plain number times a factor; schedules and named arguments stay. */
+    function scale(prompt, factor) {
+        if (factor === 1) return prompt;
+        return parseTags(prompt).reduce((text, { number }, index) => {
+            return number === null ? text : rewrite(text, index, Number((number * factor).toFixed(4)));
+        }, prompt);
+    }
+
+    /** How many characters of `rest` are the activation text that was inserted with a tag. */
+    function lengthOfActivation(rest, activation) {
+        const gap = rest.match(/^,?\s*/)[0].length;
+        const following = rest.slice(gap + activation.length);
+        const there = activation && rest.startsWith(activation, gap) && !/^[\p{L}\p{N}_]/u.test(following);
+        return there ? gap + activation.length : 0;
+    }
+
+    /** The prompt without one tag, without its activation text right behind it, and without one separator before. */
+    function remove(prompt, index, activation = "", separator = " ") {
+        const tag = parseTags(prompt)[index];
+        if (!tag) return prompt;
+        const before = prompt.slice(0, tag.start);
+        const rest = prompt.slice(tag.end);
+        const tidy = separator && before.endsWith(separator) ? before.slice(0, -separator.length) : before;
+        return tidy + rest.slice(lengthOfActivation(rest, activation));
+    }
+
+    /** The prompt without a phrase that stands between commas or line ends somewhere behind `from`. */
+    function removePhrase(prompt, phrase, from) {
+        for (let at = prompt.indexOf(phrase, from); phrase && at >= 0; at = prompt.indexOf(phrase, at + 1)) {
+            const before = prompt.slice(from, at).match(/(^|,|\n)[^\S\n]*$/);
+            const rest = prompt.slice(at + phrase.length);
+            if (before && /^[^\S\n]*(,|\n|$)/.test(rest)) return prompt.slice(0, at - before[0].length) + rest;
+        }
+        return prompt;
+    }
+
+    /** The prompt without any tag of that name and without the activation text, or null when it has no such tag. */
+    function removeAll(prompt, name, activation = "", separator = " ") {
+        const tags = parseTags(prompt);
+        const indices = tags.map((_, index) => index).filter((index) => tags[index].name.trim() === name.trim());
+        if (!indices.length) return null;
+        const withActivation = indices.some((i) => lengthOfActivation(prompt.slice(tags[i].end), activation));
+        const text = indices.reverse().reduce((now, index) => remove(now, index, activation, separator), prompt);
+        if (withActivation) return text;
+        return removePhrase(text, activation, Math.min(tags[indices.pop()].start, text.length));
+    }
+
+    /** The prompt with a tag, and its activation text, at its end. */
+    function append(prompt, name, multiplier, activation = "", separator = " ") {
+        const tag = `<${KIND}:${name}:${multiplier}>`;
+        return prompt + (prompt ? separator : "") + tag + (activation ? ` ${activation}` : "");
+    }
+
+    /** Whether a tag can hold that name. */
+    const isWritable = (name) => name.trim() !== "" && !/[:>]/.test(name);
+
+    window.hypernetworks = { parseTags, rewrite, scale, remove, removeAll, append, format, isWritable };
+})();

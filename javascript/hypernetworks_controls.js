@@ -1,0 +1,368 @@
+/*
+ * The controls of the panel: a row for each tag, the menu that adds one, the slider over all of them.
+ *
+ * They know no prompt: a panel hands them tags to show and functions to call. Every name goes into the page as text,
+ * never as markup.
+ */
+(() => {
+    "use strict";
+    const { parseTags, rewrite, scale, format, isWritable } = window.hypernetworks;
+
+    /* ---------------------------------------------------------------- the list of networks */
+
+    const LIST = "./hypernetworks/v1/list";
+    const REFRESH = "./hypernetworks/v1/refresh";
+    const catalogue = { entries: [], loading: null, loaded: false };
+
+    async function fetchEntries() {
+        const response = await fetch(LIST, { headers: { Accept: "application/json" } });
+        if (!response.ok) throw new Error(`HTTP ${response.status}`);
+        const entries = await response.json();
+        if (!Array.isArray(entries)) throw new Error("the answer is not a list");
+        return entries.filter((entry) => entry && typeof entry.name === "string");
+    }
+
+    /** Fetch the list unless it is there; throws when it can't be had. */
+    function load() {
+        if (catalogue.loaded) return Promise.resolve(catalogue.entries);
+        catalogue.loading = catalogue.loading ?? fetchEntries()
+            .then((entries) => {
+                catalogue.loaded = true;
+                catalogue.entries = entries;
+                return entries;
+            })
+            .finally(() => {
+                catalogue.loading = null;
+            });
+        return catalogue.loading;
+    }
+
+    /** Let the server look for new files, then fetch the list again. */
+    async function refresh() {
+        await fetch(REFRESH, { method: "POST" }).catch(() => null); // the list says whether the server is there
+        catalogue.loaded = false;
+        return load();
+    }
+
+    const entryOf = (name) => catalogue.entries.find((entry) => entry.name === name);
+
+    /* ---------------------------------------------------------------- rows */
+
+    let lastId = 0;
+    const newId = () => `hypernetworks-${(lastId += 1)}`;
+
+    /** An element with attributes and children; text becomes text, never markup. */
+    function make(kind, attributes = {}, ...children) {
+        const element = document.createElement(kind);
+        for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+        element.append(...children);
+        return element;
+    }
+
+    function setText(element, text) {
+        if (element.textContent !== text) element.textContent = text;
+    }
+
+    const isFocused = (element) => element.matches(":focus");
+
+    /** The controls of one tag. They stay the same elements while the prompt changes, so focus and drags survive. */
+    class Row {
+        constructor(panel, name) {
+            this.panel = panel;
+            this.name = name;
+            this.index = -1;
+            const note = newId();
+            const common = { "aria-describedby": note };
+            this.slider = make("input", { ...common, type: "range", min: "-1", max: "2", step: "0.05" });
+            this.number = make("input", { ...common, type: "number", step: "0.05" });
+            this.text = make("input", { ...common, type: "text", spellcheck: "false", autocomplete: "off" });
+            this.removal = make("button", { type: "button", class: "hypernetworks-button" }, "×");
+            this.note = make("p", { id: note, class: "hypernetworks-note" });
+            const label = make("bdi", { class: "hypernetworks-name", title: name }, name);
+            this.element = make("li", {}, label, this.slider, this.number, this.text, this.removal, this.note);
+            this.listen();
+        }
+
+        listen() {
+            this.slider.addEventListener("input", () => this.change(format(this.slider.valueAsNumber)));
+            this.number.addEventListener("input", () => {
+                if (Number.isFinite(this.number.valueAsNumber)) this.change(format(this.number.valueAsNumber));
+            });
+            this.text.addEventListener("input", () => {
+                const allowed = this.text.value.replace(/[:>=]/g, ""); // these would end the multiplier
+                if (allowed !== this.text.value) this.text.value = allowed;
+                this.change(allowed.trim());
+            });
+            for (const input of [this.number, this.text]) {
+                input.addEventListener("blur", () => this.panel.sync(true));
+            }
+            this.removal.addEventListener("click", () => this.panel.removeRow(this));
+            this.removal.addEventListener("keydown", (event) => {
+                if (event.key === "Delete") this.panel.removeRow(this);
+            });
+        }
+
+        change(text) {
+            this.panel.edit((prompt) => (this.isIn(prompt) ? rewrite(prompt, this.index, text) : prompt));
+        }
+
+        isIn(prompt) {
+            return parseTags(prompt)[this.index]?.name === this.name;
+        }
+
+        /** Show what a tag says; `label` is its name, numbered where there are several of that name. */
+        show(tag, index, label) {
+            this.index = index;
+            // Someone who types in the text field keeps it, even while the text happens to be a number.
+            const plain = tag.number !== null && !isFocused(this.text);
+            const moved = !plain && (isFocused(this.slider) || isFocused(this.number));
+            this.slider.hidden = !plain;
+            this.number.hidden = !plain;
+            this.text.hidden = plain;
+            if (plain) this.showNumber(tag.number);
+            else if (this.text.value.trim() !== tag.text) this.text.value = tag.text ?? "";
+            if (moved) this.text.focus();
+            setText(this.note, tag.problem ?? "");
+            this.element.classList.toggle("hypernetworks-wrong", tag.problem !== null);
+            this.nameControls(label);
+        }
+
+        showNumber(number) {
+            if (!isFocused(this.slider) || this.slider.valueAsNumber !== number) {
+                this.slider.min = String(Math.min(-1, Math.floor(number)));
+                this.slider.max = String(Math.max(2, Math.ceil(number)));
+                this.slider.value = String(number);
+            }
+            this.slider.setAttribute("aria-valuetext", format(number)); // it rounds to its steps, the tag doesn't
+            const typing = isFocused(this.number) && [number, NaN].some((n) => Object.is(n, this.number.valueAsNumber));
+            if (!typing) this.number.value = format(number);
+        }
+
+        nameControls(label) {
+            if (this.label === label) return;
+            this.label = label;
+            this.slider.setAttribute("aria-label", `Multiplier of ${label}`);
+            this.text.setAttribute("aria-label", `Multiplier of ${label}`);
+            this.number.setAttribute("aria-label", `Multiplier of ${label} as a number`);
+            this.removal.setAttribute("aria-label", `Remove ${label}`);
+            this.removal.title = `Remove ${label}`;
+        }
+    }
+
+    /* ---------------------------------------------------------------- the menu, a combobox with search */
+
+    const MOST_OPTIONS = 60;
+    let pointerIsDown = false;
+    document.addEventListener("pointerdown", () => { pointerIsDown = true; }, true);
+    for (const end of ["pointerup", "pointercancel"]) {
+        document.addEventListener(end, () => { pointerIsDown = false; }, true);
+    }
+
+    class Menu {
+        constructor(add, say) {
+            this.add = add;
+            this.say = say;
+            this.active = -1;
+            this.shown = [];
+            const list = newId();
+            this.input = make("input", {
+                type: "text", role: "combobox", placeholder: "Add a network …", "aria-label": "Add a network",
+                "aria-expanded": "false", "aria-controls": list, "aria-autocomplete": "list",
+                autocomplete: "off", spellcheck: "false",
+            });
+            this.list = make("ul", { id: list, role: "listbox", "aria-label": "Networks", hidden: "" });
+            this.renewal = make("button", { type: "button", class: "hypernetworks-button" }, "↻");
+            this.renewal.title = "Look for new files";
+            this.renewal.setAttribute("aria-label", "Look for new files");
+            this.element = make("div", { class: "hypernetworks-add" }, this.input, this.renewal, this.list);
+            this.listen();
+        }
+
+        listen() {
+            this.input.addEventListener("focus", () => this.open());
+            this.input.addEventListener("click", () => this.render());
+            this.input.addEventListener("input", () => this.render());
+            this.input.addEventListener("blur", () => this.leave());
+            this.input.addEventListener("keydown", (event) => this.press(event));
+            this.list.addEventListener("mousedown", (event) => event.preventDefault()); // the input keeps the focus
+            this.list.addEventListener("click", (event) => {
+                const option = event.target.closest("[role=option]");
+                if (option) this.choose(this.shown[[...this.list.children].indexOf(option)]?.name);
+            });
+            this.renewal.addEventListener("click", () => this.renew());
+        }
+
+        open() {
+            this.render();
+            if (catalogue.loaded) return;
+            load().then(() => isFocused(this.input) && this.render(), (error) => this.fail(error));
+        }
+
+        /** Closing moves what is below: not between press and release of a click that is meant for it. */
+        leave() {
+            const closeUnlessBack = () => isFocused(this.input) || this.close();
+            const afterClick = () => setTimeout(closeUnlessBack);
+            if (pointerIsDown) document.addEventListener("pointerup", afterClick, { once: true, capture: true });
+            else closeUnlessBack();
+        }
+
+        close() {
+            this.active = -1;
+            this.list.hidden = true;
+            this.input.setAttribute("aria-expanded", "false");
+            this.input.removeAttribute("aria-activedescendant");
+        }
+
+        fail(error) {
+            this.say(`The list of networks can't be fetched (${error.message}). Type a name and press Enter instead.`);
+        }
+
+        async renew() {
+            try {
+                const { length } = await refresh();
+                this.say(length === 1 ? "1 network found." : `${length} networks found.`);
+            } catch (error) {
+                this.fail(error);
+            }
+        }
+
+        matches() {
+            const words = this.input.value.toLowerCase().split(/\s+/).filter(Boolean);
+            return catalogue.entries.filter(({ name }) => words.every((word) => name.toLowerCase().includes(word)));
+        }
+
+        render() {
+            const found = this.matches();
+            this.shown = found.slice(0, MOST_OPTIONS);
+            this.active = -1;
+            this.input.removeAttribute("aria-activedescendant");
+            this.list.replaceChildren(...this.shown.map((entry) => this.option(entry)));
+            const rest = found.length - this.shown.length;
+            if (rest > 0) this.list.append(make("li", { role: "presentation" }, `and ${rest} more: type to search`));
+            this.list.hidden = !this.shown.length;
+            this.input.setAttribute("aria-expanded", String(!this.list.hidden));
+        }
+
+        option(entry) {
+            const writable = isWritable(entry.name);
+            const remark = writable ? String(entry.family ?? "") : "can't be in a tag: rename the file";
+            const attributes = { id: newId(), role: "option", "aria-selected": "false", title: entry.name };
+            if (!writable) attributes["aria-disabled"] = "true";
+            return make("li", attributes, make("bdi", {}, entry.name), make("small", {}, remark));
+        }
+
+        press(event) {
+            const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+            if (step) this.move(step);
+            else if (event.key === "Enter") this.enter();
+            else if (event.key === "Escape" && !this.list.hidden) this.close();
+            else return;
+            event.preventDefault();
+            event.stopPropagation(); // a webui's Escape would interrupt the picture
+        }
+
+        move(step) {
+            if (this.list.hidden) this.render();
+            const count = this.shown.length;
+            if (!count) return;
+            this.active = this.active < 0 && step < 0 ? count - 1 : (this.active + step + count) % count;
+            [...this.list.children].forEach((option, index) => {
+                if (index < count) option.setAttribute("aria-selected", String(index === this.active));
+            });
+            const option = this.list.children[this.active];
+            option.scrollIntoView({ block: "nearest" });
+            this.input.setAttribute("aria-activedescendant", option.id);
+        }
+
+        /** The marked option; else the one that is meant by what was typed; else, without a list, that text itself. */
+        enter() {
+            const typed = this.input.value.trim();
+            const fitting = typed ? this.matches() : [];
+            const same = fitting.find(({ name }) => name.toLowerCase() === typed.toLowerCase());
+            const only = fitting.length === 1 ? fitting[0] : null;
+            const meant = this.shown[this.active] ?? entryOf(typed) ?? same ?? only;
+            if (meant) this.choose(meant.name);
+            else if (typed && !catalogue.loaded) this.choose(typed);
+            else if (typed) this.say(`${fitting.length || "No"} networks fit “${typed}”.`);
+        }
+
+        choose(name) {
+            if (name === undefined || !this.add(name)) return;
+            this.input.value = "";
+            this.close();
+        }
+    }
+
+    /* ---------------------------------------------------------------- the master slider */
+
+    /** Scales all plain numbers from what they were when it was first moved, so that their relations stay. */
+    class Master {
+        constructor(panel) {
+            this.panel = panel;
+            this.base = null; // the prompt when it was first moved
+            this.written = null; // the prompt that it wrote last
+            this.dragged = false;
+            this.slider = make("input", { type: "range", min: "0", max: "2", step: "0.05", value: "1" });
+            this.slider.setAttribute("aria-label", "All multipliers times");
+            this.output = make("output", {}, "×1");
+            const parts = [make("span", {}, "All"), this.slider, this.output];
+            this.element = make("label", { class: "hypernetworks-master" }, ...parts);
+            this.element.title = "Multiplies all numbers; Escape takes it back";
+            this.listen();
+        }
+
+        listen() {
+            this.slider.addEventListener("input", () => this.move());
+            this.slider.addEventListener("pointerdown", () => { this.dragged = true; });
+            // The keyboard ends every step with "change", too: there the end is when the focus leaves.
+            this.slider.addEventListener("change", () => this.dragged && this.release());
+            this.slider.addEventListener("blur", () => this.release());
+            this.slider.addEventListener("keydown", (event) => {
+                this.dragged = false;
+                if (event.key !== "Escape" || this.base === null) return;
+                event.preventDefault();
+                event.stopPropagation();
+                this.panel.edit(() => this.base);
+                this.reset();
+            });
+        }
+
+        move() {
+            const factor = this.slider.valueAsNumber;
+            this.panel.edit((prompt) => {
+                if (this.base === null || prompt !== this.written) this.base = prompt;
+                this.written = scale(this.base, factor);
+                return this.written;
+            });
+            this.show(factor);
+        }
+
+        /** Back to 1, except from 0: all is 0 there, and only what was before can bring it back. */
+        release() {
+            this.dragged = false;
+            if (this.slider.valueAsNumber !== 0) this.reset();
+        }
+
+        reset() {
+            this.base = null;
+            this.written = null;
+            this.show(1);
+        }
+
+        show(factor) {
+            this.slider.value = String(factor);
+            this.slider.setAttribute("aria-valuetext", `times ${format(factor)}`);
+            setText(this.output, `×${format(factor)}`);
+        }
+
+        /** What the prompt has now; someone else's change ends a scaling. */
+        follow(prompt, tags) {
+            if (this.base !== null && prompt !== this.written) this.reset();
+            this.slider.disabled = !tags.some((tag) => tag.number !== null);
+            this.element.hidden = !tags.length;
+        }
+    }
+
+    window.hypernetworks.refresh = refresh;
+    window.hypernetworks.controls = { Row, Menu, Master, make, setText, isFocused, entryOf };
+})();

@@ -1,0 +1,237 @@
+/*
+ * The panel of a tab and the clicks on cards. Both change the text of the prompt and nothing else, and read it back:
+ * the prompt is the one truth, nothing is remembered about a network that it doesn't say.
+ */
+(() => {
+    "use strict";
+    const { parseTags, remove, removeAll, append, format, isWritable, controls } = window.hypernetworks;
+    const { Row, Menu, Master, make, setText, isFocused, entryOf } = controls;
+
+    /* ---------------------------------------------------------------- prompts and options of the page we are on */
+
+    const STORED_DEFAULT = "hypernetworks.default_multiplier";
+    const DEFAULT_OPTION = "extra_networks_default_multiplier";
+    const TABS = ["txt2img", "img2img", "control", "video"]; // the last two are SD.Next's
+
+    const root = () => (typeof window.gradioApp === "function" ? window.gradioApp() : document);
+    const separator = () => window.opts?.extra_networks_add_text_separator ?? " ";
+    const isVisible = (element) => element.getClientRects().length > 0;
+
+    function promptOf(tab) {
+        const id = `#${CSS.escape(`${tab}_prompt`)}`;
+        return root().querySelector(`${id} textarea, ${id} input[type=text]`);
+    }
+
+    /** The prompt of a tab; where that has none, the one that can be seen. */
+    function promptFor(tab) {
+        const known = [...new Set([...TABS, ...panels.map((panel) => panel.tab)])];
+        return promptOf(tab) ?? known.map(promptOf).find((prompt) => prompt && isVisible(prompt)) ?? null;
+    }
+
+    /** Change only the characters that differ, which keeps caret and scroll position, and let gradio see it. */
+    function write(prompt, text) {
+        const old = prompt.value;
+        if (text === old) return;
+        const most = Math.min(old.length, text.length);
+        let head = 0;
+        while (head < most && old[head] === text[head]) head += 1;
+        let tail = 0;
+        while (tail < most - head && old[old.length - 1 - tail] === text[text.length - 1 - tail]) tail += 1;
+        prompt.setRangeText(text.slice(head, text.length - tail), head, old.length - tail, "preserve");
+        if (typeof window.updateInput === "function") window.updateInput(prompt);
+        else prompt.dispatchEvent(new Event("input", { bubbles: true }));
+    }
+
+    const activationOf = (name) => (entryOf(name)?.activation_text ?? "").trim();
+    const hasOption = () => Boolean(window.opts && DEFAULT_OPTION in window.opts);
+
+    /** What a card without a preferred multiplier gets. */
+    function defaultMultiplier() {
+        let value = NaN;
+        try {
+            value = parseFloat(hasOption() ? window.opts[DEFAULT_OPTION] : localStorage.getItem(STORED_DEFAULT));
+        } catch { /* storage is forbidden here */ }
+        return Number.isFinite(value) ? value : 1;
+    }
+
+    function setDefaultMultiplier(number) {
+        if (hasOption()) window.opts[DEFAULT_OPTION] = number;
+        try {
+            if (!hasOption()) localStorage.setItem(STORED_DEFAULT, String(number));
+        } catch { /* it holds for this page, then */ }
+    }
+
+    /* ---------------------------------------------------------------- the panel */
+
+    const panels = [];
+    const QUIET_MS = 700; // after this long without a change, what was added or removed is said aloud
+
+    class Panel {
+        constructor(host) {
+            this.host = host;
+            this.tab = host.dataset.tab;
+            this.rows = [];
+            this.seen = null;
+            this.told = null;
+            this.menu = new Menu((name) => this.add(name), (text) => this.say(text));
+            this.master = new Master(this);
+            this.standard = make("input", { type: "number", step: "0.05" });
+            this.list = make("ul", { class: "hypernetworks-rows", "aria-label": "Networks in the prompt" });
+            this.empty = make("p", { class: "hypernetworks-empty" });
+            this.message = make("p", { class: "hypernetworks-message", role: "status" });
+            this.live = make("p", { class: "hypernetworks-live", role: "status", "aria-live": "polite" });
+            this.fill();
+        }
+
+        fill() {
+            const caption = make("span", {}, "Default for cards");
+            const standard = make("label", { class: "hypernetworks-default" }, caption, this.standard);
+            standard.title = "Multiplier of networks that have none of their own. A webui's Settings keep it for good "
+                + "(Default multiplier for extra networks), this field until the page is reloaded.";
+            const parts = [this.menu.element, standard, this.master.element];
+            const tools = make("div", { class: "hypernetworks-tools" }, ...parts);
+            this.host.replaceChildren(this.list, this.empty, tools, this.message, this.live);
+            this.host.classList.add("hypernetworks-filled");
+            this.standard.addEventListener("input", () => {
+                if (Number.isFinite(this.standard.valueAsNumber)) setDefaultMultiplier(this.standard.valueAsNumber);
+            });
+            this.sync(true);
+        }
+
+        /** Bring rows and prompt in step; cheap when nothing changed. */
+        sync(force = false) {
+            const standard = format(defaultMultiplier());
+            if (!isFocused(this.standard) && this.standard.value !== standard) this.standard.value = standard;
+            const text = promptFor(this.tab)?.value ?? null;
+            if (text === this.seen && !force) return;
+            this.seen = text;
+            const tags = parseTags(text ?? "");
+            this.arrange(tags);
+            this.master.follow(text, tags);
+            this.empty.hidden = tags.length > 0;
+            setText(this.empty, text === null ? "No prompt to work on here." : "No hypernetwork in the prompt.");
+            this.tellLater(tags.map((tag) => tag.name));
+        }
+
+        /** A row per tag in their order; rows of the same name are used again, untouched ones are not moved. */
+        arrange(tags) {
+            const spare = [...this.rows];
+            const counts = new Map();
+            const twice = new Set(tags.map(({ name }) => name).filter((name, i, all) => all.indexOf(name) !== i));
+            this.rows = tags.map((tag) => {
+                const at = spare.findIndex((row) => row.name === tag.name);
+                return at < 0 ? new Row(this, tag.name) : spare.splice(at, 1)[0];
+            });
+            spare.forEach((row) => row.element.remove());
+            this.rows.forEach((row, index) => {
+                const { name } = row;
+                counts.set(name, (counts.get(name) ?? 0) + 1);
+                const place = this.list.children[index];
+                if (place !== row.element) this.list.insertBefore(row.element, place ?? null);
+                row.show(tags[index], index, twice.has(name) ? `${name} (${counts.get(name)})` : name);
+            });
+        }
+
+        /** Change the prompt by a function of its text. */
+        edit(change) {
+            const prompt = promptFor(this.tab);
+            if (prompt) write(prompt, change(prompt.value));
+            this.sync();
+        }
+
+        add(name) {
+            const added = insert(this.tab, name, entryOf(name)?.preferred_multiplier, activationOf(name));
+            if (added) this.say("");
+            return added;
+        }
+
+        removeRow(row) {
+            const { index } = row;
+            const activation = activationOf(row.name);
+            this.edit((prompt) => (row.isIn(prompt) ? remove(prompt, index, activation, separator()) : prompt));
+            const next = this.rows[Math.min(index, this.rows.length - 1)];
+            (next?.removal ?? this.menu.renewal).focus(); // not the menu's input, which would open the menu
+        }
+
+        /** A line for all to read. */
+        say(text) {
+            setText(this.message, text);
+        }
+
+        /** Say to screen readers what came and went, once the prompt is at rest. */
+        tellLater(names) {
+            clearTimeout(this.timer);
+            if (this.told === null) this.told = names;
+            else this.timer = setTimeout(() => this.tell(names), QUIET_MS);
+        }
+
+        tell(names) {
+            const minus = (some, others) => {
+                const left = [...others];
+                return some.filter((name) => !left.includes(name) || !left.splice(left.indexOf(name), 1));
+            };
+            const [added, gone] = [minus(names, this.told), minus(this.told, names)];
+            this.told = names;
+            const sentence = (verb, them) => (them.length ? `${verb} ${them.join(", ")}.` : "");
+            const text = `${sentence("Added", added)} ${sentence("Removed", gone)}`.trim();
+            if (text) setText(this.live, text);
+        }
+    }
+
+    /** Fill new places, let go of vanished ones, and notice prompts that a program changed, which no event tells. */
+    function tick() {
+        for (const host of root().querySelectorAll(".hypernetworks-panel:not(.hypernetworks-filled)")) {
+            panels.push(new Panel(host));
+        }
+        for (const panel of [...panels]) {
+            if (!panel.host.isConnected) panels.splice(panels.indexOf(panel), 1);
+            else if (isVisible(panel.host)) panel.sync();
+        }
+    }
+
+    /* ---------------------------------------------------------------- what cards and others may call */
+
+    function complain(tab, text) {
+        panels.filter((panel) => panel.tab === tab).forEach((panel) => panel.say(text));
+        console.warn(`Hypernetworks: ${text}`);
+    }
+
+    /** Append a tag, whatever is there already. Returns whether it could be done. */
+    function insert(tab, name, multiplier, activation = "") {
+        const prompt = promptFor(tab);
+        const text = String(multiplier ?? "").trim() || format(defaultMultiplier());
+        let problem = null;
+        if (!prompt) problem = "There is no prompt to write the tag into.";
+        else if (!isWritable(name)) problem = `“${name}” can't be in a tag: rename it without “:” and “>”.`;
+        else if (text.includes(">")) problem = `The multiplier “${text}” of ${name} can't be in a tag.`;
+        if (problem !== null) complain(tab, problem);
+        else write(prompt, append(prompt.value, name, text, (activation ?? "").trim(), separator()));
+        return problem === null;
+    }
+
+    /**
+     * What a click on a card does: take every tag of that name out, or put one in.
+     *
+     * @param {string} tab whose prompt: txt2img, img2img, or SD.Next's control and video
+     * @param {string} name as a tag writes it
+     * @param {number|string|null} multiplier the network's own; null or "" means the default
+     * @param {string} [activationText] goes in and out with the tag
+     * @returns {boolean} whether the prompt has the tag now
+     */
+    function toggle(tab, name, multiplier = null, activationText = "") {
+        const prompt = promptFor(tab);
+        const without = prompt ? removeAll(prompt.value, name, (activationText ?? "").trim(), separator()) : null;
+        if (without === null) return insert(tab, name, multiplier, activationText);
+        write(prompt, without);
+        return false;
+    }
+
+    document.addEventListener("input", (event) => {
+        panels.forEach((panel) => promptFor(panel.tab) === event.target && panel.sync());
+    }, true);
+    setInterval(tick, 300);
+    tick();
+
+    Object.assign(window.hypernetworks, { toggle, insert, sync: tick });
+    Object.freeze(window.hypernetworks);
+})();

@@ -1,0 +1,1 @@
+"""The built-in implementation, of hosts that have it."""
