@@ -15,7 +15,6 @@ SIGNATURES = {
     "read": "(path: 'str | os.PathLike[str]') -> 'Hypernetwork'",
     "write": "(network: 'Hypernetwork', path: 'str | os.PathLike[str]') -> 'None'",
     "apply": "(unet: 'nn.Module', networks: 'Networks', *, on_error: 'OnError | None' = None) -> 'Handle'",
-    " -> 'Handle'",
     "parse": "(prompt: 'str') -> 'tuple[str, list[Tag]]'",
     "Hypernetwork.transform": "(self, context: 'torch.Tensor', multiplier: 'float' = 1.0)"
     " -> 'tuple[torch.Tensor, torch.Tensor]'",

@@ -1,0 +1,634 @@
+"""A real browser uses the panel under every gradio that a webui runs, and Python has the prompt that it wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hypernetworks.prompts import parse
+
+sync_api = pytest.importorskip("playwright.sync_api")
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+PINNED = ("3.41.2", "4.40.0")
+VERSIONS = (*PINNED, "current")
+PANEL = "#txt2img_hypernetworks_panel"
+PROMPT = "#txt2img_prompt textarea"
+
+# ------------------------------------------------------------------ environments, servers, pages
+
+
+def environment(version: str) -> Path:
+    """The interpreter that has this gradio: our own, or a small environment without torch, kept for the next time."""
+    if version not in PINNED:
+        return Path(sys.executable)
+    requirements, folder = HERE / f"gradio-{version}.txt", ROOT / f".venv-gradio-{version}"
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    stamp = hashlib.sha256(f"{requirements.read_text()} {sys.version} {ROOT}".encode()).hexdigest()
+    ready = folder / ".ready"
+    if not (ready.exists() and ready.read_text() == stamp):
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-compile"]
+        for patience in (30, 0):  # a registry may be out of breath once
+            done = subprocess.run([*pip, "-r", str(requirements)], capture_output=True, text=True, check=False)
+            if done.returncode == 0:
+                break
+            time.sleep(patience)
+        assert done.returncode == 0, done.stderr
+        ready.write_text(stamp)
+    return python
+
+
+def wait(address: str, process: subprocess.Popen[bytes]) -> None:
+    """Until the page answers."""
+    for _ in range(480):
+        assert process.poll() is None, "the page ended before it was up"
+        try:
+            with urllib.request.urlopen(address, timeout=1):
+                return
+        except OSError:
+            time.sleep(0.25)
+    raise AssertionError("the page did not come up within two minutes")
+
+
+@contextmanager
+def server(version: str) -> Iterator[str]:
+    """The tiny webui of ``panel_app.py`` under a gradio, on a free port."""
+    python = environment(version)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen([str(python), str(HERE / "panel_app.py"), str(port)])
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait(address, process)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def addresses() -> Iterator[dict[str, str]]:
+    """All the servers; they are installed and started side by side."""
+    if CHROMIUM is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI needs a browser: install Debian's chromium")
+        pytest.skip("no Chromium here: install it to run the browser tests")
+    if sys.version_info >= (3, 13):
+        pytest.skip("gradio 3.41.2 and its companions need Python 3.10 to 3.12")
+    with ExitStack() as stack, ThreadPoolExecutor(len(VERSIONS)) as pool:
+        jobs = {version: pool.submit(stack.enter_context, server(version)) for version in VERSIONS}
+        yield {version: job.result() for version, job in jobs.items()}
+
+
+@pytest.fixture(scope="module")
+def browser(addresses: dict[str, str]) -> Iterator[Any]:
+    """One browser for all pages."""
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def open_page(browser: Any, address: str, problems: list[str], **options: Any) -> Any:
+    """A page whose panel is there; console errors go to ``problems``, fonts and such from elsewhere are left out."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, **options)
+    page.set_default_timeout(10_000)
+    page.route(re.compile(r"^https?://(?!127\.0\.0\.1)"), lambda route: route.fulfill(status=200, body=""))
+    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda e: problems.append(str(e)))
+    page.goto(address, timeout=60_000)
+    page.wait_for_selector(f"{PANEL} .hypernetworks-filled", timeout=60_000)
+    return page
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def shared_page(request: pytest.FixtureRequest, browser: Any, addresses: dict[str, str]) -> Iterator[Any]:
+    """One page per gradio, and the errors of its console."""
+    problems: list[str] = []
+    page = open_page(browser, addresses[request.param], problems)
+    yield page, problems
+    page.context.close()
+
+
+@pytest.fixture
+def page(shared_page: tuple[Any, list[str]]) -> Iterator[Any]:
+    """The page with an empty prompt; the test fails on any console error."""
+    page, problems = shared_page
+    problems.clear()
+    page.fill(PROMPT, "")
+    page.wait_for_selector(f"{PANEL} .hypernetworks-empty")
+    page.evaluate("document.querySelectorAll('[role=combobox]').forEach((e) => { e.value = ''; })")
+    page.evaluate("localStorage.clear()")
+    yield page
+    assert problems == []
+
+
+def prompt(page: Any) -> str:
+    return str(page.input_value(PROMPT))
+
+
+def write(page: Any, text: str) -> None:
+    page.fill(PROMPT, text)
+    expect_rows(page, len(parse(text)[1]))
+
+
+def expect_rows(page: Any, count: int) -> None:
+    sync_api.expect(page.locator(f"{PANEL} .hypernetworks-rows > li")).to_have_count(count)
+
+
+def control(page: Any, kind: str, label: str) -> Any:
+    """A slider, spinbutton, textbox, button or combobox of the panel by what a screen reader calls it."""
+    return page.locator(PANEL).get_by_role(kind, name=label, exact=True)
+
+
+def slider(page: Any, name: str) -> Any:
+    return control(page, "slider", f"Multiplier of {name}")
+
+
+def expect_told(page: Any, text: str, tab: str = "txt2img") -> None:
+    """Python has this prompt."""
+    page.click(f"#{tab}_tell")
+    sync_api.expect(page.locator(f"#{tab}_told textarea")).to_have_value(f"told: {text}")
+
+
+def drag(page: Any, handle: Any, start: float, end: float, *, release: bool = True) -> None:
+    """Move a slider's thumb with the mouse between two shares of its width."""
+    box = handle.bounding_box()
+    middle, left, width = box["y"] + box["height"] / 2, box["x"] + 8, box["width"] - 16
+    page.mouse.move(left + width * start, middle)
+    page.mouse.down()
+    page.mouse.move(left + width * (start + end) / 2, middle, steps=3)
+    page.mouse.move(left + width * end, middle, steps=3)
+    if release:
+        page.mouse.up()
+
+
+# ------------------------------------------------------------------ rows
+
+
+def test_typing_brings_rows_and_moves_sliders(page: Any) -> None:
+    page.focus(PROMPT)
+    page.keyboard.type("a cat <hypernet:ink:0.7")
+    expect_rows(page, 0)
+    page.keyboard.type("> <hypernet:ink> <lora:x:1>")
+    expect_rows(page, 2)
+    assert slider(page, "ink (1)").input_value() == "0.7"
+    assert slider(page, "ink (2)").input_value() == "1"
+    write(page, "a cat <hypernet:ink:-3.5>")
+    assert slider(page, "ink").input_value() == "-3.5"
+    assert control(page, "spinbutton", "Multiplier of ink as a number").input_value() == "-3.5"
+    assert slider(page, "ink").get_attribute("min") == "-4"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            "a  cat,<hypernet:inky:0.7>  <hypernet:ink:",
+            ":hr=0.4:lbw=OUTALL>,\n<lora:ink:0.7> (x:1.2) ünï 🎨 <hypernet:0.7:0.7>  ",
+        ),
+        ("<hypernet:ink:hr=0.4:", ":k=0.7:0.7>"),
+        ("0.7 <hypernet:ink: ", " > 0.7"),
+    ],
+)
+def test_the_slider_changes_its_number_and_nothing_else(page: Any, before: str, after: str) -> None:
+    write(page, f"{before}0.7{after}")
+    handle = slider(page, "ink")
+    drag(page, handle, (0.7 + 1) / 3, 0.9)
+    value = handle.input_value()
+    assert float(value) == pytest.approx(1.7, abs=0.1)
+    assert prompt(page) == f"{before}{value}{after}"
+    expect_told(page, f"{before}{value}{after}")
+
+
+def test_a_tag_without_number_gets_one(page: Any) -> None:
+    write(page, "<hypernet:ink:hr=0.4> x")
+    slider(page, "ink").focus()
+    page.keyboard.press("ArrowLeft")
+    assert prompt(page) == "<hypernet:ink:0.95:hr=0.4> x"
+    expect_told(page, "<hypernet:ink:0.95:hr=0.4> x")
+
+
+def test_focus_and_caret_stay_while_a_slider_moves(page: Any) -> None:
+    write(page, "a <hypernet:ink:1> tail <hypernet:sepia:1>")
+    page.evaluate(f"document.querySelector('{PROMPT}').setSelectionRange(22, 22)")
+    handle = slider(page, "ink")
+    element = handle.element_handle()
+    drag(page, handle, 2 / 3, 0.8, release=False)
+    assert page.evaluate("e => e.isConnected && e.matches(':focus')", element)
+    page.mouse.up()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    assert page.evaluate("e => e.isConnected && e.matches(':focus')", element)
+    caret = page.evaluate(f"document.querySelector('{PROMPT}').selectionStart")
+    assert prompt(page)[caret:].startswith("l <hypernet:sepia:1>")
+
+
+def test_the_number_can_be_typed(page: Any) -> None:
+    write(page, "<hypernet:ink:1>")
+    field = control(page, "spinbutton", "Multiplier of ink as a number")
+    field.fill("")
+    assert prompt(page) == "<hypernet:ink:1>"
+    field.press_sequentially("-0.253")
+    assert prompt(page) == "<hypernet:ink:-0.253>"
+    assert slider(page, "ink").get_attribute("aria-valuetext") == "-0.253"
+    field.fill("")
+    page.focus(PROMPT)
+    assert field.input_value() == "-0.253"
+
+
+def test_a_schedule_is_text_that_can_be_edited(page: Any) -> None:
+    write(page, "x <hypernet:ink:0@0,1@0.5:hr=0.4> y")
+    field = control(page, "textbox", "Multiplier of ink")
+    assert field.input_value() == "0@0,1@0.5"
+    assert slider(page, "ink").count() == 0
+    field.fill("0@0, 2@0.5>:=")
+    assert prompt(page) == "x <hypernet:ink:0@0, 2@0.5:hr=0.4> y"
+    field.fill("0.5")  # a number by now, and still the same field, until the focus leaves
+    assert field.is_visible()
+    page.focus(PROMPT)
+    assert slider(page, "ink").input_value() == "0.5"
+    expect_told(page, "x <hypernet:ink:0.5:hr=0.4> y")
+
+
+@pytest.mark.parametrize(
+    ("tag", "problem"),
+    [
+        ("<hypernet:ink:0,5>", "not a number"),
+        ("<hypernet:ink:1:colour=red>", "unknown argument"),
+        ("[<hypernet:ink:1>:0.5]", "prompt editing"),
+    ],
+)
+def test_a_wrong_tag_says_so(page: Any, tag: str, problem: str) -> None:
+    write(page, tag)
+    assert problem in page.locator(f"{PANEL} .hypernetworks-note").inner_text()
+    write(page, "<hypernet:ink:0.5>")
+    assert page.locator(f"{PANEL} .hypernetworks-note").inner_text() == ""
+
+
+def test_removing_takes_one_tag_and_its_separator(page: Any) -> None:
+    write(page, "a cat <hypernet:ink:1>, x <hypernet:sepia:0.5>  <hypernet:ink:0@0,1@1>")
+    control(page, "button", "Remove ink (2)").click()
+    assert prompt(page) == "a cat <hypernet:ink:1>, x <hypernet:sepia:0.5> "
+    control(page, "button", "Remove ink").focus()
+    page.keyboard.press("Delete")
+    assert prompt(page) == "a cat, x <hypernet:sepia:0.5> "
+    assert page.evaluate("document.activeElement.ariaLabel") == "Remove sepia"
+    page.keyboard.press("Enter")
+    assert prompt(page) == "a cat, x "
+    expect_rows(page, 0)
+    expect_told(page, "a cat, x ")
+
+
+def test_what_python_writes_is_followed(page: Any) -> None:
+    page.click("#txt2img_paste")
+    expect_rows(page, 1)
+    assert slider(page, "from python").input_value() == "0.3"
+
+
+def test_tabs_do_not_touch_each_other(page: Any) -> None:
+    write(page, "<hypernet:ink:0.5>")
+    page.locator("#tabs button:visible").filter(has_text="img2img").last.click()
+    page.fill("#img2img_prompt textarea", "b <hypernet:ink:1>")
+    other = page.locator("#img2img_hypernetworks_panel")
+    other.get_by_role("slider", name="Multiplier of ink").press("ArrowRight")
+    sync_api.expect(page.locator("#img2img_prompt textarea")).to_have_value("b <hypernet:ink:1.05>")
+    expect_told(page, "b <hypernet:ink:1.05>", "img2img")
+    page.evaluate("hypernetworks.toggle('control', 'sepia', 1)")  # no such tab: the prompt that can be seen
+    assert page.input_value("#img2img_prompt textarea") == "b <hypernet:ink:1.05> <hypernet:sepia:1>"
+    page.fill("#img2img_prompt textarea", "")
+    page.locator("#tabs button:visible").filter(has_text="txt2img").last.click()
+    assert prompt(page) == "<hypernet:ink:0.5>"
+    assert slider(page, "ink").input_value() == "0.5"
+
+
+# ------------------------------------------------------------------ menu, master slider, default
+
+
+def test_the_menu_adds_by_search_and_keyboard(page: Any) -> None:
+    write(page, "a cat")
+    menu = control(page, "combobox", "Add a network")
+    menu.focus()
+    options = page.locator(PANEL).get_by_role("option")
+    sync_api.expect(options).to_have_count(6)
+    page.keyboard.type("night 2.1")
+    sync_api.expect(options).to_have_count(1)
+    page.keyboard.press("Enter")
+    assert prompt(page) == "a cat <hypernet:styles/night (v2.1):1>"
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    assert options.nth(1).get_attribute("aria-selected") == "true"
+    page.keyboard.press("Enter")  # its own multiplier and its activation text go with it
+    expected = "a cat <hypernet:styles/night (v2.1):1> <hypernet:sepia:0.6> old photo"
+    assert prompt(page) == expected
+    menu.click()
+    options.first.click()
+    assert prompt(page) == f"{expected} <hypernet:ink:1>"
+    expect_rows(page, 3)
+    control(page, "button", "Remove sepia").click()
+    assert prompt(page) == "a cat <hypernet:styles/night (v2.1):1> <hypernet:ink:1>"
+
+
+def test_screen_readers_hear_what_comes_and_goes(page: Any) -> None:
+    live = page.locator(f"{PANEL} .hypernetworks-live[aria-live=polite]")
+    write(page, "<hypernet:one:1> <hypernet:two:1>")
+    sync_api.expect(live).to_contain_text("Added one, two.")
+    slider(page, "one").press("ArrowRight")
+    write(page, "<hypernet:two:1> <hypernet:three:1>")
+    sync_api.expect(live).to_have_text("Added three. Removed one.")
+
+
+def test_a_click_below_the_open_menu_is_not_lost(page: Any) -> None:
+    write(page, "a cat <hypernet:ink:1>")
+    control(page, "combobox", "Add a network").focus()
+    sync_api.expect(page.locator(PANEL).get_by_role("option")).to_have_count(6)
+    expect_told(page, "a cat <hypernet:ink:1>")
+    assert page.locator(f"{PANEL} [role=listbox]").is_hidden()
+
+
+def test_without_the_list_it_says_so_and_takes_names(page: Any) -> None:
+    page.reload()
+    page.wait_for_selector(f"{PANEL} .hypernetworks-filled")
+    page.route("**/hypernetworks/v1/*", lambda route: route.fulfill(status=200, body="<html>login</html>"))
+    try:
+        control(page, "combobox", "Add a network").focus()
+        sync_api.expect(page.locator(f"{PANEL} .hypernetworks-message")).to_contain_text("can't be fetched")
+        page.keyboard.type("some/name")
+        page.keyboard.press("Enter")
+        assert prompt(page) == "<hypernet:some/name:1>"
+    finally:
+        page.unroute("**/hypernetworks/v1/*")
+    control(page, "button", "Look for new files").click()
+    sync_api.expect(page.locator(f"{PANEL} .hypernetworks-message")).to_have_text("6 networks found.")
+
+
+def test_the_master_slider_keeps_relations(page: Any) -> None:
+    text = "<hypernet:ink:0.7:hr=0.4> <hypernet:sepia:-0.2> <hypernet:x:0@0,1@1> <hypernet:y:k=2>"
+    write(page, text)
+    master = control(page, "slider", "All multipliers times")
+    drag(page, master, 0.5, 0.25, release=False)
+    assert master.input_value() == "0.5"
+    half = "<hypernet:ink:0.35:hr=0.4> <hypernet:sepia:-0.1> <hypernet:x:0@0,1@1> <hypernet:y:0.5:k=2>"
+    assert prompt(page) == half
+    assert page.locator(f"{PANEL} output").inner_text() == "×0.5"
+    page.mouse.up()
+    assert master.input_value() == "1"
+    expect_told(page, half)
+    write(page, text)
+    master.focus()
+    for _ in range(2):
+        page.keyboard.press("ArrowRight")
+    assert "<hypernet:ink:0.77:hr=0.4> <hypernet:sepia:-0.22>" in prompt(page)
+    page.keyboard.press("Home")
+    assert "<hypernet:ink:0:hr=0.4> <hypernet:sepia:0>" in prompt(page)
+    page.focus(PROMPT)
+    assert master.input_value() == "0"  # where all is nothing, what was before is kept
+    master.focus()
+    page.keyboard.press("End")
+    assert "<hypernet:ink:1.4:hr=0.4> <hypernet:sepia:-0.4>" in prompt(page)
+    page.keyboard.press("Escape")
+    assert prompt(page) == text
+    assert master.input_value() == "1"
+    page.keyboard.press("ArrowRight")
+    write(page, "<hypernet:ink:1>")  # someone else's change ends it
+    assert master.input_value() == "1"
+
+
+def test_the_default_is_what_cards_without_their_own_get(page: Any) -> None:
+    field = control(page, "spinbutton", "Default for cards")
+    field.fill("0.45")
+    page.evaluate("hypernetworks.toggle('txt2img', 'ink', null)")
+    page.evaluate("hypernetworks.toggle('txt2img', 'sepia', '')")
+    page.evaluate("hypernetworks.toggle('txt2img', 'x', 0.8)")
+    assert prompt(page) == "<hypernet:ink:0.45> <hypernet:sepia:0.45> <hypernet:x:0.8>"
+    assert page.evaluate("localStorage.getItem('hypernetworks.default_multiplier')") == "0.45"
+    page.evaluate("window.opts = {extra_networks_default_multiplier: 0.9, extra_networks_add_text_separator: ', '}")
+    try:
+        page.focus(PROMPT)
+        sync_api.expect(field).to_have_value("0.9")
+        field.fill("0.3")
+        assert page.evaluate("opts.extra_networks_default_multiplier") == 0.3
+        page.fill(PROMPT, "a")
+        page.evaluate("hypernetworks.toggle('txt2img', 'ink')")
+        assert prompt(page) == "a, <hypernet:ink:0.3>"
+        page.evaluate("hypernetworks.toggle('txt2img', 'ink')")
+        assert prompt(page) == "a"
+    finally:
+        page.evaluate("delete window.opts")
+
+
+# ------------------------------------------------------------------ cards
+
+
+@pytest.mark.parametrize(
+    "multiplier", ["", ":", ":1", ":0.70", ":-1e-3", ":0@0,1@0.5", ":abc", ":1:start=0.2:lbw=OUTALL", ":hr=0.4", ": 2 "]
+)
+def test_a_second_click_removes_the_tag_in_every_form(page: Any, multiplier: str) -> None:
+    call = "hypernetworks.toggle('txt2img', 'ink', 0.7, 'in ink')"
+    page.fill(PROMPT, "a  cat, <lora:ink:1>")
+    assert page.evaluate(call) is True
+    assert prompt(page) == "a  cat, <lora:ink:1> <hypernet:ink:0.7> in ink"
+    expect_rows(page, 1)
+    page.fill(PROMPT, prompt(page).replace("<hypernet:ink:0.7>", f"<hypernet:ink{multiplier}>"))
+    assert page.evaluate(call) is False
+    assert prompt(page) == "a  cat, <lora:ink:1>"
+    expect_rows(page, 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("<hypernet:ink:1> x <hypernet:ink:2:k=0> y <hypernet:inky:1>", " x y <hypernet:inky:1>"),
+        ("a <hypernet:ink:1>, in ink, b", "a, b"),
+        ("a <hypernet:ink:1> in inkwells", "a in inkwells"),
+        ("in ink <hypernet:ink:1>, b, in ink, c", "in ink, b, c"),
+        ("in ink <hypernet:ink:1> b", "in ink b"),
+    ],
+)
+def test_only_the_activation_text_that_came_along_is_removed(page: Any, before: str, after: str) -> None:
+    page.fill(PROMPT, before)
+    page.evaluate("hypernetworks.toggle('txt2img', 'ink', 0.7, 'in ink')")
+    assert prompt(page) == after
+
+
+def test_names_never_become_markup(page: Any) -> None:
+    name = "a & b 🎨 [x] 'quoted' \"twice\" &lt;b&gt; <i"
+    page.evaluate("name => hypernetworks.toggle('txt2img', name, 1)", name)
+    assert prompt(page) == f"<hypernet:{name}:1>"
+    expect_rows(page, 1)
+    assert page.locator(f"{PANEL} .hypernetworks-name").text_content() == name
+    assert slider(page, name).count() == 1
+    expect_told(page, f"<hypernet:{name}:1>")
+    menu = control(page, "combobox", "Add a network")
+    menu.fill("onerror")
+    option = page.locator(PANEL).get_by_role("option")
+    sync_api.expect(option).to_have_count(1)
+    assert "<img src=x onerror=window.hacked=1>" in (option.text_content() or "")
+    option.click(force=True)  # it can't be written as a tag, and says so
+    sync_api.expect(page.locator(f"{PANEL} .hypernetworks-message")).to_contain_text("rename")
+    assert prompt(page) == f"<hypernet:{name}:1>"
+    page.evaluate("name => hypernetworks.toggle('txt2img', name, 1)", "<img src=x onerror=window.hacked=1>")
+    write(page, "<hypernet:<img src=x onerror=window.hacked=1:1> <hypernet:<script src=//x:0,5>")
+    assert page.locator(f"{PANEL} :is(img, script, i, b)").count() == 0
+    assert page.evaluate("window.hacked") is None
+
+
+# ------------------------------------------------------------------ keyboard, size, life of the page
+
+
+def test_the_keyboard_is_enough(page: Any) -> None:
+    write(page, "<hypernet:ink:0.5>")
+    slider(page, "ink").focus()
+    seen = []
+    for _ in range(7):
+        seen.append(page.evaluate("document.activeElement.ariaLabel || document.activeElement.labels?.[0].innerText"))
+        page.keyboard.press("Tab")
+    assert seen[:7] == [
+        "Multiplier of ink",
+        "Multiplier of ink as a number",
+        "Remove ink",
+        "Add a network",
+        "Look for new files",
+        "Default for cards",
+        "All multipliers times",
+    ]
+
+
+@pytest.mark.parametrize("width", [390, 640, 1280])
+def test_it_fits(page: Any, width: int) -> None:
+    long = "a very long name of a network that goes on and on and on (v2) and never seems to end_or_break_anywhere"
+    write(page, f"<hypernet:{long}:0.7> <hypernet:{long} 2:0@0,1@0.5,0@1> <hypernet:bad:0,5> <hypernet:ink:2>")
+    page.set_viewport_size({"width": width, "height": 900})
+    try:
+        control(page, "combobox", "Add a network").focus()
+        sync_api.expect(page.locator(PANEL).get_by_role("option")).to_have_count(6)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate(
+            f"[...document.querySelectorAll('{PANEL} *')].every(e => e.closest('.hypernetworks-live') || "
+            f"e.getBoundingClientRect().right <= document.querySelector('{PANEL}').getBoundingClientRect().right + 1)"
+        )
+        sliders = page.locator(f"{PANEL} [type=range]:visible").all()
+        assert all(handle.bounding_box()["width"] > 100 for handle in sliders)
+    finally:
+        page.keyboard.press("Escape")
+        page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def test_a_new_place_is_filled_and_works(page: Any) -> None:
+    """Reload UI, and gradio where it renders an accordion anew."""
+    write(page, "<hypernet:ink:0.5>")
+    page.evaluate(
+        f"""() => {{
+            const fresh = document.createElement("div");
+            fresh.className = "hypernetworks-panel";
+            fresh.dataset.tab = "txt2img";
+            document.querySelector("{PANEL} .hypernetworks-panel").replaceWith(fresh);
+        }}"""
+    )
+    expect_rows(page, 1)
+    slider(page, "ink").press("ArrowRight")
+    assert prompt(page) == "<hypernet:ink:0.55>"
+
+
+def test_the_accordion_closes_and_opens(page: Any) -> None:
+    write(page, "<hypernet:ink:0.5>")
+    title = page.locator("#txt2img_hypernetworks_accordion").get_by_text("Hypernetworks", exact=True)
+    title.click()
+    sync_api.expect(slider(page, "ink")).to_be_hidden()
+    page.fill(PROMPT, "<hypernet:ink:0.8>")
+    title.click()
+    sync_api.expect(slider(page, "ink")).to_have_value("0.8")
+
+
+def test_the_webuis_own_messenger_is_used(page: Any) -> None:
+    page.evaluate(
+        """() => {
+            window.updateInput = (target) => {  // as AUTOMATIC1111 has it
+                const event = new Event("input", { bubbles: true });
+                Object.defineProperty(event, "target", { value: target });
+                target.dispatchEvent(event);
+                window.told = (window.told ?? 0) + 1;
+            };
+        }"""
+    )
+    try:
+        write(page, "<hypernet:ink:0.5>")
+        slider(page, "ink").press("ArrowRight")
+        assert page.evaluate("window.told") == 1
+        expect_told(page, "<hypernet:ink:0.55>")
+    finally:
+        page.evaluate("delete window.updateInput")
+
+
+# ------------------------------------------------------------------ the same language as Python's
+
+ITEMS = [
+    *("0.7", "-1", "1e3", "1_0", "0,5", "nan", "inf", ".5", "5.", "", " ", "abc", "+2", " 0.7", "1@0", "0@0,1@0.5"),
+    *("0@0;1@20", "0@0,1", "1@-1", "1@x,2@3", "hr=", "hr=0@0,1@1", "k=1", "k=x", "v=2", "start=0.2", "stop=10"),
+    *("start=-1", "attn=cross", "attn=x", "lbw=OUTALL", "lbw=outall", "lbw=1,2", "lbw=" + ";".join("1" * 17), "odd=1"),
+]
+NAMES = ["ink", "a=b", " ", "", "ü 🎨", "<i", "x/y (1)"]
+AROUND = [
+    *("[", "]", "(", ")", "|", ":0.5]", ":5]", ":", ":a:.5 ]", "\\", "cat", "\n", "<", ">"),
+    *("<lora:", "<lora:[:1>", "<hypernet>", "<ü:]>"),
+]
+
+
+def some_prompt(chance: random.Random) -> str:
+    """Tags of all kinds among brackets of all kinds, most of them a little wrong."""
+
+    def piece() -> str:
+        if chance.random() < 0.6:
+            return chance.choice(AROUND)
+        items = [chance.choice(NAMES), *chance.choices(ITEMS, k=chance.randint(0, 3))]
+        return f"<hypernet:{':'.join(items)}>"
+
+    return "".join(piece() for _ in range(chance.randint(1, 8)))
+
+
+def test_tags_mean_what_they_mean_to_python(browser: Any, addresses: dict[str, str]) -> None:
+    chance = random.Random(3)
+    prompts = [some_prompt(chance) for _ in range(4000)]
+    problems: list[str] = []
+    page = open_page(browser, addresses["current"], problems)
+    read = page.evaluate(
+        """prompts => prompts.map((text) => hypernetworks.parseTags(text).map((tag, index) => ({
+            items: tag.items, start: tag.start, wrong: tag.problem !== null, number: tag.number,
+            rewritten: hypernetworks.rewrite(text, index, "0.123"), spaced: tag.items.some((i) => i !== i.trim()),
+        })))""",
+        prompts,
+    )
+    page.context.close()
+    assert sum(map(len, read)) > 4000
+    for text, tags in zip(prompts, read, strict=True):
+        expected = parse(text)[1]
+        assert [tag["items"] for tag in tags] == [list(tag.items) for tag in expected], text
+        for mine, theirs in zip(tags, expected, strict=True):
+            assert len(text.encode("utf-16-le")[: 2 * mine["start"]].decode("utf-16-le")) == theirs.start, text
+            assert mine["wrong"] == (theirs.error is not None), (text, theirs.error)
+            if theirs.multiplier is not None and "@" not in str(theirs):
+                assert mine["number"] == theirs.multiplier.strength.at(0, 1), text
+            if not mine["spaced"]:
+                end = theirs.start + len(str(theirs))
+                assert mine["rewritten"] == text[: theirs.start] + str(theirs.with_multiplier("0.123")) + text[end:]
+    assert problems == []
