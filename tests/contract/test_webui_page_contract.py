@@ -414,3 +414,16 @@ def test_places_in_sd_next() -> None:
     assert "'History', 'Hypernetwork']" in text
     assert "replace('~tabname', tabname).replace('txt2img', tabname)" in text
     assert "fn = os.path.splitext(ui.last_item.filename)[0] + '.txt'" in text  # the dialogue saves item.description
+
+
+@pytest.mark.parametrize("host", [*WITH_TABS, "sdnext"])
+def test_where_the_loaded_model_is(host: str) -> None:
+    """The marks of another family look there, without making the host load a model."""
+    text = text_of(host, "modules", "modeldata.py" if host == "sdnext" else "sd_models.py")
+    assert "\nmodel_data = " in text
+    assert "self.sd_model = " in text
+    if host == "sdnext":
+        return
+    engines = {"forge": ("backend", "diffusion_engine", "sd15.py"), "a1111": ("modules", "sd_models.py")}
+    flags = text_of(host, *engines.get(host, ("modules_forge", "forge_loader.py")))
+    assert "is_sd1 = " in flags

@@ -540,6 +540,15 @@ def test_marks_never_get_into_what_is_saved(webui: FakeWebui, monkeypatch: pytes
     assert "the loaded model is SDXL" in table
 
 
+def test_previews_in_the_format_of_the_samples(webui: FakeWebui) -> None:
+    webui.shared.opts.samples_format = "avif"
+    write_network(webui.folder / "ink.pt")
+    (webui.folder / "ink.preview.avif").touch()
+    item = our_page(webui).create_item("ink")
+    assert item["local_preview"] == str(webui.folder / "ink.preview.avif")
+    assert "ink.preview.avif" in item["preview"]
+
+
 @pytest.mark.parametrize("there", [None, "ink.png", "ink.preview.jpg"])
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
 def test_replace_preview(webui: FakeWebui, suffix: str, there: str | None) -> None:

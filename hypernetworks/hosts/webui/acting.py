@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...patching import Handle, apply, apply_per_picture
-from . import host
+from . import compiled, host
 from .jobs import Batch, Use
 from .rows import Rows
 
@@ -28,28 +28,38 @@ class Acting:
         self._handle: Handle | None = None
         self._for: tuple[object, ...] = ()
         self._rows: Rows | None = None
+        self._compile_again: Callable[[], None] | None = None
         self.job: Any = None
 
-    def ensure(self, p: Any, *, hires: bool) -> Handle | None:
-        """What the job asked for acts on the live UNet afterwards, and nothing else."""
-        batch: Batch | None = None if getattr(p, "disable_extra_networks", False) else getattr(p, BATCH, None)
+    def ensure(self, p: Any, *, hires: bool, unet: Any = None) -> Handle | None:
+        """What the job asked for acts on the live UNet afterwards, and nothing else.
+
+        Args:
+            p: the job's processing object.
+            hires: whether this is the hires pass.
+            unet: another than the live one, for hosts that have a pipeline of its own for some passes.
+        """
+        disabled = getattr(p, "disable_extra_networks", False) and not host.is_detail_pass(p)
+        batch: Batch | None = None if disabled else getattr(p, BATCH, None)
         pictures = batch.of_pass(hires) if batch is not None else []
         if not any(pictures):
             self.remove()
             return None
-        unet = host.live_unet()
-        if unet is None or not self._is_current(wanted := (id(p), id(batch), hires), unet):
+        module = host.live_module() if unet is None else unet
+        if not self._is_current(wanted := (id(p), id(batch), hires), host.unwrapped(module)):
             self.remove()
-            if unet is None:
+            if host.unwrapped(module) is None:
                 return None
-            self._apply(p, unet, pictures)
+            self._apply(p, module, pictures)
             self._for, self.job = wanted, p
         return self._handle
 
     def _is_current(self, wanted: tuple[object, ...], unet: object) -> bool:
         return self._handle is not None and self._for == wanted and self._handle.unet is unet
 
-    def _apply(self, p: Any, unet: Any, pictures: Sequence[Sequence[Use]]) -> None:
+    def _apply(self, p: Any, module: Any, pictures: Sequence[Sequence[Use]]) -> None:
+        unet: Any = host.unwrapped(module)
+
         def give_up(error: Exception) -> None:
             host.tell_of_fault(p, "applying the networks", error)
 
@@ -63,16 +73,29 @@ class Acting:
         else:
             self._rows = Rows(len(pictures))
             self._handle = apply_per_picture(unet, networks, self._rows.of_call, on_error=give_up)
+        if compiled.is_compiled(module):
+            self._run_eagerly(p)
 
-    def before_step(self, p: Any, step: int, total: int, *, hires: bool, conditions: Sequence[int] | None) -> None:
+    def _run_eagerly(self, p: Any) -> None:
+        self._compile_again = compiled.run_eagerly()
+        if self._compile_again is None:
+            host.tell(p, "the model is compiled, where networks can't act: switch that off in the settings")
+        else:
+            host.tell(p, "the model is compiled, and runs uncompiled while networks act: this is slower")
+
+    def before_step(
+        self, p: Any, step: int, total: int, *, hires: bool, conditions: Sequence[int] | None, unet: Any = None
+    ) -> None:
         """The sampler is about to run the UNet for this step of the pass.
 
         Args:
             step: from 0.
             total: steps of the pass.
             conditions: how many conditions each picture has, where prompts combine several.
+            hires: whether this is the hires pass.
+            unet: as for :meth:`ensure`.
         """
-        handle = self.ensure(p, hires=hires)
+        handle = self.ensure(p, hires=hires, unet=unet)
         if handle is None:
             return
         handle.at(step, total, hires=hires)
@@ -92,6 +115,9 @@ class Acting:
         """Take everything off the UNet."""
         if self._handle is not None:
             self._handle.remove()
+        if self._compile_again is not None:
+            self._compile_again()
+            self._compile_again = None
         self._handle, self._rows, self._for, self.job = None, None, (), None
 
 

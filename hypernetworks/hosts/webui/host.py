@@ -9,6 +9,9 @@ from typing import Any
 
 from torch import nn
 
+_FOREIGN_BACKENDS = ("openvino", "openvino_fx", "onediff", "stable-fast", "olive-ai", "pruna")
+"""What SD.Next's setting "Compile backend" offers besides backends of ``torch.compile``."""
+
 
 def has_module(name: str) -> bool:
     """Whether the host has this module, such as ``"modules.sd_unet"``."""
@@ -20,22 +23,53 @@ def has_module(name: str) -> bool:
 
 def live_unet() -> nn.Module | None:
     """The UNet that the next step will run, or ``None`` while no model is loaded, or one of another kind."""
-    from modules import shared
+    return unwrapped(live_module())
 
-    model: Any = getattr(shared, "sd_model", None)
-    patcher = getattr(getattr(model, "forge_objects", None), "unet", None)
-    if patcher is not None:  # Forge, reForge, Classic
-        unet = getattr(patcher.model, "diffusion_model", None)
-    elif getattr(model, "unet", None) is not None:  # SD.Next, on diffusers
-        unet = model.unet
-    else:
-        unet = getattr(getattr(model, "model", None), "diffusion_model", None)
-    unet = getattr(unet, "_orig_mod", unet)  # behind torch.compile
+
+def unwrapped(unet: Any) -> nn.Module | None:
+    """The UNet itself where ``torch.compile`` has put something around it."""
+    unet = getattr(unet, "_orig_mod", unet)
     return unet if isinstance(unet, nn.Module) else None
 
 
+def live_module() -> Any:
+    """The same with what ``torch.compile`` may have put around it."""
+    from modules import shared
+
+    if getattr(shared, "sd_loaded", True) is False:  # SD.Next; to ask for its model would load it
+        return None
+    model: Any = getattr(shared, "sd_model", None)
+    patcher = getattr(getattr(model, "forge_objects", None), "unet", None)
+    if patcher is not None:  # Forge, reForge, Classic
+        return getattr(patcher.model, "diffusion_model", None)
+    if (unet := pipeline_unet(model)) is not None:
+        return unet
+    return getattr(getattr(model, "model", None), "diffusion_model", None)
+
+
+def pipeline_unet(pipe: Any) -> Any:
+    """The UNet of a diffusers pipeline (SD.Next), or of one inside another; ``None`` if it has none."""
+    return getattr(pipe, "unet", None) or getattr(getattr(pipe, "pipe", None), "unet", None)
+
+
+def is_detail_pass(p: Any) -> bool:
+    """Whether this is the copy of a job with which SD.Next's detailer draws a part of the picture again.
+
+    It says there that extra networks are disabled, and means that it minds them itself.
+    """
+    return bool(getattr(p, "recursion", False))
+
+
 def replaced_unet() -> str | None:
-    """The name of what runs in the UNet's place (A1111's ``sd_unet``: TensorRT and the like), if anything does."""
+    """The name of what runs in the UNet's place, if anything does.
+
+    That is A1111's ``sd_unet`` (TensorRT and the like), and in SD.Next what its setting for compiling says.
+    """
+    from modules import shared
+
+    backend, targets = (getattr(shared.opts, f"cuda_compile{end}", None) for end in ("_backend", ""))
+    if backend in _FOREIGN_BACKENDS and "Model" in (targets or ()):
+        return str(backend)
     if not has_module("modules.sd_unet"):
         return None
     from modules import sd_unet
@@ -50,10 +84,19 @@ def tell(p: Any, message: str) -> None:
     if message in told:
         return
     told.append(message)
-    print(f"Hypernetworks: {message}", file=sys.stderr)
+    _log(f"Hypernetworks: {message}")
     comment = getattr(p, "comment", None)
     if callable(comment):
         comment(f"Hypernetworks: {message}")
+
+
+def _log(text: str) -> None:
+    """To the console, and where the host has a log of its own (SD.Next), to that, which its page shows."""
+    log = getattr(sys.modules.get("modules.logger"), "log", None)
+    if log is not None:
+        log.warning("%s", text)
+    else:
+        print(text, file=sys.stderr)
 
 
 def messages(p: Any) -> list[str]:

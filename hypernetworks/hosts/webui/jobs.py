@@ -50,14 +50,16 @@ def tags_of(prompts: Iterable[str], given: Sequence[Sequence[str]]) -> list[list
     """The tags of each prompt of a batch.
 
     A script may have changed the prompts of the batch after the job's list of all prompts was made; the host then hands
-    over other tags than the first prompt has, and these act on every picture, as in the webui itself.
+    over other tags than these prompts have, and they act on every picture, as in the webui itself.
 
     Args:
         prompts: as typed, one per picture.
-        given: the items of the tags that the host found in the batch's first prompt.
+        given: the items of the tags that the host found in the batch's first prompt; SD.Next: in the last that has any.
     """
     found = [parse(prompt)[1] for prompt in prompts]
-    if found and [tag.items for tag in found[0]] == [tuple(items) for items in given]:
+    last = next((tags for tags in reversed(found) if tags), [])
+    here = [tuple(items) for items in given]
+    if found and any([tag.items for tag in tags] == here for tags in (found[0], last)):
         return found
     return [[Tag(tuple(items)) for items in given]] * max(1, len(found))
 

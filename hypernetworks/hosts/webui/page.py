@@ -79,7 +79,9 @@ class HypernetworksPage(Tab):
         from modules import shared
 
         sha256, stem = known_hash(card), str(Path(card.filename).with_name(card.entry.name))
-        preview = self._preview(stem) if card.beside.preview is None else str(card.beside.preview)
+        preview = str(card.beside.preview) if card.beside.preview is not None else None
+        if preview is None and shared.opts.samples_format not in PREVIEW_SUFFIXES:
+            preview = self._preview(stem)
         terms = (self.search_terms_from_path(card.filename), sha256, card.beside.activation_text, card.beside.title)
         return {
             "name": card.name,

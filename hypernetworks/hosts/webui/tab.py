@@ -50,6 +50,9 @@ def guarded(fallback: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 class Tab(HostPage):  # type: ignore[misc]
     """A page of cards, one per network of the library."""
 
+    _folders: list[str] | None = None
+    """As they were at the last listing: hosts ask for them several times per card."""
+
     @property
     def metadata(self) -> Metadata:
         """By card name, computed when it is asked for. Hosts make a dictionary of their own and fill it: ignored."""
@@ -62,15 +65,18 @@ class Tab(HostPage):  # type: ignore[misc]
     def refresh(self) -> None:
         """Look at the folders again."""
         folders.refresh()
+        self._folders = None
         allow_previews()
 
     @guarded([])
     def allowed_directories_for_previews(self) -> list[str]:
         """Folders that the host may serve pictures from, and shows as directories."""
-        return existing_folders()
+        return existing_folders() if self._folders is None else [*self._folders]
 
     def list_items(self) -> list[dict[str, Any]]:
         """The items of all cards; one that can't be made is reported and left out."""
+        self._folders = None
+        self._folders = self.allowed_directories_for_previews()
         deck = self.deck()
         made = [self._try_item(deck, name, index) for index, name in enumerate(deck.names)] if deck else []
         return [item for item in made if item is not None]

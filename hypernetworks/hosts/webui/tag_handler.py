@@ -7,10 +7,11 @@ from typing import Any
 
 from ...engine.multiplier import Multiplier
 from ...engine.network import Hypernetwork
+from ...errors import PatchError
 from ...patching import find_sites
 from ...prompts import parse
 from ..fit import check_fit
-from . import folders, host, infotext, settings
+from . import folders, host, infotext, sdnext, settings
 from .acting import ACTING, BATCH
 from .jobs import Batch, Resolver, raw_prompts, tags_of
 
@@ -62,10 +63,15 @@ def activate(p: Any, given: Sequence[Sequence[str]]) -> None:
     if not getattr(p, "all_prompts", None) or getattr(p, "prompts", None) is None:
         return
     try:
+        sdnext.watch_pipelines(activate)
         batch = _read(p, given)
         setattr(p, BATCH, batch)
         _write_hashes(p, batch)
         ACTING.ensure(p, hires=bool(getattr(p, "is_hr_pass", False)))
+    except PatchError as error:
+        setattr(p, BATCH, None)
+        ACTING.remove()
+        host.tell(p, f"{error} (the picture is made without hypernetworks)")
     except Exception as error:
         setattr(p, BATCH, None)
         ACTING.remove()
@@ -76,7 +82,7 @@ def _read(p: Any, given: Sequence[Sequence[str]]) -> Batch:
     given = _with_added_network(p, given)
     _clean_negative_prompts(p)
     first = raw_prompts(p, "all_prompts")
-    hires = raw_prompts(p, "all_hr_prompts") if getattr(p, "enable_hr", False) else []
+    hires = raw_prompts(p, "all_hr_prompts") or sdnext.hires_prompts(p) if getattr(p, "enable_hr", False) else []
     resolver = Resolver(folders.library(), _fits_the_live_unet(), lambda message: host.tell(p, message))
     of_first, of_hires = [[tag.items for tag in parse(texts[0])[1]] if texts else None for texts in (first, hires)]
     here = [tuple(items) for items in given]

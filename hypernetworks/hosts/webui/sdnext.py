@@ -1,0 +1,169 @@
+"""SD.Next: its diffusers pipelines call nothing before a step, so what starts them and counts their steps is watched."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+
+from ...patching import find_sites
+from ...prompts import parse
+from . import host
+from .acting import ACTING, BATCH
+from .jobs import Batch
+
+_ORIGINAL = "_hypernetwork_original"
+_STEP_CALLBACKS = ("callback_on_step_end", "prior_callback_on_step_end", "callback")
+"""Arguments of pipelines, by which the host is told that a step is over. Each call has one of them."""
+
+Activate = Callable[[Any, Sequence[Sequence[str]]], None]
+
+
+def watch_pipelines(activate: Activate) -> None:
+    """See every pipeline's arguments before it runs; any number of times. Does nothing in other webuis.
+
+    To be called when a job's networks are activated: the host has imported what is looked for by then, and to do so
+    earlier would have it ask for its model.
+
+    Args:
+        activate: gives a job's processing object the networks of these tags.
+    """
+    pipelines = sys.modules.get("modules.processing_diffusers")
+    original = getattr(pipelines, "set_pipeline_args", None)
+    if original is None or hasattr(original, _ORIGINAL):
+        return
+
+    def set_pipeline_args(p: Any, model: Any, *rest: Any, **named: Any) -> Any:
+        arguments = original(p, model, *rest, **_without_tags(p, named))
+        try:
+            _begin(p, model, arguments, activate)
+        except Exception as error:
+            _give_up(p, error)
+        return arguments
+
+    setattr(set_pipeline_args, _ORIGINAL, original)
+    pipelines.set_pipeline_args = set_pipeline_args  # type: ignore[union-attr]
+
+
+def hires_prompts(p: Any) -> list[str]:
+    """The prompts of the hires pass: one for all pictures of the batch; none if it is left empty."""
+    prompt = getattr(p, "refiner_prompt", None)
+    return [prompt] * p.batch_size if isinstance(prompt, str) and prompt else []
+
+
+def _without_tags(p: Any, named: dict[str, Any]) -> dict[str, Any]:
+    """The host takes the tags out of most prompts, but not of those of the refiner and of a second text encoder."""
+    changed = {}
+    for key in ("prompts", "prompts_2", "negative_prompts", "negative_prompts_2"):
+        value = named.get(key)
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            continue
+        parsed = [parse(text) for text in texts]
+        if any(tags for _, tags in parsed):
+            clean = [text for text, _ in parsed]
+            changed[key] = clean[0] if isinstance(value, str) else clean
+        for tag in (tag for _, tags in parsed for tag in tags if key.startswith("negative")):
+            host.tell(p, f"{tag} has no effect in the negative prompt: move it to the prompt")
+    return {**named, **changed}
+
+
+def _begin(p: Any, pipe: Any, arguments: Any, activate: Activate) -> None:
+    """A pipeline is about to run."""
+    if host.is_detail_pass(p):
+        _activate_for_details(p, activate)
+    run = _Run(p, pipe)
+    if not any(run.pictures) or not run.fits():
+        ACTING.remove()
+        return
+    run.before(0, 1)  # of how many steps makes no difference to the first
+    name = next((name for name in _STEP_CALLBACKS if arguments.get(name) is not None), None)
+    if name is not None:
+        arguments[name] = run.counted(arguments[name], legacy=name == "callback")
+    elif not all(use.multiplier.is_constant for picture in run.pictures for use in picture):
+        host.tell(
+            p, f"{type(pipe).__name__} doesn't say at which step it is: multipliers stay as they are in the first step"
+        )
+
+
+def _activate_for_details(p: Any, activate: Activate) -> None:
+    """The detailer's copy of a job: extra networks are switched off in it before its own handling of them begins.
+
+    LoRAs go on acting there, since nothing took them off; so do hypernetworks. A prompt of its own with tags has its own.
+    """
+    tags = parse(p.prompt)[1] if isinstance(p.prompt, str) else []
+    batch: Batch | None = getattr(p, BATCH, None)
+    if tags or batch is None:
+        activate(p, [tag.items for tag in tags])
+    else:
+        setattr(p, BATCH, Batch(batch.first[:1]))
+
+
+class _Run:
+    """One run of a pipeline: a pass over the pictures of a batch, or the refiner's over one of them."""
+
+    def __init__(self, p: Any, pipe: Any) -> None:
+        self._p, self._pipe = p, pipe
+        self._unet = host.pipeline_unet(pipe)
+        self._hires = bool(getattr(p, "is_hr_pass", False))
+        self._refines = bool(getattr(p, "is_refiner_pass", False))
+        batch: Batch | None = getattr(p, BATCH, None)
+        self.pictures = batch.of_pass(self._hires) if batch is not None else []
+
+    def fits(self) -> bool:
+        """Whether networks for the loaded model fit the UNet of this pipeline; says so where not."""
+        unet, loaded = host.unwrapped(self._unet), host.live_unet()
+        if unet is not None and unet is not loaded and _text_widths(unet) != _text_widths(loaded):
+            host.tell(self._p, "the refiner is a model of another kind: hypernetworks don't act in it")
+            return False
+        return unet is not None
+
+    def before(self, step: int, total: int) -> None:
+        """A step comes next."""
+        one_of_many = self._refines and self._p.batch_size > 1  # which of the pictures, the host doesn't say
+        conditions = () if one_of_many else None
+        ACTING.before_step(self._p, step, total, hires=self._hires, conditions=conditions, unet=self._unet)
+
+    def counted(self, callback: Callable[..., Any], *, legacy: bool) -> Callable[..., Any]:
+        """The host's callback, and after it ours."""
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            result = callback(*arguments, **named)
+            try:
+                ACTING.after_step(self._p)
+                pipe = self._pipe if legacy else arguments[0]
+                done = arguments[0 if legacy else 1]
+                self.before(*position(pipe, done + 1))
+            except Exception as error:
+                _give_up(self._p, error)
+            return result
+
+        return call
+
+
+def position(pipe: Any, runs: int) -> tuple[int, int]:
+    """``(step, steps of the pass)`` after so many runs of the pipeline's loop.
+
+    Second-order schedulers run it twice per step, and once in the last; PNDM runs it once more than it has steps, in
+    the first one.
+    """
+    scheduler = pipe.scheduler
+    total = int(getattr(pipe, "num_timesteps", 0) or len(scheduler.timesteps))
+    if type(scheduler).__name__ == "PNDMScheduler":
+        runs, total = max(0, runs - 1), total - 1
+    per_step = max(1, int(getattr(scheduler, "order", 1)))
+    steps = max(1, math.ceil(total / per_step))
+    return min(runs // per_step, steps - 1), steps
+
+
+def _text_widths(unet: nn.Module | None) -> set[int | None]:
+    return {site.width for site in find_sites(unet) if site.kind == "cross"} if unet is not None else set()
+
+
+def _give_up(p: Any, error: Exception) -> None:
+    setattr(p, BATCH, None)
+    ACTING.remove()
+    host.tell_of_fault(p, "applying the networks", error)
