@@ -46,9 +46,10 @@ class Acting:
             self.remove()
             return None
         module = host.live_module() if unet is None else unet
-        if not self._is_current(wanted := (id(p), id(batch), hires), host.unwrapped(module)):
+        here = host.unwrapped(module)
+        if here is None or not self._is_current(wanted := (id(p), id(batch), hires), here):
             self.remove()
-            if host.unwrapped(module) is None:
+            if here is None:
                 return None
             self._apply(p, module, pictures)
             self._for, self.job = wanted, p

@@ -49,7 +49,10 @@ def live_module() -> Any:
 
 def pipeline_unet(pipe: Any) -> Any:
     """The UNet of a diffusers pipeline (SD.Next), or of one inside another; ``None`` if it has none."""
-    return getattr(pipe, "unet", None) or getattr(getattr(pipe, "pipe", None), "unet", None)
+    for holder in (pipe, getattr(pipe, "pipe", None)):
+        if (unet := getattr(holder, "unet", None)) is not None:  # a compiled one has no truth value
+            return unet
+    return None
 
 
 def is_detail_pass(p: Any) -> bool:

@@ -1,4 +1,4 @@
-"""SD.Next: its diffusers pipelines call nothing before a step, so what starts them and counts their steps is watched."""
+"""SD.Next: its diffusers pipelines call nothing before a step, so what starts them and ends steps is watched."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ def _begin(p: Any, pipe: Any, arguments: Any, activate: Activate) -> None:
 def _activate_for_details(p: Any, activate: Activate) -> None:
     """The detailer's copy of a job: extra networks are switched off in it before its own handling of them begins.
 
-    LoRAs go on acting there, since nothing took them off; so do hypernetworks. A prompt of its own with tags has its own.
+    LoRAs go on acting there, since nothing took them off; so do hypernetworks. Tags in a prompt of its own
+    take their place.
     """
     tags = parse(p.prompt)[1] if isinstance(p.prompt, str) else []
     batch: Batch | None = getattr(p, BATCH, None)
@@ -147,13 +148,14 @@ class _Run:
 def position(pipe: Any, runs: int) -> tuple[int, int]:
     """``(step, steps of the pass)`` after so many runs of the pipeline's loop.
 
-    Second-order schedulers run it twice per step, and once in the last; PNDM runs it once more than it has steps, in
-    the first one.
+    Second-order schedulers run it twice per step, and once in the last. PNDM runs it four times in each of its first
+    three steps, or, without Runge-Kutta steps, once more in the first one.
     """
     scheduler = pipe.scheduler
     total = int(getattr(pipe, "num_timesteps", 0) or len(scheduler.timesteps))
-    if type(scheduler).__name__ == "PNDMScheduler":
-        runs, total = max(0, runs - 1), total - 1
+    if (slow := getattr(scheduler, "prk_timesteps", None)) is not None:
+        more = len(slow) * 3 // 4 or 1  # runs than steps
+        runs, total = max(min(runs, len(slow)) // 4, runs - more), total - more
     per_step = max(1, int(getattr(scheduler, "order", 1)))
     steps = max(1, math.ceil(total / per_step))
     return min(runs // per_step, steps - 1), steps

@@ -18,6 +18,8 @@ from .jobs import Batch, Resolver, raw_prompts, tags_of
 MESSAGES = "Hypernet messages"
 """Key of the API's info."""
 _WRAPPED = "_hypernetwork_original"
+_RUNNING: list[Any] = []
+"""Processing objects of the jobs that run now, each nested in the one before it."""
 
 
 def register() -> None:
@@ -197,9 +199,12 @@ def _conditions(denoiser: Any) -> list[int] | None:
 
 
 def end_of_job(p: Any) -> None:
-    """Take our networks off, unless they are another job's (nested in this one, or around it)."""
+    """Take our networks off, unless they are another job's (nested in this one, or around it).
+
+    SD.Next may go on with the last job's object in the place of this one's: when no job is left, nothing may act.
+    """
     try:
-        if ACTING.job is None or ACTING.job is p:
+        if ACTING.job is None or ACTING.job is p or not _RUNNING:
             ACTING.remove()
     except Exception as error:
         host.tell_of_fault(p, "cleaning up", error)
@@ -214,16 +219,25 @@ def _watch_the_end_of_jobs() -> None:
         return
 
     def process_images_inner(p: Any, *arguments: Any, **named: Any) -> Any:
+        _RUNNING.append(p)
         try:
             processed = original(p, *arguments, **named)
         finally:
+            _RUNNING.pop()
             end_of_job(p)
             p.__dict__.pop(BATCH, None)
-        told = host.messages(p)
-        parameters = getattr(processed, "extra_generation_params", None)
-        if told and isinstance(parameters, dict):  # the pictures have their infotexts by now: this is for the API
-            parameters[MESSAGES] = "\n".join(told)
+        _show_messages(host.messages(p), processed)
         return processed
 
     setattr(process_images_inner, _WRAPPED, original)
     processing.process_images_inner = process_images_inner
+
+
+def _show_messages(told: Sequence[str], processed: Any) -> None:
+    parameters = getattr(processed, "extra_generation_params", None)
+    if told and isinstance(parameters, dict):  # the pictures have their infotexts by now: this is for the API
+        parameters[MESSAGES] = "\n".join(told)
+    comments = getattr(processed, "comments", None)
+    missing = [f"Hypernetworks: {line}" for line in told if isinstance(comments, str) and line not in comments]
+    if missing:  # SD.Next doesn't hand the job's comments on
+        processed.comments = "\n".join([*filter(None, [comments]), *missing])

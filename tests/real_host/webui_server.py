@@ -1,0 +1,131 @@
+"""Starts a real webui with the project linked into its extensions, and leaves its folder as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from webui_client import Webui
+
+ROOT = Path(__file__).parents[2]
+PROBE = Path(__file__).parent / "probe"
+START_SECONDS = 480
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextlib.contextmanager
+def linked(folder: Path, extensions: Path, name: str) -> Iterator[None]:
+    """A folder as an extension of the webui, by a link or, where there are none, a copy; there already is fine."""
+    if any(path.resolve() == folder.resolve() for path in extensions.iterdir() if path.is_dir()):
+        yield
+        return
+    place = extensions / name
+    try:
+        place.symlink_to(folder, target_is_directory=True)
+    except OSError:
+        shutil.copytree(folder, place, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache"))
+    try:
+        yield
+    finally:
+        if place.is_symlink():
+            place.unlink()
+        else:
+            shutil.rmtree(place)
+
+
+def write_settings(folder: Path, checkpoint: str | None) -> Path:
+    """A settings file that saves no picture and downloads nothing for previews."""
+    settings: dict[str, Any] = {
+        "samples_save": False,
+        "grid_save": False,
+        "live_previews_enable": False,
+        "show_progress_type": "Approx cheap",
+        **{f"outdir_{kind}": str(folder / "out") for kind in ("txt2img_samples", "img2img_samples", "extras_samples")},
+        **{f"outdir_{kind}_grids": str(folder / "out") for kind in ("txt2img", "img2img")},
+        "outdir_save": str(folder / "out"),
+        # After override_settings, the webui restores only options that stand in its file.
+        "sd_hypernetwork": "None",
+        "hypernetworks_force_family": False,
+        "batch_cond_uncond": True,
+        "refiner_switch_by_sample_steps": False,
+    }
+    if checkpoint:
+        settings["sd_model_checkpoint"] = checkpoint
+    path = folder / "config.json"
+    path.write_text(json.dumps(settings), "utf-8")
+    return path
+
+
+def command_line(
+    webui: Path, python: Path, port: int, folder: Path, arguments: str, checkpoint: str | None
+) -> list[str]:
+    """How it is started; ``arguments`` are the user's own flags."""
+    ours = ["--api", "--server-name", "127.0.0.1", "--port", str(port), "--no-prompt-history"]
+    ours += ["--ui-settings-file", str(write_settings(folder, checkpoint))]
+    ours += ["--ui-config-file", str(folder / "ui-config.json")]
+    ours += ["--hypernetwork-dir", str(folder / "hypernetworks"), "--lora-dir", str(folder / "Lora")]
+    return [str(python), str(webui / "launch.py"), *ours, *shlex.split(arguments)]
+
+
+@contextlib.contextmanager
+def started(command: list[str], webui: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The process, in a group of its own that is ended with it."""
+    environment = os.environ | {
+        "PYTHONUNBUFFERED": "1",
+        "SD_WEBUI_RESTARTING": "1",  # opens no browser
+        "SD_WEBUI_CACHE_DIR": str(log.parent / "cache"),
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=webui, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            yield process
+        finally:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(10)
+
+
+def wait_until_up(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    """Until the API answers.
+
+    Raises:
+        RuntimeError: the process ended, or took too long; with the end of its log.
+    """
+    client, end = Webui(url), time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            client.get("/sdapi/v1/options")
+            client.get("/probe/pages")
+        except (OSError, RuntimeError):
+            time.sleep(1)
+        else:
+            return
+    state = f"ended with {process.poll()}" if process.poll() is not None else f"is not up after {START_SECONDS} s"
+    raise RuntimeError(f"the webui {state}:\n{tail(log)}")
+
+
+def tail(log: Path, lines: int = 60, start: int = 0) -> str:
+    """The end of a log, from a position on."""
+    with log.open("rb") as file:
+        file.seek(start)
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
