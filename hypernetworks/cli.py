@@ -59,6 +59,7 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=_integer(1, 1000), default=20)
     parser.add_argument("--cfg", type=_number(0, 100), default=None, help="guidance scale")
     parser.add_argument("--seed", type=_integer(0, 2**63 - 1), default=0)
+    parser.add_argument("--sampler", help='such as "Euler a"; left out, the model\'s own')
     parser.add_argument("--batch", type=_integer(1, 64), default=1, help="number of pictures")
     parser.add_argument("--size", type=_size, default=(None, None), help="such as 512 or 512x768")
     parser.add_argument("--checkpoint", type=Path, help="SD1/SD2/SDXL .safetensors, or a diffusers folder")
@@ -84,6 +85,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 def _add_studio(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=_integer(1, 65535), default=7870)
     parser.add_argument("--no-browser", action="store_true", help="don't open a browser")
+    parser.add_argument("--listen", action="store_true", help="let other machines use it, too; there is no password")
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--hypernetworks", type=Path, action="append", default=[], metavar="DIR")
     parser.add_argument("--device", default="cpu", help="such as cuda")
@@ -134,6 +136,7 @@ def _generate(options: argparse.Namespace) -> int:
         batch=options.batch,
         width=options.size[0],
         height=options.size[1],
+        sampler=options.sampler,
     )
     with Progress(options.steps, "generating") as progress:
         result = painter.paint(job, lambda done, _total: progress.update(done))
@@ -145,15 +148,19 @@ def _generate(options: argparse.Namespace) -> int:
     return 0
 
 
-def load_painter(options: argparse.Namespace):  # type: ignore[no-untyped-def]
-    """The model and library that ``--checkpoint``, ``--hypernetworks`` and ``--device`` ask for."""
+def load_painter(options: argparse.Namespace, own: Sequence[Path] = ()):  # type: ignore[no-untyped-def]
+    """The model and library that ``--checkpoint``, ``--hypernetworks`` and ``--device`` ask for.
+
+    Args:
+        own: more folders of the user's, which need not exist.
+    """
     from .hosts.diffusers import MINIATURE_NETWORKS, Painter
     from .library import Library
 
     for folder in options.hypernetworks:
         if not folder.is_dir():
             raise HypernetworkError(f"--hypernetworks {folder}: there is no such folder")
-    library = Library([*options.hypernetworks, MINIATURE_NETWORKS])
+    library = Library([*options.hypernetworks, *own, MINIATURE_NETWORKS])
     return Painter(options.checkpoint, library, device=_device(options.device), prediction=options.prediction)
 
 
@@ -246,5 +253,7 @@ def _studio(options: argparse.Namespace) -> int:
     _need("diffusers", "transformers", "PIL", "gradio")
     from .studio import launch
 
-    launch(load_painter(options), port=options.port, open_browser=not options.no_browser)
+    own = [] if options.hypernetworks else [Path.home() / "hypernetworks"]  # made when a network is dropped on the page
+    painter = load_painter(options, own)
+    launch(painter, port=options.port, open_browser=not options.no_browser, anywhere=options.listen)
     return 0

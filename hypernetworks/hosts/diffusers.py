@@ -19,6 +19,8 @@ from ..patching import Handle, apply, find_sites
 from ..prompts import Tag, format_infotext, parse
 from .checkpoints import load_checkpoint
 from .fit import check_fit
+from .forming import Forming
+from .samplers import build_sampler, sampler_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,6 +43,7 @@ class Generation:
         seed: of the first picture; the others count up from it.
         batch: number of pictures.
         width, height: in pixels; ``None`` is the model's own size.
+        sampler: a name of :data:`~hypernetworks.hosts.samplers.SAMPLERS`; ``None`` is the model's own.
     """
 
     prompt: str
@@ -51,6 +54,7 @@ class Generation:
     batch: int = 1
     width: int | None = None
     height: int | None = None
+    sampler: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,33 +81,62 @@ class Painter:
         library: where tags look for their networks.
         device: such as ``"cpu"`` or ``"cuda"``.
         prediction: ``"epsilon"`` or ``"v_prediction"``, in place of what the checkpoint says.
+        half: whether to use 16 bits per number; ``None`` means on every device but the CPU.
 
     Raises:
         CheckpointError: the checkpoint can't be used.
     """
 
     def __init__(
-        self, checkpoint: Path | None, library: Library, *, device: str = "cpu", prediction: str | None = None
+        self,
+        checkpoint: Path | None,
+        library: Library,
+        *,
+        device: str = "cpu",
+        prediction: str | None = None,
+        half: bool | None = None,
     ) -> None:
         self.is_miniature = checkpoint is None
         self.model_name = "miniature" if checkpoint is None else checkpoint.stem
-        dtype = torch.float32 if device == "cpu" else torch.float16
+        dtype = torch.float16 if (device != "cpu" if half is None else half) else torch.float32
         if checkpoint is None and not (MINIATURE / "model_index.json").exists():
             raise CheckpointError("the miniature's weights are missing: build them, or name a checkpoint")
         self.pipeline: Any = load_checkpoint(checkpoint or MINIATURE, dtype=dtype, prediction=prediction).to(device)
         self.pipeline.set_progress_bar_config(disable=True)
         self.library = library
+        self._own_scheduler: Any = self.pipeline.scheduler
 
     @property
     def default_cfg(self) -> float:
         """Guidance that suits the model."""
         return 3.0 if self.is_miniature else 7.0
 
-    def paint(self, job: Generation, on_step: Callable[[int, int], bool | None] | None = None) -> Result:
+    @property
+    def default_sampler(self) -> str:
+        """The model's own sampler, as webuis call it."""
+        return sampler_name(self._own_scheduler)
+
+    @property
+    def default_size(self) -> int:
+        """Width and height that the model was made for, in pixels."""
+        return int(self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor)
+
+    @property
+    def size_step(self) -> int:
+        """Width and height must be multiples of this."""
+        return int(self.pipeline.vae_scale_factor * 2 ** (len(self.pipeline.unet.config.block_out_channels) - 1))
+
+    def paint(
+        self,
+        job: Generation,
+        on_step: Callable[[int, int], bool | None] | None = None,
+        on_picture: Callable[[Image], object] | None = None,
+    ) -> Result:
         """Make the pictures of a job. A tag that can't be used costs a message, never the picture.
 
         Args:
             on_step: called with (finished steps, all steps) after each step; ``False`` stops the job.
+            on_picture: called with the forming picture, a few times per second at most.
 
         Raises:
             HypernetworkError: the job itself is not possible, such as a size that the model can't make.
@@ -116,7 +149,10 @@ class Painter:
         width, height = self._size(job)
         with ExitStack() as patches:
             handle = self._apply(chosen, patches)
-            images = self._sample(job, clean, negative, (width, height), handle, on_step)
+            self.pipeline.scheduler = build_sampler(job.sampler, self._own_scheduler)
+            patches.callback(setattr, self.pipeline, "scheduler", self._own_scheduler)
+            forming = None if on_picture is None else Forming(self.pipeline, on_picture)
+            images = self._sample(job, (clean, negative), (width, height), handle, forming, on_step)
         result.pictures = [
             Picture(image, self._infotext(job, job.seed + i, (width, height), [entry for _, entry, _ in chosen]))
             for i, image in enumerate(images)
@@ -146,20 +182,20 @@ class Painter:
         return patches.enter_context(apply(self.pipeline.unet, [(n, multiplier) for n, _, multiplier in chosen]))
 
     def _size(self, job: Generation) -> tuple[int, int]:
-        own = self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
-        width, height = job.width or own, job.height or own
-        levels = self.pipeline.vae_scale_factor * 2 ** (len(self.pipeline.unet.config.block_out_channels) - 1)
-        if width % levels or height % levels or not levels <= width <= 4096 or not levels <= height <= 4096:
-            raise HypernetworkError(f"the size {width}x{height} is not possible: use multiples of {levels} up to 4096")
+        width, height, multiple = job.width or self.default_size, job.height or self.default_size, self.size_step
+        if width % multiple or height % multiple or not multiple <= min(width, height) <= max(width, height) <= 4096:
+            raise HypernetworkError(
+                f"the size {width}x{height} is not possible: use multiples of {multiple} up to 4096"
+            )
         return width, height
 
     def _sample(
         self,
         job: Generation,
-        clean: str,
-        negative: str,
+        prompts: tuple[str, str],
         size: tuple[int, int],
         handle: Handle | None,
+        forming: Forming | None,
         on_step: Callable[[int, int], bool | None] | None,
     ) -> list[Image]:
         order = getattr(self.pipeline.scheduler, "order", 1)
@@ -169,14 +205,16 @@ class Painter:
         def after_step(pipeline: Any, index: int, _time: object, tensors: dict[str, Any]) -> dict[str, Any]:
             if handle is not None:
                 handle.at((index + 1) // order, job.steps)
+            if forming is not None:
+                forming.look()
             if on_step is not None and on_step(index + 1, pipeline.num_timesteps) is False:
                 pipeline._interrupt = True
             return tensors
 
         with torch.inference_mode():
             output = self.pipeline(
-                prompt=clean,
-                negative_prompt=negative,
+                prompt=prompts[0],
+                negative_prompt=prompts[1],
                 num_inference_steps=job.steps,
                 guidance_scale=self.default_cfg if job.cfg is None else job.cfg,
                 num_images_per_prompt=job.batch,
@@ -191,7 +229,7 @@ class Painter:
     def _infotext(self, job: Generation, seed: int, size: tuple[int, int], entries: Sequence[Entry]) -> str:
         pairs: dict[str, object] = {
             "Steps": job.steps,
-            "Sampler": type(self.pipeline.scheduler).__name__.removesuffix("Scheduler"),
+            "Sampler": job.sampler or self.default_sampler,
             "CFG scale": self.default_cfg if job.cfg is None else job.cfg,
             "Seed": seed,
             "Size": f"{size[0]}x{size[1]}",

@@ -102,6 +102,7 @@ def test_convert_overwrites_only_when_told(network_file: Path, capsys: pytest.Ca
         (["generate", "a cat", "--checkpoint", "none.safetensors"], "none.safetensors"),
         (["generate", "a cat", "--device", "nonsense"], "--device nonsense"),
         (["generate", "a cat", "--size", "13"], "multiples of"),
+        (["generate", "a cat", "--sampler", "Eule"], "Euler a"),
         (["generate"], "required"),
         (["dance"], "dance"),
         ([], "COMMAND"),
@@ -138,3 +139,33 @@ def test_generate_numbers_the_pictures_of_a_batch(tmp_path: Path) -> None:
     target = tmp_path / "apple.png"
     assert main(["generate", "a red apple", "-o", str(target), "--steps", "1", "--batch", "2"]) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["apple-1.png", "apple-2.png"]
+
+
+def test_the_studio_says_when_its_port_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert "--port" in refused(capsys, "studio", "--no-browser", "--port", taken.getsockname()[1])
+
+
+def test_the_studio_says_what_listening_means(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import uvicorn
+
+    from hypernetworks.studio import server
+
+    hosts: list[str] = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda *_a, **_k: None)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # launch changes it: what was there comes back
+    monkeypatch.setattr(server, "build_app", lambda *_a, **_k: None)
+    original = server._listen
+    monkeypatch.setattr(server, "_listen", lambda host, _port: (hosts.append(host), original("127.0.0.1", 0))[1])
+    for options in ([], ["--listen"]):
+        assert main(["studio", "--no-browser", *options]) == 0
+    assert hosts == ["127.0.0.1", "0.0.0.0"]
+    first, second = capsys.readouterr().out.split("Hypernetworks studio")[1:]
+    assert "this machine only" in first
+    assert "no password" in second

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ...patching import Handle, apply, apply_per_picture
-from . import compiled, host
+from ...errors import HypernetworkError
+from ...patching import Handle, apply, apply_per_picture, find_sites
+from ..fit import check_fit
+from . import compiled, host, settings
 from .jobs import Batch, Use
 from .rows import Rows
 
@@ -66,6 +68,7 @@ class Acting:
 
         if (other := host.replaced_unet()) is not None:
             host.tell(p, f"{other} runs in place of the UNet, where networks can't act: switch it off in the settings")
+        pictures = self._fitting(p, unet, pictures)
         networks = [[(use.network, use.multiplier) for use in picture] for picture in pictures]
         asked = [[(use.entry.path, str(use.multiplier)) for use in picture] for picture in pictures]
         if all(one == asked[0] for one in asked):
@@ -76,6 +79,18 @@ class Acting:
             self._handle = apply_per_picture(unet, networks, self._rows.of_call, on_error=give_up)
         if compiled.is_compiled(module):
             self._run_eagerly(p)
+
+    @staticmethod
+    def _fitting(p: Any, unet: Any, pictures: Sequence[Sequence[Use]]) -> list[list[Use]]:
+        """What fits this UNet: tags were checked against the job's model, and a refiner may be of another family."""
+        sites, unfit = find_sites(unet), set[int]()
+        for use in (use for picture in pictures for use in picture):
+            try:
+                check_fit(use.network, use.multiplier, sites, any_family=settings.force_family())
+            except HypernetworkError as error:
+                unfit.add(id(use))
+                host.tell(p, f"{use.tag} is left out in the model that was loaded on the way: {error}")
+        return [[use for use in picture if id(use) not in unfit] for picture in pictures]
 
     def _run_eagerly(self, p: Any) -> None:
         self._compile_again = compiled.run_eagerly()

@@ -1,0 +1,146 @@
+"""The library as the page's cards show it, and how a file is added to it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from ..errors import FileError, FileWriteError, HypernetworkError
+from ..files import SUFFIXES, read
+from ..library import Entry, Library, inspect
+from ..library.sidecars import read_sidecars
+
+LARGEST = 4 << 30
+"""Bytes of a file that may be added."""
+
+
+def own_folder(library: Library, shipped: Path) -> Path | None:
+    """The first folder of the library that is the user's, which is where new files go."""
+    return next((folder for folder in library.folders if folder != shipped), None)
+
+
+def described(library: Library) -> list[dict[str, Any]]:
+    """All networks as the panel and the cards read them; no file is opened for it but the small ones beside."""
+    return [_description(library, entry) for entry in library.entries if _is_text(str(entry.path))]
+
+
+def _description(library: Library, entry: Entry) -> dict[str, Any]:
+    beside = read_sidecars(entry)
+    return {
+        "name": library.name_of(entry),
+        "full_name": entry.full_name,
+        "folder": entry.folder,
+        "suffix": entry.path.suffix,
+        "size": entry.size,
+        "mtime": entry.mtime_ns / 1e9,
+        "preferred_multiplier": beside.preferred_multiplier,
+        "activation_text": beside.activation_text,
+        "description": beside.description,
+        "family": beside.base_model or None,
+        "preview": beside.preview.stat().st_mtime_ns if beside.preview is not None else None,
+    }
+
+
+def _is_text(path: str) -> bool:
+    """Whether a page can carry it: file systems allow bytes that are no text."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def preview_of(library: Library, name: str) -> Path | None:
+    """The picture beside a network's file.
+
+    Raises:
+        NameLookupError: there is no such network.
+    """
+    return read_sidecars(library.find(name)).preview
+
+
+def checked_name(name: str) -> str:
+    """A file name that may be kept: one part, a known suffix, and nothing that a tag can't hold.
+
+    Raises:
+        FileError: with what is wrong with it.
+    """
+    stem, suffix = os.path.splitext(name)
+    if suffix.lower() not in SUFFIXES:
+        raise FileError(f"hypernetworks are files that end in {', '.join(SUFFIXES)}, and this is none")
+    plain = PurePosixPath(name).name == name == PureWindowsPath(name).name and not name.startswith(".")
+    if not plain or not stem.strip() or not name.isprintable() or set(name) & set('<>:"/\\|?*'):
+        raise FileError("a file name has no slashes, colons or angle brackets: rename it, then drop it again")
+    if len(name.encode()) > 200:
+        raise FileError("the file name is too long: rename it, then drop it again")
+    return name
+
+
+async def add_file(folder: Path, name: str, chunks: AsyncIterator[bytes]) -> dict[str, Any]:
+    """Keep a file that came in pieces, if it is a hypernetwork. What is there is never replaced.
+
+    Returns:
+        Its name and what it is.
+
+    Raises:
+        FileError: it isn't one, or can't be kept; nothing is left behind.
+    """
+    target = folder / checked_name(name)
+    if target.exists():
+        raise FileWriteError(f"{name} is there already: rename one of the two")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor, path = tempfile.mkstemp(prefix=".adding-", suffix=".tmp", dir=folder)
+    except OSError as error:
+        raise FileWriteError(f"{name} can't be kept in {folder} ({error.strerror or error})") from error
+    temporary = Path(path)
+    try:
+        size = 0
+        with os.fdopen(descriptor, "wb") as file:
+            async for chunk in chunks:
+                size += len(chunk)
+                if size > LARGEST:
+                    raise FileError(f"it is larger than {LARGEST >> 30} GiB, which no hypernetwork is")
+                file.write(chunk)
+        found = await asyncio.to_thread(_examined, temporary, name)
+        _move(temporary, target)
+    except OSError as error:
+        if isinstance(error, HypernetworkError):
+            raise
+        raise FileWriteError(f"{name} can't be kept ({error.strerror or error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return {"name": target.stem, "folder": folder.name, **found}
+
+
+def _examined(path: Path, name: str) -> dict[str, Any]:
+    """Family and warnings of a file that is a hypernetwork."""
+    try:
+        report = inspect(read(path), path)
+    except HypernetworkError as error:
+        raise FileError(f"{name}: {str(error).replace(path.name, 'it').removeprefix('it: ')}") from error
+    return {"family": report.family, "warnings": list(report.warnings)}
+
+
+def _move(temporary: Path, target: Path) -> None:
+    """Give a finished file its name, unless someone else took it meanwhile."""
+    mask = os.umask(0)
+    os.umask(mask)
+    temporary.chmod(0o666 & ~mask)
+    try:
+        os.link(temporary, target)
+    except FileExistsError as error:
+        raise FileWriteError(f"{target.name} is there already: rename one of the two") from error
+    except OSError:  # a file system without links
+        if target.exists():
+            raise FileWriteError(f"{target.name} is there already: rename one of the two") from None
+        temporary.rename(target)
+
+
+def choices(library: Library) -> Sequence[str]:
+    """Names to choose from, as tags write them."""
+    return list(dict.fromkeys(library.name_of(e) for e in library.entries if _is_text(str(e.path))))

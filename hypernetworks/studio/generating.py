@@ -1,0 +1,148 @@
+"""One job from the page's fields to pictures with their infotext, and what the page shows meanwhile."""
+
+from __future__ import annotations
+
+import base64
+import io
+import random
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..hosts.diffusers import Generation, Result, save_png
+from .desk import Update
+from .safety import text
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ..hosts.diffusers import Painter
+
+MOST_STEPS, MOST_PICTURES = 150, 16
+LARGEST_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A finished picture in the studio's own folder for this run."""
+
+    path: str
+    infotext: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job leaves: its pictures, and what to tell."""
+
+    pictures: list[Kept]
+    messages: list[str]
+    seconds: float
+
+
+def job_of(
+    prompt: str,
+    negative: str,
+    steps: float,
+    cfg: float,
+    seed: float | None,
+    sampler: str | None,
+    batch: float,
+    width: float,
+    height: float,
+) -> Generation:
+    """The job that the fields describe. A seed below 0, or none, is drawn here."""
+    chosen = random.randrange(LARGEST_SEED + 1) if seed is None or seed < 0 else int(seed)
+    return Generation(
+        prompt=prompt or "",
+        negative=negative or "",
+        steps=_between(steps, 1, MOST_STEPS, 20),
+        cfg=float(min(max(cfg if cfg is not None else 7.0, 0), 100)),
+        seed=min(chosen, 2**63 - 1),
+        batch=_between(batch, 1, MOST_PICTURES, 1),
+        width=_between(width, 1, 4096, 512),
+        height=_between(height, 1, 4096, 512),
+        sampler=sampler or None,
+    )
+
+
+def _between(value: float | None, low: int, high: int, otherwise: int) -> int:
+    """A whole number that the page's own limits hold; a field may be empty, and the API may send anything."""
+    return otherwise if value is None else int(min(max(value, low), high))
+
+
+def paint(
+    painter: Painter, job: Generation, tell: Callable[[Update], None], wish: threading.Event, folder: Path
+) -> Outcome:
+    """Make the pictures of a job and keep them as PNG; stops after the present step when that is wished."""
+    began, last = time.monotonic(), [0, 0]
+
+    def on_step(done: int, total: int) -> bool:
+        last[:] = [done, total]
+        left = (time.monotonic() - began) / done * (total - done)
+        tell(Update(done, total, f"Step {done} of {total}" + (f" · {left:.0f} s left" if left >= 1 else "")))
+        return not wish.is_set()
+
+    def on_picture(picture: Image) -> None:
+        tell(Update(last[0], last[1], f"Step {last[0]} of {last[1]}", picture))
+
+    tell(Update(note="Reading the prompt …"))
+    result = painter.paint(job, on_step, on_picture)
+    if last[0] < last[1]:
+        result.messages.insert(0, f"interrupted after {last[0]} of {last[1]} steps: this is how far the picture came")
+    return Outcome(keep(result, folder), result.messages, time.monotonic() - began)
+
+
+def keep(result: Result, folder: Path) -> list[Kept]:
+    """Write the pictures of a result into the folder, under names of their own."""
+    kept = []
+    for picture in result.pictures:
+        seed = re.search(r"Seed: (\d+)", picture.infotext.rsplit("\n", 1)[-1])
+        path = new_path(folder, f"seed-{seed[1]}" if seed else "picture")
+        save_png(picture, path)
+        kept.append(Kept(str(path), picture.infotext))
+    return kept
+
+
+def new_path(folder: Path, stem: str) -> Path:
+    """A name for a new PNG, in a fresh folder so that it can be plain and yet never taken."""
+    return Path(tempfile.mkdtemp(prefix=time.strftime("%H%M%S-"), dir=folder)) / f"{stem}.png"
+
+
+def progress_html(update: Update) -> str:
+    """The bar, the words, and the forming picture if there is one."""
+    known = f' max="{update.total}" value="{update.done}"' if update.total else ""
+    picture = "<i></i>"
+    if update.picture is not None:
+        picture = f'<img alt="The forming picture" src="{_data_url(update.picture)}">'
+    return f'<div class="studio-progress">{picture}<p>{text(update.note)}</p><progress{known}></progress></div>'
+
+
+def _data_url(picture: Image) -> str:
+    small = picture.convert("RGB")
+    small.thumbnail((512, 512))
+    buffer = io.BytesIO()
+    small.save(buffer, format="JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def messages_html(messages: Sequence[str], kind: str = "note") -> str:
+    """Messages as a list; empty where there is nothing to say."""
+    if not messages:
+        return ""
+    items = "".join(f"<li>{text(_sentence(message))}</li>" for message in messages)
+    return f'<ul class="studio-messages studio-{kind}" role="status">{items}</ul>'
+
+
+def _sentence(message: str) -> str:
+    """With a capital letter, unless it begins with a name."""
+    return message[:1].upper() + message[1:] if re.match("[a-z]+ ", message) else message
+
+
+def empty_html(words: str) -> str:
+    """What stands where something will be, and how to get it."""
+    return f'<p class="studio-empty">{text(words)}</p>'

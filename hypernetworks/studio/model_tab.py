@@ -1,0 +1,104 @@
+"""The tab that chooses the model, and what the rest of the page takes from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ..errors import HypernetworkError
+from ..hosts.samplers import SAMPLERS
+from .desk import Desk, InterruptedJobError, Update
+from .generating import messages_html, progress_html
+from .models import CHECKPOINT, MINIATURE, checked_path, devices, load
+from .safety import text
+from .tabs import PRIVATE
+
+
+def model_tab(desk: Desk, *, anywhere: bool, on_change: list[gr.components.Component]) -> None:
+    """Add the tab that chooses the model.
+
+    Args:
+        anywhere: the page is open to other machines, so that it takes no paths.
+        on_change: status, CFG, sampler, width and height, in the order of :func:`model_updates`.
+    """
+    here = devices()
+    with gr.Tab("Model", id="model", elem_id="studio_model_tab"):
+        kind = gr.Radio([MINIATURE, CHECKPOINT], value=MINIATURE, label="Model", elem_id="model_kind")
+        path = gr.Textbox(
+            label="Path of a checkpoint on this machine",
+            placeholder="such as /models/v1-5-pruned.safetensors, or a diffusers folder",
+            info="SD1, SD2 or SDXL. Nothing is downloaded.",
+            elem_id="model_path",
+            visible=False,
+        )
+        with gr.Row():
+            device = gr.Dropdown(here, value=desk.painter.pipeline.device.type, label="Device", elem_id="model_device")
+            half = gr.Checkbox(
+                value=len(here) > 1, label="Half precision (not on the CPU)", interactive=len(here) > 1
+            )
+        start = gr.Button("Load", variant="primary", elem_id="model_load")
+        told = gr.HTML(messages_html([_memory_hint()]), elem_id="model_messages")
+    kind.change(lambda chosen: gr.update(visible=chosen == CHECKPOINT), kind, path, queue=False, **PRIVATE)
+
+    def run(
+        request: gr.Request, chosen: str, typed: str, where: str, halved: bool
+    ) -> Iterator[tuple[Any, ...]]:
+        same = [gr.skip()] * len(on_change)
+        try:
+            wanted = None if chosen == MINIATURE else _path(typed, anywhere)
+            for said in desk.run(str(request.session_hash), lambda _, t, w: load(desk, wanted, where, halved, t, w)):
+                if isinstance(said, Update):
+                    yield progress_html(said), *same
+                else:
+                    yield messages_html([said]), *model_updates(desk)
+        except InterruptedJobError:
+            yield messages_html(["interrupted before it began"]), *same
+        except HypernetworkError as error:
+            yield messages_html([str(error)], "error"), *same
+
+    gr.on(
+        [start.click, path.submit],
+        run,
+        [kind, path, device, half],
+        [told, *on_change],
+        concurrency_limit=8,
+        **PRIVATE,
+    )
+
+
+def _memory_hint() -> str:
+    return "the model is shared by all windows of this studio; the present one stays until the new one is loaded"
+
+
+def _path(typed: str, anywhere: bool) -> Path:
+    if anywhere:
+        raise HypernetworkError("with --listen the page takes no paths: start it with --checkpoint PATH instead")
+    return checked_path(typed or "")
+
+
+def model_updates(desk: Desk) -> tuple[Any, ...]:
+    """Title, CFG, sampler, width and height as they suit the loaded model."""
+    painter = desk.painter
+    size = {"value": painter.default_size, "minimum": painter.size_step, "step": painter.size_step}
+    return (
+        status_html(desk),
+        painter.default_cfg,
+        gr.update(choices=samplers(desk), value=painter.default_sampler),
+        gr.update(**size),
+        gr.update(**size),
+    )
+
+
+def samplers(desk: Desk) -> list[str]:
+    """What may be chosen, the model's own first."""
+    return list(dict.fromkeys([desk.painter.default_sampler, *SAMPLERS]))
+
+
+def status_html(desk: Desk) -> str:
+    """Title and model, in one line."""
+    painter = desk.painter
+    device = f"{painter.pipeline.device.type.upper()}, {str(painter.pipeline.unet.dtype).removeprefix('torch.')}"
+    return f"<h1>Hypernetworks</h1><p>Model: <b>{text(painter.model_name)}</b> on {text(device)}</p>"

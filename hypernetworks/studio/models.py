@@ -1,0 +1,63 @@
+"""Which model is loaded: the miniature, or a checkpoint of the user's, on a device that this machine has."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ..errors import CheckpointError
+from ..hosts.checkpoints import checkpoint_family
+from ..hosts.diffusers import Painter
+from .desk import Desk, Update
+
+MINIATURE, CHECKPOINT = "The miniature", "A checkpoint"
+
+
+def devices() -> list[str]:
+    """Names of the devices that torch can use here, the fastest first."""
+    found = ["cuda"] if torch.cuda.is_available() else []
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return [*found, "cpu"]
+
+
+def checked_path(text: str) -> Path:
+    """The checkpoint that a typed path means, looked at so far as its header goes.
+
+    Raises:
+        CheckpointError: nothing was typed, there is no such thing, or it is no checkpoint of a kind that can be used.
+    """
+    typed = text.strip().strip("\"'")
+    if not typed:
+        raise CheckpointError("type the path of a .safetensors checkpoint or of a diffusers folder first")
+    path = Path(typed).expanduser()
+    checkpoint_family(path)
+    return path
+
+
+def load(
+    desk: Desk, path: Path | None, device: str, half: bool, tell: Callable[[Update], None], wish: threading.Event
+) -> str:
+    """Load a model in place of the present one, which is kept when that fails. Runs as a job of the desk.
+
+    Returns:
+        What to tell.
+
+    Raises:
+        CheckpointError: it can't be used, or there is not enough memory for it.
+    """
+    if device not in devices():
+        raise CheckpointError(f"this machine has no {device}: choose one of {', '.join(devices())}")
+    name = "the miniature" if path is None else path.name
+    tell(Update(note=f"Loading {name} on {device.upper()}: a large model takes a minute or two …"))
+    try:
+        painter = Painter(path, desk.library, device=device, half=half and device != "cpu")
+    except (RuntimeError, MemoryError) as error:  # torch's word for memory
+        raise CheckpointError(f"{name}: it can't be loaded ({error}); try half precision, or another device") from error
+    if wish.is_set():
+        return f"{name} was not taken: interrupted"
+    desk.put(painter)
+    return f"{name} is loaded"

@@ -1,0 +1,101 @@
+"""Serving the page: one address, one port, nothing from anywhere else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import HypernetworkError
+from ..hosts.diffusers import MINIATURE_NETWORKS
+from .desk import Desk
+
+if TYPE_CHECKING:
+    from ..hosts.diffusers import Painter
+
+FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
+LARGEST_UPLOAD = 64 << 20
+"""Bytes of a picture that is dropped on the page."""
+LISTENING = (
+    "It listens on every network of this machine: whoever can reach it can make pictures here, see\n"
+    "and add networks. There is no password. Leave --listen out for this machine only."
+)
+
+
+def build_app(painter: Painter, folder: Path, *, anywhere: bool = False) -> Any:
+    """The whole application: page, routes, and the check of who may use them.
+
+    Args:
+        folder: for the pictures of this run.
+        anywhere: it will listen on all interfaces.
+    """
+    import gradio as gr
+    from fastapi import FastAPI
+
+    from .page import build_page
+    from .routes import head, register
+    from .safety import OwnAddressOnly
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    register(app, painter.library, MINIATURE_NETWORKS)
+    page = build_page(Desk(painter), folder, anywhere=anywhere)
+    page.queue(default_concurrency_limit=8)
+    served = gr.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        footer_links=[],
+        show_error=True,
+        max_file_size=LARGEST_UPLOAD,
+        theme=gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=FONT, font_mono=MONO),
+        head=head(),
+        ssr_mode=False,
+    )
+    return OwnAddressOnly(served, anywhere)
+
+
+def launch(painter: Painter, *, port: int, open_browser: bool, anywhere: bool = False) -> None:
+    """Serve the page, on this machine only unless told otherwise, until interrupted.
+
+    Raises:
+        HypernetworkError: the port is taken.
+    """
+    import uvicorn
+
+    listener = _listen("0.0.0.0" if anywhere else "127.0.0.1", port)
+    folder = Path(tempfile.mkdtemp(prefix="hypernetworks-studio-"))
+    os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
+    address = f"http://127.0.0.1:{port}"
+    try:
+        app = build_app(painter, folder, anywhere=anywhere)
+        reach = LISTENING if anywhere else "(this machine only; Ctrl+C ends it)"
+        print(f"Hypernetworks studio: {address}  {reach}", flush=True)
+        if open_browser:
+            threading.Timer(1.0, webbrowser.open, [address]).start()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the pictures' folder goes, too
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+        server.run(sockets=[listener])
+    finally:
+        listener.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        if os.name != "nt":  # there, it would share a port that is taken
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise HypernetworkError(f"port {port} is taken: name another with --port") from error
+    return listener

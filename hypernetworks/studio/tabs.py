@@ -1,0 +1,122 @@
+"""The tabs next to the picture that compare and inspect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ..errors import HypernetworkError
+from ..hosts.diffusers import save_png
+from .cards import choices
+from .comparing import compare, plan
+from .desk import Desk, InterruptedJobError, Update
+from .generating import empty_html, job_of, messages_html, new_path, progress_html
+from .inspecting import report
+
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+COMPARE_HINT = "One press makes a labelled sheet with the prompt and settings on the left: same seed throughout."
+INSPECT_HINT = "Choose a network to see what is in its file."
+
+
+def compare_tab(desk: Desk, folder: Path, fields: list[gr.components.Component]) -> None:
+    """Add the tab that makes sheets.
+
+    Args:
+        fields: the page's, as :func:`~hypernetworks.studio.generating.job_of` takes them.
+    """
+    with gr.Tab("Compare", id="compare", elem_id="studio_compare_tab") as tab:
+        networks = gr.Dropdown(
+            choices(desk.library),
+            value=[],
+            multiselect=True,
+            label="Networks (a row each; none: those of the prompt, or the first of the library)",
+            elem_id="compare_networks",
+        )
+        multipliers = gr.Textbox(
+            "0, 0.25, 0.5, 0.75, 1",
+            label="Multipliers (a column each; schedules, too)",
+            elem_id="compare_multipliers",
+        )
+        with gr.Row(elem_id="compare_buttons"):
+            start = gr.Button("Compare", variant="primary", elem_id="compare_start", scale=3)
+            stop = gr.Button("Interrupt", elem_id="compare_interrupt", scale=1, min_width=110)
+        progress = gr.HTML(empty_html(COMPARE_HINT), elem_id="compare_progress")
+        sheet = gr.Image(
+            show_label=False,
+            type="filepath",
+            interactive=False,
+            visible=False,
+            buttons=["download", "fullscreen"],
+            elem_id="compare_sheet",
+        )
+        messages = gr.HTML("", elem_id="compare_messages")
+    tab.select(lambda: gr.update(choices=choices(desk.library)), None, networks, queue=False, **PRIVATE)
+
+    def run(request: gr.Request, names: list[str], values: str, *settings: Any) -> Iterator[tuple[Any, ...]]:
+        yield from _compare(desk, folder, str(request.session_hash), (names or [], values or ""), settings)
+
+    gr.on(
+        [start.click, multipliers.submit],
+        run,
+        [networks, multipliers, *fields],
+        [progress, sheet, messages],
+        concurrency_limit=8,
+        **PRIVATE,
+    )
+
+    def interrupt(request: gr.Request) -> None:
+        desk.interrupt(str(request.session_hash))
+
+    stop.click(interrupt, None, None, queue=False, **PRIVATE)
+
+
+def _compare(
+    desk: Desk, folder: Path, window: str, choice: tuple[list[str], str], settings: tuple[Any, ...]
+) -> Iterator[tuple[Any, ...]]:
+    """What the tab shows while a sheet is made and when it is there."""
+    yield progress_html(Update(note="Starting …")), gr.update(visible=False), ""
+    picture = None
+    try:
+        job = job_of(*settings)
+        todo = plan(job.prompt, *choice, desk.library)
+        for told in desk.run(window, lambda painter, tell, wish: compare(painter, job, todo, tell, wish)):
+            if isinstance(told, Update):
+                picture = told.picture or picture
+                yield progress_html(Update(told.done, told.total, told.note, picture)), gr.skip(), gr.skip()
+                continue
+            made, messages = told
+            if made is None:
+                yield empty_html(COMPARE_HINT), gr.skip(), messages_html(messages)
+                return
+            path = new_path(folder, f"compare-seed-{job.seed}")
+            save_png(made, path)
+            done = f'<p class="studio-done" role="status">{len(todo.cells)} pictures on one sheet</p>'
+            yield done, gr.update(value=str(path), visible=True), messages_html(messages)
+    except InterruptedJobError:
+        yield empty_html(COMPARE_HINT), gr.skip(), messages_html(["interrupted before it began"])
+    except HypernetworkError as error:
+        yield empty_html(COMPARE_HINT), gr.skip(), messages_html([str(error)], "error")
+    except Exception as error:  # memory, drivers: whatever torch may raise
+        words = f"the sheet could not be made ({type(error).__name__}: {error})"
+        yield empty_html(COMPARE_HINT), gr.skip(), messages_html([words], "error")
+
+
+def inspect_tab(desk: Desk) -> None:
+    """Add the tab that tells what is in a file."""
+    with gr.Tab("Inspect", id="inspect", elem_id="studio_inspect_tab") as tab:
+        name = gr.Dropdown(choices(desk.library), value=None, label="Network", elem_id="inspect_name")
+        found = gr.HTML(empty_html(INSPECT_HINT), elem_id="inspect_report")
+
+    def show(chosen: str | None) -> str:
+        if not chosen:
+            return empty_html(INSPECT_HINT)
+        try:
+            return report(chosen, desk.library)
+        except HypernetworkError as error:
+            return messages_html([str(error)], "error")
+
+    tab.select(lambda: gr.update(choices=choices(desk.library)), None, name, queue=False, **PRIVATE)
+    name.change(show, name, found, api_visibility="private", show_progress="minimal", concurrency_limit=2)

@@ -1,0 +1,327 @@
+"""A real browser uses the studio as a newcomer and as an old hand do."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api")
+expect = sync_api.expect
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+NETWORKS = Path(__file__).parents[2] / "hypernetworks" / "miniature" / "networks"
+HOSTILE = "<img src=x onerror=window.hacked=1>"
+PROMPT = "#hypernetworks_prompt textarea"
+INFOTEXT = "#hypernetworks_infotext textarea"
+PICTURE = "#hypernetworks_gallery .preview img[data-testid='detailed-image']"
+
+
+@pytest.fixture(scope="module")
+def own_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The user's networks: one in a folder, and one whose name is markup."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "styles").mkdir()
+    shutil.copy(NETWORKS / "ink.safetensors", folder / "styles" / "pen.safetensors")
+    if os.name != "nt":
+        shutil.copy(NETWORKS / "ink.safetensors", folder / f"{HOSTILE}.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(own_folder: Path) -> Iterator[str]:
+    """The studio as ``install.py studio`` starts it, on a free port."""
+    if CHROMIUM is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI needs a browser: install Debian's chromium")
+        pytest.skip("no Chromium here: install it to run the browser tests")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ["--no-browser", "--port", str(port), "--hypernetworks", str(own_folder)]
+    process = subprocess.Popen([sys.executable, "-m", "hypernetworks", "studio", *options])
+    try:
+        _wait(f"http://127.0.0.1:{port}", process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _wait(address: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(240):
+        assert process.poll() is None, "the studio ended before its page was up"
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError("the page did not come up within two minutes")
+
+
+@pytest.fixture(scope="module")
+def browser(address: str) -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    """A fresh window; the test fails on any console error or request to another machine."""
+    problems: list[str] = []
+    page = open_window(browser, address, problems)
+    yield page
+    assert page.evaluate("window.hacked") is None
+    page.context.close()
+    assert problems == []
+
+
+def open_window(browser: Any, address: str, problems: list[str]) -> Any:
+    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    page.set_default_timeout(20_000)
+    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda e: problems.append(str(e)))
+    page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else problems.append(r.url))
+    page.goto(address)
+    page.wait_for_selector(".studio-card")
+    page.wait_for_selector(".hypernetworks-filled")
+    return page
+
+
+def card(page: Any, name: str) -> Any:
+    return page.locator(".studio-card").filter(has=page.locator("bdi").get_by_text(name, exact=True))
+
+
+def generate(page: Any, prompt: str | None = None, steps: int = 6) -> bytes:
+    """Press Generate, wait for this very picture; returns its file."""
+    if prompt is not None:
+        page.fill(PROMPT, prompt)
+    page.fill("#hypernetworks_steps input[type=number]", str(steps))
+    page.locator("#hypernetworks_steps input[type=number]").blur()
+    press_generate(page)
+    return picture(page)
+
+
+def press_generate(page: Any) -> None:
+    page.evaluate("document.querySelector('.studio-done')?.classList.add('old')")
+    page.click("#hypernetworks_generate")
+
+
+def picture(page: Any) -> bytes:
+    """The file of the picture that was asked for last, once it is there."""
+    page.wait_for_selector(".studio-done:not(.old)", timeout=40_000)
+    body: bytes = page.request.get(page.get_attribute(PICTURE, "src")).body()
+    assert body.startswith(b"\x89PNG")
+    return body
+
+
+def test_a_newcomer_generates_clicks_a_card_and_moves_the_slider(page: Any) -> None:
+    expect(page.locator("#hypernetworks_progress")).to_contain_text("No picture yet")
+    plain = generate(page, "a red apple on blue")
+    ink = card(page, "ink")
+    expect(ink).to_have_attribute("aria-pressed", "false")
+    ink.click()
+    assert page.input_value(PROMPT) == "a red apple on blue <hypernet:ink:1>"
+    expect(ink).to_have_attribute("aria-pressed", "true")
+    with_ink = generate(page)
+    slider = page.get_by_role("slider", name="Multiplier of ink")
+    slider.press("Home")
+    assert page.input_value(PROMPT) == "a red apple on blue <hypernet:ink:-1>"
+    other = generate(page)
+    assert len({plain, with_ink, other}) == 3
+    assert page.input_value(INFOTEXT).startswith("a red apple on blue <hypernet:ink:-1>\nSteps: 6, Sampler: DDIM")
+    ink.click()
+    assert page.input_value(PROMPT) == "a red apple on blue"
+
+
+def test_a_picture_that_is_dropped_brings_everything_back(page: Any, tmp_path: Path) -> None:
+    page.fill("#hypernetworks_negative textarea", "text")
+    page.fill("#hypernetworks_seed input", "77")
+    made = generate(page, "a star on green <hypernet:night:0.5>")
+    (tmp_path / "star.png").write_bytes(made)
+    infotext = page.input_value(INFOTEXT)
+    page.reload()
+    page.wait_for_selector(".hypernetworks-filled")
+    page.set_input_files("#hypernetworks_restore input[type=file]", str(tmp_path / "star.png"))
+    expect(page.locator("#hypernetworks_messages")).to_contain_text("those of the picture")
+    expect(page.locator(PROMPT)).to_have_value("a star on green <hypernet:night:0.5>")
+    expect(page.locator("#hypernetworks_negative textarea")).to_have_value("text")
+    expect(page.locator("#hypernetworks_seed input")).to_have_value("77")
+    assert generate(page) == made
+    assert page.input_value(INFOTEXT) == infotext
+
+
+def test_a_long_job_is_interrupted_within_a_step(page: Any) -> None:
+    page.fill(PROMPT, "a cat")
+    page.fill("#hypernetworks_steps input[type=number]", "150")
+    page.locator("#hypernetworks_steps input[type=number]").blur()
+    page.click("#hypernetworks_generate")
+    expect(page.locator(".studio-progress p")).to_contain_text(re.compile(r"Step \d+ of 150"))
+    expect(page.locator(".studio-progress img")).to_be_visible()  # the picture is forming
+    before = int(re.findall(r"Step (\d+)", page.inner_text(".studio-progress p"))[0])
+    page.keyboard.press("Escape")
+    expect(page.locator("#hypernetworks_messages")).to_contain_text("Interrupted after")
+    after = int(re.findall(r"after (\d+) of 150", page.inner_text("#hypernetworks_messages"))[0])
+    assert before <= after < 149
+
+
+def test_nothing_hostile_becomes_markup(page: Any) -> None:
+    if os.name != "nt":
+        expect(card(page, HOSTILE)).to_be_disabled()
+    generate(page, f"a cat <hypernet:{HOSTILE}:1> {HOSTILE}", steps=1)
+    expect(page.locator("#hypernetworks_messages")).to_contain_text("no hypernetwork")
+    assert page.locator("#hypernetworks_messages :is(img, script)").count() == 0
+
+
+def test_pages_of_others_and_other_files_get_nothing(address: str, own_folder: Path) -> None:
+    def status(path: str, method: str = "GET", **headers: str) -> int:
+        body = b"" if method == "POST" else None
+        request = urllib.request.Request(address + path, method=method, headers=headers, data=body)
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert status("/hypernetworks/v1/list") == 200
+    assert status("/hypernetworks/v1/refresh", "POST", Origin=address) == 200
+    for path in ("/", "/hypernetworks/v1/list", "/gradio_api/info"):
+        assert status(path, Host="evil.example") == 403
+    own, of_gradio = ("/refresh", "/add?name=a.pt"), ("/gradio_api/upload", "/gradio_api/queue/join")
+    for path in (*(f"/hypernetworks/v1{route}" for route in own), *of_gradio):
+        assert status(path, "POST", Origin="http://evil.example") == 403
+    secret = own_folder.parent / "secret.png"
+    secret.write_bytes(b"secret")
+    outside = ("/hypernetworks/v1/preview?name=../secret", "/hypernetworks/files/..%2Fpage.py")
+    for path in (f"/gradio_api/file={secret}", *outside):
+        assert status(path) in (403, 404)
+    assert status("/hypernetworks/v1/add?name=..%2Fa.pt", "POST") == 422
+    assert status("/hypernetworks/v1/add?name=a.pt", "POST") == 422
+    assert not list(own_folder.parent.glob("a.pt")) + list(own_folder.glob("a.pt"))
+
+
+def test_cards_search_folders_and_a_file_that_is_added(page: Any, own_folder: Path, tmp_path: Path) -> None:
+    cards = page.locator(".studio-card")
+    page.get_by_label("Search networks").fill("styl pe")
+    expect(cards).to_have_count(1)
+    page.get_by_label("Search networks").fill("nothing like it")
+    expect(page.locator(".studio-cards .studio-empty")).to_contain_text("Clear the search")
+    page.get_by_label("Search networks").fill("")
+    page.get_by_label("Folder").select_option("styles")
+    expect(cards).to_have_count(1)
+    page.get_by_label("Folder").select_option("All folders")
+    expect(card(page, "ink").locator("img")).to_be_visible()
+    count = cards.count()
+    shutil.copy(NETWORKS / "sepia.safetensors", tmp_path / "tea.safetensors")
+    page.set_input_files(".studio-tools input[type=file]", str(tmp_path / "tea.safetensors"))
+    expect(page.locator(".studio-count")).to_contain_text("Added tea")
+    expect(cards).to_have_count(count + 1)
+    assert (own_folder / "tea.safetensors").read_bytes() == (NETWORKS / "sepia.safetensors").read_bytes()
+    card(page, "tea").click()
+    expect(page.get_by_role("slider", name="Multiplier of tea")).to_be_visible()
+
+
+def test_a_schedule_is_shown_as_a_curve(page: Any) -> None:
+    expect(page.locator("#hypernetworks_curves svg")).to_have_count(0)
+    page.fill(PROMPT, "a cat <hypernet:ink:0@0,1@0.5>")
+    expect(page.locator("#hypernetworks_curves svg")).to_have_count(1)
+    expect(page.locator("#hypernetworks_curves svg")).to_have_attribute("aria-label", re.compile("from 0 to 1"))
+
+
+def test_the_keyboard_is_enough(page: Any) -> None:
+    page.focus(PROMPT)
+    page.keyboard.press("Control+A")
+    page.keyboard.type("a moon on blue")
+    card(page, "ink").focus()
+    page.keyboard.press("Space")
+    assert page.input_value(PROMPT) == "a moon on blue <hypernet:ink:1>"
+    page.get_by_role("slider", name="Multiplier of ink").focus()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#hypernetworks_progress")).to_contain_text("picture in")
+    assert page.input_value(INFOTEXT).startswith("a moon on blue <hypernet:ink:0.95>")
+
+
+def test_two_windows_do_not_mix_their_networks(page: Any, browser: Any, address: str) -> None:
+    problems: list[str] = []
+    other = open_window(browser, address, problems)
+    alone = generate(page, "a cat <hypernet:ink:1>", steps=20)
+    other.fill(PROMPT, "a cat <hypernet:sepia:1>")
+    press_generate(page)
+    press_generate(other)
+    assert picture(other) != alone
+    assert picture(page) == alone
+    assert "ink" not in other.input_value(INFOTEXT)
+    other.context.close()
+    assert problems == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_it_fits(page: Any, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_compare_makes_one_labelled_sheet(page: Any) -> None:
+    page.fill(PROMPT, "a cat <hypernet:ink:1>")
+    page.fill("#hypernetworks_steps input[type=number]", "2")
+    page.locator("#hypernetworks_steps input[type=number]").blur()
+    page.get_by_role("tab", name="Compare").click()
+    page.fill("#compare_multipliers input, #compare_multipliers textarea", "0, 1")
+    page.click("#compare_start")
+    expect(page.locator("#compare_progress")).to_contain_text("2 pictures on one sheet")
+    sheet = page.locator("#compare_sheet img")
+    expect(sheet).to_be_visible()
+    page.wait_for_function("document.querySelector('#compare_sheet img').naturalWidth > 390")
+    page.fill("#compare_multipliers input, #compare_multipliers textarea", "0, x")
+    page.click("#compare_start")
+    expect(page.locator("#compare_messages")).to_contain_text("not a number")
+    assert page.get_by_role("tab").all_inner_texts() == ["Picture", "Compare", "Inspect", "Model"]
+
+
+def test_compare_can_be_interrupted(page: Any) -> None:
+    page.get_by_role("tab", name="Compare").click()
+    page.click("#compare_start")
+    expect(page.locator("#compare_progress p")).to_contain_text("Picture 2 of")
+    page.click("#compare_interrupt")
+    expect(page.locator("#compare_messages")).to_contain_text("Interrupted after")
+    expect(page.locator("#compare_sheet img")).to_be_visible()  # those that are there
+
+
+def test_inspect_tells_what_is_in_a_file(page: Any) -> None:
+    page.get_by_role("tab", name="Inspect").click()
+    page.locator("#inspect_name input").click()
+    page.get_by_role("option", name="sepia", exact=True).click()
+    report = page.locator("#inspect_report")
+    expect(report.locator(".studio-table")).to_contain_text("96, 160, 192")
+    expect(report.locator("svg")).to_have_count(2)
+
+
+def test_a_path_that_is_no_checkpoint_is_told_and_the_model_stays(page: Any, tmp_path: Path) -> None:
+    page.get_by_role("tab", name="Model").click()
+    page.get_by_label("A checkpoint").click()
+    path = page.get_by_label("Path of a checkpoint")
+    path.fill(str(tmp_path / "none.safetensors"))
+    page.click("#model_load")
+    expect(page.locator("#model_messages")).to_contain_text("none.safetensors: there is no such file")
+    expect(page.locator("#hypernetworks_status")).to_contain_text("miniature")
+    path.fill(str(NETWORKS.parent / "weights"))
+    page.click("#model_load")
+    expect(page.locator("#model_messages")).to_contain_text("is loaded", timeout=60_000)
+    expect(page.locator("#hypernetworks_status")).to_contain_text("weights")
+    page.get_by_label("The miniature").click()
+    page.click("#model_load")
+    expect(page.locator("#hypernetworks_status")).to_contain_text("miniature", timeout=60_000)

@@ -1,0 +1,255 @@
+"""The studio's own work, without a page: jobs of several windows, sheets, reports, and settings from pictures."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import hypernetworks as hn
+from hypernetworks.hosts.diffusers import Generation, Picture, Result, save_png
+from hypernetworks.studio.comparing import compare, plan, sheet, split_multipliers
+from hypernetworks.studio.desk import Desk, InterruptedJobError, Update
+from hypernetworks.studio.generating import job_of, paint
+from hypernetworks.studio.inspecting import report
+from hypernetworks.studio.models import checked_path, devices
+from hypernetworks.studio.restoring import read_infotext, restore
+
+
+class FakePainter:
+    """Paints the prompt's length, and counts."""
+
+    def __init__(self, library: hn.Library) -> None:
+        self.library = library
+        self.jobs: list[Generation] = []
+
+    def paint(self, job: Generation, on_step: Any = None, on_picture: Any = None) -> Result:
+        self.jobs.append(job)
+        for step in range(1, job.steps + 1):
+            if on_step is not None and on_step(step, job.steps) is False:
+                break
+        infotext = f"{job.prompt}\nSteps: {job.steps}, Seed: {job.seed}, Size: 8x8"
+        return Result([Picture(Image.new("RGB", (8, 8), "red"), infotext)] * job.batch, [])
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> hn.Library:
+    torch.manual_seed(0)
+    (tmp_path / "lib").mkdir()
+    for name in ("ink", "sepia", "<b>night<b>"):
+        network = hn.Hypernetwork.create(name, hn.Structure((1, 2, 1), "relu", activate_output=False), (8, 768))
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.02)
+        hn.write(network, tmp_path / "lib" / f"{name}.safetensors")
+    return hn.Library([tmp_path / "lib"])
+
+
+@pytest.fixture
+def painter(library: hn.Library) -> Any:
+    return FakePainter(library)
+
+
+# ------------------------------------------------------------------ jobs
+
+
+def test_empty_and_wild_fields_become_a_job() -> None:
+    job = job_of("a", None, None, None, None, None, None, None, None)  # type: ignore[arg-type]
+    assert (job.steps, job.batch, job.sampler, job.negative) == (20, 1, None, "")
+    assert 0 <= job.seed < 2**32
+    job = job_of("a", "", 1e9, 1e9, 5, "Euler", 1e9, 1e9, -3)
+    assert (job.steps, job.cfg, job.seed, job.batch, job.width, job.height) == (150, 100, 5, 16, 4096, 1)
+
+
+def test_jobs_take_turns_and_tell_their_own_window(painter: Any) -> None:
+    desk, running, told = Desk(painter), threading.Event(), []
+
+    def slow(_painter: Any, tell: Any, wish: threading.Event) -> str:
+        running.set()
+        tell(Update(1, 2, "slow"))
+        wish.wait(10)
+        return "slow"
+
+    first = desk.run("one", slow)
+    assert next(first).note == "slow"
+    running.wait(10)
+    second = desk.run("two", lambda _painter, _tell, _wish: "quick")
+    told.append(next(second).note)
+    assert desk.interrupt("one")
+    assert list(first) == ["slow"]
+    assert list(second) == ["quick"]
+    assert "Waiting" in told[0]
+    assert not desk.interrupt("one")
+
+
+def test_a_waiting_job_can_be_interrupted_and_errors_arrive(painter: Any) -> None:
+    desk, release = Desk(painter), threading.Event()
+    first = desk.run("one", lambda _painter, tell, _wish: (tell(Update(note="x")), release.wait(10))[1])
+    next(first)
+    second = desk.run("two", lambda _painter, _tell, _wish: "never")
+    next(second)
+    desk.interrupt("two")
+    with pytest.raises(InterruptedJobError):
+        list(second)
+    release.set()
+    list(first)
+
+    def wrong(_painter: Any, _tell: Any, _wish: threading.Event) -> None:
+        raise hn.HypernetworkError("wrong")
+
+    with pytest.raises(hn.HypernetworkError, match="wrong"):
+        list(desk.run("one", wrong))
+    assert list(desk.run("one", lambda _painter, _tell, _wish: 1)) == [1]
+
+
+def test_an_interrupted_picture_says_so(painter: Any, tmp_path: Path) -> None:
+    wish, updates = threading.Event(), []
+
+    def tell(update: Update) -> None:
+        updates.append(update)
+        if update.done == 3:
+            wish.set()
+
+    made = paint(painter, Generation("a", steps=9), tell, wish, tmp_path)
+    assert "after 3 of 9" in made.messages[0]
+    assert updates[-1].done == 3
+    assert read_infotext(Path(made.pictures[0].path)) == made.pictures[0].infotext
+
+
+# ------------------------------------------------------------------ sheets
+
+
+def test_multipliers_of_a_line() -> None:
+    assert split_multipliers("0, 0.25,0.5 1;1") == ("0", "0.25", "0.5", "1")
+    assert split_multipliers("0 0@0,1@0.5, 1") == ("0", "0@0,1@0.5", "1")
+    assert split_multipliers("  ") == ("1",)
+    with pytest.raises(hn.HypernetworkError):
+        split_multipliers("0, x")
+
+
+def test_a_sheet_has_one_network_per_row(library: hn.Library) -> None:
+    todo = plan("a <hypernet:ink:1:k=0.5>, b <hypernet:other:1>", ["ink", "sepia"], "0, 1", library)
+    assert todo.prompts == (
+        ("a <hypernet:ink:0:k=0.5>, b <hypernet:other:1>", "a <hypernet:ink:1:k=0.5>, b <hypernet:other:1>"),
+        ("a , b <hypernet:other:1> <hypernet:sepia:0>", "a , b <hypernet:other:1> <hypernet:sepia:1>"),
+    )
+
+
+def test_without_a_choice_it_takes_those_of_the_prompt_or_of_the_library(library: hn.Library) -> None:
+    assert plan("a <hypernet:ink:1>", [], "1", library).networks == ("ink",)
+    assert len(plan("a", [], "1", library).networks) == 3
+    with pytest.raises(hn.HypernetworkError, match="no network"):
+        plan("a", [], "1", hn.Library([]))
+    with pytest.raises(hn.HypernetworkError, match="did you mean ink"):
+        plan("a", ["inc"], "1", library)
+    with pytest.raises(hn.HypernetworkError, match="at most"):
+        plan("a", [], " ".join(map(str, range(60))), library)
+
+
+def test_a_sheet_is_made_in_order_with_one_seed(painter: Any, library: hn.Library) -> None:
+    updates: list[Update] = []
+    todo = plan("a", ["ink", "sepia"], "0, 1", library)
+    job = Generation("a", seed=4, steps=3, batch=5)
+    made, messages = compare(painter, job, todo, updates.append, threading.Event())
+    assert made is not None
+    assert messages == []
+    assert [job.prompt.split(":")[1] for job in painter.jobs] == ["ink", "ink", "sepia", "sepia"]
+    assert {(job.seed, job.batch) for job in painter.jobs} == {(4, 1)}
+    assert (updates[-1].done, updates[-1].total) == (12, 12)
+
+
+def test_an_interrupted_sheet_has_what_was_made(painter: Any, library: hn.Library) -> None:
+    wish = threading.Event()
+    todo = plan("a", ["ink", "sepia"], "0, 1", library)
+
+    def tell(update: Update) -> None:
+        if update.done == 4:
+            wish.set()
+
+    made, messages = compare(painter, Generation("a", steps=3), todo, tell, wish)
+    assert made is not None
+    assert messages == ["interrupted after 1 of 4 pictures"]
+    assert compare(painter, Generation("a", steps=3), todo, tell, wish)[0] is None
+
+
+def test_labels_do_not_grow_with_names(library: hn.Library) -> None:
+    (library.folders[0] / f"{'long ' * 40}.pt").write_bytes((library.folders[0] / "ink.safetensors").read_bytes())
+    library.scan()
+    name = "long " * 40
+    todo = plan("a", [name], "0 1 -1", library)
+    paper = sheet(todo, {(0, 0): Image.new("RGB", (512, 256), "red")}, "a title " * 50)
+    assert paper.width < 3 * 520 + 300
+    assert paper.getpixel((300, 200)) == (255, 0, 0)
+
+
+# ------------------------------------------------------------------ reports
+
+
+def test_a_report_tells_and_draws_without_markup_of_others(library: hn.Library) -> None:
+    made = report("ink", library)
+    for part in ("SD1", "8, 768", "1, 2, 1", "relu", "<svg", "polyline", "Nothing unusual"):
+        assert part in made
+    assert "<b>" not in report("<b>night<b>", library)
+
+
+def test_a_report_of_a_broken_network(tmp_path: Path) -> None:
+    network = hn.Hypernetwork.create("odd", hn.Structure((1, 1, 1), "softmax"), (96,))
+    next(network.parameters()).data[0, 0] = float("nan")
+    hn.write(network, tmp_path / "odd.pt")
+    made = report("odd", hn.Library([tmp_path]))
+    for part in ("NaN", "zeros", "batch", "another model", "not a number"):
+        assert part in made
+    assert "nan" not in made.split("<svg", 1)[1]
+    for name in ("", "nobody"):
+        with pytest.raises(hn.HypernetworkError):
+            report(name, hn.Library([tmp_path]))
+
+
+# ------------------------------------------------------------------ settings from pictures
+
+
+def test_a_picture_gives_its_settings_back(library: hn.Library, tmp_path: Path) -> None:
+    digest = library.find("ink").sha256()[:10]
+    infotext = (
+        "a <hypernet:ink:0.5>\nNegative prompt: b\nSteps: 7, Sampler: Euler a, CFG scale: 2.5, Seed: 9, "
+        f'Size: 96x104, Model: mine, Hypernet hashes: "ink: {digest}"'
+    )
+    save_png(Picture(Image.new("RGB", (8, 8)), infotext), tmp_path / "a.png")
+    found = restore(read_infotext(tmp_path / "a.png"), library, "mine")
+    assert (found.prompt, found.negative) == ("a <hypernet:ink:0.5>", "b")
+    assert (found.steps, found.sampler, found.cfg, found.seed) == (7, "Euler a", 2.5, 9)
+    assert (found.width, found.height, found.messages) == (96, 104, [])
+
+
+def test_what_cannot_be_restored_is_told(library: hn.Library) -> None:
+    infotext = (
+        "a <hypernet:ink:1> <hypernet:nobody:1>\nSteps: 9999999, Sampler: Own, CFG scale: x, Seed: -1, "
+        'Size: 1x, Model: other, Hypernet hashes: "ink: 0123456789"'
+    )
+    found = restore(infotext, library, "mine")
+    assert (found.steps, found.sampler, found.cfg, found.seed, found.width) == (None, None, None, None, None)
+    for part in ("Own", "other", "nobody", "0123456789"):
+        assert any(part in message for message in found.messages)
+    assert restore("just words", library, "mine").prompt == "just words"
+
+
+def test_other_files_are_no_pictures_with_infotext(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nnonsense")
+    with pytest.raises(hn.HypernetworkError, match="not a PNG"):
+        read_infotext(tmp_path / "a.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
+    with pytest.raises(hn.HypernetworkError, match="no infotext"):
+        read_infotext(tmp_path / "b.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "c.jpg")
+    with pytest.raises(hn.HypernetworkError, match="not a PNG"):
+        read_infotext(tmp_path / "c.jpg")
+
+
+def test_paths_of_checkpoints_are_looked_at_before_loading(tmp_path: Path) -> None:
+    assert devices()[-1] == "cpu"
+    for text in ("", "  ", str(tmp_path / "none"), str(tmp_path)):
+        with pytest.raises(hn.HypernetworkError):
+            checked_path(text)
