@@ -31,6 +31,15 @@ class Entry:
         return f"{self.folder}/{self.name}" if self.folder else self.name
 
     @property
+    def is_text(self) -> bool:
+        """Whether a page or a tag can carry its path: file systems allow bytes that are no text."""
+        try:
+            str(self.path).encode()
+        except UnicodeEncodeError:
+            return False
+        return True
+
+    @property
     def identity(self) -> tuple[str, int, int]:
         """What makes it the same file as before: path, size and modification time."""
         return str(self.path), self.size, self.mtime_ns

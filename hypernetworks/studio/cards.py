@@ -25,7 +25,7 @@ def own_folder(library: Library, shipped: Path) -> Path | None:
 
 def described(library: Library) -> list[dict[str, Any]]:
     """All networks as the panel and the cards read them; no file is opened for it but the small ones beside."""
-    return [_description(library, entry) for entry in library.entries if _is_text(str(entry.path))]
+    return [_description(library, entry) for entry in library.entries if entry.is_text]
 
 
 def _description(library: Library, entry: Entry) -> dict[str, Any]:
@@ -43,15 +43,6 @@ def _description(library: Library, entry: Entry) -> dict[str, Any]:
         "family": beside.base_model or None,
         "preview": beside.preview.stat().st_mtime_ns if beside.preview is not None else None,
     }
-
-
-def _is_text(path: str) -> bool:
-    """Whether a page can carry it: file systems allow bytes that are no text."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def preview_of(library: Library, name: str) -> Path | None:
@@ -143,4 +134,4 @@ def _move(temporary: Path, target: Path) -> None:
 
 def choices(library: Library) -> Sequence[str]:
     """Names to choose from, as tags write them."""
-    return list(dict.fromkeys(library.name_of(e) for e in library.entries if _is_text(str(e.path))))
+    return list(dict.fromkeys(library.name_of(e) for e in library.entries if e.is_text))

@@ -97,17 +97,9 @@ def named(entries: tuple[Entry, ...]) -> dict[str, list[Entry]]:
     found: dict[str, list[Entry]] = {}
     stems = Counter(entry.name for entry in entries)
     for entry in entries:
-        if _is_text(str(entry.path)):
+        if entry.is_text:
             found.setdefault(entry.name if stems[entry.name] == 1 else entry.full_name, []).append(entry)
     return found
-
-
-def _is_text(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 class Deck:

@@ -52,18 +52,10 @@ def host_list() -> dict[str, str]:
     """What ``shared.hypernetworks`` holds: path by the name that a tag writes. Files of all types."""
     found = library()
     pt_last = sorted(found.entries, key=lambda entry: entry.path.suffix.lower() == ".pt")
-    paths = {found.name_of(entry): str(entry.path) for entry in pt_last}  # of one name, the host can use the .pt
-    paths = {name: path for name, path in paths.items() if name != "None" and _is_text(path)}  # "None": no network
+    # of two files with one name the .pt wins, which the host can use, too
+    paths = {found.name_of(entry): str(entry.path) for entry in pt_last if entry.is_text}
+    paths = {name: path for name, path in paths.items() if name != "None"}  # "None": no network
     return dict(sorted(paths.items(), key=lambda item: item[0].lower()))
-
-
-def _is_text(path: str) -> bool:
-    """Linux allows any bytes in a path; the host's page and API can't carry what is no text."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def short_hash(entry: Entry) -> str | None:
