@@ -12,6 +12,7 @@ from webui_client import ApiError, Webui, difference
 PLAIN = "x "
 QUOTED = 'it\'s & "quoted"'
 SMALL, OTHER = "x <hypernet:small:1>", "x <hypernet:other:1>"
+RISING = "x <hypernet:small:0@0,1@1>"
 VISIBLE = 8
 """A channel of some pixel differs by at least so much where a network acts."""
 ROUNDING = 2
@@ -332,15 +333,34 @@ class TestSchedules:
             ("DPM2", [0, 0, 0.5, 0.5, 1]),
             ("DPM++ SDE", [0, 0, 0.5, 0.5, 1]),
             ("DDIM", [0, 0.5, 1]),
-            ("UniPC", [0, 0.5, 1]),
         ],
     )
     def test_samplers(self, probed: Webui, tmp_path: Path, sampler: str, expected: list[float]) -> None:
         probed.record("middle_block.*attn2")
-        probed.txt2img("x <hypernet:small:0@0,1@1>", sampler_name=sampler, steps=3)
+        probed.txt2img(RISING, sampler_name=sampler, steps=3)
         found = probed.recorded(tmp_path / "recorded.pt").multipliers("small.pt")
-        assert found[: len(expected)] == expected
-        assert set(found[len(expected) :]) <= {1}  # AUTOMATIC1111's UniPC runs the UNet once more than it was told
+        assert found == expected
+
+    @pytest.mark.parametrize("steps", [3, 4])
+    @pytest.mark.parametrize("sampler", ["DDIM", "PLMS", "UniPC"])
+    def test_samplers_that_run_other_steps_than_they_say(
+        self, probed: Webui, tmp_path: Path, sampler: str, steps: int
+    ) -> None:
+        """A schedule goes from its beginning to its end all the same."""
+        start = probed.known("start").picture
+        probed.record("middle_block.*attn2.*to_k")
+        probed.txt2img(RISING, sampler_name=sampler, steps=steps)
+        self.rises(probed.recorded(tmp_path / "txt2img.pt").multipliers("small.pt"))
+        probed.record("middle_block.*attn2.*to_k")
+        probed.img2img(RISING, start, sampler_name=sampler, steps=2 * steps, denoising_strength=0.5)
+        self.rises(probed.recorded(tmp_path / "img2img.pt").multipliers("small.pt"))
+
+    @staticmethod
+    def rises(found: list[float]) -> None:
+        """Evenly from 0 to 1; the first may be there twice (PLMS)."""
+        print(found)
+        once = found[1:] if found[1] == 0 else found
+        assert once == [round(step / (len(once) - 1), 4) for step in range(len(once))]
 
     def test_start_and_stop(self, probed: Webui, tmp_path: Path) -> None:
         probed.record("middle_block.*attn2")

@@ -77,6 +77,33 @@ def test_extra_runs_of_the_unet_keep_the_steps_value(
     assert [position(denoiser(run, steps, total, name)) for run in runs] == [(step, steps) for step in expected]
 
 
+@pytest.mark.parametrize(
+    ("runs", "steps", "from_picture", "name", "expected"),
+    [
+        (range(3), 4, False, "DDIM", [0, 1, 2]),
+        (range(3), 3, False, "DDIM", [0, 1, 2]),
+        (range(4), 4, False, "PLMS", [0, 0, 1, 2]),
+        (range(4), 4, False, "UniPC", [0, 1, 2, 3]),
+        (range(4), 3, False, "UniPC", [0, 1, 2, 3]),
+        (range(3), 5, True, "DDIM", [0, 1, 2]),
+        (range(4), 5, True, "PLMS", [0, 0, 1, 2]),
+        (range(4), 5, True, "UniPC", [0, 1, 2, 3]),
+    ],
+)
+def test_timestep_samplers_run_other_steps_than_the_host_says(
+    runs: range, steps: int, from_picture: bool, name: str, expected: list[int]
+) -> None:
+    """Runs as counted in the real AUTOMATIC1111 1.10.1, Forge and reForge."""
+
+    def at(run: int) -> tuple[int, int]:
+        made = denoiser(run, steps, steps, name)
+        made.p, made.init_latent = None, object() if from_picture else None
+        made.sampler.get_timesteps = lambda _p, count: list(range(0, 1000, 1000 // count))
+        return position(made)
+
+    assert [at(run) for run in runs] == [(step, expected[-1] + 1) for step in expected]
+
+
 def test_tags_of_each_picture() -> None:
     prompts = ["a <hypernet:x:1>", "b", "c <hypernet:y:0@0,1@1:hr=0.5><lora:z:1>"]
     found = tags_of(prompts, [["x", "1"]])

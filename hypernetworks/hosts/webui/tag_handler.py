@@ -179,16 +179,29 @@ def position(denoiser: Any) -> tuple[int, int]:
     """``(step, steps of the pass)``.
 
     The host counts its runs of the UNet: two per step of a second-order sampler (one in the last step), which its
-    expected total tells; PLMS has one more in its first step. Restart runs more of them than it tells: the last
-    step's value holds then.
+    expected total tells; PLMS has one more in its first step. Restart and DPM adaptive run more of them than it tells:
+    the last step's value holds then.
     """
-    steps = max(1, int(denoiser.steps or 1))
-    per_step = max(1, round((denoiser.total_steps or steps) / steps))
+    told = max(1, int(denoiser.steps or 1))
+    per_step = max(1, round((denoiser.total_steps or told) / told))
     runs = int(denoiser.step or 0)
-    name = getattr(getattr(getattr(denoiser, "sampler", None), "config", None), "name", "")
+    sampler = getattr(denoiser, "sampler", None)
+    name = getattr(getattr(sampler, "config", None), "name", "")
     if name == "PLMS":
         runs = max(0, runs - 1)
+    steps = _steps_by_timesteps(denoiser, told, name) if hasattr(sampler, "get_timesteps") else told
     return min(runs // per_step, steps - 1), steps
+
+
+def _steps_by_timesteps(denoiser: Any, told: int, name: str) -> int:
+    """Steps that DDIM, PLMS and UniPC really run: others than the host says.
+
+    They go through a list of timesteps whose length depends on how 1000 divides; all but UniPC stop before its first.
+    From a picture, the list is one shorter than the steps that the host says.
+    """
+    starts_from_picture = getattr(denoiser, "init_latent", None) is not None
+    timesteps = told - 1 if starts_from_picture else len(denoiser.sampler.get_timesteps(denoiser.p, told))
+    return max(1, timesteps - (name != "UniPC"))
 
 
 def _conditions(denoiser: Any) -> list[int] | None:
