@@ -257,14 +257,14 @@ def test_a_file_replaced_on_disk_is_read_again_without_a_scan(tmp_path: Path) ->
     path = network(tmp_path / "a.pt", seed=1)
     library = Library([tmp_path])
     entry, x = library.find("a"), torch.ones(1, 1, 8)
-    before = library.load(entry).transform(x)[0]
+    before, size = library.load(entry).transform(x)[0], library.loaded_bytes
     modified = path.stat().st_mtime_ns
     hn.write(hn.read(network(tmp_path / "new" / "b.pt", seed=2)), path)
     os.utime(path, ns=(modified + 1, modified + 1))
     after = library.load(entry).transform(x)[0]
     assert not torch.equal(before, after)
     assert torch.equal(after, hn.read(path).transform(x)[0])
-    assert len(library._loaded) == 1, "the old one is not kept"
+    assert library.loaded_bytes == size, "the old one is not kept"
 
 
 def test_a_renamed_file_is_another_entry(tmp_path: Path) -> None:
@@ -286,30 +286,6 @@ def test_a_file_that_is_gone(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(FileMissingError, match="refresh"):
         library.load(entry)
-
-
-def test_the_cache_keeps_to_its_bound_and_drops_the_longest_unused(tmp_path: Path) -> None:
-    sizes = [network(tmp_path / f"{name}.pt").stat().st_size for name in "abc"]
-    assert len(set(sizes)) == 1
-    library = Library([tmp_path], cache_bytes=2 * sizes[0])
-    a, b, c = (library.find(name) for name in "abc")
-    first_a, first_b = library.load(a), library.load(b)
-    assert library.load(a) is first_a
-    first_c = library.load(c)
-    assert sum(size for _, size, _ in library._loaded) <= library.cache_bytes
-    assert library.load(a) is first_a, "used since b"
-    assert library.load(c) is first_c
-    assert library.load(b) is not first_b
-
-
-def test_one_network_is_kept_even_where_the_bound_is_smaller(tmp_path: Path) -> None:
-    network(tmp_path / "a.pt")
-    network(tmp_path / "b.pt")
-    library = Library([tmp_path], cache_bytes=0)
-    loaded = library.load(library.find("a"))
-    assert library.load(library.find("a")) is loaded
-    library.load(library.find("b"))
-    assert len(library._loaded) == 1
 
 
 def test_a_file_that_can_not_be_read_is_not_kept_and_may_be_repaired(tmp_path: Path) -> None:

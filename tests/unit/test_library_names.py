@@ -1,0 +1,117 @@
+"""Finding by name against a slow reference, and scans of what has changed and what has not."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from unit.test_library import add
+
+from hypernetworks.errors import AmbiguousNameError, UnknownNameError
+from hypernetworks.library import Entry, Library
+from hypernetworks.library.names import Names
+
+NAMES = st.text(st.sampled_from("aAbBßsSİi/() 0f"), max_size=6)
+FILES = st.lists(
+    st.tuples(st.sampled_from(["", "x", "X", "x/y"]), NAMES.filter(bool), st.sampled_from([".pt", ".safetensors"])),
+    unique=True,
+    max_size=12,
+)
+
+
+def made(files: list[tuple[str, str, str]]) -> tuple[Entry, ...]:
+    """Entries that a scan could have found, whatever a real file system makes of their names."""
+    return tuple(Entry(name, Path(folder) / f"{name}{suffix}", folder, 0, 0) for folder, name, suffix in files)
+
+
+def by_looking_at_all(entries: tuple[Entry, ...], name: str) -> Entry | str:
+    """What a name means by the rule as it is documented, or the kind of the error."""
+    hashed = re.fullmatch(r"(.+)\(([0-9a-f]{4,64})\)", name.strip())
+    folds: tuple[Callable[[str], str], ...] = (str, str.casefold)
+    for wanted in (name, name.strip(), *([hashed[1].strip()] if hashed else [])):
+        for fold in folds:
+            found = [e for e in entries if fold(wanted) in (fold(e.name), fold(e.full_name))]
+            whole = [e for e in found if fold(e.full_name) == fold(wanted)]
+            if len(found) == 1 or len(whole) == 1:
+                return (found if len(found) == 1 else whole)[0]
+            if found:
+                return "ambiguous"
+    return "unknown"
+
+
+@given(FILES, NAMES, st.sampled_from(["", " ", "(f00f)"]))
+@example([("", "ß", ".pt"), ("x", "SS", ".pt")], "ss", "")
+@example([("x", "a", ".pt"), ("", "x/a", ".pt")], "x/a", "")
+def test_find_is_the_documented_rule(files: list[tuple[str, str, str]], other: str, end: str) -> None:
+    entries = made(files)
+    names = Names(entries)
+    for name in {other, *(e.name for e in entries), *(e.full_name.swapcase() for e in entries)}:
+        try:
+            found: Entry | str = names.find(name + end) or "unknown"
+        except AmbiguousNameError:
+            found = "ambiguous"
+        assert found == by_looking_at_all(entries, name + end)
+
+
+@given(FILES)
+def test_stems_that_several_files_share(files: list[tuple[str, str, str]]) -> None:
+    entries = made(files)
+    shared = {e.name for e in entries if sum(other.name == e.name for other in entries) > 1}
+    assert Names(entries).ambiguous == shared
+
+
+def test_a_scan_without_news_gives_the_same_tuple(tmp_path: Path) -> None:
+    add(tmp_path, "a.pt", "sub/b.pt", "sub/c.safetensors")
+    library = Library([tmp_path])
+    first = library.scan()
+    assert library.scan() is first
+    add(tmp_path, "sub/d.pt")
+    second = library.scan()
+    assert [e.name for e in second] == ["a", "b", "c", "d"]
+    assert all(entry is second[i] for i, entry in enumerate(first)), "what is as it was is not made again"
+    (tmp_path / "sub" / "d.pt").unlink()
+    assert library.scan() == first
+
+
+@pytest.mark.parametrize("times_kept", [False, True])
+def test_a_file_that_changes_in_place_is_seen_though_its_folder_does_not_change(
+    times_kept: bool, tmp_path: Path
+) -> None:
+    add(tmp_path, "sub/a.pt", "sub/b.pt")
+    library, folder = Library([tmp_path]), (tmp_path / "sub").stat().st_mtime_ns
+    a, b = library.scan()
+    (tmp_path / "sub" / "a.pt").write_bytes(b"more")
+    later = a.mtime_ns if times_kept else a.mtime_ns + 1
+    os.utime(tmp_path / "sub" / "a.pt", ns=(later, later))
+    assert (tmp_path / "sub").stat().st_mtime_ns == folder
+    changed, same = library.scan()
+    assert (changed.size, changed.mtime_ns) == (4, later)
+    assert same is b
+    assert library.find("a") is changed
+
+
+def test_a_file_that_moves_to_another_folder_of_the_library(tmp_path: Path) -> None:
+    add(tmp_path, "one/sub/a.pt")
+    library = Library([tmp_path / "one"])
+    assert [e.full_name for e in library.entries] == ["sub/a"]
+    library.look_in([tmp_path / "one" / "sub"])
+    assert [e.full_name for e in library.entries] == ["a"], "the same file, but another name"
+    library.look_in([tmp_path / "one"])
+    assert library.find("sub/a").folder == "sub"
+
+
+def test_a_library_that_loses_its_folder(tmp_path: Path) -> None:
+    add(tmp_path, "lib/a.pt")
+    library = Library([tmp_path / "lib"])
+    assert library.find("a").name == "a"
+    (tmp_path / "lib").rename(tmp_path / "away")
+    assert library.scan() == ()
+    with pytest.raises(UnknownNameError, match="no files in"):
+        library.find("a")
+    (tmp_path / "away").rename(tmp_path / "lib")
+    assert len(library.scan()) == 1
