@@ -3,7 +3,7 @@
 A pickle is a program. This one runs no callable of the file's choosing: the few globals that weight files need are
 answered by inert stand-ins from the table below, and every other way to call something is refused. torch's own
 ``weights_only`` loading has the same aim; it is not used because the versions that webuis run (2.1 to 2.5) have a known
-hole (CVE-2025-32434), cannot map legacy files, and refuse harmless numpy scalars; and because webuis replace
+hole (CVE-2025-32434), set no bounds to time and memory, and refuse harmless numpy scalars; and because webuis replace
 ``torch.load``.
 """
 
@@ -32,6 +32,12 @@ STORAGE_DTYPES: dict[str, torch.dtype] = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+
+
+LONGEST_PROGRAM = 200_000
+"""Instructions of a pickle, more than a checkpoint of SDXL has (a network: some thousands); they take half a second."""
+_LONGEST_NUMBER = 100
+"""Characters of a number that is written as text; older Pythons need minutes for a million digits."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,12 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
 
     Raises:
         FileUnsafeError: on load, when the file names anything else.
+        NotAHypernetworkError: on load, when it has more than :data:`LONGEST_PROGRAM` instructions.
     """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        super().__init__(stream, encoding="latin1")
+        vars(self)["dispatch"] = _Counted(self.dispatch)
 
     def find_class(self, module: str, name: str) -> object:
         """Answer a global with its stand-in, or refuse it; of harmless ones, say what they are the sign of."""
@@ -164,6 +175,13 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
         if not all(line.endswith(b"\n") for line in lines):  # a name cut short must not pass for a hostile one
             raise EOFError("a name ends too early")
         self.append(self.find_class(*(line[:-1].decode("utf-8") for line in lines)))
+
+    def _number(self) -> None:
+        """INT and LONG: decimal text, whose last character may be an L; 00 and 01 are truth values."""
+        text = self.readline().strip()
+        if len(text) > _LONGEST_NUMBER:
+            raise ValueError("a number has too many digits")
+        self.append(text == b"01" if text in (b"00", b"01") else int(text.removesuffix(b"L"), 0))
 
     def _reduce(self) -> None:
         arguments = self.stack.pop()
@@ -205,6 +223,7 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
 
     dispatch: ClassVar[dict[int, Any]] = dict(_Unpickler.dispatch)
     dispatch[pickle.GLOBAL[0]] = _global
+    dispatch[pickle.INT[0]] = dispatch[pickle.LONG[0]] = _number
     dispatch[pickle.REDUCE[0]] = _reduce
     dispatch[pickle.BUILD[0]] = _build
     dispatch[pickle.SETITEM[0]] = _set_item
@@ -214,6 +233,20 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
         dispatch[_opcode[0]] = _refuse
     for _opcode in (pickle.EMPTY_SET, pickle.FROZENSET, pickle.BYTEARRAY8):  # large from few bytes, or hashed
         dispatch[_opcode[0]] = _refuse_container
+
+
+class _Counted(dict[int, Any]):
+    """Instructions by opcode, that can be asked for a limited number of times."""
+
+    def __init__(self, instructions: dict[int, Any]) -> None:
+        super().__init__(instructions)
+        self._left = LONGEST_PROGRAM
+
+    def __getitem__(self, opcode: int) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            raise NotAHypernetworkError("its description is a hundred times longer than that of a hypernetwork")
+        return super().__getitem__(opcode)
 
 
 def _is_plain_key(key: object) -> bool:
@@ -233,14 +266,14 @@ def load_plain(stream: IO[bytes]) -> Any:
         NotAHypernetworkError: it holds containers that no hypernetwork has.
     """
     try:
-        return PlainUnpickler(stream, encoding="latin1").load()
+        return PlainUnpickler(stream).load()
     except FileError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = printable(f"{type(error).__name__}: {error}")
         raise FileCorruptError(f"its pickle can't be decoded ({reason}): download it again") from error
 
 
-def printable(text: str) -> str:
-    """Text from a file, short and without control characters, fit for a message."""
-    return "".join(c if c.isprintable() else "?" for c in text[:80])
+def printable(text: str, longest: int = 80) -> str:
+    """Text from a file or a path, short and without control characters, fit for a message."""
+    return "".join(c if c.isprintable() else "?" for c in text[:longest])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ from ..errors import (
     UnsupportedVariantError,
 )
 from . import safetensors_files, torch_files
-from .pickles import printable
+from .opened import OpenedFile
+from .pickles import TensorPointer, printable
 
 SUFFIXES: tuple[str, ...] = (".pt", ".safetensors", ".bin", ".ckpt", ".pth")
 """File names that a library lists; :func:`read` itself goes by the content."""
@@ -31,8 +31,8 @@ SUFFIXES: tuple[str, ...] = (".pt", ".safetensors", ".bin", ".ckpt", ".pth")
 def read(path: str | os.PathLike[str]) -> Hypernetwork:
     """Read a hypernetwork file of any variant, without ever running code from it.
 
-    The tensors are mapped from the file where it allows that, and keep its dtype. The structure is derived from the
-    tensors and checked against the metadata.
+    The tensors are read into memory, and keep the file's dtype: what happens to the file afterwards does not matter.
+    The structure is derived from the tensors and checked against the metadata.
 
     Args:
         path: a ``.pt``, ``.bin``, ``.ckpt``, ``.pth`` or ``.safetensors`` file.
@@ -40,7 +40,7 @@ def read(path: str | os.PathLike[str]) -> Hypernetwork:
     Raises:
         FileMissingError: there is no such file.
         FileUnreadableError: it is a folder, or may not be read.
-        FileCorruptError: truncated or damaged.
+        FileCorruptError: truncated, damaged, or changed while it was read.
         FileUnsafeError: a pickle that asks for code to be run.
         NotAHypernetworkError: a healthy file of another kind.
         UnsupportedVariantError: a hypernetwork that can't be read with the right arithmetic.
@@ -50,16 +50,21 @@ def read(path: str | os.PathLike[str]) -> Hypernetwork:
     try:
         return _read(path)
     except FileNotFoundError as error:
-        raise FileMissingError(f"{path}: there is no such file") from error
+        raise FileMissingError(f"{shown(path)}: there is no such file") from error
     except HypernetworkError as error:
         raise type(error)(f"{printable(path.name)}: {error}") from error.__cause__
-    except (OSError, ValueError) as error:  # ValueError: a path with a null byte, a file that shrank before mapping
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
         if path_is_folder(path):
-            raise FileUnreadableError(f"{path}: this is a folder, name a file in it") from error
+            raise FileUnreadableError(f"{shown(path)}: this is a folder, name a file in it") from error
         reason = getattr(error, "strerror", None) or error
-        raise FileUnreadableError(f"{printable(str(path))}: it can't be read ({reason})") from error
+        raise FileUnreadableError(f"{shown(path)}: it can't be read ({reason})") from error
     except MemoryError as error:
         raise FileCorruptError(f"{printable(path.name)}: it asks for more memory than there is") from error
+
+
+def shown(path: Path) -> str:
+    """A path as it can stand in a message."""
+    return printable(str(path), 1000)
 
 
 def path_is_folder(path: Path) -> bool:
@@ -71,17 +76,15 @@ def path_is_folder(path: Path) -> bool:
 
 
 def _read(path: Path) -> Hypernetwork:
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise FileUnreadableError("it is a pipe or a device, name a file")  # opening a pipe would wait for ever
-    with path.open("rb") as file:
-        head = file.read(64)
-    if safetensors_files.looks_like(head):
-        tensors, metadata = safetensors_files.load(path)
-    elif head.lstrip()[:1] in (b"{", b"[", b"(") or path.suffix.lower() == ".hns":
-        raise UnsupportedVariantError("this is a text recipe that mixes networks (.hns), not a network: read its parts")
-    else:
-        tensors, metadata = _split(torch_files.load(path))
+    with OpenedFile(path) as file:
+        head = file.piece(0, 64)
+        if safetensors_files.looks_like(head):
+            tensors, metadata = safetensors_files.load(file)
+        elif head.lstrip()[:1] in (b"{", b"[", b"(") or path.suffix.lower() == ".hns":
+            raise UnsupportedVariantError("this is a text recipe that mixes networks (.hns): read its parts instead")
+        else:
+            tensors, metadata = _load_torch(file)
+        file.check_unchanged()
     layers = {len([k for k in sd if k.startswith("linear.")]) for pair in tensors.values() for sd in pair}
     if layers == {0}:
         raise StructureError("its networks are empty")
@@ -89,10 +92,21 @@ def _read(path: Path) -> Hypernetwork:
     return Hypernetwork.from_tensors(path.stem, structure, tensors, _provenance(metadata))
 
 
+def _load_torch(file: OpenedFile) -> tuple[dict[int, tuple[StateDict, StateDict]], dict[str, Any]]:
+    """Networks by width, and the metadata; of a file of another kind, no number is read."""
+    described, find = torch_files.load(file)
+    pointers, metadata = _split(described)
+    step = metadata.get("step")  # NovelAI's tools wrote a tensor
+    beside = step if isinstance(step, TensorPointer) else None
+    tensors, read_step = torch_files.materialise((pointers, beside), file, find)
+    return tensors, metadata if beside is None else metadata | {"step": read_step}
+
+
 def _split(content: Any) -> tuple[dict[int, tuple[StateDict, StateDict]], dict[str, Any]]:
     """Networks by integer width, and the rest as metadata."""
     if not isinstance(content, dict):
-        raise NotAHypernetworkError(f"it holds a {type(content).__name__}, not a dictionary of networks")
+        kind = "Tensor" if isinstance(content, TensorPointer) else type(content).__name__
+        raise NotAHypernetworkError(f"it holds a {kind}, not a dictionary of networks")
     tensors: dict[int, tuple[StateDict, StateDict]] = {}
     metadata: dict[str, Any] = {}
     for key, value in content.items():

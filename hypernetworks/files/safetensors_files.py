@@ -7,17 +7,35 @@ rule, holds AUTOMATIC1111's keys with JSON values, and ``"hypernetwork": "1"`` a
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+import torch
 from safetensors.torch import save_file
 
 from ..engine.structure import StateDict
 from ..errors import FileCorruptError, NotAHypernetworkError, StructureError, UnsupportedVariantError
+from .opened import OpenedFile, Region
 
 VERSION = "1"
+LARGEST_HEADER = 1 << 20
+"""A hypernetwork's header has a few kilobytes, that of SDXL 280; more than this is refused unread."""
+DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 
 
 def looks_like(head: bytes) -> bool:
@@ -25,44 +43,121 @@ def looks_like(head: bytes) -> bool:
     return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 30
 
 
-def load(path: Path) -> tuple[dict[int, tuple[StateDict, StateDict]], dict[str, Any]]:
+def load(file: OpenedFile) -> tuple[dict[int, tuple[StateDict, StateDict]], dict[str, Any]]:
     """Networks by width, and the metadata decoded.
+
+    Not by way of the safetensors library, which maps the file (see :mod:`.opened`).
 
     Raises:
         FileCorruptError: the header or the tensors are damaged.
         NotAHypernetworkError: the tensors have other names.
     """
-    tensors: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            names, metadata = list(file.keys()), file.metadata() or {}
-            for name in names:
-                match = re.fullmatch(r"([1-9][0-9]{0,6})\.([kv])\.(linear\..+)", name)
-                if match is None:
-                    raise NotAHypernetworkError(_other_kind(names))
-                pair = tensors.setdefault(int(match[1]), ({}, {}))
-                pair["kv".index(match[2])][match[3]] = file.get_tensor(name)
-    except SafetensorError as error:
-        raise FileCorruptError(f"the file is damaged or incomplete ({error}): download it again") from error
-    if not tensors:
+    header, start = _header(file)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise FileCorruptError("its metadata are no text: download it again")
+    if not header:
         raise NotAHypernetworkError("it holds no tensors")
-    return dict(tensors), _decoded(metadata)
+    names = {name: re.fullmatch(r"([1-9][0-9]{0,6})\.([kv])\.(linear\..+)", name) for name in header}
+    if not all(names.values()):
+        raise NotAHypernetworkError(_other_kind(list(header)))
+    decoded, read = _decoded(metadata), _read_tensors(file, header, start)
+    tensors: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
+    for name, match in names.items():
+        assert match is not None
+        tensors.setdefault(int(match[1]), ({}, {}))["kv".index(match[2])][match[3]] = read[name]
+    return dict(tensors), decoded
+
+
+def _header(file: OpenedFile) -> tuple[dict[str, Any], int]:
+    """The JSON object in front, and where the numbers begin."""
+    length = int.from_bytes(file.piece(0, 8), "little")
+    if 8 + length > file.size:
+        raise FileCorruptError("the file ends before its header does: download it again")
+    if length > LARGEST_HEADER:
+        raise NotAHypernetworkError(f"its header alone has {length >> 20} MiB, which no hypernetwork needs")
+    try:
+        header = json.loads(file.piece(8, length).decode("utf-8"), object_pairs_hook=_unique, parse_int=_integer)
+    except (ValueError, RecursionError) as error:
+        raise FileCorruptError(f"its header can't be decoded ({error}): download it again") from error
+    if not isinstance(header, dict):
+        raise FileCorruptError("its header is no JSON object: download it again")
+    return header, 8 + length
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; readers disagree on which of two equal keys counts, so that there must be none."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return found
+
+
+def _integer(text: str) -> int:
+    """Older Pythons need minutes for a million digits."""
+    if len(text) > 20:
+        raise ValueError("a number has too many digits")
+    return int(text)
+
+
+def _read_tensors(file: OpenedFile, header: dict[str, Any], start: int) -> dict[str, torch.Tensor]:
+    """All tensors of a header, after all of them were checked: they fill the rest of the file without gaps."""
+    entries = {name: _checked(entry, start) for name, entry in header.items()}
+    end = start
+    for _, _, (offset, length) in sorted(entries.values(), key=lambda entry: entry[2]):
+        if offset != end:
+            raise FileCorruptError("its tensors overlap or leave gaps: download it again")
+        end = offset + length
+    if end != file.size:
+        raise FileCorruptError("the file is longer or shorter than its tensors: download it again")
+    memory, places = file.read_regions(region for _, _, region in entries.values() if region[1])
+    return {
+        name: torch.frombuffer(memory, dtype=dtype, count=math.prod(shape), offset=places[region]).view(shape)
+        if region[1]
+        else torch.empty(shape, dtype=dtype)
+        for name, (dtype, shape, region) in entries.items()
+    }
+
+
+def _checked(entry: Any, start: int) -> tuple[torch.dtype, tuple[int, ...], Region]:
+    """Type, shape and place of a tensor."""
+    entry = entry if isinstance(entry, dict) else {}
+    shape, offsets = entry.get("shape"), entry.get("data_offsets")
+    for numbers in (shape, offsets):
+        if not isinstance(numbers, list) or len(numbers) > 8 or any(type(n) is not int or n < 0 for n in numbers):
+            raise FileCorruptError("a tensor in its header has a shape or place that can't be: download it again")
+    if entry.get("dtype") not in DTYPES:
+        raise StructureError("a tensor in its header has a type that no hypernetwork has")
+    dtype = DTYPES[entry["dtype"]]
+    if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * dtype.itemsize:
+        raise FileCorruptError("a tensor in its header has a shape that its place does not fit: download it again")
+    return dtype, tuple(shape), (start + offsets[0], offsets[1] - offsets[0])
 
 
 def _decoded(metadata: dict[str, str]) -> dict[str, Any]:
     if metadata.get("hypernetwork", VERSION) != VERSION:
         raise UnsupportedVariantError("it was written by a newer version of this project: update to read it")
     decoded: dict[str, Any] = {}
-    for key, value in metadata.items():
+    for key in set(metadata) & {*_KEYS, *_PROVENANCE}:
         try:
-            decoded[key] = json.loads(value)
+            decoded[key] = json.loads(metadata[key], parse_int=_integer)
         except (ValueError, RecursionError) as error:
             if key in _KEYS:
                 raise StructureError(f"the metadata {key} is not JSON") from error
     return decoded
 
 
-_KEYS = ("layer_structure", "activation_func", "activate_output", "is_layer_norm", "dropout_structure")
+_KEYS = (
+    "layer_structure",
+    "activation_func",
+    "activate_output",
+    "is_layer_norm",
+    "dropout_structure",
+    "use_dropout",
+    "last_layer_dropout",
+    "enable_sizes",
+)
+_PROVENANCE = ("step", "name", "sd_checkpoint", "sd_checkpoint_name", "weight_initialization", "optional_info")
 
 
 def _other_kind(names: list[str]) -> str:

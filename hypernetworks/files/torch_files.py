@@ -1,52 +1,48 @@
-"""torch's two containers, zip and legacy, mapped into memory: tensors of plain dictionaries, without torch.load."""
+"""torch's two containers, zip and legacy: tensors of plain dictionaries, without torch.load."""
 
 from __future__ import annotations
 
 import io
 import math
-import mmap
 import struct
 import zipfile
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
 from ..errors import FileCorruptError, NotAHypernetworkError
+from .opened import LARGEST_PIECE, OpenedFile, Region
 from .pickles import StoragePointer, TensorPointer, load_plain
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """First pickled number of a legacy file."""
-LARGEST_PICKLE = 4 << 20
-"""A hypernetwork's pickle has a few kilobytes; more than this is refused unread."""
 
-Region = tuple[int, int]
-"""Offset and length of a storage's bytes in the file."""
+Find = Callable[[StoragePointer], Region]
+"""Where a storage's bytes are in the file."""
 
 
-def load(path: Path) -> Any:
-    """The object in a torch file, its tensors mapped copy-on-write from the file.
+def load(file: OpenedFile) -> tuple[Any, Find]:
+    """The object in a torch file, with :class:`TensorPointer` in the place of tensors, and where their numbers are.
+
+    No number is read: see :func:`materialise`.
 
     Raises:
         FileCorruptError, FileUnsafeError, NotAHypernetworkError: see :mod:`hypernetworks.errors`.
-        OSError: it can't be opened.
     """
-    with path.open("rb") as file:
-        head = file.read(8)
-        if not head:
-            raise FileCorruptError("the file is empty: download it again")
-        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    head = file.piece(0, 64)
+    if not head:
+        raise FileCorruptError("the file is empty: download it again")
     if head.startswith(b"PK"):
-        return _load_zip(path, memory)
+        return _load_zip(file)
     if head[:1] == b"\x80":
-        return _load_legacy(memory)
+        return _load_legacy(file, head)
     raise NotAHypernetworkError("it is not a torch file: it starts neither like a zip archive nor like a pickle")
 
 
-def _load_zip(path: Path, memory: mmap.mmap) -> Any:
+def _load_zip(file: OpenedFile) -> tuple[Any, Find]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             pickles = [m for m in members if m.filename.count("/") == 1 and m.filename.endswith("/data.pkl")]
             if len(pickles) != 1:
@@ -55,10 +51,9 @@ def _load_zip(path: Path, memory: mmap.mmap) -> Any:
             _check_members(members)
             if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") == b"big":
                 raise FileCorruptError("its numbers are big-endian: convert it on the machine that wrote it")
-            if pickles[0].file_size > LARGEST_PICKLE:
+            if pickles[0].file_size > LARGEST_PIECE:
                 raise NotAHypernetworkError(f"its description alone has {pickles[0].file_size >> 20} MiB")
-            with archive.open(pickles[0]) as stream:
-                described = load_plain(stream)
+            described = load_plain(io.BytesIO(archive.read(pickles[0])))
     except (zipfile.BadZipFile, struct.error, ArithmeticError, EOFError, RuntimeError, ValueError) as error:
         raise FileCorruptError(f"the archive is damaged or incomplete ({error}): download it again") from error
     regions = {m.filename: m for m in members}
@@ -66,10 +61,10 @@ def _load_zip(path: Path, memory: mmap.mmap) -> Any:
     def find(storage: StoragePointer) -> Region:
         member = regions.get(f"{root}data/{storage.key}")
         if member is None:
-            raise FileCorruptError(f"the storage {storage.key} is missing from the archive: download it again")
-        return _member_region(memory, member)
+            raise FileCorruptError("a storage is missing from the archive: download it again")
+        return _member_region(file, member)
 
-    return _materialise(described, memory, find)
+    return described, find
 
 
 def _check_members(members: list[zipfile.ZipInfo]) -> None:
@@ -82,69 +77,79 @@ def _check_members(members: list[zipfile.ZipInfo]) -> None:
         raise FileCorruptError("the archive is compressed, which torch never does: unpack and save it again with torch")
 
 
-def _member_region(memory: mmap.mmap, member: zipfile.ZipInfo) -> Region:
+def _member_region(file: OpenedFile, member: zipfile.ZipInfo) -> Region:
     """Where a stored member's bytes are, from its local header."""
-    header = memory[member.header_offset : member.header_offset + 30]
+    header = file.piece(member.header_offset, 30)
     if len(header) < 30 or header[:4] != b"PK\x03\x04":
         raise FileCorruptError("the archive's table of contents points nowhere: download it again")
     name_length, extra_length = struct.unpack("<HH", header[26:30])
     return member.header_offset + 30 + name_length + extra_length, member.file_size
 
 
-def _load_legacy(memory: mmap.mmap) -> Any:
+def _load_legacy(file: OpenedFile, head: bytes) -> tuple[Any, Find]:
     """Magic number, protocol, system description, object, storage keys; then each storage's length and numbers."""
-    if len(memory) > 2 and memory[:1] == b"\x80" and memory.find(b".", 0, 64) < 0:
+    if b"." not in head:
         raise NotAHypernetworkError("it is a pickle, but not one that torch wrote")
-    stream = io.BytesIO(memory[:LARGEST_PICKLE])
+    stream = io.BytesIO(file.piece(0, LARGEST_PIECE))
     if load_plain(stream) != LEGACY_MAGIC:
         raise NotAHypernetworkError("it is a pickle, but not one that torch wrote")
     protocol, system = load_plain(stream), load_plain(stream)
     if protocol != 1001 or not isinstance(system, dict) or system.get("little_endian") is False:
         raise FileCorruptError("its legacy header is of an unknown kind")
     described, keys = load_plain(stream), load_plain(stream)
-    pointers = {s.key: s for s in _storages(described)}
-    regions: dict[str, Region] = {}
-    position = stream.tell()
-    for key in keys if isinstance(keys, list) else []:
-        pointer = pointers.get(key) if isinstance(key, str) else None
-        if pointer is None or position + 8 > len(memory):
-            raise FileCorruptError("the list of storages does not fit the file: download it again")
-        length = struct.unpack_from("<q", memory, position)[0] * pointer.dtype.itemsize
-        if length < 0 or position + 8 + length > len(memory):
-            raise FileCorruptError("the file ends before its last numbers: download it again")
-        regions[key] = (position + 8, length)
-        position += 8 + length
+    regions = _legacy_regions(file, stream.tell(), described, keys)
 
     def find(storage: StoragePointer) -> Region:
         if storage.key not in regions:
-            raise FileCorruptError(f"the storage {storage.key} is missing from the file: download it again")
+            raise FileCorruptError("a storage is missing from the file: download it again")
         return regions[storage.key]
 
-    return _materialise(described, memory, find)
+    return described, find
 
 
-def _storages(described: Any) -> list[StoragePointer]:
-    """All storages that an unpickled object refers to; iterative, so that depth does not matter."""
-    found, waiting, seen = [], [described], set()
+def _legacy_regions(file: OpenedFile, position: int, described: Any, keys: Any) -> dict[str, Region]:
+    """Where the numbers of each storage are: they stand one after the other in the order of the keys."""
+    pointers = {pointer.storage.key: pointer.storage for pointer in _tensors(described)}
+    regions: dict[str, Region] = {}
+    for key in keys if isinstance(keys, list) else []:
+        storage, counted = pointers.get(key) if isinstance(key, str) else None, file.piece(position, 8)
+        if storage is None or len(counted) < 8:
+            raise FileCorruptError("the list of storages does not fit the file: download it again")
+        length = struct.unpack("<q", counted)[0] * storage.dtype.itemsize
+        if length < 0 or position + 8 + length > file.size:
+            raise FileCorruptError("the file ends before its last numbers: download it again")
+        regions[key] = (position + 8, length)
+        position += 8 + length
+    return regions
+
+
+def _tensors(described: Any) -> Iterator[TensorPointer]:
+    """All tensors that an unpickled object refers to; iterative, so that depth does not matter."""
+    waiting, seen = [described], set()
     while waiting:
         item = waiting.pop()
         if isinstance(item, TensorPointer):
-            found.append(item.storage)
-        elif isinstance(item, StoragePointer):
-            found.append(item)
-        elif isinstance(item, (dict, list, tuple, set)) and id(item) not in seen:
+            yield item
+        elif isinstance(item, (dict, list, tuple)) and id(item) not in seen:
             seen.add(id(item))
             waiting.extend(item.values() if isinstance(item, dict) else item)
-    return found
 
 
-def _materialise(described: Any, memory: mmap.mmap, find: Callable[[StoragePointer], Region]) -> Any:
-    """Replace tensor pointers by tensors, down to the depth that a hypernetwork has (dict, pair, dict)."""
+def materialise(described: Any, file: OpenedFile, find: Find) -> Any:
+    """Replace tensor pointers by tensors, down to the depth of networks by width with something beside them.
+
+    Every storage is read once, into memory of its own, after all pointers were checked.
+
+    Raises:
+        FileCorruptError: a tensor reaches beyond its numbers, or the file got shorter.
+    """
+    regions = {pointer: _checked(pointer, find(pointer.storage)) for pointer in set(_tensors(described))}
+    memory, places = file.read_regions(regions[p] for p in regions if 0 not in p.shape)
     visited: dict[tuple[int, int], Any] = {}  # lists of the same lists of the same lists are small in a file
 
     def visit(item: Any, depth: int) -> Any:
         if isinstance(item, TensorPointer):
-            return _tensor(item, memory, find(item.storage))
+            return _tensor(item, memory, places.get(regions[item], 0), regions[item][1])
         if not depth or not isinstance(item, (dict, list, tuple)):
             return item
         if (id(item), depth) not in visited:
@@ -155,18 +160,21 @@ def _materialise(described: Any, memory: mmap.mmap, find: Callable[[StoragePoint
             )
         return visited[id(item), depth]
 
-    return visit(described, 3)
+    return visit(described, 4)
 
 
-def _tensor(pointer: TensorPointer, memory: mmap.mmap, region: Region) -> torch.Tensor:
-    offset, length = region
-    size = pointer.storage.dtype.itemsize
-    count = length // size
+def _checked(pointer: TensorPointer, region: Region) -> Region:
+    """The region, if the tensor stays within it."""
     extent = 1 + sum((n - 1) * s for n, s in zip(pointer.shape, pointer.stride, strict=True))
-    if 0 in pointer.shape:
-        return torch.empty(0, dtype=pointer.storage.dtype)  # no layer has such a shape
-    held = min(count, pointer.storage.numel)
-    if pointer.offset + extent > held or math.prod(pointer.shape) > held or offset + length > len(memory):
+    held = min(region[1] // pointer.storage.dtype.itemsize, pointer.storage.numel)
+    if 0 not in pointer.shape and (pointer.offset + extent > held or math.prod(pointer.shape) > held):
         raise FileCorruptError("a tensor reaches beyond the numbers in the file: download it again")
-    flat = torch.frombuffer(memory, dtype=pointer.storage.dtype, count=count, offset=offset)
+    return region
+
+
+def _tensor(pointer: TensorPointer, memory: Any, place: int, length: int) -> torch.Tensor:
+    dtype = pointer.storage.dtype
+    if 0 in pointer.shape:
+        return torch.empty(0, dtype=dtype)  # no layer has such a shape
+    flat = torch.frombuffer(memory, dtype=dtype, count=length // dtype.itemsize, offset=place)
     return flat.as_strided(pointer.shape, pointer.stride, pointer.offset)

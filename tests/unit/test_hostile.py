@@ -334,7 +334,7 @@ def test_lying_tensors(case: str, part: str, container: Container, tmp_path: Pat
     refused(path, FileCorruptError if case in TENSORS else StructureError)
 
 
-DEEP = 300_000
+DEEP = 150_000
 FOREVER = b")" + b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(60))
 """A pair of a pair of … of the same: 180 bytes whose hash visits 2**60 tuples."""
 BOMBS: dict[str, bytes] = {
@@ -395,7 +395,7 @@ def test_a_description_of_many_megabytes_is_not_even_read(tmp_path: Path) -> Non
     began = time.monotonic()
     refused(zipped(tmp_path / "a.pt", expression), NotAHypernetworkError)
     assert time.monotonic() - began < 2
-    refused(legacy(tmp_path / "b.pt", expression), FileCorruptError)
+    refused(legacy(tmp_path / "b.pt", expression), NotAHypernetworkError)
 
 
 # Damaged files
