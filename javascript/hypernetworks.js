@@ -1,9 +1,10 @@
 /*
  * Prompts as text: reading the tags as hypernetworks/prompts does, and changing some characters of them.
  *
- * The first of three plain scripts that a webui puts into its page by the order of their names, and the studio, too:
- * text here, the controls of the panel in hypernetworks_controls.js, and what ties both to a page's prompts in
- * hypernetworks_panel.js. They share window.hypernetworks, and no other name of the page.
+ * The first of five plain scripts that a webui puts into its page by the order of their names, and the studio, too:
+ * text here, the list of networks in hypernetworks_catalogue.js, the controls of the panel in hypernetworks_controls.js
+ * and hypernetworks_curve.js, and what ties them to a page's prompts in hypernetworks_panel.js. They share
+ * window.hypernetworks, and no other name of the page.
  */
 (() => {
     "use strict";
@@ -85,6 +86,52 @@
         const last = lastPosition(strength);
         const inSteps = Math.max(...["start", "stop"].map((name) => toNumber(given.get(name) ?? "0"))) > 1;
         return last !== null && last <= 1 && inSteps ? "start and stop are steps, the schedule is in fractions" : null;
+    }
+
+    /* What hypernetworks/engine/multiplier.py makes of a multiplier, step for step; a test holds the two equal. */
+
+    /** Points of a multiplier's text by rising position. They remember their text, to be written again as they were. */
+    function readPoints(text) {
+        const pairs = text.includes("@") ? text.split(/[,;]/) : [`${text}@0`];
+        const points = pairs.map((pair) => {
+            const [value, position] = partition(pair, "@").map(toNumber);
+            return { value, position, text: pair.trim() };
+        });
+        return points.sort((one, other) => one.position - other.position);
+    }
+
+    /** What a tag that has no problem says about the steps, without its hires pass. */
+    function readSchedule(tag) {
+        const points = readPoints(tag.text ?? "1");
+        const named = new Map(tag.items.slice(1).map((item) => partition(item, "=")).map(([k, v]) => [k.trim(), v]));
+        const [start, stop] = ["start", "stop"].map((name) => (named.has(name) ? toNumber(named.get(name)) : null));
+        const inSteps = points[points.length - 1].position > 1;
+        const windowInSteps = points.length === 1 ? Math.max(start ?? 0, stop ?? 0) > 1 : inSteps;
+        return { points, inSteps, start, stop, windowInSteps };
+    }
+
+    const positionOf = (step, total, inSteps) => (inSteps ? step : total > 1 ? step / (total - 1) : 0);
+
+    /** The value at a position: linear between points, held at both ends. */
+    function valueBetween(points, position) {
+        let before = null;
+        for (const point of points) {
+            if (point.position > position) {
+                if (before === null) return point.value;
+                const share = (position - before.position) / (point.position - before.position);
+                return before.value + share * (point.value - before.value);
+            }
+            before = point;
+        }
+        return before.value;
+    }
+
+    /** The multiplier at a step of `total`, counted from 0. */
+    function valueAt({ points, inSteps, start, stop, windowInSteps }, step, total) {
+        const position = positionOf(step, total, windowInSteps);
+        if (start !== null && position < start) return 0;
+        if (stop !== null && position > stop) return 0;
+        return valueBetween(points, positionOf(step, total, inSteps));
     }
 
     /** Pairs of square brackets, inner ones first, with the colons and bars of their own level. Backslash escapes. */
@@ -213,5 +260,7 @@
     /** Whether a tag can hold that name. */
     const isWritable = (name) => name.trim() !== "" && !/[:>]/.test(name);
 
-    window.hypernetworks = { parseTags, rewrite, scale, remove, removeAll, append, format, isWritable };
+    const asText = { parseTags, rewrite, scale, remove, removeAll, append, isWritable };
+    const curves = { readSchedule, positionOf, valueBetween, valueAt };
+    window.hypernetworks = { ...asText, format, curves };
 })();

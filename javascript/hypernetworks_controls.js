@@ -1,50 +1,14 @@
 /*
- * The controls of the panel: a row for each tag, the menu that adds one, the slider over all of them.
+ * The controls of the panel: a row for each tag (its curve is in hypernetworks_curve.js), the menu that adds one, the
+ * slider over all of them.
  *
  * They know no prompt: a panel hands them tags to show and functions to call. Every name goes into the page as text,
  * never as markup.
  */
 (() => {
     "use strict";
-    const { parseTags, rewrite, scale, format, isWritable } = window.hypernetworks;
-
-    /* ---------------------------------------------------------------- the list of networks */
-
-    const LIST = "./hypernetworks/v1/list";
-    const REFRESH = "./hypernetworks/v1/refresh";
-    const catalogue = { entries: [], loading: null, loaded: false };
-
-    async function fetchEntries() {
-        const response = await fetch(LIST, { headers: { Accept: "application/json" } });
-        if (!response.ok) throw new Error(`HTTP ${response.status}`);
-        const entries = await response.json();
-        if (!Array.isArray(entries)) throw new Error("the answer is not a list");
-        return entries.filter((entry) => entry && typeof entry.name === "string");
-    }
-
-    /** Fetch the list unless it is there; throws when it can't be had. */
-    function load() {
-        if (catalogue.loaded) return Promise.resolve(catalogue.entries);
-        catalogue.loading = catalogue.loading ?? fetchEntries()
-            .then((entries) => {
-                catalogue.loaded = true;
-                catalogue.entries = entries;
-                return entries;
-            })
-            .finally(() => {
-                catalogue.loading = null;
-            });
-        return catalogue.loading;
-    }
-
-    /** Let the server look for new files, then fetch the list again. */
-    async function refresh() {
-        await fetch(REFRESH, { method: "POST" }).catch(() => null); // the list says whether the server is there
-        catalogue.loaded = false;
-        return load();
-    }
-
-    const entryOf = (name) => catalogue.entries.find((entry) => entry.name === name);
+    const { parseTags, rewrite, scale, format, isWritable, catalogue } = window.hypernetworks;
+    const { load, refresh, entryOf } = catalogue;
 
     /* ---------------------------------------------------------------- rows */
 
@@ -77,9 +41,11 @@
             this.number = make("input", { ...common, type: "number", step: "0.05" });
             this.text = make("input", { ...common, type: "text", spellcheck: "false", autocomplete: "off" });
             this.removal = make("button", { type: "button", class: "hypernetworks-button" }, "×");
+            this.curve = new window.hypernetworks.Curve((text) => this.change(text)); // it is loaded after this file
             this.note = make("p", { id: note, class: "hypernetworks-note" });
             const label = make("bdi", { class: "hypernetworks-name", title: name }, name);
-            this.element = make("li", {}, label, this.slider, this.number, this.text, this.removal, this.note);
+            const inputs = [this.slider, this.number, this.text, this.curve.button, this.removal];
+            this.element = make("li", {}, label, ...inputs, this.note, this.curve.element);
             this.listen();
         }
 
@@ -96,6 +62,10 @@
             for (const input of [this.number, this.text]) {
                 input.addEventListener("blur", () => this.panel.sync(true));
             }
+            this.curve.button.addEventListener("click", () => {
+                this.curve.toggle();
+                if (!this.slider.hidden) this.slider.focus();
+            });
             this.removal.addEventListener("click", () => this.panel.removeRow(this));
             this.removal.addEventListener("keydown", (event) => {
                 if (event.key === "Delete") this.panel.removeRow(this);
@@ -125,6 +95,7 @@
             setText(this.note, tag.problem ?? "");
             this.element.classList.toggle("hypernetworks-wrong", tag.problem !== null);
             this.nameControls(label);
+            this.curve.show(tag, label, this.panel.steps());
         }
 
         showNumber(number) {
@@ -363,6 +334,5 @@
         }
     }
 
-    window.hypernetworks.refresh = refresh;
-    window.hypernetworks.controls = { Row, Menu, Master, make, setText, isFocused, entryOf };
+    window.hypernetworks.controls = { Row, Menu, Master, make, setText, isFocused };
 })();

@@ -4,8 +4,9 @@
  */
 (() => {
     "use strict";
-    const { parseTags, remove, removeAll, append, format, isWritable, controls } = window.hypernetworks;
-    const { Row, Menu, Master, make, setText, isFocused, entryOf } = controls;
+    const { parseTags, remove, removeAll, append, format, isWritable, catalogue, controls } = window.hypernetworks;
+    const { Row, Menu, Master, make, setText, isFocused } = controls;
+    const { entryOf } = catalogue;
 
     /* ---------------------------------------------------------------- prompts and options of the page we are on */
 
@@ -64,6 +65,7 @@
     /* ---------------------------------------------------------------- the panel */
 
     const panels = [];
+    const [USUAL_STEPS, MOST_STEPS] = [20, 500];
     const QUIET_MS = 700; // after this long without a change, what was added or removed is said aloud
 
     class Panel {
@@ -103,14 +105,22 @@
             const standard = format(defaultMultiplier());
             if (!isFocused(this.standard) && this.standard.value !== standard) this.standard.value = standard;
             const text = promptFor(this.tab)?.value ?? null;
-            if (text === this.seen && !force) return;
-            this.seen = text;
+            const steps = this.steps();
+            if (text === this.seen && steps === this.seenSteps && !force) return;
+            [this.seen, this.seenSteps] = [text, steps];
             const tags = parseTags(text ?? "");
             this.arrange(tags);
             this.master.follow(text, tags);
             this.empty.hidden = tags.length > 0;
             setText(this.empty, text === null ? "No prompt to work on here." : "No hypernetwork in the prompt.");
             this.tellLater(tags.map((tag) => tag.name));
+        }
+
+        /** How many steps a picture of this tab gets, for the curves. */
+        steps() {
+            const field = root().querySelector(`#${CSS.escape(`${this.tab}_steps`)} input[type=number]`);
+            const steps = Math.round(Number(field?.value));
+            return steps >= 1 ? Math.min(steps, MOST_STEPS) : USUAL_STEPS;
         }
 
         /** A row per tag in their order; rows of the same name are used again, untouched ones are not moved. */

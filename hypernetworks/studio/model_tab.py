@@ -36,16 +36,12 @@ def model_tab(desk: Desk, *, anywhere: bool, on_change: list[gr.components.Compo
         )
         with gr.Row():
             device = gr.Dropdown(here, value=desk.painter.pipeline.device.type, label="Device", elem_id="model_device")
-            half = gr.Checkbox(
-                value=len(here) > 1, label="Half precision (not on the CPU)", interactive=len(here) > 1
-            )
+            half = gr.Checkbox(value=len(here) > 1, label="Half precision (not on the CPU)", interactive=len(here) > 1)
         start = gr.Button("Load", variant="primary", elem_id="model_load")
         told = gr.HTML(messages_html([_memory_hint()]), elem_id="model_messages")
     kind.change(lambda chosen: gr.update(visible=chosen == CHECKPOINT), kind, path, queue=False, **PRIVATE)
 
-    def run(
-        request: gr.Request, chosen: str, typed: str, where: str, halved: bool
-    ) -> Iterator[tuple[Any, ...]]:
+    def run(request: gr.Request, chosen: str, typed: str, where: str, halved: bool) -> Iterator[tuple[Any, ...]]:
         same = [gr.skip()] * len(on_change)
         try:
             wanted = None if chosen == MINIATURE else _path(typed, anywhere)

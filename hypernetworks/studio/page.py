@@ -15,7 +15,6 @@ import gradio as gr
 
 from ..errors import HypernetworkError
 from ..ui.panel import panel
-from .curves import curves_of
 from .desk import Desk, InterruptedJobError, Update
 from .generating import MOST_PICTURES, MOST_STEPS, Outcome, empty_html, job_of, messages_html, paint, progress_html
 from .model_tab import model_tab, model_updates, samplers, status_html
@@ -99,32 +98,18 @@ def _left(desk: Desk) -> tuple[Inputs, gr.Button, gr.Button, tuple[gr.Button, gr
         generate = gr.Button("Generate", variant="primary", elem_id="hypernetworks_generate", scale=3)
         interrupt = gr.Button("Interrupt", elem_id="hypernetworks_interrupt", scale=1, min_width=110)
     panel("hypernetworks")
-    curves = gr.HTML("", elem_id="hypernetworks_curves")
     negative = gr.Textbox(label="Negative prompt", lines=1, elem_id="hypernetworks_negative")
     inputs, used = _settings(desk, prompt, negative)
-    gr.on(
-        [inputs.prompt.change, inputs.steps.change],
-        lambda prompt, steps: curves_of(prompt, int(steps or 1)),
-        [inputs.prompt, inputs.steps],
-        curves,
-        queue=False,
-        trigger_mode="always_last",
-        **PRIVATE,
-    )
     return inputs, generate, interrupt, used
 
 
-def _settings(
-    desk: Desk, prompt: gr.Textbox, negative: gr.Textbox
-) -> tuple[Inputs, tuple[gr.Button, gr.Button]]:
+def _settings(desk: Desk, prompt: gr.Textbox, negative: gr.Textbox) -> tuple[Inputs, tuple[gr.Button, gr.Button]]:
     painter = desk.painter
     size = {"precision": 0, "minimum": painter.size_step, "maximum": 4096, "step": painter.size_step, "min_width": 90}
     with gr.Accordion("Settings", open=True, elem_id="studio_settings"):
         with gr.Row():
             steps = gr.Slider(1, MOST_STEPS, value=20, step=1, label="Steps", elem_id="hypernetworks_steps")
-            cfg = gr.Slider(
-                1, 20, value=painter.default_cfg, step=0.5, label="CFG scale", elem_id="hypernetworks_cfg"
-            )
+            cfg = gr.Slider(1, 20, value=painter.default_cfg, step=0.5, label="CFG scale", elem_id="hypernetworks_cfg")
         with gr.Row(elem_id="studio_seed"):
             seed = gr.Number(value=0, precision=0, label="Seed (−1: random)", elem_id="hypernetworks_seed", scale=3)
             dice = gr.Button("Random", elem_id="hypernetworks_random", scale=1, min_width=80, size="sm")

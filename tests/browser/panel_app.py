@@ -43,6 +43,7 @@ def build() -> gr.Blocks:
         for tab in ("txt2img", "img2img"):
             with gr.TabItem(tab, id=tab, elem_id=f"tab_{tab}"):
                 prompt = gr.Textbox(label="Prompt", lines=3, elem_id=f"{tab}_prompt")
+                gr.Slider(1, 150, 20, step=1, label="Steps", interactive=True, elem_id=f"{tab}_steps")
                 panel(tab)
                 told = gr.Textbox(label="What Python has", lines=2, elem_id=f"{tab}_told")
                 gr.Button("Tell", elem_id=f"{tab}_tell").click(lambda text: f"told: {text}", prompt, told)

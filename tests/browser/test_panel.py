@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from hypernetworks.engine.multiplier import format_number
 from hypernetworks.prompts import parse
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -271,6 +272,104 @@ def test_a_schedule_is_text_that_can_be_edited(page: Any) -> None:
     expect_told(page, "x <hypernet:ink:0.5:hr=0.4> y")
 
 
+# ------------------------------------------------------------------ curves over the steps
+
+
+def place(page: Any, x: float, y: float) -> tuple[float, float]:
+    """A place on the one curve that is shown: shares of its paper from the first step and from the lowest value."""
+    paper = page.locator(f"{PANEL} .hypernetworks-curve > svg:visible")
+    paper.scroll_into_view_if_needed()
+    box = paper.bounding_box()
+    unit = box["width"] / 320
+    return box["x"] + unit * (34 + x * 270), box["y"] + unit * (10 + (1 - y) * 72)
+
+
+def point(page: Any, number: int, of: int) -> Any:
+    return control(page, "slider", f"Point {number} of {of} of ink")
+
+
+def test_a_curve_is_drawn_with_the_mouse(page: Any) -> None:
+    write(page, "x <hypernet:ink:0.5:k=2:hr=0.4> y")
+    assert page.locator(f"{PANEL} .hypernetworks-curve:visible").count() == 0
+    control(page, "button", "Draw ink over the steps").click()
+    assert prompt(page) == "x <hypernet:ink:0.5@0,0.5@1:k=2:hr=0.4> y"
+    page.mouse.click(*place(page, 0.5, 0.803))
+    assert prompt(page) == "x <hypernet:ink:0.5@0,0.8@0.5,0.5@1:k=2:hr=0.4> y"
+    page.mouse.move(*place(page, 0.5, 0.8))
+    page.mouse.down()
+    page.mouse.move(*place(page, 0.6, 0.5), steps=3)
+    page.mouse.move(*place(page, 0.7, -0.25), steps=3)  # the scale waits for the release
+    assert "-0.25@0.7" in prompt(page)
+    page.mouse.move(*place(page, 1.4, 0.25), steps=3)  # not past its neighbour
+    page.mouse.up()
+    assert prompt(page) == "x <hypernet:ink:0.5@0,0.25@1,0.5@1:k=2:hr=0.4> y"
+    expect_told(page, prompt(page))
+    page.mouse.dblclick(*place(page, 0, 0.5))
+    assert prompt(page) == "x <hypernet:ink:0.25@1,0.5@1:k=2:hr=0.4> y"
+    page.mouse.dblclick(*place(page, 0.3, 0.9))  # on the paper: one that comes, and goes
+    assert prompt(page) == "x <hypernet:ink:0.25@1,0.5@1:k=2:hr=0.4> y"
+    control(page, "button", "Back to one number for ink").click()
+    assert prompt(page) == "x <hypernet:ink:0.5:k=2:hr=0.4> y"
+    assert page.evaluate("document.activeElement.ariaLabel") == "Multiplier of ink"
+
+
+def test_a_curve_is_drawn_with_the_keyboard(page: Any) -> None:
+    write(page, "<hypernet:ink:1:start=0.2>")
+    control(page, "button", "Draw ink over the steps").focus()
+    page.keyboard.press("Enter")
+    assert prompt(page) == "<hypernet:ink:1@0,1@1:start=0.2>"
+    for key in ("ArrowDown", "Shift+ArrowDown", "ArrowRight", "Shift+ArrowRight"):
+        page.keyboard.press(key)
+    assert prompt(page) == "<hypernet:ink:0.94@0.06,1@1:start=0.2>"
+    assert point(page, 1, 2).get_attribute("aria-valuetext") == "0.94 at 6 %"
+    assert "0.94 at 6 %" in page.locator(f"{PANEL} .hypernetworks-hint:visible").inner_text()
+    page.keyboard.press("Enter")
+    assert prompt(page) == "<hypernet:ink:0.94@0.06,0.97@0.53,1@1:start=0.2>"
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Point 2 of 3 of ink"
+    page.keyboard.press("Delete")
+    page.keyboard.press("Delete")
+    assert prompt(page) == "<hypernet:ink:0.94:start=0.2>"
+    expect_told(page, prompt(page))
+
+
+def test_typing_moves_the_points_and_steps_stay_steps(page: Any) -> None:
+    write(page, "<hypernet:ink:0@0; 1@10>")
+    first, second = point(page, 1, 2), point(page, 2, 2)
+    before = second.get_attribute("transform")
+    assert second.get_attribute("aria-valuetext") == "1 at step 10"
+    page.fill("#txt2img_steps input[type=number]", "11")
+    page.locator("#txt2img_steps input[type=number]").blur()
+    sync_api.expect(second).not_to_have_attribute("transform", before or "")  # it is the last step now
+    write(page, "<hypernet:ink:0@0; 1@5>")
+    assert second.get_attribute("aria-valuetext") == "1 at step 5"
+    first.focus()
+    page.keyboard.press("ArrowUp")
+    assert prompt(page) == "<hypernet:ink:0.05@0;1@5>"
+    second.focus()
+    for _ in range(6):
+        page.keyboard.press("ArrowLeft")
+    assert prompt(page) == "<hypernet:ink:0.05@0;1@2>"  # at 1 and below, it would mean fractions
+    page.fill("#txt2img_steps input[type=number]", "20")
+    page.locator("#txt2img_steps input[type=number]").blur()
+
+
+def test_a_finger_draws(browser: Any, addresses: dict[str, str]) -> None:
+    problems: list[str] = []
+    page = open_page(browser, addresses["current"], problems, has_touch=True)
+    write(page, "<hypernet:ink:0@0,1@1>")
+    page.touchscreen.tap(*place(page, 0.5, 0.9))
+    assert prompt(page) == "<hypernet:ink:0@0,0.9@0.5,1@1>"
+    finger = page.context.new_cdp_session(page)
+    ways = [(0.5, 0.9), (0.45, 0.6), (0.3, 0.3)]
+    for kind, way in zip(("touchStart", "touchMove", "touchMove"), ways, strict=True):
+        x, y = place(page, *way)
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
+    finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    assert prompt(page) == "<hypernet:ink:0@0,0.3@0.3,1@1>"
+    page.context.close()
+    assert problems == []
+
+
 @pytest.mark.parametrize(
     ("tag", "problem"),
     [
@@ -500,12 +599,13 @@ def test_the_keyboard_is_enough(page: Any) -> None:
     write(page, "<hypernet:ink:0.5>")
     slider(page, "ink").focus()
     seen = []
-    for _ in range(7):
+    for _ in range(8):
         seen.append(page.evaluate("document.activeElement.ariaLabel || document.activeElement.labels?.[0].innerText"))
         page.keyboard.press("Tab")
-    assert seen[:7] == [
+    assert seen == [
         "Multiplier of ink",
         "Multiplier of ink as a number",
+        "Draw ink over the steps",
         "Remove ink",
         "Add a network",
         "Look for new files",
@@ -631,4 +731,39 @@ def test_tags_mean_what_they_mean_to_python(browser: Any, addresses: dict[str, s
             if not mine["spaced"]:
                 end = theirs.start + len(str(theirs))
                 assert mine["rewritten"] == text[: theirs.start] + str(theirs.with_multiplier("0.123")) + text[end:]
+    assert problems == []
+
+
+def test_curves_are_those_of_python(browser: Any, addresses: dict[str, str]) -> None:
+    chance = random.Random(7)
+
+    def number(*choice: float) -> str:
+        return format_number(chance.choice((*choice, round(chance.uniform(-2, 3), 2))))
+
+    def tail() -> str:
+        ends = (0.0, 0.25, 0.5, 1.0, 1.0, *((1.5, 4.0, 7.0, 30.0) if chance.random() < 0.5 else ()))
+        count = chance.randint(1, 4)
+        strength = ",".join(f"{number(0, 1)}@{format_number(chance.choice(ends))}" for _ in range(count))
+        window = [f"{name}={format_number(chance.choice(ends))}" for name in ("start", "stop") if chance.random() < 0.4]
+        return ":".join([strength if chance.random() < 0.8 else number(0), *window])
+
+    tails = [tail() for _ in range(1500)]
+    known = [(text, tag.multiplier) for text in tails if (tag := parse(f"<hypernet:a:{text}>")[1][0]).multiplier]
+    assert len(known) > 1000
+    problems: list[str] = []
+    page = open_page(browser, addresses["current"], problems)
+    drawn = page.evaluate(
+        """([tails, totals]) => tails.map((tail) => {
+            const [tag] = hypernetworks.parseTags(`<hypernet:a:${tail}>`);
+            const schedule = hypernetworks.curves.readSchedule(tag);
+            return totals.map((total) => Array.from(
+                { length: total }, (_, step) => hypernetworks.curves.valueAt(schedule, step, total),
+            ));
+        })""",
+        [[text for text, _ in known], [1, 2, 9, 20]],
+    )
+    page.context.close()
+    for (text, multiplier), curves in zip(known, drawn, strict=True):
+        for values in curves:
+            assert values == [multiplier.at(step, len(values)) for step in range(len(values))], text
     assert problems == []

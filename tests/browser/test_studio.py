@@ -234,11 +234,22 @@ def test_cards_search_folders_and_a_file_that_is_added(page: Any, own_folder: Pa
     expect(page.get_by_role("slider", name="Multiplier of tea")).to_be_visible()
 
 
-def test_a_schedule_is_shown_as_a_curve(page: Any) -> None:
-    expect(page.locator("#hypernetworks_curves svg")).to_have_count(0)
+def test_a_drawn_schedule_changes_the_picture(page: Any) -> None:
+    constant = generate(page, "a cat <hypernet:ink:1>")
+    page.get_by_role("button", name="Draw ink over the steps").click()
+    last = page.get_by_role("slider", name="Point 2 of 2 of ink")
+    paper = page.locator(".hypernetworks-curve > svg")
+    expect(paper).to_have_attribute("aria-label", re.compile("from 1 to 1 over 6 steps"))
+    at, box = last.locator("circle").last.bounding_box(), paper.bounding_box()
+    page.mouse.move(at["x"] + 5, at["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(at["x"] + 5, box["y"] + box["height"] * 82 / 104, steps=4)
+    page.mouse.up()
+    assert page.input_value(PROMPT) == "a cat <hypernet:ink:1@0,0@1>"
+    assert generate(page) != constant
+    assert page.input_value(INFOTEXT).startswith("a cat <hypernet:ink:1@0,0@1>\n")
     page.fill(PROMPT, "a cat <hypernet:ink:0@0,1@0.5>")
-    expect(page.locator("#hypernetworks_curves svg")).to_have_count(1)
-    expect(page.locator("#hypernetworks_curves svg")).to_have_attribute("aria-label", re.compile("from 0 to 1"))
+    expect(paper).to_have_attribute("aria-label", re.compile("from 0 to 1"))
 
 
 def test_the_keyboard_is_enough(page: Any) -> None:

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 import hypernetworks as hn
-from hypernetworks.engine.multiplier import Multiplier
-from hypernetworks.studio import cards, curves, generating, safety
+from hypernetworks.studio import cards, generating, safety
 from hypernetworks.studio.desk import Update
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&\u202e\x00"
@@ -98,7 +97,6 @@ def test_a_refused_request_never_reaches_the_page() -> None:
         generating.messages_html([HOSTILE]),
         generating.empty_html(HOSTILE),
         generating.progress_html(Update(note=HOSTILE)),
-        curves.curves_of(f"<hypernet:{HOSTILE.replace('>', '')}:0@0,1@1>", 5),
     ],
 )
 def test_hostile_text_is_shown_and_nothing_else(made: str) -> None:
@@ -145,9 +143,7 @@ def test_bad_names_are_refused(name: str, tmp_path: Path, content: bytes) -> Non
 
 
 @pytest.mark.parametrize("damaged", [b"", b"hello", b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.", "cut"])
-def test_what_is_no_network_is_refused_and_nothing_stays(
-    damaged: bytes | str, tmp_path: Path, content: bytes
-) -> None:
+def test_what_is_no_network_is_refused_and_nothing_stays(damaged: bytes | str, tmp_path: Path, content: bytes) -> None:
     with pytest.raises(hn.HypernetworkError, match=r"^ink\.safetensors: "):
         add(tmp_path, "ink.safetensors", content[:-50] if isinstance(damaged, str) else damaged)
     assert list(tmp_path.iterdir()) == []
@@ -179,22 +175,3 @@ def test_previews_come_from_the_library_alone(tmp_path: Path, content: bytes) ->
     (described,) = cards.described(library)
     assert described["name"] == described["full_name"] == "ink"
     assert described["preview"]
-
-
-# ------------------------------------------------------------------ curves
-
-
-def test_only_schedules_have_curves() -> None:
-    prompt = "a <hypernet:a:0.5> <hypernet:b:0@0,1@1> <hypernet:c:1:stop=0.5> <hypernet:d:0,5>"
-    drawn = curves.curves_of(prompt, 10)
-    assert drawn.count("<svg") == 2
-    assert drawn.count("<circle") == 20
-    assert curves.curves_of("a <hypernet:a:0.5>", 10) == ""
-    assert curves.curves_of(prompt, 1).count("<svg") == 0
-
-
-def test_a_curve_has_the_values_of_the_schedule() -> None:
-    drawn = curves.curve(Multiplier.parse("-1@0,1@1"), 3)
-    heights = [float(part.split(",")[1]) for part in drawn.split('points="')[1].split('"')[0].split()]
-    assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2])
-    assert heights[0] > heights[2]

@@ -1,7 +1,7 @@
 /*
  * The studio's own part of the page: the cards of the library, dropping files anywhere, and two keys.
  *
- * Loaded after the panel's three scripts, and uses their window.hypernetworks. Names go into the page as text.
+ * Loaded after the panel's scripts, and uses their window.hypernetworks. Names go into the page as text.
  */
 (() => {
     "use strict";

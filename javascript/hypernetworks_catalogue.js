@@ -1,0 +1,46 @@
+/*
+ * The list of networks as the server has it, fetched when it is first needed.
+ */
+(() => {
+    "use strict";
+    if (window.hypernetworks.catalogue) return;
+
+    const LIST = "./hypernetworks/v1/list";
+    const REFRESH = "./hypernetworks/v1/refresh";
+    const catalogue = { entries: [], loading: null, loaded: false };
+
+    async function fetchEntries() {
+        const response = await fetch(LIST, { headers: { Accept: "application/json" } });
+        if (!response.ok) throw new Error(`HTTP ${response.status}`);
+        const entries = await response.json();
+        if (!Array.isArray(entries)) throw new Error("the answer is not a list");
+        return entries.filter((entry) => entry && typeof entry.name === "string");
+    }
+
+    /** Fetch the list unless it is there; throws when it can't be had. */
+    function load() {
+        if (catalogue.loaded) return Promise.resolve(catalogue.entries);
+        catalogue.loading = catalogue.loading ?? fetchEntries()
+            .then((entries) => {
+                catalogue.loaded = true;
+                catalogue.entries = entries;
+                return entries;
+            })
+            .finally(() => {
+                catalogue.loading = null;
+            });
+        return catalogue.loading;
+    }
+
+    /** Let the server look for new files, then fetch the list again. */
+    async function refresh() {
+        await fetch(REFRESH, { method: "POST" }).catch(() => null); // the list says whether the server is there
+        catalogue.loaded = false;
+        return load();
+    }
+
+    const entryOf = (name) => catalogue.entries.find((entry) => entry.name === name);
+
+    window.hypernetworks.catalogue = Object.assign(catalogue, { load, refresh, entryOf });
+    window.hypernetworks.refresh = refresh;
+})();
