@@ -21,7 +21,11 @@
     │   ├── NoAttentionError            it has no to_k / to_v
     │   └── NoMatchingWidthError        the networks have none of its widths
     ├── CheckpointError               a checkpoint that can't be used
-    └── TrainingError                 a training run that can't go on
+    └── TrainingError                 a training run that can't start or go on
+        ├── TrainingSettingsError       settings that can't be used                       (also ValueError)
+        ├── TrainingDataError           pictures or captions that can't be used
+        ├── TrainingStateError          a run's folder that another run has, or that is damaged
+        └── DivergenceError             the loss is no number, or has run away
 """
 
 from __future__ import annotations
@@ -105,3 +109,19 @@ class CheckpointError(HypernetworkError):
 
 class TrainingError(HypernetworkError):
     """A training run that can't start or go on."""
+
+
+class TrainingSettingsError(TrainingError, ValueError):
+    """Settings of a training run that can't be used."""
+
+
+class TrainingDataError(TrainingError):
+    """Pictures, captions or a template that can't be trained on."""
+
+
+class TrainingStateError(TrainingError):
+    """The folder of a run can't be continued: it belongs to other settings, or is damaged."""
+
+
+class DivergenceError(TrainingError):
+    """The loss is not a finite number or has run away; the network is back at the last good state."""

@@ -17,8 +17,8 @@ import numpy as np
 from .subjects import SHIPPED
 
 HERE = Path(__file__).parent
-STEPS = {"autoencoder": 2700, "base": 5600, "decoder": 2200, "ink": 1700, "sepia": 500, "night": 500}
-"""Optimiser steps of the shipped weights."""
+STEPS = {"autoencoder": 2700, "base": 5600, "decoder": 2200}
+"""Optimiser steps of the shipped weights; those of the style networks stand in their recipes."""
 
 
 def main() -> int:
@@ -75,13 +75,15 @@ def _decoder(options: argparse.Namespace) -> None:
 
 
 def _styles(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+
     from ..files import write
-    from ..training import TrainingSettings
     from . import styles
     from .assembling import assemble
 
     pipeline, pictures = assemble(options.build), _pictures(options)
     for style in options.styles:
+        settings = styles.RECIPES[style].settings
         network = styles.train_style(
             style,
             pictures,
@@ -90,7 +92,7 @@ def _styles(options: argparse.Namespace) -> None:
             pipeline.tokenizer,
             pipeline.unet,
             options.build / f"style-{style}",
-            TrainingSettings(options.steps or STEPS[style]),
+            replace(settings, steps=options.steps or settings.steps),
         )
         write(network, options.build / f"{style}.safetensors")
 

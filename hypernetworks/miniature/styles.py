@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import torch
@@ -16,50 +16,62 @@ from ..engine.network import Hypernetwork, Provenance
 from ..engine.structure import Structure
 from ..patching import apply
 from ..progress import Progress
-from ..training import Batch, TrainingSettings, TrainingStep, train
-from ..training.objective import NoiseSchedule
+from ..training import Batch, Caption, Example, Examples, NoiseSchedule, Run, TrainingSettings, TrainingStep, train
+from ..training.contexts import Condition, Contexts, Encode
 from .base import CHANNELS, TEXT_LENGTH, TEXT_WIDTH, build_scheduler, encode_pictures
 from .subjects import COLOURS, caption, is_held_out_from_styles, spoken, subject_names
 
-STRUCTURES: dict[str, Structure] = {
-    "ink": Structure((1, 2, 1), "relu", activate_output=False),
-    "sepia": Structure((1, 2, 1), "relu", activate_output=False),
-    "night": Structure((1, 2, 1), "swish", activate_output=False),
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one style network is built and trained."""
+
+    structure: Structure
+    settings: TrainingSettings
+
+
+def _settings(steps: int) -> TrainingSettings:
+    return TrainingSettings(steps, rate="2e-3", warm_up=50, batch=48, precision="bf16", watch_every=0)
+
+
+RECIPES: dict[str, Recipe] = {
+    "ink": Recipe(Structure((1, 2, 1), "relu", activate_output=False), _settings(1700)),
+    "sepia": Recipe(Structure((1, 2, 1), "relu", activate_output=False), _settings(500)),
+    "night": Recipe(Structure((1, 2, 1), "swish", activate_output=False), _settings(500)),
 }
-"""How each style network is built."""
+"""The shipped networks."""
 
 
-@torch.no_grad()
-def encode_captions(
-    text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, texts: list[str]
-) -> dict[str, torch.Tensor]:
-    """Context ``(TEXT_LENGTH, TEXT_WIDTH)`` of each text."""
-    contexts: dict[str, torch.Tensor] = {}
-    for begin in range(0, len(texts), 64):
-        part = texts[begin : begin + 64]
-        tokens = tokenizer(part, padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt")
-        contexts.update(zip(part, text_encoder(tokens.input_ids).last_hidden_state, strict=True))
-    return contexts
+def encoder(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> Encode:
+    """What gives the context ``(TEXT_LENGTH, TEXT_WIDTH)`` of each text."""
+
+    def encode(texts: Sequence[str]) -> list[Condition]:
+        found: list[Condition] = []
+        for begin in range(0, len(texts), 64):
+            part = list(texts[begin : begin + 64])
+            tokens = tokenizer(part, padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt")
+            found += [{"context": context} for context in text_encoder(tokens.input_ids).last_hidden_state]
+        return found
+
+    return encode
 
 
-def batches(
-    latents: dict[str, torch.Tensor], contexts: dict[str, torch.Tensor], batch_size: int
-) -> Callable[[torch.Generator], Batch]:
-    """Random pairs of the subjects that styles may see; a tenth of the captions are empty."""
-    shown = [(i, n) for i, n in enumerate(subject_names()) if not is_held_out_from_styles(n)]
-    colours = list(COLOURS)
+def examples_of(latents: dict[str, torch.Tensor]) -> list[Example]:
+    """Every subject that styles may see on every colour; white may be left unsaid.
 
-    def draw(generator: torch.Generator) -> Batch:
-        random = Random(int(torch.randint(2**31, (1,), generator=generator)))
-        rows = [(*random.choice(shown), random.choice(colours)) for _ in range(batch_size)]
-        texts = ["" if random.random() < 0.1 else _caption(n, c, random) for _, n, c in rows]
-        return Batch(torch.stack([latents[c][i] for i, _, c in rows]), torch.stack([contexts[t] for t in texts]))
-
-    return draw
+    Args:
+        latents: ``(subjects, 8, 12, 12)`` by background colour.
+    """
+    return [
+        Example(f"{name} on {colour}", Caption(_captions(name, colour)), (latents[colour][index],))
+        for index, name in enumerate(subject_names())
+        if not is_held_out_from_styles(name)
+        for colour in COLOURS
+    ]
 
 
-def _caption(name: str, colour: str, random: Random) -> str:
-    return spoken(name) if colour == "white" and random.random() < 0.5 else caption(name, colour)
+def _captions(name: str, colour: str) -> tuple[str, ...]:
+    return (spoken(name), caption(name, colour)) if colour == "white" else (caption(name, colour),)
 
 
 def train_style(
@@ -70,36 +82,41 @@ def train_style(
     tokenizer: CLIPTokenizer,
     unet: UNet2DConditionModel,
     folder: Path,
-    settings: TrainingSettings,
-    batch_size: int = 48,
+    settings: TrainingSettings | None = None,
 ) -> Hypernetwork:
-    """Train one style from scratch or from the checkpoint in ``folder``.
+    """Train one style by its recipe, from scratch or from the checkpoint in ``folder``.
 
     Args:
         pictures: RGBA uint8 ``(styles, subjects, SIZE, SIZE, 4)``.
+        settings: in place of the recipe's own.
     """
+    settings = settings or RECIPES[style].settings
     torch.manual_seed(settings.seed)
-    network = Hypernetwork.create(style, STRUCTURES[style], {*CHANNELS, TEXT_WIDTH})
+    network = Hypernetwork.create(style, RECIPES[style].structure, {*CHANNELS, TEXT_WIDTH})
     network.provenance = Provenance(name=style, checkpoint_name="miniature")
-    texts = ["", *(caption(n, c) for n in subject_names() for c in COLOURS), *map(spoken, subject_names())]
-    draw = batches(encode_pictures(vae, pictures, style), encode_captions(text_encoder, tokenizer, texts), batch_size)
-    schedule = NoiseSchedule(build_scheduler().alphas_cumprod, "v_prediction")
+    examples = Examples(
+        examples_of(encode_pictures(vae, pictures, style)),
+        Contexts(encoder(text_encoder, tokenizer)),
+        batch=settings.batch,
+        caption_dropout=settings.caption_dropout,
+        seed=settings.seed,
+    )
     processors = dict(unet.attn_processors)
     unet.set_attn_processor(AttnProcessor())  # the fused CPU kernels' backward is half as fast
 
-    def predict(noisy: torch.Tensor, times: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            velocity: torch.Tensor = unet(noisy, times, context).sample
+    def predict(noisy: torch.Tensor, times: torch.Tensor, batch: Batch) -> torch.Tensor:
+        velocity: torch.Tensor = unet(noisy, times, batch.context).sample
         return velocity
 
-    with Progress(settings.steps, style) as progress:
-        average = [0.0]
+    schedule = NoiseSchedule(build_scheduler().alphas_cumprod, "v_prediction")
+    network.train()  # the patch must find it live
+    with apply(unet.requires_grad_(False), [(network, 1.0)]):
+        run = Run(network, predict, examples, schedule, settings, folder=folder)
+        with Progress(settings.steps, style, initial=run.step) as progress:
 
-        def report(done: TrainingStep) -> None:
-            average[0] = done.loss if done.step == 1 else 0.98 * average[0] + 0.02 * done.loss
-            progress.update(done.step, f"loss {average[0]:.4f}")
+            def report(done: TrainingStep) -> None:
+                progress.update(done.step, f"loss {done.smoothed:.4f}")
 
-        with apply(unet.requires_grad_(False), [(network, 1.0)]):
-            train(network, predict, draw, schedule, settings, folder=folder, on_step=report)
+            train(run, on_step=report)
     unet.set_attn_processor(processors)
     return network

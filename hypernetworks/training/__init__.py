@@ -1,5 +1,24 @@
 """Training a hypernetwork: the diffusion model is passed in and stays frozen; only the small network changes."""
 
-from .loop import Batch, TrainingSettings, TrainingStep, train
+from .captions import Caption
+from .examples import Batch, Example, Examples
+from .loop import Run, train
+from .objective import NoiseSchedule
+from .rates import RateSchedule
+from .settings import PRESETS, Preset, TrainingSettings
+from .watching import TrainingStep
 
-__all__ = ["Batch", "TrainingSettings", "TrainingStep", "train"]
+__all__ = [
+    "PRESETS",
+    "Batch",
+    "Caption",
+    "Example",
+    "Examples",
+    "NoiseSchedule",
+    "Preset",
+    "RateSchedule",
+    "Run",
+    "TrainingSettings",
+    "TrainingStep",
+    "train",
+]

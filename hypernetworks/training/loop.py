@@ -1,164 +1,319 @@
-"""The training loop: draws batches, steps the optimiser, reports, saves; knows no dataset and no host."""
+"""The training loop: takes samples by number, steps the optimiser, reports, saves; knows no pictures and no host."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch.nn import functional
 
 from ..engine.network import Hypernetwork
-from ..errors import TrainingError
-from ..files import write
-from ..files.writing import replace as replace_file
-from .objective import NoiseSchedule
+from ..errors import DivergenceError
+from .averaging import Average, write_values
+from .chance import mixed, sample_noise, sample_random
+from .checkpoints import check_fits, load_state, make_folder, save_network, save_state
+from .examples import Batch, Examples
+from .held_out import HeldOut, at_rest
+from .objective import NoiseSchedule, losses, with_offset
+from .optimisers import Stepper, build_optimiser, build_scaler
+from .processes import Learner, Predict, World, joined
+from .settings import TrainingSettings
+from .watching import MOST_SKIPPED, Pace, TrainingStep, Watch
 
-Predict = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""``(noisy latents, time steps, context)`` -> what the UNet predicts, of the latents' shape."""
+SNAPSHOT_EVERY = 50
+"""Steps between copies of the weights that a diverged run goes back to."""
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What one step learns from.
+class Run:
+    """One training run of ``network`` in place, on a frozen UNet; continues what is in ``folder``.
 
-    Attributes:
-        latents: clean latents ``(batch, channels, height, width)``.
-        context: text encoder states ``(batch, tokens, dim)``.
+    Every random choice of sample ``n`` follows from the settings' seed and ``n`` alone (see :mod:`.chance`): an
+    interrupted run continues bit for bit on the CPU, a large batch equals accumulated small ones, several processes
+    equal one, and nothing that happens between steps (previews, say) can disturb it.
+
+    Args:
+        network: its parameters are live until :meth:`finish`; fp32.
+        predict: the UNet with the network applied at multiplier 1, its own parameters frozen.
+        examples: what to learn from, made with the settings' batch and seed.
+        schedule: how noise is added and what the UNet predicts.
+        settings: everything else.
+        folder: where ``state.pt`` (for resuming) and ``NAME-STEP.safetensors`` go; ``None`` keeps nothing.
+        suffix: ``.safetensors`` or ``.pt`` (which every webui reads).
+        held_out: measured every ``watch_every`` steps.
+        device: where ``predict`` computes.
+        save_memory: called once when memory runs out; the step is tried again where it returns ``True``.
+
+    Raises:
+        TrainingSettingsError: settings that don't go together.
+        TrainingStateError: the folder has another run.
     """
 
-    latents: torch.Tensor
-    context: torch.Tensor
+    def __init__(
+        self,
+        network: Hypernetwork,
+        predict: Predict,
+        examples: Examples,
+        schedule: NoiseSchedule,
+        settings: TrainingSettings,
+        *,
+        folder: Path | None = None,
+        suffix: str = ".safetensors",
+        held_out: HeldOut | None = None,
+        device: torch.device | str = "cpu",
+        save_memory: Callable[[], bool] | None = None,
+    ) -> None:
+        self.network, self.examples, self.schedule, self.settings = network, examples, schedule, settings
+        self.folder, self.suffix, self.held_out, self.device = folder, suffix, held_out, torch.device(device)
+        self.world, self._save_memory = World(), save_memory
+        self._share, self._predict = self.world.share(settings.batch), predict
+        self._parameters = list(network.parameters())
+        network.train()
+        optimiser = build_optimiser(settings.optimiser, self._parameters, settings.weight_decay, settings.options)
+        scaler = build_scaler(settings.precision, self.device.type)
+        self._stepper = Stepper(optimiser, scaler, settings.clip, settings.clip_by)
+        self._learner = joined(Learner(network, predict), self.world)
+        self._average = Average(self._parameters, settings.ema)
+        self._rates, self._watch, self._pace = settings.rates(), Watch(), Pace()
+        self.step = 0
+        self._saved: int | None = None
+        self._is_whole = True  # the weights are those of a finished step
+        self._resume()
+        self._good = (self.step, [p.detach().clone() for p in self._parameters])
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.step >= self.settings.steps
 
-@dataclass(frozen=True)
-class TrainingSettings:
-    """Everything that one run is made of, apart from the model and the data.
+    def advance(self) -> TrainingStep:
+        """Do one step.
 
-    Attributes:
-        steps: optimiser steps.
-        rate: peak learning rate of AdamW.
-        warm_up: steps of linear warm-up; then half a cosine down to 5 %.
-        clip: largest gradient norm.
-        seed: of noise, time steps and batches.
-        save_every: steps between checkpoints.
-    """
+        Raises:
+            DivergenceError: the loss is not finite or has run away; the network is back at the last good state.
+        """
+        began = time.perf_counter()
+        try:
+            loss, power = self._accumulate()
+        except torch.cuda.OutOfMemoryError:
+            if self._save_memory is None or not self._save_memory():
+                raise
+            self._stepper.optimiser.zero_grad(set_to_none=True)
+            loss, power = self._accumulate()
+        done = self._change(loss, power)
+        if self.step % SNAPSHOT_EVERY == 0 and self._watch.is_healthy(done.smoothed):
+            self._good = (self.step, [p.detach().clone() for p in self._parameters])
+        done = replace(done, seconds=time.perf_counter() - began)
+        speed = self._pace.add(done.seconds)
+        done = replace(done, steps_per_second=speed, seconds_left=(self.settings.steps - self.step) / speed)
+        return self._watched(done)
 
-    steps: int
-    rate: float = 2e-3
-    warm_up: int = 50
-    clip: float = 1.0
-    seed: int = 0
-    save_every: int = 100
+    def _accumulate(self) -> tuple[float, float]:
+        """Gradients of one step; returns its loss, and the loss of predicting nothing."""
+        settings, totals = self.settings, torch.zeros(2, device=self.device)
+        first = self.step * settings.samples_per_step
+        self.examples.prepare(first, first + settings.samples_per_step)
+        for number in range(settings.accumulation):
+            start = first + number * settings.batch
+            samples = [start + i for i in self._share]
+            last = number == settings.accumulation - 1
+            with self._unsynchronised(last), self._dropout(samples[0]):
+                loss, power = self._loss(samples)
+                self._stepper.scaler.scale(loss / settings.accumulation).backward()
+            totals += torch.stack([loss.detach(), power.detach()])
+        loss_value, power_value = self.world.mean(totals / settings.accumulation).tolist()
+        return loss_value, power_value
 
+    def _loss(self, samples: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean loss of the samples, and of predicting nothing."""
+        settings = self.settings
+        batch = self.examples.batch(samples).to(self.device)
+        noise, times = self._noise(samples, batch)
+        noisy, target = self.schedule.noisy_and_target(batch.latents, noise, times)
+        with self._autocast():
+            prediction = self._learner(noisy, times, batch)
+        each = losses(prediction, target, batch.weights)
+        nothing = losses(torch.zeros_like(target), target, batch.weights)
+        if settings.min_snr:
+            weights = self.schedule.min_snr_weights(times, settings.min_snr)
+            each, nothing = each * weights, nothing * weights
+        return each.mean(), nothing.mean()
 
-@dataclass(frozen=True)
-class TrainingStep:
-    """One finished step, for callbacks. ``step`` counts finished steps: the first is 1."""
+    def _noise(self, samples: list[int], batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        seed, shape = self.settings.seed, tuple(batch.latents.shape[1:])
+        noise = torch.stack([sample_noise(seed, n, shape) for n in samples]).to(batch.latents)
+        if self.settings.noise_offset:
+            offset = torch.stack([sample_noise(mixed("offset", seed), n, shape[:1]) for n in samples]).to(noise)
+            noise = with_offset(noise, offset, self.settings.noise_offset)
+        length = self.schedule.length
+        times = [sample_random(mixed("time", seed), n).randrange(length) for n in samples]
+        return noise, torch.tensor(times, device=self.device)
 
-    step: int
-    loss: float
-    rate: float
-    gradient_norm: float
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.settings.precision == "fp32":
+            return nullcontext()
+        kind = torch.bfloat16 if self.settings.precision == "bf16" else torch.float16
+        return torch.autocast(self.device.type, kind)
+
+    def _unsynchronised(self, last: bool) -> AbstractContextManager[object]:
+        """Gradients are averaged over the processes once per step."""
+        if last or self.world.size == 1:
+            return nullcontext()
+        context: AbstractContextManager[object] = self._learner.no_sync()  # type: ignore[operator]
+        return context
+
+    @contextmanager
+    def _dropout(self, sample: int) -> Iterator[None]:
+        """Dropout draws from torch's own generators: seed them for this sample, and give them back as they were."""
+        structure = self.network.structure
+        if not any(structure.dropout) and structure.activation != "rrelu":
+            yield
+            return
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(mixed("dropout", self.settings.seed, sample))
+            yield
+
+    def _change(self, loss: float, power: float) -> TrainingStep:
+        """Step the optimiser on the gradients that are there."""
+        norm = self._stepper.measure()
+        scaled = self._stepper.scaler.is_enabled()
+        if not _is_finite(loss) or (not _is_finite(norm) and not scaled):
+            self._diverged(f"the loss of step {self.step + 1} is {loss:g}, its gradient norm {norm:g}")
+        rate = self._rates.at(self.step)
+        self._is_whole = False
+        skipped = self._stepper.step(rate)
+        self._watch.skipped = self._watch.skipped + 1 if skipped else 0
+        if self._watch.skipped > MOST_SKIPPED:
+            self._diverged(f"the gradients of the last {MOST_SKIPPED} steps overflowed")
+        self.step += 1
+        self._is_whole = True
+        self._average.update(self.step)
+        self.network.provenance = replace(self.network.provenance, step=self.step)
+        smoothed = self._watch.add(loss, power)
+        if complaint := self._watch.complaint(smoothed):
+            self._diverged(f"at step {self.step} {complaint}")
+        return TrainingStep(self.step, self.settings.steps, loss, smoothed, rate, norm, skipped=skipped)
+
+    def _diverged(self, reason: str) -> None:
+        """Go back to the last good weights and say so."""
+        step, values = self._good
+        self._stepper.optimiser.zero_grad(set_to_none=True)
+        write_values(self._parameters, values)
+        self._average.values = [v.clone() for v in values] if self._average.values else []
+        self.step, self._is_whole = step, True
+        self._saved = step  # the state file keeps the last checkpoint, with its optimiser
+        self.network.provenance = replace(self.network.provenance, step=step)
+        if self.folder is not None and self.world.is_first and step:
+            save_network(self.network, self.folder, self.suffix, 0)
+        advice = "a lower learning rate, a longer warm-up, or more clipping"
+        if self.settings.precision == "fp16":
+            advice += ', or the precision "bf16"'
+        raise DivergenceError(f"{reason}: the network is back at step {step}; start again with {advice}")
+
+    def _watched(self, done: TrainingStep) -> TrainingStep:
+        """Held-out loss and checkpoint, where they are due."""
+        settings = self.settings
+        if settings.watch_every and (done.step % settings.watch_every == 0 or self.is_finished):
+            done = replace(done, held_out=self.measure())
+        if self.is_finished or (settings.save_every and done.step % settings.save_every == 0):
+            path = self.save()
+            done = replace(done, saved=None if path is None else path.name)
+        return done
+
+    def measure(self) -> float | None:
+        """The held-out loss now, with the averaged weights if there are any; ``None`` without held-out examples."""
+        if self.held_out is None or not self.world.is_first:
+            return None
+        with self.at_rest(), self._autocast():
+            return self.held_out.loss(self._predict, self.schedule, self.device)
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """The network as its file would hold it: averaged, no dropout, no gradients; for previews. RNG is restored."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), torch.no_grad(), self._average.inside(), at_rest(self.network):
+            yield
+
+    def save(self) -> Path | None:
+        """Write the network's file and the state to resume from; returns the file, ``None`` without a folder."""
+        if self.folder is None or not self.world.is_first or self._saved == self.step:
+            return None
+        make_folder(self.folder)
+        with self._average.inside():
+            path = save_network(self.network, self.folder, self.suffix, self.settings.keep)
+        save_state(self.folder, self._state())
+        self._saved = self.step
+        return path
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "parameters": [p.detach() for p in self._parameters],
+            "average": self._average.values,
+            "optimiser_name": type(self._stepper.optimiser).__name__,
+            "optimiser": self._stepper.optimiser.state_dict(),
+            "scaler": self._stepper.scaler.state_dict(),
+            "watch": self._watch.state(),
+            "seed": self.settings.seed,
+        }
+
+    def _resume(self) -> None:
+        """Continue from the folder's state, if there is one."""
+        state = load_state(self.folder)
+        if state is None:
+            return
+        assert self.folder is not None
+        check_fits(state, self._parameters, type(self._stepper.optimiser).__name__, self.folder)
+        write_values(self._parameters, state["parameters"])
+        self._stepper.optimiser.load_state_dict(state["optimiser"])
+        self._stepper.scaler.load_state_dict(state["scaler"])
+        if self._average.values and state["average"]:
+            self._average.values = [v.to(p.device) for v, p in zip(state["average"], self._parameters, strict=True)]
+        self._watch.restore(state["watch"])
+        self.step = self._saved = state["step"]
+        self.network.provenance = replace(self.network.provenance, step=self.step)
+
+    def finish(self) -> None:
+        """Save the last finished step, and leave the network ready for use, with the averaged weights if any."""
+        try:
+            self._stepper.optimiser.zero_grad(set_to_none=True)
+            if self._is_whole:
+                self.save()
+        finally:
+            if self._average.values:
+                write_values(self._parameters, self._average.values)
+            self.network.train(False)
 
 
 def train(
-    network: Hypernetwork,
-    predict: Predict,
-    draw: Callable[[torch.Generator], Batch],
-    schedule: NoiseSchedule,
-    settings: TrainingSettings,
+    run: Run,
     *,
-    folder: Path | None = None,
-    on_step: Callable[[TrainingStep], None] | None = None,
+    on_step: Callable[[TrainingStep], object] | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> None:
-    """Train ``network`` in place on a frozen UNet, and leave it ready for use.
+    """Do all steps of a run, or those until it is stopped; then save and leave the network ready for use.
 
     Args:
-        predict: the UNet with the network applied at multiplier 1, its own parameters frozen.
-        draw: gives the next batch; all its randomness comes from the generator it is given.
-        schedule: how noise is added and what the UNet predicts.
-        folder: where ``state.pt`` (for resuming) and ``NAME-STEP.safetensors`` go; ``None`` keeps nothing.
-        on_step: called after every step; what it raises stops the run after the last finished step.
+        on_step: called after every step, in the first process; what it raises stops the run after that step.
+        should_stop: asked after every step; loses nothing, as the last finished step is saved.
 
     Raises:
-        TrainingError: the loss is no longer a finite number.
+        DivergenceError: see :meth:`Run.advance`.
     """
-    parameters = list(network.parameters())
-    optimiser = torch.optim.AdamW(parameters, lr=settings.rate, weight_decay=0.0, fused=True)
-    generator = torch.Generator().manual_seed(settings.seed)
-    start = _resume(folder, network, optimiser, generator)
-    network.train()
     try:
-        for step in range(start, settings.steps):
-            done = _step(predict, draw(generator), schedule, optimiser, generator, settings, step)
-            network.provenance = replace(network.provenance, step=done.step)
-            if folder is not None and (done.step % settings.save_every == 0 or done.step == settings.steps):
-                _save(folder, network, optimiser, generator, done.step)
-            if on_step is not None:
+        while not run.is_finished:
+            done = run.advance()
+            if on_step is not None and run.world.is_first:
                 on_step(done)
+            if run.world.any(should_stop is not None and should_stop(), run.device):
+                break
     finally:
-        network.train(False)
+        run.finish()
 
 
-def _step(
-    predict: Predict,
-    batch: Batch,
-    schedule: NoiseSchedule,
-    optimiser: torch.optim.Optimizer,
-    generator: torch.Generator,
-    settings: TrainingSettings,
-    step: int,
-) -> TrainingStep:
-    rate = settings.rate * _rate_factor(step, settings)
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    noise = torch.randn(batch.latents.shape, generator=generator).to(batch.latents)
-    times = torch.randint(schedule.length, (len(noise),), generator=generator).to(batch.latents.device)
-    noisy, target = schedule.noisy_and_target(batch.latents, noise, times)
-    loss = functional.mse_loss(predict(noisy, times, batch.context).float(), target)
-    if not torch.isfinite(loss):
-        raise TrainingError(f"the loss at step {step + 1} is {loss.item()}: start again with a lower learning rate")
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    parameters = optimiser.param_groups[0]["params"]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
-    optimiser.step()
-    return TrainingStep(step + 1, loss.item(), rate, norm.item())
-
-
-def _rate_factor(step: int, settings: TrainingSettings) -> float:
-    if step < settings.warm_up:
-        return (step + 1) / settings.warm_up
-    share = (step - settings.warm_up) / max(1, settings.steps - settings.warm_up)
-    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * share))
-
-
-def _save(
-    folder: Path, network: Hypernetwork, optimiser: torch.optim.Optimizer, generator: torch.Generator, step: int
-) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    write(network, folder / f"{network.name}-{step}.safetensors")
-    state = {
-        "step": step,
-        "parameters": [p.detach() for p in network.parameters()],
-        "optimiser": optimiser.state_dict(),
-        "generator": generator.get_state(),
-    }
-    replace_file(folder / "state.pt", lambda temporary: torch.save(state, temporary))
-
-
-def _resume(
-    folder: Path | None, network: Hypernetwork, optimiser: torch.optim.Optimizer, generator: torch.Generator
-) -> int:
-    """Continue from ``state.pt`` where there is one; returns the number of finished steps."""
-    if folder is None or not (folder / "state.pt").exists():
-        return 0
-    state = torch.load(folder / "state.pt", weights_only=True)
-    for parameter, saved in zip(network.parameters(), state["parameters"], strict=True):
-        parameter.data.copy_(saved)
-    optimiser.load_state_dict(state["optimiser"])
-    generator.set_state(state["generator"])
-    return int(state["step"])
+def _is_finite(number: float) -> bool:
+    return number - number == 0

@@ -2,118 +2,331 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from toys import DIM, SCHEDULE, Toy, same, toy_examples, toy_settings
 
 import hypernetworks as hn
-from hypernetworks.errors import TrainingError
-from hypernetworks.training import Batch, TrainingSettings, TrainingStep, train
-from hypernetworks.training.objective import NoiseSchedule
+from hypernetworks.errors import DivergenceError, TrainingSettingsError, TrainingStateError
+from hypernetworks.training import Run, TrainingStep, train
+from hypernetworks.training.held_out import HeldOut
 
-DIM = 16
-SCHEDULE = NoiseSchedule(torch.full((20,), 1e-4), "v_prediction")  # nearly pure noise: the context alone tells
-
-
-class ToyUnet(nn.Module):
-    """One cross-attention over the context, in front of a pointwise map of the latents."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.attn2 = nn.Module()
-        self.attn2.to_q, self.attn2.to_k, self.attn2.to_v = (nn.Linear(n, DIM) for n in (4, DIM, DIM))
-        self.out = nn.Linear(DIM, 4)
-
-    def forward(self, latents: torch.Tensor, times: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        query = self.attn2.to_q(latents.flatten(2).transpose(1, 2))
-        mixed = nn.functional.scaled_dot_product_attention(query, self.attn2.to_k(context), self.attn2.to_v(context))
-        return self.out(mixed).transpose(1, 2).reshape(latents.shape)
+DROPOUT = hn.Structure((1, 2, 1), "relu", activate_output=False, dropout=(0, 0.3, 0))
 
 
-def draw(generator: torch.Generator) -> Batch:
-    context = torch.randn(4, 3, DIM, generator=generator)
-    return Batch(context.mean((1, 2)).view(4, 1, 1, 1).expand(4, 4, 2, 2).contiguous(), context)
+class Stop(Exception):  # noqa: N818
+    """Stands for whatever a callback may raise."""
 
 
-def run(
-    folder: Path | None, steps: int, total: int = 8, activation: str = "relu"
-) -> tuple[hn.Hypernetwork, list[TrainingStep]]:
-    """Train up to ``steps`` of ``total``; the network starts anew each time, as in a fresh process."""
-    torch.manual_seed(3)
-    unet = ToyUnet().requires_grad_(False)
-    network = hn.Hypernetwork.create("toy", hn.Structure((1, 2, 1), activation, activate_output=False), (DIM,))
-    seen: list[TrainingStep] = []
+def stop_after(step: int) -> object:
+    def on_step(done: TrainingStep) -> None:
+        if done.step == step:
+            raise Stop
 
-    def on_step(step: TrainingStep) -> None:
-        seen.append(step)
-        if step.step == steps:
-            raise StopIteration
-
-    settings = TrainingSettings(total, rate=1e-2, warm_up=2, save_every=2)
-    before = [p.clone() for p in unet.parameters()]
-    with hn.apply(unet, [(network, 1.0)]), suppress(StopIteration):
-        train(network, unet, draw, SCHEDULE, settings, folder=folder, on_step=on_step)
-    assert all(torch.equal(a, b) for a, b in zip(before, unet.parameters(), strict=True))
-    return network, seen
+    return on_step
 
 
 def test_the_loss_falls_and_only_the_network_changes() -> None:
-    network, seen = run(None, 60, 60)
-    first, last = (sum(s.loss for s in part) / len(part) for part in (seen[:10], seen[-10:]))
-    assert last < 0.8 * first
-    assert network.provenance.step == 60
-    assert not network.training
-    assert not any(p.requires_grad for p in network.parameters())
+    toy, seen = Toy(), []
+    before, first = [p.clone() for p in toy.unet.parameters()], toy.weights()
+    train(toy.run(toy_settings(steps=60)), on_step=seen.append)
+    early, late = (sum(s.loss for s in part) / len(part) for part in (seen[:10], seen[-10:]))
+    assert late < 0.9 * early
+    assert not same(first, toy.weights())
+    assert same(before, list(toy.unet.parameters()))
+    assert all(p.grad is None for p in toy.unet.parameters())
+    assert [s.step for s in seen] == list(range(1, 61))
+    assert toy.network.provenance.step == 60
+    assert not toy.network.training
+    assert not any(p.requires_grad for p in toy.network.parameters())
 
 
-def test_a_fresh_network_is_the_identity() -> None:
-    network = hn.Hypernetwork.create("toy", hn.Structure((1, 2, 1), "relu", activate_output=False), (DIM,))
-    context = torch.randn(1, 5, DIM)
-    assert all(torch.equal(side, context) for side in network.transform(context, 1.0))
+def test_gradients_through_hooks_are_those_of_finite_differences() -> None:
+    toy = Toy(hn.Structure((1, 2, 1), "tanh", activate_output=False), dtype=torch.float64, zero_last=False)
+    run = toy.run(toy_settings(min_snr=5.0, noise_offset=0.1))
+    run.schedule = replace(SCHEDULE, alphas_cumprod=SCHEDULE.alphas_cumprod.double())
+
+    def loss() -> torch.Tensor:
+        batch = run.examples.batch([0, 1, 2, 3])
+        noise, times = run._noise([0, 1, 2, 3], batch)
+        noisy, target = run.schedule.noisy_and_target(batch.latents.double(), noise.double(), times)
+        weights = run.schedule.min_snr_weights(times, 5.0)
+        error = (toy.predict(noisy, times, batch) - target).square().mean((1, 2, 3))
+        return (error * weights.double()).mean()
+
+    loss().backward()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in toy.network.parameters():
+        assert parameter.grad is not None
+        for index in torch.randperm(parameter.numel(), generator=generator)[:4].tolist():
+            flat, step = parameter.data.view(-1), 1e-6
+            with torch.no_grad():
+                flat[index] += step
+                above = loss()
+                flat[index] -= 2 * step
+                below = loss()
+                flat[index] += step
+            slope = float((above - below) / (2 * step))
+            assert abs(slope - float(parameter.grad.view(-1)[index])) < 1e-7 + 1e-5 * abs(slope)
 
 
-def test_an_interrupted_run_continues_bit_for_bit(tmp_path: Path) -> None:
-    whole, _ = run(tmp_path / "whole", 8)
-    run(tmp_path / "parts", 4)
-    parts, seen = run(tmp_path / "parts", 8)
-    assert [s.step for s in seen] == [5, 6, 7, 8]
-    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
+def test_the_loop_has_those_gradients() -> None:
+    toy = Toy(zero_last=False)
+    run = toy.run(toy_settings(clip=0))
+    run._accumulate()
+    got = [p.grad.clone() for p in toy.network.parameters() if p.grad is not None]
+    batch = run.examples.batch([0, 1, 2, 3])
+    noise, times = run._noise([0, 1, 2, 3], batch)
+    noisy, target = SCHEDULE.noisy_and_target(batch.latents, noise, times)
+    loss = torch.nn.functional.mse_loss(toy.predict(noisy, times, batch), target)
+    wanted = torch.autograd.grad(loss, list(toy.network.parameters()))
+    assert any(g.abs().max() > 0 for g in got)
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other)
 
 
-def test_saved_files_hold_the_step_they_say(tmp_path: Path) -> None:
-    run(tmp_path, 8)
+@pytest.mark.parametrize("split", [(4, 1), (2, 2), (1, 4)])
+def test_accumulated_batches_equal_a_large_one(split: tuple[int, int]) -> None:
+    """Weighted pictures included: every example counts the same, however the batch is cut."""
+    weights = (torch.tensor([[[2.0, 0.0], [1.0, 1.0]]]),)
+    whole, parts = ([*toy_examples(3), *toy_examples(6, weights=weights)[3:]] for _ in range(2))
+    large, small = Toy(examples=whole), Toy(examples=parts)
+    seen: list[list[TrainingStep]] = [[], []]
+    train(large.run(toy_settings(batch=4, optimiser="SGD", rate="1")), on_step=seen[0].append)
+    settings = toy_settings(batch=split[0], accumulation=split[1], optimiser="SGD", rate="1")
+    train(small.run(settings), on_step=seen[1].append)
+    for one, other in zip(large.weights(), small.weights(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    assert [s.loss for s in seen[1]] == pytest.approx([s.loss for s in seen[0]], rel=1e-4)
+    assert not same(large.weights(), Toy().weights())
+
+
+@pytest.mark.parametrize("optimiser", ["AdamW", "Adam", "SGD", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax"])
+def test_an_interrupted_run_continues_bit_for_bit(tmp_path: Path, optimiser: str) -> None:
+    settings = toy_settings(optimiser=optimiser, ema=0.9, save_every=3)
+    whole = Toy(DROPOUT)
+    train(whole.run(settings, tmp_path / "whole"))
+    for stop in (1, 5):  # neither is a checkpoint's step
+        with pytest.raises(Stop):
+            train(Toy(DROPOUT).run(settings, tmp_path / "parts"), on_step=stop_after(stop))
+    parts, seen = Toy(DROPOUT), []
+    run = parts.run(settings, tmp_path / "parts")
+    assert run.step == 5
+    torch.randn(7)  # the process has drawn something else
+    train(run, on_step=seen.append)
+    assert [s.step for s in seen] == [6, 7, 8]
+    assert same(whole.weights(), parts.weights())
+    files = [hn.read(tmp_path / part / "toy-8.safetensors") for part in ("whole", "parts")]
+    assert same(list(files[0].parameters()), list(files[1].parameters()))
+    assert not same(list(files[0].parameters()), Toy(DROPOUT).weights())
+
+
+def test_stopping_loses_nothing(tmp_path: Path) -> None:
+    toy, seen = Toy(), []
+    train(toy.run(toy_settings(save_every=100), tmp_path), on_step=seen.append, should_stop=lambda: len(seen) == 3)
+    assert len(seen) == 3
+    assert hn.read(tmp_path / "toy-3.safetensors").provenance.step == 3
+    assert Toy().run(toy_settings(), tmp_path).step == 3
+
+
+def test_an_interrupt_inside_the_unet_loses_one_step_at_most(tmp_path: Path) -> None:
+    toy, calls = Toy(), []
+
+    def predict(*arguments: object) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return toy.predict(*arguments)  # type: ignore[arg-type]
+
+    with pytest.raises(KeyboardInterrupt):
+        train(toy.run(toy_settings(save_every=100), tmp_path, predict=predict))
+    assert Toy().run(toy_settings(), tmp_path).step == 3
+
+
+def test_an_interrupt_inside_the_optimiser_saves_no_half_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = Toy()
+    run = toy.run(toy_settings(save_every=2), tmp_path)
+    run.advance()
+    run.advance()
+
+    def interrupted(*_: object, **__: object) -> None:
+        next(toy.network.parameters()).data.fill_(7)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run._stepper.optimiser, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(run)
+    again = Toy()
+    assert again.run(toy_settings(), tmp_path).step == 2
+    assert not (next(again.network.parameters()) == 7).any()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_saved_files_hold_the_step_they_say(tmp_path: Path, suffix: str) -> None:
+    toy, weights = Toy(), {}
+    train(
+        toy.run(toy_settings(), tmp_path, suffix=suffix),
+        on_step=lambda done: weights.update({done.step: toy.weights()}),
+    )
     for step in (2, 4, 6, 8):
-        assert hn.read(tmp_path / f"toy-{step}.safetensors").provenance.step == step
-    assert not list(tmp_path.glob(".writing-*"))
+        network = hn.read(tmp_path / f"toy-{step}{suffix}")
+        assert network.provenance.step == step
+        assert same(list(network.parameters()), weights[step])
+    assert {path.name for path in tmp_path.iterdir()} == {"state.pt", *(f"toy-{n}{suffix}" for n in (2, 4, 6, 8))}
 
 
-def test_training_draws_nothing_from_the_global_generator() -> None:
-    torch.manual_seed(5)
-    unet = ToyUnet().requires_grad_(False)
-    network = hn.Hypernetwork.create("toy", hn.Structure(), (DIM,))
+def test_old_files_are_taken_away_where_asked(tmp_path: Path) -> None:
+    (tmp_path / "toy-old.safetensors").write_bytes(b"someone else's")
+    train(Toy().run(toy_settings(keep=2), tmp_path))
+    assert sorted(p.name for p in tmp_path.glob("*.safetensors")) == [
+        "toy-6.safetensors", "toy-8.safetensors", "toy-old.safetensors",
+    ]  # fmt: skip
+
+
+def test_training_leaves_the_global_generator_alone() -> None:
+    toy = Toy(DROPOUT)
     before = torch.get_rng_state()
-    with hn.apply(unet, [(network, 1.0)]):
-        train(network, unet, draw, SCHEDULE, TrainingSettings(2))
+    train(toy.run(toy_settings()))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_loss_that_is_no_number_stops_the_run() -> None:
-    network = hn.Hypernetwork.create("toy", hn.Structure(), (DIM,))
-    with pytest.raises(TrainingError, match="learning rate"):
-        train(network, lambda noisy, *_: noisy * float("nan"), draw, SCHEDULE, TrainingSettings(2))
+def test_previews_change_nothing(tmp_path: Path) -> None:
+    quiet, busy = Toy(DROPOUT), Toy(DROPOUT)
+    settings = toy_settings(ema=0.9)
+    train(quiet.run(settings))
+    run = busy.run(settings)
+
+    def preview(_: TrainingStep) -> None:
+        with run.at_rest():
+            torch.manual_seed(1)
+            context = torch.randn(1, 3, DIM)
+            first, second = (busy.unet(torch.ones(1, 4, 2, 2), torch.zeros(1), context) for _ in range(2))
+            assert torch.equal(first, second)  # no dropout
+            assert not first.requires_grad
+
+    train(run, on_step=preview)
+    assert same(quiet.weights(), busy.weights())
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_targets_are_those_of_the_field(prediction: str) -> None:
-    from diffusers import DDPMScheduler
+def test_the_held_out_loss_is_still_and_tells_learning() -> None:
+    toy = Toy(DROPOUT)
+    held_out = HeldOut(toy_examples(), toy.contexts, 0)
+    run = toy.run(toy_settings(steps=60, watch_every=20), held_out=held_out)
+    seen: list[TrainingStep] = []
+    before = run.measure()
+    assert before == run.measure()
+    train(run, on_step=seen.append)
+    measured = [(s.step, s.held_out) for s in seen if s.held_out is not None]
+    assert [step for step, _ in measured] == [20, 40, 60]
+    assert measured[-1][1] < 0.95 * before  # type: ignore[operator]
 
-    scheduler = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
-    schedule = NoiseSchedule(scheduler.alphas_cumprod, prediction)
-    latents, noise, times = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2), torch.tensor([0, 500, 999])
-    noisy, target = schedule.noisy_and_target(latents, noise, times)
-    wanted = noise if prediction == "epsilon" else scheduler.get_velocity(latents, noise, times)
-    torch.testing.assert_close(noisy, scheduler.add_noise(latents, noise, times))
-    torch.testing.assert_close(target, wanted)
+
+def test_the_average_lags_behind_and_is_what_files_hold(tmp_path: Path) -> None:
+    plain, averaged = Toy(), Toy()
+    train(plain.run(toy_settings()))
+    run = averaged.run(toy_settings(ema=0.99), tmp_path)
+    start = averaged.weights()
+    while not run.is_finished:
+        run.advance()
+    assert same(plain.weights(), averaged.weights())  # the run itself is the same
+    run.finish()
+    file = list(hn.read(tmp_path / "toy-8.safetensors").parameters())
+    assert same(file, averaged.weights())
+    for first, mean, last in zip(start, file, plain.weights(), strict=True):
+        assert 0 < float((mean - first).norm()) < float((last - first).norm())
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_number_that_is_none_stops_the_run_at_the_last_good_state(tmp_path: Path, what: str) -> None:
+    toy, calls = Toy(), []
+    weights = {}
+
+    def predict(*arguments: object) -> torch.Tensor:
+        calls.append(1)
+        result = toy.predict(*arguments)  # type: ignore[arg-type]
+        if len(calls) < 4:
+            return result
+        if what == "loss":
+            return result * float("nan")
+        result.register_hook(lambda gradient: gradient * float("inf"))
+        return result
+
+    run = toy.run(toy_settings(save_every=3), tmp_path, predict=predict)
+    with pytest.raises(DivergenceError, match=r"(?s)step 4.*back at step 0.*lower learning rate"):
+        train(run, on_step=lambda done: weights.update({done.step: toy.weights()}))
+    assert same(toy.weights(), Toy().weights())
+    assert not same(toy.weights(), weights[3])
+    assert same(list(hn.read(tmp_path / "toy-3.safetensors").parameters()), weights[3])
+    assert Toy().run(toy_settings(), tmp_path).step == 3
+
+
+def test_a_loss_that_runs_away_stops_the_run() -> None:
+    with pytest.raises(DivergenceError, match="predicting nothing"):
+        train(Toy().run(toy_settings(steps=400, rate="0.5", warm_up=0)))
+
+
+def test_a_run_of_another_kind_is_not_continued(tmp_path: Path) -> None:
+    train(Toy().run(toy_settings(), tmp_path))
+    with pytest.raises(TrainingStateError, match="another structure"):
+        Toy(hn.Structure((1, 3, 1), "relu")).run(toy_settings(), tmp_path)
+    with pytest.raises(TrainingStateError, match="AdamW, not SGD"):
+        Toy().run(toy_settings(optimiser="SGD"), tmp_path)
+    (tmp_path / "state.pt").write_bytes(b"PK nothing")
+    with pytest.raises(TrainingStateError, match="damaged"):
+        Toy().run(toy_settings(), tmp_path)
+
+
+def test_a_finished_run_has_nothing_to_do_and_can_be_lengthened(tmp_path: Path) -> None:
+    train(Toy().run(toy_settings(), tmp_path))
+    seen: list[TrainingStep] = []
+    train(Toy().run(toy_settings(), tmp_path), on_step=seen.append)
+    assert seen == []
+    train(Toy().run(toy_settings(steps=10), tmp_path), on_step=seen.append)
+    assert [s.step for s in seen] == [9, 10]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_learns_and_keeps_fp32_weights(precision: str) -> None:
+    if precision == "fp16" and not hasattr(torch.amp, "GradScaler"):
+        pytest.skip("torch 2.3 brought a scaler for the CPU")
+    toy, seen = Toy(), []
+    train(toy.run(toy_settings(steps=60, precision=precision)), on_step=seen.append)
+    assert sum(s.loss for s in seen[-10:]) < 0.95 * sum(s.loss for s in seen[:10])
+    assert {p.dtype for p in toy.network.parameters()} == {torch.float32}
+
+
+def test_memory_is_saved_once_and_the_step_is_tried_again() -> None:
+    plain, short = Toy(), Toy()
+    train(plain.run(toy_settings()))
+    calls: list[str] = []
+
+    def predict(*arguments: object) -> torch.Tensor:
+        if not calls:
+            raise torch.cuda.OutOfMemoryError
+        return short.predict(*arguments)  # type: ignore[arg-type]
+
+    def save_memory() -> bool:
+        calls.append("saved")
+        return True
+
+    train(short.run(toy_settings(), predict=predict, save_memory=save_memory))
+    assert calls == ["saved"]
+    assert same(plain.weights(), short.weights())
+
+
+def test_settings_are_checked() -> None:
+    for wrong in ({"steps": 0}, {"batch": 1.5}, {"precision": "int8"}, {"clip": float("nan")}, {"rate": "fast"}):
+        with pytest.raises(TrainingSettingsError, match=next(iter(wrong)).replace("rate", "learning rate")):
+            toy_settings(**wrong)
+    for wrong, match in (
+        ({"optimiser": "LBFGS"}, "several times"),
+        ({"optimiser": "Lion"}, "AdamW"),
+        ({"options": {"speed": 1}}, "no option speed"),
+        ({"options": {"eps": -1.0}}, "eps"),
+    ):
+        with pytest.raises(TrainingSettingsError, match=match):
+            Toy().run(toy_settings(**wrong))
+    assert isinstance(Toy().run(toy_settings(optimiser="adamw", options={"eps": 1e-6})), Run)

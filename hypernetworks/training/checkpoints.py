@@ -1,0 +1,89 @@
+"""The state of a run in its folder: network files named after finished steps, and one file to resume from."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..engine.network import Hypernetwork
+from ..errors import FileWriteError, TrainingStateError
+from ..files import write
+from ..files.writing import replace as replace_file
+
+STATE = "state.pt"
+"""Everything that resuming needs: weights, optimiser, scaler, average and step."""
+FORMAT = 1
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        FileWriteError: the system refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileWriteError(f"{folder}: the folder can't be made ({error.strerror or error})") from error
+
+
+def save_network(network: Hypernetwork, folder: Path, suffix: str, keep: int) -> Path:
+    """Write ``NAME-STEP.suffix`` and take away what is older than the newest ``keep`` (0 keeps all)."""
+    path = folder / f"{network.name}-{network.provenance.step}{suffix}"
+    write(network, path)
+    if keep:
+        for old in saved_networks(folder, network.name, suffix)[:-keep]:
+            old.unlink(missing_ok=True)
+    return path
+
+
+def saved_networks(folder: Path, name: str, suffix: str) -> list[Path]:
+    """Network files of a run, by rising step."""
+    pattern = re.compile(re.escape(name) + r"-(\d+)" + re.escape(suffix))
+    found = [(int(match[1]), path) for path in folder.iterdir() if (match := pattern.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    """Replace the state file, whole or not at all."""
+    replace_file(folder / STATE, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
+
+
+def load_state(folder: Path | None) -> dict[str, Any] | None:
+    """The state in a run's folder, on the CPU; ``None`` where there is none.
+
+    Raises:
+        TrainingStateError: it is damaged or of another version.
+    """
+    if folder is None or not (folder / STATE).exists():
+        return None
+    try:
+        state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
+    except Exception as error:  # whatever torch makes of a damaged file
+        raise TrainingStateError(
+            f"{folder / STATE} is damaged: delete it to start anew, or put back a copy of it"
+        ) from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise TrainingStateError(f"{folder / STATE} is of another version: finish that run with it, or delete the file")
+    return state
+
+
+def check_fits(state: dict[str, Any], parameters: list[torch.nn.Parameter], optimiser: str, folder: Path) -> None:
+    """Refuse a state of another network or optimiser, before anything is changed.
+
+    Raises:
+        TrainingStateError: which of them.
+    """
+    shapes = [tuple(p.shape) for p in parameters]
+    if [tuple(p.shape) for p in state["parameters"]] != shapes:
+        raise TrainingStateError(
+            f"{folder} holds a run of a network of another structure: use another folder, or the same structure"
+        )
+    if state["optimiser_name"] != optimiser:
+        raise TrainingStateError(
+            f"{folder} holds a run with {state['optimiser_name']}, not {optimiser}: go on with that one, or use "
+            "another folder"
+        )

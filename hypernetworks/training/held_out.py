@@ -1,0 +1,70 @@
+"""The held-out loss: pictures that training never sees, on noise and time steps that never change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from random import Random
+
+import torch
+
+from ..engine.network import Hypernetwork
+from .chance import mixed, sample_noise
+from .contexts import Contexts
+from .examples import Batch, Example
+from .objective import NoiseSchedule, losses
+from .processes import Predict
+
+TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Time steps at which each picture is measured, as fractions of the schedule."""
+MOST = 16
+"""Pictures that are measured."""
+
+
+class HeldOut:
+    """A loss that can be compared over the whole run, as nothing random is in it.
+
+    Args:
+        examples: never trained on; the first :data:`MOST` count.
+        contexts: encodes their captions.
+        seed: of the fixed noise.
+    """
+
+    def __init__(self, examples: Sequence[Example], contexts: Contexts, seed: int) -> None:
+        self.examples, self.contexts, self.seed = tuple(examples)[:MOST], contexts, seed
+        self._texts = [e.caption.draw(Random(mixed("held out", seed, i))) for i, e in enumerate(self.examples)]
+        self.contexts.prepare(self._texts)
+
+    @torch.no_grad()
+    def loss(self, predict: Predict, schedule: NoiseSchedule, device: torch.device | str) -> float:
+        """Mean loss over all pictures and time steps; unweighted, so that runs can be compared."""
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        for index, example in enumerate(self.examples):
+            batch = self._batch(index, example).to(device)
+            times = torch.tensor([int(share * schedule.length) for share in TIMES], device=device)
+            noise = torch.stack([self._noise(index, k, example.shape) for k in range(len(TIMES))]).to(batch.latents)
+            noisy, target = schedule.noisy_and_target(batch.latents, noise, times)
+            total += losses(predict(noisy, times, batch), target).double().mean()
+        return float(total / len(self.examples))
+
+    def _batch(self, index: int, example: Example) -> Batch:
+        conditions = self.contexts.stack([self._texts[index]] * len(TIMES))
+        context = conditions.pop("context")
+        return Batch(example.latents[0].expand(len(TIMES), *example.shape).contiguous(), context, None, conditions)
+
+    def _noise(self, index: int, number: int, shape: tuple[int, ...]) -> torch.Tensor:
+        return sample_noise(mixed("held out", self.seed), index * len(TIMES) + number, shape)
+
+
+@contextmanager
+def at_rest(network: Hypernetwork) -> Iterator[None]:
+    """Dropout is off inside, while the parameters stay live, so that patches on a UNet need not be made anew."""
+    mlps = [mlp for pair in network.pairs.values() for mlp in pair]
+    before = [mlp.training for mlp in mlps]
+    for mlp in mlps:
+        mlp.eval()
+    try:
+        yield
+    finally:
+        for mlp, mode in zip(mlps, before, strict=True):
+            mlp.train(mode)

@@ -1,0 +1,120 @@
+"""What a run tells of itself: smoothed loss, held-out loss on fixed noise and time steps, and signs of divergence."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+SMOOTHING = 0.98
+"""Share of the past in the smoothed loss: about the last 50 steps count."""
+RUN_AWAY = 4.0
+"""The smoothed loss may be this many times its lowest, or the loss of predicting nothing at all."""
+SETTLED = 100
+"""Steps after which the smoothed loss has a lowest value worth a comparison."""
+MOST_SKIPPED = 20
+"""Steps in a row that may overflow in fp16 while the scaler looks for its scale."""
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """One finished step, for callbacks.
+
+    Attributes:
+        step: finished steps: the first is 1.
+        steps: of the whole run.
+        loss: of this step.
+        smoothed: over about the last 50 steps.
+        rate: learning rate.
+        gradient_norm: of all gradients together, unscaled, before clipping.
+        held_out: loss on examples kept from training, on fixed noise and time steps; ``None`` where this step has none.
+        skipped: gradients overflowed in fp16, and nothing was changed.
+        seconds: what this step took.
+        steps_per_second: over the last steps.
+        seconds_left: to the end of the run.
+        saved: name of the file written after this step, if any.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    smoothed: float
+    rate: float
+    gradient_norm: float
+    held_out: float | None = None
+    skipped: bool = False
+    seconds: float = 0.0
+    steps_per_second: float = 0.0
+    seconds_left: float = 0.0
+    saved: str | None = None
+
+
+class Smoothed:
+    """An exponential average that is right from its first value on."""
+
+    def __init__(self) -> None:
+        self.total = self.share = 0.0
+
+    def add(self, value: float) -> float:
+        """Take in a value; returns the average."""
+        self.total = SMOOTHING * self.total + (1 - SMOOTHING) * value
+        self.share = SMOOTHING * self.share + (1 - SMOOTHING)
+        return self.total / self.share
+
+
+class Watch:
+    """Smooths the loss and notices when a run goes wrong."""
+
+    def __init__(self) -> None:
+        self.loss, self.power = Smoothed(), Smoothed()
+        self.lowest, self.seen, self.skipped = math.inf, 0, 0
+
+    def add(self, loss: float, power: float) -> float:
+        """Take in a step's loss, and the loss of predicting nothing; returns the smoothed loss."""
+        smoothed = self.loss.add(loss)
+        self.power.add(power)
+        self.seen += 1
+        if self.seen >= SETTLED:
+            self.lowest = min(self.lowest, smoothed)
+        return smoothed
+
+    def complaint(self, smoothed: float) -> str | None:
+        """Why the run should stop, or ``None``."""
+        nothing = self.power.total / self.power.share
+        if self.seen >= 10 and smoothed > RUN_AWAY * nothing:
+            return f"the loss has grown to {smoothed:.3g}, far beyond {nothing:.3g} for predicting nothing at all"
+        if smoothed > RUN_AWAY * self.lowest:
+            return f"the loss has grown from {self.lowest:.3g} to {smoothed:.3g}"
+        return None
+
+    def is_healthy(self, smoothed: float) -> bool:
+        """Whether the weights of this moment are worth going back to."""
+        return self.seen < SETTLED or smoothed < 1.5 * self.lowest
+
+    def state(self) -> dict[str, float]:
+        """For checkpoints: plain numbers."""
+        return {
+            "total": self.loss.total,
+            "share": self.loss.share,
+            "power_total": self.power.total,
+            "power_share": self.power.share,
+            "lowest": self.lowest,
+            "seen": self.seen,
+        }
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Take up what :meth:`state` gave."""
+        self.loss.total, self.loss.share = state["total"], state["share"]
+        self.power.total, self.power.share = state["power_total"], state["power_share"]
+        self.lowest, self.seen = state["lowest"], int(state["seen"])
+
+
+class Pace:
+    """Steps per second over the last steps, and the time left."""
+
+    def __init__(self) -> None:
+        self._recent: list[float] = []
+
+    def add(self, seconds: float) -> float:
+        """Take in what a step took; returns steps per second."""
+        self._recent = [*self._recent[-19:], seconds]
+        return len(self._recent) / max(sum(self._recent), 1e-9)
