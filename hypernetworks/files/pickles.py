@@ -14,7 +14,7 @@ import struct
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, Any, ClassVar, NoReturn
+from typing import IO, Any, NoReturn
 
 import torch
 
@@ -141,7 +141,7 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
 
     def __init__(self, stream: IO[bytes]) -> None:
         super().__init__(stream, encoding="latin1")
-        vars(self)["dispatch"] = _Counted(self.dispatch)
+        self.dispatch = _Counted(type(self).dispatch)
 
     def find_class(self, module: str, name: str) -> object:
         """Answer a global with its stand-in, or refuse it; of harmless ones, say what they are the sign of."""
@@ -221,7 +221,7 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
             raise NotAHypernetworkError("it has a dictionary whose keys are neither text nor numbers")
         target.update(zip(keys, items[1::2], strict=True))
 
-    dispatch: ClassVar[dict[int, Any]] = dict(_Unpickler.dispatch)
+    dispatch: Any = dict(_Unpickler.dispatch)  # noqa: RUF012 - the base has it here, an instance its counting copy
     dispatch[pickle.GLOBAL[0]] = _global
     dispatch[pickle.INT[0]] = dispatch[pickle.LONG[0]] = _number
     dispatch[pickle.REDUCE[0]] = _reduce
