@@ -2,6 +2,7 @@
 
 from .entry import Entry
 from .folders import Library
+from .hashing import Hashes
 from .inspection import Inspection, inspect
 
-__all__ = ["Entry", "Inspection", "Library", "inspect"]
+__all__ = ["Entry", "Hashes", "Inspection", "Library", "inspect"]

@@ -23,7 +23,8 @@ class Cache:
     is in memory twice.
 
     Args:
-        limit: in bytes; 0 keeps nothing that is not in use.
+        limit: in bytes. The network that was used last is kept even where it is larger: a sweep over multipliers reads
+            its file once, however small the cache is.
     """
 
     def __init__(self, limit: int) -> None:
@@ -79,7 +80,7 @@ class Cache:
         return network
 
     def trim(self) -> None:
-        """Drop what was unused longest until the rest fits the limit."""
+        """Drop what was unused longest until the rest fits the limit, or is the last."""
         with self._lock:
             self._trim()
 
@@ -97,6 +98,6 @@ class Cache:
     def _trim(self) -> None:
         sizes = self._sizes()
         total = sum(sizes.values())
-        while total > self.limit and self._kept:
+        while total > self.limit and len(self._kept) > 1:
             path, _ = self._kept.popitem(last=False)  # whoever uses it still has it, ready as it is
             total -= sizes[path]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,12 +45,22 @@ class Entry:
         """What makes it the same file as before: path, size and modification time."""
         return str(self.path), self.size, self.mtime_ns
 
-    def sha256(self) -> str:
-        """Hash of the whole file, hexadecimal; the webui shows its first ten characters."""
+    def sha256(self, stopping: threading.Event | None = None) -> str:
+        """Hash of the whole file, hexadecimal; the webui shows its first ten characters.
+
+        Args:
+            stopping: when it is set, the reading ends early.
+
+        Raises:
+            InterruptedError: it was set.
+            OSError: the file can't be read.
+        """
         digest = hashlib.sha256()
         with self.path.open("rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
+                if stopping is not None and stopping.is_set():
+                    raise InterruptedError("the hash was called off")
         return digest.hexdigest()
 
     def early_hash(self) -> str | None:

@@ -12,6 +12,7 @@ from ..errors import FileMissingError, UnknownNameError
 from ..files import read
 from .cache import Cache
 from .entry import Entry
+from .hashing import Hashes
 from .names import Names
 from .walking import walk
 
@@ -24,11 +25,16 @@ class Library:
 
     Args:
         folders: searched with their sub-folders; ones that don't exist are skipped.
-        cache_bytes: how much of loaded networks is kept, with all that was made ready from them.
+        cache_bytes: how much of loaded networks is kept, with all that was made ready from them. The one that was used
+            last is kept in any case.
+
+    Attributes:
+        hashes: of its files; a program that wants to keep them over a restart sets one with a store.
     """
 
     def __init__(self, folders: Iterable[str | os.PathLike[str]], *, cache_bytes: int = CACHE_BYTES) -> None:
         self.folders = tuple(Path(folder) for folder in folders)
+        self.hashes = Hashes()
         self._scanning = threading.Lock()
         self._names: Names | None = None
         self._seen: dict[str, Entry] = {}

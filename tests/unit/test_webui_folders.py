@@ -12,7 +12,7 @@ from fake_webui import FakeWebui
 from unit.test_library import add, network
 
 from hypernetworks.errors import UnsupportedVariantError
-from hypernetworks.hosts.webui import folders, settings
+from hypernetworks.hosts.webui import folders, hashes, settings
 
 with_built_in = pytest.mark.parametrize("fake_webui", ["a1111", "forge", "reforge"], indirect=True)
 without_built_in = pytest.mark.parametrize("fake_webui", ["classic", "sdnext"], indirect=True)
@@ -210,10 +210,10 @@ def test_a_hash_is_computed_once_and_shared_with_the_host(fake_webui: FakeWebui)
     assert folders.known_hash(entry) is None
     assert folders.short_hash(entry) == expected[:10]
     assert folders.known_hash(entry) == folders.short_hash(entry) == expected[:10]
-    hashes = fake_webui.module("hashes")
-    assert hashes.read == [str(path)]
-    assert hashes.sha256(str(path), "hypernet/ink") == expected
-    assert hashes.read == [str(path)], "the built-in finds ours"
+    theirs = fake_webui.module("hashes")
+    assert theirs.read == [str(path)]
+    assert theirs.sha256(str(path), "hypernet/ink") == expected
+    assert theirs.read == [str(path)], "the built-in finds ours"
 
 
 def test_without_hashing_there_is_none(fake_webui: FakeWebui) -> None:
@@ -251,3 +251,22 @@ def test_a_file_that_is_gone_has_no_hash(fake_webui: FakeWebui) -> None:
     path.unlink()
     assert folders.known_hash(entry) is None
     assert folders.short_hash(entry) is None
+
+
+@every_host
+def test_a_hash_that_was_begun_in_the_background_is_not_computed_again(fake_webui: FakeWebui) -> None:
+    paths = [network(fake_webui.folder / f"{name}.pt", seed=i) for i, name in enumerate("ab")]
+    entries = folders.library().entries
+    for entry in entries * 2:
+        folders.start_hash(entry)
+    assert [folders.short_hash(e) for e in entries] == [hashlib.sha256(p.read_bytes()).hexdigest()[:10] for p in paths]
+    for entry in entries:
+        folders.start_hash(entry)
+    assert sorted(fake_webui.module("hashes").read) == sorted(map(str, paths))
+
+
+def test_nothing_is_begun_without_hashing(fake_webui: FakeWebui, monkeypatch: pytest.MonkeyPatch) -> None:
+    network(fake_webui.folder / "ink.pt")
+    fake_webui.shared.cmd_opts.no_hashing = True
+    monkeypatch.setattr(hashes, "_BACKGROUND", None)
+    folders.start_hash(folders.library().find("ink"))

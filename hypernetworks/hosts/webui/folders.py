@@ -70,6 +70,11 @@ def known_hash(entry: Entry) -> str | None:
     return found[:10] if found else None
 
 
+def start_hash(entry: Entry) -> None:
+    """Have it computed in the background, for a file that will be used soon; returns at once."""
+    hashes.start(entry, _LIBRARY.name_of(entry))
+
+
 def register() -> None:
     """Callback ``on_before_ui``: take over the host's list where it has one; any number of times."""
     with suppress(OSError):

@@ -1,10 +1,16 @@
-"""SHA-256 of files through the host's own cache of hashes, so that a file is hashed once by it and by us together."""
+"""SHA-256 of files through the host's own cache of hashes, so that a file is hashed once by it and by us together.
+
+The host keeps them over restarts. They are computed one at a time, in the background.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ...library import Entry
+from ...library.background import Background
+
+_BACKGROUND: Background[str | None] = Background()
 
 
 def known_sha256(entry: Entry, name: str) -> str | None:
@@ -22,8 +28,21 @@ def known_sha256(entry: Entry, name: str) -> str | None:
     return record.get("sha256") or None if record.get("mtime") == modified else None
 
 
+def start(entry: Entry, name: str) -> None:
+    """Compute it in the background unless it is known; returns at once. Not with ``--no-hashing``."""
+    from modules import shared
+
+    if not getattr(shared.cmd_opts, "no_hashing", False) and known_sha256(entry, name) is None:
+        _BACKGROUND.start(entry.path, lambda: _compute(entry, name))
+
+
 def sha256(entry: Entry, name: str) -> str | None:
-    """The same, computed if need be; ``None`` where the webui runs with ``--no-hashing`` or the file can't be read."""
+    """The same, waited for if need be; ``None`` with ``--no-hashing``, or where the file can't be read."""
+    known = known_sha256(entry, name)
+    return known if known is not None else _BACKGROUND.result(entry.path, lambda: _compute(entry, name))
+
+
+def _compute(entry: Entry, name: str) -> str | None:
     from modules import hashes
 
     known = known_sha256(entry, name)

@@ -54,7 +54,8 @@ def _options() -> dict[str, Any]:
         CACHE_MB: option(
             CACHE_BYTES // _MEBIBYTE,
             "Keep this many MB of loaded hypernetworks in memory",
-            "so that switching back and forth reads no file; those in use are kept in any case",
+            "with all that is made ready from them, on any device, so that switching back and forth reads no file; those in "
+            "use and the last one are kept in any case",
         ),
     }
 

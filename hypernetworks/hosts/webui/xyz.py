@@ -70,14 +70,14 @@ def axes(axis: Callable[..., Any]) -> list[Any]:
 
 
 def confirm_names(_p: Any, names: Sequence[str]) -> None:
-    """Refuse unknown and ambiguous names before the first picture is made.
+    """Refuse unknown and ambiguous names before the first picture is made. The files' hashes are begun, for infotexts.
 
     Raises:
         NameLookupError: says which name, and the nearest ones.
     """
     for name in names:
         if name.strip().lower() not in _NONE:
-            folders.library().find(name)
+            folders.start_hash(folders.library().find(name))
 
 
 def confirm_multipliers(_p: Any, values: Sequence[float]) -> None:

@@ -1,0 +1,113 @@
+"""Work that holds nobody up: done one after the other by a thread that lives only while there is some."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+Work = Callable[[], Value]
+
+
+class Background(Generic[Value]):
+    """Does each piece of work once, however many ask for it while it waits or runs.
+
+    The end of the program waits for nothing but the piece that runs, which should look at :attr:`stopping`.
+
+    Args:
+        when_idle: called by the thread when nothing waits any more.
+
+    Attributes:
+        stopping: set when the program ends.
+    """
+
+    def __init__(self, when_idle: Callable[[], object] = lambda: None) -> None:
+        self.stopping = threading.Event()
+        self._when_idle = when_idle
+        self._lock = threading.Lock()
+        self._waiting: OrderedDict[Hashable, tuple[Work[Value], Future[Value]]] = OrderedDict()
+        self._running: tuple[Hashable, Future[Value]] | None = None
+        self._thread: threading.Thread | None = None
+        self._stops_at_exit = False
+
+    def start(self, key: Hashable, work: Work[Value]) -> Future[Value]:
+        """Do this when all that was asked for earlier is done; returns at once.
+
+        Args:
+            key: what the work is for; work with the key of a piece that waits or runs is that piece.
+            work: what it returns or raises is in the future.
+        """
+        with self._lock:
+            return self._asked_for(key, work)
+
+    def result(self, key: Hashable, work: Work[Value]) -> Value:
+        """The same, done next, and waited for.
+
+        Raises:
+            Exception: what the work raises.
+        """
+        with self._lock:
+            future = self._asked_for(key, work)
+            if key in self._waiting:
+                self._waiting.move_to_end(key, last=False)
+        return future.result()
+
+    def stop(self) -> None:
+        """End the thread. What waits is called off; what is asked for later is, too."""
+        self.stopping.set()
+        thread = self._thread
+        if thread is not None:
+            thread.join(timeout=2)  # a disk that doesn't answer must not keep the program
+
+    def _asked_for(self, key: Hashable, work: Work[Value]) -> Future[Value]:
+        if self._running is not None and self._running[0] == key:
+            return self._running[1]
+        if key not in self._waiting:
+            self._waiting[key] = work, Future[Value]()
+        future = self._waiting[key][1]
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="hypernetworks", daemon=True)
+            self._thread.start()
+            if not self._stops_at_exit:
+                atexit.register(_stop, weakref.ref(self))
+                self._stops_at_exit = True
+        return future
+
+    def _run(self) -> None:
+        while self._next():
+            pass
+
+    def _next(self) -> bool:
+        """One piece of work; without any, the idle call. Returns ``False`` when there is nothing left at all."""
+        with self._lock:
+            piece = self._waiting.popitem(last=False) if self._waiting else None
+            self._running = (piece[0], piece[1][1]) if piece is not None else None
+        if piece is not None:
+            self._do(*piece[1])
+            return True
+        with suppress(Exception):  # nobody is there to be told, and the thread must end in order
+            self._when_idle()
+        with self._lock:
+            if not self._waiting:
+                self._thread = None
+            return bool(self._waiting)
+
+    def _do(self, work: Work[Value], future: Future[Value]) -> None:
+        try:
+            if self.stopping.is_set():
+                raise InterruptedError("the program ends")
+            future.set_result(work())
+        except BaseException as error:  # it belongs to who asked
+            future.set_exception(error)
+
+
+def _stop(background: weakref.ref[Background[Value]]) -> None:
+    found = background()
+    if found is not None:
+        found.stop()
