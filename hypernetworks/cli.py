@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -85,7 +86,14 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 def _add_studio(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=_integer(1, 65535), default=7870)
     parser.add_argument("--no-browser", action="store_true", help="don't open a browser")
-    parser.add_argument("--listen", action="store_true", help="let other machines use it, too; there is no password")
+    parser.add_argument("--listen", action="store_true", help="let other machines use it, too")
+    entry = parser.add_mutually_exclusive_group()
+    entry.add_argument(
+        "--password",
+        default=os.environ.get("HYPERNETWORKS_PASSWORD"),
+        help="ask for it (without it, --listen makes one up; the variable HYPERNETWORKS_PASSWORD does the same)",
+    )
+    entry.add_argument("--no-password", action="store_true", help="with --listen: let in whoever can reach it")
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--hypernetworks", type=Path, action="append", default=[], metavar="DIR")
     parser.add_argument("--device", default="cpu", help="such as cuda")
@@ -228,7 +236,7 @@ def _report(report: dict) -> str:  # type: ignore[type-arg]
         f"  layer norm       {'yes' if report['layer_norm'] else 'no'}",
         f"  dropout          {dropout}",
         f"  numbers          {report['parameters']:,} ({report['dtype']}, {report['bytes'] / 2**20:.1f} MiB)",
-        f"  trained          {provenance['step']:,} steps on {trained}, named \"{provenance['name'] or ''}\"",
+        f'  trained          {provenance["step"]:,} steps on {trained}, named "{provenance["name"] or ""}"',
         "  norms            " + f"\n{' ' * 19}".join(_norms(n) for n in report["norms"]),
         *(f"  warning          {warning}" for warning in report["warnings"]),
     ]
@@ -252,8 +260,18 @@ def _convert(options: argparse.Namespace) -> int:
 def _studio(options: argparse.Namespace) -> int:
     _need("diffusers", "transformers", "PIL", "gradio")
     from .studio import launch
+    from .studio.login import new_password
 
     own = [] if options.hypernetworks else [Path.home() / "hypernetworks"]  # made when a network is dropped on the page
+    if options.password == "":
+        raise HypernetworkError("the password is empty: write one, or leave --password out")
+    password = None if options.no_password else options.password or (new_password() if options.listen else None)
     painter = load_painter(options, own)
-    launch(painter, port=options.port, open_browser=not options.no_browser, anywhere=options.listen)
+    launch(
+        painter,
+        port=options.port,
+        open_browser=not options.no_browser,
+        anywhere=options.listen,
+        password=password,
+    )
     return 0

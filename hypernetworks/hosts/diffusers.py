@@ -96,6 +96,7 @@ class Painter:
         prediction: str | None = None,
         half: bool | None = None,
     ) -> None:
+        self.checkpoint = checkpoint
         self.is_miniature = checkpoint is None
         self.model_name = "miniature" if checkpoint is None else checkpoint.stem
         dtype = torch.float16 if (device != "cpu" if half is None else half) else torch.float32

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,8 +37,18 @@ Work = Callable[["Painter", Callable[[Update], None], threading.Event], Any]
 """A job: gets the model, a way to tell how far it is, and the wish to stop."""
 
 
+@dataclass(eq=False)
+class _Job:
+    """One job on the desk: whose it is, and whether it is to stop."""
+
+    window: str
+    kind: str
+    wish: threading.Event = field(default_factory=threading.Event)
+    told: queue.SimpleQueue[tuple[str, Any]] = field(default_factory=queue.SimpleQueue)
+
+
 class Desk:
-    """The model of the studio and the jobs that use it.
+    """The model of the studio and the jobs that use it, first come, first served.
 
     Args:
         painter: the model to begin with; :meth:`put` changes it.
@@ -47,60 +57,81 @@ class Desk:
     def __init__(self, painter: Painter) -> None:
         self.painter = painter
         self.library = painter.library
-        self._lock = threading.Lock()
-        self._wishes: dict[str, threading.Event] = {}
+        self._jobs: list[_Job] = []
+        """In the order of their turns; the first one has the model."""
+        self._changed = threading.Condition()
 
     def put(self, painter: Painter) -> None:
         """Change the model. Only from within a job, which has it to itself."""
         self.painter = painter
 
     def interrupt(self, window: str) -> bool:
-        """Stop the job of a window after its present step; whether there was one."""
-        wish = self._wishes.get(window)
-        if wish is not None:
-            wish.set()
-        return wish is not None
+        """Stop all jobs of a window, the running one after its present step; whether there was one."""
+        with self._changed:
+            mine = [job for job in self._jobs if job.window == window]
+            for job in mine:
+                job.wish.set()
+            self._changed.notify_all()
+        return bool(mine)
 
-    def run(self, window: str, work: Work) -> Iterator[Update | Any]:
+    def run(self, window: str, work: Work, kind: str = "a picture") -> Iterator[Update | Any]:
         """Do some work in a thread: yields its updates, the latest only when the window is slow, and last its result.
+
+        Args:
+            kind: what others are told to wait for.
 
         Raises:
             InterruptedJobError: it was stopped before its turn.
             Exception: whatever the work raises.
         """
-        wish, told = threading.Event(), queue.SimpleQueue[tuple[str, Any]]()
-        self._wishes[window] = wish
-        threading.Thread(target=self._do, args=(work, wish, told), daemon=True).start()
+        job = _Job(window, kind)
+        with self._changed:
+            self._jobs.append(job)
+        threading.Thread(target=self._do, args=(work, job), daemon=True).start()
         try:
             while True:
-                kind, value = _latest(told)
-                if kind == "error":
+                told, value = _latest(job.told)
+                if told == "error":
                     raise value
                 yield value
-                if kind == "result":
+                if told == "result":
                     return
         finally:
-            wish.set()  # the window was closed in the middle
-            if self._wishes.get(window) is wish:
-                del self._wishes[window]
+            with self._changed:
+                job.wish.set()  # the window was closed in the middle
+                self._changed.notify_all()
 
-    def _do(self, work: Work, wish: threading.Event, told: queue.SimpleQueue[tuple[str, Any]]) -> None:
+    def _do(self, work: Work, job: _Job) -> None:
         try:
-            self._wait_for_turn(wish, told)
-            try:
-                told.put(("result", work(self.painter, lambda update: told.put(("update", update)), wish)))
-            finally:
-                self._lock.release()
+            self._wait_for_turn(job)
+            said: tuple[str, Any] = (
+                "result",
+                work(self.painter, lambda update: job.told.put(("update", update)), job.wish),
+            )
         except Exception as error:
-            told.put(("error", error))
+            said = ("error", error)
+        finally:
+            with self._changed:
+                self._jobs.remove(job)
+                self._changed.notify_all()
+        job.told.put(said)
 
-    def _wait_for_turn(self, wish: threading.Event, told: queue.SimpleQueue[tuple[str, Any]]) -> None:
-        if self._lock.acquire(blocking=False):
-            return
-        told.put(("update", Update(note="Waiting for a picture of another window …")))
-        while not self._lock.acquire(timeout=0.1):
-            if wish.is_set():
+    def _wait_for_turn(self, job: _Job) -> None:
+        with self._changed:
+            while self._jobs[0] is not job:
+                if job.wish.is_set():
+                    raise InterruptedJobError
+                job.told.put(("update", Update(note=self._what_is_before(job))))
+                self._changed.wait()
+            if job.wish.is_set():
                 raise InterruptedJobError
+
+    def _what_is_before(self, job: _Job) -> str:
+        before = self._jobs[: self._jobs.index(job)]
+        if len(before) > 1:
+            return f"Waiting for {len(before)} jobs that were asked for earlier …"
+        whose = "this window" if before[0].window == job.window else "another window"
+        return f"Waiting for {before[0].kind} of {whose} …"
 
 
 def _latest(told: queue.SimpleQueue[tuple[str, Any]]) -> tuple[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,29 @@ from .safety import text
 from .tabs import PRIVATE
 
 
-def model_tab(desk: Desk, *, anywhere: bool, on_change: list[gr.components.Component]) -> None:
+def model_tab(
+    desk: Desk, *, anywhere: bool, on_change: list[gr.components.Component]
+) -> tuple[list[gr.components.Component], Callable[[], tuple[Any, ...]]]:
     """Add the tab that chooses the model.
 
     Args:
         anywhere: the page is open to other machines, so that it takes no paths.
         on_change: status, CFG, sampler, width and height, in the order of :func:`model_updates`.
+
+    Returns:
+        Fields of the tab that say which model is loaded, and what gives their values: for a page that is opened later.
     """
     here = devices()
     with gr.Tab("Model", id="model", elem_id="studio_model_tab"):
-        kind = gr.Radio([MINIATURE, CHECKPOINT], value=MINIATURE, label="Model", elem_id="model_kind")
+        kind = gr.Radio([MINIATURE, CHECKPOINT], value=_kind(desk), label="Model", elem_id="model_kind")
         path = gr.Textbox(
+            _shown_path(desk, anywhere),
             label="Path of a checkpoint on this machine",
             placeholder="such as /models/v1-5-pruned.safetensors, or a diffusers folder",
             info="SD1, SD2 or SDXL. Nothing is downloaded.",
             elem_id="model_path",
-            visible=False,
+            visible=not desk.painter.is_miniature,
+            interactive=not anywhere,
         )
         with gr.Row():
             device = gr.Dropdown(here, value=desk.painter.pipeline.device.type, label="Device", elem_id="model_device")
@@ -45,7 +53,11 @@ def model_tab(desk: Desk, *, anywhere: bool, on_change: list[gr.components.Compo
         same = [gr.skip()] * len(on_change)
         try:
             wanted = None if chosen == MINIATURE else _path(typed, anywhere)
-            for said in desk.run(str(request.session_hash), lambda _, t, w: load(desk, wanted, where, halved, t, w)):
+
+            def work(_painter: Any, tell: Callable[[Update], None], wish: threading.Event) -> str:
+                return load(desk, wanted, where, halved, tell, wish)
+
+            for said in desk.run(str(request.session_hash), work, "the loading of a model"):
                 if isinstance(said, Update):
                     yield progress_html(said), *same
                 else:
@@ -63,6 +75,23 @@ def model_tab(desk: Desk, *, anywhere: bool, on_change: list[gr.components.Compo
         concurrency_limit=8,
         **PRIVATE,
     )
+
+    return [kind, path], lambda: (
+        _kind(desk),
+        gr.update(value=_shown_path(desk, anywhere), visible=not desk.painter.is_miniature),
+    )
+
+
+def _kind(desk: Desk) -> str:
+    return MINIATURE if desk.painter.is_miniature else CHECKPOINT
+
+
+def _shown_path(desk: Desk, anywhere: bool) -> str:
+    """The loaded checkpoint; others than the user of this machine see its name alone."""
+    path = desk.painter.checkpoint
+    if path is None:
+        return ""
+    return path.name if anywhere else str(path)
 
 
 def _memory_hint() -> str:

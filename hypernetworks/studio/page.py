@@ -78,11 +78,11 @@ def build_page(desk: Desk, folder: Path, *, anywhere: bool = False) -> gr.Blocks
                 compare_tab(desk, folder, inputs.all())
                 inspect_tab(desk)
                 of_model = [status, inputs.cfg, inputs.sampler, inputs.width, inputs.height]
-                model_tab(desk, anywhere=anywhere, on_change=of_model)
+                of_tab, of_tab_values = model_tab(desk, anywhere=anywhere, on_change=of_model)
         gr.HTML('<div class="studio-cards" data-tab="hypernetworks"></div>', elem_id="studio_cards")
         _wire_generating(desk, folder, inputs, outputs, (generate, interrupt))
         _wire_fields(desk, inputs, outputs, restored, used)
-        page.load(lambda: model_updates(desk), None, of_model, queue=False, **PRIVATE)
+        page.load(lambda: (*model_updates(desk), *of_tab_values()), None, [*of_model, *of_tab], queue=False, **PRIVATE)
     return page
 
 

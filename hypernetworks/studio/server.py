@@ -25,21 +25,27 @@ MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 LARGEST_UPLOAD = 64 << 20
 """Bytes of a picture that is dropped on the page."""
 LISTENING = (
+    "It listens on every network of this machine. Who has the password can make pictures here, see and add\n"
+    "networks; it travels unencrypted, so use a network that you trust. Leave --listen out for this machine only."
+)
+OPEN = (
     "It listens on every network of this machine: whoever can reach it can make pictures here, see\n"
     "and add networks. There is no password. Leave --listen out for this machine only."
 )
 
 
-def build_app(painter: Painter, folder: Path, *, anywhere: bool = False) -> Any:
+def build_app(painter: Painter, folder: Path, *, anywhere: bool = False, password: str | None = None) -> Any:
     """The whole application: page, routes, and the check of who may use them.
 
     Args:
         folder: for the pictures of this run.
         anywhere: it will listen on all interfaces.
+        password: asked for before anything else; ``None`` lets everyone in.
     """
     import gradio as gr
     from fastapi import FastAPI
 
+    from .login import PasswordGate
     from .page import build_page
     from .routes import head, register
     from .safety import OwnAddressOnly
@@ -59,11 +65,17 @@ def build_app(painter: Painter, folder: Path, *, anywhere: bool = False) -> Any:
         head=head(),
         ssr_mode=False,
     )
-    return OwnAddressOnly(served, anywhere)
+    return OwnAddressOnly(served if password is None else PasswordGate(served, password), anywhere)
 
 
-def launch(painter: Painter, *, port: int, open_browser: bool, anywhere: bool = False) -> None:
+def launch(
+    painter: Painter, *, port: int, open_browser: bool, anywhere: bool = False, password: str | None = None
+) -> None:
     """Serve the page, on this machine only unless told otherwise, until interrupted.
+
+    Args:
+        anywhere: listen on all interfaces.
+        password: asked for before anything else; ``None`` lets everyone in.
 
     Raises:
         HypernetworkError: the port is taken.
@@ -75,9 +87,8 @@ def launch(painter: Painter, *, port: int, open_browser: bool, anywhere: bool = 
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
     address = f"http://127.0.0.1:{port}"
     try:
-        app = build_app(painter, folder, anywhere=anywhere)
-        reach = LISTENING if anywhere else "(this machine only; Ctrl+C ends it)"
-        print(f"Hypernetworks studio: {address}  {reach}", flush=True)
+        app = build_app(painter, folder, anywhere=anywhere, password=password)
+        print(f"Hypernetworks studio: {address}  {_reach(anywhere, port, password)}", flush=True)
         if open_browser:
             threading.Timer(1.0, webbrowser.open, [address]).start()
         if threading.current_thread() is threading.main_thread():
@@ -87,6 +98,15 @@ def launch(painter: Painter, *, port: int, open_browser: bool, anywhere: bool = 
     finally:
         listener.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _reach(anywhere: bool, port: int, password: str | None) -> str:
+    """Who can use it, in words for the terminal."""
+    if not anywhere:
+        return "(this machine only; Ctrl+C ends it)"
+    if password is None:
+        return OPEN
+    return f"and http://{socket.gethostname()}:{port}\nPassword: {password}\n{LISTENING}"
 
 
 def _listen(host: str, port: int) -> socket.socket:

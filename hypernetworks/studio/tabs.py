@@ -82,7 +82,7 @@ def _compare(
     try:
         job = job_of(*settings)
         todo = plan(job.prompt, *choice, desk.library)
-        for told in desk.run(window, lambda painter, tell, wish: compare(painter, job, todo, tell, wish)):
+        for told in desk.run(window, lambda p, tell, wish: compare(p, job, todo, tell, wish), "a comparison"):
             if isinstance(told, Update):
                 picture = told.picture or picture
                 yield progress_html(Update(told.done, told.total, told.note, picture)), gr.skip(), gr.skip()

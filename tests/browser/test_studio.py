@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +40,14 @@ def own_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def address(own_folder: Path) -> Iterator[str]:
+@contextmanager
+def studio(*options: str) -> Iterator[str]:
     """The studio as ``install.py studio`` starts it, on a free port."""
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI needs a browser: install Debian's chromium")
-        pytest.skip("no Chromium here: install it to run the browser tests")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    options = ["--no-browser", "--port", str(port), "--hypernetworks", str(own_folder)]
-    process = subprocess.Popen([sys.executable, "-m", "hypernetworks", "studio", *options])
+    command = [sys.executable, "-m", "hypernetworks", "studio", "--no-browser", "--port", str(port), *options]
+    process = subprocess.Popen(command)
     try:
         _wait(f"http://127.0.0.1:{port}", process)
         yield f"http://127.0.0.1:{port}"
@@ -59,12 +56,25 @@ def address(own_folder: Path) -> Iterator[str]:
         process.wait(timeout=30)
 
 
+@pytest.fixture(scope="module")
+def address(own_folder: Path) -> Iterator[str]:
+    """One studio for all."""
+    if CHROMIUM is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI needs a browser: install Debian's chromium")
+        pytest.skip("no Chromium here: install it to run the browser tests")
+    with studio("--hypernetworks", str(own_folder)) as address:
+        yield address
+
+
 def _wait(address: str, process: subprocess.Popen[bytes]) -> None:
     for _ in range(240):
         assert process.poll() is None, "the studio ended before its page was up"
         try:
             with urllib.request.urlopen(address, timeout=5):
                 return
+        except urllib.error.HTTPError:  # it wants a password
+            return
         except OSError:
             time.sleep(0.5)
     raise AssertionError("the page did not come up within two minutes")
@@ -280,10 +290,52 @@ def test_two_windows_do_not_mix_their_networks(page: Any, browser: Any, address:
     assert problems == []
 
 
+UNFITTING = """() => {
+    const scroll = ["auto", "scroll"];
+    const scrolls = (e) => e && (scroll.includes(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+    const said = (e) => `${e.tagName}#${e.id}.${e.getAttribute("class")} "${e.textContent.slice(0, 40)}"`;
+    const shown = [...document.querySelectorAll("main *")].filter((e) => {
+        return e.checkVisibility({ opacityProperty: true, visibilityProperty: true }) && e.getClientRects().length;
+    });
+    const outside = shown.filter((e) => {
+        const { left, right, width } = e.getBoundingClientRect();
+        return width > 1 && (right > innerWidth + 1 || left < -1) && !scrolls(e);
+    });
+    const cut = shown.filter((e) => {
+        const style = getComputedStyle(e);
+        const text = [...e.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+        return text && e.clientWidth > 1 && e.scrollWidth > e.clientWidth + 1 && style.overflowX !== "visible"
+            && style.textOverflow !== "ellipsis" && !["TEXTAREA"].includes(e.tagName) && !scrolls(e);
+    });
+    const page = document.documentElement.scrollWidth > innerWidth ? ["the page scrolls sideways"] : [];
+    return [...page, ...outside.map((e) => `outside: ${said(e)}`), ...cut.map((e) => `cut: ${said(e)}`)];
+}"""
+
+
 @pytest.mark.parametrize("width", [1280, 390])
-def test_it_fits(page: Any, width: int) -> None:
+def test_every_state_fits(page: Any, width: int, tmp_path: Path) -> None:
     page.set_viewport_size({"width": width, "height": 900})
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate(UNFITTING) == []
+    long = "a_name_without_any_break_" * 4
+    generate(page, f"a cat <hypernet:ink:0@0,1@0.5:start=0.1> <hypernet:{long}:0,5> <hypernet:sepia:0.5>", steps=2)
+    expect(page.locator(".hypernetworks-curve:visible")).to_have_count(1)
+    assert page.evaluate(UNFITTING) == []
+    page.get_by_role("tab", name="Compare").click()
+    page.fill("#compare_multipliers input, #compare_multipliers textarea", "0, 1")
+    page.click("#compare_start")
+    expect(page.locator("#compare_sheet img")).to_be_visible()
+    assert page.evaluate(UNFITTING) == []
+    page.get_by_role("tab", name="Inspect").click()
+    page.locator("#inspect_name input").click()
+    page.get_by_role("option", name="ink", exact=True).click()
+    expect(page.locator("#inspect_report svg").first).to_be_visible()
+    assert page.evaluate(UNFITTING) == []
+    page.get_by_role("tab", name="Model").click()
+    page.get_by_label("A checkpoint").click()
+    page.get_by_label("Path of a checkpoint").fill(str(tmp_path / f"{long}.safetensors"))
+    page.click("#model_load")
+    expect(page.locator("#model_messages")).to_contain_text("no such file")
+    assert page.evaluate(UNFITTING) == []
 
 
 def test_compare_makes_one_labelled_sheet(page: Any) -> None:
@@ -312,6 +364,30 @@ def test_compare_can_be_interrupted(page: Any) -> None:
     expect(page.locator("#compare_sheet img")).to_be_visible()  # those that are there
 
 
+def test_interrupt_stops_both_jobs_of_a_window_and_leaves_the_other(page: Any, browser: Any, address: str) -> None:
+    problems: list[str] = []
+    other = open_window(browser, address, problems)
+    page.fill(PROMPT, "a cat")
+    page.fill("#hypernetworks_steps input[type=number]", "150")
+    page.locator("#hypernetworks_steps input[type=number]").blur()
+    press_generate(page)
+    expect(page.locator("#hypernetworks_progress p")).to_contain_text(re.compile(r"Step \d+ of 150"))
+    page.get_by_role("tab", name="Compare").click()
+    page.click("#compare_start")
+    expect(page.locator("#compare_progress p")).to_contain_text("Waiting for a picture of this window")
+    other.fill("#hypernetworks_steps input[type=number]", "3")
+    other.locator("#hypernetworks_steps input[type=number]").blur()
+    press_generate(other)
+    expect(other.locator("#hypernetworks_progress p")).to_contain_text("Waiting for 2 jobs")
+    page.click("#compare_interrupt")
+    expect(page.locator("#compare_messages")).to_contain_text("Interrupted before it began")
+    picture(other)
+    page.get_by_role("tab", name="Picture").click()
+    expect(page.locator("#hypernetworks_messages")).to_contain_text("Interrupted after")
+    other.context.close()
+    assert problems == []
+
+
 def test_inspect_tells_what_is_in_a_file(page: Any) -> None:
     page.get_by_role("tab", name="Inspect").click()
     page.locator("#inspect_name input").click()
@@ -336,3 +412,27 @@ def test_a_path_that_is_no_checkpoint_is_told_and_the_model_stays(page: Any, tmp
     page.get_by_label("The miniature").click()
     page.click("#model_load")
     expect(page.locator("#hypernetworks_status")).to_contain_text("miniature", timeout=60_000)
+
+
+def test_with_listen_a_password_is_asked_for_and_the_model_tab_shows_the_checkpoint(browser: Any) -> None:
+    options = ["--listen", "--password", "open sesame", "--checkpoint", str(NETWORKS.parent / "weights")]
+    with studio(*options, "--hypernetworks", str(NETWORKS)) as address:
+        for path in ("/hypernetworks/v1/list", "/hypernetworks/files/studio.js", "/gradio_api/info", "/config"):
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                urllib.request.urlopen(address + path, timeout=20)
+        context = browser.new_context(viewport={"width": 390, "height": 700})
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.goto(address)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.get_by_label("Password").fill("sesame")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("not the password")
+        page.get_by_label("Password").fill("open sesame")
+        page.get_by_role("button", name="Log in").click()
+        page.wait_for_selector(".studio-card")
+        generate(page, "a cat <hypernet:ink:1>", steps=2)
+        page.get_by_role("tab", name="Model").click()
+        expect(page.get_by_role("radio", name="A checkpoint")).to_be_checked()
+        expect(page.get_by_label("Path of a checkpoint")).to_have_value("weights")  # others don't see where it is
+        context.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -163,9 +164,13 @@ def test_the_studio_says_what_listening_means(
     monkeypatch.setattr(server, "build_app", lambda *_a, **_k: None)
     original = server._listen
     monkeypatch.setattr(server, "_listen", lambda host, _port: (hosts.append(host), original("127.0.0.1", 0))[1])
-    for options in ([], ["--listen"]):
+    monkeypatch.delenv("HYPERNETWORKS_PASSWORD", raising=False)
+    for options in ([], ["--listen"], ["--listen", "--password", "open sesame"], ["--listen", "--no-password"]):
         assert main(["studio", "--no-browser", *options]) == 0
-    assert hosts == ["127.0.0.1", "0.0.0.0"]
-    first, second = capsys.readouterr().out.split("Hypernetworks studio")[1:]
-    assert "this machine only" in first
-    assert "no password" in second
+    assert hosts == ["127.0.0.1", "0.0.0.0", "0.0.0.0", "0.0.0.0"]
+    own, made_up, given, none = capsys.readouterr().out.split("Hypernetworks studio")[1:]
+    assert "this machine only" in own
+    assert re.search(r"Password: \w{4}-\w{4}-\w{4}\n", made_up)
+    assert "Password: open sesame\n" in given
+    assert "no password" in none
+    assert "empty" in refused(capsys, "studio", "--password", "")

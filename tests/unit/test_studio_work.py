@@ -105,6 +105,47 @@ def test_a_waiting_job_can_be_interrupted_and_errors_arrive(painter: Any) -> Non
     assert list(desk.run("one", lambda _painter, _tell, _wish: 1)) == [1]
 
 
+def test_interrupt_reaches_all_jobs_of_its_window_and_no_other(painter: Any) -> None:
+    desk = Desk(painter)
+
+    def until_told(_painter: Any, tell: Any, wish: threading.Event) -> bool:
+        tell(Update(note="at work"))
+        return wish.wait(10)
+
+    running = desk.run("one", until_told)
+    assert next(running).note == "at work"
+    waiting, of_other = desk.run("one", until_told), desk.run("two", until_told, "a training")
+    assert "a picture of this window" in next(waiting).note
+    assert "2 jobs" in next(of_other).note
+    assert desk.interrupt("one")
+    assert list(running) == [True]
+    with pytest.raises(InterruptedJobError):
+        list(waiting)
+    last = desk.run("three", until_told)
+    assert next(of_other).note == "at work"
+    assert "a training of another window" in next(last).note
+    assert desk.interrupt("two")
+    assert list(of_other) == [True]
+    assert next(last).note == "at work"
+    assert desk.interrupt("three")
+    assert list(last) == [True]
+
+
+def test_jobs_come_in_the_order_of_asking(painter: Any) -> None:
+    desk, begun, release = Desk(painter), [], threading.Event()
+
+    def work(name: str) -> Any:
+        return lambda _painter, tell, _wish: (begun.append(name), tell(Update()), release.wait(10))[0]
+
+    jobs = [desk.run(name, work(name)) for name in "abcdefg"]
+    for job in jobs:
+        next(job)
+    release.set()
+    for job in reversed(jobs):
+        list(job)
+    assert begun == list("abcdefg")
+
+
 def test_an_interrupted_picture_says_so(painter: Any, tmp_path: Path) -> None:
     wish, updates = threading.Event(), []
 
