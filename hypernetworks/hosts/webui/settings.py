@@ -53,9 +53,9 @@ def _options() -> dict[str, Any]:
         ),
         CACHE_MB: option(
             CACHE_BYTES // _MEBIBYTE,
-            "Keep this many MB of loaded hypernetworks in memory",
-            "with all that is made ready from them, on any device, so that switching back and forth reads no file; those in "
-            "use and the last one are kept in any case",
+            "Keep this many MiB of loaded hypernetworks in memory",
+            "with all that is made ready from them, on any device, so that switching back and forth reads no file; "
+            "those in use and the last one are kept in any case",
         ),
     }
 
