@@ -36,7 +36,7 @@ class Run:
     equal one, and nothing that happens between steps (previews, say) can disturb it.
 
     Args:
-        network: its parameters are live until :meth:`finish`; fp32.
+        network: its parameters are live until :meth:`finish`; fp32. Steps of its provenance are counted on.
         predict: the UNet with the network applied at multiplier 1, its own parameters frozen.
         examples: what to learn from, made with the settings' batch and seed.
         schedule: how noise is added and what the UNet predicts.
@@ -78,7 +78,7 @@ class Run:
         self._learner = joined(Learner(network, predict), self.world)
         self._average = Average(self._parameters, settings.ema)
         self._rates, self._watch, self._pace = settings.rates(), Watch(), Pace()
-        self.step = 0
+        self.step, self._base = 0, network.provenance.step
         self._saved: int | None = None
         self._is_whole = True  # the weights are those of a finished step
         self._resume()
@@ -153,7 +153,7 @@ class Run:
         return noise, torch.tensor(times, device=self.device)
 
     def _autocast(self) -> AbstractContextManager[object]:
-        if self.settings.precision == "fp32":
+        if self.settings.precision in ("auto", "fp32"):
             return nullcontext()
         kind = torch.bfloat16 if self.settings.precision == "bf16" else torch.float16
         return torch.autocast(self.device.type, kind)
@@ -192,7 +192,7 @@ class Run:
         self.step += 1
         self._is_whole = True
         self._average.update(self.step)
-        self.network.provenance = replace(self.network.provenance, step=self.step)
+        self._tell_step()
         smoothed = self._watch.add(loss, power)
         if complaint := self._watch.complaint(smoothed):
             self._diverged(f"at step {self.step} {complaint}")
@@ -206,7 +206,7 @@ class Run:
         self._average.values = [v.clone() for v in values] if self._average.values else []
         self.step, self._is_whole = step, True
         self._saved = step  # the state file keeps the last checkpoint, with its optimiser
-        self.network.provenance = replace(self.network.provenance, step=step)
+        self._tell_step()
         if self.folder is not None and self.world.is_first and step:
             save_network(self.network, self.folder, self.suffix, 0)
         advice = "a lower learning rate, a longer warm-up, or more clipping"
@@ -252,6 +252,7 @@ class Run:
     def _state(self) -> dict[str, Any]:
         return {
             "step": self.step,
+            "base": self._base,
             "parameters": [p.detach() for p in self._parameters],
             "average": self._average.values,
             "optimiser_name": type(self._stepper.optimiser).__name__,
@@ -275,7 +276,12 @@ class Run:
             self._average.values = [v.to(p.device) for v, p in zip(state["average"], self._parameters, strict=True)]
         self._watch.restore(state["watch"])
         self.step = self._saved = state["step"]
-        self.network.provenance = replace(self.network.provenance, step=self.step)
+        self._base = state["base"]
+        self._tell_step()
+
+    def _tell_step(self) -> None:
+        """The network knows how many steps it was trained for, those before this run included."""
+        self.network.provenance = replace(self.network.provenance, step=self._base + self.step)
 
     def finish(self) -> None:
         """Save the last finished step, and leave the network ready for use, with the averaged weights if any."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ..errors import TrainingSettingsError
 from .rates import RateSchedule
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CLIPPINGS = ("norm", "value")
 
 
@@ -26,8 +26,8 @@ class TrainingSettings:
         options: further arguments of the optimiser by name.
         batch: examples per forward pass, over all processes.
         accumulation: forward passes per step.
-        precision: ``"fp32"``, or autocast to ``"bf16"`` or ``"fp16"`` (with a gradient scaler). The network itself
-            stays fp32.
+        precision: ``"fp32"``, or autocast to ``"bf16"`` or ``"fp16"`` (with a gradient scaler); ``"auto"`` leaves it to
+            the host, and is fp32 to the loop. The network itself stays fp32.
         clip: largest gradient (see ``clip_by``), after unscaling; 0 for none.
         clip_by: ``"norm"`` of all gradients together, or ``"value"`` of each.
         min_snr: gamma of Min-SNR weighting; 0 for none. 5 is usual.
@@ -52,7 +52,7 @@ class TrainingSettings:
     options: Mapping[str, object] = field(default_factory=dict)
     batch: int = 1
     accumulation: int = 1
-    precision: str = "fp32"
+    precision: str = "auto"
     clip: float = 1.0
     clip_by: str = "norm"
     min_snr: float = 0.0

@@ -1,0 +1,110 @@
+"""Fresh networks to train: AUTOMATIC1111's initialisations, and one that is the identity at step 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import nn
+
+from ..errors import StructureError
+from .network import Hypernetwork
+from .structure import Structure, build_activation
+
+INITIALISATIONS = ("Normal", "XavierUniform", "XavierNormal", "KaimingUniform", "KaimingNormal")
+"""How weights of linear layers are drawn, by AUTOMATIC1111's names; biases are 0."""
+
+
+def create_network(
+    name: str,
+    structure: Structure,
+    widths: Iterable[int],
+    *,
+    initialisation: str = "Normal",
+    zero_last: bool = True,
+    seed: int = 0,
+) -> Hypernetwork:
+    """A fresh fp32 network, ready for use or training; torch's generator is left as it was.
+
+    Layer norms begin with gains drawn from N(0, 0.01) and biases of 0, whatever the initialisation: a quirk of
+    AUTOMATIC1111 that keeps the first outputs small.
+
+    Args:
+        widths: context widths; both sides of each are made.
+        initialisation: one of :data:`INITIALISATIONS`.
+        zero_last: whether the last layer (its layer norm, where there is one) begins at 0, so that the network is the
+            identity until it has learned something.
+        seed: of the weights.
+
+    Raises:
+        StructureError: an unknown initialisation, no width, or an activation after the last layer that a zero can't
+            pass.
+    """
+    wanted = sorted(set(widths))
+    if not wanted or wanted[0] < 1:
+        raise StructureError(f"the widths {wanted} can't be used: name at least one, such as 768")
+    if any(min(structure.widths(dim)) < 1 for dim in wanted):
+        raise StructureError(
+            f"the layer structure {list(structure.layer_structure)} leaves nothing of width {wanted[0]}"
+        )
+    if initialisation not in INITIALISATIONS:
+        raise StructureError(
+            f'the initialisation "{initialisation}" is unknown, use one of {", ".join(INITIALISATIONS)}'
+        )
+    if zero_last and not can_begin_at_zero(structure):
+        raise StructureError(
+            f'with "{structure.activation}" after the last layer a zero last layer can\'t learn or is no identity: '
+            "leave out one of the two"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Hypernetwork.create(name, structure, wanted)
+        for pair in network.pairs.values():
+            for mlp in pair:
+                _initialise(list(mlp.linear), _drawer(initialisation, structure.activation), zero_last)
+    network.provenance = replace(network.provenance, name=name, weight_initialization=initialisation)
+    return network
+
+
+def can_begin_at_zero(structure: Structure) -> bool:
+    """Whether a zero last layer is the identity and has a gradient: not so behind a ReLU or a sigmoid, say."""
+    if structure.layer_norm or structure.activation == "linear" or not structure.activate_output:
+        return True
+    point = torch.zeros(1, 1, 4, requires_grad=True)
+    value = build_activation(structure.activation).eval()(point)
+    slope = torch.autograd.grad(value.sum(), point)[0]
+    return bool((value == 0).all() and (slope != 0).all())
+
+
+def parameter_count(structure: Structure, widths: Iterable[int]) -> int:
+    """How many numbers a network has: 4 bytes each in its file."""
+    total = 0
+    for dim in set(widths):
+        with torch.device("meta"):
+            total += 2 * sum(p.numel() for module in structure.modules(dim) for p in module.parameters())
+    return total
+
+
+def _drawer(initialisation: str, activation: str) -> Callable[[torch.Tensor], object]:
+    nonlinearity: Literal["leaky_relu", "relu"] = "leaky_relu" if activation == "leakyrelu" else "relu"
+    return {
+        "Normal": lambda weight: nn.init.normal_(weight, std=0.01),
+        "XavierUniform": nn.init.xavier_uniform_,
+        "XavierNormal": nn.init.xavier_normal_,
+        "KaimingUniform": lambda weight: nn.init.kaiming_uniform_(weight, nonlinearity=nonlinearity),
+        "KaimingNormal": lambda weight: nn.init.kaiming_normal_(weight, nonlinearity=nonlinearity),
+    }[initialisation]
+
+
+def _initialise(modules: list[nn.Module], draw: Callable[[torch.Tensor], object], zero_last: bool) -> None:
+    layers = [m for m in modules if isinstance(m, (nn.Linear, nn.LayerNorm))]
+    for layer in layers:
+        if isinstance(layer, nn.LayerNorm):
+            nn.init.normal_(layer.weight, std=0.01)
+        else:
+            draw(layer.weight)
+        nn.init.zeros_(layer.bias)
+    if zero_last:  # a layer norm after it would blow up zeros, so then its own gain is what begins at 0
+        nn.init.zeros_(layers[-1].weight)

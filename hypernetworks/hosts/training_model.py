@@ -1,0 +1,170 @@
+"""A diffusers model as training sees it: frozen UNet, encoders that are at hand only when they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from ..errors import TrainingSettingsError
+from ..patching import find_sites
+from ..patching.sites import SELF
+from ..training import Batch, NoiseSchedule
+from ..training.contexts import Condition
+
+ENCODERS = ("text_encoder", "text_encoder_2", "vae")
+"""Parts of a pipeline that training needs only now and then."""
+TEXTS_AT_ONCE = 32
+
+
+class FrozenModel:
+    """A pipeline of SD1, SD2, SDXL or the miniature, to train on.
+
+    Args:
+        pipeline: loaded; nothing of it is changed but inside :meth:`ready`.
+    """
+
+    def __init__(self, pipeline: Any) -> None:
+        self.pipeline, self.unet = pipeline, pipeline.unet
+        self.device: torch.device = next(self.unet.parameters()).device
+        config = pipeline.scheduler.config
+        self.schedule = NoiseSchedule(
+            torch.as_tensor(pipeline.scheduler.alphas_cumprod).float().cpu(), config.get("prediction_type", "epsilon")
+        )
+
+    def widths(self, self_attention: bool = True) -> tuple[int, ...]:
+        """Context widths of the UNet: of cross-attention, and of self-attention if asked."""
+        sites = find_sites(self.unet)
+        return tuple(sorted({s.width for s in sites if s.width is not None and (self_attention or s.kind != SELF)}))
+
+    def precision(self, asked: str) -> str:
+        """What ``"auto"`` means here: the UNet's own type, and fp32 on the CPU."""
+        if asked != "auto":
+            return asked
+        names = {torch.float16: "fp16", torch.bfloat16: "bf16"}
+        return names.get(self.unet.dtype, "fp32")
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str]) -> list[Condition]:
+        """What the UNet is told of each text, on the CPU; the text encoder is on its device only meanwhile."""
+        found: list[Condition] = []
+        with self.at_hand("text_encoder", "text_encoder_2"):
+            for begin in range(0, len(texts), TEXTS_AT_ONCE):
+                part = list(texts[begin : begin + TEXTS_AT_ONCE])
+                made = self.pipeline.encode_prompt(
+                    prompt=part, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+                )
+                columns = {"context": made[0]}
+                if len(made) == 4:  # SDXL: also one vector for the whole text
+                    columns["text_embeds"] = made[2]
+                rows = {key: value.float().cpu() for key, value in columns.items()}
+                found += [{key: value[i] for key, value in rows.items()} for i in range(len(part))]
+        return found
+
+    @torch.no_grad()
+    def encode_pixels(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Means and, if it has them, deviations of the latents of ``(batch, 3, height, width)`` in [-1, 1], on the CPU.
+
+        In fp32, as SDXL's autoencoder overflows in fp16.
+        """
+        vae = self.pipeline.vae
+        with self.at_hand("vae"), _precise(vae):
+            encoded = vae.encode(pixels.to(self.device, torch.float32))
+        factor = vae.config.scaling_factor
+        shift = getattr(vae.config, "shift_factor", None) or 0.0
+        if hasattr(encoded, "latents"):  # the tiny autoencoder has no spread
+            return encoded.latents.cpu(), None
+        distribution = encoded.latent_dist
+        return ((distribution.mean - shift) * factor).cpu(), (distribution.std * factor).cpu()
+
+    def predict(self, noisy: torch.Tensor, times: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """The UNet's prediction, in its own type."""
+        dtype = self.unet.dtype
+        added = {key: value.to(dtype) for key, value in batch.added.items()}
+        if added:  # SDXL is told the size; all is seen whole
+            height, width = (8 * edge for edge in noisy.shape[-2:])
+            row = torch.tensor([height, width, 0, 0, height, width], dtype=dtype, device=noisy.device)
+            added["time_ids"] = row.expand(len(noisy), -1)
+        prediction: torch.Tensor = self.unet(
+            noisy.to(dtype),
+            times,
+            batch.context.to(dtype),
+            added_cond_kwargs=added or None,
+        ).sample
+        return prediction
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """The UNet is frozen and the encoders are away; afterwards all is as it was."""
+        live = [p for p in self.unet.parameters() if p.requires_grad]
+        processors, checkpointing = dict(self.unet.attn_processors), self.unet.is_gradient_checkpointing
+        was_training = self.unet.training
+        self.unet.eval().requires_grad_(False)
+        self._send("cpu", ENCODERS)
+        self._use_fast_attention()
+        try:
+            yield
+        finally:
+            for parameter in live:
+                parameter.requires_grad_(True)
+            self.unet.set_attn_processor(processors)
+            if not checkpointing:
+                self.unet.disable_gradient_checkpointing()
+            self.unet.train(was_training)
+            self._send(self.device, ENCODERS)
+
+    def _use_fast_attention(self) -> None:
+        """On the CPU, the backward of torch's fused attention is half as fast as plain products on small maps."""
+        from diffusers.models.attention_processor import AttnProcessor
+
+        if self.device.type == "cpu":
+            self.unet.set_attn_processor(AttnProcessor())
+
+    @contextmanager
+    def at_hand(self, *names: str) -> Iterator[None]:
+        """Encoders are on the model's device inside; afterwards, where they were."""
+        parts = [part for name in names or ENCODERS if (part := getattr(self.pipeline, name, None)) is not None]
+        before = [next(part.parameters()).device for part in parts]
+        for part in parts:
+            part.to(self.device)
+        try:
+            yield
+        finally:
+            for part, device in zip(parts, before, strict=True):
+                part.to(device)
+
+    def _send(self, device: torch.device | str, names: Sequence[str]) -> None:
+        for name in names:
+            if (part := getattr(self.pipeline, name, None)) is not None:
+                part.to(device)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def save_memory(self) -> bool:
+        """Compute activations twice rather than keep them; returns whether that is news."""
+        if self.unet.is_gradient_checkpointing:
+            return False
+        self.unet.enable_gradient_checkpointing()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return True
+
+    def check_size(self, width: int, height: int, step: int) -> None:
+        """Raises TrainingSettingsError where the UNet can't take pictures of this size."""
+        if width % step or height % step:
+            raise TrainingSettingsError(f"the size {width}x{height} is not possible: use multiples of {step}")
+
+
+@contextmanager
+def _precise(vae: Any) -> Iterator[None]:
+    """An autoencoder in fp32 inside."""
+    before = vae.dtype
+    if before != torch.float32:
+        vae.to(torch.float32)
+    try:
+        yield
+    finally:
+        if before != torch.float32:
+            vae.to(before)
