@@ -67,6 +67,12 @@ class OpenedFile(io.FileIO):
             )
         return super().read(max(0, wanted)) or b""
 
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a place. A description that names one before the beginning is damaged, and no trouble of the system."""
+        if whence == os.SEEK_SET and offset < 0:
+            raise ValueError("a place before the beginning")
+        return super().seek(offset, whence)
+
     def piece(self, offset: int, length: int) -> bytes:
         """The bytes of a region, fewer where the file ends before; none where there is no such place."""
         if not 0 <= offset <= self.size:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from ..engine.network import Hypernetwork, Provenance
-from ..engine.structure import Claims, StateDict, derive_structure, rebuilt_dropout
+from ..engine.structure import Claims, StateDict, Structure, derive_structure, rebuilt_dropout
 from ..errors import (
     FileCorruptError,
     FileMissingError,
@@ -24,6 +24,7 @@ from . import safetensors_files, torch_files
 from .opened import OpenedFile
 from .pickles import TensorPointer, printable
 
+_Result = TypeVar("_Result")
 SUFFIXES: tuple[str, ...] = (".pt", ".safetensors", ".bin", ".ckpt", ".pth")
 """File names that a library lists; :func:`read` itself goes by the content."""
 
@@ -46,13 +47,17 @@ def read(path: str | os.PathLike[str]) -> Hypernetwork:
         UnsupportedVariantError: a hypernetwork that can't be read with the right arithmetic.
         StructureError: tensors and metadata contradict each other.
     """
-    path = Path(path)
+    return with_named_errors(Path(path), _read)
+
+
+def with_named_errors(path: Path, act: Callable[[Path], _Result]) -> _Result:
+    """What ``act`` makes of a file; whatever is wrong with it becomes one of the errors that :func:`read` has."""
     try:
-        return _read(path)
+        return act(path)
     except FileNotFoundError as error:
         raise FileMissingError(f"{shown(path)}: there is no such file") from error
     except HypernetworkError as error:
-        raise type(error)(f"{printable(path.name)}: {error}") from error.__cause__
+        raise type(error)(f"{printable(path.name)}: {printable(str(error), 1000)}") from error.__cause__
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
         if path_is_folder(path):
             raise FileUnreadableError(f"{shown(path)}: this is a folder, name a file in it") from error
@@ -77,19 +82,24 @@ def path_is_folder(path: Path) -> bool:
 
 def _read(path: Path) -> Hypernetwork:
     with OpenedFile(path) as file:
-        head = file.piece(0, 64)
-        if safetensors_files.looks_like(head):
-            tensors, metadata = safetensors_files.load(file)
-        elif head.lstrip()[:1] in (b"{", b"[", b"(") or path.suffix.lower() == ".hns":
-            raise UnsupportedVariantError("this is a text recipe that mixes networks (.hns): read its parts instead")
-        else:
-            tensors, metadata = _load_torch(file)
-        file.check_unchanged()
+        tensors, structure, provenance = contents(file, path)
+    return Hypernetwork.from_tensors(path.stem, structure, tensors, provenance)
+
+
+def contents(file: OpenedFile, path: Path) -> tuple[dict[int, tuple[StateDict, StateDict]], Structure, Provenance]:
+    """State dicts by width, and what they and the metadata tell."""
+    head = file.piece(0, 64)
+    if safetensors_files.looks_like(head):
+        tensors, metadata = safetensors_files.load(file)
+    elif head.lstrip()[:1] in (b"{", b"[", b"(") or path.suffix.lower() == ".hns":
+        raise UnsupportedVariantError("this is a text recipe that mixes networks (.hns): read its parts instead")
+    else:
+        tensors, metadata = _load_torch(file)
+    file.check_unchanged()
     layers = {len([k for k in sd if k.startswith("linear.")]) for pair in tensors.values() for sd in pair}
     if layers == {0}:
         raise StructureError("its networks are empty")
-    structure = derive_structure(tensors, _claims(metadata, tensors))
-    return Hypernetwork.from_tensors(path.stem, structure, tensors, _provenance(metadata))
+    return tensors, derive_structure(tensors, _claims(metadata, tensors)), _provenance(metadata)
 
 
 def _load_torch(file: OpenedFile) -> tuple[dict[int, tuple[StateDict, StateDict]], dict[str, Any]]:

@@ -126,9 +126,9 @@ def _checked(entry: Any, start: int) -> tuple[torch.dtype, tuple[int, ...], Regi
     for numbers in (shape, offsets):
         if not isinstance(numbers, list) or len(numbers) > 8 or any(type(n) is not int or n < 0 for n in numbers):
             raise FileCorruptError("a tensor in its header has a shape or place that can't be: download it again")
-    if entry.get("dtype") not in DTYPES:
+    dtype = DTYPES.get(str(entry.get("dtype")))
+    if dtype is None:
         raise StructureError("a tensor in its header has a type that no hypernetwork has")
-    dtype = DTYPES[entry["dtype"]]
     if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * dtype.itemsize:
         raise FileCorruptError("a tensor in its header has a shape that its place does not fit: download it again")
     return dtype, tuple(shape), (start + offsets[0], offsets[1] - offsets[0])

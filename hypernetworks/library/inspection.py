@@ -85,11 +85,18 @@ def inspect(network: Hypernetwork, path: Path) -> Inspection:
         dropout=structure.dropout,
         dtype=str(network.dtype).removeprefix("torch."),
         parameters=sum(p.numel() for p in network.parameters()),
-        bytes=path.stat().st_size,
+        bytes=_size(path),
         provenance=asdict(network.provenance),
         norms=norms,
         warnings=tuple(_warnings(network, norms)),
     )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # the network is read, and the file gone since
+        return 0
 
 
 def _norm(weight: torch.Tensor) -> float:
