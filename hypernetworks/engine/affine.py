@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+
+from .products import linear
 
 
 @dataclass(frozen=True)
@@ -24,36 +25,41 @@ class AffineMap:
 
     def __call__(self, context: torch.Tensor) -> torch.Tensor:
         """Map ``(…, dim)`` in the map's own dtype and device."""
-        return F.linear(context, self.weight, self.bias)
+        return linear(context, self.weight, self.bias)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> AffineMap:
         """The same map elsewhere; itself when nothing changes."""
         return AffineMap(self.weight.to(device, dtype), self.bias.to(device, dtype))
 
 
-def collapse(layers: Sequence[nn.Module]) -> AffineMap:
+def collapse(layers: Sequence[nn.Module], device: torch.device | None = None) -> AffineMap:
     """Multiply a chain of linear layers through, in float64 (dropouts are the identity outside training).
 
     ``W2 (W1 x + b1) + b2 = (W2 W1) x + (W2 b1 + b2)``.
+
+    Args:
+        device: where to compute; ``None`` for where the layers are.
     """
     linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
-    weight, bias = linears[0].weight.detach().double(), linears[0].bias.detach().double()
+    weight, bias = (p.detach().to(device, torch.float64) for p in (linears[0].weight, linears[0].bias))
     for layer in linears[1:]:
-        outer = layer.weight.detach().double()
-        weight, bias = outer @ weight, torch.addmv(layer.bias.detach().double(), outer, bias)
+        outer = layer.weight.detach().to(device, torch.float64)
+        weight, bias = outer @ weight, torch.addmv(layer.bias.detach().to(device, torch.float64), outer, bias)
     return AffineMap(weight, bias)
 
 
 def chain(maps: Sequence[tuple[AffineMap, float]]) -> AffineMap:
     """One map for a stack of linear networks: what ``x + m1 f1(x)``, then ``x + m2 f2(x)``, … add to x in total.
 
+    With ``D`` the change so far, ``x + D x`` goes through the next one: ``D + m A (I + D) = D + m (A + A D)``.
+
     Args:
-        maps: float64 maps with their multipliers, in the order of application.
+        maps: with their multipliers, in the order of application; all of one dtype and device, which the result has.
     """
-    dim = maps[0][0].bias.shape[0]
-    identity = torch.eye(dim, dtype=torch.float64, device=maps[0][0].bias.device)
-    weight, bias = identity, torch.zeros_like(identity[0])
-    for affine, multiplier in maps:
-        step = identity + multiplier * affine.weight.double()
-        weight, bias = step @ weight, torch.addmv(multiplier * affine.bias.double(), step, bias)
-    return AffineMap(weight - identity, bias)
+    first, multiplier = maps[0]
+    weight, bias = first.weight * multiplier, first.bias * multiplier
+    for affine, multiplier in maps[1:]:
+        total = linear(affine.weight, weight.T.contiguous(), None).add_(affine.weight)
+        bias = bias + multiplier * (affine.bias + affine.weight @ bias)
+        weight = torch.add(weight, total, alpha=multiplier)
+    return AffineMap(weight, bias)

@@ -12,6 +12,9 @@ from torch import nn
 
 from ..errors import StructureError
 from .affine import AffineMap, collapse
+from .folding import Fold
+from .magnitudes import largest_output
+from .products import FUSED, linear
 from .structure import StateDict, Structure
 
 Delta = Callable[[torch.Tensor], torch.Tensor]
@@ -78,6 +81,7 @@ class Hypernetwork:
         pairs: context width -> (key MLP, value MLP). The tensors keep the dtype of the file.
         provenance: where it comes from.
         training: parameters are live: they get gradients, dropout is on, nothing is collapsed.
+        folds: products with the weights of projections, kept by :mod:`hypernetworks.patching` until :meth:`release`.
     """
 
     name: str
@@ -86,6 +90,9 @@ class Hypernetwork:
     provenance: Provenance = field(default_factory=Provenance)
     training: bool = False
     _prepared: dict[tuple[int, int, torch.device, torch.dtype], Delta] = field(default_factory=dict, repr=False)
+    _prepared_bytes: int = field(default=0, repr=False)
+    _largest: dict[tuple[int, int], float] = field(default_factory=dict, repr=False)
+    folds: dict[tuple[object, ...], Fold] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_tensors(
@@ -97,8 +104,7 @@ class Hypernetwork:
     ) -> Hypernetwork:
         """Adopt state dicts by width, without copying them."""
         pairs = {
-            dim: (Mlp(dim, structure, tensors[dim][0]), Mlp(dim, structure, tensors[dim][1]))
-            for dim in sorted(tensors)
+            dim: (Mlp(dim, structure, tensors[dim][0]), Mlp(dim, structure, tensors[dim][1])) for dim in sorted(tensors)
         }
         return cls(name, structure, pairs, provenance or Provenance())
 
@@ -148,6 +154,16 @@ class Hypernetwork:
             for mlp in pair:
                 mlp.to(device, dtype)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors, in the type of the file; mapped ones share them with the system's cache of files."""
+        return sum(parameter.numel() * parameter.element_size() for parameter in self.parameters())
+
+    @property
+    def prepared_bytes(self) -> int:
+        """Bytes kept beyond :attr:`nbytes` for speed: converted, collapsed, folded. :meth:`release` frees them."""
+        return self._prepared_bytes + sum(fold.nbytes for fold in list(self.folds.values()))
+
     def transform(self, context: torch.Tensor, multiplier: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         """The context for keys and the context for values: ``context + multiplier * mlp(context)``.
 
@@ -162,15 +178,21 @@ class Hypernetwork:
         if context.shape[-1] not in self.pairs or multiplier == 0:
             return context, context
         precise = context.to(torch.promote_types(context.dtype, torch.float32))
-        deltas = [self.delta(context.shape[-1], side, precise.device, precise.dtype) for side in (0, 1)]
         with without_autocast(context.device.type):
-            key, value = (torch.add(precise, delta(precise), alpha=multiplier) for delta in deltas)
+            key, value = (self.step(precise, side, multiplier) for side in (0, 1))
         return key.to(context.dtype), value.to(context.dtype)
+
+    def step(self, context: torch.Tensor, side: int, multiplier: float) -> torch.Tensor:
+        """``context + multiplier * mlp(context)`` for one side, in the context's own dtype; a new tensor."""
+        change = self.delta(context.shape[-1], side, context.device, context.dtype)(context)
+        if torch.is_grad_enabled():
+            return torch.add(context, change, alpha=multiplier)
+        return torch.add(context, change, alpha=multiplier, out=change)
 
     def delta(self, dim: int, side: int, device: torch.device, dtype: torch.dtype) -> Delta:
         """What the network adds at multiplier 1, made ready for a device and dtype and kept until :meth:`release`.
 
-        Linear networks come as one affine map, never as an MLP. Dropout is off.
+        Linear networks come as one affine map, never as an MLP. Dropout is off. The result is a tensor of its own.
 
         Args:
             dim: a width of this network.
@@ -179,34 +201,67 @@ class Hypernetwork:
         if self.training:
             return self.pairs[dim][side]
         key = (dim, side, device, dtype)
-        if key not in self._prepared:
-            mlp = self.pairs[dim][side]
+        prepared = self._prepared.get(key)
+        if prepared is None:
             with torch.inference_mode(False), torch.no_grad():  # fit for later calls of any mode
-                if mlp.is_linear:
-                    self._prepared[key] = collapse(list(mlp.linear)).to(device, dtype)
-                else:
-                    self._prepared[key] = _functional(mlp, device, dtype)
-        return self._prepared[key]
+                prepared, added = self._made_ready(dim, side, device, dtype)
+            self._prepared_bytes += added
+            self._prepared[key] = prepared
+        return prepared
+
+    def affine(self, dim: int, side: int, device: torch.device, dtype: torch.dtype) -> AffineMap:
+        """The one affine map that a linear network is: collapsed in float64, kept until :meth:`release`."""
+        prepared = self.delta(dim, side, device, dtype)
+        assert isinstance(prepared, AffineMap)
+        return prepared
+
+    def _made_ready(self, dim: int, side: int, device: torch.device, dtype: torch.dtype) -> tuple[Delta, int]:
+        """What :meth:`delta` keeps, and how many bytes it takes."""
+        mlp = self.pairs[dim][side]
+        if not self.structure.is_linear:
+            return _functional(mlp, device, dtype)
+        where = device if device.type == "cuda" else torch.device("cpu")  # others may lack float64
+        made = collapse(list(mlp.linear), where).to(device, dtype)
+        return made, _nbytes(made.weight, made.bias)
+
+    def largest_output(self, dim: int, side: int) -> float:
+        """An estimate, on the safe side, of the largest number inside one MLP for contexts as attention has them.
+
+        Half precision ends at 65,504; where a network might come near, it is computed in fp32.
+        """
+        key = (dim, side)
+        if key not in self._largest:
+            self._largest[key] = largest_output(self.pairs[dim][side].linear, dim)
+        return self._largest[key]
 
     def release(self) -> None:
         """Forget everything made ready by :meth:`delta` (call it after changing parameters, too)."""
         self._prepared.clear()
+        self._largest.clear()
+        self.folds.clear()
+        self._prepared_bytes = 0
 
 
-def _functional(mlp: Mlp, device: torch.device, dtype: torch.dtype) -> Delta:
-    """The MLP as a chain of plain functions on converted tensors, in inference: dropouts are left out."""
+def _nbytes(*tensors: torch.Tensor) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _functional(mlp: Mlp, device: torch.device, dtype: torch.dtype) -> tuple[Delta, int]:
+    """The MLP as a chain of plain functions, dropouts left out, and how many bytes of converted tensors it keeps."""
     steps: list[Delta] = []
-    for module in mlp.linear:
-        if isinstance(module, nn.Dropout):
-            continue
+    modules = [module for module in mlp.linear if not isinstance(module, nn.Dropout)]
+    added = 0
+    for module, following in zip(modules, [*modules[1:], None], strict=True):
         tensors = {name: p.detach().to(device, dtype) for name, p in module.named_parameters()}
+        added += sum(_nbytes(t) for n, t in tensors.items() if t.data_ptr() != module.get_parameter(n).data_ptr())
         if isinstance(module, nn.Linear):
-            steps.append(AffineMap(tensors["weight"], tensors["bias"]))
+            activation = following if type(following) in FUSED else None
+            steps.append(_product(tensors["weight"], tensors["bias"], activation))
         elif isinstance(module, nn.LayerNorm):
             steps.append(_layer_norm(module, tensors))
         elif isinstance(module, nn.PReLU):
             steps.append(lambda x, weight=tensors["weight"]: F.prelu(x, weight))  # type: ignore[misc]
-        else:
+        elif not (steps and type(module) in FUSED):  # one in FUSED follows a linear layer, and stands in its step
             steps.append(module.eval())
 
     def run(context: torch.Tensor) -> torch.Tensor:
@@ -214,7 +269,11 @@ def _functional(mlp: Mlp, device: torch.device, dtype: torch.dtype) -> Delta:
             context = step(context)
         return context
 
-    return run
+    return run, added
+
+
+def _product(weight: torch.Tensor, bias: torch.Tensor, activation: nn.Module | None) -> Delta:
+    return lambda x: linear(x, weight, bias, activation)
 
 
 def _layer_norm(module: nn.LayerNorm, tensors: Mapping[str, torch.Tensor]) -> Delta:

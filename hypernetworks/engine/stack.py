@@ -6,17 +6,20 @@ from collections.abc import Sequence
 
 import torch
 
+from .affine import AffineMap, chain
 from .network import Hypernetwork, without_autocast
 
 KEY, VALUE = 0, 1
 """The two sides of a pair."""
+LARGEST_HALF = 30_000.0
+"""Networks whose numbers stay below this are computed in fp16; its end is 65,504."""
 
 
 class Stack:
     """Networks in the order of their tags; the same network may stand in it several times.
 
-    The arithmetic of every network is ``x + multiplier * mlp(x)``, in fp32 at least; the result is cast back to the
-    context's dtype once, at the end.
+    The arithmetic of every network is ``x + multiplier * mlp(x)``; the result is cast back to the context's dtype once,
+    at the end.
     """
 
     def __init__(self, networks: Sequence[Hypernetwork]) -> None:
@@ -27,21 +30,64 @@ class Stack:
         """Context widths that any of the networks transforms, rising."""
         return tuple(sorted({dim for network in self.networks for dim in network.widths}))
 
-    def transform(self, context: torch.Tensor, side: int, multipliers: Sequence[float]) -> torch.Tensor:
+    def active(self, dim: int, multipliers: Sequence[float]) -> list[tuple[Hypernetwork, float]]:
+        """The networks that change a context of this width, with their multipliers."""
+        return [(n, m) for n, m in zip(self.networks, multipliers, strict=True) if m and dim in n.pairs]
+
+    def transform(
+        self, context: torch.Tensor, side: int, multipliers: Sequence[float], *, exact: bool = True
+    ) -> torch.Tensor:
         """The context for one side, or the same object when nothing applies.
 
         Args:
             context: ``(batch, tokens, dim)``; not changed.
             side: :data:`KEY` or :data:`VALUE`.
             multipliers: one per network, 0 to leave it out.
+            exact: in fp32 at least, as AUTOMATIC1111 computes; otherwise in the context's own dtype where the device is
+                made for that and the numbers fit.
         """
-        dim = context.shape[-1]
-        active = [(n, m) for n, m in zip(self.networks, multipliers, strict=True) if m and dim in n.pairs]
+        return self.through(self.active(context.shape[-1], multipliers), context, side, exact=exact)
+
+    @staticmethod
+    def through(
+        active: Sequence[tuple[Hypernetwork, float]], context: torch.Tensor, side: int, *, exact: bool = True
+    ) -> torch.Tensor:
+        """The same for networks that were chosen before, see :meth:`active`."""
         if not active:
             return context
+        dtype = context.dtype
+        if exact or not _may_be_half(active, context, side):
+            dtype = torch.promote_types(dtype, torch.float32)
         with without_autocast(context.device.type):
-            result = context.to(torch.promote_types(context.dtype, torch.float32))
+            result = context.to(dtype)
             for network, multiplier in active:
-                delta = network.delta(dim, side, result.device, result.dtype)
-                result = torch.add(result, delta(result), alpha=multiplier)
+                result = network.step(result, side, multiplier)
             return result.to(context.dtype)
+
+
+def split_tail(
+    active: Sequence[tuple[Hypernetwork, float]],
+) -> tuple[list[tuple[Hypernetwork, float]], list[tuple[Hypernetwork, float]]]:
+    """Networks up to the last one that has to be computed, and the linear ones after it, which can be folded."""
+    tail = len(active)
+    while tail and active[tail - 1][0].structure.is_linear and not active[tail - 1][0].training:
+        tail -= 1
+    return list(active[:tail]), list(active[tail:])
+
+
+def as_one_map(
+    tail: Sequence[tuple[Hypernetwork, float]], dim: int, side: int, device: torch.device, dtype: torch.dtype
+) -> tuple[AffineMap, float]:
+    """Linear networks as one map and the multiplier that remains: its own for one network, 1 for several."""
+    maps = [(network.affine(dim, side, device, dtype), multiplier) for network, multiplier in tail]
+    return maps[0] if len(maps) == 1 else (chain(maps), 1.0)
+
+
+def _may_be_half(active: Sequence[tuple[Hypernetwork, float]], context: torch.Tensor, side: int) -> bool:
+    """Half precision pays on accelerators; fp16 overflows where networks are strong, bf16 doesn't."""
+    if context.device.type == "cpu" or context.dtype not in (torch.float16, torch.bfloat16):
+        return False
+    dim = context.shape[-1]
+    return context.dtype is torch.bfloat16 or all(
+        abs(m) <= 4 and n.largest_output(dim, side) < LARGEST_HALF and not n.training for n, m in active
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -13,7 +12,10 @@ from torch import nn
 
 from ..engine.stack import KEY, VALUE, Stack
 from ..errors import NoAttentionError, NoMatchingWidthError, PatchError
+from .folded import FoldedProjection
 from .part import Networks, Part
+from .projection import Projection
+from .seam import IsDense, Seam, is_plain_linear
 from .sites import CROSS, SELF, Site, find_sites
 
 MARK = "_hypernetwork_handles"
@@ -28,25 +30,6 @@ OnError = Callable[[Exception], None]
 """Told of an error inside a hook, after the hooks have been taken off."""
 
 
-class _Call(threading.local):
-    """What one UNet call remembers, per thread: contexts already transformed. Empty outside a call."""
-
-    def __init__(self) -> None:
-        self.running = False
-        self.rows: tuple[int, ...] | None = None
-        self.remembered: list[tuple[torch.Tensor, int, tuple[tuple[float, ...], ...], torch.Tensor]] = []
-
-    def begin(self, rows: Sequence[int] | None) -> None:
-        """A UNet call starts, with these rows."""
-        self.running, self.rows = True, None if rows is None else tuple(rows)
-        self.remembered.clear()  # an interrupt may have kept the last call from ending
-
-    def end(self) -> None:
-        """It is over."""
-        self.running, self.rows = False, None
-        self.remembered.clear()
-
-
 class Handle:
     """The networks on one UNet. A context manager; :meth:`remove` restores the UNet exactly.
 
@@ -57,7 +40,7 @@ class Handle:
         parts: one for all rows of the UNet's batch, or one per picture.
         sites: the attention modules of ``unet``.
         rows_of: says which picture each row belongs to; needed where there are several parts.
-        on_error: see :func:`apply`.
+        on_error, is_dense: see :func:`apply`.
     """
 
     def __init__(
@@ -67,13 +50,25 @@ class Handle:
         sites: Sequence[Site],
         rows_of: RowsOf | None = None,
         on_error: OnError | None = None,
+        is_dense: IsDense = is_plain_linear,
     ) -> None:
         self._unet = weakref.ref(unet)
         self._unet_kind = type(unet).__name__
         self._parts, self._sites, self._rows_of = tuple(parts), tuple(sites), rows_of
         self._on_error = on_error
         self._removers: list[torch.utils.hooks.RemovableHandle] = []
-        self._call = _Call()
+        self._seam = Seam(parts, self._fail, is_dense)
+        self._projections = [
+            self._projection(index, side, module)
+            for index, site in enumerate(self._sites)
+            for side, module in ((KEY, site.to_k), (VALUE, site.to_v))
+        ]
+
+    def _projection(self, index: int, side: int, module: nn.Module) -> Projection:
+        """Networks of single pictures can't be folded into a weight that all of them share, and text is cheap."""
+        kind = self._sites[index].kind
+        foldable = kind == SELF and len(self._parts) == 1 and self._parts[0].ends_linear
+        return (FoldedProjection if foldable else Projection)(self._seam, index, side, kind, module)
 
     @property
     def unet(self) -> nn.Module | None:
@@ -114,72 +109,38 @@ class Handle:
             unet.register_forward_pre_hook(self._enter, with_kwargs=True),
             unet.register_forward_hook(self._leave, always_call=True),
         ]
-        for index, site in enumerate(self._sites):
-            self._removers += [
-                projection.register_forward_pre_hook(self._hook(index, side))
-                for side, projection in ((KEY, site.to_k), (VALUE, site.to_v))
-            ]
+        for projection in self._projections:
+            projection.install()
 
     def _uninstall(self) -> None:
         for remover in self._removers:
             remover.remove()
         self._removers.clear()
-        self._call.end()
+        for projection in self._projections:
+            projection.uninstall()
+        self._seam.call.end()
+
+    def _fail(self, error: Exception) -> None:
+        """An error in the middle of a UNet call: raise it, or take the networks off and tell."""
+        if self._on_error is None:
+            raise error
+        self._uninstall()
+        self._on_error(error)
 
     def _enter(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        self._call.begin(self._rows_of(arguments, named) if self._rows_of is not None else None)
+        self._seam.call.begin(self._rows_of(arguments, named) if self._rows_of is not None else None)
 
     def _leave(self, module: nn.Module, arguments: object, result: object) -> None:
-        self._call.end()
+        self._seam.call.end()
 
-    def _hook(self, index: int, side: int):  # type: ignore[no-untyped-def]
-        """A pre-hook for one projection: replaces its first argument by the transformed context."""
-        remember = self._sites[index].kind != SELF
+    @property
+    def paths(self) -> dict[str, str]:
+        """How each projection was last served: ``"folded"`` into its weight, by its ``"input"``, or ``"untouched"``.
 
-        def hook(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
-            multipliers = tuple(part.multipliers(index, side) for part in self._parts)
-            if not any(map(any, multipliers)):
-                return None
-            try:
-                transform = self._once_per_call if remember and self._call.running else self._transform
-                changed = transform(arguments[0], side, multipliers)
-            except Exception as error:
-                if self._on_error is None:
-                    raise
-                self._uninstall()
-                self._on_error(error)
-                return None
-            return None if changed is arguments[0] else (changed, *arguments[1:])
-
-        return hook
-
-    def _transform(
-        self, context: torch.Tensor, side: int, multipliers: tuple[tuple[float, ...], ...]
-    ) -> torch.Tensor:
-        """Each picture's rows through its own networks; without rows, all through the first part's."""
-        rows = self._call.rows
-        if len(self._parts) == 1 or rows is None or len(rows) != context.shape[0]:
-            return self._parts[0].stack.transform(context, side, multipliers[0])
-        result = context.clone()
-        for number in sorted(set(rows)):
-            chosen = torch.tensor([i for i, row in enumerate(rows) if row == number], device=context.device)
-            part = self._parts[number]
-            result[chosen] = part.stack.transform(context[chosen], side, multipliers[number])
-        return result
-
-    def _once_per_call(
-        self, context: torch.Tensor, side: int, multipliers: tuple[tuple[float, ...], ...]
-    ) -> torch.Tensor:
-        """Transform a context that the layers of one UNet call share, once for all of them.
-
-        The remembered context itself is kept until the call ends, so its address can't come to mean another tensor.
+        Only those that were called since the networks began to act.
         """
-        for seen, seen_side, seen_multipliers, result in self._call.remembered:
-            if seen is context and seen_side == side and seen_multipliers == multipliers:
-                return result
-        result = self._transform(context, side, multipliers)
-        self._call.remembered.append((context, side, multipliers, result))
-        return result
+        names = (f"{site.path}.{name}" for site in self._sites for name in ("to_k", "to_v"))
+        return {name: p.path for name, p in zip(names, self._projections, strict=True) if p.path}
 
     def __enter__(self) -> Handle:
         return self
@@ -206,8 +167,13 @@ class Handle:
         return f"<hypernetworks: {'; '.join(parts + unmatched)}>"
 
 
-def apply(unet: nn.Module, networks: Networks, *, on_error: OnError | None = None) -> Handle:
+def apply(
+    unet: nn.Module, networks: Networks, *, on_error: OnError | None = None, is_dense: IsDense = is_plain_linear
+) -> Handle:
     """Let networks act on a UNet, through the inputs of its ``to_k`` and ``to_v``, until the handle is removed.
+
+    Linear networks on self-attention are folded into the weights that ``to_k`` and ``to_v`` multiply by; the modules'
+    own weights are never written to, and when something changes these, that is seen.
 
     Applied again, it replaces what was applied before, until it is removed. Everything is checked before anything is
     changed. With no network, or multiplier 0 throughout, no hook is registered at all.
@@ -218,6 +184,9 @@ def apply(unet: nn.Module, networks: Networks, *, on_error: OnError | None = Non
             such as ``"0@0,1@1"`` or ``"0.8:stop=0.5"``, or a :class:`Multiplier`.
         on_error: when the arithmetic fails in the middle of a UNet call (out of memory, say), this is called and the
             call goes on without the networks; without it the error is raised through the UNet.
+        is_dense: asked before a folded projection is used, whether ``module(x)`` would now be
+            ``F.linear(x, module.weight)``, side effects included; by default whether it is torch's own linear layer. A
+            host whose layers do more at each call, such as bringing their weight up to date, can do that here.
 
     Returns:
         The handle, also a context manager. Until :meth:`Handle.at` is called, step 0 holds.
@@ -229,11 +198,15 @@ def apply(unet: nn.Module, networks: Networks, *, on_error: OnError | None = Non
         NoMatchingWidthError: no network has any of the UNet's widths.
         PatchError: the UNet bypasses ``to_k`` and ``to_v``.
     """
-    return _apply(unet, [networks], None, on_error)
+    return _apply(unet, [networks], None, on_error, is_dense)
 
 
 def apply_per_picture(
-    unet: nn.Module, pictures: Sequence[Networks], rows_of: RowsOf, *, on_error: OnError | None = None
+    unet: nn.Module,
+    pictures: Sequence[Networks],
+    rows_of: RowsOf,
+    *,
+    on_error: OnError | None = None,
 ) -> Handle:
     """Like :func:`apply`, with networks of its own for every picture of a batch.
 
@@ -247,16 +220,20 @@ def apply_per_picture(
     Raises:
         PatchError, MultiplierError, TagError: as :func:`apply`; a network must have one of the UNet's widths.
     """
-    return _apply(unet, pictures, rows_of, on_error)
+    return _apply(unet, pictures, rows_of, on_error, is_plain_linear)
 
 
 def _apply(
-    unet: nn.Module, pictures: Sequence[Networks], rows_of: RowsOf | None, on_error: OnError | None
+    unet: nn.Module,
+    pictures: Sequence[Networks],
+    rows_of: RowsOf | None,
+    on_error: OnError | None,
+    is_dense: IsDense,
 ) -> Handle:
     sites = find_sites(unet)
     _check(unet, [Stack([network for network, _ in networks]) for networks in pictures], sites)
     parts = [Part(networks, sites) for networks in pictures]
-    handle = Handle(unet, parts, sites, rows_of, on_error)
+    handle = Handle(unet, parts, sites, rows_of, on_error, is_dense)
     handles: list[Handle] = getattr(unet, MARK, [])
     if handles:
         handles[-1]._uninstall()
@@ -286,9 +263,7 @@ def _check(unet: nn.Module, stacks: Sequence[Stack], sites: Sequence[Site]) -> N
 def _is_fused(attention: nn.Module) -> bool:
     """Whether diffusers bypasses ``to_k`` and ``to_v``: by a flag, which unfusing leaves set, and another processor."""
     processor = getattr(attention, "processor", None)
-    return getattr(attention, "fused_projections", False) and (
-        processor is None or "Fused" in type(processor).__name__
-    )
+    return getattr(attention, "fused_projections", False) and (processor is None or "Fused" in type(processor).__name__)
 
 
 __all__ = ["CROSS", "MARK", "Handle", "apply", "apply_per_picture"]

@@ -40,6 +40,17 @@ class Part:
         """Whether none of its networks can ever have an effect."""
         return all(multiplier.is_zero for multiplier in self._multipliers)
 
+    @property
+    def ends_linear(self) -> bool:
+        """Whether the last network that ever has an effect is linear, so that it can be folded into what follows."""
+        acting = [n for n, m in zip(self.stack.networks, self._multipliers, strict=True) if not m.is_zero]
+        return bool(acting) and acting[-1].structure.is_linear
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether every step has the same multipliers."""
+        return all(multiplier.is_constant for multiplier in self._multipliers)
+
     def at(self, step: int, total: int, *, hires: bool = False) -> None:
         """Say which step comes next; see :meth:`Handle.at`."""
         strengths = [m.at(step, total, hires=hires) for m in self._multipliers]

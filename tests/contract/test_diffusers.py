@@ -77,9 +77,9 @@ def test_a_schedule_is_the_multiplier_of_each_step(painter: Painter, monkeypatch
     seen: list[tuple[float, ...]] = []
     original = hn.engine.stack.Stack.transform  # type: ignore[attr-defined]
 
-    def spy(self, context, side, multipliers):  # type: ignore[no-untyped-def]
+    def spy(self, context, side, multipliers, **named):  # type: ignore[no-untyped-def]
         seen.append(multipliers)
-        return original(self, context, side, multipliers)
+        return original(self, context, side, multipliers, **named)
 
     monkeypatch.setattr(hn.engine.stack.Stack, "transform", spy)  # type: ignore[attr-defined]
     pixels(painter, "a cat<hypernet:strong:0.5@0,2@1>")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 from laws.small_ldm import CONTEXT, SmallUNet
-from reference import Content, Recipe
+from reference import Content, Recipe, relative_error
 from torch import nn
 
 import hypernetworks as hn
@@ -132,12 +132,22 @@ def hooks(module: nn.Module) -> int:
 
 @dataclass
 class Seen:
-    """What reached a projection: before the hooks of a handle, and after them."""
+    """What reached a projection: before the hooks of a handle, and after them; and what came out of it.
+
+    Folded networks don't show in ``after``: they are in the product.
+    """
 
     site: Site
     side: int
     before: torch.Tensor
     after: torch.Tensor
+    output: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def error(self, expected: torch.Tensor) -> float:
+        """How far the output is from the projection of this context ``(batch, tokens, dim)``, in fp32."""
+        projection = self.site.to_v if self.side else self.site.to_k
+        weight = projection.weight.detach().float()  # type: ignore[operator,union-attr]
+        return relative_error(self.output.float(), nn.functional.linear(expected.float(), weight))
 
 
 class Recorder:
@@ -153,6 +163,7 @@ class Recorder:
         """Call this after applying, so that the second set of hooks sees what the handle made."""
         for site, side, projection in self._places:
             self._removers.append(projection.register_forward_pre_hook(self._note_after(site, side)))
+            self._removers.append(projection.register_forward_hook(self._note_output))
 
     def _note_before(self, module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
         self._before[module] = arguments[0]
@@ -162,6 +173,9 @@ class Recorder:
             self.seen.append(Seen(site, side, self._before[module], arguments[0]))
 
         return note
+
+    def _note_output(self, module: nn.Module, arguments: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        self.seen[-1].output = output
 
     def stop(self) -> None:
         """Take the recorder's own hooks off."""

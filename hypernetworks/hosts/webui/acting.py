@@ -9,6 +9,7 @@ from ...errors import HypernetworkError
 from ...patching import Handle, apply, apply_per_picture, find_sites
 from ..fit import check_fit
 from . import compiled, host, settings
+from .dense import is_dense
 from .jobs import Batch, Use
 from .rows import Rows
 
@@ -73,7 +74,7 @@ class Acting:
         asked = [[(use.entry.path, str(use.multiplier)) for use in picture] for picture in pictures]
         if all(one == asked[0] for one in asked):
             self._rows = None
-            self._handle = apply(unet, networks[0], on_error=give_up)
+            self._handle = apply(unet, networks[0], on_error=give_up, is_dense=is_dense)
         else:
             self._rows = Rows(len(pictures))
             self._handle = apply_per_picture(unet, networks, self._rows.of_call, on_error=give_up)

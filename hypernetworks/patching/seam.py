@@ -1,0 +1,99 @@
+"""What the projections of one handle share: networks, multipliers, what a UNet call remembers, what may be folded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from .part import Part
+from .sites import SELF
+
+FOLDED_BYTES = 512 << 20
+"""Most that one handle keeps for folding: products and weights. SD1.5 in fp32 takes 197 MiB."""
+
+IsDense = Callable[[nn.Module], bool]
+"""Asked before a folded projection is used: whether ``module(x)`` is ``F.linear(x, module.weight)`` and no more."""
+
+
+def is_plain_linear(module: nn.Module) -> bool:
+    """Whether a module is torch's own linear layer, with torch's own forward: nothing else can happen in it."""
+    code = getattr(getattr(type(module), "forward", None), "__code__", None)
+    return isinstance(module, nn.Linear) and code is not None and code.co_filename == nn.modules.linear.__file__
+
+
+class Call(threading.local):
+    """What one UNet call remembers, per thread: contexts already transformed. Empty outside a call."""
+
+    def __init__(self) -> None:
+        self.running = False
+        self.rows: tuple[int, ...] | None = None
+        self.remembered: list[tuple[torch.Tensor, int, tuple[tuple[float, ...], ...], torch.Tensor]] = []
+
+    def begin(self, rows: Sequence[int] | None) -> None:
+        """A UNet call starts, with these rows."""
+        self.running, self.rows = True, None if rows is None else tuple(rows)
+        self.remembered.clear()  # an interrupt may have kept the last call from ending
+
+    def end(self) -> None:
+        """It is over."""
+        self.running, self.rows = False, None
+        self.remembered.clear()
+
+
+class Seam:
+    """The networks of one handle, as its projections ask for them.
+
+    Args:
+        parts: one for all rows of the UNet's batch, or one per picture.
+        fail: told of an error inside a hook; raises it, or takes the networks off.
+        is_dense: see :data:`IsDense`.
+    """
+
+    def __init__(self, parts: Sequence[Part], fail: Callable[[Exception], None], is_dense: IsDense) -> None:
+        self.parts, self.fail, self.is_dense = tuple(parts), fail, is_dense
+        self.call = Call()
+        self.bytes_left = FOLDED_BYTES
+
+    def changed(self, context: torch.Tensor, index: int, side: int, kind: str | None) -> torch.Tensor:
+        """The context of one projection with the networks in it; itself where nothing applies, or after a failure."""
+        multipliers = tuple(part.multipliers(index, side) for part in self.parts)
+        if not any(map(any, multipliers)):
+            return context
+        try:
+            if kind != SELF and self.call.running:
+                return self._once_per_call(context, side, multipliers)
+            return self._transformed(context, side, multipliers, exact=kind != SELF)
+        except Exception as error:
+            self.fail(error)
+            return context
+
+    def _once_per_call(
+        self, context: torch.Tensor, side: int, multipliers: tuple[tuple[float, ...], ...]
+    ) -> torch.Tensor:
+        """Transform a context that the layers of one UNet call share, once for all of them.
+
+        The remembered context itself is kept until the call ends, so its address can't come to mean another tensor.
+        """
+        for seen, seen_side, seen_multipliers, result in self.call.remembered:
+            if seen is context and seen_side == side and seen_multipliers == multipliers:
+                return result
+        result = self._transformed(context, side, multipliers, exact=True)
+        self.call.remembered.append((context, side, multipliers, result))
+        return result
+
+    def _transformed(
+        self, context: torch.Tensor, side: int, multipliers: tuple[tuple[float, ...], ...], *, exact: bool
+    ) -> torch.Tensor:
+        """Each picture's rows through its own networks; without rows, all through the first part's."""
+        rows = self.call.rows
+        if len(self.parts) == 1 or rows is None or len(rows) != context.shape[0]:
+            return self.parts[0].stack.transform(context, side, multipliers[0], exact=exact)
+        result = context.clone()
+        for number in sorted(set(rows)):
+            chosen = torch.tensor([i for i, row in enumerate(rows) if row == number], device=context.device)
+            stack = self.parts[number].stack
+            result[chosen] = stack.transform(context[chosen], side, multipliers[number], exact=exact)
+        return result
