@@ -196,7 +196,7 @@ def contained(drawn: Random, expression: bytes) -> Drawn:
 
 def bombs(drawn: Random) -> Drawn:
     """Little that asks for much: memory, time, depth."""
-    count = rarely_many(drawn, [10, 1000, 10_000], [50_000, 150_000, 1_000_000])
+    count = rarely_many(drawn, [10, 1000, 10_000], [50_000, 150_000, 190_000, 1_000_000])
     huge = struct.pack("<Q", drawn.choice([2**31, 2**40, 2**62]))
     pairs = b")" + b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(60))
     doubled = b"]\x94" + b"".join(b"(" + b"h" + bytes([i]) * 1 + (b"h" + bytes([i])) * 9 + b"l\x94" for i in range(40))

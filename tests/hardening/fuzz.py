@@ -89,9 +89,13 @@ class Reader:
         line = self._answer(process)
         if line:
             return dict(json.loads(line))
-        process.kill()
-        code, self._process = process.wait(), None
-        raise RuntimeError("it hung" if code == -9 else f"the process ended with {code}")
+        self._process = None
+        try:
+            raise RuntimeError(f"the process ended with {process.wait(2)}")
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise RuntimeError(f"it hung for {HANGS:g} s") from None
 
     def _answer(self, process: subprocess.Popen[str]) -> str:
         assert process.stdout is not None
@@ -156,9 +160,9 @@ def _one(report: Report, reader: Reader, family: str, number: int, drawn: Random
     try:
         seen = _ask_moving(reader, path, drawn) if family == MOVING else reader.ask(path, mode, compare=True)
     except RuntimeError as error:
-        faults, seen = [str(error)], {"outcome": "DIED", "agreement": "", "milliseconds": 0.0, "kibibytes": 0}
+        found, seen = [str(error)], {"outcome": "DIED", "agreement": "", "milliseconds": 0.0, "kibibytes": 0}
     else:
-        faults = list(_faults(seen, mode, len(content), timed))
+        found = list(faults(seen, mode, len(content), timed))
     figures.outcomes[str(seen["outcome"])] += 1
     if seen["outcome"] == "read":
         figures.agreements[str(seen["agreement"])] += 1
@@ -167,13 +171,13 @@ def _one(report: Report, reader: Reader, family: str, number: int, drawn: Random
     figures.size = max(figures.size, len(content))
     path.unlink(missing_ok=True)
     if left := [item.name for item in folder.iterdir()]:
-        faults.append(f"left {left}")
-    for fault in faults:
+        found.append(f"left {left}")
+    for fault in found:
         report.broken.append(f"{family} {number}: {fault}"[:600])
         (folder.parent / f"{number}-{name}").write_bytes(content)
 
 
-def _faults(seen: dict[str, object], mode: str, size: int, timed: bool) -> Iterator[str]:
+def faults(seen: dict[str, object], mode: str, size: int, timed: bool) -> Iterator[str]:
     """The promises that a reading broke."""
     message = str(seen["message"])
     if seen["foreign"]:

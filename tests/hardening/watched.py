@@ -10,10 +10,14 @@ import gc
 import io
 import json
 import os
+import pickle
 import resource
+import socket
+import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -111,7 +115,44 @@ def _limit(more: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (used * 1024 + more, resource.RLIM_INFINITY))
 
 
+def _plant_descriptor(path: Path) -> None:
+    _HELD.append(path.open("rb"))
+
+
+def _plant_module(path: Path) -> None:
+    import colorsys  # noqa: F401 - what counts is that nobody has imported it before
+
+
+def _plant_crash(path: Path) -> None:
+    os.kill(os.getpid(), 9)
+
+
+_HELD: list[Any] = []
+PLANTS: dict[str, Callable[[Path], object]] = {
+    "writes a file": lambda path: path.with_suffix(".written").write_text("x"),
+    "opens another file": lambda _: Path("/dev/null").read_bytes(),
+    "runs a command": lambda _: os.system("true"),
+    "starts a process": lambda _: subprocess.run(["true"], check=True),
+    "opens a socket": lambda _: socket.socket().close(),
+    "runs code": lambda _: eval("1 + 1"),
+    "unpickles": lambda _: pickle.loads(b"cos\nsystem\n."),
+    "imports": _plant_module,
+    "leaves a descriptor": _plant_descriptor,
+    "takes memory": lambda _: bytearray(100 << 20),
+    "an error of another kind": lambda path: {}[path],
+    "an error that says nothing": lambda _: _raise(HypernetworkError("no")),
+    "dies": _plant_crash,
+}
+"""What a reader must not do. A watch that does not notice them is worth nothing."""
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
 def _act(path: Path, mode: str) -> Any:
+    if mode in PLANTS:
+        PLANTS[mode](path)
     if mode == "library":
         entries = Library([path.parent]).scan()
         return Library([path.parent]).load(entries[0]) if entries else hn.read(path)
