@@ -1,7 +1,7 @@
 """Bytes <-> structure and tensors: every variant of hypernetwork file, read safely and written atomically."""
 
-from .describing import Description, describe
+from .describing import Description, read_description
 from .reading import SUFFIXES, read
 from .writing import write
 
-__all__ = ["SUFFIXES", "Description", "describe", "read", "write"]
+__all__ = ["SUFFIXES", "Description", "read", "read_description", "write"]

@@ -211,8 +211,9 @@ def test_a_file_that_can_not_be_used_says_why_and_costs_no_other(webui: FakeWebu
 
 def test_structure_is_read_once_per_file(webui: FakeWebui, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
-    original = cards.read
-    monkeypatch.setattr(cards, "read", lambda path: (read.append(path), original(path))[1])
+    original = cards.read_description
+    monkeypatch.setattr(cards, "read_description", lambda path: (read.append(path), original(path))[1])
+    monkeypatch.setattr(cards, "read", lambda *_: pytest.fail("a list is no reason to read numbers"))
     write_network(webui.folder / "ink.pt")
     write_network(webui.folder / "sepia.safetensors", (4, 1024))
     ours = our_page(webui)

@@ -14,7 +14,7 @@ from typing import Any
 
 from ...engine.network import Provenance
 from ...errors import HypernetworkError
-from ...files import read
+from ...files import read, read_description
 from ...library import Entry, inspect
 from ...library.inspection import FAMILIES, family
 from ...library.sidecars import Sidecars, read_sidecars
@@ -153,17 +153,17 @@ def _listing(folder: Path) -> frozenset[str]:
 
 
 def facts(entry: Entry) -> Facts:
-    """What the file tells; read once for as long as it stays the same, and its tensors not at all."""
+    """What the file tells; looked at once for as long as it stays the same, and its numbers not at all."""
     try:
         return _facts(entry)
     except HypernetworkError as error:
         return Facts(problem=str(error))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1 << 16)  # more than any library has: a list that is longer than its memory is read anew each time
 def _facts(entry: Entry) -> Facts:
-    network = read(entry.path)
-    return Facts(family(network.widths), _trained_with(network.provenance))
+    found = read_description(entry.path)
+    return Facts(family(found.widths), _trained_with(found.provenance))
 
 
 def _trained_with(provenance: Provenance) -> str:
