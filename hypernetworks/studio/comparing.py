@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -116,7 +117,8 @@ def compare(
             return not wish.is_set()
 
         result = painter.paint(replace(job, prompt=todo.prompts[row][column], batch=1), on_step)
-        messages.update(dict.fromkeys(result.messages))
+        # Each picture's prompt has the same wrong tag at another place: once is enough, and without the place.
+        messages.update(dict.fromkeys(re.sub(r" at character \d+(?=:)", "", said) for said in result.messages))
         if wish.is_set():
             messages[f"interrupted after {number - 1} of {len(todo.cells)} pictures"] = None
             break

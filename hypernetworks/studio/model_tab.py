@@ -30,21 +30,8 @@ def model_tab(
     Returns:
         Fields of the tab that say which model is loaded, and what gives their values: for a page that is opened later.
     """
-    here = devices()
     with gr.Tab("Model", id="model", elem_id="studio_model_tab"):
-        kind = gr.Radio([MINIATURE, CHECKPOINT], value=_kind(desk), label="Model", elem_id="model_kind")
-        path = gr.Textbox(
-            _shown_path(desk, anywhere),
-            label="Path of a checkpoint on this machine",
-            placeholder="such as /models/v1-5-pruned.safetensors, or a diffusers folder",
-            info="SD1, SD2 or SDXL. Nothing is downloaded.",
-            elem_id="model_path",
-            visible=not desk.painter.is_miniature,
-            interactive=not anywhere,
-        )
-        with gr.Row():
-            device = gr.Dropdown(here, value=desk.painter.pipeline.device.type, label="Device", elem_id="model_device")
-            half = gr.Checkbox(value=len(here) > 1, label="Half precision (not on the CPU)", interactive=len(here) > 1)
+        kind, path, device, half = _fields(desk, anywhere)
         start = gr.Button("Load", variant="primary", elem_id="model_load")
         told = gr.HTML(messages_html([_memory_hint()]), elem_id="model_messages")
     kind.change(lambda chosen: gr.update(visible=chosen == CHECKPOINT), kind, path, queue=False, **PRIVATE)
@@ -80,6 +67,24 @@ def model_tab(
         _kind(desk),
         gr.update(value=_shown_path(desk, anywhere), visible=not desk.painter.is_miniature),
     )
+
+
+def _fields(desk: Desk, anywhere: bool) -> tuple[gr.Radio, gr.Textbox, gr.Dropdown, gr.Checkbox]:
+    here = devices()
+    kind = gr.Radio([MINIATURE, CHECKPOINT], value=_kind(desk), label="Model", elem_id="model_kind")
+    path = gr.Textbox(
+        _shown_path(desk, anywhere),
+        label="Path of a checkpoint on this machine",
+        placeholder="such as /models/v1-5-pruned.safetensors, or a diffusers folder",
+        info="SD1, SD2 or SDXL. Nothing is downloaded.",
+        elem_id="model_path",
+        visible=not desk.painter.is_miniature,
+        interactive=not anywhere,
+    )
+    with gr.Row():
+        device = gr.Dropdown(here, value=desk.painter.pipeline.device.type, label="Device", elem_id="model_device")
+        half = gr.Checkbox(value=len(here) > 1, label="Half precision (not on the CPU)", interactive=len(here) > 1)
+    return kind, path, device, half
 
 
 def _kind(desk: Desk) -> str:

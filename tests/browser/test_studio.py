@@ -290,6 +290,13 @@ def test_two_windows_do_not_mix_their_networks(page: Any, browser: Any, address:
     assert problems == []
 
 
+def fill_multipliers(page: Any, values: str) -> None:
+    """Type them once the field is there with what it begins with: gradio mounts a tab when it is first shown."""
+    field = page.locator("#compare_multipliers :is(input, textarea)")
+    expect(field).not_to_have_value("")
+    field.fill(values)
+
+
 UNFITTING = """() => {
     const scroll = ["auto", "scroll"];
     const scrolls = (e) => e && (scroll.includes(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
@@ -321,7 +328,7 @@ def test_every_state_fits(page: Any, width: int, tmp_path: Path) -> None:
     expect(page.locator(".hypernetworks-curve:visible")).to_have_count(1)
     assert page.evaluate(UNFITTING) == []
     page.get_by_role("tab", name="Compare").click()
-    page.fill("#compare_multipliers input, #compare_multipliers textarea", "0, 1")
+    fill_multipliers(page, "0, 1")
     page.click("#compare_start")
     expect(page.locator("#compare_sheet img")).to_be_visible()
     assert page.evaluate(UNFITTING) == []
@@ -343,13 +350,13 @@ def test_compare_makes_one_labelled_sheet(page: Any) -> None:
     page.fill("#hypernetworks_steps input[type=number]", "2")
     page.locator("#hypernetworks_steps input[type=number]").blur()
     page.get_by_role("tab", name="Compare").click()
-    page.fill("#compare_multipliers input, #compare_multipliers textarea", "0, 1")
+    fill_multipliers(page, "0, 1")
     page.click("#compare_start")
     expect(page.locator("#compare_progress")).to_contain_text("2 pictures on one sheet")
     sheet = page.locator("#compare_sheet img")
     expect(sheet).to_be_visible()
     page.wait_for_function("document.querySelector('#compare_sheet img').naturalWidth > 390")
-    page.fill("#compare_multipliers input, #compare_multipliers textarea", "0, x")
+    fill_multipliers(page, "0, x")
     page.click("#compare_start")
     expect(page.locator("#compare_messages")).to_contain_text("not a number")
     assert page.get_by_role("tab").all_inner_texts() == ["Picture", "Compare", "Inspect", "Model"]

@@ -216,7 +216,8 @@
     /** On a narrow page the picture is below: go there when it begins. */
     document.addEventListener("click", (event) => {
         if (!event.target.closest("#hypernetworks_generate") || window.innerWidth > 760) return;
-        byId("studio_tabs")?.scrollIntoView({ behavior: "smooth", block: "start" });
+        const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+        byId("studio_tabs")?.scrollIntoView({ behavior: calm ? "instant" : "smooth", block: "start" });
     });
 
     function tick() {
