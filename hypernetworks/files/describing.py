@@ -37,7 +37,7 @@ class Description:
 
 
 def read_description(path: str | os.PathLike[str]) -> Description:
-    """Look at a file of any variant. A few kilobytes are read, however large it is.
+    """Look at a file of any variant. A few kilobytes are read, however large it is (4 MiB of legacy files).
 
     Raises:
         FileError, StructureError: see :func:`hypernetworks.read`, which raises the same.
