@@ -1,4 +1,4 @@
-"""The command line: ``generate``, ``inspect``, ``convert``, ``studio``.
+"""The command line: ``generate``, ``inspect``, ``convert``, ``create``, ``train``, ``studio``.
 
 Anything unusable gets one line and exit code 2; a tag that can't be used gets one line, and the picture all the same.
 """
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from .cli_training import add_create, add_train
 from .errors import HypernetworkError
 from .progress import Progress
 
@@ -49,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_generate(commands.add_parser("generate", help="make pictures from a prompt with tags", allow_abbrev=False))
     _add_inspect(commands.add_parser("inspect", help="tell what is in a file", allow_abbrev=False))
     _add_convert(commands.add_parser("convert", help="write a file in another format", allow_abbrev=False))
+    add_create(commands.add_parser("create", help="make a fresh network to train", allow_abbrev=False))
+    add_train(commands.add_parser("train", help="train a network on pictures", allow_abbrev=False))
     _add_studio(commands.add_parser("studio", help="open the page", allow_abbrev=False))
     return parser
 

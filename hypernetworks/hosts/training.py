@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -21,8 +19,9 @@ from ..files import read
 from ..files.writing import replace as replace_file
 from ..patching import apply
 from ..training import PRESETS, Examples, Run, TrainingSettings, TrainingStep, train
-from ..training.checkpoints import STATE, make_folder
+from ..training.checkpoints import STATE, make_folder, saved_networks
 from ..training.contexts import Contexts
+from ..training.creation import Creation, check_name
 from ..training.held_out import HeldOut
 from ..training.pictures import PictureSettings, find_pictures, load_examples, split_held_out
 from ..training.processes import World
@@ -33,24 +32,10 @@ from .training_model import FrozenModel
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+SUFFIXES = (".safetensors", ".pt")
 CHECKPOINTINGS = ("auto", "on", "off")
 CURVE_EVERY = 25
 """Steps between drawings of the loss curve."""
-
-
-@dataclass(frozen=True)
-class Creation:
-    """How a fresh network is built; see :func:`~hypernetworks.engine.initialising.create_network`.
-
-    Attributes:
-        self_attention: whether it has networks for self-attention as well as for the text.
-    """
-
-    structure: Structure = field(default_factory=lambda: Structure((1, 2, 1), "relu", activate_output=False))
-    initialisation: str = "Normal"
-    zero_last: bool = True
-    self_attention: bool = True
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,7 +72,7 @@ class TrainingJob:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        for what, known in (("suffix", (".safetensors", ".pt")), ("checkpointing", CHECKPOINTINGS)):
+        for what, known in (("suffix", SUFFIXES), ("checkpointing", CHECKPOINTINGS)):
             if getattr(self, what) not in known:
                 raise TrainingSettingsError(f'{what} is "{getattr(self, what)}", use one of {", ".join(known)}')
 
@@ -131,18 +116,6 @@ class Watcher:
     should_stop: Callable[[], bool] = lambda: False
 
 
-def check_name(name: str) -> None:
-    """Refuse names that no file or tag can have.
-
-    Raises:
-        TrainingSettingsError: what is wrong with it.
-    """
-    if not re.fullmatch(r"[^\W_][\w .()+-]{0,99}", name) or name != name.rstrip(" .") or name == "None":
-        raise TrainingSettingsError(
-            f'the name "{name}" can\'t be used: begin with a letter or digit, then letters, digits, spaces and ._-+()'
-        )
-
-
 def preset_job(preset: str, name: str, pictures: Path, painter: Painter, **changes: object) -> TrainingJob:
     """The job that a preset makes for a loaded model, with ``changes`` to its fields.
 
@@ -169,6 +142,15 @@ def preset_job(preset: str, name: str, pictures: Path, painter: Painter, **chang
         picture_settings=picture_settings,
     )
     return replace(job, **changes)  # type: ignore[arg-type]
+
+
+def throw_away(job: TrainingJob) -> None:
+    """Delete what an earlier run left in the job's folder; what is not a run's own stays."""
+    own = [job.folder / name for name in (STATE, "log.csv", "curve.png", "previews.png", "settings.json")]
+    for suffix in SUFFIXES:
+        own += saved_networks(job.folder, job.name, suffix) if job.folder.is_dir() else []
+    for path in [*own, *(job.folder / "previews").glob("[0-9]*-[0-9]*.png")]:
+        path.unlink(missing_ok=True)
 
 
 def train_job(job: TrainingJob, painter: Painter, watcher: Watcher | None = None) -> Outcome:
@@ -251,8 +233,8 @@ class _Session:
 
     def _prepare_folder(self) -> None:
         job = self.job
-        if job.restart and (job.folder / STATE).exists():
-            shutil.rmtree(job.folder)
+        if job.restart:
+            throw_away(job)
         make_folder(job.folder)
         text = json.dumps(asdict(job), indent=1, default=str) + "\n"
         replace_file(job.folder / "settings.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
@@ -293,6 +275,8 @@ class _Session:
 
     def _run(self, run: Run) -> None:
         job = self.job
+        if run.is_finished:
+            self.messages.append(f"{job.folder} holds a run that is finished: ask for more steps, or restart it")
         log = Log(job.folder, run.step) if self.is_first else None
         previews = job.settings.preview_every if job.previews and self.is_first else 0
         if previews and run.step == 0:

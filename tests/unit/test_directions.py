@@ -28,7 +28,8 @@ ROOMS: dict[str, set[str]] = {
     "miniature": {*CORE, "hosts"},
     "ui": CORE,
     "studio": {*CORE, "hosts", "ui", "miniature"},
-    "cli": {*CORE, "hosts", "studio", "miniature"},
+    "cli": {*CORE, "hosts", "studio", "miniature", "cli_training"},
+    "cli_training": {*CORE, "hosts", "cli"},
     "__main__": {"cli"},
     "__init__": CORE,
 }

@@ -1,0 +1,38 @@
+"""What a fresh network is made of, and what it may be called."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from ..engine.structure import Structure
+from ..errors import TrainingSettingsError
+
+
+@dataclass(frozen=True)
+class Creation:
+    """How a fresh network is built; see :func:`~hypernetworks.engine.initialising.create_network`.
+
+    Attributes:
+        structure: of all its MLPs.
+        initialisation, zero_last, seed: as there. A zero last layer is left out where the structure can't have one.
+        self_attention: whether it has networks for self-attention as well as for the text.
+    """
+
+    structure: Structure = field(default_factory=lambda: Structure((1, 2, 1), "relu", activate_output=False))
+    initialisation: str = "Normal"
+    zero_last: bool = True
+    self_attention: bool = True
+    seed: int = 0
+
+
+def check_name(name: str) -> None:
+    """Refuse names that no file or tag can have.
+
+    Raises:
+        TrainingSettingsError: what is wrong with it.
+    """
+    if not re.fullmatch(r"[^\W_][\w .()+-]{0,99}", name) or name != name.rstrip(" .") or name == "None":
+        raise TrainingSettingsError(
+            f'the name "{name}" can\'t be used: begin with a letter or digit, then letters, digits, spaces and ._-+()'
+        )

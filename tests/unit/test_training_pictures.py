@@ -1,0 +1,283 @@
+"""Pictures and captions as training sees them: sizes, versions, alpha, templates, and the order of samples."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from toys import encode, toy_examples
+
+from hypernetworks.errors import TrainingDataError, TrainingSettingsError
+from hypernetworks.training import Caption, Example, Examples
+from hypernetworks.training.captions import read_template, words_of
+from hypernetworks.training.contexts import Contexts
+from hypernetworks.training.examples import Order
+from hypernetworks.training.pictures import (
+    PictureSettings,
+    bucket_of,
+    buckets,
+    find_pictures,
+    latent_weights,
+    load_examples,
+    read_versions,
+    split_held_out,
+)
+
+
+def pooled(pixels: torch.Tensor) -> tuple[torch.Tensor, None]:
+    """Stands for an autoencoder: eight pixels to one latent."""
+    return torch.nn.functional.avg_pool2d(pixels, 8), None
+
+
+def half_and_half(width: int, height: int, *, mode: str = "RGB") -> Image.Image:
+    """Left half red, right half blue; with alpha, the right half is transparent."""
+    numbers = np.zeros((height, width, 4), np.uint8)
+    numbers[:, : width // 2] = (255, 0, 0, 255)
+    numbers[:, width // 2 :] = (0, 0, 255, 0)
+    return Image.fromarray(numbers).convert(mode)
+
+
+def settings(width: int = 64, height: int = 64, **changes: object) -> PictureSettings:
+    return PictureSettings(width=width, height=height, step=16, **changes)  # type: ignore[arg-type]
+
+
+def test_pictures_are_cropped_never_squeezed(tmp_path: Path) -> None:
+    half_and_half(128, 64).save(tmp_path / "a.png")
+    (middle,) = read_versions(tmp_path / "a.png", settings())
+    assert middle.pixels.shape == (3, 64, 64)
+    assert middle.alpha is None
+    assert bool((middle.pixels[0, :, :32] == 1).all())
+    assert bool((middle.pixels[2, :, 32:] == 1).all())
+    left, _, right = read_versions(tmp_path / "a.png", settings(crops=3))
+    assert bool((left.pixels[0] == 1).all())
+    assert bool((right.pixels[2] == 1).all())
+
+
+def test_mirrored_versions_come_in_addition(tmp_path: Path) -> None:
+    half_and_half(64, 64).save(tmp_path / "a.png")
+    plain, mirrored = read_versions(tmp_path / "a.png", settings(flip=True))
+    assert torch.equal(plain.pixels.flip(-1), mirrored.pixels)
+    assert not torch.equal(plain.pixels, mirrored.pixels)
+
+
+def test_pictures_lie_as_their_camera_says(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by a quarter
+    half_and_half(128, 64).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    (version,) = read_versions(tmp_path / "a.jpg", settings(64, 128))
+    assert float(version.pixels[0, :60].mean()) > 0.9
+    assert float(version.pixels[2, 68:].mean()) > 0.9
+
+
+@given(st.integers(16, 4000), st.integers(16, 4000))
+def test_buckets_keep_shape_and_area(width: int, height: int) -> None:
+    chosen = PictureSettings(width=512, height=512, fit="buckets")
+    across, down = bucket_of(width, height, chosen)
+    assert across % 64 == down % 64 == 0
+    assert across * down <= 512 * 512
+    assert 0.5 <= across / down <= 2
+    if 0.5 <= width / height <= 2:
+        assert 0.74 < (across / down) / (width / height) < 1.35
+
+
+def test_all_buckets_are_of_use() -> None:
+    assert (512, 512) in buckets(PictureSettings(fit="buckets"))
+    assert len(buckets(PictureSettings(fit="buckets"))) >= 5
+    assert buckets(settings(16, 16, fit="buckets")) == [(16, 16)]
+
+
+# --- alpha as loss weight: what AUTOMATIC1111 gets wrong -----------------------------------------------------------
+
+
+def test_opaque_alpha_weighs_nothing(tmp_path: Path) -> None:
+    """AUTOMATIC1111 divides 0 by 0 here, and every loss is NaN from then on."""
+    Image.new("RGBA", (64, 64), (9, 99, 199, 255)).save(tmp_path / "a.png")
+    (example,) = load_examples([tmp_path / "a.png"], settings(alpha=True), pooled)
+    assert example.weights is None
+    weights = latent_weights(torch.full((64, 64), 0.5), 8, 8)  # nor does half of it everywhere
+    torch.testing.assert_close(weights, torch.ones(1, 8, 8))
+
+
+def test_alpha_is_not_turned_on_its_side(tmp_path: Path) -> None:
+    """AUTOMATIC1111 swaps width and height of the mask where the picture is not square."""
+    half_and_half(128, 64, mode="RGBA").save(tmp_path / "a.png")
+    (example,) = load_examples([tmp_path / "a.png"], settings(128, 64, alpha=True), pooled)
+    assert example.shape == (3, 8, 16)
+    assert example.weights is not None
+    (weights,) = example.weights
+    assert weights.shape == (1, 8, 16)
+    assert torch.equal(weights[0, :, :8], torch.full((8, 8), 2.0))
+    assert torch.equal(weights[0, :, 8:], torch.zeros(8, 8))
+
+
+def test_mirrored_pictures_have_mirrored_weights(tmp_path: Path) -> None:
+    half_and_half(64, 64, mode="RGBA").save(tmp_path / "a.png")
+    (example,) = load_examples([tmp_path / "a.png"], settings(alpha=True, flip=True), pooled)
+    assert example.weights is not None
+    assert torch.equal(example.weights[0].flip(-1), example.weights[1])
+
+
+def test_without_weights_transparent_is_white(tmp_path: Path) -> None:
+    half_and_half(64, 64, mode="RGBA").save(tmp_path / "a.png")
+    (version,) = read_versions(tmp_path / "a.png", settings())
+    assert version.alpha is None
+    assert bool((version.pixels[:, :, 32:] == 1).all())
+    assert bool((version.pixels[1, :, :32] == -1).all())
+
+
+def test_what_is_wholly_transparent_is_refused(tmp_path: Path) -> None:
+    Image.new("RGBA", (64, 64), (9, 99, 199, 0)).save(tmp_path / "ghost.png")
+    with pytest.raises(TrainingDataError, match=r"ghost\.png is wholly transparent"):
+        read_versions(tmp_path / "ghost.png", settings(alpha=True))
+
+
+def test_a_batch_of_weighted_and_plain_pictures_has_weights_for_all() -> None:
+    weighted = toy_examples(1, weights=(torch.tensor([[[2.0, 0.0], [2.0, 0.0]]]),))
+    examples = Examples([*weighted, *toy_examples(2)[1:]], Contexts(encode), batch=2)
+    batch = examples.batch([0, 1])
+    assert batch.weights is not None
+    assert sorted(w.flatten().tolist() for w in batch.weights) == [[1, 1, 1, 1], [2, 0, 2, 0]]
+    assert Examples(toy_examples(2), Contexts(encode), batch=2).batch([0, 1]).weights is None
+
+
+# --- folders -------------------------------------------------------------------------------------------------------
+
+
+def test_bad_folders_and_pictures_are_named(tmp_path: Path) -> None:
+    with pytest.raises(TrainingDataError, match="no such folder"):
+        find_pictures(tmp_path / "none")
+    with pytest.raises(TrainingDataError, match="has no pictures"):
+        find_pictures(tmp_path)
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    with pytest.raises(TrainingDataError, match=r"broken\.png"):
+        load_examples(find_pictures(tmp_path), settings(), pooled)
+    for wrong in ({"fit": "squeeze"}, {"crops": 0}, {"held_out": 1.0}, {"width": 50}):
+        with pytest.raises(TrainingSettingsError):
+            settings(**wrong)
+
+
+def test_held_out_pictures_are_the_same_every_time() -> None:
+    paths = [Path(f"{i}.png") for i in range(40)]
+    shown, kept = split_held_out(paths, 0.1, 0)
+    assert len(kept) == 4
+    assert sorted([*shown, *kept]) == sorted(paths)
+    assert split_held_out(paths[::-1], 0.1, 0)[1] == kept[::-1]
+    assert split_held_out(paths, 0.1, 1)[1] != kept
+    assert split_held_out(paths[:7], 0.1, 0)[1] == []
+    assert split_held_out(paths, 0.0, 0)[1] == []
+
+
+# --- captions ------------------------------------------------------------------------------------------------------
+
+
+def test_captions_come_from_text_files_and_names(tmp_path: Path) -> None:
+    (tmp_path / "1.txt").write_bytes(b"\xef\xbb\xbfa red apple,\r\n shiny \r\n")
+    assert words_of(tmp_path / "1.png") == "a red apple, shiny"
+    assert words_of(tmp_path / "0012-a_red apple.png") == "a red apple"
+    (tmp_path / "2.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(TrainingDataError, match=r"2\.txt.*UTF-8"):
+        words_of(tmp_path / "2.png")
+
+
+def test_templates_are_lines(tmp_path: Path) -> None:
+    (tmp_path / "style.txt").write_text("a [filewords] by [name]\n\n[name]: [filewords]\n", encoding="utf-8")
+    lines = read_template(str(tmp_path / "style.txt"))
+    caption = Caption(lines, "cat", "me")
+    assert caption.ways() == ("a cat by me", "me: cat")
+    assert read_template("x [filewords]") == ("x [filewords]",)
+    for wrong, match in ((" ", "empty"), (str(tmp_path / "none.txt"), "no such file")):
+        with pytest.raises(TrainingDataError, match=match):
+            read_template(wrong)
+
+
+def test_captions_are_drawn_anew_each_time() -> None:
+    """AUTOMATIC1111 draws a template line once per picture, when the data set is loaded, and keeps it for ever."""
+    lines = tuple(f"{word} [filewords]" for word in ("a", "the", "one", "my"))
+    example = Example("1", Caption(lines, "cat"), (torch.zeros(4, 2, 2),))
+    examples = Examples([example], Contexts(encode), batch=1)
+    seen = Counter(examples._draw(sample)[2] for sample in range(200))
+    assert set(seen) == {"a cat", "the cat", "one cat", "my cat"}
+    assert min(seen.values()) > 25
+
+
+def test_tags_are_shuffled_and_left_out() -> None:
+    tags = ["a", "b", "c", "d"]
+    drawn = [Caption(("[filewords]",), "a, b,c ,d", shuffle=True).draw(Random(i)) for i in range(50)]
+    assert all(sorted(text.split(", ")) == tags for text in drawn)
+    assert len(set(drawn)) > 10
+    kept = [Caption(("[filewords]",), "a, b, c, d", tag_dropout=0.5).draw(Random(i)).split(", ") for i in range(200)]
+    assert 300 < sum(len([tag for tag in row if tag]) for row in kept) < 500
+    assert all(row == sorted(row) for row in kept)
+
+
+# --- order, and what is encoded ------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 30), st.integers(1, 7), st.integers(0, 5))
+def test_every_example_comes_once_per_epoch(count: int, batch: int, seed: int) -> None:
+    order = Order([(4, 2, 2)] * count, batch, seed)
+    epochs = [[order.example(epoch * count + i) for i in range(count)] for epoch in range(3)]
+    assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
+    assert count < 8 or len({tuple(epoch) for epoch in epochs}) == 3
+
+
+@given(st.lists(st.sampled_from([(4, 2, 2), (4, 2, 3), (4, 3, 2)]), min_size=2, max_size=30), st.integers(1, 5))
+def test_batches_are_of_one_shape(shapes: list[tuple[int, ...]], batch: int) -> None:
+    order = Order(shapes, batch, 0)
+    assert len(set(shapes)) == 1 or order.epoch_length % batch == 0
+    if len(set(shapes)) > 1:
+        for start in range(0, 2 * order.epoch_length, batch):
+            assert len({shapes[order.example(start + i)] for i in range(batch)}) == 1
+    assert {order.example(i) for i in range(order.epoch_length)} == set(range(len(shapes)))
+
+
+def test_nothing_is_encoded_twice() -> None:
+    calls: list[list[str]] = []
+
+    def counted(texts: list[str]) -> list[dict[str, torch.Tensor]]:
+        calls.append(list(texts))
+        return encode(texts)  # type: ignore[return-value]
+
+    examples = Examples(toy_examples(5), Contexts(counted), batch=2, caption_dropout=0.2)  # type: ignore[arg-type]
+    for step in range(500):
+        examples.prepare(2 * step, 2 * step + 2)
+        examples.batch([2 * step, 2 * step + 1])
+    assert [sorted(call) for call in calls] == [sorted(["", *(f"picture {i}" for i in range(5))])]
+
+
+def test_many_captions_are_encoded_ahead_in_blocks() -> None:
+    calls: list[int] = []
+
+    def counted(texts: list[str]) -> list[dict[str, torch.Tensor]]:
+        calls.append(len(texts))
+        return encode(texts)  # type: ignore[return-value]
+
+    caption = Caption(("[filewords]",), ", ".join("abcdefghij"), shuffle=True)
+    example = Example("1", caption, (torch.zeros(4, 2, 2),))
+    examples = Examples([example], Contexts(counted, most=300), batch=1)  # type: ignore[arg-type]
+    for step in range(600):
+        examples.prepare(step, step + 1)
+        examples.batch([step])
+    assert len(calls) == 3
+    assert min(calls) > 200
+
+
+def test_latents_are_drawn_from_their_spread_where_asked() -> None:
+    example = Example("1", Caption(), (torch.full((4, 2, 2), 3.0),), spread=(torch.full((4, 2, 2), 0.5),))
+    examples = Examples([example], Contexts(encode), batch=1)
+    drawn = torch.cat([examples.batch([n]).latents for n in range(300)])
+    assert abs(float(drawn.mean()) - 3) < 0.05
+    assert abs(float(drawn.std()) - 0.5) < 0.05
+    assert torch.equal(examples.batch([7]).latents, examples.batch([7]).latents)
+
+
+def test_nothing_to_learn_from_is_an_error() -> None:
+    with pytest.raises(TrainingDataError, match="nothing to learn"):
+        Examples([], Contexts(encode))

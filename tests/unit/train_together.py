@@ -1,0 +1,30 @@
+"""One process of a toy run: ``torchrun`` starts several, or a test starts one. Writes what came out to a file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from toys import Toy, toy_examples, toy_settings
+
+from hypernetworks.hosts.processes import together
+from hypernetworks.training import TrainingStep, train
+from hypernetworks.training.held_out import HeldOut
+
+
+def main(folder: Path, steps: int) -> None:
+    """Train, save, and keep the losses."""
+    seen: list[TrainingStep] = []
+    with together() as place:
+        toy = Toy()
+        held_out = HeldOut(toy_examples(3), toy.contexts, 0) if place.is_first else None
+        settings = toy_settings(steps=8, accumulation=2, optimiser="SGD", rate="1", watch_every=4)
+        run = toy.run(settings, folder, held_out=held_out)
+        train(run, on_step=seen.append, should_stop=lambda: place.is_first and len(seen) == steps)
+        if place.is_first:
+            torch.save([(s.loss, s.gradient_norm, s.held_out) for s in seen], folder / "seen.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
