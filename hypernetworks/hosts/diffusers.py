@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,6 +157,7 @@ class Painter:
             Picture(image, self._infotext(job, job.seed + i, (width, height), [entry for _, entry, _ in chosen]))
             for i, image in enumerate(images)
         ]
+        self.library.trim()
         return result
 
     def _resolve(self, tags: Sequence[Tag], messages: list[str]) -> list[tuple[Hypernetwork, Entry, Multiplier]]:
@@ -170,6 +170,7 @@ class Painter:
                     raise tag.error or HypernetworkError(str(tag))
                 entry = self.library.find(tag.name)
                 network = self.library.load(entry)
+                self.library.hashes.start(entry)  # the infotext needs it when the picture is there
                 check_fit(network, tag.multiplier, sites)
                 chosen.append((network, entry, tag.multiplier))
             except HypernetworkError as error:
@@ -236,16 +237,13 @@ class Painter:
             "Size": f"{size[0]}x{size[1]}",
             "Model": self.model_name,
         }
-        hashes = {entry.name: _short_hash(entry) for entry in entries}
+        hashes: dict[str, str] = {}
+        for entry in entries:
+            with suppress(OSError):  # the file is gone by now: no reason to lose the picture
+                hashes[entry.name] = self.library.hashes.sha256(entry)[:10]  # as webuis show it
         if hashes:
             pairs["Hypernet hashes"] = ", ".join(f"{name}: {digest}" for name, digest in hashes.items())
         return format_infotext(job.prompt, job.negative, pairs)
-
-
-@lru_cache(maxsize=256)
-def _short_hash(entry: Entry) -> str:
-    """The first ten characters of the file's SHA-256, as webuis show it; an entry stands for one state of the file."""
-    return entry.sha256()[:10]
 
 
 def save_png(picture: Picture, path: Path) -> None:

@@ -86,14 +86,14 @@ class Cache:
 
     def _keep(self, key: _Key, network: Hypernetwork) -> None:
         known = self._kept.get(key[0])
-        size = known[1] if known is not None else sum(p.numel() * p.element_size() for p in network.parameters())
+        size = known[1] if known is not None else network.nbytes
         self._kept[key[0]] = network, size
         self._kept.move_to_end(key[0])
         self._trim()
 
     def _sizes(self) -> dict[str, int]:
         """Bytes by path; what is made ready from a network grows while it is used."""
-        return {path: size + getattr(network, "prepared_bytes", 0) for path, (network, size) in self._kept.items()}
+        return {path: size + network.prepared_bytes for path, (network, size) in self._kept.items()}
 
     def _trim(self) -> None:
         sizes = self._sizes()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +19,17 @@ MOST = 50_000
 """Files whose hashes are kept; the ones that were hashed first are forgotten first."""
 State = tuple[str, int, int]
 """A file as it is now: absolute path, size, modification time."""
+
+
+def usual_store() -> Path:
+    """Where a program of one user keeps hashes: in the user's folder for caches, whose loss costs only time."""
+    if sys.platform == "win32":
+        folder = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        folder = Path.home() / "Library" / "Caches"
+    else:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return folder / "hypernetworks" / "hashes.json"
 
 
 class Hashes:

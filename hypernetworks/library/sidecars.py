@@ -94,7 +94,7 @@ def write_user_metadata(entry: Entry, changes: Mapping[str, Any]) -> None:
     def save(temporary: Path) -> None:
         temporary.write_bytes(content.encode("utf-8", "replace"))
         if warnings:
-            shutil.copy2(path, path.with_name(f"{path.name}.unreadable"))
+            replace(path.with_name(f"{path.name}.unreadable"), lambda other: shutil.copyfile(path, other))
 
     replace(path, save)
 

@@ -86,7 +86,7 @@ def _of_networks(prompt: str, pairs: Mapping[str, str], library: Library) -> lis
             found.append(str(error))
             continue
         expected = hashes.get(name) or hashes.get(entry.name)
-        if expected is not None and not entry.sha256().startswith(expected):
+        if expected is not None and not library.hashes.sha256(entry).startswith(expected):
             found.append(f"the file {name} is another here than the one that made the picture (hash {expected})")
     return found
 

@@ -16,7 +16,7 @@ import pytest
 
 from hypernetworks.library import Entry
 from hypernetworks.library.background import Background
-from hypernetworks.library.hashing import Hashes
+from hypernetworks.library.hashing import Hashes, usual_store
 
 ROOT = Path(__file__).parents[2]
 
@@ -141,6 +141,16 @@ def test_a_store_that_can_not_be_written_costs_nothing_else(tmp_path: Path) -> N
     hashes, entry = Hashes(tmp_path / "file" / "hashes.json"), file(tmp_path / "a.pt")
     for _ in range(2):
         assert hashes.sha256(entry) == sha256(b"content")
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="other systems have other places")
+def test_the_usual_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert usual_store() == tmp_path / "hypernetworks" / "hashes.json"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert usual_store() == tmp_path / "home" / ".cache" / "hypernetworks" / "hashes.json"
+    assert not usual_store().parent.exists(), "made when there is something to keep"
 
 
 # The thread

@@ -40,6 +40,11 @@ def library() -> Library:
     return _LIBRARY
 
 
+def trim() -> None:
+    """A job is over: what was made ready for it stays as far as the cache's limit allows. Never raises."""
+    _LIBRARY.trim()
+
+
 def refresh() -> None:
     """Look at the folders again, and tell the host."""
     from modules import shared

@@ -239,6 +239,7 @@ def _watch_the_end_of_jobs() -> None:
             _RUNNING.pop()
             end_of_job(p)
             p.__dict__.pop(BATCH, None)
+            folders.trim()
         _show_messages(host.messages(p), processed)
         return processed
 
