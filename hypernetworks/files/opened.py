@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FileCorruptError, FileUnreadableError, NotAHypernetworkError
+from .pickles import printable
 
 LARGEST_PIECE = 4 << 20
 """Bytes of one piece of a description (a pickle, a header, a table of contents); more than this is refused unread."""
@@ -119,6 +120,11 @@ class OpenedFile(io.FileIO):
         after = os.fstat(self.fileno())
         if (after.st_size, after.st_mtime_ns) != (self._before.st_size, self._before.st_mtime_ns):
             raise FileCorruptError("it changed while it was read: wait until it is complete, then try again")
+
+
+def shown(path: Path) -> str:
+    """A path as it can stand in a message."""
+    return printable(str(path), 1000)
 
 
 _NO_FILE = "it is a pipe or a device, name a file"

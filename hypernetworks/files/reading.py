@@ -21,7 +21,7 @@ from ..errors import (
     UnsupportedVariantError,
 )
 from . import safetensors_files, torch_files
-from .opened import OpenedFile
+from .opened import OpenedFile, shown
 from .pickles import TensorPointer, printable
 
 _Result = TypeVar("_Result")
@@ -65,11 +65,6 @@ def with_named_errors(path: Path, act: Callable[[Path], _Result]) -> _Result:
         raise FileUnreadableError(f"{shown(path)}: it can't be read ({reason})") from error
     except MemoryError as error:
         raise FileCorruptError(f"{printable(path.name)}: it asks for more memory than there is") from error
-
-
-def shown(path: Path) -> str:
-    """A path as it can stand in a message."""
-    return printable(str(path), 1000)
 
 
 def path_is_folder(path: Path) -> bool:

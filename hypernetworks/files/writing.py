@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import os
 import re
+import secrets
 import struct
-import tempfile
+import time
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from ..engine.network import Hypernetwork
 from ..engine.structure import StateDict
 from ..errors import FileWriteError
 from . import safetensors_files
+from .opened import shown
+from .pickles import printable
 
 ALIGNMENT = 64
 """Tensors begin at multiples of this many bytes in the file, so that they can be mapped."""
@@ -44,47 +48,81 @@ def write(network: Hypernetwork, path: str | os.PathLike[str]) -> None:
     elif path.suffix == ".pt":
         replace(path, lambda temporary: _save_torch(temporary, tensors, metadata))
     else:
-        raise FileWriteError(f'{path.name}: the suffix "{path.suffix}" can\'t be written, use .pt or .safetensors')
+        raise FileWriteError(
+            f'{shown(path)}: the suffix "{printable(path.suffix)}" can\'t be written, use .pt or .safetensors'
+        )
 
 
 def replace(path: Path, save: Callable[[Path], object]) -> None:
     """Let ``save`` write a temporary file beside ``path``, flush it to disk and move it into place.
+
+    Ended at any point, it leaves the old file or the new one, whole. The content is on the disk before it gets the
+    name; the folder is not flushed, so that after a power failure the old file may be back. What killed processes have
+    left in the folder goes after a day.
 
     Raises:
         FileWriteError: anything that the system refuses; ``path`` is untouched and nothing is left behind.
     """
     temporary: Path | None = None
     if "\0" in str(path):
-        raise FileWriteError(f"{str(path)!r}: it can't be written, a name has no null characters")
+        raise FileWriteError(f"{shown(path)}: it can't be written, a name has no null characters")
     try:
-        descriptor, name = tempfile.mkstemp(prefix=".writing-", suffix=".tmp", dir=path.parent)
-        temporary = Path(name)
-        os.close(descriptor)
+        mode = path.stat().st_mode & 0o777 if path.exists() else None
+        _sweep(path.parent)
+        temporary = _new_file(path.parent, 0o666 if mode is None else 0o600)
         save(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        _keep_mode(path, temporary)
+        if mode is not None:
+            temporary.chmod(mode)
         temporary.replace(path)
         temporary = None
-    except OSError as error:
-        raise FileWriteError(f"{path}: it can't be written ({error.strerror or error})") from error
     except Exception as error:
-        if "I/O error" not in str(error) and "No space" not in str(error):  # safetensors' own way to say so
+        reason = _reason(error)
+        if reason is None:
             raise
-        raise FileWriteError(f"{path}: it can't be written ({error})") from error
+        raise FileWriteError(f"{shown(path)}: it can't be written ({reason})") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
 
 
-def _keep_mode(path: Path, temporary: Path) -> None:
-    """Temporary files are private; give the new file the mode of the old one, or the usual one."""
-    if path.exists():
-        temporary.chmod(path.stat().st_mode & 0o777)
-    else:
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
+def _new_file(folder: Path, mode: int) -> Path:
+    """An empty file of a name that nobody else has; the system takes the user's mask off the mode."""
+    path = folder / f".writing-{secrets.token_hex(8)}.tmp"
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+    return path
+
+
+def _reason(error: Exception) -> str | None:
+    """What the system refuses, also where a library's exception stands before it; ``None`` for other errors."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return printable(cause.strerror or str(cause), 1000)
+        if any(mark in str(cause) for mark in _SAID_BY_LIBRARIES):
+            return "the disk is full, or takes no more"
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+_SAID_BY_LIBRARIES = ("I/O error", "No space", "iostream error", "file write failed")
+"""How safetensors and torch's own C++ writer say it."""
+
+
+def _sweep(folder: Path) -> None:
+    """Remove temporary files that nobody has written to for a day: their process was killed."""
+    with suppress(OSError), os.scandir(folder) as items:
+        for item in items:
+            if _TEMPORARY.fullmatch(item.name):
+                with suppress(OSError):
+                    if time.time() - item.stat(follow_symlinks=False).st_mtime > STALE and item.is_file():
+                        os.unlink(item.path)  # noqa: PTH108 - scandir's own path
+
+
+STALE = 86400.0
+"""Seconds after which a temporary file is nobody's; no writing takes that long."""
+_TEMPORARY = re.compile(r"\.(writing|adding)-[0-9a-z_]{8,16}\.tmp")
 
 
 def _metadata(network: Hypernetwork, stem: str) -> dict[str, Any]:
