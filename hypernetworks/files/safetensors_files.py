@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from ..engine.structure import StateDict
 from ..errors import FileCorruptError, NotAHypernetworkError, StructureError, UnsupportedVariantError
@@ -36,6 +35,7 @@ DTYPES: dict[str, torch.dtype] = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def looks_like(head: bytes) -> bool:
@@ -169,12 +169,26 @@ def _other_kind(names: list[str]) -> str:
 
 
 def save(path: Path, tensors: dict[int, tuple[StateDict, StateDict]], metadata: dict[str, Any]) -> None:
-    """Write tensors and JSON metadata; tensors that share memory are written separately."""
+    """Write tensors and JSON metadata; the same network gives the same bytes, and tensors that share memory are apart.
+
+    Not by way of the safetensors library: it orders metadata at random, and it makes a temporary file of its own,
+    which stays for ever when the process is killed.
+    """
     flat = {
-        f"{width}.{side}.{key}": tensor.detach().cpu().contiguous().clone()
-        for width, pair in sorted(tensors.items())
+        f"{width}.{side}.{key}": tensor.detach().cpu().contiguous()
+        for width, pair in tensors.items()
         for side, state in zip("kv", pair, strict=True)
         for key, tensor in state.items()
     }
+    ordered = sorted(flat.items(), key=lambda item: (-item[1].element_size(), item[0]))  # so that all are aligned
     text = {"format": "pt", "hypernetwork": VERSION} | {k: json.dumps(v) for k, v in metadata.items() if v is not None}
-    save_file(flat, str(path), metadata=text)
+    header, end = dict[str, Any]({"__metadata__": text}), 0
+    for name, tensor in ordered:
+        start, end = end, end + tensor.nbytes
+        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    with path.open("wb") as file:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        for _, tensor in ordered:
+            file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)

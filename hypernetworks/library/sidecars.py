@@ -94,7 +94,8 @@ def write_user_metadata(entry: Entry, changes: Mapping[str, Any]) -> None:
     def save(temporary: Path) -> None:
         temporary.write_bytes(content.encode("utf-8", "replace"))
         if warnings:
-            replace(path.with_name(f"{path.name}.unreadable"), lambda other: shutil.copyfile(path, other))
+            aside = path.with_name(f"{path.name}.unreadable")
+            replace(aside, lambda temporary_aside: shutil.copyfile(path, temporary_aside))
 
     replace(path, save)
 

@@ -599,7 +599,7 @@ def interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
-SAVERS = {".pt": "torch.save", ".safetensors": "hypernetworks.files.safetensors_files.save_file"}
+SAVERS = {".pt": "torch.save", ".safetensors": "hypernetworks.files.safetensors_files.json.dumps"}
 BREAKS: dict[str, tuple[str, Callable[..., None], type[BaseException]]] = {
     "disk full while saving": ("", full_disk, FileWriteError),
     "interrupt while saving": ("", interrupt, KeyboardInterrupt),
