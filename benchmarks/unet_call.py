@@ -1,111 +1,126 @@
-"""What hypernetworks add to one UNet call of full-size SD1.5 (random weights): ``python benchmarks/unet_call.py``.
+"""What hypernetworks add to a whole UNet call of full-size SD1.5 (random weights): ``python benchmarks/unet_call.py``.
 
 Interleaved and paired: every round times all variants in a random order, and ratios are taken within the round, because
 the machines are shared and noisy. The naive reference does what AUTOMATIC1111 does: every network in every layer, fp32
-MLP. "Exact" compares outputs before and after, bit for bit.
+MLP. Also what moving a slider costs, what memory it takes, and whether the UNet afterwards is what it was, bit for bit.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
-import random
-import statistics
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from cases import Acting, Networks, Summary, full_size_unet, interleaved, machine, naive, ours, stacks, wait
 from diffusers import UNet2DConditionModel
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import hypernetworks as hn
-from hypernetworks.patching import find_sites
 
-SD15 = {"cross_attention_dim": 768, "attention_head_dim": 8, "sample_size": 64}
-ALL_WIDTHS = (320, 640, 768, 1280)
-
-
-def network(widths: tuple[int, ...], activation: str) -> hn.Hypernetwork:
-    """A random network of ordinary strength."""
-    made = hn.Hypernetwork.create("random", hn.Structure((1, 2, 1), activation, activate_output=False), widths)
-    for parameter in made.parameters():
-        torch.nn.init.normal_(parameter, std=0.01)
-    return made
+CLOSE = ("linear, all widths", "relu, 768 alone")
+"""What should cost nothing: these are measured without the naive reference as well, in more rounds."""
 
 
-@contextmanager
-def naive(unet: torch.nn.Module, net: hn.Hypernetwork) -> Iterator[None]:
-    """Every layer computes its own MLPs, as AUTOMATIC1111's built-in does."""
+def whole_calls(unet: UNet2DConditionModel, size: int, rounds: int, close_rounds: int) -> dict[str, object]:
+    """Ratios to no network."""
+    weight, networks = next(unet.parameters()), stacks()
 
-    def hook(side: int) -> Callable[..., tuple[torch.Tensor, ...] | None]:
-        def before(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
-            pair = net.pairs.get(inputs[0].shape[-1])
-            if pair is None:
-                return None
-            context = inputs[0].float()
-            return ((context + pair[side](context)).to(inputs[0].dtype), *inputs[1:])
+    def fresh() -> tuple[torch.Tensor, torch.Tensor]:
+        return (
+            torch.randn(2, 4, size // 8, size // 8, device=weight.device, dtype=weight.dtype),
+            torch.randn(2, 77, 768, device=weight.device, dtype=weight.dtype),
+        )
 
-        return before
+    def call(inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
+        unet(inputs[0], 500, inputs[1])
 
-    hooks = [p.register_forward_pre_hook(hook(i)) for s in find_sites(unet) for i, p in enumerate((s.to_k, s.to_v))]
-    try:
-        yield
-    finally:
-        for handle in hooks:
-            handle.remove()
+    everything: dict[str, Acting] = {"no network": nullcontext}
+    for name, stack in networks.items():
+        everything[f"naive: {name}"], everything[f"ours: {name}"] = naive(unet, stack), ours(unet, stack)
+    close = {"no network": nullcontext, **{f"ours: {name}": ours(unet, networks[name]) for name in CLOSE}}
+    rows: dict[str, object] = {}
+    for title, variants, count in (("with the naive reference", everything, rounds), ("close", close, close_rounds)):
+        times = interleaved(variants, fresh, call, count, f"{size}, {title}") if count else {}
+        print(f"\n{size}x{size}, {title}, {count} rounds, ratio to no network")
+        for name, seconds in times.items():
+            ratio = Summary.of([s / b for s, b in zip(seconds, times["no network"], strict=True)])
+            print(f"{name:32} {Summary.of(seconds).median:8.4f} s  x{ratio}")
+            rows[f"{title}: {name}"] = {**vars(ratio), "seconds": seconds}
+    return {"size": size, "rows": rows}
+
+
+def slider(unet: UNet2DConditionModel, size: int, rounds: int) -> dict[str, object]:
+    """What the first call after a change of the multiplier takes beyond a later one, per network."""
+    found: dict[str, object] = {}
+    weight = next(unet.parameters())
+    for count in (1, 2, 3):
+        networks = stacks()["linear x 3, all widths"][:count]
+        extra = []
+        for number in range(rounds):
+            seconds = []
+            with hn.apply(unet, [(net, 0.5 + number / 100) for net, _ in networks]) as handle:
+                for _ in range(2):
+                    inputs = torch.randn(2, 4, size // 8, size // 8, device=weight.device, dtype=weight.dtype)
+                    text = torch.randn(2, 77, 768, device=weight.device, dtype=weight.dtype)
+                    wait()
+                    start = time.perf_counter()
+                    unet(inputs, 500, text)
+                    wait()
+                    seconds.append(time.perf_counter() - start)
+                assert "folded" in handle.paths.values()
+            extra.append((seconds[0] - seconds[1]) / count)
+        first, later = extra[0], Summary.of(extra[1:])
+        kept = sum(net.prepared_bytes for net, _ in networks) / 2**20
+        found[f"{count} networks"] = {"first_s": first, "changed_s": vars(later), "kept_mib": kept}
+        print(f"slider, {count} linear: first fold {first:.3f} s, changed {later} s per network, {kept:.0f} MiB kept")
+    return found
+
+
+def memory(unet: UNet2DConditionModel, size: int) -> dict[str, object]:
+    """Bytes of all tensors, and the device's peak: before the first tag, with it, after the last and its release."""
+    weight, networks = next(unet.parameters()), stacks()
+    tags: list[tuple[str, Networks]] = [("before", []), *((n, networks[n]) for n in CLOSE), ("after", [])]
+    found: dict[str, object] = {}
+    for name, stack in tags:
+        with hn.apply(unet, stack):
+            unet(torch.randn(2, 4, size // 8, size // 8).to(weight), 500, torch.randn(2, 77, 768).to(weight))
+            gc.collect()
+            alive = [o for o in gc.get_objects() if isinstance(o, torch.Tensor)]
+            storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in alive}
+            found[name] = {"tensors": len(alive), "mib": sum(storages.values()) / 2**20}
+        for network, _ in stack:
+            network.release()
+        print(f"memory, {name:20} {found[name]}")
+    return found
 
 
 def main() -> None:
-    """Print a table and write JSON."""
+    """Print tables and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--size", type=int, default=256, help="pixels")
+    parser.add_argument("--close-rounds", type=int, default=25)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="pixels")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default=None, help="float16 on a GPU, float32 on a CPU")
     parser.add_argument("--output", type=Path, default=Path("build/unet_call.json"))
     options = parser.parse_args()
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(**SD15).eval()
-    nets = {
-        "linear, all widths": network(ALL_WIDTHS, "linear"),
-        "relu, 768 alone": network((768,), "relu"),
-        "relu, all widths": network(ALL_WIDTHS, "relu"),
-    }
-    variants: dict[str, Callable[[], object]] = {"no network": nullcontext}
-    for name, net in nets.items():
-        variants[f"naive: {name}"] = lambda net=net: naive(unet, net)
-        variants[f"ours: {name}"] = lambda net=net: hn.apply(unet, [(net, 1.0)])
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    edge = options.size // 8
+    dtype = getattr(torch, options.dtype or ("float32" if options.device == "cpu" else "float16"))
+    unet = full_size_unet(options.device, dtype)
     with torch.inference_mode():
-        still = (torch.randn(2, 4, edge, edge), 500, torch.randn(2, 77, 768))
+        still = torch.randn(2, 4, 16, 16).to(unet.conv_in.weight), 500, torch.randn(2, 77, 768).to(unet.conv_in.weight)
         before = unet(*still).sample
-        for round_number in range(options.rounds + 1):
-            for name in random.sample(list(variants), len(variants)):
-                inputs = (torch.randn(2, 4, edge, edge), 500, torch.randn(2, 77, 768))
-                with variants[name]():
-                    start = time.perf_counter()
-                    unet(*inputs)
-                    if round_number:  # the first round warms up
-                        times[name].append(time.perf_counter() - start)
-        exact = torch.equal(unet(*still).sample, before)
-    report(times, exact, options)
-
-
-def report(times: dict[str, list[float]], exact: bool, options: argparse.Namespace) -> None:
-    """Medians of the paired ratios against no network."""
-    rows = {}
-    for name, seconds in times.items():
-        ratios = sorted(s / b for s, b in zip(seconds, times["no network"], strict=True))
-        median, low, high = statistics.median(ratios), ratios[0], ratios[-1]
-        rows[name] = {"ratio": median, "low": low, "high": high}
-        print(f"{name:28} {statistics.median(seconds):7.3f} s   x{median:.3f}  ({low:.3f} to {high:.3f})")
-    print(f"before equals after, bit for bit: {exact}")
+        sizes = [whole_calls(unet, size, options.rounds, options.close_rounds) for size in options.sizes]
+        facts = {
+            **machine(), "dtype": str(dtype), "sizes": sizes,
+            "slider": slider(unet, 256, options.rounds), "memory": memory(unet, 256),
+            "exact": torch.equal(unet(*still).sample, before),
+        }  # fmt: skip
+    print(f"before equals after, bit for bit: {facts['exact']}")
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"size": options.size, "torch": torch.__version__, "threads": torch.get_num_threads(), "exact": exact}
-    options.output.write_text(json.dumps({**facts, "rows": rows, "seconds": times}, indent=1) + "\n", encoding="utf-8")
+    options.output.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

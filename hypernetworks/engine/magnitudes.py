@@ -20,17 +20,18 @@ def largest_output(modules: Iterable[nn.Module], dim: int) -> float:
     By the spectral norm of each layer; activations are taken to let numbers through, as none of them enlarges them
     by more than a little.
     """
-    length, largest = LARGEST_CONTEXT * math.sqrt(dim), LARGEST_CONTEXT * math.sqrt(dim)
+    length = LARGEST_CONTEXT * math.sqrt(dim)
+    found = [length]
     for module in modules:
         if isinstance(module, nn.Linear):
             weight, bias = module.weight.detach().float(), module.bias.detach().float()
-            largest = max(largest, float((weight.norm(dim=1) * length + bias.abs()).max()))
+            found.append(float((weight.norm(dim=1) * length + bias.abs()).max()))
             length = _MARGIN * _spectral_norm(weight) * length + float(bias.norm())
         elif isinstance(module, nn.LayerNorm):
             weight, bias = module.weight.detach().float(), module.bias.detach().float()
             length = math.sqrt(len(weight)) * float(weight.abs().max()) + float(bias.norm())
-            largest = max(largest, length)
-    return largest if math.isfinite(largest) else math.inf
+            found.append(length)
+    return max(found) if all(map(math.isfinite, found)) else math.inf
 
 
 def _spectral_norm(weight: torch.Tensor) -> float:
