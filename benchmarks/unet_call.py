@@ -80,21 +80,26 @@ def slider(unet: UNet2DConditionModel, size: int, rounds: int) -> dict[str, obje
 
 
 def memory(unet: UNet2DConditionModel, size: int) -> dict[str, object]:
-    """Bytes of all tensors, and the device's peak: before the first tag, with it, after the last and its release."""
+    """Tensors before the first tag, with tags, and after the last one when what was made ready is released."""
     weight, networks = next(unet.parameters()), stacks()
     tags: list[tuple[str, Networks]] = [("before", []), *((n, networks[n]) for n in CLOSE), ("after", [])]
     found: dict[str, object] = {}
     for name, stack in tags:
         with hn.apply(unet, stack):
             unet(torch.randn(2, 4, size // 8, size // 8).to(weight), 500, torch.randn(2, 77, 768).to(weight))
-            gc.collect()
-            alive = [o for o in gc.get_objects() if isinstance(o, torch.Tensor)]
-            storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in alive}
-            found[name] = {"tensors": len(alive), "mib": sum(storages.values()) / 2**20}
+            found[name] = _tensors()
         for network, _ in stack:
             network.release()
         print(f"memory, {name:20} {found[name]}")
     return found
+
+
+def _tensors() -> dict[str, float]:
+    """How many there are, and the bytes of their storages."""
+    gc.collect()
+    alive = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in alive}
+    return {"tensors": len(alive), "mib": sum(storages.values()) / 2**20}
 
 
 def main() -> None:

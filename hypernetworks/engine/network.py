@@ -89,8 +89,9 @@ class Hypernetwork:
     pairs: dict[int, tuple[Mlp, Mlp]]
     provenance: Provenance = field(default_factory=Provenance)
     training: bool = False
-    _prepared: dict[tuple[int, int, torch.device, torch.dtype], Delta] = field(default_factory=dict, repr=False)
-    _prepared_bytes: int = field(default=0, repr=False)
+    _prepared: dict[tuple[int, int, torch.device, torch.dtype], tuple[Delta, int]] = field(
+        default_factory=dict, repr=False
+    )
     _largest: dict[tuple[int, int], float] = field(default_factory=dict, repr=False)
     folds: dict[tuple[object, ...], Fold] = field(default_factory=dict, repr=False)
 
@@ -162,7 +163,8 @@ class Hypernetwork:
     @property
     def prepared_bytes(self) -> int:
         """Bytes kept beyond :attr:`nbytes` for speed: converted, collapsed, folded. :meth:`release` frees them."""
-        return self._prepared_bytes + sum(fold.nbytes for fold in list(self.folds.values()))
+        prepared = sum(added for _, added in list(self._prepared.values()))
+        return prepared + sum(fold.nbytes for fold in list(self.folds.values()))
 
     def transform(self, context: torch.Tensor, multiplier: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         """The context for keys and the context for values: ``context + multiplier * mlp(context)``.
@@ -204,10 +206,8 @@ class Hypernetwork:
         prepared = self._prepared.get(key)
         if prepared is None:
             with torch.inference_mode(False), torch.no_grad():  # fit for later calls of any mode
-                prepared, added = self._made_ready(dim, side, device, dtype)
-            self._prepared_bytes += added
-            self._prepared[key] = prepared
-        return prepared
+                prepared = self._prepared[key] = self._made_ready(dim, side, device, dtype)
+        return prepared[0]
 
     def affine(self, dim: int, side: int, device: torch.device, dtype: torch.dtype) -> AffineMap:
         """The one affine map that a linear network is: collapsed in float64, kept until :meth:`release`."""
@@ -239,7 +239,15 @@ class Hypernetwork:
         self._prepared.clear()
         self._largest.clear()
         self.folds.clear()
-        self._prepared_bytes = 0
+
+    def release_devices(self) -> None:
+        """Free what :meth:`delta` and folding keep on other devices than the CPU: for a network that no tag names."""
+        for key in list(self._prepared):
+            if key[2].type != "cpu":
+                self._prepared.pop(key, None)
+        for fold_key, fold in list(self.folds.items()):
+            if fold.product.device.type != "cpu":
+                self.folds.pop(fold_key, None)
 
 
 def _nbytes(*tensors: torch.Tensor) -> int:

@@ -33,6 +33,7 @@ class Cache:
         self._kept: OrderedDict[str, tuple[Hypernetwork, int]] = OrderedDict()  # with the bytes of its tensors
         self._in_use: WeakValueDictionary[_Key, Hypernetwork] = WeakValueDictionary()
         self._reading: dict[_Key, Future[Hypernetwork]] = {}
+        self._named: set[str] = set()  # since the last trim
 
     def __len__(self) -> int:
         """How many are kept."""
@@ -54,6 +55,7 @@ class Cache:
         """
         key = path, stamp
         with self._lock:
+            self._named.add(path)
             network = self._in_use.get(key)
             if network is not None:
                 self._keep(key, network)
@@ -80,8 +82,15 @@ class Cache:
         return network
 
     def trim(self) -> None:
-        """Drop what was unused longest until the rest fits the limit, or is the last."""
+        """Drop what was unused longest until the rest fits the limit, or is the last.
+
+        What no one asked for since the last time leaves the devices: graphics memory is for what a tag names.
+        """
         with self._lock:
+            for path, (network, _) in self._kept.items():
+                if path not in self._named:
+                    network.release_devices()
+            self._named.clear()
             self._trim()
 
     def _keep(self, key: _Key, network: Hypernetwork) -> None:

@@ -101,6 +101,25 @@ def test_what_was_made_ready_counts(tmp_path: Path, reads: list[Path], monkeypat
     assert len(reads) == 3
 
 
+def test_what_no_tag_names_leaves_the_devices(tmp_path: Path) -> None:
+    """With the meta device in the place of a GPU."""
+    three(tmp_path)
+    library = Library([tmp_path])
+    a, b = (library.load(library.find(name)) for name in "ab")
+    for one in (a, b):
+        for device in ("cpu", "meta"):
+            one.delta(8, 0, torch.device(device), torch.float64)
+    on_both = a.prepared_bytes
+    library.trim()
+    assert a.prepared_bytes == b.prepared_bytes == on_both > 0, "this job named them"
+    library.load(library.find("a"))
+    library.trim()
+    assert a.prepared_bytes == on_both
+    assert 0 < b.prepared_bytes < on_both, "what is ready on the CPU stays within the limit"
+    library.trim()
+    assert a.prepared_bytes == b.prepared_bytes
+
+
 def test_a_smaller_limit_acts_at_once_and_a_larger_one_keeps_more(tmp_path: Path, reads: list[Path]) -> None:
     size, names = three(tmp_path)
     library = Library([tmp_path])
