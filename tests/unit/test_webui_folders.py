@@ -6,13 +6,15 @@ import hashlib
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_webui import FakeWebui
 from unit.test_library import add, network
 
+import hypernetworks as hn
 from hypernetworks.errors import UnsupportedVariantError
-from hypernetworks.hosts.webui import folders, hashes, settings
+from hypernetworks.hosts.webui import folders, hashes, settings, tag_handler
 
 with_built_in = pytest.mark.parametrize("fake_webui", ["a1111", "forge", "reforge"], indirect=True)
 without_built_in = pytest.mark.parametrize("fake_webui", ["classic", "sdnext"], indirect=True)
@@ -270,3 +272,29 @@ def test_nothing_is_begun_without_hashing(fake_webui: FakeWebui, monkeypatch: py
     fake_webui.shared.cmd_opts.no_hashing = True
     monkeypatch.setattr(hashes, "_BACKGROUND", None)
     folders.start_hash(folders.library().find("ink"))
+
+
+def test_the_cache_is_back_within_its_limit_when_a_job_is_over(
+    fake_webui: FakeWebui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was made ready while the job ran has grown beyond it; also where the job fails."""
+    for number, name in enumerate("ab"):
+        network(fake_webui.folder / f"{name}.pt", seed=number)
+    fake_webui.shared.opts.data[settings.CACHE_MB] = 1
+    library, processing = folders.library(), fake_webui.module("processing")
+    monkeypatch.setattr(hn.Hypernetwork, "prepared_bytes", 0)
+
+    def job(p: Any) -> None:
+        for used in [library.load(library.find(name)) for name in "ab"]:
+            used.prepared_bytes = 1 << 20  # type: ignore[misc]
+        assert library.loaded_bytes > 2 << 20
+        if p.prompt == "fail":
+            raise RuntimeError
+
+    monkeypatch.setattr(processing, "process_images_inner", job)
+    tag_handler.register()
+    processing.process_images_inner(processing.StableDiffusionProcessing("a"))
+    assert 1 << 20 < library.loaded_bytes < 2 << 20, "the last one is kept in any case"
+    with pytest.raises(RuntimeError):
+        processing.process_images_inner(processing.StableDiffusionProcessing("fail"))
+    assert 1 << 20 < library.loaded_bytes < 2 << 20
