@@ -45,6 +45,7 @@ FAMILIES: dict[str, damage.Family] = {
     "metadata": archives.metadata,
     "contents": archives.contents,
 }
+SIDE_CARS = "side-cars"
 MOVING = "changed while read"
 LIMIT_MS, LIMIT_KIB, HANGS = 1000.0, 64 << 10, 60.0
 
@@ -130,12 +131,12 @@ def run(cases: int, seed: int, folder: Path, only: str = "", timed: bool = True)
     """
     report, reader, folder = Report(), Reader(), folder / "case"
     folder.mkdir()
-    names = [only] if only else [*FAMILIES, MOVING]
+    names = [only] if only else [*FAMILIES, SIDE_CARS, MOVING]
     try:
         for kind in KINDS:  # whatever is imported or allocated once
             path = folder / healthy(kind).name
             path.write_bytes(healthy(kind).content)
-            for mode in ("read", "library", "cli"):
+            for mode in ("read", "library", "cli", "side-car"):
                 reader.ask(path, mode, compare=True)
             path.unlink()
         reader.ask(folder, "ready")
@@ -153,10 +154,13 @@ def run(cases: int, seed: int, folder: Path, only: str = "", timed: bool = True)
 def _one(report: Report, reader: Reader, family: str, number: int, drawn: Random, folder: Path, timed: bool) -> None:
     figures = report.families[family]
     figures.cases += 1
-    name, content = _moving_file(drawn) if family == MOVING else FAMILIES[family](drawn)
+    draw = {MOVING: _moving_file, SIDE_CARS: side_cars}.get(family) or FAMILIES[family]
+    name, content = draw(drawn)
     path = folder / name
     path.write_bytes(content)
-    mode = "library" if number % 25 == 7 else "cli" if number % 25 == 3 else "read"
+    mode = (
+        "side-car" if family == SIDE_CARS else "library" if number % 25 == 7 else "cli" if number % 25 == 3 else "read"
+    )
     try:
         seen = _ask_moving(reader, path, drawn) if family == MOVING else reader.ask(path, mode, compare=True)
     except RuntimeError as error:
@@ -195,6 +199,61 @@ def faults(seen: dict[str, object], mode: str, size: int, timed: bool) -> Iterat
     agreement = str(seen["agreement"])
     if agreement.startswith("different") or (mode == "cli" and seen["outcome"] != "read" and agreement):
         yield f"agreement: {agreement}"
+
+
+WORDS = [
+    "<a ",
+    "<!--",
+    "<a href='",
+    "<![",
+    "</",
+    "&#",
+    "&a",
+    "<script>",
+    "\u202e",
+    "\x1b[31m",
+    "\ud83d",
+    "a",
+    "<p>b</p>",
+]
+KEYS = ["activation text", "preferred weight", "notes", "sd version", "description", "modelVersions", "trainedWords"]
+KEYS += ["model", "name", "baseModel", "x"]
+
+
+def side_cars(drawn: Random) -> damage.Drawn:
+    """What stands beside a network: JSON of any shape, text that goes on and on, pictures that are none."""
+    name = drawn.choice(
+        ["net.json", "net.json", "net.civitai.info", "net.txt", "net.preview.png", "net.description.txt"]
+    )
+    how, many = drawn.randrange(8), damage.rarely_many(drawn, [10, 1000], [100_000, 1_000_000])
+    long = drawn.choice(WORDS) * many
+    if how == 0:
+        content = long.encode("utf-8", "surrogatepass")
+    elif how == 1:
+        content = drawn.randbytes(min(many, 10_000))
+    elif how == 2:
+        content = (drawn.choice(["[", '{"a":', '{"modelVersions":[']) * many).encode()
+    elif how == 3:
+        content = ('{"preferred weight": ' + drawn.choice(["9", "-", "1e", "0."]) * many + "}").encode()
+    elif how == 4:
+        filling = drawn.choice(["[],", "{},", '"",', "1,", '"\\ud83d",'])
+        content = ('{"notes": [' + filling * min(many, (6 << 20) // len(filling)) + "0]}").encode()
+    else:
+        values = [
+            None,
+            True,
+            5,
+            1e999,
+            "NaN",
+            long,
+            [],
+            {},
+            [long, 5],
+            {"name": long},
+            [{"trainedWords": [long, 5, None]}],
+        ]
+        content = json.dumps({key: drawn.choice(values) for key in drawn.sample(KEYS, 4)}).encode()
+    return name, content
 
 
 def _moving_file(drawn: Random) -> tuple[str, bytes]:
@@ -268,7 +327,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Read bad files by the thousand.")
     parser.add_argument("--cases", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default="", choices=["", *FAMILIES, MOVING])
+    parser.add_argument("--only", default="", choices=["", *FAMILIES, SIDE_CARS, MOVING])
     parser.add_argument("--keep", type=Path, help="folder for files that broke a promise")
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()

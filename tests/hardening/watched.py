@@ -28,7 +28,8 @@ import torch
 import hypernetworks as hn
 from hypernetworks import cli
 from hypernetworks.errors import HypernetworkError
-from hypernetworks.library import Library, inspect
+from hypernetworks.library import Entry, Library, inspect
+from hypernetworks.library.sidecars import read_sidecars
 
 SPARE = 1 << 30
 """Bytes of address space beyond what the process has, so that a bomb ends it and not the machine."""
@@ -87,7 +88,8 @@ class Watch:
         if event == "open":
             path, _, flags = (*arguments, None, None, None)[:3]
             writes = isinstance(flags, int) and flags & WRITING
-            if writes or (isinstance(path, (str, bytes)) and os.fsdecode(path) != self.path):
+            others = isinstance(path, (str, bytes)) and os.fsdecode(path) != self.path
+            if writes or others:
                 self.events.append(f"open {path!r} {flags}")
         elif event.startswith(FORBIDDEN) and not (self.mode == "library" and event in _ALLOWED_WITH_LIBRARY):
             self.events.append(f"{event} {arguments!r:.200}")
@@ -156,6 +158,9 @@ def _act(path: Path, mode: str) -> Any:
     if mode == "library":
         entries = Library([path.parent]).scan()
         return Library([path.parent]).load(entries[0]) if entries else hn.read(path)
+    if mode == "side-car":
+        read_sidecars(Entry("net", path.with_name("net.pt"), "", 0, 0))
+        return None
     network = hn.read(path)
     inspect(network, path)
     for width in network.widths:
@@ -253,7 +258,8 @@ def _digest(network: hn.Hypernetwork) -> str:
 def main() -> int:
     """Serve until the input ends."""
     torch.set_num_threads(1)
-    b"a".decode("raw-unicode-escape")  # a codec that Python loads when a pickle has an old kind of text
+    for codec in ("raw-unicode-escape", "utf-8-sig"):  # Python loads them when they are needed first
+        b"a".decode(codec)
     watch, network = Watch(), None
     answers = sys.stdout
     for line in sys.stdin:
