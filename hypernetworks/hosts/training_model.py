@@ -10,7 +10,7 @@ import torch
 
 from ..errors import TrainingSettingsError
 from ..patching import find_sites
-from ..patching.sites import SELF
+from ..patching.sites import CROSS, SELF
 from ..training import Batch, NoiseSchedule
 from ..training.contexts import Condition
 
@@ -29,6 +29,7 @@ class FrozenModel:
     def __init__(self, pipeline: Any) -> None:
         self.pipeline, self.unet = pipeline, pipeline.unet
         self.device: torch.device = next(self.unet.parameters()).device
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         config = pipeline.scheduler.config
         self.schedule = NoiseSchedule(
             torch.as_tensor(pipeline.scheduler.alphas_cumprod).float().cpu(), config.get("prediction_type", "epsilon")
@@ -107,6 +108,8 @@ class FrozenModel:
         try:
             yield
         finally:
+            while self._hooks:
+                self._hooks.pop().remove()
             for parameter in live:
                 parameter.requires_grad_(True)
             self.unet.set_attn_processor(processors)
@@ -147,9 +150,25 @@ class FrozenModel:
         if self.unet.is_gradient_checkpointing:
             return False
         self.unet.enable_gradient_checkpointing()
+        self._own_contexts()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return True
+
+    def _own_contexts(self) -> None:
+        """Give every cross-attention a view of the context of its own, so that each computes what it needs itself.
+
+        What one layer remembers for the next would be missing when a block is computed for the second time, alone.
+        """
+
+        def own(module: object, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            context = named.get("encoder_hidden_states")
+            return inputs, named if context is None else {**named, "encoder_hidden_states": context.view_as(context)}
+
+        for site in find_sites(self.unet):
+            if site.kind == CROSS:
+                attention = self.unet.get_submodule(site.path)
+                self._hooks.append(attention.register_forward_pre_hook(own, with_kwargs=True))
 
     def check_size(self, width: int, height: int, step: int) -> None:
         """Raises TrainingSettingsError where the UNet can't take pictures of this size."""

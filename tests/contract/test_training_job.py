@@ -1,0 +1,228 @@
+"""Whole jobs of training on diffusers models: a tiny random one of SD's shape, and the miniature."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import hypernetworks as hn
+from hypernetworks.cli import main
+from hypernetworks.errors import TrainingDataError, TrainingSettingsError
+from hypernetworks.hosts.diffusers import Painter
+from hypernetworks.hosts.training import TrainingJob, Watcher, preset_job, train_job
+from hypernetworks.hosts.training_model import FrozenModel
+from hypernetworks.training import Batch, TrainingStep
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_folder: Path) -> Painter:
+    return Painter(tiny_folder, hn.Library([]))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Nine dark pictures with captions in their names."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(9):
+        numbers = np.random.default_rng(number).integers(0, 60, (96, 128, 3), dtype=np.uint8)
+        Image.fromarray(numbers).resize((256, 192)).save(folder / f"{number} a red apple, {'abc'[number % 3]}.png")
+    return folder
+
+
+def job_on(painter: Painter, folder: Path, steps: int = 4, **changes: Any) -> TrainingJob:
+    """A short job on small pictures."""
+    job = preset_job("style", "dark", folder, painter, runs=folder.parent / "runs")
+    settings = replace(job.settings, steps=steps, batch=2, save_every=2, watch_every=2, preview_every=2, warm_up=0)
+    size = {"width": 16, "height": 16, "step": 2}
+    job = replace(job, settings=settings, picture_settings=replace(job.picture_settings, **size))
+    return replace(job, **changes)
+
+
+def parameters_of(painter: Painter) -> list[torch.Tensor]:
+    parts = (painter.pipeline.unet, painter.pipeline.vae, painter.pipeline.text_encoder)
+    return [p.detach().clone() for part in parts for p in part.parameters()]
+
+
+def test_a_job_leaves_files_and_the_model_as_it_was(tiny: Painter, pictures: Path) -> None:
+    unet = tiny.pipeline.unet
+    before, processors = parameters_of(tiny), dict(unet.attn_processors)
+    stages, steps, previews = [], [], []
+    watcher = Watcher(
+        on_stage=lambda *stage: stages.append(stage),
+        on_step=steps.append,
+        on_preview=lambda step, made: previews.append((step, len(made))),
+    )
+    job = job_on(tiny, pictures, previews=("a red apple", "a b c"), preview_steps=2)
+    outcome = train_job(job, tiny, watcher)
+    assert outcome.is_finished
+    assert outcome.messages == ()
+    assert outcome.file == job.folder / "dark-4.safetensors"
+    assert hn.read(outcome.file).widths == tuple(sorted({32, 64, 48}))
+    assert [step.step for step in steps] == [1, 2, 3, 4]
+    assert [step.held_out is not None for step in steps] == [False, True, False, True]
+    assert previews == [(0, 2), (2, 2), (4, 2)]
+    assert stages[-1] == ("encoding captions", 1, 1)
+    assert ("encoding pictures", 8, 8) in stages  # one of nine is held out
+    assert {path.name for path in job.folder.iterdir()} == {
+        "settings.json", "log.csv", "curve.png", "previews", "previews.png", "state.pt",
+        "dark-2.safetensors", "dark-4.safetensors",
+    }  # fmt: skip
+    with (job.folder / "log.csv").open(newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]
+    assert json.loads((job.folder / "settings.json").read_text())["settings"]["steps"] == 4
+    for name in ("curve.png", "previews.png"):
+        assert min(Image.open(job.folder / name).size) > 50
+    assert all(torch.equal(a, b) for a, b in zip(before, parameters_of(tiny), strict=True))
+    assert unet.attn_processors == processors
+    assert all(p.requires_grad for p in unet.parameters())
+    assert not any(module._forward_pre_hooks for module in unet.modules())
+
+
+def weights(outcome_file: Path | None) -> list[torch.Tensor]:
+    assert outcome_file is not None
+    return list(hn.read(outcome_file).parameters())
+
+
+def test_previews_change_no_number_and_a_stopped_job_goes_on(tiny: Painter, pictures: Path) -> None:
+    plain = train_job(job_on(tiny, pictures, runs=pictures / "plain"), tiny)
+    job = job_on(tiny, pictures, previews=("a red apple",), preview_steps=2)
+    seen: list[TrainingStep] = []
+    stopped = train_job(job, tiny, Watcher(on_step=seen.append, should_stop=lambda: len(seen) == 3))
+    assert not stopped.is_finished
+    assert stopped.file == job.folder / "dark-3.safetensors"
+    torch.randn(5)
+    finished = train_job(job, tiny, Watcher(on_step=seen.append))
+    assert [step.step for step in seen] == [1, 2, 3, 4]
+    for one, other in zip(weights(plain.file), weights(finished.file), strict=True):
+        assert torch.equal(one, other)
+    again = train_job(job, tiny)
+    assert "finished" in again.messages[0]
+    seen.clear()
+    train_job(replace(job, restart=True), tiny, Watcher(on_step=seen.append))
+    assert [step.step for step in seen] == [1, 2, 3, 4]
+
+
+def test_a_file_is_gone_on_from_and_its_steps_count(tiny: Painter, pictures: Path) -> None:
+    first = train_job(job_on(tiny, pictures), tiny)
+    second = train_job(job_on(tiny, pictures, name="darker", network=first.file, suffix=".pt"), tiny)
+    assert second.file is not None
+    assert second.file.name == "darker-8.pt"
+    network = hn.read(second.file)
+    assert (network.provenance.step, network.provenance.name) == (8, "darker")
+    assert second.step == 4
+
+
+def gradients(painter: Painter, checkpointing: bool) -> list[torch.Tensor]:
+    """Of one step on fixed numbers."""
+    model = FrozenModel(painter.pipeline)
+    torch.manual_seed(0)
+    network = hn.Hypernetwork.create("a", hn.Structure((1, 2, 1), "tanh", activate_output=False), model.widths())
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    network.train()
+    with model.ready(), hn.apply(model.unet, [(network, 1.0)]):
+        if checkpointing:
+            assert model.save_memory()
+            assert not model.save_memory()
+        batch = Batch(torch.randn(2, 4, 8, 8), torch.randn(2, 32, 48))
+        model.predict(batch.latents, torch.tensor([3, 700]), batch).square().mean().backward()
+    assert not model.unet.is_gradient_checkpointing
+    found = [parameter.grad for parameter in network.parameters()]
+    return [gradient for gradient in found if gradient is not None]
+
+
+def test_saving_memory_changes_no_gradient(tiny: Painter) -> None:
+    plain, saving = gradients(tiny, False), gradients(tiny, True)
+    assert len(plain) == len(saving) == 24
+    assert all(float(gradient.abs().max()) > 0 for gradient in plain)
+    for one, other in zip(plain, saving, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_bad_jobs_are_refused_before_anything_happens(tiny: Painter, pictures: Path) -> None:
+    for changes, error, match in (
+        ({"pictures": pictures / "none"}, TrainingDataError, "no such folder"),
+        ({"picture_settings": replace(job_on(tiny, pictures).picture_settings, width=17, step=1)}, None, "multiples"),
+        ({"network": pictures / "none.pt"}, hn.HypernetworkError, "no such file"),
+    ):
+        with pytest.raises(error or TrainingSettingsError, match=match):
+            train_job(job_on(tiny, pictures, **changes), tiny)
+    for changes in ({"name": "a/b"}, {"suffix": ".ckpt"}, {"checkpointing": "maybe"}):
+        with pytest.raises(TrainingSettingsError):
+            job_on(tiny, pictures, **changes)
+    with pytest.raises(TrainingSettingsError, match="style, subject, small"):
+        preset_job("portrait", "a", pictures, tiny)
+    assert not (pictures.parent / "runs").exists()
+
+
+@pytest.mark.parametrize("preset", ["style", "subject", "small"])
+def test_presets_fit_the_model(tiny: Painter, pictures: Path, preset: str) -> None:
+    job = preset_job(preset, "a", pictures, tiny)
+    assert (job.picture_settings.width, job.picture_settings.step) == (tiny.default_size, tiny.size_step)
+    model = FrozenModel(tiny.pipeline)
+    assert model.widths(job.creation.self_attention) == ((48,) if preset == "small" else (32, 48, 64))
+
+
+def test_the_miniature_learns_to_be_dark_in_seconds(pictures: Path) -> None:
+    """The loss on a picture that training never saw falls, and so does the preview's light."""
+    painter = Painter(None, hn.Library([]))
+    job = preset_job("style", "dark", pictures, painter, runs=pictures.parent / "runs", previews=("a red apple",))
+    settings = replace(job.settings, steps=30, batch=4, watch_every=5, preview_every=30, warm_up=5)
+    light: list[float] = []
+    held_out: list[float] = []
+
+    def on_step(done: TrainingStep) -> None:
+        if done.held_out is not None:
+            held_out.append(done.held_out)
+
+    def on_preview(step: int, made: Sequence[Image.Image]) -> None:
+        light.append(float(np.asarray(made[0]).mean()))
+
+    watcher = Watcher(on_step=on_step, on_preview=on_preview)
+    train_job(replace(job, settings=settings, preview_steps=6), painter, watcher)
+    assert held_out[-1] < 0.7 * held_out[0]
+    assert light[1] < 0.7 * light[0]
+
+
+def test_the_commands(
+    tiny_folder: Path, pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = pictures.parent
+    create = ["create", "fresh", "-o", str(folder), "--widths", "32,48,64", "--preset", "small", "--activation", "tanh"]
+    assert main(create) == 0
+    assert "MiB" in capsys.readouterr().out
+    assert main(create) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    train = ["train", "dark", str(pictures), "--checkpoint", str(tiny_folder), "--runs", str(folder / "runs")]
+    train += ["--device", "cpu", "--network", str(folder / "fresh.pt"), "--size", "16", "--steps", "3", "--batch", "2"]
+    train += ["--preview", "a red apple", "--preview-every", "3", "--preview-steps", "2", "--option", "eps=1e-7"]
+    assert main(train) == 0
+    printed = capsys.readouterr().out.strip()
+    network = hn.read(printed)
+    assert printed.endswith("dark-3.pt")
+    assert network.structure.activation == "tanh"
+    assert main([*train, "--steps", "0"]) == 2
+    assert "steps is 0" in capsys.readouterr().err
+
+    real = train_job
+
+    def interrupted(job: TrainingJob, painter: Painter, watcher: Watcher) -> object:
+        watched = replace(watcher, on_step=lambda _: signal.raise_signal(signal.SIGINT))
+        return real(job, painter, watched)
+
+    monkeypatch.setattr("hypernetworks.hosts.training.train_job", interrupted)
+    assert main([*train, "--restart"]) == 130
+    output = capsys.readouterr()
+    assert "the same command goes on" in output.err
+    assert hn.read(output.out.strip()).provenance.step == 1
