@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+_CACHE = tempfile.TemporaryDirectory(prefix="hypernetworks-tests-")
+os.environ["XDG_CACHE_HOME"] = _CACHE.name  # where the studio keeps hashes: not the user's own folder
 sys.path.insert(0, str(Path(__file__).parent))  # reference.py, laws/small_ldm.py, whatever the import mode
 
 import pytest

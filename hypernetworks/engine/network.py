@@ -157,7 +157,7 @@ class Hypernetwork:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its tensors, in the type of the file; mapped ones share them with the system's cache of files."""
+        """Bytes of its tensors, in the type of the file."""
         return sum(parameter.numel() * parameter.element_size() for parameter in self.parameters())
 
     @property

@@ -51,22 +51,23 @@ class FoldedProjection(Projection):
         self._seen: tuple[int, int | None] | None = None
         self._afforded = False
         self._hopeless = False
-        self._stand_in = _StandIn(self)
+        self._stand_in: _StandIn | None = None
 
     def install(self) -> None:
         """Act on the module; by a hook where its forward is stood in for already."""
         if "forward" in vars(self.module):
             super().install()
         else:
-            vars(self.module)["forward"] = self._stand_in
+            self._stand_in = vars(self.module)["forward"] = _StandIn(self)
 
     def uninstall(self) -> None:
         """Leave it as it was. Where others have wrapped the stand-in meanwhile, it goes on as the module's own."""
         super().uninstall()
-        self._stand_in.projection = None
-        if vars(self.module).get("forward") is self._stand_in:
-            del vars(self.module)["forward"]
-        self._stand_in = _StandIn(self)
+        if self._stand_in is not None:
+            self._stand_in.projection = None
+            if vars(self.module).get("forward") is self._stand_in:
+                del vars(self.module)["forward"]
+            self._stand_in = None
         self._ready = self._fold = self._seen = None
 
     def forward(self, context: torch.Tensor, *others: Any, **named: Any) -> Any:

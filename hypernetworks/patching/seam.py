@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 
 import torch
@@ -48,14 +49,21 @@ class Seam:
 
     Args:
         parts: one for all rows of the UNet's batch, or one per picture.
-        fail: told of an error inside a hook; raises it, or takes the networks off.
+        fail: a method that is told of an error inside a hook; raises it, or takes the networks off.
         is_dense: see :data:`IsDense`.
     """
 
     def __init__(self, parts: Sequence[Part], fail: Callable[[Exception], None], is_dense: IsDense) -> None:
-        self.parts, self.fail, self.is_dense = tuple(parts), fail, is_dense
+        self.parts, self.is_dense = tuple(parts), is_dense
+        self._fail = weakref.WeakMethod(fail)  # else handle and seam would keep each other, and networks, in memory
         self.call = Call()
         self.bytes_left = FOLDED_BYTES
+
+    def fail(self, error: Exception) -> None:
+        """Tell the handle of an error."""
+        if (tell := self._fail()) is None:
+            raise error
+        tell(error)
 
     def changed(self, context: torch.Tensor, index: int, side: int, kind: str | None) -> torch.Tensor:
         """The context of one projection with the networks in it; itself where nothing applies, or after a failure."""

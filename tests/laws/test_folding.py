@@ -377,3 +377,18 @@ def test_other_types_of_weight(dtype: torch.dtype) -> None:
     for seen in recorder.seen:
         assert seen.output.dtype == dtype
         assert seen.error(stacked([(content, 0.8)], seen.before.float(), seen.side)) <= tolerance
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_networks_go_when_the_last_reference_goes(ldm: Host, activation: str | None) -> None:
+    """Without waiting for the garbage collector: a network has 84 MiB and more."""
+    network = ldm.network(activation)[1]
+    gone = weakref.ref(network)
+    gc.disable()
+    try:
+        with hn.apply(ldm.unet, [(network, 0.8)]):
+            ldm.run(ldm.context())
+        del network
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from webui_client import Webui, difference
 
 VISIBLE = 8
@@ -42,3 +43,29 @@ def test_one_goes_the_other_stays(probed: Webui) -> None:
 def test_multiplier_0_beside_a_lora(probed: Webui) -> None:
     made = probed.txt2img(f"x {LORA}<hypernet:relu:0>")
     assert difference(made.picture, probed.known(f"x {LORA}").picture) == 0
+
+
+# Linear networks are folded into weights that a LoRA rewrites
+
+LINEAR, SELF_PROJECTIONS = "<hypernet:linear:0.7>", 32
+
+
+@pytest.mark.parametrize("lora", ["", LORA], ids=["alone", "with a LoRA"])
+def test_a_folded_network_is_what_the_context_would_be(probed: Webui, tmp_path: Path, lora: str) -> None:
+    probed.post("/probe/arm", {"folded": True})
+    folded = probed.txt2img(f"x {LINEAR}{lora}").picture
+    assert set(probed.post("/probe/recorded")["folded"][1:]) == {SELF_PROJECTIONS}
+    probed.record("nothing")  # the probe's own forwards are in the way: networks act on the contexts
+    by_context = probed.txt2img(f"x {LINEAR}{lora}").picture
+    probed.recorded(tmp_path / "recorded.pt")
+    assert difference(folded, probed.known(f"x {lora}").picture) >= VISIBLE
+    assert difference(folded, by_context) <= 1
+    assert difference(probed.txt2img(f"x {lora}").picture, probed.known(f"x {lora}").picture) == 0
+
+
+def test_a_lora_that_comes_and_goes_beneath_a_folded_network(probed: Webui) -> None:
+    alone, both = (probed.txt2img(f"x {LINEAR}{lora}").picture for lora in ("", LORA))
+    assert difference(alone, both) >= VISIBLE
+    assert difference(probed.txt2img(f"x {LINEAR}").picture, alone) == 0
+    assert difference(probed.txt2img(f"x {LORA}").picture, probed.known(f"x {LORA}").picture) == 0
+    assert difference(probed.txt2img(f"x {LINEAR}{LORA}").picture, both) == 0

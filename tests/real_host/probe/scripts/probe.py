@@ -48,6 +48,7 @@ class Tap:
     def __init__(self):
         self.wanted, self.fault_at, self.interrupt_at = None, None, None
         self.calls, self.steps, self._undo, self._unet = [], 0, [], None
+        self.counting, self.folded = False, []
 
     def follow(self):
         """Be on the live UNet, and on no other, as long as there is something to do."""
@@ -73,6 +74,8 @@ class Tap:
     def step(self, _params):
         """A step begins: the webui may have exchanged its UNet since the last one."""
         self.steps += 1
+        if self.counting:
+            self.folded.append(stand_ins())
         if self.interrupt_at is not None and self.steps >= self.interrupt_at:
             self.interrupt_at = None
             shared.state.interrupt()
@@ -141,8 +144,19 @@ def state(collect: bool = False):
     }
 
 
+def stand_ins():
+    """How many projections of the live UNet multiply by a weight of ours now."""
+    found = [vars(module).get("forward") for module in live_unet().modules()]
+    ours = [f.projection for f in found if type(f).__module__ == "hypernetworks.patching.folded"]
+    return sum(projection is not None and projection.path == "folded" for projection in ours)
+
+
 def arm(body: dict = Body(default={})):  # noqa: B008
-    """Record the contexts of paths that match ``only``; or fail at UNet call ``fault``; or interrupt at ``step``."""
+    """Record the contexts of paths that match ``only``; or fail at UNet call ``fault``; or interrupt at ``step``.
+
+    With ``folded``, count at each step what is folded.
+    """
+    TAP.counting, TAP.folded = bool(body.get("folded")), []
     TAP.leave()
     TAP.calls, TAP.steps = [], 0
     TAP.wanted, TAP.fault_at, TAP.interrupt_at = body.get("only"), body.get("fault"), body.get("interrupt")
@@ -159,7 +173,7 @@ def recorded(body: dict = Body(default={})):  # noqa: B008
             [{path: [t.float().cpu() for t in pair] for path, pair in c.items()} for c in TAP.calls], body["path"]
         )
     calls, TAP.calls = len(TAP.calls), []
-    return {"calls": calls, "steps": TAP.steps}
+    return {"calls": calls, "steps": TAP.steps, "folded": TAP.folded}
 
 
 def handler(body: dict = Body(default={})):  # noqa: B008
