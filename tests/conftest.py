@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-_CACHE = tempfile.TemporaryDirectory(prefix="hypernetworks-tests-")
-os.environ["XDG_CACHE_HOME"] = _CACHE.name  # where the studio keeps hashes: not the user's own folder
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="hypernetworks-tests-")  # the studio's hashes: not the user's
 sys.path.insert(0, str(Path(__file__).parent))  # reference.py, laws/small_ldm.py, whatever the import mode
 
 import pytest
@@ -44,6 +44,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--webui-runs", metavar="N", type=int, default=200, help="generations of the long run")
     group.addoption("--webui-screenshots", metavar="FOLDER", help="where the browser tests put screenshots")
+
+
+def pytest_unconfigure() -> None:
+    """Take the tests' own cache folder away."""
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
 @pytest.fixture
