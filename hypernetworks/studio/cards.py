@@ -25,11 +25,22 @@ def own_folder(library: Library, shipped: Path) -> Path | None:
 
 def described(library: Library) -> list[dict[str, Any]]:
     """All networks as the panel and the cards read them; no file is opened for it but the small ones beside."""
-    return [_description(library, entry) for entry in library.entries if entry.is_text]
+    listings: dict[Path, frozenset[str] | None] = {}
+    for entry in library.entries:
+        if entry.path.parent not in listings:
+            listings[entry.path.parent] = _listing(entry.path.parent)
+    return [_description(library, e, listings[e.path.parent]) for e in library.entries if e.is_text]
 
 
-def _description(library: Library, entry: Entry) -> dict[str, Any]:
-    beside = read_sidecars(entry)
+def _listing(folder: Path) -> frozenset[str] | None:
+    try:
+        return frozenset(os.listdir(folder))
+    except OSError:  # gone meanwhile: each file is asked for by itself
+        return None
+
+
+def _description(library: Library, entry: Entry, names: frozenset[str] | None) -> dict[str, Any]:
+    beside = read_sidecars(entry, names)
     return {
         "name": library.name_of(entry),
         "full_name": entry.full_name,
