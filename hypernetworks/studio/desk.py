@@ -42,7 +42,7 @@ class _Job:
     """One job on the desk: whose it is, and whether it is to stop."""
 
     window: str
-    kind: str
+    kind: str | Callable[[], str]
     wish: threading.Event = field(default_factory=threading.Event)
     told: queue.SimpleQueue[tuple[str, Any]] = field(default_factory=queue.SimpleQueue)
 
@@ -74,11 +74,11 @@ class Desk:
             self._changed.notify_all()
         return bool(mine)
 
-    def run(self, window: str, work: Work, kind: str = "a picture") -> Iterator[Update | Any]:
+    def run(self, window: str, work: Work, kind: str | Callable[[], str] = "a picture") -> Iterator[Update | Any]:
         """Do some work in a thread: yields its updates, the latest only when the window is slow, and last its result.
 
         Args:
-            kind: what others are told to wait for.
+            kind: what others are told to wait for; a function says by and by how far it is, and whose.
 
         Raises:
             InterruptedJobError: it was stopped before its turn.
@@ -117,21 +117,25 @@ class Desk:
         job.told.put(said)
 
     def _wait_for_turn(self, job: _Job) -> None:
+        said = ""
         with self._changed:
             while self._jobs[0] is not job:
                 if job.wish.is_set():
                     raise InterruptedJobError
-                job.told.put(("update", Update(note=self._what_is_before(job))))
-                self._changed.wait()
+                if said != (said := self._what_is_before(job)):
+                    job.told.put(("update", Update(note=said)))
+                self._changed.wait(1.0)  # what is before may have come further
             if job.wish.is_set():
                 raise InterruptedJobError
 
     def _what_is_before(self, job: _Job) -> str:
         before = self._jobs[: self._jobs.index(job)]
+        kind = before[0].kind
+        if callable(kind):
+            return f"Waiting for {kind()} …"
         if len(before) > 1:
             return f"Waiting for {len(before)} jobs that were asked for earlier …"
-        whose = "this window" if before[0].window == job.window else "another window"
-        return f"Waiting for {before[0].kind} of {whose} …"
+        return f"Waiting for {kind} of {'this' if before[0].window == job.window else 'another'} window …"
 
 
 def _latest(told: queue.SimpleQueue[tuple[str, Any]]) -> tuple[str, Any]:

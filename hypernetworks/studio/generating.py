@@ -118,11 +118,12 @@ def progress_html(update: Update) -> str:
     known = f' max="{update.total}" value="{update.done}"' if update.total else ""
     picture = "<i></i>"
     if update.picture is not None:
-        picture = f'<img alt="The forming picture" src="{_data_url(update.picture)}">'
+        picture = f'<img alt="The forming picture" src="{data_url(update.picture)}">'
     return f'<div class="studio-progress">{picture}<p>{text(update.note)}</p><progress{known}></progress></div>'
 
 
-def _data_url(picture: Image) -> str:
+def data_url(picture: Image) -> str:
+    """A picture as a small JPEG that stands in the page itself."""
     small = picture.convert("RGB")
     small.thumbnail((512, 512))
     buffer = io.BytesIO()

@@ -20,6 +20,8 @@ from .generating import MOST_PICTURES, MOST_STEPS, Outcome, empty_html, job_of, 
 from .model_tab import model_tab, model_updates, samplers, status_html
 from .restoring import Restored, read_infotext, restore
 from .tabs import PRIVATE, compare_tab, inspect_tab
+from .train.tab import train_tab
+from .train.trainer import Trainer
 
 MOST_KEPT = 40
 """Pictures of a window that its gallery shows."""
@@ -60,11 +62,12 @@ class Outputs:
         return [getattr(self, field.name) for field in fields(self)]
 
 
-def build_page(desk: Desk, folder: Path, *, anywhere: bool = False) -> gr.Blocks:
+def build_page(desk: Desk, trainer: Trainer, folder: Path, *, anywhere: bool = False) -> gr.Blocks:
     """The page, ready to be served.
 
     Args:
         desk: the model and its jobs.
+        trainer: what trains on the same desk.
         folder: where pictures of this run are kept.
         anywhere: other machines can use it, too.
     """
@@ -77,12 +80,14 @@ def build_page(desk: Desk, folder: Path, *, anywhere: bool = False) -> gr.Blocks
                 outputs, restored = _picture_tab()
                 compare_tab(desk, folder, inputs.all())
                 inspect_tab(desk)
+                of_training, follow = train_tab(trainer)
                 of_model = [status, inputs.cfg, inputs.sampler, inputs.width, inputs.height]
                 of_tab, of_tab_values = model_tab(desk, anywhere=anywhere, on_change=of_model)
         gr.HTML('<div class="studio-cards" data-tab="hypernetworks"></div>', elem_id="studio_cards")
         _wire_generating(desk, folder, inputs, outputs, (generate, interrupt))
         _wire_fields(desk, inputs, outputs, restored, used)
         page.load(lambda: (*model_updates(desk), *of_tab_values()), None, [*of_model, *of_tab], queue=False, **PRIVATE)
+        page.load(follow, None, of_training, concurrency_limit=32, **PRIVATE)
     return page
 
 

@@ -15,13 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import HypernetworkError
 from ..hosts.diffusers import MINIATURE_NETWORKS
+from .cards import own_folder
 from .desk import Desk
+from .train.places import Places
+from .train.trainer import Trainer
 
 if TYPE_CHECKING:
     from ..hosts.diffusers import Painter
 
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
+TRAINING = "hypernetworks-training"
+"""In the user's home: where runs and pictures to learn from are kept unless another folder is named."""
 LARGEST_UPLOAD = 64 << 20
 """Bytes of a picture that is dropped on the page."""
 LISTENING = (
@@ -34,11 +39,14 @@ OPEN = (
 )
 
 
-def build_app(painter: Painter, folder: Path, *, anywhere: bool = False, password: str | None = None) -> Any:
+def build_app(
+    painter: Painter, folder: Path, places: Places, *, anywhere: bool = False, password: str | None = None
+) -> Any:
     """The whole application: page, routes, and the check of who may use them.
 
     Args:
         folder: for the pictures of this run.
+        places: folders that training may use.
         anywhere: it will listen on all interfaces.
         password: asked for before anything else; ``None`` lets everyone in.
     """
@@ -52,7 +60,9 @@ def build_app(painter: Painter, folder: Path, *, anywhere: bool = False, passwor
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     register(app, painter.library, MINIATURE_NETWORKS)
-    page = build_page(Desk(painter), folder, anywhere=anywhere)
+    desk = Desk(painter)
+    trainer = Trainer(desk, places, own_folder(painter.library, MINIATURE_NETWORKS))
+    page = build_page(desk, trainer, folder, anywhere=anywhere)
     page.queue(default_concurrency_limit=8)
     served = gr.mount_gradio_app(
         app,
@@ -69,13 +79,20 @@ def build_app(painter: Painter, folder: Path, *, anywhere: bool = False, passwor
 
 
 def launch(
-    painter: Painter, *, port: int, open_browser: bool, anywhere: bool = False, password: str | None = None
+    painter: Painter,
+    *,
+    port: int,
+    open_browser: bool,
+    anywhere: bool = False,
+    password: str | None = None,
+    places: Places | None = None,
 ) -> None:
     """Serve the page, on this machine only unless told otherwise, until interrupted.
 
     Args:
         anywhere: listen on all interfaces.
         password: asked for before anything else; ``None`` lets everyone in.
+        places: folders that training may use; ``None`` is one in the user's home.
 
     Raises:
         HypernetworkError: the port is taken.
@@ -87,7 +104,8 @@ def launch(
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
     address = f"http://127.0.0.1:{port}"
     try:
-        app = build_app(painter, folder, anywhere=anywhere, password=password)
+        places = places or Places(Path.home() / TRAINING)
+        app = build_app(painter, folder, places, anywhere=anywhere, password=password)
         print(f"Hypernetworks studio: {address}  {_reach(anywhere, port, password)}", flush=True)
         if open_browser:
             threading.Timer(1.0, webbrowser.open, [address]).start()

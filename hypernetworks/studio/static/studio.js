@@ -184,6 +184,10 @@
         const networks = files.filter(isNetwork);
         const picture = files.find((file) => nameOf(file).endsWith(".png"));
         if (!files.length) return;
+        if (event.target.closest?.("#train_upload")) { // pictures to learn from: gradio's own field takes them
+            document.body.classList.remove("studio-dragging");
+            return;
+        }
         event.preventDefault();
         event.stopPropagation();
         document.body.classList.remove("studio-dragging");
@@ -213,14 +217,32 @@
         event.preventDefault();
     });
 
-    /** On a narrow page the picture is below: go there when it begins. */
+    /** On a narrow page the picture is below, and a training is shown above its fields: go there when it begins. */
     document.addEventListener("click", (event) => {
-        if (!event.target.closest("#hypernetworks_generate") || window.innerWidth > 760) return;
+        const isTraining = event.target.closest("#train_start, #train_example");
+        const isGenerating = event.target.closest("#hypernetworks_generate") && window.innerWidth <= 760;
+        if (!isTraining && !isGenerating) return;
         const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
         byId("studio_tabs")?.scrollIntoView({ behavior: calm ? "instant" : "smooth", block: "start" });
     });
 
+    /** What a training has put into the library is shown at once, and once. */
+    let lastTrained = null;
+    function noticeTrained() {
+        const said = document.querySelector(".studio-trained")?.dataset.new ?? lastTrained;
+        if (said === lastTrained) return;
+        lastTrained = said;
+        cards.forEach((each) => each.load(true));
+    }
+
+    document.addEventListener("click", (event) => {
+        const button = event.target.closest(".studio-try");
+        const names = new Set(parseTags(promptText()).map((tag) => tag.name.trim()));
+        if (button && !names.has(button.dataset.name)) toggle(TAB, button.dataset.name);
+    });
+
     function tick() {
+        noticeTrained();
         for (const host of document.querySelectorAll(".studio-cards:not(.studio-filled)")) cards.push(new Cards(host));
         for (const each of cards) if (each.shown) each.mark();
     }

@@ -1,0 +1,165 @@
+"""The fields of the Train tab: a few in view, the rest folded away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from ...engine.initialising import INITIALISATIONS
+from ...engine.structure import ACTIVATIONS
+from ...training import PRESETS
+from ...training.optimisers import optimiser_names
+from ...training.pictures import FITS, SUFFIXES
+from ...training.rates import SHAPES
+from ...training.settings import PRECISIONS
+from ..cards import choices
+from ..safety import text
+from . import example
+from .wishes import MOST_PREVIEWS, NEW, Wishes, of_preset, size_of
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+NO_FOLDER = ("(none)", "")
+
+
+class Form:
+    """Adds the fields to the Blocks that are being built.
+
+    Attributes:
+        fields: by their names in :class:`~.wishes.Wishes`.
+        upload: pictures that are sent.
+        size: says how large the network will be.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.fields: dict[str, gr.components.Component] = {}
+        self._values = of_preset("style", trainer.desk.painter)
+
+    def first(self) -> None:
+        """Those in view."""
+        painter = self.trainer.desk.painter
+        with gr.Row():
+            self._text("name", "Name", placeholder="what tags will call it", min_width=140)
+            purposes = [(preset.label.partition(":")[0].capitalize(), key) for key, preset in PRESETS.items()]
+            self.fields["purpose"] = gr.Radio(
+                purposes, value="style", label="Purpose", elem_id="train_purpose", min_width=230, scale=2
+            )
+        self.fields["key"] = gr.Dropdown(
+            self.folders(),
+            value="",
+            label="Folder of pictures",
+            info="The words of a picture: its file name, or a text file of the same name beside it.",
+            elem_id="train_key",
+        )
+        self.upload = gr.File(
+            label="Or drop pictures here, and captions (.txt)",
+            file_count="multiple",
+            file_types=[*SUFFIXES, ".txt"],
+            height=120,
+            elem_id="train_upload",
+        )
+        with gr.Row():
+            self._number("steps", "Steps", min_width=90)
+            self._text("rate", "Learning rate", min_width=110)
+            self._number("preview_every", "Preview every … steps", min_width=120)
+        prompts = example.PROMPTS if painter.is_miniature else ""
+        self._text("previews", f"Preview prompts (one a line, at most {MOST_PREVIEWS})", value=prompts, lines=2)
+        self.size = gr.HTML(self.size_html(Wishes(**self._values)), elem_id="train_size")
+
+    def more(self) -> None:
+        """The others, by what they are about."""
+        with gr.Accordion("More settings", open=False, elem_id="train_more"):
+            with gr.Row():
+                self._tick("start_over", "Start over: throw an earlier run of this name away")
+                self._tick("replace", "Replace a network of this name")
+            for title, add in (
+                ("Network", self._network),
+                ("Learning", self._learning),
+                ("Pictures", self._pictures),
+                ("Files", self._files),
+            ):
+                with gr.Accordion(title, open=False), gr.Row():
+                    add()
+        self.fields = {name: self.fields[name] for name in Wishes.__dataclass_fields__}
+
+    def folders(self) -> list[tuple[str, str]]:
+        """Folders of pictures to choose from."""
+        return [NO_FOLDER, *self.trainer.places.choices()]
+
+    def size_html(self, wishes: Wishes) -> str:
+        """How large the network will be."""
+        return f'<p class="studio-done">{text(size_of(wishes, self.trainer.desk.painter))}</p>'
+
+    def _network(self) -> None:
+        self._choice("begin_with", "Begin with", [NEW, *choices(self.trainer.desk.library)])
+        self._text("layers", "Layer structure")
+        self._choice("activation", "Activation", sorted(ACTIVATIONS))
+        self._choice("initialisation", "Initialisation", INITIALISATIONS)
+        self._number("dropout", "Dropout", "between the layers, 0 to 1", whole=False)
+        self._tick("layer_norm", "Layer norm")
+        self._tick("zero_last", "Last layer begins at zero: no effect at step 0")
+        self._tick("self_attention", "For self-attention, too, not for the text alone")
+
+    def _learning(self) -> None:
+        self._number("batch", "Batch", "pictures per pass")
+        self._number("accumulation", "Accumulation", "passes per step")
+        self._choice("shape", "Rate over the steps", SHAPES)
+        self._number("warm_up", "Warm-up", "steps")
+        self._number("restarts", "Restarts", "of the rate's fall")
+        self._choice("optimiser", "Optimiser", optimiser_names())
+        self._number("weight_decay", "Weight decay", whole=False)
+        self._choice("precision", "Precision", PRECISIONS)
+        self._number("clip", "Largest gradient", "0: no limit", whole=False)
+        self._number("min_snr", "Min-SNR gamma", "0: off, 5 is usual", whole=False)
+        self._number("noise_offset", "Noise offset", "0: off", whole=False)
+        self._number("ema", "Average (EMA)", "0: off, such as 0.99", whole=False)
+        self._number("caption_dropout", "Without a caption", "share, 0 to 1", whole=False)
+        self._number("seed", "Seed")
+
+    def _pictures(self) -> None:
+        self._number("width", "Width")
+        self._number("height", "Height")
+        self._choice("fit", "Shapes", FITS, "cropped to one size, or buckets by aspect ratio")
+        self._number("crops", "Crops of each")
+        self._text("template", "Caption", info="[filewords]: the picture's words, [name]: the network's name")
+        self._number("tag_dropout", "Leave tags out", "share, 0 to 1", whole=False)
+        self._number("held_out", "Held out", "share, where there are 8 pictures or more", whole=False)
+        self._tick("flip", "Mirrored, too")
+        self._tick("alpha", "What is transparent is not learned")
+        self._tick("shuffle", "Shuffle tags")
+
+    def _files(self) -> None:
+        self._number("save_every", "Save every … steps")
+        self._number("keep", "Keep the newest …", "0: all")
+        self._number("watch_every", "Held-out loss every … steps")
+        self._choice("suffix", "Format", (".safetensors", ".pt"))
+
+    def _value(self, name: str) -> Any:
+        return self._values.get(name, getattr(Wishes, name))
+
+    def _number(self, name: str, label: str, info: str = "", *, whole: bool = True, min_width: int = 130) -> None:
+        self.fields[name] = gr.Number(
+            self._value(name),
+            label=label,
+            info=info or None,
+            precision=0 if whole else None,
+            elem_id=f"train_{name}",
+            min_width=min_width,
+        )
+
+    def _text(self, name: str, label: str, **options: Any) -> None:
+        value = options.pop("value", self._value(name))
+        options.setdefault("min_width", 200)
+        self.fields[name] = gr.Textbox(value, label=label, elem_id=f"train_{name}", **options)
+
+    def _choice(self, name: str, label: str, known: Iterable[str], info: str = "") -> None:
+        self.fields[name] = gr.Dropdown(
+            list(known), value=self._value(name), label=label, info=info or None, elem_id=f"train_{name}", min_width=130
+        )
+
+    def _tick(self, name: str, label: str) -> None:
+        self.fields[name] = gr.Checkbox(self._value(name), label=label, elem_id=f"train_{name}", min_width=200)

@@ -1,0 +1,74 @@
+"""From a run's folder into the library, without replacing what is not this run's own."""
+
+from __future__ import annotations
+
+import shutil
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import FileWriteError, UnknownNameError
+from ...files.writing import replace
+from ...library import Library
+
+if TYPE_CHECKING:
+    from ...hosts.training import TrainingJob
+
+MARK = "in_library.txt"
+"""In a run's folder: what of it was put into the library last, so that the next one may take its place."""
+
+
+def check_free(job: TrainingJob, library: Library, folder: Path | None, may_replace: bool) -> bool:
+    """Whether a network of the job's name may be replaced in the end, which is so when it is of the same run.
+
+    Raises:
+        FileWriteError: the name is taken, or there is no folder for it.
+    """
+    if folder is None:
+        raise FileWriteError("there is no folder to keep the network in: start with --hypernetworks FOLDER")
+    library.scan()
+    try:
+        found = library.find(job.name).path
+    except UnknownNameError:
+        return may_replace
+    target = folder / f"{job.name}{job.suffix}"
+    if found != target:
+        raise FileWriteError(f'"{job.name}" is in the library already ({found.name}): choose another name')
+    if may_replace or _is_own(target, job.folder):
+        return True
+    raise FileWriteError(f'"{job.name}" is in the library already: choose another name, or tick "Replace"')
+
+
+def _is_own(target: Path, run: Path) -> bool:
+    try:
+        return (run / MARK).read_text(encoding="utf-8") == sha256(target.read_bytes()).hexdigest()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def keep(job: TrainingJob, file: Path, library: Library, folder: Path, may_replace: bool) -> str:
+    """Put a run's file into the library, with its last preview beside it.
+
+    Returns:
+        What tags call it.
+
+    Raises:
+        FileWriteError: it can't be written, or the name was taken meanwhile.
+    """
+    target = folder / f"{job.name}{job.suffix}"
+    if target.exists() and not may_replace:
+        raise FileWriteError(f"{target.name} appeared in the library meanwhile: the network is in {job.folder}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace(target, lambda temporary: shutil.copyfile(file, temporary))
+        mark = sha256(target.read_bytes()).hexdigest()
+        replace(job.folder / MARK, lambda temporary: temporary.write_text(mark, encoding="utf-8"))
+        previews = sorted((job.folder / "previews").glob("1-*.png"))
+        if previews:
+            replace(target.with_suffix(".png"), lambda temporary: shutil.copyfile(previews[-1], temporary))
+    except OSError as error:
+        raise FileWriteError(
+            f"{target.name} can't be kept in the library ({error.strerror or error}); it is in {job.folder}"
+        ) from error
+    library.scan()
+    return library.name_of(library.find(job.name))

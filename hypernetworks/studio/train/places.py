@@ -1,0 +1,152 @@
+"""Folders that training on the page may use: pictures to choose from, pictures that were sent, and runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from ...errors import FileWriteError, TrainingDataError
+from ...training.creation import check_name
+from ...training.pictures import SUFFIXES
+
+DEEPEST, MOST_FOLDERS = 3, 500
+"""How far below an allowed folder, and how many folders, are looked at for pictures."""
+MOST_FILES = 5000
+LARGEST_TEXT = 1 << 16
+"""Bytes of a caption."""
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+
+
+@dataclass(frozen=True)
+class Places:
+    """The only folders that the Train tab reads and writes, besides the library.
+
+    Attributes:
+        own: keeps ``pictures`` (what was sent to the page) and ``runs``; made when it is first needed.
+        sources: folders of the user whose pictures may be learned from. They are only read.
+    """
+
+    own: Path
+    sources: tuple[Path, ...] = ()
+
+    @property
+    def runs(self) -> Path:
+        """Where runs are kept, each in a folder of its own."""
+        return self.own / "runs"
+
+    @property
+    def pictures(self) -> Path:
+        """Where pictures go that are sent to the page."""
+        return self.own / "pictures"
+
+    def choices(self) -> list[tuple[str, str]]:
+        """Folders with pictures, as (what to show, key); a key is no path that a page could change."""
+        found = []
+        for number, root in enumerate((self.pictures, *self.sources)):
+            for folder, count in _with_pictures(root):
+                relative = folder.relative_to(root).as_posix()
+                shown = root.name if relative == "." else f"{root.name}/{relative}" if number else relative
+                found.append((f"{shown} ({count} picture{'' if count == 1 else 's'})", f"{number}:{relative}"))
+        return found
+
+    def folder(self, key: str) -> Path:
+        """The folder of a key.
+
+        Raises:
+            TrainingDataError: it is none of :meth:`choices`.
+        """
+        if key not in {known for _, known in self.choices()}:
+            raise TrainingDataError("this folder of pictures is not one that can be chosen here: choose it again")
+        number, _, relative = key.partition(":")
+        return (self.pictures, *self.sources)[int(number)] / relative
+
+    def key(self, folder: Path) -> str:
+        """The key of a folder among the pictures that were sent."""
+        return f"0:{folder.relative_to(self.pictures).as_posix()}"
+
+    def keep(self, files: Sequence[str], name: str) -> Path:
+        """Copy pictures and captions that were sent into a new folder, if they are what they say.
+
+        Raises:
+            TrainingDataError: one of them isn't, or there is no picture; nothing is left behind.
+            FileWriteError: they can't be kept.
+        """
+        check_name(name)
+        sources = [Path(file) for file in files]
+        if len(sources) > MOST_FILES:
+            raise TrainingDataError(f"{len(sources)} files at once are too many: send at most {MOST_FILES}")
+        for source in sources:
+            _check_file(source)
+        if not any(source.suffix.lower() in SUFFIXES for source in sources):
+            raise TrainingDataError(f"there is no picture among the files: add some ({', '.join(SUFFIXES)})")
+        try:
+            self.pictures.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".sending-", dir=self.pictures) as temporary:
+                made = Path(temporary) / "made"
+                made.mkdir()
+                for source in sources:
+                    shutil.copyfile(source, made / source.name)
+                return made.rename(_free(self.pictures / name))
+        except OSError as error:
+            raise FileWriteError(
+                f"the pictures can't be kept in {self.pictures} ({error.strerror or error})"
+            ) from error
+
+
+def _with_pictures(root: Path) -> Iterator[tuple[Path, int]]:
+    """Folders at or below ``root`` that hold pictures, and how many; hidden ones and links are passed over."""
+    for here, below, files in islice(os.walk(root), MOST_FOLDERS):
+        folder = Path(here)
+        depth = len(folder.relative_to(root).parts)
+        below[:] = sorted(name for name in below if not name.startswith(".")) if depth < DEEPEST else []
+        count = sum(name.lower().endswith(SUFFIXES) for name in files)
+        if count:
+            yield folder, count
+
+
+def _check_file(source: Path) -> None:
+    """Raises TrainingDataError unless it is a picture or a short text under a plain name."""
+    name, suffix = source.name, source.suffix.lower()
+    plain = PurePosixPath(name).name == name == PureWindowsPath(name).name and not name.startswith(".")
+    if not plain or not name.isprintable() or len(name.encode()) > 200:
+        raise TrainingDataError("a file name has no slashes and is not hidden or very long: rename it, then add it")
+    if suffix == ".txt":
+        _check_text(source)
+    elif suffix in SUFFIXES:
+        _check_picture(source)
+    else:
+        raise TrainingDataError(f"{name} is neither a picture ({', '.join(SUFFIXES)}) nor a caption (.txt)")
+
+
+def _check_text(source: Path) -> None:
+    try:
+        if source.stat().st_size > LARGEST_TEXT:
+            raise TrainingDataError(f"{source.name} is too long for a caption: keep it below 64 kB")
+        source.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainingDataError(f"{source.name} can't be read as UTF-8 text, save it as such") from error
+
+
+def _check_picture(source: Path) -> None:
+    from PIL import Image
+
+    try:
+        with Image.open(source, formats=FORMATS) as picture:
+            picture.verify()
+    except Exception as error:  # whatever Pillow makes of a damaged file
+        raise TrainingDataError(f"{source.name} can't be read as a picture: mend it or leave it out") from error
+
+
+def _free(path: Path) -> Path:
+    """The path, or the first one with a number that is not taken."""
+    number = 2
+    free = path
+    while free.exists():
+        free = path.with_name(f"{path.name}-{number}")
+        number += 1
+    return free

@@ -1,0 +1,153 @@
+"""The Train tab: what its buttons do, and how a window follows the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from ...errors import HypernetworkError, TrainingDataError
+from ..cards import choices
+from ..generating import messages_html
+from ..tabs import PRIVATE
+from . import example, views
+from .form import Form
+from .trainer import State, Trainer
+from .wishes import NEW, Wishes, job_of, of_preset
+
+Following = Iterator[tuple[Any, ...]]
+
+
+def train_tab(trainer: Trainer) -> tuple[list[gr.components.Component], Callable[[], Following]]:
+    """Add the tab.
+
+    Returns:
+        Where a training is shown, and the function that follows one: for a page that is opened meanwhile.
+    """
+    form = Form(trainer)
+    with gr.Tab("Train", id="train", elem_id="studio_train_tab") as tab:
+        progress = gr.HTML(views.progress(State()), elem_id="train_progress")
+        curves = gr.HTML("", elem_id="train_curves")
+        previews = gr.HTML("", elem_id="train_previews_shown")
+        messages = gr.HTML("", elem_id="train_messages")
+        with gr.Row(elem_id="train_buttons"):
+            example_button = gr.Button("Train on an example", elem_id="train_example", scale=3)
+            stop = gr.Button("Interrupt", elem_id="train_interrupt", scale=1, min_width=110)
+        form.first()
+        start = gr.Button("Train", variant="primary", elem_id="train_start")
+        form.more()
+        model = gr.State(trainer.desk.painter.model_name)
+    shown: list[gr.components.Component] = [progress, curves, previews, messages]
+
+    def follow() -> Following:
+        yield from _follow(trainer)
+
+    _wire_fields(trainer, form, tab, model)
+    _wire_buttons(trainer, form, shown, (start, stop, example_button))
+    tab.select(follow, None, shown, concurrency_limit=32, **PRIVATE)
+    return shown, follow
+
+
+def _follow(trainer: Trainer) -> Following:
+    """What is shown, each time something of it changes."""
+    before: list[Any] = [None] * 4
+    known: list[Any] = [None] * 3
+    for state in trainer.follow():
+        now = [views.progress(state), *before[1:3], _messages(state)]
+        seen = [id(state), len(state.rows), len(state.previews)]
+        if seen[:2] != known[:2]:
+            now[1] = views.curves(state)
+        if seen != known:
+            now[2] = views.previews(state)
+        yield tuple(gr.skip() if new == old else new for new, old in zip(now, before, strict=True))
+        before, known = now, seen
+
+
+def _messages(state: State) -> str:
+    return messages_html(list(state.messages), "error" if state.is_wrong else "note")
+
+
+def _wire_buttons(
+    trainer: Trainer,
+    form: Form,
+    shown: list[gr.components.Component],
+    buttons: tuple[gr.Button, gr.Button, gr.Button],
+) -> None:
+    start, stop, example_button = buttons
+    names = list(form.fields)
+
+    def train(files: list[str] | None, *values: Any) -> Following:
+        wishes = Wishes(**dict(zip(names, values, strict=True)))
+        sent = [gr.skip(), gr.skip()]
+        try:
+            if files:
+                wishes = replace(wishes, key=_kept(trainer, wishes, files))
+                sent = [None, gr.update(choices=form.folders(), value=wishes.key)]
+            trainer.start(wishes)
+        except HypernetworkError as error:
+            yield gr.skip(), gr.skip(), gr.skip(), messages_html([str(error)], "error"), *sent
+            return
+        for update in _follow(trainer):
+            yield *update, *sent
+            sent = [gr.skip(), gr.skip()]
+
+    def train_example() -> Following:
+        values = of_preset("style", trainer.desk.painter)
+        try:
+            trainer.start(Wishes(**{**values, **example.SETTINGS, "name": example.NAME, "key": example.KEY}))
+        except HypernetworkError as error:
+            yield gr.skip(), gr.skip(), gr.skip(), messages_html([str(error)], "error")
+            return
+        yield from _follow(trainer)
+
+    start.click(
+        train,
+        [form.upload, *form.fields.values()],
+        [*shown, form.upload, form.fields["key"]],
+        concurrency_limit=32,
+        **PRIVATE,
+    )
+    example_button.click(train_example, None, shown, concurrency_limit=32, **PRIVATE)
+    stop.click(trainer.interrupt, None, None, queue=False, **PRIVATE)
+
+
+def _kept(trainer: Trainer, wishes: Wishes, files: list[str]) -> str:
+    """Keep pictures that were sent, once the rest of the fields is right; the key of their folder."""
+    places = trainer.places
+    if wishes.key:
+        raise TrainingDataError("choose a folder or add pictures, not both: set the folder to (none)")
+    job_of(wishes, trainer.desk.painter, places.pictures, places.runs)
+    return places.key(places.keep(files, wishes.name.strip()))
+
+
+def _wire_fields(trainer: Trainer, form: Form, tab: gr.Tab, model: gr.State) -> None:
+    desk, found = trainer.desk, form.fields
+    of_purpose = [name for name in found if name in of_preset("style", desk.painter)]
+    targets = [found[name] for name in of_purpose]
+
+    def preset(purpose: str) -> list[Any]:
+        values = of_preset(purpose, desk.painter)
+        return [values[name] for name in of_purpose]
+
+    def opened(known: str, purpose: str) -> tuple[Any, ...]:
+        """Lists may have grown, and another model wants other numbers."""
+        now = desk.painter.model_name
+        begin = gr.update(choices=[NEW, *choices(desk.library)])
+        changed = preset(purpose) if known != now else [gr.skip()] * len(of_purpose)
+        return now, gr.update(choices=form.folders()), begin, *changed
+
+    def size(*values: Any) -> str:
+        return form.size_html(Wishes(**dict(zip(sized, values, strict=True))))
+
+    purpose = found["purpose"]
+    purpose.input(preset, purpose, targets, queue=False, **PRIVATE)
+    lists = [model, found["key"], found["begin_with"]]
+    tab.select(opened, [model, purpose], [*lists, *targets], queue=False, **PRIVATE)
+    sized = [name for name in found if name in _SIZED]
+    inputs = [found[name] for name in sized]
+    gr.on([field.change for field in inputs], size, inputs, form.size, queue=False, **PRIVATE)
+
+
+_SIZED = {"begin_with", "layers", "activation", "layer_norm", "dropout", "self_attention"}

@@ -1,0 +1,199 @@
+"""The one training of a studio: begun by a window, watched by any, and it goes on when the window is closed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import HypernetworkError, TrainingDataError
+from ...hosts.training import Outcome, Watcher, train_job
+from ...training import TrainingStep
+from ...training.checkpoints import STATE
+from ...training.records import read_log
+from ..desk import Desk, InterruptedJobError, Update
+from . import example
+from .keeping import check_free, keep
+from .places import Places
+from .wishes import Wishes, job_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from PIL.Image import Image
+
+    from ...hosts.diffusers import Painter
+    from ...hosts.training import TrainingJob
+
+WINDOW = "training"
+"""Whose jobs these are to the desk: no window's, so that none stops them by accident."""
+PAUSE = 0.4
+"""Seconds between two looks that a window takes."""
+EDGE = 192
+"""Previews are kept in memory no larger than this, in pixels."""
+
+
+@dataclass
+class State:
+    """How far the training is that runs, or that ran last. Written by its own thread, read by all.
+
+    Attributes:
+        rows: every step since it was begun or continued.
+        previews: step, and a picture for each prompt.
+        messages: what to tell at the end.
+        kept_as: name in the library, once it is there.
+    """
+
+    name: str = ""
+    note: str = ""
+    done: int = 0
+    total: int = 0
+    rows: list[TrainingStep] = field(default_factory=list)
+    previews: list[tuple[int, list[Image]]] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    is_wrong: bool = False
+    is_running: bool = False
+    kept_as: str | None = None
+
+    def describe(self) -> str:
+        """For those who wait for it."""
+        left = f", about {duration(self.rows[-1].seconds_left)} left" if self.rows else ""
+        return f'the training of "{self.name}" (step {self.done} of {self.total}{left}; Interrupt is in the Train tab)'
+
+
+class Trainer:
+    """Runs one training at a time as a job of the desk.
+
+    Args:
+        folder: the library's folder that takes the finished network; ``None`` where it has none of the user's own.
+    """
+
+    def __init__(self, desk: Desk, places: Places, folder: Path | None) -> None:
+        self.desk, self.places, self.folder = desk, places, folder
+        self.state = State()
+        self._starting = threading.Lock()
+
+    def start(self, wishes: Wishes) -> None:
+        """Begin, or go on with the run of this name.
+
+        Raises:
+            HypernetworkError: the fields say something impossible, or a training runs already.
+        """
+        if not wishes.key:
+            raise TrainingDataError("there are no pictures yet: choose a folder of them, or drop some")
+        pictures = None if wishes.key == example.KEY else self.places.folder(wishes.key)
+        job = job_of(wishes, self.desk.painter, pictures or self.places.pictures, self.places.runs)
+        may_replace = check_free(job, self.desk.library, self.folder, wishes.replace)
+        with self._starting:
+            if self.state.is_running:
+                raise HypernetworkError(f'"{self.state.name}" is being trained: wait, or interrupt it first')
+            self.state = State(job.name, "Starting …", total=job.settings.steps, is_running=True)
+        threading.Thread(target=self._run, args=(wishes, pictures, may_replace, self.state), daemon=True).start()
+
+    def interrupt(self) -> bool:
+        """Stop after the present step, which is saved; whether one was running."""
+        return self.desk.interrupt(WINDOW)
+
+    def follow(self) -> Iterator[State]:
+        """The state, now and after each change, until the training ends."""
+        while True:
+            state = self.state
+            yield state
+            if not state.is_running:
+                return
+            time.sleep(PAUSE)
+
+    def _run(self, wishes: Wishes, pictures: Path | None, may_replace: bool, state: State) -> None:
+        def work(painter: Painter, tell: Callable[[Update], None], wish: threading.Event) -> Any:
+            found = pictures or example.paint_example(painter, self.places, tell, wish)
+            job = job_of(wishes, painter, found, self.places.runs)
+            if not job.restart:
+                state.rows, state.previews = _earlier(job)
+            return job, train_job(job, painter, _watcher(state, wish))
+
+        try:
+            for said in self.desk.run(WINDOW, work, state.describe):
+                if isinstance(said, Update):
+                    state.note, state.done, state.total = said.note, said.done, said.total or state.total
+                else:
+                    job, outcome = said
+                    self._finish(job, outcome, may_replace, state)
+        except InterruptedJobError:
+            state.messages.append("interrupted before its first step")
+        except HypernetworkError as error:
+            state.messages.append(str(error))
+            state.is_wrong = True
+        except Exception as error:  # memory, drivers: whatever torch may raise
+            state.messages.append(f"the training ended ({type(error).__name__}: {error}): try a smaller batch or size")
+            state.is_wrong = True
+        finally:
+            state.is_running = False
+
+    def _finish(self, job: TrainingJob, outcome: Outcome, may_replace: bool, state: State) -> None:
+        state.messages += outcome.messages
+        if not outcome.is_finished:
+            state.messages.append(f"interrupted after {outcome.step} steps: press Train to go on from there")
+        if outcome.file is not None and self.folder is not None:
+            state.kept_as = keep(job, outcome.file, self.desk.library, self.folder, may_replace)
+
+
+def _watcher(state: State, wish: threading.Event) -> Watcher:
+    def on_stage(text: str, done: int, total: int) -> None:
+        state.note, state.done, state.total = f"{text.capitalize()}: {done} of {total}", done, total
+        if wish.is_set():
+            raise InterruptedJobError
+
+    def on_step(step: TrainingStep) -> None:
+        if state.rows and state.rows[-1].step >= step.step:  # steps that were lost, and are done again
+            state.rows = [row for row in state.rows if row.step < step.step]
+            state.previews = [shown for shown in state.previews if shown[0] < step.step]
+        state.rows.append(step)
+        state.note, state.done, state.total = f"Step {step.step} of {step.steps}", step.step, step.steps
+
+    def on_preview(step: int, pictures: Sequence[Image]) -> None:
+        state.previews.append((step, [_small(picture) for picture in pictures]))
+
+    return Watcher(on_stage, on_step, on_preview, wish.is_set)
+
+
+def _small(picture: Image) -> Image:
+    small = picture.convert("RGB")
+    small.thumbnail((EDGE, EDGE))
+    return small
+
+
+def _earlier(job: TrainingJob) -> tuple[list[TrainingStep], list[tuple[int, list[Image]]]]:
+    """Steps and previews of a run that is continued, from its folder."""
+    from PIL import Image as Pictures
+
+    if not (job.folder / STATE).exists():
+        return [], []
+    rows = [
+        TrainingStep(
+            row["step"],
+            job.settings.steps,
+            row["loss"] or 0.0,
+            row["smoothed"] or 0.0,
+            row["rate"] or 0.0,
+            row["gradient_norm"] or 0.0,
+            row["held_out"],
+        )
+        for row in read_log(job.folder / "log.csv")
+    ]
+    found: dict[int, list[Image]] = {}
+    for path in sorted((job.folder / "previews").glob("*-*.png")):
+        step = path.stem.rpartition("-")[2]
+        if step.isdigit():
+            with Pictures.open(path, formats=["PNG"]) as picture:
+                found.setdefault(int(step), []).append(_small(picture))
+    return rows, sorted(found.items(), key=lambda shown: shown[0])
+
+
+def duration(seconds: float) -> str:
+    """Such as 40 s, 12 min or 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,178 @@
+"""What the fields of the Train tab say, and the job that they mean."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...engine.initialising import parameter_count
+from ...engine.structure import Structure
+from ...errors import HypernetworkError, TrainingSettingsError
+from ...hosts.training import TrainingJob, preset_job
+from ...hosts.training_model import FrozenModel
+from ...training import TrainingSettings
+from ...training.creation import Creation
+from ...training.pictures import PictureSettings
+
+if TYPE_CHECKING:
+    from ...hosts.diffusers import Painter
+
+MOST_PREVIEWS = 4
+LARGEST_BATCH, LARGEST_EDGE, MOST_NUMBERS = 512, 2048, 10**9
+"""So that a slip on the page can't take all of the machine's memory; the command line has no such limits."""
+NEW = "(a new network)"
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """The fields, as the page has them: any of them may be empty.
+
+    Attributes:
+        name, purpose: of the network; a purpose is a preset.
+        key: of the folder of pictures, see :class:`~.places.Places`.
+        start_over: throw an earlier run of this name away.
+        replace: a network of this name in the library may be replaced.
+        previews: prompts, one a line.
+        begin_with: name of a network to go on from, or :data:`NEW`.
+        layers: layer structure, such as ``"1, 2, 1"``.
+    """
+
+    name: str = ""
+    purpose: str = "style"
+    key: str = ""
+    start_over: bool = False
+    replace: bool = False
+    steps: float | None = None
+    rate: str = ""
+    previews: str = ""
+    begin_with: str = NEW
+    layers: str = "1, 2, 1"
+    activation: str = "relu"
+    initialisation: str = "Normal"
+    layer_norm: bool = False
+    dropout: float | None = 0.0
+    self_attention: bool = True
+    zero_last: bool = True
+    batch: float | None = None
+    accumulation: float | None = None
+    shape: str = "cosine"
+    warm_up: float | None = None
+    restarts: float | None = None
+    optimiser: str = "AdamW"
+    weight_decay: float | None = None
+    precision: str = "auto"
+    clip: float | None = None
+    min_snr: float | None = None
+    noise_offset: float | None = None
+    ema: float | None = None
+    caption_dropout: float | None = None
+    seed: float | None = None
+    width: float | None = None
+    height: float | None = None
+    fit: str = "crop"
+    crops: float | None = None
+    flip: bool = False
+    alpha: bool = False
+    template: str = "[filewords]"
+    shuffle: bool = False
+    tag_dropout: float | None = None
+    held_out: float | None = None
+    save_every: float | None = None
+    keep: float | None = None
+    watch_every: float | None = None
+    preview_every: float | None = None
+    suffix: str = ".safetensors"
+
+
+def of_preset(purpose: str, painter: Painter) -> dict[str, Any]:
+    """The fields' values that a purpose begins with, for the loaded model; those that it says nothing of are left out.
+
+    Raises:
+        TrainingSettingsError: no such purpose.
+    """
+    job = preset_job(purpose, "some", Path(), painter)
+    structure = job.creation.structure
+    own = {"layers": ", ".join(f"{part:g}" for part in structure.layer_structure), "activation": structure.activation}
+    values: dict[str, Any] = own | {"dropout": max(structure.dropout, default=0.0), "layer_norm": structure.layer_norm}
+    for record in (job.settings, job.picture_settings, job.creation):
+        for field in fields(Wishes):
+            if field.name in {known.name for known in fields(record)}:
+                values[field.name] = getattr(record, field.name)
+    return values
+
+
+def creation_of(wishes: Wishes) -> Creation:
+    """The fresh network that the fields describe.
+
+    Raises:
+        TrainingSettingsError, StructureError: it can't be built.
+    """
+    try:
+        layers = tuple(float(part) for part in re.split(r"[,;\s]+", wishes.layers.strip(" ,;[]")))
+    except ValueError as error:
+        raise TrainingSettingsError(f'the layer structure "{wishes.layers}" is no list such as 1, 2, 1') from error
+    dropout = (0.0, *[float(wishes.dropout or 0)] * (len(layers) - 2), 0.0) if len(layers) > 1 else (0.0,)
+    structure = Structure(
+        layers, wishes.activation, activate_output=False, layer_norm=wishes.layer_norm, dropout=dropout
+    )
+    return Creation(structure, wishes.initialisation, wishes.zero_last, wishes.self_attention, int(wishes.seed or 0))
+
+
+def size_of(wishes: Wishes, painter: Painter) -> str:
+    """How large the network will be, in words; or what is wrong with it."""
+    if wishes.begin_with not in ("", NEW):
+        return f"As large as {wishes.begin_with}."
+    widths = FrozenModel(painter.pipeline).widths(wishes.self_attention)
+    try:
+        count = parameter_count(creation_of(wishes).structure, widths)
+    except HypernetworkError as error:
+        return str(error)
+    size = count * 4 / 2**20
+    return f"{count:,} numbers, {size:.1f} MB, for the widths {', '.join(map(str, widths))}."
+
+
+def job_of(wishes: Wishes, painter: Painter, pictures: Path, runs: Path) -> TrainingJob:
+    """The job that the fields describe, on the loaded model; empty fields are the preset's.
+
+    Raises:
+        TrainingSettingsError, StructureError: with what is wrong.
+        NameLookupError: there is no such network to go on from.
+    """
+    job = preset_job(wishes.purpose, wishes.name.strip(), pictures, painter)
+    if wishes.template.strip().endswith(".txt"):
+        raise TrainingSettingsError("a template on the page is a line of text, not a file: write the line itself")
+    _check_size(wishes, painter)
+    prompts = [line.strip() for line in wishes.previews.splitlines() if line.strip()]
+    begin = None if wishes.begin_with in ("", NEW) else painter.library.find(wishes.begin_with).path
+    return replace(
+        job,
+        runs=runs,
+        creation=creation_of(wishes),
+        network=begin,
+        settings=replace(job.settings, **_changes(wishes, job.settings)),
+        picture_settings=replace(job.picture_settings, **_changes(wishes, job.picture_settings)),
+        suffix=wishes.suffix,
+        previews=tuple(prompts[:MOST_PREVIEWS]),
+        restart=wishes.start_over,
+    )
+
+
+def _check_size(wishes: Wishes, painter: Painter) -> None:
+    limits = {"batch": LARGEST_BATCH, "width": LARGEST_EDGE, "height": LARGEST_EDGE}
+    for name, most in limits.items():
+        if (getattr(wishes, name) or 0) > most:
+            raise TrainingSettingsError(f"{name} is {getattr(wishes, name):g}: on the page it can be at most {most}")
+    widths = FrozenModel(painter.pipeline).widths(wishes.self_attention)
+    layers = creation_of(wishes).structure
+    if max(layers.layer_structure) > 100 or parameter_count(layers, widths) > MOST_NUMBERS:
+        raise TrainingSettingsError("the network would be larger than 4 GB: use a smaller layer structure")
+
+
+def _changes(wishes: Wishes, record: TrainingSettings | PictureSettings) -> dict[str, Any]:
+    """Fields of a record that the page has values for, whole numbers as such."""
+    names = {field.name for field in fields(record)} & {field.name for field in fields(wishes)}
+    given = {name: getattr(wishes, name) for name in names if getattr(wishes, name) not in (None, "")}
+    whole = {name for name in names if isinstance(getattr(record, name), int) and not isinstance(given.get(name), bool)}
+    return {name: int(value) if name in whole else value for name, value in given.items()}
