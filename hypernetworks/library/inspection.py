@@ -118,7 +118,7 @@ def _warnings(network: Hypernetwork, norms: tuple[LayerNorms, ...]) -> list[str]
     if network.structure.activate_output and network.structure.activation in _POSITIVE:
         found.append("the activation after the last layer lets it only add to a context, never subtract: right?")
     if family(network.widths) == "unknown":
-        found.append("no text width of SD1 (768), SD2 (1024) or SDXL (2048): made for another model")
+        found.append("no text width of SD1 (768), SD2 (1024) or SDXL (2048): made for none of these")
     return found
 
 
