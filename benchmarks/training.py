@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import hypernetworks as hn
 from hypernetworks.engine.initialising import create_network
-from hypernetworks.hosts.training_model import FrozenModel
+from hypernetworks.hosts.training_model import FrozenModel, cpu_has_bf16, quick_on_cpu
 from hypernetworks.patching import find_sites
 from hypernetworks.patching.sites import SELF
 from hypernetworks.training import Batch, Caption, Example, Examples, NoiseSchedule, Run, TrainingSettings
@@ -54,9 +54,10 @@ class Model:
         name: ``full`` or ``miniature``.
         device: such as ``cpu``.
         size: pixels; the miniature's own is 96.
+        precision: of "ours" and "floor"; "plain" computes in fp32, as AUTOMATIC1111 does on the CPU.
     """
 
-    def __init__(self, name: str, device: str, size: int) -> None:
+    def __init__(self, name: str, device: str, size: int, precision: str) -> None:
         torch.manual_seed(0)
         self.device, self.edge = device, (96 if name == "miniature" else size) // 8
         if name == "miniature":
@@ -75,6 +76,7 @@ class Model:
             self._vocabulary, self._length = 49408, 77
         self.unet.to(device).eval()
         self._text.to(device)
+        self.precision, self.keep = precision, True
         self.schedule = NoiseSchedule(torch.linspace(0.9991, 0.0047, 1000))
         self.widths = tuple(sorted({s.width for s in find_sites(self.unet) if s.width is not None}))
 
@@ -125,6 +127,13 @@ def once_per_call(unet: torch.nn.Module, net: hn.Hypernetwork, shared: dict[int,
     ]
 
 
+def bare(model: Model) -> FrozenModel:
+    """The host's model around a bare UNet: there is no pipeline here."""
+    made = FrozenModel.__new__(FrozenModel)
+    made.unet, made.device, made._is_quick = model.unet, torch.device(model.device), model.precision == "bf16"
+    return made
+
+
 class Plain:
     """One step as AUTOMATIC1111 runs it. The UNet's gradients are parked while other loops run."""
 
@@ -171,13 +180,14 @@ class Ours:
 
     def __init__(self, model: Model, batch: int) -> None:
         self.model, self.net = model, model.network()
-        self._frozen = FrozenModel.__new__(FrozenModel)  # there is no pipeline around the bare UNet
-        self._frozen.unet, self._frozen.device = model.unet, torch.device(model.device)
+        self._frozen = bare(model)
         examples = [
             Example(text, Caption((text,)), (torch.randn(model.channels, model.edge, model.edge),)) for text in CAPTIONS
         ]
         contexts = Contexts(lambda texts: [{"context": row.cpu()} for row in model.encode(texts)])
-        settings = TrainingSettings(10**6, rate="1e-5", batch=batch, save_every=0, watch_every=0)
+        settings = TrainingSettings(
+            10**6, rate="1e-5", batch=batch, save_every=0, watch_every=0, precision=model.precision
+        )
         made = Examples(examples, contexts, batch=batch, caption_dropout=0.1)
         self._run = Run(self.net, self._predict, made, model.schedule, settings, device=model.device)
 
@@ -190,7 +200,7 @@ class Ours:
         unet, processors = self.model.unet, dict(self.model.unet.attn_processors)
         unet.requires_grad_(False)
         self._frozen._use_fast_attention()
-        with hn.apply(unet, [(self.net, 1.0)]):
+        with hn.apply(unet, [(self.net, 1.0)]), quick_on_cpu(unet, self.model.precision, keep=self.model.keep):
             yield
         unet.set_attn_processor(processors)
 
@@ -204,8 +214,7 @@ class Floor:
 
     def __init__(self, model: Model, batch: int) -> None:
         self.model, self.net, self._shared = model, model.network(), dict[int, torch.Tensor]()
-        self._frozen = FrozenModel.__new__(FrozenModel)
-        self._frozen.unet, self._frozen.device = model.unet, torch.device(model.device)
+        self._frozen = bare(model)
         self._context = model.encode(random.choices(CAPTIONS, k=batch))
         self._latents = torch.randn(batch, model.channels, model.edge, model.edge, device=model.device)
         self._times = torch.randint(1000, (batch,), device=model.device)
@@ -217,7 +226,8 @@ class Floor:
         unet.requires_grad_(False)
         self._frozen._use_fast_attention()
         hooks = once_per_call(unet, self.net, self._shared)
-        yield
+        with quick_on_cpu(unet, self.model.precision):
+            yield
         for hook in hooks:
             hook.remove()
         unet.set_attn_processor(processors)
@@ -226,7 +236,9 @@ class Floor:
         """Forward and backward."""
         pair = self.net.pairs[self._context.shape[-1]]
         self._shared.update({side: self._context + pair[side](self._context) for side in (0, 1)})
-        self.model.unet(self._latents, self._times, self._context).sample.square().mean().backward()
+        with torch.autocast(self.model.device, torch.bfloat16, enabled=self.model.precision == "bf16"):
+            prediction = self.model.unet(self._latents, self._times, self._context).sample
+        prediction.float().square().mean().backward()
         for parameter in self.net.parameters():
             parameter.grad = None
 
@@ -250,7 +262,7 @@ def timed(loop: Plain | Ours | Floor, device: str) -> float:
 
 def measure_time(options: argparse.Namespace) -> dict[str, Any]:
     """Medians of the seconds, and of the paired ratios."""
-    model = Model(options.model, options.device, options.size)
+    model = Model(options.model, options.device, options.size, options.precision)
     loops = {name: build(name, model, options.batch) for name in LOOPS}
     seconds: dict[str, list[float]] = {name: [] for name in LOOPS}
     for number in range(options.rounds + options.warm_up):
@@ -270,7 +282,8 @@ def peak_of(options: argparse.Namespace) -> None:
     if options.peak == "idle":
         print(peak_mib("cpu"))
         return
-    model = Model(options.model, options.device, options.size)
+    model = Model(options.model, options.device, options.size, options.precision)
+    model.keep = False  # as the command has it
     loop = build(options.peak, model, options.batch)
     with loop.prepared():
         for _ in range(3):
@@ -291,7 +304,7 @@ def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
     peaks = {}
     for name in ("idle", "plain", "ours"):
         command = [sys.executable, __file__, "--peak", name, "--model", options.model, "--device", options.device]
-        command += ["--size", str(options.size), "--batch", str(options.batch)]
+        command += ["--precision", options.precision, "--size", str(options.size), "--batch", str(options.batch)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         peaks[name] = float(done.stdout.split()[-1])
     return {"peak_mib": peaks, "ours / plain": peaks["ours"] / peaks["plain"]}
@@ -329,17 +342,20 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--size", type=int, default=256, help="pixels of the full-size model")
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="not of the plain loop")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--warm-up", type=int, default=1)
     parser.add_argument("--only", choices=("time", "memory", "start"))
     parser.add_argument("--peak", choices=("idle", *LOOPS), help="measure the memory of one loop in this process")
     parser.add_argument("--output", type=Path, default=Path("build/training.json"))
     options = parser.parse_args()
+    if options.precision == "auto":
+        options.precision = "bf16" if options.device == "cuda" or cpu_has_bf16() else "fp32"
     if options.peak:
         peak_of(options)
         return
     asked = vars(options)
-    found: dict[str, Any] = {k: asked[k] for k in ("model", "device", "size", "batch")}
+    found: dict[str, Any] = {k: asked[k] for k in ("model", "device", "size", "batch", "precision")}
     found |= {"torch": torch.__version__, "threads": torch.get_num_threads()}
     parts = {"time": measure_time, "memory": measure_memory}
     for name, part in parts.items():

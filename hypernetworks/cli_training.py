@@ -196,7 +196,7 @@ def _train(options: argparse.Namespace) -> int:
         job = _job(options, painter)
         with _Report(job.name, quiet=not place.is_first) as report:
             watcher = Watcher(on_stage=report.stage, on_step=report.step, should_stop=is_interrupted)
-            outcome = train_job(job, painter, watcher)
+            outcome = train_job(job, painter, watcher, keep_model=False)
         if place.is_first:
             for message in outcome.messages:
                 print(f"hypernetworks: {message}", file=sys.stderr)

@@ -153,21 +153,28 @@ def throw_away(job: TrainingJob) -> None:
         path.unlink(missing_ok=True)
 
 
-def train_job(job: TrainingJob, painter: Painter, watcher: Watcher | None = None) -> Outcome:
-    """Train as the job says, from the beginning or from where its folder is; the painter is as before afterwards.
+def train_job(
+    job: TrainingJob, painter: Painter, watcher: Watcher | None = None, *, keep_model: bool = True
+) -> Outcome:
+    """Train as the job says, from the beginning or from where its folder is.
+
+    Args:
+        painter: nothing else may use it meanwhile; it is as before afterwards.
+        keep_model: ``False`` may round the painter's weights, which needs less memory: for processes that end with it.
 
     Raises:
         TrainingDataError, TrainingSettingsError, TrainingStateError: found before anything is changed.
         DivergenceError: the run went wrong; the last good state is kept.
         CheckpointError, FileError, PatchError: of the model, or of the file to go on from.
     """
-    return _Session(job, painter, watcher or Watcher()).train()
+    return _Session(job, painter, watcher or Watcher(), keep_model).train()
 
 
 class _Session:
     """One job under way."""
 
-    def __init__(self, job: TrainingJob, painter: Painter, watcher: Watcher) -> None:
+    def __init__(self, job: TrainingJob, painter: Painter, watcher: Watcher, keep_model: bool) -> None:
+        self.keep_model = keep_model
         self.painter, self.watcher, self.model = painter, watcher, FrozenModel(painter.pipeline)
         self.job = replace(job, settings=replace(job.settings, precision=self.model.precision(job.settings.precision)))
         self.is_first, self.messages = World().is_first, list[str]()
@@ -186,7 +193,7 @@ class _Session:
         if self.is_first:
             self._prepare_folder()
         with ExitStack() as stack:
-            stack.enter_context(self.model.ready())
+            stack.enter_context(self.model.ready(job.settings.precision, keep=self.keep_model))
             contexts = Contexts(self.model.encode_texts)
             examples, kept = self._examples(paths, contexts), self._held_out(held_out, contexts)
             if job.checkpointing == "on":
@@ -300,7 +307,7 @@ class _Session:
     def _preview(self, run: Run) -> None:
         """Paint all prompts with the network as it is now; a prompt that can't be painted costs a message."""
         job, made = self.job, []
-        with run.at_rest(), self.model.at_hand():
+        with run.at_rest(), self.model.at_hand(), run.autocast():
             for number, prompt in enumerate(job.previews):
                 work = Generation(prompt, steps=job.preview_steps, seed=job.preview_seed)
                 try:

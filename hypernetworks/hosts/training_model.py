@@ -29,6 +29,7 @@ class FrozenModel:
     def __init__(self, pipeline: Any) -> None:
         self.pipeline, self.unet = pipeline, pipeline.unet
         self.device: torch.device = next(self.unet.parameters()).device
+        self._is_quick = False
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         config = pipeline.scheduler.config
         self.schedule = NoiseSchedule(
@@ -41,9 +42,11 @@ class FrozenModel:
         return tuple(sorted({s.width for s in sites if s.width is not None and (self_attention or s.kind != SELF)}))
 
     def precision(self, asked: str) -> str:
-        """What ``"auto"`` means here: the UNet's own type, and fp32 on the CPU."""
+        """What ``"auto"`` means here: the UNet's own type; on a CPU that computes in bf16, that."""
         if asked != "auto":
             return asked
+        if self.device.type == "cpu" and cpu_has_bf16():
+            return "bf16"
         names = {torch.float16: "fp16", torch.bfloat16: "bf16"}
         return names.get(self.unet.dtype, "fp32")
 
@@ -81,8 +84,8 @@ class FrozenModel:
         return ((distribution.mean - shift) * factor).cpu(), (distribution.std * factor).cpu()
 
     def predict(self, noisy: torch.Tensor, times: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """The UNet's prediction, in its own type."""
-        dtype = self.unet.dtype
+        """The UNet's prediction, in its own type; in fp32 where autocast says what is computed in which."""
+        dtype = torch.float32 if self._is_quick else self.unet.dtype
         added = {key: value.to(dtype) for key, value in batch.added.items()}
         if added:  # SDXL is told the size; all is seen whole
             height, width = (8 * edge for edge in noisy.shape[-2:])
@@ -97,8 +100,13 @@ class FrozenModel:
         return prediction
 
     @contextmanager
-    def ready(self) -> Iterator[None]:
-        """The UNet is frozen and the encoders are away; afterwards all is as it was."""
+    def ready(self, precision: str = "fp32", *, keep: bool = True) -> Iterator[None]:
+        """The UNet is frozen and the encoders are away; afterwards all is as it was.
+
+        Args:
+            precision: what the run computes in, not ``"auto"``.
+            keep: whether the weights must come back exactly; ``False`` needs less memory on the CPU in bf16.
+        """
         live = [p for p in self.unet.parameters() if p.requires_grad]
         processors, checkpointing = dict(self.unet.attn_processors), self.unet.is_gradient_checkpointing
         was_training = self.unet.training
@@ -106,8 +114,10 @@ class FrozenModel:
         self._send("cpu", ENCODERS)
         self._use_fast_attention()
         try:
-            yield
+            with quick_on_cpu(self.unet, precision, keep=keep) as self._is_quick:
+                yield
         finally:
+            self._is_quick = False
             while self._hooks:
                 self._hooks.pop().remove()
             for parameter in live:
@@ -187,3 +197,37 @@ def _precise(vae: Any) -> Iterator[None]:
     finally:
         if before != torch.float32:
             vae.to(before)
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this processor multiplies in bf16 itself, so that it is faster and not just smaller."""
+    questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # as torch's own compiler asks
+    return any(bool(getattr(torch.cpu, question, bool)()) for question in questions)
+
+
+@contextmanager
+def quick_on_cpu(unet: torch.nn.Module, precision: str, *, keep: bool = True) -> Iterator[bool]:
+    """On the CPU: convolutions with channels last, and the weights of products in bf16 where that is the precision.
+
+    Autocast alone would convert frozen weights anew in every call. Norms stay fp32. Afterwards the weights are the
+    same objects with the same numbers, or, without ``keep``, what bf16 has left of them.
+
+    Yields:
+        Whether anything was converted, so that autocast has to be on for every call.
+    """
+    layers = [m for m in unet.modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d))]
+    parameters = [p for layer in layers for p in layer.parameters(recurse=False)]
+    if any(p.device.type != "cpu" or p.dtype != torch.float32 for p in parameters):
+        yield False
+        return
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    before = []
+    for parameter in parameters:
+        before.append(parameter.data if keep else None)
+        layout = torch.channels_last if parameter.dim() == 4 else torch.preserve_format
+        parameter.data = parameter.data.to(dtype, memory_format=layout)
+    try:
+        yield dtype != torch.float32
+    finally:
+        for parameter, data in zip(parameters, before, strict=True):
+            parameter.data = parameter.data.float().contiguous() if data is None else data

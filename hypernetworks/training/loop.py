@@ -133,7 +133,7 @@ class Run:
         batch = self.examples.batch(samples).to(self.device)
         noise, times = self._noise(samples, batch)
         noisy, target = self.schedule.noisy_and_target(batch.latents, noise, times)
-        with self._autocast():
+        with self.autocast():
             prediction = self._learner(noisy, times, batch)
         each = losses(prediction, target, batch.weights)
         nothing = losses(torch.zeros_like(target), target, batch.weights)
@@ -152,7 +152,8 @@ class Run:
         times = [sample_random(mixed("time", seed), n).randrange(length) for n in samples]
         return noise, torch.tensor(times, device=self.device)
 
-    def _autocast(self) -> AbstractContextManager[object]:
+    def autocast(self) -> AbstractContextManager[object]:
+        """What ``predict`` is called in."""
         if self.settings.precision in ("auto", "fp32"):
             return nullcontext()
         kind = torch.bfloat16 if self.settings.precision == "bf16" else torch.float16
@@ -228,7 +229,7 @@ class Run:
         """The held-out loss now, with the averaged weights if there are any; ``None`` without held-out examples."""
         if self.held_out is None or not self.world.is_first:
             return None
-        with self.at_rest(), self._autocast():
+        with self.at_rest(), self.autocast():
             return self.held_out.loss(self._predict, self.schedule, self.device)
 
     @contextmanager

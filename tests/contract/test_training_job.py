@@ -150,6 +150,33 @@ def test_saving_memory_changes_no_gradient(tiny: Painter) -> None:
         torch.testing.assert_close(one, other)
 
 
+def test_bf16_weights_come_back_bit_for_bit(tiny: Painter) -> None:
+    """Layers are converted once rather than in every call; gradients are nearly those of fp32."""
+    before, model = parameters_of(tiny), FrozenModel(tiny.pipeline)
+    batch, times = Batch(torch.randn(2, 4, 8, 8), torch.randn(2, 32, 48)), torch.tensor([3, 700])
+    with torch.no_grad(), model.ready():
+        assert model.unet.conv_in.weight.dtype == torch.float32
+        precise = model.predict(batch.latents, times, batch)
+    with torch.no_grad(), model.ready("bf16"), torch.autocast("cpu", torch.bfloat16):
+        assert model.unet.conv_in.weight.dtype == torch.bfloat16
+        assert model.unet.conv_norm_out.weight.dtype == torch.float32
+        rough = model.predict(batch.latents, times, batch).float()
+    assert 0 < float((rough - precise).norm()) < 0.03 * float(precise.norm())
+    assert all(torch.equal(a, b) for a, b in zip(before, parameters_of(tiny), strict=True))
+    assert all(p.is_contiguous() for p in tiny.pipeline.unet.parameters())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_precisions_train_and_preview(tiny: Painter, pictures: Path, precision: str) -> None:
+    job = job_on(tiny, pictures, previews=("a red apple",), preview_steps=2)
+    job = replace(job, settings=replace(job.settings, precision=precision))
+    before = parameters_of(tiny)
+    outcome = train_job(job, tiny)
+    assert outcome.is_finished
+    assert outcome.messages == ()
+    assert all(torch.equal(a, b) for a, b in zip(before, parameters_of(tiny), strict=True))
+
+
 def test_bad_jobs_are_refused_before_anything_happens(tiny: Painter, pictures: Path) -> None:
     for changes, error, match in (
         ({"pictures": pictures / "none"}, TrainingDataError, "no such folder"),
@@ -217,9 +244,9 @@ def test_the_commands(
 
     real = train_job
 
-    def interrupted(job: TrainingJob, painter: Painter, watcher: Watcher) -> object:
+    def interrupted(job: TrainingJob, painter: Painter, watcher: Watcher, **others: Any) -> object:
         watched = replace(watcher, on_step=lambda _: signal.raise_signal(signal.SIGINT))
-        return real(job, painter, watched)
+        return real(job, painter, watched, **others)
 
     monkeypatch.setattr("hypernetworks.hosts.training.train_job", interrupted)
     assert main([*train, "--restart"]) == 130
