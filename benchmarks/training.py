@@ -7,7 +7,8 @@ taken within the round, because the machines are shared and noisy.
   up), captions are encoded at every step, attention keeps its scores, every layer computes its own MLPs, torch's plain
   AdamW. (Its activation checkpointing, which makes it slower still, is left out.)
 * "ours" is :class:`hypernetworks.training.Run`, whole steps of it.
-* "floor" is forward and activation-backward of the frozen UNet with the network's own products, and nothing else.
+* "floor" is forward and activation-backward of the frozen UNet, in the same precision as ours, with the network's own
+  products (fp32, as everywhere), and nothing else.
 
 Peak memory is taken in a process of its own per loop, all of the process counted; "idle" is one that has done nothing
 but to import the libraries. Time to the first step: 100 pictures, from the call to ``train_job``.
@@ -36,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import hypernetworks as hn
 from hypernetworks.engine.initialising import create_network
+from hypernetworks.engine.network import without_autocast
 from hypernetworks.hosts.training_model import FrozenModel, cpu_has_bf16, quick_on_cpu
 from hypernetworks.patching import find_sites
 from hypernetworks.patching.sites import SELF
@@ -116,7 +118,9 @@ def once_per_call(unet: torch.nn.Module, net: hn.Hypernetwork, shared: dict[int,
         def before(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
             if not is_self:
                 return (shared[side], *inputs[1:])
-            return (inputs[0] + net.pairs[inputs[0].shape[-1]][side](inputs[0]), *inputs[1:])
+            with without_autocast(inputs[0].device.type):
+                context = inputs[0].float()
+                return ((context + net.pairs[context.shape[-1]][side](context)).to(inputs[0].dtype), *inputs[1:])
 
         return before
 

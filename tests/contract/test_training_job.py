@@ -150,6 +150,58 @@ def test_saving_memory_changes_no_gradient(tiny: Painter) -> None:
         torch.testing.assert_close(one, other)
 
 
+def tiny_xl() -> Any:
+    """A pipeline of SDXL's shape: two text encoders, and a vector for the whole text."""
+    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    from hypernetworks.hosts.configurations.clip_tokenizer import build_tokenizer
+    from hypernetworks.hosts.configurations.families import CONFIGURATIONS
+
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(CONFIGURATIONS / "sdxl" / "tokenizer")
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = CLIPTextConfig(**size, projection_dim=16, vocab_size=len(tokenizer))
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=(2, 4),
+        norm_num_groups=8,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=8 * 6 + 16,
+    )
+    return StableDiffusionXLPipeline(
+        vae=AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, sample_size=16),
+        text_encoder=CLIPTextModel(config),
+        text_encoder_2=CLIPTextModelWithProjection(config),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(),
+    )
+
+
+def test_sdxl_is_told_its_text_vector_and_size() -> None:
+    model = FrozenModel(tiny_xl())
+    network = hn.Hypernetwork.create("a", hn.Structure(), model.widths(False))
+    network.train()
+    (condition,) = model.encode_texts(["a red apple"])
+    assert {key: tuple(value.shape) for key, value in condition.items()} == {"context": (77, 32), "text_embeds": (16,)}
+    latents, spread = model.encode_pixels(torch.zeros(1, 3, 16, 16))
+    assert spread is not None
+    assert latents.shape == spread.shape == (1, 4, 8, 8)
+    batch = Batch(latents, condition["context"][None], None, {"text_embeds": condition["text_embeds"][None]})
+    with model.ready(), hn.apply(model.unet, [(network, 1.0)]):
+        model.predict(latents, torch.tensor([3]), batch).square().mean().backward()
+    assert model.widths(False) == (32,)
+    assert any(float(p.grad.abs().max()) > 0 for p in network.parameters() if p.grad is not None)
+
+
 def test_bf16_weights_come_back_bit_for_bit(tiny: Painter) -> None:
     """Layers are converted once rather than in every call; gradients are nearly those of fp32."""
     before, model = parameters_of(tiny), FrozenModel(tiny.pipeline)
@@ -205,7 +257,7 @@ def test_the_miniature_learns_to_be_dark_in_seconds(pictures: Path) -> None:
     """The loss on a picture that training never saw falls, and so does the preview's light."""
     painter = Painter(None, hn.Library([]))
     job = preset_job("style", "dark", pictures, painter, runs=pictures.parent / "runs", previews=("a red apple",))
-    settings = replace(job.settings, steps=30, batch=4, watch_every=5, preview_every=30, warm_up=5)
+    settings = replace(job.settings, steps=20, batch=4, watch_every=5, preview_every=20, warm_up=2)
     light: list[float] = []
     held_out: list[float] = []
 
@@ -217,7 +269,7 @@ def test_the_miniature_learns_to_be_dark_in_seconds(pictures: Path) -> None:
         light.append(float(np.asarray(made[0]).mean()))
 
     watcher = Watcher(on_step=on_step, on_preview=on_preview)
-    train_job(replace(job, settings=settings, preview_steps=6), painter, watcher)
+    train_job(replace(job, settings=settings, preview_steps=4), painter, watcher)
     assert held_out[-1] < 0.7 * held_out[0]
     assert light[1] < 0.7 * light[0]
 
