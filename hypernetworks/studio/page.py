@@ -62,15 +62,15 @@ class Outputs:
         return [getattr(self, field.name) for field in fields(self)]
 
 
-def build_page(desk: Desk, trainer: Trainer, folder: Path, *, anywhere: bool = False) -> gr.Blocks:
+def build_page(trainer: Trainer, folder: Path, *, anywhere: bool = False) -> gr.Blocks:
     """The page, ready to be served.
 
     Args:
-        desk: the model and its jobs.
-        trainer: what trains on the same desk.
+        trainer: on the desk that has the model and its jobs.
         folder: where pictures of this run are kept.
         anywhere: other machines can use it, too.
     """
+    desk = trainer.desk
     with gr.Blocks(title="Hypernetworks studio", analytics_enabled=False) as page:
         status = gr.HTML(status_html(desk), elem_id="hypernetworks_status")
         with gr.Row(elem_id="studio_columns"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -39,14 +40,12 @@ OPEN = (
 )
 
 
-def build_app(
-    painter: Painter, folder: Path, places: Places, *, anywhere: bool = False, password: str | None = None
-) -> Any:
+def build_app(trainer: Trainer, folder: Path, *, anywhere: bool = False, password: str | None = None) -> Any:
     """The whole application: page, routes, and the check of who may use them.
 
     Args:
+        trainer: on the desk that has the model.
         folder: for the pictures of this run.
-        places: folders that training may use.
         anywhere: it will listen on all interfaces.
         password: asked for before anything else; ``None`` lets everyone in.
     """
@@ -59,10 +58,8 @@ def build_app(
     from .safety import OwnAddressOnly
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    register(app, painter.library, MINIATURE_NETWORKS)
-    desk = Desk(painter)
-    trainer = Trainer(desk, places, own_folder(painter.library, MINIATURE_NETWORKS))
-    page = build_page(desk, trainer, folder, anywhere=anywhere)
+    register(app, trainer.desk.library, MINIATURE_NETWORKS)
+    page = build_page(trainer, folder, anywhere=anywhere)
     page.queue(default_concurrency_limit=8)
     served = gr.mount_gradio_app(
         app,
@@ -97,25 +94,38 @@ def launch(
     Raises:
         HypernetworkError: the port is taken.
     """
-    import uvicorn
-
     listener = _listen("0.0.0.0" if anywhere else "127.0.0.1", port)
     folder = Path(tempfile.mkdtemp(prefix="hypernetworks-studio-"))
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
     address = f"http://127.0.0.1:{port}"
+    places = places or Places(Path.home() / TRAINING)
+    trainer = Trainer(Desk(painter), places, own_folder(painter.library, MINIATURE_NETWORKS))
     try:
-        places = places or Places(Path.home() / TRAINING)
-        app = build_app(painter, folder, places, anywhere=anywhere, password=password)
+        app = build_app(trainer, folder, anywhere=anywhere, password=password)
         print(f"Hypernetworks studio: {address}  {_reach(anywhere, port, password)}", flush=True)
         if open_browser:
             threading.Timer(1.0, webbrowser.open, [address]).start()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the pictures' folder goes, too
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
-        server.run(sockets=[listener])
+        _serve(app, listener)
     finally:
         listener.close()
+        if trainer.interrupt():
+            print(f"Saving the training of {trainer.state.name} …", flush=True)
+            trainer.wait(60)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _serve(app: Any, listener: socket.socket) -> None:
+    import uvicorn
+
+    class Server(uvicorn.Server):  # type: ignore[misc]
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            # Pages that are open have streams that are cut now: nothing to tell, let alone with a traceback.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+            await super().shutdown(sockets)
+
+    Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)).run(sockets=[listener])
 
 
 def _reach(anywhere: bool, port: int, password: str | None) -> str:

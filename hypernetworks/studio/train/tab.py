@@ -56,7 +56,7 @@ def _follow(trainer: Trainer) -> Following:
     known: list[Any] = [None] * 3
     for state in trainer.follow():
         now = [views.progress(state), *before[1:3], _messages(state)]
-        seen = [id(state), len(state.rows), len(state.previews)]
+        seen = [state.number, len(state.rows), len(state.previews)]
         if seen[:2] != known[:2]:
             now[1] = views.curves(state)
         if seen != known:
@@ -110,7 +110,7 @@ def _wire_buttons(
         **PRIVATE,
     )
     example_button.click(train_example, None, shown, concurrency_limit=32, **PRIVATE)
-    stop.click(trainer.interrupt, None, None, queue=False, **PRIVATE)
+    stop.click(lambda: (trainer.interrupt(), None)[1], None, None, queue=False, **PRIVATE)
 
 
 def _kept(trainer: Trainer, wishes: Wishes, files: list[str]) -> str:

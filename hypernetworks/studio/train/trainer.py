@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ class State:
         previews: step, and a picture for each prompt.
         messages: what to tell at the end.
         kept_as: name in the library, once it is there.
+        number: no other training of this studio has it.
     """
 
     name: str = ""
@@ -57,6 +59,7 @@ class State:
     is_wrong: bool = False
     is_running: bool = False
     kept_as: str | None = None
+    number: int = field(default_factory=count().__next__)
 
     def describe(self) -> str:
         """For those who wait for it."""
@@ -75,6 +78,7 @@ class Trainer:
         self.desk, self.places, self.folder = desk, places, folder
         self.state = State()
         self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
 
     def start(self, wishes: Wishes) -> None:
         """Begin, or go on with the run of this name.
@@ -91,11 +95,18 @@ class Trainer:
             if self.state.is_running:
                 raise HypernetworkError(f'"{self.state.name}" is being trained: wait, or interrupt it first')
             self.state = State(job.name, "Starting …", total=job.settings.steps, is_running=True)
-        threading.Thread(target=self._run, args=(wishes, pictures, may_replace, self.state), daemon=True).start()
+        arguments = (wishes, pictures, may_replace, self.state)
+        self._thread = threading.Thread(target=self._run, args=arguments, daemon=True)
+        self._thread.start()
 
     def interrupt(self) -> bool:
         """Stop after the present step, which is saved; whether one was running."""
         return self.desk.interrupt(WINDOW)
+
+    def wait(self, seconds: float) -> None:
+        """Until the training has ended and is saved, but no longer than that."""
+        if self._thread is not None:
+            self._thread.join(seconds)
 
     def follow(self) -> Iterator[State]:
         """The state, now and after each change, until the training ends."""

@@ -40,7 +40,7 @@ def _ended(state: State) -> str:
     name = text(state.kept_as)
     button = f'<button type="button" class="studio-try" data-name="{name}">Put it into the prompt</button>'
     said = f"<b>{name}</b> is among your networks, after {state.rows[-1].step if state.rows else state.done} steps."
-    return f'<p class="studio-done studio-trained" role="status" data-new="{name} {id(state)}">{said} {button}</p>'
+    return f'<p class="studio-done studio-trained" role="status" data-new="{name} {state.number}">{said} {button}</p>'
 
 
 def _figures(rows: Sequence[TrainingStep]) -> str:

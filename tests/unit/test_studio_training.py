@@ -1,0 +1,324 @@
+"""The Train tab without a page: what its fields mean, the folders it may use, and the way into the library."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import hypernetworks as hn
+from hypernetworks.hosts.training import Outcome, TrainingJob, Watcher
+from hypernetworks.studio.desk import Desk, Update
+from hypernetworks.studio.train import example, trainer, views, wishes
+from hypernetworks.studio.train.keeping import check_free, keep
+from hypernetworks.studio.train.places import Places
+from hypernetworks.studio.train.trainer import State, Trainer
+from hypernetworks.studio.train.wishes import Wishes, creation_of, job_of, of_preset, size_of
+from hypernetworks.training import PRESETS, TrainingStep
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def painter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """As much of a painter as the fields need; the miniature's numbers."""
+    (tmp_path / "library").mkdir()
+    monkeypatch.setattr(
+        wishes, "FrozenModel", lambda _pipeline: SimpleNamespace(widths=lambda own: (96, 192)[not own :])
+    )
+    library = hn.Library([tmp_path / "library"])
+    return SimpleNamespace(is_miniature=True, default_size=96, size_step=32, pipeline=None, library=library)
+
+
+def network(path: Path, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = hn.Hypernetwork.create("some", hn.Structure((1, 2, 1), "linear"), (8,))
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter)
+    hn.write(made, path)
+    return path
+
+
+def pictures(folder: Path, *names: str) -> list[str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        Image.new("RGB", (8, 8), "red").save(folder / name, format="PNG")
+    return [str(folder / name) for name in names]
+
+
+def step(number: int, **changes: Any) -> TrainingStep:
+    return replace(TrainingStep(number, 100, 1 / number, 1 / number, 1e-3, 0.5, seconds_left=30.0), **changes)
+
+
+# ------------------------------------------------------------------ fields
+
+
+@pytest.mark.parametrize("purpose", PRESETS)
+def test_the_fields_begin_with_the_preset_and_mean_it(purpose: str, painter: Any, tmp_path: Path) -> None:
+    values = of_preset(purpose, painter)
+    job = job_of(Wishes(name="a", purpose=purpose, **values), painter, tmp_path, tmp_path / "runs")
+    expected = wishes.preset_job(purpose, "a", tmp_path, painter, runs=tmp_path / "runs")
+    assert job == replace(expected, creation=replace(expected.creation, structure=job.creation.structure))
+    assert job.creation.structure.layer_structure == PRESETS[purpose].layer_structure
+    assert job.creation.structure.dropout in (PRESETS[purpose].dropout, ())
+
+
+def test_empty_fields_are_the_presets_and_numbers_become_whole(painter: Any, tmp_path: Path) -> None:
+    job = job_of(Wishes(name=" a ", steps=7.0, batch=3.0, clip=0.5, previews="x\n\n y \n"), painter, tmp_path, tmp_path)
+    assert (job.name, job.settings.steps, job.settings.batch, job.settings.clip) == ("a", 7, 3, 0.5)
+    assert (job.settings.rate, job.picture_settings.width, job.previews) == ("2e-3", 96, ("x", "y"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"name": "../a"}, "can't be used"),
+        ({"name": ""}, "can't be used"),
+        ({"name": HOSTILE}, "can't be used"),
+        ({"purpose": "other"}, "preset"),
+        ({"template": "/etc/passwd.txt"}, "not a file"),
+        ({"layers": "1, x"}, "no list"),
+        ({"layers": "1, 1e9, 1"}, "larger than"),
+        ({"batch": 1e6}, "at most"),
+        ({"width": 1e6}, "at most"),
+        ({"steps": -1}, "steps"),
+        ({"suffix": ".exe"}, "suffix"),
+        ({"begin_with": "../secret"}, "hypernetwork"),
+        ({"rate": "fast"}, "rate"),
+    ],
+)
+def test_wrong_fields_are_told(changes: dict[str, Any], match: str, painter: Any, tmp_path: Path) -> None:
+    with pytest.raises(hn.HypernetworkError, match=match):
+        job_of(replace(Wishes(name="a"), **changes), painter, tmp_path, tmp_path)
+
+
+def test_the_size_is_shown_before(painter: Any) -> None:
+    both, text_alone = size_of(Wishes(), painter), size_of(Wishes(self_attention=False), painter)
+    assert "96, 192" in both
+    assert "widths 192." in text_alone
+    assert int(both.split(" ")[0].replace(",", "")) > int(text_alone.split(" ")[0].replace(",", ""))
+    assert "no list" in size_of(Wishes(layers="?"), painter)
+    assert creation_of(Wishes(layers="1; 2 ,2 1", dropout=0.3)).structure.dropout == (0.0, 0.3, 0.3, 0.0)
+
+
+# ------------------------------------------------------------------ folders
+
+
+def test_only_folders_with_pictures_can_be_chosen(tmp_path: Path) -> None:
+    pictures(tmp_path / "mine" / "cats" / "more", "1.png", "2.PNG")
+    pictures(tmp_path / "mine" / ".hidden", "1.png")
+    pictures(tmp_path / "own" / "pictures" / "sent", "1.png")
+    pictures(tmp_path / "secret", "1.png")
+    (tmp_path / "mine" / "empty").mkdir()
+    places = Places(tmp_path / "own", (tmp_path / "mine",))
+    assert places.choices() == [("sent (1 picture)", "0:sent"), ("mine/cats/more (2 pictures)", "1:cats/more")]
+    assert places.folder("1:cats/more") == tmp_path / "mine" / "cats" / "more"
+    for key in ("1:../secret", "2:.", "0:../../secret", "", "1", "x:y", "-1:cats/more", "1:.hidden", str(tmp_path)):
+        with pytest.raises(hn.HypernetworkError, match="chosen"):
+            places.folder(key)
+
+
+def test_pictures_that_are_sent_are_kept_and_never_replaced(tmp_path: Path) -> None:
+    places, sent = Places(tmp_path / "own"), pictures(tmp_path / "sent", "a cat.png")
+    (tmp_path / "sent" / "a cat.txt").write_text("a grey cat", encoding="utf-8")
+    sent.append(str(tmp_path / "sent" / "a cat.txt"))
+    first, second = places.keep(sent, "cats"), places.keep(sent, "cats")
+    assert [path.name for path in (first, second)] == ["cats", "cats-2"]
+    assert sorted(path.name for path in first.iterdir()) == ["a cat.png", "a cat.txt"]
+    assert places.folder(places.key(second)) == second
+    assert sorted(path.name for path in places.pictures.iterdir()) == ["cats", "cats-2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.png", b"no picture"), ("a.exe", b"x"), ("a.txt", b"\xff\xfe\xff"), ("a.txt", b"x" * 70_000), (".a.png", b"x")],
+)
+def test_other_files_are_refused_and_nothing_stays(name: str, content: bytes, tmp_path: Path) -> None:
+    places, sent = Places(tmp_path / "own"), pictures(tmp_path / "sent", "fine.png")
+    (tmp_path / "sent" / name).write_bytes(content)
+    with pytest.raises(hn.HypernetworkError):
+        places.keep([*sent, str(tmp_path / "sent" / name)], "cats")
+    for wrong in ("../cats", "", "a/b"):
+        with pytest.raises(hn.HypernetworkError):
+            places.keep(sent, wrong)
+    assert not places.pictures.exists() or not list(places.pictures.iterdir())
+
+
+def test_captions_alone_are_no_pictures(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    with pytest.raises(hn.HypernetworkError, match="no picture"):
+        Places(tmp_path / "own").keep([str(tmp_path / "a.txt")], "cats")
+
+
+# ------------------------------------------------------------------ into the library
+
+
+def test_a_run_may_replace_its_own_network_and_no_other(tmp_path: Path) -> None:
+    library, folder = hn.Library([tmp_path / "lib"]), tmp_path / "lib"
+    job = TrainingJob("ink", tmp_path, tmp_path / "runs")
+    assert check_free(job, library, folder, False) is False
+    made = network(job.folder / "ink-5.safetensors")
+    pictures(job.folder / "previews", "1-000005.png")
+    assert keep(job, made, library, folder, False) == "ink"
+    assert (folder / "ink.safetensors").read_bytes() == made.read_bytes()
+    assert (folder / "ink.png").exists()
+    assert check_free(job, library, folder, False) is True  # it is this run's
+    assert keep(job, network(job.folder / "ink-9.safetensors", 1), library, folder, True) == "ink"
+    (folder / "ink.safetensors").write_bytes(made.read_bytes())  # by now it is someone else's
+    with pytest.raises(hn.HypernetworkError, match="Replace"):
+        check_free(job, library, folder, False)
+    with pytest.raises(hn.HypernetworkError, match="meanwhile"):
+        keep(job, made, library, folder, False)
+    assert check_free(job, library, folder, True) is True
+    with pytest.raises(hn.HypernetworkError, match="another name"):
+        check_free(replace(job, suffix=".pt"), library, folder, True)
+    with pytest.raises(hn.HypernetworkError, match="no folder"):
+        check_free(job, library, None, True)
+
+
+# ------------------------------------------------------------------ the training of a studio
+
+
+@pytest.fixture
+def studio(painter: Any, tmp_path: Path) -> Trainer:
+    pictures(tmp_path / "mine" / "cats", "1.png")
+    places = Places(tmp_path / "own", (tmp_path / "mine",))
+    return Trainer(Desk(painter), places, tmp_path / "library")
+
+
+def ended(studio: Trainer) -> State:
+    studio.wait(20)
+    assert not studio.state.is_running
+    return studio.state
+
+
+def train_slowly(job: TrainingJob, _painter: Any, watcher: Watcher) -> Outcome:
+    """Steps until it is told to stop, or all are done."""
+    watcher.on_stage("encoding pictures", 1, 1)
+    watcher.on_preview(0, [Image.new("RGB", (500, 300))])
+    number = 0
+    while number < job.settings.steps and not watcher.should_stop():
+        number += 1
+        watcher.on_step(step(number, steps=job.settings.steps))
+        time.sleep(0.001)
+    return Outcome(network(job.folder / f"a-{number}.safetensors"), number, number == job.settings.steps, ("a remark",))
+
+
+def test_it_runs_alone_is_interrupted_and_reaches_the_library(studio: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "train_job", train_slowly)
+    studio.start(Wishes(name="a", key="1:cats", steps=10**6))
+    with pytest.raises(hn.HypernetworkError, match="being trained"):
+        studio.start(Wishes(name="b", key="1:cats"))
+    while not studio.state.rows:
+        time.sleep(0.01)
+    job = studio.desk.run("a window", lambda *_: "made")
+    assert 'Waiting for the training of "a" (step' in next(job).note
+    assert not studio.desk.interrupt("a window 2")
+    assert studio.interrupt()
+    state = ended(studio)
+    assert state.kept_as == "a"
+    assert not state.is_wrong
+    assert state.messages[0] == "a remark"
+    assert "press Train to go on" in state.messages[1]
+    assert state.previews[0][1][0].size == (192, 115)
+    assert list(job)[-1] == "made"
+    assert not studio.interrupt()
+    studio.start(Wishes(name="a", key="1:cats", steps=3))  # its own network: no need to ask
+    assert ended(studio).messages == ["a remark"]
+    assert "after 3 steps" in views.progress(studio.state)
+
+
+def test_what_goes_wrong_is_told(studio: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("", "1:dogs"):
+        with pytest.raises(hn.HypernetworkError, match="choose"):
+            studio.start(Wishes(name="a", key=key))
+    for error, said in ((hn.HypernetworkError("too hot"), "too hot"), (RuntimeError("no memory"), "smaller batch")):
+
+        def fail(*_: Any, error: Exception = error) -> Outcome:
+            raise error
+
+        monkeypatch.setattr(trainer, "train_job", fail)
+        studio.start(Wishes(name="a", key="1:cats"))
+        state = ended(studio)
+        assert state.is_wrong
+        assert said in state.messages[0]
+        assert state.kept_as is None
+
+
+def test_one_that_waits_can_be_interrupted(studio: Trainer) -> None:
+    release, begun = threading.Event(), studio.desk.run("one", lambda _p, tell, _w: (tell(Update()), release.wait(20)))
+    next(begun)
+    studio.start(Wishes(name="a", key="1:cats"))
+    while "Waiting for a picture" not in studio.state.note:
+        time.sleep(0.01)
+    studio.interrupt()
+    assert ended(studio).messages == ["interrupted before its first step"]
+    release.set()
+    list(begun)
+
+
+# ------------------------------------------------------------------ the example, and what is shown
+
+
+def test_the_example_is_painted_once_and_only_on_the_miniature(painter: Any, tmp_path: Path) -> None:
+    jobs = []
+
+    def paint(job: Any, on_step: Any) -> Any:
+        assert on_step(1, 10)
+        jobs.append(job)
+        return SimpleNamespace(pictures=[SimpleNamespace(image=Image.radial_gradient("L").convert("RGB"))])
+
+    painter.paint, places = paint, Places(tmp_path / "own")
+    folder = example.paint_example(painter, places, lambda _update: None, threading.Event())
+    assert len(list(folder.iterdir())) == len(jobs) == example.COUNT
+    assert len({job.prompt for job in jobs}) == example.COUNT
+    with Image.open(next(folder.iterdir())) as made:
+        red, _, blue = made.convert("RGB").resize((1, 1)).getpixel((0, 0))  # type: ignore[misc]
+    assert blue > red + 20
+    example.paint_example(painter, places, lambda _update: None, threading.Event())
+    assert len(jobs) == example.COUNT
+    painter.is_miniature = False
+    with pytest.raises(hn.HypernetworkError, match="miniature"):
+        example.paint_example(painter, places, lambda _update: None, threading.Event())
+
+
+def test_names_never_become_markup() -> None:
+    for state in (
+        State(HOSTILE, HOSTILE, 1, 2, [step(1), step(2)], is_running=True),
+        State(HOSTILE),
+        State("a", kept_as=HOSTILE),
+    ):
+        shown = views.progress(state)
+        assert "&lt;img" in shown
+        assert "<img" not in shown
+
+
+def test_curves_have_the_losses_and_stay_small() -> None:
+    assert views.curves(State("a", rows=[step(1)])) == ""
+    rows = [step(number, held_out=0.5 if number % 10 == 0 else None) for number in range(1, 3001)]
+    drawn = views.curves(State("a", rows=rows))
+    assert drawn.count("<svg") == 3
+    assert len(drawn) < 40_000
+    assert "3000" in drawn
+    lines = [part.split('"')[0].split() for part in drawn.split('points="')[1:]]
+    assert len(lines[0]) == len(lines[1]) <= views.MOST_POINTS + 2
+    heights = [float(place.split(",")[1]) for place in lines[1]]
+    assert heights == sorted(heights)  # a falling loss
+    assert "nan" not in views.curves(State("a", rows=[step(1), step(2, loss=float("nan")), step(3)]))
+
+
+def test_previews_are_side_by_side_and_evenly_chosen() -> None:
+    picture = Image.new("RGB", (8, 8))
+    shown = views.previews(State("a", previews=[(number, [picture, picture]) for number in range(0, 1100, 100)]))
+    assert shown.count("<img") == 2 * views.MOST_COLUMNS
+    assert ">0<" in shown
+    assert ">1000<" in shown
+    assert views.previews(State()) == ""
