@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from hardening.healthy import KINDS, healthy
 from hardening.pickling import legacy, network, number, text, zipped
 from hardening.watched import PLANTS
 
-CASES = 640
+CASES = 544
 
 
 def test_a_part_of_the_long_run(tmp_path: Path) -> None:
@@ -34,14 +35,17 @@ def test_a_part_of_the_long_run(tmp_path: Path) -> None:
     outcomes = {name: family.outcomes for name, family in report.families.items()}
     assert outcomes["truncated"]["read"] == 0
     assert set(outcomes["gadgets"]) <= {"FileUnsafeError", "NotAHypernetworkError"}
-    assert {name for name, counted in outcomes.items() if len(counted) < 2} <= {"gadgets"}, "some family has one face"
+    assert {name for name, counted in outcomes.items() if len(counted) < 2} <= {"gadgets", "side-cars"}, (
+        "some family has one face"
+    )
     agreements = [counted for family in report.families.values() for counted in family.agreements.elements()]
     assert agreements.count("same") > 40, "what is read was compared with torch's own reading"
 
 
 @pytest.fixture(scope="module")
-def reader() -> Any:
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Any:
     made = fuzz.Reader()
+    fuzz.warm_up(made, tmp_path_factory.mktemp("warm"))
     yield made
     made.close()
 
@@ -50,12 +54,10 @@ def reader() -> Any:
 def test_the_watch_notices_what_no_reader_may_do(plant: str, reader: fuzz.Reader, tmp_path: Path) -> None:
     path = tmp_path / healthy("zip").name
     path.write_bytes(healthy("zip").content)
-    for mode in ("read", "library"):  # what is imported once
-        reader.ask(path, mode)
     assert list(fuzz.faults(reader.ask(path), "read", path.stat().st_size, timed=False)) == []
     if plant == "dies":
-        with pytest.raises(RuntimeError, match="ended with -9"):
-            reader.ask(path, plant)
+        with closing(fuzz.Reader()) as another, pytest.raises(RuntimeError, match="ended with -9"):
+            another.ask(path, plant)
     else:
         assert list(fuzz.faults(reader.ask(path, plant), plant, path.stat().st_size, timed=False)) != []
 
