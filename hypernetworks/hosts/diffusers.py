@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from ..prompts import Tag, format_infotext, parse
 from .checkpoints import load_checkpoint
 from .fit import check_fit
 from .forming import Forming
-from .samplers import build_sampler, sampler_name
+from .samplers import build_sampler, check_steps, sampler_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -147,8 +148,9 @@ class Painter:
         result.messages += [f"{tag} has no effect in the negative prompt: move it to the prompt" for tag in misplaced]
         chosen = self._resolve(tags, result.messages)
         width, height = self._size(job)
+        check_steps(job.sampler, self._own_scheduler, job.steps)
         with ExitStack() as patches:
-            handle = self._apply(chosen, patches)
+            handle = self._apply(chosen, patches, result.messages)
             self.pipeline.scheduler = build_sampler(job.sampler, self._own_scheduler)
             patches.callback(setattr, self.pipeline, "scheduler", self._own_scheduler)
             forming = None if on_picture is None else Forming(self.pipeline, on_picture)
@@ -178,10 +180,19 @@ class Painter:
                 messages.append(f"{text} (the picture is made without it)")
         return chosen
 
-    def _apply(self, chosen: Sequence[tuple[Hypernetwork, Entry, Multiplier]], patches: ExitStack) -> Handle | None:
+    def _apply(
+        self, chosen: Sequence[tuple[Hypernetwork, Entry, Multiplier]], patches: ExitStack, messages: list[str]
+    ) -> Handle | None:
         if not chosen:
             return None
-        return patches.enter_context(apply(self.pipeline.unet, [(n, multiplier) for n, _, multiplier in chosen]))
+
+        def give_up(error: Exception) -> None:
+            traceback.print_exception(type(error), error, error.__traceback__)
+            failed = f"applying the networks failed ({type(error).__name__}: {error})"
+            messages.append(f"{failed}; the picture is made without hypernetworks")
+
+        networks = [(network, multiplier) for network, _, multiplier in chosen]
+        return patches.enter_context(apply(self.pipeline.unet, networks, on_error=give_up))
 
     def _size(self, job: Generation) -> tuple[int, int]:
         width, height, multiple = job.width or self.default_size, job.height or self.default_size, self.size_step

@@ -39,6 +39,24 @@ def build_sampler(name: str | None, own: Any) -> Any:
     return getattr(importlib.import_module("diffusers"), f"{kind}Scheduler").from_config(own.config, **settings)
 
 
+def check_steps(name: str | None, own: Any, steps: int) -> None:
+    """Raise when a sampler can't do with so few steps, as PNDM can't with fewer than four.
+
+    Args:
+        name, own: as for :func:`build_sampler`.
+
+    Raises:
+        HypernetworkError: it can't.
+    """
+    try:
+        build_sampler(name, own).set_timesteps(steps)
+    except (ValueError, IndexError) as error:  # of numpy: diffusers doesn't look
+        few = f"{steps} step{'s' if steps != 1 else ''}"
+        raise HypernetworkError(
+            f"the sampler {name or sampler_name(own)} can't do {few}: ask for more, or choose another sampler"
+        ) from error
+
+
 def sampler_name(own: Any) -> str:
     """What to call a model's own scheduler: a key of :data:`SAMPLERS` where there is one for its class."""
     kind = type(own).__name__.removesuffix("Scheduler")

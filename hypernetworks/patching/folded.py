@@ -28,6 +28,8 @@ Active = tuple[Hypernetwork, float]
 _REFOLD_ROWS = {"cpu": 64}
 _REFOLD_ROWS_ELSEWHERE = 256
 """From so many rows on, a pass over the weight is cheaper than the affine map of the context."""
+ALONE = 2
+"""Length of the key under which a network keeps its product with a weight; other networks' make it longer."""
 
 
 @dataclass
@@ -118,6 +120,7 @@ class FoldedProjection(Projection):
             return None
         fold = self._product(weight, tail)
         into = self._ready.weight if self._ready is not None else None
+        self._ready = None  # an interrupt in the middle of writing leaves neither the old nor the new
         made = fold.added_to(weight, tail[0][1] if fold.multipliers is None else 1.0, into)
         self._ready = _Ready(fold.mark, multipliers, head, *made)
         return self._ready
@@ -142,7 +145,7 @@ class FoldedProjection(Projection):
         multipliers = tuple(m for _, m in tail) if others else None
         if self._fold is not None and self._fold.is_of(weight, others, multipliers):
             return self._fold
-        key = (id(weight), self.side, *map(id, others))
+        key = (id(weight), self.side, *map(id, others))  # so long as ALONE without others
         kept = network.folds.get(key)
         if kept is None or not kept.is_of(weight, others, multipliers, closely=True):
             precise = torch.promote_types(weight.dtype, torch.float32)
@@ -193,9 +196,9 @@ def _is_foldable(module: nn.Module, weight: torch.Tensor, context: torch.Tensor)
 
 
 def _keep(network: Hypernetwork, key: tuple[object, ...], fold: Fold) -> None:
-    """For the next handle; products with weights that are gone make room."""
+    """For the next handle. Products with weights that are gone make room, and those with other networks after it."""
     for known, old in list(network.folds.items()):
-        if old.mark.is_dead:
+        if old.mark.is_dead or (len(key) > ALONE < len(known) and known[:ALONE] == key[:ALONE]):
             network.folds.pop(known, None)
     network.folds[key] = fold
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -21,6 +22,9 @@ from .sites import CROSS, SELF, Site, find_sites
 MARK = "_hypernetwork_handles"
 """Attribute of a patched UNet: its live handles, the acting one last. Gone when the last is removed."""
 
+
+_CHANGING = threading.RLock()
+"""Held while handles come and go: threads that do so on one UNet must not lose each other's."""
 
 RowsOf = Callable[[tuple[Any, ...], dict[str, Any]], "Sequence[int] | None"]
 """Positional and keyword arguments of one UNet call -> for each of its rows, which picture it belongs to."""
@@ -88,27 +92,26 @@ class Handle:
 
     def remove(self) -> None:
         """Take this handle's networks off. May be called any number of times, in any order with other handles."""
-        unet = self._unet()
-        handles: list[Handle] = getattr(unet, MARK, [])
-        if unet is None or self not in handles:
+        with _CHANGING:
+            unet = self._unet()
+            handles: list[Handle] = getattr(unet, MARK, [])
             self._uninstall()
-            return
-        acting = handles[-1] is self
-        handles.remove(self)
-        self._uninstall()
-        if not handles:
-            delattr(unet, MARK)
-        elif acting:
-            handles[-1]._install(unet)
+            if unet is None or self not in handles:
+                return
+            others = [handle for handle in handles if handle is not self]
+            if others:
+                object.__setattr__(unet, MARK, others)
+            else:
+                delattr(unet, MARK)
+            if others and handles[-1] is self:
+                others[-1]._install(unet)
 
     def _install(self, unet: nn.Module) -> None:
         """Register all hooks; nothing at all where no network can ever have an effect."""
         if all(part.is_zero for part in self._parts):
             return
-        self._removers += [
-            unet.register_forward_pre_hook(self._enter, with_kwargs=True),
-            unet.register_forward_hook(self._leave, always_call=True),
-        ]
+        self._removers.append(unet.register_forward_pre_hook(self._enter, with_kwargs=True))
+        self._removers.append(unet.register_forward_hook(self._leave, always_call=True))
         for projection in self._projections:
             projection.install()
 
@@ -124,7 +127,8 @@ class Handle:
         """An error in the middle of a UNet call: raise it, or take the networks off and tell."""
         if self._on_error is None:
             raise error
-        self._uninstall()
+        with _CHANGING:
+            self._uninstall()
         self._on_error(error)
 
     def _enter(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -234,11 +238,16 @@ def _apply(
     _check(unet, [Stack([network for network, _ in networks]) for networks in pictures], sites)
     parts = [Part(networks, sites) for networks in pictures]
     handle = Handle(unet, parts, sites, rows_of, on_error, is_dense)
-    handles: list[Handle] = getattr(unet, MARK, [])
-    if handles:
-        handles[-1]._uninstall()
-    object.__setattr__(unet, MARK, [*handles, handle])
-    handle._install(unet)
+    with _CHANGING:
+        handles: list[Handle] = getattr(unet, MARK, [])
+        try:
+            object.__setattr__(unet, MARK, [*handles, handle])
+            if handles:
+                handles[-1]._uninstall()
+            handle._install(unet)
+        except BaseException:  # nobody has the handle yet
+            handle.remove()
+            raise
     return handle
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -87,10 +88,11 @@ def tell(p: Any, message: str) -> None:
     if message in told:
         return
     told.append(message)
-    _log(f"Hypernetworks: {message}")
     comment = getattr(p, "comment", None)
-    if callable(comment):
-        comment(f"Hypernetworks: {message}")
+    for say in (_log, comment):  # a console that is gone, or a host's fault, must not cost the picture
+        if callable(say):
+            with suppress(Exception):
+                say(f"Hypernetworks: {message}")
 
 
 def _log(text: str) -> None:
@@ -109,6 +111,7 @@ def messages(p: Any) -> list[str]:
 
 def tell_of_fault(p: Any, doing: str, error: BaseException) -> None:
     """A fault of ours: its trace goes to the console, a line to the user, and the job goes on."""
-    traceback.print_exception(type(error), error, error.__traceback__)
+    with suppress(Exception):
+        traceback.print_exception(type(error), error, error.__traceback__)
     if p is not None:
         tell(p, f"{doing} failed ({type(error).__name__}: {error}); the picture is made without hypernetworks")
