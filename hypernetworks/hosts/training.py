@@ -211,6 +211,7 @@ class _Session:
                 held_out=kept,
                 device=self.model.device,
                 save_memory=self._save_memory if job.checkpointing == "auto" else None,
+                every_width=set(network.widths) <= set(self.model.widths()),
             )
             self._run(run)
         return self._outcome(run)

@@ -46,6 +46,7 @@ class Run:
         held_out: measured every ``watch_every`` steps.
         device: where ``predict`` computes.
         save_memory: called once when memory runs out; the step is tried again where it returns ``True``.
+        every_width: whether the model has every width of the network (several processes must know).
 
     Raises:
         TrainingSettingsError: settings that don't go together.
@@ -65,6 +66,7 @@ class Run:
         held_out: HeldOut | None = None,
         device: torch.device | str = "cpu",
         save_memory: Callable[[], bool] | None = None,
+        every_width: bool = True,
     ) -> None:
         self.network, self.examples, self.schedule, self.settings = network, examples, schedule, settings
         self.folder, self.suffix, self.held_out, self.device = folder, suffix, held_out, torch.device(device)
@@ -75,7 +77,7 @@ class Run:
         optimiser = build_optimiser(settings.optimiser, self._parameters, settings.weight_decay, settings.options)
         scaler = build_scaler(settings.precision, self.device.type)
         self._stepper = Stepper(optimiser, scaler, settings.clip, settings.clip_by)
-        self._learner = joined(Learner(network, predict), self.world)
+        self._learner = joined(Learner(network, predict), self.world, every_width)
         self._average = Average(self._parameters, settings.ema)
         self._rates, self._watch, self._pace = settings.rates(), Watch(), Pace()
         self.step, self._base = 0, network.provenance.step

@@ -68,9 +68,12 @@ class Learner(nn.Module):
         return self._predict(noisy, times, batch)
 
 
-def joined(learner: Learner, world: World) -> nn.Module:
-    """The learner itself, or wrapped so that its gradients are averaged over the processes."""
+def joined(learner: Learner, world: World, every_width: bool) -> nn.Module:
+    """The learner itself, or wrapped so that its gradients are averaged over the processes.
+
+    Args:
+        every_width: whether every parameter gets a gradient, as the model has every width of the network.
+    """
     if world.size == 1:
         return learner
-    # a model need not have every width of the network, and then some parameters get no gradient
-    return nn.parallel.DistributedDataParallel(learner, find_unused_parameters=True)
+    return nn.parallel.DistributedDataParallel(learner, find_unused_parameters=not every_width)
