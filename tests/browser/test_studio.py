@@ -20,6 +20,7 @@ import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
+expect.set_options(timeout=20_000)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 NETWORKS = Path(__file__).parents[2] / "hypernetworks" / "miniature" / "networks"
@@ -57,13 +58,27 @@ def studio(*options: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def address(own_folder: Path) -> Iterator[str]:
+def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for runs, and in it eight pictures to learn from."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("training")
+    (folder / "mine" / "blues").mkdir(parents=True)
+    for number in range(8):
+        shade = Image.new("RGB", (96, 96), (10 * number, 10, 160 + 10 * number))
+        shade.save(folder / "mine" / "blues" / f"a cat on blue {number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(own_folder: Path, training: Path) -> Iterator[str]:
     """One studio for all."""
     if CHROMIUM is None:
         if os.environ.get("CI"):
             pytest.fail("CI needs a browser: install Debian's chromium")
         pytest.skip("no Chromium here: install it to run the browser tests")
-    with studio("--hypernetworks", str(own_folder)) as address:
+    folders = ["--training", str(training / "own"), "--pictures", str(training / "mine")]
+    with studio("--hypernetworks", str(own_folder), *folders) as address:
         yield address
 
 
@@ -302,7 +317,8 @@ UNFITTING = """() => {
     const scrolls = (e) => e && (scroll.includes(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
     const said = (e) => `${e.tagName}#${e.id}.${e.getAttribute("class")} "${e.textContent.slice(0, 40)}"`;
     const shown = [...document.querySelectorAll("main *")].filter((e) => {
-        return e.checkVisibility({ opacityProperty: true, visibilityProperty: true }) && e.getClientRects().length;
+        const seen = e.checkVisibility({ opacityProperty: true, visibilityProperty: true });
+        return seen && e.getClientRects().length && !e.closest(".visually-hidden");
     });
     const outside = shown.filter((e) => {
         const { left, right, width } = e.getBoundingClientRect();
@@ -319,9 +335,88 @@ UNFITTING = """() => {
 }"""
 
 
+def open_training(page: Any, name: str, steps: int) -> None:
+    """Fill the Train tab's fields so that a few steps show."""
+    page.get_by_role("tab", name="Train").click()
+    expect(page.locator("#train_size")).to_contain_text("numbers")
+    page.fill("#train_name :is(input, textarea)", name)
+    page.fill("#train_steps input", str(steps))
+    page.fill("#train_rate :is(input, textarea)", "0.2")
+    page.fill("#train_preview_every input", "2")
+    page.fill("#train_previews textarea", "a cat on red")
+
+
+def choose_folder(page: Any) -> None:
+    page.locator("#train_key input").click()
+    page.get_by_role("option", name="mine/blues (8 pictures)").click()
+
+
+def test_a_network_is_trained_interrupted_used_and_finished(
+    page: Any, browser: Any, address: str, own_folder: Path
+) -> None:
+    problems: list[str] = []
+    plain = generate(page, "a cat on red", steps=4)
+    open_training(page, "azure", 5000)
+    page.click("#train_start")
+    expect(page.locator("#train_messages")).to_contain_text("choose a folder")
+    choose_folder(page)
+    page.click("#train_start")
+    expect(page.locator("#train_progress")).to_contain_text(re.compile(r"Step [3-9]\d* of 5000"), timeout=60_000)
+    expect(page.locator("#train_progress dl")).to_contain_text("steps per second")
+    expect(page.locator("#train_curves svg")).to_have_count(3)
+    expect(page.locator("#train_previews_shown img").nth(1)).to_be_visible()
+    other = open_window(browser, address, problems)  # it sees the training, and has to wait with its own work
+    other.get_by_role("tab", name="Train").click()
+    expect(other.locator("#train_progress")).to_contain_text("azure")
+    other.click("#train_example")
+    expect(other.locator("#train_messages")).to_contain_text("is being trained")
+    other.get_by_role("tab", name="Picture").click()
+    other.fill(PROMPT, "a cat")
+    press_generate(other)
+    expect(other.locator("#hypernetworks_progress p")).to_contain_text('Waiting for the training of "azure"')
+    page.click("#train_interrupt")
+    expect(page.locator("#train_messages")).to_contain_text("Interrupted after")
+    expect(card(page, "azure")).to_be_visible()
+    assert (own_folder / "azure.safetensors").exists()
+    picture(other)
+    other.context.close()
+    page.get_by_role("button", name="Put it into the prompt").click()
+    assert page.input_value(PROMPT) == "a cat on red <hypernet:azure:1>"
+    page.get_by_role("tab", name="Picture").click()
+    half = generate(page, steps=4)
+    assert half != plain
+    assert generate(page, "a cat on red", steps=4) == plain  # the training has left nothing behind in the model
+    page.get_by_role("tab", name="Train").click()
+    done = int(re.findall(r"after (\d+) steps", page.inner_text("#train_messages"))[0])
+    page.fill("#train_steps input", str(done + 2))
+    page.click("#train_start")
+    expect(page.locator("#train_progress")).to_contain_text(f"after {done + 2} steps", timeout=60_000)
+    page.get_by_role("tab", name="Picture").click()
+    assert generate(page, "a cat on red <hypernet:azure:1>", steps=4) not in (plain, half)
+    assert problems == []
+
+
+def test_pictures_are_sent_and_a_name_is_not_taken_twice(page: Any, training: Path, own_folder: Path) -> None:
+    shutil.copy(NETWORKS / "ink.safetensors", own_folder / "taken.safetensors")
+    before = (own_folder / "taken.safetensors").read_bytes()
+    sent = sorted((training / "mine" / "blues").iterdir())[:2]
+    open_training(page, "taken", 2)
+    page.set_input_files("#train_upload input[type=file]", [str(path) for path in sent])
+    expect(page.locator("#train_upload")).to_contain_text("a cat on blue")
+    page.click("#train_start")
+    expect(page.locator("#train_messages")).to_contain_text("in the library already")
+    assert (own_folder / "taken.safetensors").read_bytes() == before
+    page.fill("#train_name :is(input, textarea)", "sent ones")
+    page.click("#train_start")
+    expect(page.locator("#train_progress")).to_contain_text("after 2 steps", timeout=60_000)
+    assert (own_folder / "sent ones.safetensors").exists()
+    assert (own_folder / "sent ones.png").exists()
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_state_fits(page: Any, width: int, tmp_path: Path) -> None:
     page.set_viewport_size({"width": width, "height": 900})
+    expect(page.get_by_role("tab")).to_have_count(5)
     assert page.evaluate(UNFITTING) == []
     long = "a_name_without_any_break_" * 4
     generate(page, f"a cat <hypernet:ink:0@0,1@0.5:start=0.1> <hypernet:{long}:0,5> <hypernet:sepia:0.5>", steps=2)
@@ -336,6 +431,15 @@ def test_every_state_fits(page: Any, width: int, tmp_path: Path) -> None:
     page.locator("#inspect_name input").click()
     page.get_by_role("option", name="ink", exact=True).click()
     expect(page.locator("#inspect_report svg").first).to_be_visible()
+    assert page.evaluate(UNFITTING) == []
+    open_training(page, f"trained {width}", 3)
+    choose_folder(page)
+    page.click("#train_start")
+    expect(page.locator("#train_progress")).to_contain_text("after 3 steps", timeout=60_000)
+    page.get_by_role("button", name="More settings").click()
+    for part in ("Network", "Learning", "Pictures", "Files"):
+        page.locator("#train_more").get_by_role("button", name=re.compile(f"^{part}")).click()
+    expect(page.locator("#train_template")).to_be_visible()
     assert page.evaluate(UNFITTING) == []
     page.get_by_role("tab", name="Model").click()
     page.get_by_label("A checkpoint").click()
@@ -359,7 +463,7 @@ def test_compare_makes_one_labelled_sheet(page: Any) -> None:
     fill_multipliers(page, "0, x")
     page.click("#compare_start")
     expect(page.locator("#compare_messages")).to_contain_text("not a number")
-    assert page.get_by_role("tab").all_inner_texts() == ["Picture", "Compare", "Inspect", "Model"]
+    assert page.get_by_role("tab").all_inner_texts() == ["Picture", "Compare", "Inspect", "Train", "Model"]
 
 
 def test_compare_can_be_interrupted(page: Any) -> None:

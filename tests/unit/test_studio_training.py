@@ -236,6 +236,15 @@ def test_it_runs_alone_is_interrupted_and_reaches_the_library(studio: Trainer, m
     assert "after 3 steps" in views.progress(studio.state)
 
 
+def test_who_follows_sees_the_end(studio: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "PAUSE", 0)
+    studio.state = State("a", is_running=True)
+    following = studio.follow()
+    assert next(following).is_running
+    studio.state.is_running = False
+    assert [state.is_running for state in following] == [False]
+
+
 def test_what_goes_wrong_is_told(studio: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     for key in ("", "1:dogs"):
         with pytest.raises(hn.HypernetworkError, match="choose"):

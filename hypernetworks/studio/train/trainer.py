@@ -112,8 +112,9 @@ class Trainer:
         """The state, now and after each change, until the training ends."""
         while True:
             state = self.state
+            is_last = not state.is_running  # asked before: it may end while it is shown
             yield state
-            if not state.is_running:
+            if is_last:
                 return
             time.sleep(PAUSE)
 
