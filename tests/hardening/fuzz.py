@@ -150,7 +150,7 @@ def warm_up(reader: Reader, folder: Path) -> None:
     for kind in KINDS:
         path = folder / healthy(kind).name
         path.write_bytes(healthy(kind).content)
-        for mode in ("read", "library", "cli", "side-car"):
+        for mode in ("read", "library", "cli", "side-car") if kind == "zip" else ("read",):
             reader.ask(path, mode, compare=True)
         path.unlink()
     reader.ask(folder, "ready")

@@ -172,7 +172,8 @@ def _act(path: Path, mode: str) -> Any:
 def look(watch: Watch, path: Path, mode: str) -> tuple[Seen, Any]:
     """Read one file; what came of it, and the network if there is one."""
     seen, network = Seen(), None
-    gc.collect()
+    if gc.get_freeze_count():
+        gc.collect()
     modules, descriptors = set(sys.modules), len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
     measured, before = _forget_peak(), _status("VmRSS")
     watch.path, watch.mode, events = str(path), mode, list[str]()
