@@ -330,8 +330,14 @@ UNFITTING = """() => {
         return text && e.clientWidth > 1 && e.scrollWidth > e.clientWidth + 1 && style.overflowX !== "visible"
             && style.textOverflow !== "ellipsis" && !["TEXTAREA"].includes(e.tagName) && !scrolls(e);
     });
+    const squeezed = shown.filter((e) => {
+        const text = [...e.childNodes].filter((node) => node.nodeType === 3).map((node) => node.data.trim()).join("");
+        const choice = e.matches("input[role=listbox], input[role=combobox]") && e.scrollWidth > e.clientWidth + 1;
+        return choice || (text.length > 12 && e.getBoundingClientRect().width < 44 && !e.closest("svg"));
+    });
     const page = document.documentElement.scrollWidth > innerWidth ? ["the page scrolls sideways"] : [];
-    return [...page, ...outside.map((e) => `outside: ${said(e)}`), ...cut.map((e) => `cut: ${said(e)}`)];
+    const found = { outside, cut, squeezed };
+    return [...page, ...Object.entries(found).flatMap(([what, some]) => some.map((e) => `${what}: ${said(e)}`))];
 }"""
 
 

@@ -73,16 +73,15 @@ class Form:
     def more(self) -> None:
         """The others, by what they are about."""
         with gr.Accordion("More settings", open=False, elem_id="train_more"):
-            with gr.Row():
-                self._tick("start_over", "Start over: throw an earlier run of this name away")
-                self._tick("replace", "Replace a network of this name")
+            self._tick("start_over", "Start over: throw an earlier run of this name away")
+            self._tick("replace", "Replace a network of this name")
             for title, add in (
                 ("Network", self._network),
                 ("Learning", self._learning),
                 ("Pictures", self._pictures),
                 ("Files", self._files),
             ):
-                with gr.Accordion(title, open=False), gr.Row():
+                with gr.Accordion(title, open=False):
                     add()
         self.fields = {name: self.fields[name] for name in Wishes.__dataclass_fields__}
 
@@ -95,48 +94,52 @@ class Form:
         return f'<p class="studio-done">{text(size_of(wishes, self.trainer.desk.painter))}</p>'
 
     def _network(self) -> None:
-        self._choice("begin_with", "Begin with", [NEW, *choices(self.trainer.desk.library)])
-        self._text("layers", "Layer structure")
-        self._choice("activation", "Activation", sorted(ACTIVATIONS))
-        self._choice("initialisation", "Initialisation", INITIALISATIONS)
-        self._number("dropout", "Dropout", "between the layers, 0 to 1", whole=False)
+        with gr.Row():
+            self._choice("begin_with", "Begin with", [NEW, *choices(self.trainer.desk.library)])
+            self._text("layers", "Layer structure")
+            self._choice("activation", "Activation", sorted(ACTIVATIONS))
+            self._choice("initialisation", "Initialisation", INITIALISATIONS)
+            self._number("dropout", "Dropout", "between the layers, 0 to 1", whole=False)
         self._tick("layer_norm", "Layer norm")
         self._tick("zero_last", "Last layer begins at zero: no effect at step 0")
         self._tick("self_attention", "For self-attention, too, not for the text alone")
 
     def _learning(self) -> None:
-        self._number("batch", "Batch", "pictures per pass")
-        self._number("accumulation", "Accumulation", "passes per step")
-        self._choice("shape", "Rate over the steps", SHAPES)
-        self._number("warm_up", "Warm-up", "steps")
-        self._number("restarts", "Restarts", "of the rate's fall")
-        self._choice("optimiser", "Optimiser", optimiser_names())
-        self._number("weight_decay", "Weight decay", whole=False)
-        self._choice("precision", "Precision", PRECISIONS)
-        self._number("clip", "Largest gradient", "0: no limit", whole=False)
-        self._number("min_snr", "Min-SNR gamma", "0: off, 5 is usual", whole=False)
-        self._number("noise_offset", "Noise offset", "0: off", whole=False)
-        self._number("ema", "Average (EMA)", "0: off, such as 0.99", whole=False)
-        self._number("caption_dropout", "Without a caption", "share, 0 to 1", whole=False)
-        self._number("seed", "Seed")
+        with gr.Row():
+            self._number("batch", "Batch", "pictures per pass")
+            self._number("accumulation", "Accumulation", "passes per step")
+            self._choice("shape", "Rate over the steps", SHAPES)
+            self._number("warm_up", "Warm-up", "steps")
+            self._number("restarts", "Restarts", "of the rate's fall")
+            self._choice("optimiser", "Optimiser", optimiser_names())
+            self._number("weight_decay", "Weight decay", whole=False)
+            self._choice("precision", "Precision", PRECISIONS)
+            self._number("clip", "Largest gradient", "0: no limit", whole=False)
+            self._number("min_snr", "Min-SNR gamma", "0: off, 5 is usual", whole=False)
+            self._number("noise_offset", "Noise offset", "0: off", whole=False)
+            self._number("ema", "Average (EMA)", "0: off, such as 0.99", whole=False)
+            self._number("caption_dropout", "Without a caption", "share, 0 to 1", whole=False)
+            self._number("seed", "Seed")
 
     def _pictures(self) -> None:
-        self._number("width", "Width")
-        self._number("height", "Height")
-        self._choice("fit", "Shapes", FITS, "cropped to one size, or buckets by aspect ratio")
-        self._number("crops", "Crops of each")
-        self._text("template", "Caption", info="[filewords]: the picture's words, [name]: the network's name")
-        self._number("tag_dropout", "Leave tags out", "share, 0 to 1", whole=False)
-        self._number("held_out", "Held out", "share, where there are 8 pictures or more", whole=False)
+        with gr.Row():
+            self._number("width", "Width")
+            self._number("height", "Height")
+            self._choice("fit", "Shapes", FITS, "cropped to one size, or buckets by aspect ratio")
+            self._number("crops", "Crops of each")
+            self._text("template", "Caption", info="[filewords]: the picture's words, [name]: the network's name")
+            self._number("tag_dropout", "Leave tags out", "share, 0 to 1", whole=False)
+            self._number("held_out", "Held out", "share, where there are 8 pictures or more", whole=False)
         self._tick("flip", "Mirrored, too")
         self._tick("alpha", "What is transparent is not learned")
         self._tick("shuffle", "Shuffle tags")
 
     def _files(self) -> None:
-        self._number("save_every", "Save every … steps")
-        self._number("keep", "Keep the newest …", "0: all")
-        self._number("watch_every", "Held-out loss every … steps")
-        self._choice("suffix", "Format", (".safetensors", ".pt"))
+        with gr.Row():
+            self._number("save_every", "Save every … steps")
+            self._number("keep", "Keep the newest …", "0: all")
+            self._number("watch_every", "Held-out loss every … steps")
+            self._choice("suffix", "Format", (".safetensors", ".pt"))
 
     def _value(self, name: str) -> Any:
         return self._values.get(name, getattr(Wishes, name))
@@ -158,8 +161,8 @@ class Form:
 
     def _choice(self, name: str, label: str, known: Iterable[str], info: str = "") -> None:
         self.fields[name] = gr.Dropdown(
-            list(known), value=self._value(name), label=label, info=info or None, elem_id=f"train_{name}", min_width=130
+            list(known), value=self._value(name), label=label, info=info or None, elem_id=f"train_{name}", min_width=170
         )
 
     def _tick(self, name: str, label: str) -> None:
-        self.fields[name] = gr.Checkbox(self._value(name), label=label, elem_id=f"train_{name}", min_width=200)
+        self.fields[name] = gr.Checkbox(self._value(name), label=label, elem_id=f"train_{name}")
