@@ -120,7 +120,7 @@ def main() -> None:
         sizes = [whole_calls(unet, size, options.rounds, options.close_rounds) for size in options.sizes]
         facts = {
             **machine(), "dtype": str(dtype), "sizes": sizes,
-            "slider": slider(unet, 256, options.rounds), "memory": memory(unet, 256),
+            "slider": slider(unet, 256, max(options.rounds, 3)), "memory": memory(unet, 256),
             "exact": torch.equal(unet(*still).sample, before),
         }  # fmt: skip
     print(f"before equals after, bit for bit: {facts['exact']}")
