@@ -13,6 +13,7 @@ from ..errors import FileError, FileWriteError, HypernetworkError
 from ..files import SUFFIXES, read
 from ..library import Entry, Library, inspect
 from ..library.sidecars import read_sidecars
+from ..training.creation import DEVICE
 
 LARGEST = 4 << 30
 """Bytes of a file that may be added."""
@@ -77,6 +78,8 @@ def checked_name(name: str) -> str:
     plain = PurePosixPath(name).name == name == PureWindowsPath(name).name and not name.startswith(".")
     if not plain or not stem.strip() or not name.isprintable() or set(name) & set('<>:"/\\|?*'):
         raise FileError("a file name has no slashes, colons or angle brackets: rename it, then drop it again")
+    if DEVICE.fullmatch(name):
+        raise FileError("the file name is a device on Windows: rename it, then drop it again")
     if len(name.encode()) > 200:
         raise FileError("the file name is too long: rename it, then drop it again")
     return name

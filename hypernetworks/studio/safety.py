@@ -7,12 +7,18 @@ from html import escape
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.exceptions import HTTPException
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+LARGEST_BODY = 8 << 20
+"""Bytes that a request may hold, since they are kept in memory; the longest prompt is a small part of that."""
+UPLOADS = ("/gradio_api/upload", "/hypernetworks/v1/add")
+"""Routes that take files, go to the disk piece by piece, and have limits of their own."""
 _HEADERS = (
     (
         b"content-security-policy",
@@ -76,13 +82,29 @@ class OwnAddressOnly:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         reason = refusal(headers, anywhere=self.anywhere)
         if reason is None:
-            await self.app(scope, receive, _with_headers(send))
+            is_upload = str(scope["path"]).rstrip("/").endswith(UPLOADS)
+            await self.app(scope, receive if is_upload else _limited(receive), _with_headers(send))
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
             kind = (b"content-type", b"text/plain; charset=utf-8")
             await send({"type": "http.response.start", "status": 403, "headers": [kind]})
             await send({"type": "http.response.body", "body": reason.encode()})
+
+
+def _limited(receive: Receive) -> Receive:
+    """Ends the reading of a request that is larger than it may be."""
+    size = 0
+
+    async def wrapped() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b"")) if message["type"] == "http.request" else 0
+        if size > LARGEST_BODY:
+            raise HTTPException(413, f"a request holds at most {LARGEST_BODY >> 20} MiB")
+        return message
+
+    return wrapped
 
 
 def _with_headers(send: Send) -> Send:

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from ..engine.structure import Structure
 from ..errors import TrainingSettingsError
 
+DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)\s*(\..*)?", re.IGNORECASE)
+"""File names that are devices on Windows, with any suffix: a file of that name can't be kept or copied there."""
+
 
 @dataclass(frozen=True)
 class Creation:
@@ -36,3 +39,5 @@ def check_name(name: str) -> None:
         raise TrainingSettingsError(
             f'the name "{name}" can\'t be used: begin with a letter or digit, then letters, digits, spaces and ._-+()'
         )
+    if DEVICE.fullmatch(name):
+        raise TrainingSettingsError(f'the name "{name}" is a device on Windows: choose another')

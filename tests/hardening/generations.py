@@ -14,6 +14,7 @@ import csv
 import gc
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -22,7 +23,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from io import StringIO
 from pathlib import Path
 from random import Random
@@ -62,7 +63,7 @@ class DeliberateError(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """One job, and the content of every file that its tags may name."""
+    """One job, and a folder with every file that its tags may name, as they were."""
 
     host: str
     prompts: tuple[str, ...]
@@ -70,7 +71,7 @@ class Job:
     size: int
     seed: int
     sampler: str | None
-    files: tuple[tuple[str, bytes], ...] = ()
+    files: Path | None = None
 
 
 @dataclass
@@ -130,16 +131,16 @@ class Shelf:
         there[0].write_bytes(b"" if deed == "empty" else content[: self._chance.randrange(len(content) or 1)])
         return "file broken"
 
-    def content(self) -> tuple[tuple[str, bytes], ...]:
-        """All files."""
-        return tuple((path.name, path.read_bytes()) for path in sorted(self.folder.iterdir()))
+    def keep(self, folder: Path) -> Path:
+        """Copy all files into a new folder: in memory, they would hide what is measured."""
+        return shutil.copytree(self.folder, folder)
 
-    def restore(self, files: Sequence[tuple[str, bytes]]) -> None:
-        """Have these files, and no others."""
+    def restore(self, kept: Path) -> None:
+        """Have the files that were kept, and no others."""
         for path in self.folder.iterdir():
             path.unlink()
-        for name, content in files:
-            (self.folder / name).write_bytes(content)
+        for path in kept.iterdir():
+            shutil.copyfile(path, self.folder / path.name)
 
     def _write(self, name: str) -> None:
         self._seed += 1
@@ -166,6 +167,7 @@ class Runner:
         self.unet: torch.nn.Module = self.painter.pipeline.unet
         self.pictures = folder / "picture.png"
         self.report = Report()
+        self._folder, self._kept = folder, 0
 
     @contextmanager
     def opened(self, folder: Path) -> Iterator[None]:
@@ -269,17 +271,20 @@ class Runner:
 
     def first_made(self) -> tuple[Job, str]:
         """A job to be made again later, with the files of now."""
-        job = self.drawn()
-        return Job(**{**vars(job), "files": self.shelf.content()}), self.made(job)
+        self._kept += 1
+        job = replace(self.drawn(), files=self.shelf.keep(self._folder / f"kept {self._kept}"))
+        return job, self.made(job)
 
     def again(self, job: Job, first: str) -> None:
         """Make it again with the files of then; the files of now come back."""
-        now = self.shelf.content()
+        assert job.files is not None
+        now = self.shelf.keep(self._folder / "now")
         self.shelf.restore(job.files)
         if self.made(job) != first:
             self.report.broken.append(f"{job.prompts} is another picture now")
         self.report.repeated += 1
         self.shelf.restore(now)
+        shutil.rmtree(now)
 
     def measure(self, run: int, seconds: float) -> Sample:
         """What there is now."""

@@ -133,7 +133,7 @@ def test_what_is_there_is_never_replaced(tmp_path: Path, content: bytes) -> None
     [
         *("../ink.pt", "/etc/ink.pt", "a/b.pt", "a\\b.pt", "C:\\b.pt", "C:b.pt", ".pt", ".hidden.pt", "..", "", "ink"),
         *("ink.exe", "ink.html", "a:b.pt", "<b>.pt", "a>.pt", "a\0.pt", "a\n.pt", " .pt", f"{'x' * 300}.pt"),
-        *("ink.pt/", "\u202egnp.pt"),
+        *("ink.pt/", "\u202egnp.pt", "NUL.pt", "com1.safetensors", "con.v2.pt", "aux .pt"),
     ],
 )
 def test_bad_names_are_refused(name: str, tmp_path: Path, content: bytes) -> None:
