@@ -51,8 +51,9 @@ TAILS = (
 )
 CACHE = 16 << 20
 """Of the libraries: a handful of networks with all that is made ready from them."""
-KEPT = 100
-"""Tensors that may be there more or less, from one hundred jobs to another."""
+KEPT = 500
+"""Tensors by which the most of two quarters may differ: it depends on which networks are loaded. One for every second
+job of a long run would be more."""
 GROWTH = 48 << 20
 """Bytes by which resident memory may grow from the second quarter of a run to its last: the allocator's own."""
 
