@@ -99,7 +99,7 @@ class Painter:
         self.checkpoint = checkpoint
         self.is_miniature = checkpoint is None
         self.model_name = "miniature" if checkpoint is None else checkpoint.stem
-        dtype = torch.float16 if (device != "cpu" if half is None else half) else torch.float32
+        self.dtype = dtype = torch.float16 if (device != "cpu" if half is None else half) else torch.float32
         if checkpoint is None and not (MINIATURE / "model_index.json").exists():
             raise CheckpointError("the miniature's weights are missing: build them, or name a checkpoint")
         self.pipeline: Any = load_checkpoint(checkpoint or MINIATURE, dtype=dtype, prediction=prediction).to(device)

@@ -130,5 +130,5 @@ def samplers(desk: Desk) -> list[str]:
 def status_html(desk: Desk) -> str:
     """Title and model, in one line."""
     painter = desk.painter
-    device = f"{painter.pipeline.device.type.upper()}, {str(painter.pipeline.unet.dtype).removeprefix('torch.')}"
+    device = f"{painter.pipeline.device.type.upper()}, {str(painter.dtype).removeprefix('torch.')}"
     return f"<h1>Hypernetworks</h1><p>Model: <b>{text(painter.model_name)}</b> on {text(device)}</p>"

@@ -32,6 +32,7 @@ def train_tab(trainer: Trainer) -> tuple[list[gr.components.Component], Callable
         curves = gr.HTML("", elem_id="train_curves")
         previews = gr.HTML("", elem_id="train_previews_shown")
         messages = gr.HTML("", elem_id="train_messages")
+        told = gr.HTML("", elem_id="train_told")  # to this window alone, where the training's own words don't reach
         with gr.Row(elem_id="train_buttons"):
             example_button = gr.Button("Train on an example", elem_id="train_example", scale=3)
             stop = gr.Button("Interrupt", elem_id="train_interrupt", scale=1, min_width=110)
@@ -45,7 +46,7 @@ def train_tab(trainer: Trainer) -> tuple[list[gr.components.Component], Callable
         yield from _follow(trainer)
 
     _wire_fields(trainer, form, tab, model)
-    _wire_buttons(trainer, form, shown, (start, stop, example_button))
+    _wire_buttons(trainer, form, [*shown, told], (start, stop, example_button))
     tab.select(follow, None, shown, concurrency_limit=32, **PRIVATE)
     return shown, follow
 
@@ -72,7 +73,7 @@ def _messages(state: State) -> str:
 def _wire_buttons(
     trainer: Trainer,
     form: Form,
-    shown: list[gr.components.Component],
+    outputs: list[gr.components.Component],
     buttons: tuple[gr.Button, gr.Button, gr.Button],
 ) -> None:
     start, stop, example_button = buttons
@@ -87,10 +88,10 @@ def _wire_buttons(
                 sent = [None, gr.update(choices=form.folders(), value=wishes.key)]
             trainer.start(wishes)
         except HypernetworkError as error:
-            yield gr.skip(), gr.skip(), gr.skip(), messages_html([str(error)], "error"), *sent
+            yield *[gr.skip()] * 4, messages_html([str(error)], "error"), *sent
             return
         for update in _follow(trainer):
-            yield *update, *sent
+            yield *update, "", *sent
             sent = [gr.skip(), gr.skip()]
 
     def train_example() -> Following:
@@ -98,18 +99,19 @@ def _wire_buttons(
         try:
             trainer.start(Wishes(**{**values, **example.SETTINGS, "name": example.NAME, "key": example.KEY}))
         except HypernetworkError as error:
-            yield gr.skip(), gr.skip(), gr.skip(), messages_html([str(error)], "error")
+            yield *[gr.skip()] * 4, messages_html([str(error)], "error")
             return
-        yield from _follow(trainer)
+        for update in _follow(trainer):
+            yield *update, ""
 
     start.click(
         train,
         [form.upload, *form.fields.values()],
-        [*shown, form.upload, form.fields["key"]],
+        [*outputs, form.upload, form.fields["key"]],
         concurrency_limit=32,
         **PRIVATE,
     )
-    example_button.click(train_example, None, shown, concurrency_limit=32, **PRIVATE)
+    example_button.click(train_example, None, outputs, concurrency_limit=32, **PRIVATE)
     stop.click(lambda: (trainer.interrupt(), None)[1], None, None, queue=False, **PRIVATE)
 
 
