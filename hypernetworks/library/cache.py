@@ -81,8 +81,14 @@ class Cache:
         ours.set_result(network)
         return network
 
+    def limit_to(self, limit: int) -> None:
+        """Change the limit; what was unused longest goes at once until the rest fits, or is the last."""
+        with self._lock:
+            self.limit = limit
+            self._trim()
+
     def trim(self) -> None:
-        """Drop what was unused longest until the rest fits the limit, or is the last.
+        """A generation is over: the same for what it has made ready.
 
         What no one asked for since the last time leaves the devices: graphics memory is for what a tag names.
         """

@@ -48,8 +48,7 @@ class Library:
     @cache_bytes.setter
     def cache_bytes(self, limit: int) -> None:
         """A smaller number acts at once."""
-        self._loaded.limit = limit
-        self._loaded.trim()
+        self._loaded.limit_to(limit)
 
     @property
     def loaded_bytes(self) -> int:

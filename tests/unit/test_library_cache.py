@@ -120,6 +120,20 @@ def test_what_no_tag_names_leaves_the_devices(tmp_path: Path) -> None:
     assert a.prepared_bytes == b.prepared_bytes
 
 
+def test_to_say_the_limit_again_is_not_the_end_of_a_job(tmp_path: Path) -> None:
+    """Webuis say it whenever anything asks for the library, in the middle of a generation, too."""
+    three(tmp_path)
+    library = Library([tmp_path])
+    network = library.load(library.find("a"))
+    network.delta(8, 0, torch.device("meta"), torch.float64)
+    ready = network.prepared_bytes
+    for _ in range(3):
+        library.cache_bytes = library.cache_bytes
+    assert network.prepared_bytes == ready > 0
+    library.trim()
+    assert network.prepared_bytes == ready, "this job named it"
+
+
 def test_a_smaller_limit_acts_at_once_and_a_larger_one_keeps_more(tmp_path: Path, reads: list[Path]) -> None:
     size, names = three(tmp_path)
     library = Library([tmp_path])
