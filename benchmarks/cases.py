@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
 import random
 import statistics
@@ -144,7 +146,27 @@ class Summary:
         return f"{self.median:7.3f}  ({self.low:.3f} to {self.high:.3f})"
 
 
-def machine() -> dict[str, object]:
-    """What the figures were measured on."""
+def parser_of(description: str, output: str, rounds: int) -> argparse.ArgumentParser:
+    """The options that all benchmarks of a UNet have."""
+    parser = argparse.ArgumentParser(description=description.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="pixels")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default=None, help="float16 on a GPU, float32 on a CPU")
+    parser.add_argument("--output", type=Path, default=Path("build") / output)
+    return parser
+
+
+def dtype_of(options: argparse.Namespace) -> torch.dtype:
+    """What the UNet computes in."""
+    found: torch.dtype = getattr(torch, options.dtype or ("float32" if options.device == "cpu" else "float16"))
+    return found
+
+
+def write_json(figures: dict[str, object], options: argparse.Namespace) -> None:
+    """The figures, and what they were measured on."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"torch": torch.__version__, "threads": torch.get_num_threads(), "gpu": gpu}
+    machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "gpu": gpu}
+    facts = {**machine, "dtype": str(dtype_of(options)), **figures}
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

@@ -11,15 +11,24 @@ oneDNN. What can be folded has no floor in self-attention.
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 
 import torch
-from cases import Acting, Networks, Summary, full_size_unet, interleaved, machine, naive, ours, stacks
+from cases import (
+    Acting,
+    Networks,
+    Summary,
+    dtype_of,
+    full_size_unet,
+    interleaved,
+    naive,
+    ours,
+    parser_of,
+    stacks,
+    write_json,
+)
 
 from hypernetworks.patching import Site, find_sites
 
@@ -163,19 +172,11 @@ def summarised(
 
 def main() -> None:
     """Print a table and write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="pixels")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", default=None, help="float16 on a GPU, float32 on a CPU")
-    parser.add_argument("--output", type=Path, default=Path("build/seam.json"))
-    options = parser.parse_args()
-    dtype = getattr(torch, options.dtype or ("float32" if options.device == "cpu" else "float16"))
+    options = parser_of(__doc__, "seam.json", rounds=11).parse_args()
+    dtype = dtype_of(options)
     with torch.inference_mode():
         sizes = [measure(size, options.rounds, options.device, dtype) for size in options.sizes]
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    facts = {**machine(), "dtype": str(dtype), "sizes": sizes}
-    options.output.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    write_json({"sizes": sizes}, options)
 
 
 if __name__ == "__main__":

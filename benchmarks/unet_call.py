@@ -7,15 +7,25 @@ MLP. Also what moving a slider costs, what memory it takes, and whether the UNet
 
 from __future__ import annotations
 
-import argparse
 import gc
-import json
 import time
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
-from cases import Acting, Networks, Summary, full_size_unet, interleaved, machine, naive, ours, stacks, wait
+from cases import (
+    Acting,
+    Networks,
+    Summary,
+    dtype_of,
+    full_size_unet,
+    interleaved,
+    naive,
+    ours,
+    parser_of,
+    stacks,
+    wait,
+    write_json,
+)
 from diffusers import UNet2DConditionModel
 
 import hypernetworks as hn
@@ -104,28 +114,21 @@ def _tensors() -> dict[str, float]:
 
 def main() -> None:
     """Print tables and write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = parser_of(__doc__, "unet_call.json", rounds=7)
     parser.add_argument("--close-rounds", type=int, default=25)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="pixels")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", default=None, help="float16 on a GPU, float32 on a CPU")
-    parser.add_argument("--output", type=Path, default=Path("build/unet_call.json"))
     options = parser.parse_args()
-    dtype = getattr(torch, options.dtype or ("float32" if options.device == "cpu" else "float16"))
-    unet = full_size_unet(options.device, dtype)
+    unet = full_size_unet(options.device, dtype_of(options))
     with torch.inference_mode():
         still = torch.randn(2, 4, 16, 16).to(unet.conv_in.weight), 500, torch.randn(2, 77, 768).to(unet.conv_in.weight)
         before = unet(*still).sample
         sizes = [whole_calls(unet, size, options.rounds, options.close_rounds) for size in options.sizes]
         facts = {
-            **machine(), "dtype": str(dtype), "sizes": sizes,
+            "sizes": sizes,
             "slider": slider(unet, 256, max(options.rounds, 3)), "memory": memory(unet, 256),
             "exact": torch.equal(unet(*still).sample, before),
         }  # fmt: skip
     print(f"before equals after, bit for bit: {facts['exact']}")
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    write_json(facts, options)
 
 
 if __name__ == "__main__":

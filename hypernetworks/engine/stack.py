@@ -77,10 +77,10 @@ def split_tail(
 
 def as_one_map(
     tail: Sequence[tuple[Hypernetwork, float]], dim: int, side: int, device: torch.device, dtype: torch.dtype
-) -> tuple[AffineMap, float]:
-    """Linear networks as one map and the multiplier that remains: its own for one network, 1 for several."""
+) -> AffineMap:
+    """Linear networks as one map: that of one network at multiplier 1, that of several with their multipliers in it."""
     maps = [(network.affine(dim, side, device, dtype), multiplier) for network, multiplier in tail]
-    return maps[0] if len(maps) == 1 else (chain(maps), 1.0)
+    return maps[0][0] if len(maps) == 1 else chain(maps)
 
 
 def _may_be_half(active: Sequence[tuple[Hypernetwork, float]], context: torch.Tensor, side: int) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import os
 import re
 import shutil
 from collections.abc import Container, Iterable, Mapping
@@ -27,6 +28,17 @@ ACTIVATION_TEXT, MULTIPLIER, NOTES, BASE_MODEL = "activation text", "preferred w
 DESCRIPTION = "description"
 _LARGEST = 2 << 20
 _LONGEST_DESCRIPTION = 1 << 14
+
+
+class Listings(dict[Path, frozenset[str]]):
+    """The files of folders, each folder looked at once, when it is first asked for; none of one that can't be read."""
+
+    def __missing__(self, folder: Path) -> frozenset[str]:
+        try:
+            self[folder] = frozenset(os.listdir(folder))
+        except OSError:
+            self[folder] = frozenset()
+        return self[folder]
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,18 @@ def read_sidecars(entry: Entry, names: Container[str] | None = None) -> Sidecars
         user_metadata=user,
         warnings=tuple(warnings),
     )
+
+
+def for_the_panel(entry: Entry, beside: Sidecars) -> dict[str, Any]:
+    """What the page's panel reads of every network, wherever it is served; plain values, fit for JSON."""
+    return {
+        "folder": entry.folder,
+        "suffix": entry.path.suffix,
+        "size": entry.size,
+        "mtime": entry.mtime_ns / 1e9,
+        "preferred_multiplier": beside.preferred_multiplier,
+        "activation_text": beside.activation_text,
+    }
 
 
 def write_user_metadata(entry: Entry, changes: Mapping[str, Any]) -> None:

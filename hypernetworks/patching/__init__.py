@@ -2,7 +2,17 @@
 
 from .handle import Handle, RowsOf, apply, apply_per_picture
 from .part import Networks
-from .seam import is_plain_linear
+from .seam import is_plain_linear, is_torchs_own
 from .sites import Site, find_sites
 
-__all__ = ["Handle", "Networks", "RowsOf", "Site", "apply", "apply_per_picture", "find_sites", "is_plain_linear"]
+__all__ = [
+    "Handle",
+    "Networks",
+    "RowsOf",
+    "Site",
+    "apply",
+    "apply_per_picture",
+    "find_sites",
+    "is_plain_linear",
+    "is_torchs_own",
+]

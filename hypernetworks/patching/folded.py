@@ -28,8 +28,6 @@ Active = tuple[Hypernetwork, float]
 _REFOLD_ROWS = {"cpu": 64}
 _REFOLD_ROWS_ELSEWHERE = 256
 """From so many rows on, a pass over the weight is cheaper than the affine map of the context."""
-ALONE = 2
-"""Length of the key under which a network keeps its product with a weight; other networks' make it longer."""
 
 
 @dataclass
@@ -145,11 +143,11 @@ class FoldedProjection(Projection):
         multipliers = tuple(m for _, m in tail) if others else None
         if self._fold is not None and self._fold.is_of(weight, others, multipliers):
             return self._fold
-        key = (id(weight), self.side, *map(id, others))  # so long as ALONE without others
+        key = (id(weight), self.side, bool(others))  # alone, and with those that came after it last
         kept = network.folds.get(key)
         if kept is None or not kept.is_of(weight, others, multipliers, closely=True):
             precise = torch.promote_types(weight.dtype, torch.float32)
-            affine, _ = as_one_map(tail, weight.shape[1], self.side, weight.device, precise)
+            affine = as_one_map(tail, weight.shape[1], self.side, weight.device, precise)
             kept = Fold.of(weight, affine, multipliers, others)
             _keep(network, key, kept)
         self._fold = kept
@@ -196,9 +194,9 @@ def _is_foldable(module: nn.Module, weight: torch.Tensor, context: torch.Tensor)
 
 
 def _keep(network: Hypernetwork, key: tuple[object, ...], fold: Fold) -> None:
-    """For the next handle. Products with weights that are gone make room, and those with other networks after it."""
+    """For the next handle. Products with weights that are gone make room."""
     for known, old in list(network.folds.items()):
-        if old.mark.is_dead or (len(key) > ALONE < len(known) and known[:ALONE] == key[:ALONE]):
+        if old.mark.is_dead:
             network.folds.pop(known, None)
     network.folds[key] = fold
 

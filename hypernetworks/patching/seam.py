@@ -21,8 +21,13 @@ IsDense = Callable[[nn.Module], bool]
 
 def is_plain_linear(module: nn.Module) -> bool:
     """Whether a module is torch's own linear layer, with torch's own forward: nothing else can happen in it."""
-    code = getattr(getattr(type(module), "forward", None), "__code__", None)
-    return isinstance(module, nn.Linear) and code is not None and code.co_filename == nn.modules.linear.__file__
+    return isinstance(module, nn.Linear) and is_torchs_own(getattr(type(module), "forward", None))
+
+
+def is_torchs_own(forward: object) -> bool:
+    """Whether a forward is that of torch's linear layer: other functions may have its name, but not its code."""
+    code = getattr(forward, "__code__", None)
+    return code is not None and code.co_filename == nn.modules.linear.__file__
 
 
 class Call(threading.local):

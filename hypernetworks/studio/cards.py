@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import FileError, FileWriteError, HypernetworkError
 from ..files import SUFFIXES, read
 from ..library import Entry, Library, inspect
-from ..library.sidecars import read_sidecars
+from ..library.sidecars import Listings, for_the_panel, read_sidecars
 from ..training.creation import DEVICE
 
 LARGEST = 4 << 30
@@ -26,31 +26,16 @@ def own_folder(library: Library, shipped: Path) -> Path | None:
 
 def described(library: Library) -> list[dict[str, Any]]:
     """All networks as the panel and the cards read them; no file is opened for it but the small ones beside."""
-    listings: dict[Path, frozenset[str] | None] = {}
-    for entry in library.entries:
-        if entry.path.parent not in listings:
-            listings[entry.path.parent] = _listing(entry.path.parent)
+    listings = Listings()
     return [_description(library, e, listings[e.path.parent]) for e in library.entries if e.is_text]
 
 
-def _listing(folder: Path) -> frozenset[str] | None:
-    try:
-        return frozenset(os.listdir(folder))
-    except OSError:  # gone meanwhile: each file is asked for by itself
-        return None
-
-
-def _description(library: Library, entry: Entry, names: frozenset[str] | None) -> dict[str, Any]:
+def _description(library: Library, entry: Entry, names: frozenset[str]) -> dict[str, Any]:
     beside = read_sidecars(entry, names)
     return {
+        **for_the_panel(entry, beside),
         "name": library.name_of(entry),
         "full_name": entry.full_name,
-        "folder": entry.folder,
-        "suffix": entry.path.suffix,
-        "size": entry.size,
-        "mtime": entry.mtime_ns / 1e9,
-        "preferred_multiplier": beside.preferred_multiplier,
-        "activation_text": beside.activation_text,
         "description": beside.description,
         "family": beside.base_model or None,
         "preview": beside.preview.stat().st_mtime_ns if beside.preview is not None else None,
@@ -66,6 +51,11 @@ def preview_of(library: Library, name: str) -> Path | None:
     return read_sidecars(library.find(name)).preview
 
 
+def is_plain(name: str) -> bool:
+    """Whether a file name is one part of a path on every system, and not hidden."""
+    return PurePosixPath(name).name == name == PureWindowsPath(name).name and not name.startswith(".")
+
+
 def checked_name(name: str) -> str:
     """A file name that may be kept: one part, a known suffix, and nothing that a tag can't hold.
 
@@ -75,8 +65,7 @@ def checked_name(name: str) -> str:
     stem, suffix = os.path.splitext(name)
     if suffix.lower() not in SUFFIXES:
         raise FileError(f"hypernetworks are files that end in {', '.join(SUFFIXES)}, and this is none")
-    plain = PurePosixPath(name).name == name == PureWindowsPath(name).name and not name.startswith(".")
-    if not plain or not stem.strip() or not name.isprintable() or set(name) & set('<>:"/\\|?*'):
+    if not is_plain(name) or not stem.strip() or not name.isprintable() or set(name) & set('<>:"/\\|?*'):
         raise FileError("a file name has no slashes, colons or angle brackets: rename it, then drop it again")
     if DEVICE.fullmatch(name):
         raise FileError("the file name is a device on Windows: rename it, then drop it again")

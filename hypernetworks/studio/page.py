@@ -29,7 +29,16 @@ NOTHING_YET = "No picture yet. Write what you want to see, click a network below
 
 
 @dataclass(frozen=True)
-class Inputs:
+class _Components:
+    """A record of components."""
+
+    def all(self) -> list[gr.components.Component]:
+        """Its components as gradio wants them."""
+        return [getattr(self, field.name) for field in fields(self)]
+
+
+@dataclass(frozen=True)
+class Inputs(_Components):
     """The fields of one job, in the order of :func:`~hypernetworks.studio.generating.job_of`."""
 
     prompt: gr.Textbox
@@ -42,13 +51,9 @@ class Inputs:
     width: gr.Number
     height: gr.Number
 
-    def all(self) -> list[gr.components.Component]:
-        """The fields as gradio wants them."""
-        return [getattr(self, field.name) for field in fields(self)]
-
 
 @dataclass(frozen=True)
-class Outputs:
+class Outputs(_Components):
     """Where a job's progress and pictures are shown."""
 
     progress: gr.HTML
@@ -56,10 +61,6 @@ class Outputs:
     infotext: gr.Textbox
     messages: gr.HTML
     kept: gr.State
-
-    def all(self) -> list[gr.components.Component]:
-        """The outputs as gradio wants them."""
-        return [getattr(self, field.name) for field in fields(self)]
 
 
 def build_page(trainer: Trainer, folder: Path, *, anywhere: bool = False) -> gr.Blocks:

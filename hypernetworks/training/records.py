@@ -6,7 +6,7 @@ import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..files.writing import replace as replace_file
 from .checkpoints import make_folder
@@ -15,6 +15,8 @@ from .watching import TrainingStep
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
+
+Item = TypeVar("Item")
 
 COLUMNS = ("step", "loss", "smoothed", "held_out", "rate", "gradient_norm", "seconds")
 """Of ``log.csv``; ``held_out`` is empty where it was not measured."""
@@ -178,11 +180,17 @@ def save_sheet(folder: Path, step: int, most: int = 8) -> Path | None:
     steps = sorted(found)
     if not steps:
         return None
-    if len(steps) > most:
-        steps = [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
+    steps = evenly(steps, most)
     sheet, path = _sheet({at: found[at] for at in steps}), folder / "previews.png"
     replace_file(path, lambda temporary: sheet.save(temporary, format="PNG"))
     return path
+
+
+def evenly(items: list[Item], most: int) -> list[Item]:
+    """At most so many (two or more) of the items, evenly spread, first and last among them."""
+    if len(items) <= most:
+        return items
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
 def _sheet(columns: dict[int, dict[int, Path]]) -> Image:

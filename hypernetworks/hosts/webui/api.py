@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from ...errors import AmbiguousNameError, HypernetworkError, NameLookupError
 from ...files import read
 from ...library import Entry, inspect
-from ...library.sidecars import read_sidecars
+from ...library.sidecars import Listings, for_the_panel, read_sidecars
 from . import folders
 from .cards import UNKNOWN, facts, named, sound
 
@@ -63,14 +63,12 @@ def register(app: Any) -> None:
 def list_networks(_request: Request) -> list[dict[str, Any]]:
     """All networks: names as tags write them, folders, sizes, and what is known of them without reading them whole."""
     deadline = time.monotonic() + SECONDS
-    listings: dict[Path, Container[str]] = {}
+    listings = Listings()
     described = []
     for name, entries in named(folders.library().entries).items():
         for entry in entries:
-            if (folder := entry.path.parent) not in listings:
-                listings[folder] = _listing(folder)
             look = time.monotonic() < deadline
-            described.append({"name": name, **_description(entry, listings[folder], look)})
+            described.append({"name": name, **_description(entry, listings[entry.path.parent], look)})
     return described
 
 
@@ -94,22 +92,10 @@ def _description(entry: Entry, names: Container[str], look: bool) -> dict[str, A
     beside = read_sidecars(entry, names)
     family = facts(entry).family if look else UNKNOWN
     return {
-        "folder": entry.folder,
-        "suffix": entry.path.suffix,
-        "size": entry.size,
-        "mtime": entry.mtime_ns / 1e9,
-        "preferred_multiplier": beside.preferred_multiplier,
-        "activation_text": beside.activation_text,
+        **for_the_panel(entry, beside),
         "family": (family if family != UNKNOWN else beside.base_model) or None,
         "hash": folders.known_hash(entry),
     }
-
-
-def _listing(folder: Path) -> Container[str]:
-    try:
-        return frozenset(os.listdir(folder))
-    except OSError:
-        return ()
 
 
 def _endpoint(

@@ -17,7 +17,7 @@ from ...errors import HypernetworkError
 from ...files import read, read_description
 from ...library import Entry, inspect
 from ...library.inspection import FAMILIES, family
-from ...library.sidecars import Sidecars, read_sidecars
+from ...library.sidecars import Listings, Sidecars, read_sidecars
 from . import folders, hashes
 
 UNKNOWN = "unknown"
@@ -108,7 +108,7 @@ class Deck:
     def __init__(self) -> None:
         self._entries = named(folders.library().entries)
         self._loaded = loaded_family()
-        self._listings: dict[Path, frozenset[str]] = {}
+        self._listings = Listings()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -126,10 +126,8 @@ class Deck:
             KeyError: there is none.
         """
         entries = self._entries[name]
-        folder = entries[0].path.parent
-        if folder not in self._listings:
-            self._listings[folder] = _listing(folder)
-        plain = Card(name, entries[0], read_sidecars(entries[0], self._listings[folder]), facts(entries[0]), ())
+        beside = read_sidecars(entries[0], self._listings[entries[0].path.parent])
+        plain = Card(name, entries[0], beside, facts(entries[0]), ())
         return replace(plain, marks=tuple(f"⚠ {mark}" for mark in _marks(plain, entries, self._loaded)))
 
 
@@ -143,13 +141,6 @@ def _marks(card: Card, entries: list[Entry], loaded: str | None) -> Iterator[str
     elif loaded is not None and card.family != UNKNOWN and loaded not in card.family.split(" or "):
         yield f"made for {card.family}, the loaded model is {loaded}"
     yield from card.beside.warnings
-
-
-def _listing(folder: Path) -> frozenset[str]:
-    try:
-        return frozenset(os.listdir(folder))
-    except OSError:
-        return frozenset()
 
 
 def facts(entry: Entry) -> Facts:

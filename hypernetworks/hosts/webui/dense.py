@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from ...patching import is_plain_linear
+from ...patching import is_plain_linear, is_torchs_own
 
 _OWN_CLASSES = ("ForgeOperations.Linear", "disable_weight_init.Linear")
 """Forge's, and that of reForge and Classic."""
@@ -44,7 +44,7 @@ def _is_dense_of_forge(module: nn.Module) -> bool:
     }
     known = own["parameters_manual_cast"] is not None or own["ldm_patched_cast_weights"] is not None
     changed = any(value is not None and value is not False and value != [] for value in own.values())
-    beneath = not isinstance(module, nn.Linear) or is_plain_linear(nn.Linear(1, 1, device="meta"))
+    beneath = not isinstance(module, nn.Linear) or is_torchs_own(nn.Linear.forward)
     return known and not changed and beneath
 
 
@@ -54,7 +54,5 @@ def _lora_of(module: nn.Module) -> dict[str, Any] | None:
     if not isinstance(module, nn.Linear) or getattr(forward, "__name__", "") != "network_Linear_forward":
         return None
     found: dict[str, Any] = getattr(forward, "__globals__", {})
-    original = getattr(found.get("originals"), "Linear_forward", None)
-    code = getattr(original, "__code__", None)
-    plain = code is not None and code.co_filename == nn.modules.linear.__file__
+    plain = is_torchs_own(getattr(found.get("originals"), "Linear_forward", None))
     return found if plain and {"shared", "network_apply_weights"} <= set(found) else None

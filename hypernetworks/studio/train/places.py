@@ -8,11 +8,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 from ...errors import FileWriteError, TrainingDataError
 from ...training.creation import check_name
 from ...training.pictures import SUFFIXES
+from ..cards import is_plain
 
 DEEPEST, MOST_FOLDERS = 3, 500
 """How far below an allowed folder, and how many folders, are looked at for pictures."""
@@ -112,8 +113,7 @@ def _with_pictures(root: Path) -> Iterator[tuple[Path, int]]:
 def _check_file(source: Path) -> None:
     """Raises TrainingDataError unless it is a picture or a short text under a plain name."""
     name, suffix = source.name, source.suffix.lower()
-    plain = PurePosixPath(name).name == name == PureWindowsPath(name).name and not name.startswith(".")
-    if not plain or not name.isprintable() or len(name.encode()) > 200:
+    if not is_plain(name) or not name.isprintable() or len(name.encode()) > 200:
         raise TrainingDataError("a file name has no slashes and is not hidden or very long: rename it, then add it")
     if suffix == ".txt":
         _check_text(source)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ...training.records import evenly
 from ..generating import data_url, empty_html
 from ..safety import text
 from .trainer import State, duration
@@ -153,11 +154,9 @@ def _legend(names: Sequence[str], width: int) -> str:
 
 def previews(state: State) -> str:
     """A row for each prompt, a column for each step, the newest at the right; evenly spread where they are many."""
-    shown = list(state.previews)
+    shown = evenly(list(state.previews), MOST_COLUMNS)
     if not shown:
         return ""
-    if len(shown) > MOST_COLUMNS:
-        shown = [shown[round(i * (len(shown) - 1) / (MOST_COLUMNS - 1))] for i in range(MOST_COLUMNS)]
     heads = "".join(f'<th scope="col">{step}</th>' for step, _ in shown)
     rows = ""
     for number in range(max(len(pictures) for _, pictures in shown)):
