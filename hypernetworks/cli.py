@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from .cli_training import add_create, add_train
+from .cli_create import add_create
+from .cli_train import add_train
 from .errors import HypernetworkError
 from .progress import Progress
 

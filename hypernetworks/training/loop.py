@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -14,11 +15,11 @@ import torch
 from ..engine.network import Hypernetwork
 from ..errors import DivergenceError
 from .averaging import Average, write_values
-from .chance import mixed, sample_noise, sample_random
 from .checkpoints import check_fits, load_state, make_folder, save_network, save_state
-from .examples import Batch, Examples
+from .examples import Examples
+from .forward import ForwardPass, is_out_of_memory
 from .held_out import HeldOut, at_rest
-from .objective import NoiseSchedule, losses, with_offset
+from .objective import NoiseSchedule
 from .optimisers import Stepper, build_optimiser, build_scaler
 from .processes import Learner, Predict, World, joined
 from .settings import TrainingSettings
@@ -78,6 +79,7 @@ class Run:
         scaler = build_scaler(settings.precision, self.device.type)
         self._stepper = Stepper(optimiser, scaler, settings.clip, settings.clip_by)
         self._learner = joined(Learner(network, predict), self.world, every_width)
+        self._forward = ForwardPass(self._learner, network.structure, examples, schedule, settings, self.device)
         self._average = Average(self._parameters, settings.ema)
         self._rates, self._watch, self._pace = settings.rates(), Watch(), Pace()
         self.step, self._base = 0, network.provenance.step
@@ -98,20 +100,26 @@ class Run:
             DivergenceError: the loss is not finite or has run away; the network is back at the last good state.
         """
         began = time.perf_counter()
-        try:
-            loss, power = self._accumulate()
-        except torch.cuda.OutOfMemoryError:
-            if self._save_memory is None or not self._save_memory():
-                raise
-            self._stepper.optimiser.zero_grad(set_to_none=True)
-            loss, power = self._accumulate()
-        done = self._change(loss, power)
+        done = self._change(*self._gradients())
         if self.step % SNAPSHOT_EVERY == 0 and self._watch.is_healthy(done.smoothed):
             self._good = (self.step, [p.detach().clone() for p in self._parameters])
         done = replace(done, seconds=time.perf_counter() - began)
         speed = self._pace.add(done.seconds)
         done = replace(done, steps_per_second=speed, seconds_left=(self.settings.steps - self.step) / speed)
         return self._watched(done)
+
+    def _gradients(self) -> tuple[float, float]:
+        """Gradients of one step, tried again with less memory where that runs out; as :meth:`_accumulate`."""
+        try:
+            return self._accumulate()
+        except RuntimeError as error:
+            if self._save_memory is None or not is_out_of_memory(error):
+                raise
+            traceback.clear_frames(error.__traceback__)  # they hold what the step had computed so far
+            self._stepper.optimiser.zero_grad(set_to_none=True)
+            if not self._save_memory():
+                raise
+        return self._accumulate()
 
     def _accumulate(self) -> tuple[float, float]:
         """Gradients of one step; returns its loss, and the loss of predicting nothing."""
@@ -122,44 +130,12 @@ class Run:
             start = first + number * settings.batch
             samples = [start + i for i in self._share]
             last = number == settings.accumulation - 1
-            with self._unsynchronised(last), self._dropout(samples[0]):
-                loss, power = self._loss(samples)
+            with self._unsynchronised(last), self._forward.dropout(samples[0]):
+                loss, power = self._forward.losses(samples)
                 self._stepper.scaler.scale(loss / settings.accumulation).backward()
             totals += torch.stack([loss.detach(), power.detach()])
         loss_value, power_value = self.world.mean(totals / settings.accumulation).tolist()
         return loss_value, power_value
-
-    def _loss(self, samples: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean loss of the samples, and of predicting nothing."""
-        settings = self.settings
-        batch = self.examples.batch(samples).to(self.device)
-        noise, times = self._noise(samples, batch)
-        noisy, target = self.schedule.noisy_and_target(batch.latents, noise, times)
-        with self.autocast():
-            prediction = self._learner(noisy, times, batch)
-        each = losses(prediction, target, batch.weights)
-        nothing = losses(torch.zeros_like(target), target, batch.weights)
-        if settings.min_snr:
-            weights = self.schedule.min_snr_weights(times, settings.min_snr)
-            each, nothing = each * weights, nothing * weights
-        return each.mean(), nothing.mean()
-
-    def _noise(self, samples: list[int], batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        seed, shape = self.settings.seed, tuple(batch.latents.shape[1:])
-        noise = torch.stack([sample_noise(seed, n, shape) for n in samples]).to(batch.latents)
-        if self.settings.noise_offset:
-            offset = torch.stack([sample_noise(mixed("offset", seed), n, shape[:1]) for n in samples]).to(noise)
-            noise = with_offset(noise, offset, self.settings.noise_offset)
-        length = self.schedule.length
-        times = [sample_random(mixed("time", seed), n).randrange(length) for n in samples]
-        return noise, torch.tensor(times, device=self.device)
-
-    def autocast(self) -> AbstractContextManager[object]:
-        """What ``predict`` is called in."""
-        if self.settings.precision in ("auto", "fp32"):
-            return nullcontext()
-        kind = torch.bfloat16 if self.settings.precision == "bf16" else torch.float16
-        return torch.autocast(self.device.type, kind)
 
     def _unsynchronised(self, last: bool) -> AbstractContextManager[object]:
         """Gradients are averaged over the processes once per step."""
@@ -167,18 +143,6 @@ class Run:
             return nullcontext()
         context: AbstractContextManager[object] = self._learner.no_sync()  # type: ignore[operator]
         return context
-
-    @contextmanager
-    def _dropout(self, sample: int) -> Iterator[None]:
-        """Dropout draws from torch's own generators: seed them for this sample, and give them back as they were."""
-        structure = self.network.structure
-        if not any(structure.dropout) and structure.activation != "rrelu":
-            yield
-            return
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(mixed("dropout", self.settings.seed, sample))
-            yield
 
     def _change(self, loss: float, power: float) -> TrainingStep:
         """Step the optimiser on the gradients that are there."""
@@ -231,14 +195,23 @@ class Run:
         """The held-out loss now, with the averaged weights if there are any; ``None`` without held-out examples."""
         if self.held_out is None or not self.world.is_first:
             return None
-        with self.at_rest(), self.autocast():
+        with self.at_rest():
             return self.held_out.loss(self._predict, self.schedule, self.device)
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
-        """The network as its file would hold it: averaged, no dropout, no gradients; for previews. RNG is restored."""
+        """The network as its file would hold it: averaged, no dropout, no gradients, in autocast if the run is.
+
+        For previews and the held-out loss; the RNG is restored.
+        """
         devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), torch.no_grad(), self._average.inside(), at_rest(self.network):
+        with (
+            torch.random.fork_rng(devices),
+            torch.no_grad(),
+            self._average.inside(),
+            at_rest(self.network),
+            self._forward.autocast(),
+        ):
             yield
 
     def save(self) -> Path | None:

@@ -28,8 +28,10 @@ ROOMS: dict[str, set[str]] = {
     "miniature": {*CORE, "hosts"},
     "ui": CORE,
     "studio": {*CORE, "hosts", "ui", "miniature"},
-    "cli": {*CORE, "hosts", "studio", "miniature", "cli_training"},
-    "cli_training": {*CORE, "hosts", "cli"},
+    "cli": {*CORE, "hosts", "studio", "miniature", "cli_create", "cli_train"},
+    "cli_create": {*CORE, "cli_values"},
+    "cli_train": {*CORE, "hosts", "cli", "cli_create", "cli_values"},
+    "cli_values": set(),
     "__main__": {"cli"},
     "__init__": CORE,
 }

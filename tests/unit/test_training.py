@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def test_gradients_through_hooks_are_those_of_finite_differences() -> None:
 
     def loss() -> torch.Tensor:
         batch = run.examples.batch([0, 1, 2, 3])
-        noise, times = run._noise([0, 1, 2, 3], batch)
+        noise, times = run._forward.draw([0, 1, 2, 3], batch)
         noisy, target = run.schedule.noisy_and_target(batch.latents.double(), noise.double(), times)
         weights = run.schedule.min_snr_weights(times, 5.0)
         error = (toy.predict(noisy, times, batch) - target).square().mean((1, 2, 3))
@@ -79,7 +80,7 @@ def test_the_loop_has_those_gradients() -> None:
     run._accumulate()
     got = [p.grad.clone() for p in toy.network.parameters() if p.grad is not None]
     batch = run.examples.batch([0, 1, 2, 3])
-    noise, times = run._noise([0, 1, 2, 3], batch)
+    noise, times = run._forward.draw([0, 1, 2, 3], batch)
     noisy, target = SCHEDULE.noisy_and_target(batch.latents, noise, times)
     loss = torch.nn.functional.mse_loss(toy.predict(noisy, times, batch), target)
     wanted = torch.autograd.grad(loss, list(toy.network.parameters()))
@@ -298,23 +299,49 @@ def test_mixed_precision_learns_and_keeps_fp32_weights(precision: str) -> None:
     assert {p.dtype for p in toy.network.parameters()} == {torch.float32}
 
 
-def test_memory_is_saved_once_and_the_step_is_tried_again() -> None:
+@pytest.mark.parametrize(
+    "error", [torch.cuda.OutOfMemoryError("CUDA out of memory"), RuntimeError("MPS backend out of memory (x GiB)")]
+)
+def test_memory_is_saved_once_and_the_step_is_tried_again(error: RuntimeError) -> None:
     plain, short = Toy(), Toy()
     train(plain.run(toy_settings()))
-    calls: list[str] = []
+    calls: list[bool] = []
+    computed: list[weakref.ref[torch.Tensor]] = []
 
     def predict(*arguments: object) -> torch.Tensor:
+        prediction = short.predict(*arguments)  # type: ignore[arg-type]
         if not calls:
-            raise torch.cuda.OutOfMemoryError
-        return short.predict(*arguments)  # type: ignore[arg-type]
+            computed.append(weakref.ref(prediction))
+            raise error
+        return prediction
 
     def save_memory() -> bool:
-        calls.append("saved")
+        calls.append(computed[0]() is None)
         return True
 
     train(short.run(toy_settings(), predict=predict, save_memory=save_memory))
-    assert calls == ["saved"]
+    assert calls == [True]  # once, and with nothing left of the step that failed
     assert same(plain.weights(), short.weights())
+
+
+def test_other_errors_and_memory_that_cannot_be_saved_end_the_step() -> None:
+    for error, saved, expected in (
+        (RuntimeError("no such kernel"), True, []),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory"), False, ["asked"]),
+    ):
+        calls: list[str] = []
+
+        def predict(*_: object, error: RuntimeError = error) -> torch.Tensor:
+            raise error
+
+        def save_memory(calls: list[str] = calls, saved: bool = saved) -> bool:
+            calls.append("asked")
+            return saved
+
+        run = Toy().run(toy_settings(), predict=predict, save_memory=save_memory)
+        with pytest.raises(type(error), match=str(error)):
+            run.advance()
+        assert calls == expected
 
 
 def test_settings_are_checked() -> None:

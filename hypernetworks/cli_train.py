@@ -1,4 +1,4 @@
-"""The commands ``create`` and ``train``: their arguments, and the work."""
+"""The command ``train``."""
 
 from __future__ import annotations
 
@@ -13,113 +13,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import HypernetworkError, StructureError
+from .cli_create import add_structure, creation_of
+from .cli_values import option, size
 from .progress import Progress
 
 if TYPE_CHECKING:
-    from .engine.structure import Structure
     from .hosts.diffusers import Painter
     from .hosts.training import TrainingJob
-    from .training.creation import Creation
-
-FAMILIES: dict[str, tuple[int, ...]] = {
-    "sd1": (320, 640, 768, 1280),
-    "sd2": (320, 640, 1024, 1280),
-    "sdxl": (640, 1280, 2048),
-    "miniature": (96, 160, 192),
-}
-"""Context widths by model family; those of the text are below."""
-TEXT_WIDTHS = {"sd1": 768, "sd2": 1024, "sdxl": 2048, "miniature": 192}
-PURPOSES = ("style", "subject", "small")
-
-
-def add_create(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``create``."""
-    parser.add_argument("name", help="what tags will call it")
-    parser.add_argument("-o", "--folder", type=Path, default=Path(), help="where NAME.pt goes (default: here)")
-    parser.add_argument("--family", choices=sorted(FAMILIES), default="sd1", help="what model it is for")
-    parser.add_argument("--widths", type=_integers, help="in place of the family's, such as 768,320,640,1280")
-    _add_structure(parser)
-    parser.add_argument("--format", choices=("pt", "safetensors"), default="pt", help="pt is read by every webui")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
-    parser.set_defaults(command=_create)
-
-
-def _add_structure(parser: argparse.ArgumentParser) -> None:
-    """What a fresh network is made of; left out, the preset's."""
-    group = parser.add_argument_group("a fresh network (left out: as the preset has it)")
-    group.add_argument("--preset", choices=PURPOSES, default="style", help="what it is for (default: style)")
-    group.add_argument("--layers", type=_floats, help="layer structure, such as 1,2,1")
-    group.add_argument("--activation", help="linear, relu, leakyrelu, elu, swish, tanh, sigmoid, …")
-    group.add_argument("--activate-output", action="store_true", help="the activation after the last layer as well")
-    group.add_argument("--layer-norm", action="store_true")
-    group.add_argument("--dropout", type=_floats, help="after each layer, such as 0,0.3,0; the first and last are 0")
-    group.add_argument("--initialisation", metavar="NAME", default="Normal", help="Normal, XavierUniform, …")
-    group.add_argument("--random-last", action="store_true", help="the last layer is drawn, too, not zero")
-    group.add_argument("--text-only", action="store_true", help="no networks for self-attention")
-    group.add_argument("--network-seed", type=int, default=0, metavar="SEED")
-
-
-def _create(options: argparse.Namespace) -> int:
-    from .engine.initialising import create_network, parameter_count
-    from .files import write
-    from .training.creation import check_name
-
-    check_name(options.name)
-    creation = _creation(options)
-    widths = options.widths or FAMILIES[options.family]
-    if not creation.self_attention and options.widths is None:
-        widths = (TEXT_WIDTHS[options.family],)
-    count = parameter_count(creation.structure, widths)
-    path = options.folder / f"{options.name}.{options.format}"
-    if path.exists() and not options.overwrite:
-        raise HypernetworkError(f"{path} exists: choose another name, or add --overwrite")
-    print(f"{count:,} numbers, {count * 4 / 2**20:.1f} MiB, for the widths {', '.join(map(str, sorted(widths)))}")
-    network = create_network(
-        options.name,
-        creation.structure,
-        widths,
-        initialisation=creation.initialisation,
-        zero_last=creation.zero_last,
-        seed=creation.seed,
-    )
-    write(network, path)
-    print(path)
-    return 0
-
-
-def _creation(options: argparse.Namespace) -> Creation:
-    from .training.creation import Creation
-    from .training.settings import PRESETS
-
-    preset = PRESETS[options.preset]
-    return Creation(
-        structure=_structure(options),
-        initialisation=options.initialisation,
-        zero_last=not options.random_last,
-        self_attention=preset.self_attention and not options.text_only,
-        seed=options.network_seed,
-    )
-
-
-def _structure(options: argparse.Namespace) -> Structure:
-    from .engine.structure import Structure
-    from .training.settings import PRESETS
-
-    preset = PRESETS[options.preset]
-    layers = options.layers or preset.layer_structure
-    dropout = options.dropout
-    if dropout is None:
-        dropout = preset.dropout if len(preset.dropout) == len(layers) else (0.0,) * len(layers)
-    if dropout[0] or dropout[-1]:
-        raise StructureError(f"the dropout {list(dropout)} must begin and end with 0, or AUTOMATIC1111 can't read it")
-    return Structure(
-        tuple(layers),
-        options.activation or preset.activation,
-        activate_output=options.activate_output,
-        layer_norm=options.layer_norm,
-        dropout=tuple(dropout),
-    )
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
@@ -133,7 +33,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network", type=Path, help="a file to go on from, in place of a fresh network")
     parser.add_argument("--format", choices=("pt", "safetensors"), default="pt", help="pt is read by every webui")
     parser.add_argument("--restart", action="store_true", help="throw an earlier run of this name away")
-    _add_structure(parser)
+    add_structure(parser)
     _add_pictures(parser.add_argument_group("pictures and captions"))
     _add_settings(parser.add_argument_group("training"))
     _add_previews(parser.add_argument_group("previews"))
@@ -141,7 +41,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_pictures(group: Any) -> None:
-    group.add_argument("--size", type=_size, help="such as 512 or 512x768 (default: the model's own)")
+    group.add_argument("--size", type=size, help="such as 512 or 512x768 (default: the model's own)")
     group.add_argument("--buckets", action="store_true", help="keep aspect ratios, rather than cropping to one size")
     group.add_argument("--crops", type=int, help="crops of each picture, spread over what doesn't fit")
     group.add_argument("--flip", action="store_true", default=None, help="mirrored pictures, too")
@@ -160,7 +60,7 @@ def _add_settings(group: Any) -> None:
     group.add_argument("--warm-up", type=int, help="steps")
     group.add_argument("--restarts", type=int, help="how often the fall of the rate begins anew")
     group.add_argument("--optimiser", help="any of torch.optim by name (default AdamW)")
-    group.add_argument("--option", dest="options", action="append", type=_option, metavar="NAME=VALUE")
+    group.add_argument("--option", dest="options", action="append", type=option, metavar="NAME=VALUE")
     group.add_argument("--weight-decay", type=float)
     group.add_argument("--batch", type=int, help="pictures at once, over all processes")
     group.add_argument("--accumulation", type=int, help="batches per step")
@@ -225,7 +125,7 @@ def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
     return replace(
         job,
         runs=options.runs,
-        creation=_creation(options),
+        creation=creation_of(options),
         network=options.network,
         settings=replace(job.settings, **settings),
         picture_settings=replace(job.picture_settings, **pictures),
@@ -293,35 +193,3 @@ def _interrupt() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _integers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'"{text}" is no list of whole numbers such as 768,320') from None
-
-
-def _floats(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'"{text}" is no list of numbers such as 1,2,1') from None
-
-
-def _option(text: str) -> tuple[str, object]:
-    """``betas=(0.9,0.95)`` -> a pair."""
-    import ast
-
-    name, _, value = text.partition("=")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        raise argparse.ArgumentTypeError(f'"{text}" is no option such as momentum=0.9') from None
-
-
-def _size(text: str) -> tuple[int, int]:
-    parts = text.lower().split("x")
-    if not 1 <= len(parts) <= 2 or not all(part.isdigit() and len(part) < 6 for part in parts):
-        raise argparse.ArgumentTypeError(f'"{text}" is not a size, write 512 or 512x768')
-    return int(parts[0]), int(parts[-1])

@@ -1,0 +1,138 @@
+"""One training job as a record: what is trained, on what, how, where to; what it comes to, and who is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..engine.structure import Structure
+from ..errors import TrainingSettingsError
+from ..training import PRESETS, TrainingSettings, TrainingStep
+from ..training.checkpoints import STATE, saved_networks
+from ..training.creation import Creation, check_name
+from ..training.pictures import PictureSettings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from .diffusers import Painter
+
+SUFFIXES = (".safetensors", ".pt")
+CHECKPOINTINGS = ("auto", "on", "off")
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """Everything that one training is made of, apart from the loaded model. Checked when made.
+
+    Attributes:
+        name: of the network, as tags will call it (with ``-STEP``), and of the run's folder.
+        pictures: folder to learn from.
+        runs: folder of runs; this one's is ``runs/name``. What is there is continued.
+        creation: of a fresh network.
+        network: file to go on from, in place of a fresh one.
+        settings, picture_settings: see their classes.
+        suffix: of the files written, ``.safetensors`` or ``.pt``.
+        previews: prompts that are painted every ``settings.preview_every`` steps, and before the first.
+        preview_seed, preview_steps: of all previews, so that they can be compared.
+        checkpointing: whether activations are computed twice to save memory: ``"auto"`` does so when memory runs out.
+        restart: whether a run that is in the folder is thrown away rather than continued.
+    """
+
+    name: str
+    pictures: Path
+    runs: Path = Path("runs")
+    creation: Creation = field(default_factory=Creation)
+    network: Path | None = None
+    settings: TrainingSettings = field(default_factory=TrainingSettings)
+    picture_settings: PictureSettings = field(default_factory=PictureSettings)
+    suffix: str = ".safetensors"
+    previews: tuple[str, ...] = ()
+    preview_seed: int = 0
+    preview_steps: int = 20
+    checkpointing: str = "auto"
+    restart: bool = False
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        for what, known in (("suffix", SUFFIXES), ("checkpointing", CHECKPOINTINGS)):
+            if getattr(self, what) not in known:
+                raise TrainingSettingsError(f'{what} is "{getattr(self, what)}", use one of {", ".join(known)}')
+
+    @property
+    def folder(self) -> Path:
+        """Of this run."""
+        return self.runs / self.name
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job came to.
+
+    Attributes:
+        file: the last file written, if any.
+        step: finished steps.
+        is_finished: ``False`` where it was stopped; the same job goes on from there.
+        messages: what the user should know.
+    """
+
+    file: Path | None
+    step: int
+    is_finished: bool
+    messages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Who is told of a job, all in the thread that trains; each may be left out.
+
+    Attributes:
+        on_stage: what is being prepared, done and total: ``("encoding pictures", 12, 100)``.
+        on_step: after every finished step.
+        on_preview: step, and one picture per prompt.
+        should_stop: asked after every step; ``True`` saves and ends the run.
+    """
+
+    on_stage: Callable[[str, int, int], object] = lambda *_: None
+    on_step: Callable[[TrainingStep], object] = lambda *_: None
+    on_preview: Callable[[int, Sequence[Image]], object] = lambda *_: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+def preset_job(preset: str, name: str, pictures: Path, painter: Painter, **changes: object) -> TrainingJob:
+    """The job that a preset makes for a loaded model, with ``changes`` to its fields.
+
+    The miniature learns fast: there the presets have a higher rate, larger batches and fewer steps.
+
+    Raises:
+        TrainingSettingsError: no such preset.
+    """
+    if preset not in PRESETS:
+        raise TrainingSettingsError(f'the preset "{preset}" is unknown, use one of {", ".join(PRESETS)}')
+    chosen = PRESETS[preset]
+    structure = Structure(chosen.layer_structure, chosen.activation, activate_output=False, dropout=chosen.dropout)
+    settings, size = chosen.settings, painter.default_size
+    if painter.is_miniature:
+        settings = replace(settings, steps=400, rate="2e-3", batch=16, save_every=100, watch_every=25, preview_every=50)
+    picture_settings = PictureSettings(
+        width=size, height=size, step=painter.size_step, template=chosen.template, fit="crop"
+    )
+    job = TrainingJob(
+        name=name,
+        pictures=pictures,
+        creation=Creation(structure, self_attention=chosen.self_attention),
+        settings=settings,
+        picture_settings=picture_settings,
+    )
+    return replace(job, **changes)  # type: ignore[arg-type]
+
+
+def throw_away(job: TrainingJob) -> None:
+    """Delete what an earlier run left in the job's folder; what is not a run's own stays."""
+    own = [job.folder / name for name in (STATE, "log.csv", "curve.png", "previews.png", "settings.json")]
+    for suffix in SUFFIXES:
+        own += saved_networks(job.folder, job.name, suffix) if job.folder.is_dir() else []
+    for path in [*own, *(job.folder / "previews").glob("[0-9]*-[0-9]*.png")]:
+        path.unlink(missing_ok=True)
