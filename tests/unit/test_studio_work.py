@@ -105,6 +105,17 @@ def test_a_waiting_job_can_be_interrupted_and_errors_arrive(painter: Any) -> Non
     assert list(desk.run("one", lambda _painter, _tell, _wish: 1)) == [1]
 
 
+def test_a_job_that_exits_ends_the_waiting_of_its_window(painter: Any) -> None:
+    desk = Desk(painter)
+
+    def leave(*_: object) -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(RuntimeError, match=r"SystemExit\(3\)"):
+        list(desk.run("a", leave))
+    assert list(desk.run("a", lambda *_: "next")) == ["next"]
+
+
 def test_interrupt_reaches_all_jobs_of_its_window_and_no_other(painter: Any) -> None:
     desk = Desk(painter)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -21,6 +22,10 @@ MOST_FILES = 5000
 LARGEST_TEXT = 1 << 16
 """Bytes of a caption."""
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+SENDING = ".sending-"
+"""Begins the names of folders that are being filled."""
+ABANDONED = 24 * 3600
+"""Seconds after which such a folder belongs to nobody: the studio was killed meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,8 @@ class Places:
             raise TrainingDataError(f"there is no picture among the files: add some ({', '.join(SUFFIXES)})")
         try:
             self.pictures.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".sending-", dir=self.pictures) as temporary:
+            self._tidy()
+            with tempfile.TemporaryDirectory(prefix=SENDING, dir=self.pictures) as temporary:
                 made = Path(temporary) / "made"
                 made.mkdir()
                 for source in sources:
@@ -97,6 +103,11 @@ class Places:
             raise FileWriteError(
                 f"the pictures can't be kept in {self.pictures} ({error.strerror or error})"
             ) from error
+
+    def _tidy(self) -> None:
+        for folder in self.pictures.glob(f"{SENDING}*"):
+            if folder.lstat().st_mtime < time.time() - ABANDONED:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _with_pictures(root: Path) -> Iterator[tuple[Path, int]]:
