@@ -126,7 +126,11 @@ _TEMPORARY = re.compile(r"\.(writing|adding)-[0-9a-z_]{8,16}\.tmp")
 
 
 def _metadata(network: Hypernetwork, stem: str) -> dict[str, Any]:
-    """AUTOMATIC1111's keys, in plain Python types only."""
+    """AUTOMATIC1111's keys, in plain Python types only.
+
+    ``use_dropout`` stays false: AUTOMATIC1111 goes by ``dropout_structure``, and ComfyUI, which knows the former alone,
+    would draw dropout while it makes pictures.
+    """
     structure, provenance = network.structure, network.provenance
     return {
         "step": provenance.step,
@@ -138,7 +142,7 @@ def _metadata(network: Hypernetwork, stem: str) -> dict[str, Any]:
         "sd_checkpoint": provenance.checkpoint_hash,
         "sd_checkpoint_name": provenance.checkpoint_name,
         "activate_output": structure.activate_output,
-        "use_dropout": any(structure.dropout),
+        "use_dropout": False,
         "dropout_structure": list(structure.dropout),
         "last_layer_dropout": len(structure.dropout) > 2 and structure.dropout[-2] != 0,
         "optional_info": provenance.optional,

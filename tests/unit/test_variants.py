@@ -496,7 +496,8 @@ def test_the_dictionary_that_is_written_has_plain_types(tmp_path: Path) -> None:
     assert [key for key in loaded if type(key) is int] == [8, 16]
     assert all(type(pair) is tuple and all(type(s) is dict for s in pair) for pair in (loaded[8], loaded[16]))
     plain = {key: value for key, value in loaded.items() if type(key) is str}
-    assert plain == {key: value for key, value in content.items() if type(key) is str}
+    assert plain == {key: value for key, value in content.items() if type(key) is str} | {"use_dropout": False}
+    assert any(plain["dropout_structure"])
     assert {type(value) for value in plain.values()} <= {int, str, bool, list}
     assert [type(number) for number in plain["layer_structure"]] == [int, float, int, int]
 
