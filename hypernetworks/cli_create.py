@@ -81,6 +81,7 @@ def _create(options: argparse.Namespace) -> int:
 
 
 def creation_of(options: argparse.Namespace) -> Creation:
+    """What was typed of a fresh network, over the preset's."""
     from .training.creation import Creation
     from .training.settings import PRESETS
 
