@@ -95,7 +95,7 @@ def _train(options: argparse.Namespace) -> int:
         painter = load_painter(options)
         job = _job(options, painter)
         with _Report(job.name, quiet=not place.is_first) as report:
-            watcher = Watcher(on_stage=report.stage, on_step=report.step, should_stop=is_interrupted)
+            watcher = Watcher(report.stage, report.step, report.painting, should_stop=is_interrupted)
             outcome = train_job(job, painter, watcher, keep_model=False)
         if place.is_first:
             for message in outcome.messages:
@@ -144,6 +144,7 @@ class _Report:
     def __init__(self, name: str, *, quiet: bool) -> None:
         self._name, self._quiet, self._held_out = name, quiet, ""
         self._current: tuple[str, Progress] | None = None
+        self._steps: tuple[int, int] | None = None
 
     def __enter__(self) -> _Report:
         return self
@@ -160,7 +161,15 @@ class _Report:
         if done.held_out is not None:
             self._held_out = f"  held out {done.held_out:.4f}"
         note = f"loss {done.smoothed:.4f}{self._held_out}  rate {done.rate:.2g}"
-        self._show(self._name, done.step, done.steps, note)
+        self._steps = done.step, done.steps
+        self._show(self._name, *self._steps, note)
+
+    def painting(self, done: int, total: int) -> None:
+        """Part of the previews: on a line of its own before the first step, later beside the steps."""
+        if self._steps is None:
+            self._show("painting previews", done, total)
+        else:
+            self._show(self._name, *self._steps, f"painting previews {done}/{total}")
 
     def _show(self, label: str | None, done: int, total: int, note: str = "") -> None:
         if self._quiet:

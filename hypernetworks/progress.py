@@ -19,6 +19,7 @@ class Progress:
         self.stream = sys.stderr if stream is None else stream
         self._live = self.stream.isatty()
         self._began = self._drawn = time.monotonic()
+        self._done = -1
 
     def __enter__(self) -> Progress:
         return self
@@ -32,9 +33,10 @@ class Progress:
     def update(self, done: int, note: str = "") -> None:
         """Show that ``done`` of ``total`` are finished."""
         now = time.monotonic()
-        if now - self._drawn < (0.1 if self._live else 30) and done < self.total:
+        is_end = done >= self.total and done != self._done
+        if now - self._drawn < (0.1 if self._live else 30) and not is_end:
             return
-        self._drawn = now
+        self._drawn, self._done = now, done
         rate = (done - self.initial) / max(now - self._began, 1e-9)
         left = int((self.total - done) / rate) if rate else 0
         filled = 24 * done // max(self.total, 1)

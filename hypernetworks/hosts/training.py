@@ -188,16 +188,26 @@ class _Session:
     def _preview(self, run: Run) -> None:
         """Paint all prompts with the network as it is now; a prompt that can't be painted costs a message."""
         job, made = self.job, []
+        size, total = job.picture_settings, job.preview_steps * len(job.previews)
+
+        def on_step(done: int, of: int) -> bool:
+            self.watcher.on_painting(number * job.preview_steps + done * job.preview_steps // of, total)
+            return not self.watcher.should_stop()
+
         with run.at_rest(), self.model.at_hand():
             for number, prompt in enumerate(job.previews):
-                work = Generation(prompt, steps=job.preview_steps, seed=job.preview_seed)
+                work = Generation(
+                    prompt, steps=job.preview_steps, seed=job.preview_seed, width=size.width, height=size.height
+                )
                 try:
-                    picture = self.painter.paint(work).pictures[0].image
+                    pictures = self.painter.paint(work, on_step).pictures
                 except HypernetworkError as error:
                     self.messages.append(f'the preview "{prompt}": {error}')
                     continue
-                made.append(picture)
-                save_preview(job.folder, run.step, number, picture)
+                if self.watcher.should_stop():  # it may not be finished, and shall not stand beside others
+                    return
+                made.append(pictures[0].image)
+                save_preview(job.folder, run.step, number, made[-1])
         if made:
             save_sheet(job.folder, run.step)
             self.watcher.on_preview(run.step, made)

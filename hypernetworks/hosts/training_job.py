@@ -35,7 +35,8 @@ class TrainingJob:
         network: file to go on from, in place of a fresh one.
         settings, picture_settings: see their classes.
         suffix: of the files written, ``.safetensors`` or ``.pt``.
-        previews: prompts that are painted every ``settings.preview_every`` steps, and before the first.
+        previews: prompts that are painted every ``settings.preview_every`` steps, and before the first, at the size of
+            the pictures that are learned from.
         preview_seed, preview_steps: of all previews, so that they can be compared.
         checkpointing: whether activations are computed twice to save memory: ``"auto"`` does so when memory runs out.
         restart: whether a run that is in the folder is thrown away rather than continued.
@@ -91,12 +92,14 @@ class Watcher:
     Attributes:
         on_stage: what is being prepared, done and total: ``("encoding pictures", 12, 100)``.
         on_step: after every finished step.
+        on_painting: how far the previews are, in sampling steps of all prompts: done and total.
         on_preview: step, and one picture per prompt.
-        should_stop: asked after every step; ``True`` saves and ends the run.
+        should_stop: asked after every step; ``True`` saves and ends the run. Previews stop in the middle.
     """
 
     on_stage: Callable[[str, int, int], object] = lambda *_: None
     on_step: Callable[[TrainingStep], object] = lambda *_: None
+    on_painting: Callable[[int, int], object] = lambda *_: None
     on_preview: Callable[[int, Sequence[Image]], object] = lambda *_: None
     should_stop: Callable[[], bool] = lambda: False
 

@@ -54,6 +54,25 @@ def parameters_of(painter: Painter) -> list[torch.Tensor]:
     return [p.detach().clone() for part in parts for p in part.parameters()]
 
 
+def test_previews_tell_how_far_they_are_and_stop_in_the_middle(tiny: Painter, pictures: Path) -> None:
+    told: list[tuple[int, int]] = []
+    seen: list[int] = []
+    watcher = Watcher(
+        on_step=lambda step: seen.append(step.step),
+        on_painting=lambda *how_far: told.append(how_far),
+        should_stop=lambda: len(told) == 6 + 3,
+    )
+    job = job_on(tiny, pictures, previews=("a red apple", "a b c"), preview_steps=3)
+    outcome = train_job(job, tiny, watcher)
+    assert told == [(n, 6) for n in (1, 2, 3, 4, 5, 6, 1, 2, 3)]
+    assert seen == [1, 2]
+    assert outcome.step == 2
+    assert not outcome.is_finished
+    with Image.open(job.folder / "previews" / "1-000000.png") as first:
+        assert first.size == (16, 16)  # as large as what is learned
+    assert {path.name for path in (job.folder / "previews").iterdir()} == {"1-000000.png", "2-000000.png"}
+
+
 def test_a_job_leaves_files_and_the_model_as_it_was(tiny: Painter, pictures: Path) -> None:
     unet = tiny.pipeline.unet
     before, processors = parameters_of(tiny), dict(unet.attn_processors)

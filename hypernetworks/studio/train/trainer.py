@@ -165,10 +165,13 @@ def _watcher(state: State, wish: threading.Event) -> Watcher:
         state.rows.append(step)
         state.note, state.done, state.total = f"Step {step.step} of {step.steps}", step.step, step.steps
 
+    def on_painting(done: int, total: int) -> None:
+        state.note = f"Painting previews: {done} of {total}"
+
     def on_preview(step: int, pictures: Sequence[Image]) -> None:
         state.previews.append((step, [_small(picture) for picture in pictures]))
 
-    return Watcher(on_stage, on_step, on_preview, wish.is_set)
+    return Watcher(on_stage, on_step, on_painting, on_preview, wish.is_set)
 
 
 def _small(picture: Image) -> Image:

@@ -129,8 +129,7 @@ def size_of(wishes: Wishes, painter: Painter) -> str:
         count = parameter_count(creation_of(wishes).structure, widths)
     except HypernetworkError as error:
         return str(error)
-    size = count * 4 / 2**20
-    return f"{count:,} numbers, {size:.1f} MB, for the widths {', '.join(map(str, widths))}."
+    return f"{count:,} numbers, {count * 4 / 1e6:.1f} MB, for the widths {', '.join(map(str, widths))}."
 
 
 def job_of(wishes: Wishes, painter: Painter, pictures: Path, runs: Path) -> TrainingJob:
