@@ -203,7 +203,7 @@ class Ours:
         """Frozen, with the network applied."""
         unet, processors = self.model.unet, dict(self.model.unet.attn_processors)
         unet.requires_grad_(False)
-        self._frozen._use_fast_attention()
+        self._frozen.use_fast_attention((8 * self.model.edge,) * 2)
         with hn.apply(unet, [(self.net, 1.0)]), quick_on_cpu(unet, self.model.precision, keep=self.model.keep):
             yield
         unet.set_attn_processor(processors)
@@ -228,7 +228,7 @@ class Floor:
         """Frozen, with its hooks."""
         unet, processors = self.model.unet, dict(self.model.unet.attn_processors)
         unet.requires_grad_(False)
-        self._frozen._use_fast_attention()
+        self._frozen.use_fast_attention((8 * self.model.edge,) * 2)
         hooks = once_per_call(unet, self.net, self._shared)
         with quick_on_cpu(unet, self.model.precision):
             yield

@@ -73,7 +73,8 @@ class _Session:
         if self.is_first:
             self._prepare_folder()
         with ExitStack() as stack:
-            stack.enter_context(self.model.ready(job.settings.precision, keep=self.keep_model))
+            size = (job.picture_settings.width, job.picture_settings.height)
+            stack.enter_context(self.model.ready(job.settings.precision, size=size, keep=self.keep_model))
             contexts = Contexts(self.model.encode_texts)
             examples, kept = self._examples(paths, contexts), self._held_out(held_out, contexts)
             if job.checkpointing == "on":

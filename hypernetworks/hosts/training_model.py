@@ -17,6 +17,8 @@ from ..training.contexts import Condition
 ENCODERS = ("text_encoder", "text_encoder_2", "vae")
 """Parts of a pipeline that training needs only now and then."""
 TEXTS_AT_ONCE = 32
+LARGE_MAP = 2048
+"""Latent pixels from which torch's fused attention is as fast on a CPU as plain products, and needs far less memory."""
 
 
 class FrozenModel:
@@ -100,11 +102,14 @@ class FrozenModel:
         return prediction
 
     @contextmanager
-    def ready(self, precision: str = "fp32", *, keep: bool = True) -> Iterator[None]:
+    def ready(
+        self, precision: str = "fp32", *, size: tuple[int, int] = (512, 512), keep: bool = True
+    ) -> Iterator[None]:
         """The UNet is frozen and the encoders are away; afterwards all is as it was.
 
         Args:
             precision: what the run computes in, not ``"auto"``.
+            size: width and height of the pictures, or others of the same area.
             keep: whether the weights must come back exactly; ``False`` needs less memory on the CPU in bf16.
         """
         live = [p for p in self.unet.parameters() if p.requires_grad]
@@ -112,7 +117,7 @@ class FrozenModel:
         was_training = self.unet.training
         self.unet.eval().requires_grad_(False)
         self._send("cpu", ENCODERS)
-        self._use_fast_attention()
+        self.use_fast_attention(size)
         try:
             with quick_on_cpu(self.unet, precision, keep=keep) as self._is_quick:
                 yield
@@ -128,11 +133,11 @@ class FrozenModel:
             self.unet.train(was_training)
             self._send(self.device, ENCODERS)
 
-    def _use_fast_attention(self) -> None:
+    def use_fast_attention(self, size: tuple[int, int]) -> None:
         """On the CPU, the backward of torch's fused attention is half as fast as plain products on small maps."""
         from diffusers.models.attention_processor import AttnProcessor
 
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and size[0] * size[1] < 64 * LARGE_MAP:
             self.unet.set_attn_processor(AttnProcessor())
 
     @contextmanager

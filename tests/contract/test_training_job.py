@@ -237,6 +237,15 @@ def test_bf16_weights_come_back_bit_for_bit(tiny: Painter) -> None:
     assert all(p.is_contiguous() for p in tiny.pipeline.unet.parameters())
 
 
+@pytest.mark.parametrize(("size", "kind"), [((96, 96), "AttnProcessor"), ((512, 512), "AttnProcessor2_0")])
+def test_large_maps_keep_the_attention_that_needs_little_memory(tiny: Painter, size: tuple[int, int], kind: str) -> None:
+    model = FrozenModel(tiny.pipeline)
+    before = dict(model.unet.attn_processors)
+    with model.ready(size=size):
+        assert {type(processor).__name__ for processor in model.unet.attn_processors.values()} == {kind}
+    assert model.unet.attn_processors == before
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_precisions_train_and_preview(tiny: Painter, pictures: Path, precision: str) -> None:
     job = job_on(tiny, pictures, previews=("a red apple",), preview_steps=2)
