@@ -238,7 +238,9 @@ def test_bf16_weights_come_back_bit_for_bit(tiny: Painter) -> None:
 
 
 @pytest.mark.parametrize(("size", "kind"), [((96, 96), "AttnProcessor"), ((512, 512), "AttnProcessor2_0")])
-def test_large_maps_keep_the_attention_that_needs_little_memory(tiny: Painter, size: tuple[int, int], kind: str) -> None:
+def test_large_maps_keep_the_attention_that_needs_little_memory(
+    tiny: Painter, size: tuple[int, int], kind: str
+) -> None:
     model = FrozenModel(tiny.pipeline)
     before = dict(model.unet.attn_processors)
     with model.ready(size=size):
