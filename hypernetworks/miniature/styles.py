@@ -14,6 +14,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..engine.network import Hypernetwork, Provenance
 from ..engine.structure import Structure
+from ..hosts.training_model import quick_on_cpu
 from ..patching import apply
 from ..progress import Progress
 from ..training import Batch, Caption, Example, Examples, NoiseSchedule, Run, TrainingSettings, TrainingStep, train
@@ -110,7 +111,8 @@ def train_style(
 
     schedule = NoiseSchedule(build_scheduler().alphas_cumprod, "v_prediction")
     network.train()  # the patch must find it live
-    with apply(unet.requires_grad_(False), [(network, 1.0)]):
+    unet.requires_grad_(False)
+    with quick_on_cpu(unet, settings.precision), apply(unet, [(network, 1.0)]):
         run = Run(network, predict, examples, schedule, settings, folder=folder)
         with Progress(settings.steps, style, initial=run.step) as progress:
 
