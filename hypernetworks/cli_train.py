@@ -95,11 +95,11 @@ def _train(options: argparse.Namespace) -> int:
         painter = load_painter(options)
         job = _job(options, painter)
         with _Report(job.name, quiet=not place.is_first) as report:
-            watcher = Watcher(report.stage, report.step, report.painting, should_stop=is_interrupted)
+            watcher = Watcher(
+                report.stage, report.step, report.painting, on_message=report.message, should_stop=is_interrupted
+            )
             outcome = train_job(job, painter, watcher, keep_model=False)
         if place.is_first:
-            for message in outcome.messages:
-                print(f"hypernetworks: {message}", file=sys.stderr)
             if not outcome.is_finished:
                 print(f"hypernetworks: stopped after step {outcome.step}; the same command goes on", file=sys.stderr)
             print(outcome.file or job.folder)
@@ -170,6 +170,12 @@ class _Report:
             self._show("painting previews", done, total)
         else:
             self._show(self._name, *self._steps, f"painting previews {done}/{total}")
+
+    def message(self, text: str) -> None:
+        """What the user should know, on a line of its own."""
+        self._show(None, 0, 0)
+        if not self._quiet:
+            print(f"hypernetworks: {text}", file=sys.stderr)
 
     def _show(self, label: str | None, done: int, total: int, note: str = "") -> None:
         if self._quiet:

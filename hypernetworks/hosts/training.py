@@ -18,7 +18,7 @@ from ..files.writing import replace as replace_file
 from ..patching import apply
 from ..training import Examples, Run, TrainingStep, train
 from ..training.checkpoints import make_folder
-from ..training.contexts import Contexts
+from ..training.contexts import Condition, Contexts
 from ..training.held_out import HeldOut
 from ..training.pictures import find_pictures, load_examples, split_held_out
 from ..training.processes import World
@@ -75,7 +75,7 @@ class _Session:
         with ExitStack() as stack:
             size = (job.picture_settings.width, job.picture_settings.height)
             stack.enter_context(self.model.ready(job.settings.precision, size=size, keep=self.keep_model))
-            contexts = Contexts(self.model.encode_texts)
+            contexts = Contexts(self._encode_texts)
             examples, kept = self._examples(paths, contexts), self._held_out(held_out, contexts)
             if job.checkpointing == "on":
                 self.model.save_memory()
@@ -96,6 +96,21 @@ class _Session:
             )
             self._run(run)
         return self._outcome(run)
+
+    def _tell(self, message: str) -> None:
+        if message not in self.messages:
+            self.messages.append(message)
+            self.watcher.on_message(message)
+
+    def _encode_texts(self, texts: Sequence[str]) -> Sequence[Condition]:
+        found = self.model.encode_texts(texts)
+        if self.model.too_long is not None:
+            self._tell(
+                f"captions are longer than the {self.model.most_tokens} tokens that the model reads, and their ends "
+                "are not learned: put first what matters, or shorten them "
+                f'(one begins with "{self.model.too_long[:60]}")'
+            )
+        return found
 
     def _network(self) -> Hypernetwork:
         job = self.job
@@ -159,13 +174,13 @@ class _Session:
     def _save_memory(self) -> bool:
         saved = self.model.save_memory()
         if saved:
-            self.messages.append("memory ran out, so activations are computed twice: a smaller batch would be faster")
+            self._tell("memory ran out, so activations are computed twice: a smaller batch would be faster")
         return saved
 
     def _run(self, run: Run) -> None:
         job = self.job
         if run.is_finished:
-            self.messages.append(f"{job.folder} holds a run that is finished: ask for more steps, or restart it")
+            self._tell(f"{job.folder} holds a run that is finished: ask for more steps, or restart it")
         log = Log(job.folder, run.step) if self.is_first else None
         previews = job.settings.preview_every if job.previews and self.is_first else 0
         if previews and run.step == 0:
@@ -203,7 +218,7 @@ class _Session:
                 try:
                     pictures = self.painter.paint(work, on_step).pictures
                 except HypernetworkError as error:
-                    self.messages.append(f'the preview "{prompt}": {error}')
+                    self._tell(f'the preview "{prompt}": {error}')
                     continue
                 if self.watcher.should_stop():  # it may not be finished, and shall not stand beside others
                     return
@@ -215,4 +230,4 @@ class _Session:
 
     def _outcome(self, run: Run) -> Outcome:
         file = self.job.folder / f"{self.job.name}-{run.network.provenance.step}{self.job.suffix}"
-        return Outcome(file if file.exists() else None, run.step, run.is_finished, tuple(dict.fromkeys(self.messages)))
+        return Outcome(file if file.exists() else None, run.step, run.is_finished, tuple(self.messages))

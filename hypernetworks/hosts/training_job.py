@@ -94,6 +94,7 @@ class Watcher:
         on_step: after every finished step.
         on_painting: how far the previews are, in sampling steps of all prompts: done and total.
         on_preview: step, and one picture per prompt.
+        on_message: what the user should know, at once; :attr:`Outcome.messages` has all of them.
         should_stop: asked after every step; ``True`` saves and ends the run. Previews stop in the middle.
     """
 
@@ -101,6 +102,7 @@ class Watcher:
     on_step: Callable[[TrainingStep], object] = lambda *_: None
     on_painting: Callable[[int, int], object] = lambda *_: None
     on_preview: Callable[[int, Sequence[Image]], object] = lambda *_: None
+    on_message: Callable[[str], object] = lambda *_: None
     should_stop: Callable[[], bool] = lambda: False
 
 

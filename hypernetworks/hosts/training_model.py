@@ -32,6 +32,8 @@ class FrozenModel:
         self.pipeline, self.unet = pipeline, pipeline.unet
         self.device: torch.device = next(self.unet.parameters()).device
         self._is_quick = False
+        self.too_long: str | None = None
+        """A text whose end the model doesn't read, if there was one."""
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         config = pipeline.scheduler.config
         self.schedule = NoiseSchedule(
@@ -52,6 +54,12 @@ class FrozenModel:
         names = {torch.float16: "fp16", torch.bfloat16: "bf16"}
         return names.get(self.unet.dtype, "fp32")
 
+    @property
+    def most_tokens(self) -> int:
+        """What the model reads of a text, its first and last token not counted."""
+        length: int = self.pipeline.tokenizer.model_max_length - 2
+        return length
+
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> list[Condition]:
         """What the UNet is told of each text, on the CPU; the text encoder is on its device only meanwhile."""
@@ -59,6 +67,9 @@ class FrozenModel:
         with self.at_hand("text_encoder", "text_encoder_2"):
             for begin in range(0, len(texts), TEXTS_AT_ONCE):
                 part = list(texts[begin : begin + TEXTS_AT_ONCE])
+                tokens = self.pipeline.tokenizer(part, truncation=False, verbose=False).input_ids
+                long = [t for t, ids in zip(part, tokens, strict=True) if len(ids) > self.most_tokens + 2]
+                self.too_long = self.too_long or next(iter(long), None)
                 made = self.pipeline.encode_prompt(
                     prompt=part, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
                 )

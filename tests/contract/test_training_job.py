@@ -54,6 +54,18 @@ def parameters_of(painter: Painter) -> list[torch.Tensor]:
     return [p.detach().clone() for part in parts for p in part.parameters()]
 
 
+def test_captions_that_are_too_long_are_told_before_the_first_step(tiny: Painter, pictures: Path) -> None:
+    told: list[str] = []
+    (pictures / "0 a red apple, a.txt").write_text("a red apple " * 40, encoding="utf-8")
+    job = job_on(tiny, pictures, steps=2)
+    job = replace(job, picture_settings=replace(job.picture_settings, shuffle=True))
+    outcome = train_job(job, tiny, Watcher(on_message=told.append, on_step=lambda _: told.append("step")))
+    assert told == [*outcome.messages, "step", "step"]
+    (message,) = outcome.messages
+    assert f"longer than the {tiny.pipeline.tokenizer.model_max_length - 2} tokens" in message
+    assert "a red apple a red" in message
+
+
 def test_previews_tell_how_far_they_are_and_stop_in_the_middle(tiny: Painter, pictures: Path) -> None:
     told: list[tuple[int, int]] = []
     seen: list[int] = []

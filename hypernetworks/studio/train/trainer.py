@@ -145,7 +145,7 @@ class Trainer:
             state.is_running = False
 
     def _finish(self, job: TrainingJob, outcome: Outcome, may_replace: bool, state: State) -> None:
-        state.messages += outcome.messages
+        state.messages += [message for message in outcome.messages if message not in state.messages]
         if not outcome.is_finished:
             state.messages.append(f"interrupted after {outcome.step} steps: press Train to go on from there")
         if outcome.file is not None and self.folder is not None:
@@ -171,7 +171,7 @@ def _watcher(state: State, wish: threading.Event) -> Watcher:
     def on_preview(step: int, pictures: Sequence[Image]) -> None:
         state.previews.append((step, [_small(picture) for picture in pictures]))
 
-    return Watcher(on_stage, on_step, on_painting, on_preview, wish.is_set)
+    return Watcher(on_stage, on_step, on_painting, on_preview, state.messages.append, wish.is_set)
 
 
 def _small(picture: Image) -> Image:
