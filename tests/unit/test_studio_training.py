@@ -214,6 +214,7 @@ def ended(studio: Trainer) -> State:
 def train_slowly(job: TrainingJob, _painter: Any, watcher: Watcher) -> Outcome:
     """Steps until it is told to stop, or all are done."""
     watcher.on_stage("encoding pictures", 1, 1)
+    watcher.on_message("a remark")
     watcher.on_preview(0, [Image.new("RGB", (500, 300))])
     number = 0
     while number < job.settings.steps and not watcher.should_stop():
@@ -245,6 +246,17 @@ def test_it_runs_alone_is_interrupted_and_reaches_the_library(studio: Trainer, m
     studio.start(Wishes(name="a", key="1:cats", steps=3))  # its own network: no need to ask
     assert ended(studio).messages == ["a remark"]
     assert "after 3 steps" in views.progress(studio.state)
+
+
+def test_previews_tell_how_far_they_are() -> None:
+    """On the bar before the first step; later the bar belongs to the steps."""
+    state = State("a", is_running=True)
+    watcher = trainer._watcher(state, threading.Event())
+    watcher.on_painting(7, 20)
+    assert (state.note, state.done, state.total) == ("Painting previews: 7 of 20", 7, 20)
+    watcher.on_step(step(3))
+    watcher.on_painting(8, 20)
+    assert (state.note, state.done, state.total) == ("Painting previews: 8 of 20", 3, 100)
 
 
 def test_who_follows_sees_the_end(studio: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,6 +167,8 @@ def _watcher(state: State, wish: threading.Event) -> Watcher:
 
     def on_painting(done: int, total: int) -> None:
         state.note = f"Painting previews: {done} of {total}"
+        if not state.rows:  # later the bar shows the steps
+            state.done, state.total = done, total
 
     def on_preview(step: int, pictures: Sequence[Image]) -> None:
         state.previews.append((step, [_small(picture) for picture in pictures]))
