@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,9 @@ def load_state(folder: Path | None) -> dict[str, Any] | None:
     if folder is None or not (folder / STATE).exists():
         return None
     try:
-        state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "TypedStorage is deprecated")  # torch 2.1 warns of itself
+            state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
     except Exception as error:  # whatever torch makes of a damaged file
         raise TrainingStateError(
             f"{folder / STATE} is damaged: delete it to start anew, or put back a copy of it"
