@@ -481,7 +481,7 @@ def test_the_pickle_names_only_what_the_webui_lets_pass(tmp_path: Path) -> None:
 
 def test_torch_maps_what_is_written_and_the_webui_computes_the_same(tmp_path: Path) -> None:
     path, content = write_and_load(FULL, tmp_path)
-    loaded = torch.load(path, weights_only=True, mmap=True)
+    loaded = torch.load(str(path), weights_only=True, mmap=True)
     written = dict(tensors_of(loaded))
     assert all(torch.equal(written[name], tensor) for name, tensor in tensors_of(content))
     assert all(tensor.dtype == torch.float16 for tensor in written.values())
