@@ -1,7 +1,8 @@
 """Rebuilds and measures the miniature: ``python -m hypernetworks.miniature TOOL``.
 
-In the order of a rebuild: ``pictures``, ``autoencoder``, ``base``, ``decoder``, ``styles``, ``assemble``, ``measure``,
-``strips``. Every tool is seeded, shows progress, and goes on where it was interrupted.
+In the order of a rebuild: ``pictures``, ``autoencoder``, ``base``, ``decoder``, ``assemble``, ``styles``, ``networks``,
+``measure``, ``strips``. Every tool is seeded, shows progress, and goes on where it was interrupted. ``styles`` trains
+on the model that ships: of the tools before it, it needs but ``pictures``.
 """
 
 from __future__ import annotations
@@ -79,9 +80,8 @@ def _styles(options: argparse.Namespace) -> None:
 
     from ..files import write
     from . import styles
-    from .assembling import assemble
 
-    pipeline, pictures = assemble(options.build), _pictures(options)
+    pipeline, pictures = _shipped(), _pictures(options)
     for style in options.styles:
         settings = styles.RECIPES[style].settings
         network = styles.train_style(
@@ -98,17 +98,26 @@ def _styles(options: argparse.Namespace) -> None:
 
 
 def _assemble(options: argparse.Namespace) -> None:
-    import torch
-
-    from ..files import read, write
     from .assembling import assemble, save
 
     save(assemble(options.build), options.build / "base" / "tokenizer", HERE / "weights")
+    _print_size()
+
+
+def _networks(options: argparse.Namespace) -> None:
+    import torch
+
+    from ..files import read, write
+
     (HERE / "networks").mkdir(exist_ok=True)
     for style in options.styles:
         network = read(options.build / f"{style}.safetensors")
         network.to("cpu", torch.float16)
         write(network, HERE / "networks" / f"{style}.safetensors")
+    _print_size()
+
+
+def _print_size() -> None:
     total = sum(p.stat().st_size for p in [*HERE.glob("weights/**/*"), *HERE.glob("networks/*")] if p.is_file())
     print(f"{total / 1e6:.1f} MB")
 
@@ -158,6 +167,7 @@ TOOLS = {
     "decoder": _decoder,
     "styles": _styles,
     "assemble": _assemble,
+    "networks": _networks,
     "measure": _measure,
     "strips": _strips,
 }

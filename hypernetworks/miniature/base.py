@@ -25,7 +25,13 @@ VOCABULARY = 1200
 
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Train a byte-level BPE on the training captions and write it as a CLIP tokenizer into ``folder``."""
+    """The CLIP tokenizer in ``folder``; where there is none yet, a byte-level BPE trained on the captions.
+
+    Merges of equal count come in a different order each time, so that a second training gives some words each other's
+    numbers: the tables belong to the weights that were trained with them.
+    """
+    if (folder / "tokenizer_config.json").exists():  # written last
+        return CLIPTokenizer.from_pretrained(folder)
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix=""))

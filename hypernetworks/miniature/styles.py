@@ -32,13 +32,13 @@ class Recipe:
 
 
 def _settings(steps: int) -> TrainingSettings:
-    return TrainingSettings(steps, rate="2e-3", warm_up=50, batch=48, precision="bf16", watch_every=0)
+    return TrainingSettings(steps, rate="1.2e-3", warm_up=50, batch=16, precision="bf16", ema=0.995, watch_every=0)
 
 
 RECIPES: dict[str, Recipe] = {
-    "ink": Recipe(Structure((1, 2, 1), "relu", activate_output=False), _settings(1700)),
-    "sepia": Recipe(Structure((1, 2, 1), "relu", activate_output=False), _settings(500)),
-    "night": Recipe(Structure((1, 2, 1), "swish", activate_output=False), _settings(500)),
+    "ink": Recipe(Structure((1, 2, 1), "relu", activate_output=False, dropout=(0, 0.3, 0)), _settings(5000)),
+    "sepia": Recipe(Structure((1, 2, 1), "relu", activate_output=False), _settings(1600)),
+    "night": Recipe(Structure((1, 2, 1), "swish", activate_output=False), _settings(1600)),
 }
 """The shipped networks."""
 

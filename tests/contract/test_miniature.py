@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from random import Random
 
@@ -12,6 +13,7 @@ import torch
 
 import hypernetworks as hn
 from hypernetworks.hosts.diffusers import MINIATURE, MINIATURE_NETWORKS, Generation, Painter
+from hypernetworks.miniature.base import build_tokenizer
 from hypernetworks.miniature.rendering import MARGIN, SIZE, on_colour, pixelated
 from hypernetworks.miniature.subjects import (
     COLOURS,
@@ -55,6 +57,16 @@ def test_captions() -> None:
     said = {varied_caption("fox", "red", Random(i)) for i in range(50)}
     assert len(said) > 2
     assert all("fox" in s and "red" in s for s in said)
+
+
+def test_a_tokenizer_that_is_there_is_kept(tmp_path: Path) -> None:
+    """A second training would give some words each other's numbers, and a network would learn "bug" as "bus"."""
+    first = build_tokenizer(tmp_path)
+    table = json.loads((tmp_path / "vocab.json").read_text(encoding="utf-8"))
+    bug, bus = table["bug</w>"], table["bus</w>"]
+    assert bug in first("a bug").input_ids
+    (tmp_path / "vocab.json").write_text(json.dumps(table | {"bug</w>": bus, "bus</w>": bug}), encoding="utf-8")
+    assert bus in build_tokenizer(tmp_path)("a bug").input_ids
 
 
 def test_rendering_on_a_colour() -> None:
