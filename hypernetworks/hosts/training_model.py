@@ -68,8 +68,8 @@ class FrozenModel:
             for begin in range(0, len(texts), TEXTS_AT_ONCE):
                 part = list(texts[begin : begin + TEXTS_AT_ONCE])
                 tokens = self.pipeline.tokenizer(part, truncation=False, verbose=False).input_ids
-                long = [t for t, ids in zip(part, tokens, strict=True) if len(ids) > self.most_tokens + 2]
-                self.too_long = self.too_long or next(iter(long), None)
+                long = (t for t, ids in zip(part, tokens, strict=True) if len(ids) - 2 > self.most_tokens)
+                self.too_long = self.too_long or next(long, None)
                 made = self.pipeline.encode_prompt(
                     prompt=part, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
                 )

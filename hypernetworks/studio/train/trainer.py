@@ -145,7 +145,6 @@ class Trainer:
             state.is_running = False
 
     def _finish(self, job: TrainingJob, outcome: Outcome, may_replace: bool, state: State) -> None:
-        state.messages += [message for message in outcome.messages if message not in state.messages]
         if not outcome.is_finished:
             state.messages.append(f"interrupted after {outcome.step} steps: press Train to go on from there")
         if outcome.file is not None and self.folder is not None:
