@@ -5,7 +5,7 @@ taken within the round, because the machines are shared and noisy.
 
 * "plain" does what AUTOMATIC1111's trainer does: the UNet is not frozen (its weight gradients are computed and pile
   up), captions are encoded at every step, attention keeps its scores, every layer computes its own MLPs, torch's plain
-  AdamW. (Its activation checkpointing, which makes it slower still, is left out.)
+  AdamW. Its activation checkpointing, which makes it slower still and smaller, is there with ``--recompute`` only.
 * "ours" is :class:`hypernetworks.training.Run`, whole steps of it.
 * "floor" is forward and activation-backward of the frozen UNet, in the same precision as ours, with the network's own
   products (fp32, as everywhere), and nothing else.
@@ -26,12 +26,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from torch.utils.checkpoint import checkpoint
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -46,6 +48,8 @@ from hypernetworks.training.contexts import Contexts
 
 SD15 = {"cross_attention_dim": 768, "attention_head_dim": 8, "sample_size": 64}
 LOOPS = ("plain", "ours", "floor")
+RECOMPUTED = ("BasicTransformerBlock", "ResnetBlock2D")
+"""What AUTOMATIC1111 1.10.1 wraps for its trainer, in modules/sd_hijack_checkpoint.py."""
 CAPTIONS = ("a red apple", "a house on blue", "a cat in the rain", "a ship, stormy sea, oil painting")
 
 
@@ -78,7 +82,7 @@ class Model:
             self._vocabulary, self._length = 49408, 77
         self.unet.to(device).eval()
         self._text.to(device)
-        self.precision, self.keep = precision, True
+        self.precision, self.keep, self.recompute = precision, True, False
         self.schedule = NoiseSchedule(torch.linspace(0.9991, 0.0047, 1000))
         self.widths = tuple(sorted({s.width for s in find_sites(self.unet) if s.width is not None}))
 
@@ -143,6 +147,7 @@ class Plain:
 
     def __init__(self, model: Model, batch: int) -> None:
         self.model, self.batch, self.net = model, batch, model.network()
+        self._blocks = [m for m in model.unet.modules() if type(m).__name__ in RECOMPUTED] if model.recompute else []
         self.optimiser = torch.optim.AdamW(list(self.net.parameters()), lr=1e-5, fused=False)
         self._parked: list[torch.Tensor | None] = [None] * len(list(model.unet.parameters()))
 
@@ -155,7 +160,11 @@ class Plain:
             parameter.requires_grad_(True)
             parameter.grad = gradient
         hooks = every_layer(unet, self.net)
+        for block in self._blocks:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
         yield
+        for block in self._blocks:
+            del block.forward
         for hook in hooks:
             hook.remove()
         self._parked = [p.grad for p in unet.parameters()]
@@ -253,8 +262,9 @@ def build(name: str, model: Model, batch: int) -> Plain | Ours | Floor:
 
 
 def timed(loop: Plain | Ours | Floor, device: str) -> float:
-    """Seconds of one step."""
+    """Seconds of one step, after one that isn't counted: the first after a change of loops meets cold memory."""
     with loop.prepared():
+        loop.step()
         if device == "cuda":
             torch.cuda.synchronize()
         start = time.perf_counter()
@@ -267,6 +277,7 @@ def timed(loop: Plain | Ours | Floor, device: str) -> float:
 def measure_time(options: argparse.Namespace) -> dict[str, Any]:
     """Medians of the seconds, and of the paired ratios."""
     model = Model(options.model, options.device, options.size, options.precision)
+    model.recompute = options.recompute
     loops = {name: build(name, model, options.batch) for name in LOOPS}
     seconds: dict[str, list[float]] = {name: [] for name in LOOPS}
     for number in range(options.rounds + options.warm_up):
@@ -287,7 +298,7 @@ def peak_of(options: argparse.Namespace) -> None:
         print(peak_mib("cpu"))
         return
     model = Model(options.model, options.device, options.size, options.precision)
-    model.keep = False  # as the command has it
+    model.keep, model.recompute = False, options.recompute  # kept by the studio, not by the command
     loop = build(options.peak, model, options.batch)
     with loop.prepared():
         for _ in range(3):
@@ -309,6 +320,7 @@ def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
     for name in ("idle", "plain", "ours"):
         command = [sys.executable, __file__, "--peak", name, "--model", options.model, "--device", options.device]
         command += ["--precision", options.precision, "--size", str(options.size), "--batch", str(options.batch)]
+        command += ["--recompute"] * options.recompute
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         peaks[name] = float(done.stdout.split()[-1])
     return {"peak_mib": peaks, "ours / plain": peaks["ours"] / peaks["plain"]}
@@ -347,6 +359,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="pixels of the full-size model")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="not of the plain loop")
+    parser.add_argument("--recompute", action="store_true", help="plain computes activations twice, as AUTOMATIC1111")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--warm-up", type=int, default=1)
     parser.add_argument("--only", choices=("time", "memory", "start"))
@@ -359,7 +372,7 @@ def main() -> None:
         peak_of(options)
         return
     asked = vars(options)
-    found: dict[str, Any] = {k: asked[k] for k in ("model", "device", "size", "batch", "precision")}
+    found: dict[str, Any] = {k: asked[k] for k in ("model", "device", "size", "batch", "precision", "recompute")}
     found |= {"torch": torch.__version__, "threads": torch.get_num_threads()}
     parts = {"time": measure_time, "memory": measure_memory}
     for name, part in parts.items():
