@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,18 @@ def make_folder(folder: Path) -> None:
         raise FileWriteError(f"{folder}: the folder can't be made ({error.strerror or error})") from error
 
 
-def save_network(network: Hypernetwork, folder: Path, suffix: str, keep: int) -> Path:
-    """Write ``NAME-STEP.suffix`` and take away what is older than the newest ``keep`` (0 keeps all)."""
+def save_network(network: Hypernetwork, folder: Path, suffix: str) -> Path:
+    """Write ``NAME-STEP.suffix``."""
     path = folder / f"{network.name}-{network.provenance.step}{suffix}"
     write(network, path)
-    if keep:
-        for old in saved_networks(folder, network.name, suffix)[:-keep]:
-            old.unlink(missing_ok=True)
     return path
+
+
+def remove_old(folder: Path, name: str, suffix: str, keep: int) -> None:
+    """Take away network files older than the newest ``keep``; one that is in use stays."""
+    for old in saved_networks(folder, name, suffix)[:-keep]:
+        with suppress(OSError):
+            old.unlink()
 
 
 def saved_networks(folder: Path, name: str, suffix: str) -> list[Path]:
@@ -51,6 +56,15 @@ def saved_networks(folder: Path, name: str, suffix: str) -> list[Path]:
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Replace the state file, whole or not at all."""
     replace_file(folder / STATE, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
+
+
+def copied_to_cpu(value: Any) -> Any:
+    """A state with copies of its tensors, on the CPU."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: copied_to_cpu(item) for key, item in value.items()}
+    return [copied_to_cpu(item) for item in value] if isinstance(value, list) else value
 
 
 def load_state(folder: Path | None) -> dict[str, Any] | None:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from ..engine.network import Hypernetwork
-from ..errors import DivergenceError
+from ..errors import DivergenceError, TrainingStateError
 from .averaging import Average, write_values
-from .checkpoints import check_fits, load_state, make_folder, save_network, save_state
+from .checkpoints import STATE, check_fits, copied_to_cpu, load_state, make_folder, remove_old, save_network, save_state
 from .examples import Examples
 from .forward import ForwardPass, is_out_of_memory
 from .held_out import HeldOut, at_rest
@@ -26,7 +26,7 @@ from .settings import TrainingSettings
 from .watching import MOST_SKIPPED, Pace, TrainingStep, Watch
 
 SNAPSHOT_EVERY = 50
-"""Steps between copies of the weights that a diverged run goes back to."""
+"""Steps between copies of the state that a diverged run goes back to; every checkpoint makes one as well."""
 
 
 class Run:
@@ -48,10 +48,11 @@ class Run:
         device: where ``predict`` computes.
         save_memory: called once when memory runs out; the step is tried again where it returns ``True``.
         every_width: whether the model has every width of the network (several processes must know).
+        resume: ``False`` begins anew whatever ``folder`` has, and changes nothing there before its first checkpoint.
 
     Raises:
         TrainingSettingsError: settings that don't go together.
-        TrainingStateError: the folder has another run.
+        TrainingStateError: the folder has another run, or not all processes find the same in it.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Run:
         device: torch.device | str = "cpu",
         save_memory: Callable[[], bool] | None = None,
         every_width: bool = True,
+        resume: bool = True,
     ) -> None:
         self.network, self.examples, self.schedule, self.settings = network, examples, schedule, settings
         self.folder, self.suffix, self.held_out, self.device = folder, suffix, held_out, torch.device(device)
@@ -85,8 +87,9 @@ class Run:
         self.step, self._base = 0, network.provenance.step
         self._saved: int | None = None
         self._is_whole = True  # the weights are those of a finished step
-        self._resume()
-        self._good = (self.step, [p.detach().clone() for p in self._parameters])
+        if resume:
+            self._resume()
+        self._good, self._candidate = self._copied_state(), dict[str, Any]()
 
     @property
     def is_finished(self) -> bool:
@@ -101,8 +104,6 @@ class Run:
         """
         began = time.perf_counter()
         done = self._change(*self._gradients())
-        if self.step % SNAPSHOT_EVERY == 0 and self._watch.is_healthy(done.smoothed):
-            self._good = (self.step, [p.detach().clone() for p in self._parameters])
         done = replace(done, seconds=time.perf_counter() - began)
         speed = self._pace.add(done.seconds)
         done = replace(done, steps_per_second=speed, seconds_left=(self.settings.steps - self.step) / speed)
@@ -163,23 +164,26 @@ class Run:
         smoothed = self._watch.add(loss, power)
         if complaint := self._watch.complaint(smoothed):
             self._diverged(f"at step {self.step} {complaint}")
+        if self._candidate and self._watch.is_healthy(loss, power):  # this loss is the first that its weights have made
+            self._good = self._candidate
+        self._candidate = {} if self.step % SNAPSHOT_EVERY else self._copied_state()
         return TrainingStep(self.step, self.settings.steps, loss, smoothed, rate, norm, skipped=skipped)
 
     def _diverged(self, reason: str) -> None:
-        """Go back to the last good weights and say so."""
-        step, values = self._good
+        """Go back to the last good state, in the folder as well, and say so."""
         self._stepper.optimiser.zero_grad(set_to_none=True)
-        write_values(self._parameters, values)
-        self._average.values = [v.clone() for v in values] if self._average.values else []
-        self.step, self._is_whole = step, True
-        self._saved = step  # the state file keeps the last checkpoint, with its optimiser
+        self._restore(self._good)
+        self._is_whole, self._saved = True, None
         self._tell_step()
-        if self.folder is not None and self.world.is_first and step:
-            save_network(self.network, self.folder, self.suffix, 0)
+        if self.step:
+            self.save()
+        elif self.folder is not None and self.world.is_first and (self.folder / STATE).exists():
+            save_state(self.folder, self._state())
+        self._saved = self.step
         advice = "a lower learning rate, a longer warm-up, or more clipping"
         if self.settings.precision == "fp16":
             advice += ', or the precision "bf16"'
-        raise DivergenceError(f"{reason}: the network is back at step {step}; start again with {advice}")
+        raise DivergenceError(f"{reason}: the network is back at step {self.step}; start again with {advice}")
 
     def _watched(self, done: TrainingStep) -> TrainingStep:
         """Held-out loss and checkpoint, where they are due."""
@@ -189,6 +193,7 @@ class Run:
         if self.is_finished or (settings.save_every and done.step % settings.save_every == 0):
             path = self.save()
             done = replace(done, saved=None if path is None else path.name)
+            self._candidate = self._candidate or self._copied_state()
         return done
 
     def measure(self) -> float | None:
@@ -220,9 +225,11 @@ class Run:
             return None
         make_folder(self.folder)
         with self._average.inside():
-            path = save_network(self.network, self.folder, self.suffix, self.settings.keep)
+            path = save_network(self.network, self.folder, self.suffix)
         save_state(self.folder, self._state())
         self._saved = self.step
+        if self.settings.keep:
+            remove_old(self.folder, self.network.name, self.suffix, self.settings.keep)
         return path
 
     def _state(self) -> dict[str, Any]:
@@ -238,22 +245,38 @@ class Run:
             "seed": self.settings.seed,
         }
 
+    def _copied_state(self) -> dict[str, Any]:
+        """The state as it is now, on the CPU, whatever happens to the run afterwards."""
+        copied: dict[str, Any] = copied_to_cpu(self._state())
+        return copied
+
     def _resume(self) -> None:
         """Continue from the folder's state, if there is one."""
         state = load_state(self.folder)
+        if not self.world.agrees(-1 if state is None else state["step"], self.device):
+            raise TrainingStateError(
+                f"not all processes find the same state in {self.folder}: give them a folder that all of them share"
+            )
         if state is None:
             return
         assert self.folder is not None
         check_fits(state, self._parameters, type(self._stepper.optimiser).__name__, self.folder)
-        write_values(self._parameters, state["parameters"])
-        self._stepper.optimiser.load_state_dict(state["optimiser"])
-        self._stepper.scaler.load_state_dict(state["scaler"])
-        if self._average.values and state["average"]:
-            self._average.values = [v.to(p.device) for v, p in zip(state["average"], self._parameters, strict=True)]
-        self._watch.restore(state["watch"])
-        self.step = self._saved = state["step"]
+        self._restore(state)
+        self._saved = self.step
         self._base = state["base"]
         self._tell_step()
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Take up what :meth:`_state` gave; what was asked of this run's optimiser stays."""
+        write_values(self._parameters, state["parameters"])
+        if self._average.values:  # where there was no average, it begins with what was learned
+            self._average.values = [
+                v.to(p.device, copy=True)
+                for v, p in zip(state["average"] or state["parameters"], self._parameters, strict=True)
+            ]
+        self._stepper.restore(state["optimiser"], state["scaler"])
+        self._watch.restore(state["watch"])
+        self.step = state["step"]
 
     def _tell_step(self) -> None:
         """The network knows how many steps it was trained for, those before this run included."""

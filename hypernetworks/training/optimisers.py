@@ -83,6 +83,15 @@ class Stepper:
         self.optimiser, self.scaler, self.clip, self.clip_by = optimiser, scaler, clip, clip_by
         self.parameters = [p for group in optimiser.param_groups for p in group["params"]]
 
+    def restore(self, optimiser: dict[str, Any], scaler: dict[str, Any]) -> None:
+        """Take up the state of an earlier run, but with this one's own options, and precision."""
+        asked = [{k: v for k, v in group.items() if k != "params"} for group in self.optimiser.param_groups]
+        self.optimiser.load_state_dict(optimiser)
+        for group, options in zip(self.optimiser.param_groups, asked, strict=True):
+            group.update(options)
+        if scaler and self.scaler.is_enabled():  # empty where the earlier run had none
+            self.scaler.load_state_dict(scaler)
+
     def measure(self) -> float:
         """Unscale and clip the gradients; returns their norm before clipping, not finite if any of them is not."""
         self.scaler.unscale_(self.optimiser)

@@ -46,6 +46,14 @@ class World:
             values = values / self.size
         return values
 
+    def agrees(self, number: int, device: torch.device | str) -> bool:
+        """Whether all processes have the same number."""
+        if self.size == 1:
+            return True
+        values = torch.tensor([number, -number], device=device)
+        distributed.all_reduce(values, distributed.ReduceOp.MAX)
+        return bool(values[0] == -values[1])
+
     def any(self, flag: bool, device: torch.device | str) -> bool:
         """Whether any of the processes says yes."""
         if self.size == 1:

@@ -86,9 +86,10 @@ class Watch:
             return f"the loss has grown from {self.lowest:.3g} to {smoothed:.3g}"
         return None
 
-    def is_healthy(self, smoothed: float) -> bool:
-        """Whether the weights of this moment are worth going back to."""
-        return self.seen < SETTLED or smoothed < 1.5 * self.lowest
+    def is_healthy(self, loss: float, power: float) -> bool:
+        """Whether the weights that made the last loss are worth going back to."""
+        smoothed = self.loss.total / self.loss.share
+        return loss <= RUN_AWAY * power and (self.seen < SETTLED or smoothed < 1.5 * self.lowest)
 
     def state(self) -> dict[str, float]:
         """For checkpoints: plain numbers."""

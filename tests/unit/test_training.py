@@ -261,7 +261,68 @@ def test_a_number_that_is_none_stops_the_run_at_the_last_good_state(tmp_path: Pa
     assert same(toy.weights(), Toy().weights())
     assert not same(toy.weights(), weights[3])
     assert same(list(hn.read(tmp_path / "toy-3.safetensors").parameters()), weights[3])
-    assert Toy().run(toy_settings(), tmp_path).step == 3
+    assert Toy().run(toy_settings(), tmp_path).step == 0  # what step 3 left made the number, so nothing goes on from it
+
+
+def test_a_diverged_run_goes_on_from_its_last_good_state_with_its_average(tmp_path: Path) -> None:
+    """The loss of a step tells what the step before it left: a checkpoint of broken weights is taken back."""
+    settings = toy_settings(steps=40, save_every=5, ema=0.99)
+    broken = replace(settings, rate="1e-2:19, 1e30:20, 1e-2", shape="constant", clip=0)
+    folder = tmp_path / "broken"
+    with pytest.raises(DivergenceError, match="back at step 15"):
+        train(Toy().run(broken, folder))
+    state = torch.load(folder / "state.pt", weights_only=True)
+    assert state["step"] == 15
+    assert max(float(p.abs().max()) for p in state["parameters"]) < 10
+    assert state["optimiser"]["state"]
+    file = list(hn.read(folder / "toy-15.safetensors").parameters())
+    assert same(file, state["average"])
+    assert not same(file, state["parameters"])
+    seen: list[TrainingStep] = []
+    train(Toy().run(replace(broken, rate="1e-3"), folder), on_step=seen.append)
+    assert [s.step for s in seen] == list(range(16, 41))
+
+
+def test_what_is_asked_of_a_run_that_goes_on_is_done(tmp_path: Path) -> None:
+    """The state brings the moments; options, average and precision are those asked for now."""
+    train(Toy().run(toy_settings(steps=60), tmp_path))
+    toy = Toy()
+    options = {"betas": (0.5, 0.6)}
+    run = toy.run(toy_settings(steps=61, weight_decay=0.25, options=options, ema=0.999), tmp_path)
+    group = run._stepper.optimiser.param_groups[0]
+    assert (group["weight_decay"], tuple(group["betas"])) == (0.25, (0.5, 0.6))
+    assert len(run._stepper.optimiser.state) == len(toy.weights())
+    assert same(run._average.values, toy.weights())  # and not what the network began with
+    assert not same(run._average.values, Toy().weights())
+
+
+@pytest.mark.skipif(not hasattr(torch.amp, "GradScaler"), reason="torch 2.3 brought a scaler for the CPU")
+@pytest.mark.parametrize("precisions", [("fp32", "fp16"), ("fp16", "bf16")])
+def test_a_run_goes_on_in_another_precision(tmp_path: Path, precisions: tuple[str, str]) -> None:
+    seen: list[TrainingStep] = []
+    for precision, steps in zip(precisions, (4, 6), strict=True):
+        train(Toy().run(toy_settings(steps=steps, precision=precision), tmp_path), on_step=seen.append)
+    assert [s.step for s in seen] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_that_begins_anew_leaves_the_folder_until_it_saves(tmp_path: Path) -> None:
+    train(Toy().run(toy_settings(), tmp_path))
+    before = (tmp_path / "state.pt").read_bytes()
+    run = Toy().run(toy_settings(), tmp_path, resume=False)
+    assert run.step == 0
+    assert (tmp_path / "state.pt").read_bytes() == before
+    assert same(list(run.network.parameters()), Toy().weights())
+
+
+def test_old_files_that_are_in_use_stay_and_the_state_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "in use", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    train(Toy().run(toy_settings(keep=1), tmp_path))
+    assert Toy().run(toy_settings(), tmp_path).step == 8
 
 
 def test_a_loss_that_runs_away_stops_the_run() -> None:
