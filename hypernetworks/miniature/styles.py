@@ -36,8 +36,8 @@ def _settings(steps: int) -> TrainingSettings:
 
 
 RECIPES: dict[str, Recipe] = {
-    "ink": Recipe(Structure((1, 2, 1), "relu", activate_output=False, dropout=(0, 0.3, 0)), _settings(5000)),
-    "sepia": Recipe(Structure((1, 2, 1), "relu", activate_output=False), _settings(1600)),
+    "ink": Recipe(Structure((1, 2, 1), "relu", activate_output=False, dropout=(0, 0.3, 0)), _settings(7000)),
+    "sepia": Recipe(Structure((1, 2, 1), "relu", activate_output=False), _settings(2400)),
     "night": Recipe(Structure((1, 2, 1), "swish", activate_output=False), _settings(1600)),
 }
 """The shipped networks."""
