@@ -56,7 +56,7 @@ def _add_pictures(group: Any) -> None:
 def _add_settings(group: Any) -> None:
     group.add_argument("--steps", type=int)
     group.add_argument("--rate", help='learning rate: "1e-4", or "1e-4:500, 1e-5:2000"')
-    group.add_argument("--shape", help="of the rate: constant, linear, cosine")
+    group.add_argument("--shape", help="of the rate: constant, linear, cosine (default: cosine for one rate)")
     group.add_argument("--warm-up", type=int, help="steps")
     group.add_argument("--restarts", type=int, help="how often the fall of the rate begins anew")
     group.add_argument("--optimiser", help="any of torch.optim by name (default AdamW)")
@@ -90,7 +90,7 @@ def _train(options: argparse.Namespace) -> int:
     from .hosts.processes import together
     from .hosts.training import Watcher, train_job
 
-    with together() as place, _interrupt() as is_interrupted:
+    with together(options.device) as place, _interrupt() as is_interrupted:
         options.device = place.device(options.device)
         painter = load_painter(options)
         job = _job(options, painter)
@@ -101,7 +101,8 @@ def _train(options: argparse.Namespace) -> int:
             outcome = train_job(job, painter, watcher, keep_model=False)
         if place.is_first:
             if not outcome.is_finished:
-                print(f"hypernetworks: stopped after step {outcome.step}; the same command goes on", file=sys.stderr)
+                command = "the same command without --restart" if job.restart else "the same command"
+                print(f"hypernetworks: stopped after step {outcome.step}; {command} goes on", file=sys.stderr)
             print(outcome.file or job.folder)
     return 0 if outcome.is_finished else 130
 

@@ -34,16 +34,21 @@ class Place:
 
 
 @contextmanager
-def together() -> Iterator[Place]:
-    """Join the processes that ``torchrun`` started, if it did, and leave them afterwards."""
+def together(device: str | None = None) -> Iterator[Place]:
+    """Join the processes that ``torchrun`` started, if it did, and leave them afterwards.
+
+    Args:
+        device: what was asked for, ``None`` for a GPU where there is one.
+    """
     size, rank, local_rank = (int(os.environ.get(n, d)) for n, d in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)))
     place = Place(rank, local_rank, size)
     if size == 1:
         yield place
         return
-    if torch.cuda.is_available():
+    on_gpu = torch.cuda.is_available() and (device is None or device.startswith("cuda"))
+    if on_gpu:
         torch.cuda.set_device(local_rank)
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    distributed.init_process_group("nccl" if on_gpu else "gloo")
     try:
         yield place
     finally:

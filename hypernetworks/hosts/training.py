@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..engine.initialising import can_begin_at_zero, create_network
 from ..engine.network import Hypernetwork
-from ..errors import HypernetworkError, TrainingSettingsError
+from ..errors import FileWriteError, HypernetworkError, TrainingSettingsError
 from ..files import read
 from ..files.writing import replace as replace_file
 from ..patching import apply
 from ..training import Examples, Run, TrainingStep, train
-from ..training.checkpoints import make_folder
+from ..training.checkpoints import STATE, make_folder
 from ..training.contexts import Condition, Contexts
 from ..training.held_out import HeldOut
 from ..training.pictures import find_pictures, load_examples, split_held_out
 from ..training.processes import World
 from ..training.records import Log, save_curve, save_preview, save_sheet
 from .diffusers import Generation, Painter
-from .training_job import Outcome, TrainingJob, Watcher, preset_job, throw_away
+from .training_job import SETTINGS, Outcome, TrainingJob, Watcher, preset_job, throw_away
 from .training_model import FrozenModel
 
 __all__ = ["Outcome", "TrainingJob", "Watcher", "preset_job", "throw_away", "train_job"]
 
 CURVE_EVERY = 25
 """Steps between drawings of the loss curve."""
+COMPARED = ("model", "network", "pictures", "settings.seed", "settings.batch", "settings.accumulation")
+"""What a run should go on with as it began; the rest may well be changed on the way."""
 
 
 def train_job(
@@ -70,8 +73,7 @@ class _Session:
         job = self.job
         paths, held_out = split_held_out(find_pictures(job.pictures), job.picture_settings.held_out, job.settings.seed)
         network = self._network()
-        if self.is_first:
-            self._prepare_folder()
+        self._compare()
         with ExitStack() as stack:
             size = (job.picture_settings.width, job.picture_settings.height)
             stack.enter_context(self.model.ready(job.settings.precision, size=size, keep=self.keep_model))
@@ -93,7 +95,10 @@ class _Session:
                 device=self.model.device,
                 save_memory=self._save_memory if job.checkpointing == "auto" else None,
                 every_width=set(network.widths) <= set(self.model.widths()),
+                resume=not job.restart,
             )
+            if self.is_first:
+                self._prepare_folder()
             self._run(run)
         return self._outcome(run)
 
@@ -140,8 +145,36 @@ class _Session:
         if job.restart:
             throw_away(job)
         make_folder(job.folder)
-        text = json.dumps(asdict(job), indent=1, default=str) + "\n"
-        replace_file(job.folder / "settings.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        text = json.dumps(self._described(), indent=1, default=str) + "\n"
+        replace_file(job.folder / SETTINGS, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+    def _described(self) -> dict[str, Any]:
+        """All that the run is made of, for people and for :meth:`_compare`."""
+        return {"model": self.painter.model_name, **asdict(self.job)}
+
+    def _compare(self) -> None:
+        """Tell what is different from the run that is continued, where the folder still says what that was.
+
+        Raises:
+            TrainingSettingsError: another network to begin with, which would be ignored.
+        """
+        job = self.job
+        if job.restart or not (job.folder / STATE).exists():
+            return
+        try:
+            earlier = json.loads((job.folder / SETTINGS).read_text(encoding="utf-8"))
+            before = {what: _inside(earlier, what) for what in COMPARED}
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        now = json.loads(json.dumps(self._described(), default=str))
+        if job.network is not None and before["network"] != now["network"]:
+            raise TrainingSettingsError(
+                f"{job.folder} holds a run that did not begin with {job.network.name}, which would be ignored: use "
+                "another name, or start over"
+            )
+        for what, value in before.items():
+            if value != (asked := _inside(now, what)):
+                self._tell(f"{what.rpartition('.')[2]} was {value} in the steps before, and is {asked} from here on")
 
     def _examples(self, paths: Sequence[Path], contexts: Contexts) -> Examples:
         job = self.job
@@ -161,6 +194,12 @@ class _Session:
             caption_dropout=job.settings.caption_dropout,
             seed=job.settings.seed,
         )
+        wordless = [example.name for example in examples if example.caption.is_empty]
+        if wordless:
+            self._tell(
+                f"{len(wordless)} of {len(examples)} pictures have no words, such as {wordless[0]}: write them into "
+                'text files or file names, or use a template such as "a picture of [name]"'
+            )
         self.watcher.on_stage("encoding captions", 1, 1)
         return made
 
@@ -188,18 +227,29 @@ class _Session:
 
         def on_step(done: TrainingStep) -> None:
             assert log is not None
-            log.add(done)
+            with self._not_ending():
+                log.add(done)
             self.watcher.on_step(done)
             if previews and (done.step % previews == 0 or run.is_finished):
                 self._preview(run)
             if done.step % CURVE_EVERY == 0 or run.is_finished:
-                save_curve(log.rows, job.folder, job.name)
+                with self._not_ending():
+                    save_curve(log.rows, job.folder, job.name)
 
         try:
             train(run, on_step=on_step, should_stop=self.watcher.should_stop)
         finally:
             if log is not None and log.rows:
-                save_curve(log.rows, job.folder, job.name)
+                with self._not_ending():
+                    save_curve(log.rows, job.folder, job.name)
+
+    @contextmanager
+    def _not_ending(self) -> Iterator[None]:
+        """What is only for looking at ends no training, such as a table that is open in another program."""
+        try:
+            yield
+        except (OSError, FileWriteError) as error:
+            self._tell(f"{error}; the training goes on")
 
     def _preview(self, run: Run) -> None:
         """Paint all prompts with the network as it is now; a prompt that can't be painted costs a message."""
@@ -223,11 +273,19 @@ class _Session:
                 if self.watcher.should_stop():  # it may not be finished, and shall not stand beside others
                     return
                 made.append(pictures[0].image)
-                save_preview(job.folder, run.step, number, made[-1])
+                with self._not_ending():
+                    save_preview(job.folder, run.step, number, made[-1])
         if made:
-            save_sheet(job.folder, run.step)
+            with self._not_ending():
+                save_sheet(job.folder, run.step)
             self.watcher.on_preview(run.step, made)
 
     def _outcome(self, run: Run) -> Outcome:
         file = self.job.folder / f"{self.job.name}-{run.network.provenance.step}{self.job.suffix}"
         return Outcome(file if file.exists() else None, run.step, run.is_finished, tuple(self.messages))
+
+
+def _inside(tree: Any, path: str) -> Any:
+    for key in path.split("."):
+        tree = tree[key]
+    return tree

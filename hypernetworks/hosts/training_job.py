@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".safetensors", ".pt")
 CHECKPOINTINGS = ("auto", "on", "off")
+SETTINGS = "settings.json"
+"""In a run's folder: the job, for people, and to see what is different when it goes on."""
+MARK = "in_library.txt"
+"""In a run's folder: what of it was put into a library last, so that the next one may take its place."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +139,10 @@ def preset_job(preset: str, name: str, pictures: Path, painter: Painter, **chang
 
 
 def throw_away(job: TrainingJob) -> None:
-    """Delete what an earlier run left in the job's folder; what is not a run's own stays."""
-    own = [job.folder / name for name in (STATE, "log.csv", "curve.png", "previews.png", "settings.json")]
+    """Delete what an earlier run left in the job's folder; what is not a run's own stays, and what it begins with."""
+    own = [job.folder / name for name in (STATE, "log.csv", "curve.png", "previews.png", SETTINGS, MARK)]
     for suffix in SUFFIXES:
         own += saved_networks(job.folder, job.name, suffix) if job.folder.is_dir() else []
     for path in [*own, *(job.folder / "previews").glob("[0-9]*-[0-9]*.png")]:
-        path.unlink(missing_ok=True)
+        if job.network is None or not path.exists() or not path.samefile(job.network):
+            path.unlink(missing_ok=True)

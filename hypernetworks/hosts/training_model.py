@@ -16,6 +16,7 @@ from ..training.contexts import Condition
 
 ENCODERS = ("text_encoder", "text_encoder_2", "vae")
 """Parts of a pipeline that training needs only now and then."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TEXTS_AT_ONCE = 32
 LARGE_MAP = 2048
 """Latent pixels from which torch's fused attention is as fast on a CPU as plain products, and needs far less memory."""
@@ -51,8 +52,7 @@ class FrozenModel:
             return asked
         if self.device.type == "cpu" and cpu_has_bf16():
             return "bf16"
-        names = {torch.float16: "fp16", torch.bfloat16: "bf16"}
-        return names.get(self.unet.dtype, "fp32")
+        return next(name for name, dtype in DTYPES.items() if dtype == self.unet.dtype)
 
     @property
     def most_tokens(self) -> int:
@@ -129,8 +129,10 @@ class FrozenModel:
         self.unet.eval().requires_grad_(False)
         self._send("cpu", ENCODERS)
         self.use_fast_attention(size)
+        dtype = torch.float32 if self.device.type == "cpu" else DTYPES[precision]
         try:
-            with quick_on_cpu(self.unet, precision, keep=keep) as self._is_quick:
+            with computed_in(self.unet, dtype, keep=keep), quick_on_cpu(self.unet, precision, keep=keep) as quick:
+                self._is_quick = quick
                 yield
         finally:
             self._is_quick = False
@@ -213,6 +215,53 @@ def _precise(vae: Any) -> Iterator[None]:
     finally:
         if before != torch.float32:
             vae.to(before)
+
+
+@contextmanager
+def computed_in(unet: torch.nn.Module, dtype: torch.dtype, *, keep: bool = True) -> Iterator[None]:
+    """A UNet whose numbers are of this type, whatever it is given; its prediction is of the type of its sample.
+
+    Autocast would convert frozen weights anew in every call, and can't make half precision more precise. Afterwards the
+    numbers are what they were, or, without ``keep``, what the other type has left of them.
+    """
+    before = next(unet.parameters()).dtype
+    if before == dtype:
+        yield
+        return
+
+    given = [dtype]
+
+    def into(module: object, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        given[0] = (inputs[0] if inputs else named["sample"]).dtype
+        return _cast(inputs, dtype), _cast(named, dtype)
+
+    def out(module: object, inputs: object, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return _cast(output, given[0])
+        output.sample = output.sample.to(given[0])
+        return output
+
+    parameters = [p for p in unet.parameters() if p.is_floating_point()]
+    originals = [p.data if keep else None for p in parameters]
+    for parameter in parameters:
+        parameter.data = parameter.data.to(dtype)
+    hooks = [unet.register_forward_pre_hook(into, with_kwargs=True), unet.register_forward_hook(out)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for parameter, data in zip(parameters, originals, strict=True):
+            parameter.data = parameter.data.to(before) if data is None else data
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """Floating-point tensors in it, in another type."""
+    if isinstance(value, torch.Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, dict):
+        return {key: _cast(item, dtype) for key, item in value.items()}
+    return tuple(_cast(item, dtype) for item in value) if isinstance(value, tuple) else value
 
 
 def cpu_has_bf16() -> bool:

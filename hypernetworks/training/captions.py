@@ -46,6 +46,11 @@ class Caption:
             words = ", ".join(tags)
         return self._filled(template, words)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it never says anything."""
+        return not any(self._filled(template, self.words).strip() for template in self.templates)
+
     def ways(self) -> tuple[str, ...] | None:
         """Every caption that :meth:`draw` can give, or ``None`` where they are too many to list."""
         if self.shuffle or self.tag_dropout or len(self.templates) > MOST_WAYS:

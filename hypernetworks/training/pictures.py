@@ -91,10 +91,14 @@ def find_pictures(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise TrainingDataError(f"{folder}: there is no such folder of pictures")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and _is_seen(path))
     if not found:
         raise TrainingDataError(f"{folder} has no pictures: put some in ({', '.join(SUFFIXES)})")
     return found
+
+
+def _is_seen(path: Path) -> bool:
+    return not path.name.startswith(".") and path.is_file()  # macOS puts ._NAME beside pictures on foreign disks
 
 
 def split_held_out(pictures: Sequence[Path], share: float, seed: int) -> tuple[list[Path], list[Path]]:
@@ -131,7 +135,7 @@ def read_versions(path: Path, settings: PictureSettings) -> list[Version]:
 
     try:
         with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
+            image = _eight_bit(ImageOps.exif_transpose(file))
             has_alpha = "A" in image.getbands() or "transparency" in image.info
             image = image.convert("RGBA" if has_alpha else "RGB")
     except Exception as error:  # whatever Pillow makes of a damaged file
@@ -139,7 +143,9 @@ def read_versions(path: Path, settings: PictureSettings) -> list[Version]:
     if has_alpha and not settings.alpha:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image).convert("RGB")
-    found = [_version(crop, path) for crop in _crops(image, settings)]
+    found = [version for crop in _crops(image, settings) if (version := _version(crop)) is not None]
+    if not found:
+        raise TrainingDataError(f"{path.name} is wholly transparent, so nothing of it would be learned: take it away")
     if settings.flip:
         found += [Version(v.pixels.flip(-1), None if v.alpha is None else v.alpha.flip(-1)) for v in found]
     return found
@@ -160,11 +166,33 @@ def _crops(image: Image, settings: PictureSettings) -> Iterator[Image]:
         yield scaled.crop((left, top, left + width, top + height))
 
 
-def _version(image: Image, path: Path) -> Version:
+def _eight_bit(image: Image) -> Image:
+    """A grey picture of 16-bit numbers, or of fractions, in 8 bits; Pillow itself would make it white or black.
+
+    Raises:
+        ValueError: what its numbers mean can't be told.
+    """
+    from PIL import Image as Pictures
+
+    if not image.mode.startswith(("I", "F")):
+        return image
+    numbers = np.asarray(image, dtype=np.float64)
+    low, high = float(numbers.min()), float(numbers.max())
+    if image.mode == "F":
+        factor = 255.0 if high <= 1 else 1.0
+    else:
+        factor = 1 / 257 if image.mode.startswith("I;") or high > 255 else 1.0
+    if not (low >= 0 and high * factor <= 255):
+        raise ValueError(f"grey from {low:g} to {high:g}")
+    return Pictures.fromarray(np.rint(numbers * factor).astype(np.uint8))
+
+
+def _version(image: Image) -> Version | None:
+    """Its pixels and weights; ``None`` where nothing of it is opaque."""
     numbers = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
     pixels, alpha = numbers[:3] / 127.5 - 1, numbers[3] / 255 if len(numbers) == 4 else None
     if alpha is not None and not alpha.any():
-        raise TrainingDataError(f"{path.name} is wholly transparent, so nothing of it would be learned: take it away")
+        return None
     return Version(pixels, None if alpha is None or bool((alpha == 1).all()) else alpha)
 
 

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 
 from ..errors import TrainingSettingsError
 
-SHAPES = ("constant", "linear", "cosine")
-"""How the rate goes after the warm-up: as written, or down to :attr:`RateSchedule.floor` in a line or half a cosine."""
+SHAPES = ("auto", "constant", "linear", "cosine")
+"""How the rate goes after the warm-up: as written, or down to :attr:`RateSchedule.floor` in a line or half a cosine.
+
+``"auto"`` is a cosine for one rate, and as written for a rate in steps.
+"""
 _EXAMPLE = 'write a number, or steps such as "1e-4:500, 1e-5:2000" (1e-4 up to step 500, then 1e-5 up to step 2000)'
 
 
@@ -20,7 +23,7 @@ class RateSchedule:
     Attributes:
         pieces: ``(rate, last step)``, steps rising; the last piece holds to the end of the run.
         steps: how many steps the run has.
-        shape: one of :data:`SHAPES`, as a factor on the pieces.
+        shape: one of :data:`SHAPES` but ``"auto"``, as a factor on the pieces.
         warm_up: steps over which the factor rises in a line from nearly 0 to 1.
         restarts: how often the fall begins anew; 0 is one fall over the whole run.
         floor: the factor at the end of each fall.
@@ -37,7 +40,7 @@ class RateSchedule:
     def parse(
         cls, text: str, steps: int, *, shape: str = "constant", warm_up: int = 0, restarts: int = 0, floor: float = 0.05
     ) -> RateSchedule:
-        """Read ``"1e-4"`` or ``"1e-4:500, 1e-5:2000"``; a step of -1, or none, means the end, as in AUTOMATIC1111.
+        """Read ``"1e-4"`` or ``"1e-4:500, 1e-5"``; a step of -1, or none, means the end, as in AUTOMATIC1111.
 
         Steps count finished steps: ``1e-4:500`` holds for the first 500. Where the pieces end before the run does,
         the last one goes on (AUTOMATIC1111 stops the run there).
@@ -49,12 +52,16 @@ class RateSchedule:
             raise TrainingSettingsError(f'the schedule "{shape}" is unknown, use one of {", ".join(SHAPES)}')
         pieces: list[tuple[float, int]] = []
         for part in filter(None, (part.strip() for part in text.split(","))):
-            rate, last = _piece(part, steps)
-            if pieces and last <= pieces[-1][1]:
+            rate, last = _piece(part)
+            before = pieces[-1][1] if pieces else 0
+            last = max(steps, before + 1) if last is None else last
+            if last <= before:
                 raise TrainingSettingsError(f'the learning rate "{text}": the steps must rise; {_EXAMPLE}')
             pieces.append((rate, last))
         if not pieces:
             raise TrainingSettingsError(f"the learning rate is empty: {_EXAMPLE}")
+        if shape == "auto":
+            shape = "cosine" if len(pieces) == 1 else "constant"
         return cls(tuple(pieces), steps, shape, warm_up, restarts, floor)
 
     def at(self, step: int) -> float:
@@ -73,7 +80,8 @@ class RateSchedule:
         return self.floor + (1 - self.floor) * fall
 
 
-def _piece(part: str, steps: int) -> tuple[float, int]:
+def _piece(part: str) -> tuple[float, int | None]:
+    """A rate and its last step, ``None`` for the end of the run."""
     rate, colon, last = (field.strip() for field in part.partition(":"))
     try:
         number = float(rate)
@@ -81,4 +89,4 @@ def _piece(part: str, steps: int) -> tuple[float, int]:
         number = math.nan
     if not 0 < number < math.inf or (colon and not re.fullmatch(r"-1|[1-9][0-9]{0,8}", last)):
         raise TrainingSettingsError(f'the learning rate "{part}" can\'t be understood: {_EXAMPLE}')
-    return number, steps if not colon or last == "-1" else int(last)
+    return number, None if not colon or last == "-1" else int(last)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..errors import FileWriteError
 from ..files.writing import replace as replace_file
 from .checkpoints import make_folder
 from .watching import TrainingStep
@@ -37,14 +39,26 @@ class Log:
         make_folder(folder)
         self.path = folder / "log.csv"
         self.rows = [row for row in read_log(self.path) if row["step"] <= step]
-        replace_file(self.path, self._write_all)
+        self._is_whole = False
 
     def add(self, done: TrainingStep) -> None:
-        """Append a step; the file has it at once."""
+        """Append a step; the file has it at once.
+
+        Raises:
+            FileWriteError: the file is in use, say; the next step tries again with what is missing.
+        """
         row = {column: getattr(done, column) for column in COLUMNS}
         self.rows.append(row)
-        with self.path.open("a", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerow(_cells(row))
+        is_whole, self._is_whole = self._is_whole, False
+        if is_whole:
+            try:
+                with self.path.open("a", encoding="utf-8", newline="") as file:
+                    csv.writer(file).writerow(_cells(row))
+            except OSError as error:
+                raise FileWriteError(f"{self.path}: it can't be written ({error.strerror or error})") from error
+        else:
+            replace_file(self.path, self._write_all)
+        self._is_whole = True
 
     def _write_all(self, temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8", newline="") as file:
@@ -56,11 +70,9 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Rows of a ``log.csv``, numbers as numbers; what is no row of numbers is left out."""
-    if not path.exists():
-        return []
-    rows = []
-    with path.open(encoding="utf-8", newline="") as file:
+    """Rows of a ``log.csv``, numbers as numbers; what is no row of numbers, or no file to read, is left out."""
+    rows: list[dict[str, Any]] = []
+    with suppress(OSError, UnicodeDecodeError), path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             try:
                 numbers: dict[str, Any] = {c: float(row[c]) if row[c] else None for c in COLUMNS}

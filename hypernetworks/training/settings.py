@@ -20,7 +20,7 @@ class TrainingSettings:
     Attributes:
         steps: optimiser steps.
         rate: learning rate, in :mod:`.rates`' syntax.
-        shape, warm_up, restarts, floor: see :class:`~.rates.RateSchedule`.
+        shape, warm_up, restarts, floor: see :class:`~.rates.RateSchedule`; the warm-up is at most half of the run.
         optimiser: any optimiser of ``torch.optim`` by name.
         weight_decay: of the optimiser, where it has one.
         options: further arguments of the optimiser by name.
@@ -43,7 +43,7 @@ class TrainingSettings:
 
     steps: int = 1000
     rate: str = "1e-4"
-    shape: str = "cosine"
+    shape: str = "auto"
     warm_up: int = 50
     restarts: int = 0
     floor: float = 0.05
@@ -90,8 +90,9 @@ class TrainingSettings:
         Raises:
             TrainingSettingsError: it can't be understood.
         """
+        warm_up = min(self.warm_up, self.steps // 2)
         return RateSchedule.parse(
-            self.rate, self.steps, shape=self.shape, warm_up=self.warm_up, restarts=self.restarts, floor=self.floor
+            self.rate, self.steps, shape=self.shape, warm_up=warm_up, restarts=self.restarts, floor=self.floor
         )
 
 

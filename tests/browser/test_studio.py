@@ -395,9 +395,24 @@ def test_a_network_is_trained_interrupted_used_and_finished(
     page.fill("#train_steps input", str(done + 2))
     page.click("#train_start")
     expect(page.locator("#train_progress")).to_contain_text(f"after {done + 2} steps", timeout=60_000)
+    start_over(page, done)
     page.get_by_role("tab", name="Picture").click()
     assert generate(page, "a cat on red <hypernet:azure:1>", steps=4) not in (plain, half)
     assert problems == []
+
+
+def start_over(page: Any, done: int) -> None:
+    """It needs the other tick as well, and is not ticked for longer: what is trained now is not thrown away."""
+    page.get_by_role("button", name="More settings").click()
+    tick = page.get_by_label("Start over")
+    tick.check()
+    page.click("#train_start")
+    expect(page.locator("#train_told")).to_contain_text('tick "Replace"')
+    expect(tick).to_be_checked()
+    page.get_by_label("Replace a network").check()
+    page.click("#train_start")
+    expect(tick).not_to_be_checked()
+    expect(page.locator("#train_progress")).to_contain_text(f"after {done + 2} steps", timeout=60_000)
 
 
 def look_from_another_window(browser: Any, address: str, problems: list[str]) -> None:

@@ -154,6 +154,92 @@ def test_a_file_is_gone_on_from_and_its_steps_count(tiny: Painter, pictures: Pat
     assert second.step == 4
 
 
+def test_a_restart_throws_nothing_away_before_the_new_run_is_possible(tiny: Painter, pictures: Path) -> None:
+    job = job_on(tiny, pictures)
+    first = train_job(job, tiny)
+    before = {path: path.read_bytes() for path in job.folder.glob("*.*")}
+    (pictures / "broken.png").write_bytes(b"nothing")
+    for changes in ({}, {"settings": replace(job.settings, optimiser="SDG")}):
+        if changes:
+            (pictures / "broken.png").unlink()
+        with pytest.raises(hn.HypernetworkError):
+            train_job(replace(job, restart=True, **changes), tiny)
+        assert {path: path.read_bytes() for path in job.folder.glob("*.*")} == before
+    assert first.file is not None
+    again = train_job(replace(job, restart=True, network=first.file), tiny)  # what it begins with stays
+    assert again.file is not None
+    assert again.file.name == "dark-8.safetensors"
+    assert first.file.read_bytes() == before[first.file]
+
+
+def test_what_is_different_from_the_run_that_goes_on_is_told(tiny: Painter, pictures: Path) -> None:
+    job = job_on(tiny, pictures, steps=2)
+    first = train_job(job, tiny)
+    before = (job.folder / "settings.json").read_text(encoding="utf-8")
+    with pytest.raises(TrainingSettingsError, match="did not begin with dark-2"):
+        train_job(replace(job, network=first.file), tiny)
+    narrow = replace(job.creation, structure=hn.Structure((1, 3, 1), "linear"))
+    with pytest.raises(hn.HypernetworkError, match="another structure"):
+        train_job(replace(job, creation=narrow), tiny)
+    assert (job.folder / "settings.json").read_text(encoding="utf-8") == before
+    more = train_job(replace(job, settings=replace(job.settings, steps=3, seed=7, rate="1e-5", batch=1)), tiny)
+    assert more.messages == (
+        "seed was 0 in the steps before, and is 7 from here on",
+        "batch was 2 in the steps before, and is 1 from here on",
+    )
+    assert json.loads((job.folder / "settings.json").read_text())["model"] == tiny.model_name
+
+
+def test_files_to_look_at_end_no_training(tiny: Painter, pictures: Path) -> None:
+    """As a table that is open in Excel, whose folder can't be written to."""
+    job = job_on(tiny, pictures, previews=("a red apple",), preview_steps=2)
+    for name in ("log.csv", "curve.png", "previews", "previews.png"):
+        (job.folder / name / "taken").mkdir(parents=True)
+    outcome = train_job(job, tiny)
+    assert outcome.is_finished
+    assert outcome.file is not None
+    told = [message for message in outcome.messages if message.endswith("; the training goes on")]
+    assert len(told) == len(outcome.messages)
+    assert any("log.csv" in message for message in told)
+    assert any("curve.png" in message for message in told)
+
+
+def test_pictures_without_words_are_told(tiny: Painter, pictures: Path) -> None:
+    for number, path in enumerate(sorted(pictures.iterdir())):
+        path.rename(pictures / f"{number:04d}.png")
+    assert "pictures have no words, such as 000" in train_job(job_on(tiny, pictures, steps=1), tiny).messages[0]
+    job = job_on(tiny, pictures, steps=2)
+    worded = replace(job, picture_settings=replace(job.picture_settings, template="a picture of [name]"))
+    assert train_job(worded, tiny).messages == ()
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_half_precision_is_trained_in_what_was_asked(tiny_folder: Path, pictures: Path, keep: bool) -> None:
+    """The weights come back bit for bit where they must, and previews are painted meanwhile."""
+    half = Painter(tiny_folder, hn.Library([]), half=True)
+    before = [p.clone() for p in half.pipeline.unet.parameters()]
+    inside = []
+
+    def on_step(done: TrainingStep) -> None:
+        inside.append((next(half.pipeline.unet.parameters()).dtype, done.loss))
+
+    job = job_on(half, pictures, previews=("a red apple",), preview_steps=2)
+    job = replace(job, settings=replace(job.settings, precision="fp32"))
+    outcome = train_job(job, half, Watcher(on_step=on_step), keep_model=keep)
+    assert (outcome.is_finished, outcome.messages) == (True, ())
+    assert {dtype for dtype, _ in inside} == {torch.float32}
+    after = list(half.pipeline.unet.parameters())
+    assert {p.dtype for p in after} == {torch.float16}
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert not half.pipeline.unet._forward_pre_hooks
+    assert not half.pipeline.unet._forward_hooks
+    model, batch = FrozenModel(half.pipeline), Batch(torch.randn(1, 4, 8, 8), torch.randn(1, 32, 48))
+    with model.ready("fp32"), torch.no_grad():  # gradients pass through nothing that is half
+        assert model.predict(batch.latents, torch.tensor([3]), batch).dtype == torch.float32
+        given = (batch.latents.half(), torch.tensor(3), batch.context.half())
+        assert half.pipeline.unet(*given, return_dict=False)[0].dtype == torch.float16
+
+
 def gradients(painter: Painter, checkpointing: bool) -> list[torch.Tensor]:
     """Of one step on fixed numbers."""
     model = FrozenModel(painter.pipeline)
@@ -345,5 +431,5 @@ def test_the_commands(
     monkeypatch.setattr("hypernetworks.hosts.training.train_job", interrupted)
     assert main([*train, "--restart"]) == 130
     output = capsys.readouterr()
-    assert "the same command goes on" in output.err
+    assert "the same command without --restart goes on" in output.err
     assert hn.read(output.out.strip()).provenance.step == 1

@@ -182,6 +182,8 @@ def test_a_run_may_replace_its_own_network_and_no_other(tmp_path: Path) -> None:
     assert (folder / "ink.safetensors").read_bytes() == made.read_bytes()
     assert (folder / "ink.png").exists()
     assert check_free(job, library, folder, False) is True  # it is this run's
+    with pytest.raises(hn.HypernetworkError, match="Replace"):
+        check_free(replace(job, restart=True), library, folder, False)  # which is about to be thrown away
     assert keep(job, network(job.folder / "ink-9.safetensors", 1), library, folder, True) == "ink"
     (folder / "ink.safetensors").write_bytes(made.read_bytes())  # by now it is someone else's
     with pytest.raises(hn.HypernetworkError, match="Replace"):

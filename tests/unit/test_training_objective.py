@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hypernetworks.errors import TrainingSettingsError
-from hypernetworks.training import NoiseSchedule, RateSchedule
+from hypernetworks.training import NoiseSchedule, RateSchedule, TrainingSettings
 from hypernetworks.training.objective import losses, with_offset
 
 
@@ -108,6 +108,15 @@ def test_rates_stay_between_floor_and_peak(steps: int, warm_up: int, restarts: i
     assert rates[:warm_up] == sorted(rates[:warm_up])
     if steps > warm_up:
         assert rates[warm_up] == pytest.approx(2.0)
+
+
+def test_a_rate_in_steps_is_as_written_and_one_rate_falls() -> None:
+    settings = TrainingSettings(steps=2000, rate="1e-4:500, 1e-5", warm_up=0)
+    assert [settings.rates().at(step) for step in (0, 499, 500, 1999)] == [1e-4, 1e-4, 1e-5, 1e-5]
+    assert TrainingSettings(steps=400, rate="1e-4:500, 1e-5", warm_up=0).rates().at(399) == 1e-4
+    assert TrainingSettings(steps=100, rate="1").rates().at(99) < 0.1
+    assert TrainingSettings(steps=30, rate="1").rates().at(15) == 1.0  # the warm-up leaves half of the steps
+    assert TrainingSettings(steps=1, rate="1").rates().at(0) == 1.0
 
 
 def test_a_cosine_begins_anew_at_each_restart() -> None:

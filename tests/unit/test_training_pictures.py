@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -281,3 +282,43 @@ def test_latents_are_drawn_from_their_spread_where_asked() -> None:
 def test_nothing_to_learn_from_is_an_error() -> None:
     with pytest.raises(TrainingDataError, match="nothing to learn"):
         Examples([], Contexts(encode))
+
+
+# ------------------------------------------------------------------ what cameras, scanners and systems leave behind
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest"), [(np.uint16, 65535), (np.int32, 65535), (np.int32, 255), (np.float32, 1)]
+)
+def test_grey_of_many_bits_keeps_its_shades(tmp_path: Path, dtype: Any, largest: int) -> None:
+    shades = (np.linspace(0, 1, 64 * 64).reshape(64, 64) * largest).astype(dtype)
+    Image.fromarray(shades).save(tmp_path / "a.tif")
+    (version,) = read_versions(tmp_path / "a.tif", settings())
+    wanted = torch.linspace(-1, 1, 64 * 64).reshape(64, 64).expand(3, 64, 64)
+    assert (version.pixels - wanted).abs().max() < 0.01
+
+
+def test_grey_that_means_nothing_known_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((64, 64), 1e6, np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(TrainingDataError, match=r"a\.tif"):
+        read_versions(tmp_path / "a.tif", settings())
+
+
+def test_only_what_is_to_be_seen_of_a_picture_is_learned(tmp_path: Path) -> None:
+    numbers = np.zeros((64, 256, 4), np.uint8)
+    numbers[:, 96:160] = 200, 10, 10, 255
+    Image.fromarray(numbers).save(tmp_path / "a.png")
+    (version,) = read_versions(tmp_path / "a.png", settings(alpha=True, crops=3))
+    assert version.pixels[0].min() > 0
+
+
+def test_what_macos_puts_beside_pictures_is_none(tmp_path: Path) -> None:
+    for name in ("._a.png", "a.png"):
+        (tmp_path / name).write_bytes(b"")
+    assert [path.name for path in find_pictures(tmp_path)] == ["a.png"]
+
+
+def test_captions_without_words_are_known() -> None:
+    assert Caption(("[filewords]",), "").is_empty
+    assert not Caption(("[filewords]", "a [name]"), "", "cat").is_empty
+    assert not Caption(("[filewords]",), "a cat").is_empty

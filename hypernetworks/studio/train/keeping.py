@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 
 from ...errors import FileWriteError, UnknownNameError
 from ...files.writing import replace
+from ...hosts.training_job import MARK
 from ...library import Library
 
 if TYPE_CHECKING:
     from ...hosts.training import TrainingJob
-
-MARK = "in_library.txt"
-"""In a run's folder: what of it was put into the library last, so that the next one may take its place."""
 
 
 def check_free(job: TrainingJob, library: Library, folder: Path | None, may_replace: bool) -> bool:
@@ -34,7 +32,7 @@ def check_free(job: TrainingJob, library: Library, folder: Path | None, may_repl
     target = folder / f"{job.name}{job.suffix}"
     if found != target:
         raise FileWriteError(f'"{job.name}" is in the library already ({found.name}): choose another name')
-    if may_replace or _is_own(target, job.folder):
+    if may_replace or (not job.restart and _is_own(target, job.folder)):
         return True
     raise FileWriteError(f'"{job.name}" is in the library already: choose another name, or tick "Replace"')
 

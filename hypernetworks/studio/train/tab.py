@@ -81,18 +81,19 @@ def _wire_buttons(
 
     def train(files: list[str] | None, *values: Any) -> Following:
         wishes = Wishes(**dict(zip(names, values, strict=True)))
-        sent = [gr.skip(), gr.skip()]
+        sent = [gr.skip(), gr.skip(), gr.skip()]
         try:
             if files:
                 wishes = replace(wishes, key=_kept(trainer, wishes, files))
-                sent = [None, gr.update(choices=form.folders(), value=wishes.key)]
+                sent[:2] = None, gr.update(choices=form.folders(), value=wishes.key)
             trainer.start(wishes)
+            sent[2] = False  # begun: Train goes on with it from here on
         except HypernetworkError as error:
             yield *[gr.skip()] * 4, messages_html([str(error)], "error"), *sent
             return
         for update in _follow(trainer):
             yield *update, "", *sent
-            sent = [gr.skip(), gr.skip()]
+            sent = [gr.skip(), gr.skip(), gr.skip()]
 
     def train_example() -> Following:
         values = of_preset("style", trainer.desk.painter)
@@ -107,7 +108,7 @@ def _wire_buttons(
     start.click(
         train,
         [form.upload, *form.fields.values()],
-        [*outputs, form.upload, form.fields["key"]],
+        [*outputs, form.upload, form.fields["key"], form.fields["start_over"]],
         concurrency_limit=32,
         **PRIVATE,
     )

@@ -57,7 +57,7 @@ class Wishes:
     zero_last: bool = True
     batch: float | None = None
     accumulation: float | None = None
-    shape: str = "cosine"
+    shape: str = "auto"
     warm_up: float | None = None
     restarts: float | None = None
     optimiser: str = "AdamW"
