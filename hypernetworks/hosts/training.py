@@ -32,7 +32,7 @@ __all__ = ["Outcome", "TrainingJob", "Watcher", "preset_job", "throw_away", "tra
 
 CURVE_EVERY = 25
 """Steps between drawings of the loss curve."""
-COMPARED = ("model", "network", "pictures", "settings.seed", "settings.batch", "settings.accumulation")
+COMPARED = ("model", "pictures", "settings.seed", "settings.batch", "settings.accumulation")
 """What a run should go on with as it began; the rest may well be changed on the way."""
 
 
@@ -145,12 +145,14 @@ class _Session:
         if job.restart:
             throw_away(job)
         make_folder(job.folder)
-        text = json.dumps(self._described(), indent=1, default=str) + "\n"
+        text = json.dumps(self._described(), indent=1) + "\n"
         replace_file(job.folder / SETTINGS, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def _described(self) -> dict[str, Any]:
         """All that the run is made of, for people and for :meth:`_compare`."""
-        return {"model": self.painter.model_name, **asdict(self.job)}
+        job = asdict(self.job) | {"pictures": self.job.pictures.resolve(), "runs": self.job.runs.resolve()}
+        described: dict[str, Any] = json.loads(json.dumps({"model": self.painter.model_name, **job}, default=str))
+        return described
 
     def _compare(self) -> None:
         """Tell what is different from the run that is continued, where the folder still says what that was.
@@ -163,17 +165,16 @@ class _Session:
             return
         try:
             earlier = json.loads((job.folder / SETTINGS).read_text(encoding="utf-8"))
-            before = {what: _inside(earlier, what) for what in COMPARED}
+            begun, before = Path(earlier["network"] or "").name, {what: _inside(earlier, what) for what in COMPARED}
         except (OSError, ValueError, KeyError, TypeError):
             return
-        now = json.loads(json.dumps(self._described(), default=str))
-        if job.network is not None and before["network"] != now["network"]:
+        if job.network is not None and job.network.name != begun:
             raise TrainingSettingsError(
                 f"{job.folder} holds a run that did not begin with {job.network.name}, which would be ignored: use "
                 "another name, or start over"
             )
         for what, value in before.items():
-            if value != (asked := _inside(now, what)):
+            if value != (asked := _inside(self._described(), what)):
                 self._tell(f"{what.rpartition('.')[2]} was {value} in the steps before, and is {asked} from here on")
 
     def _examples(self, paths: Sequence[Path], contexts: Contexts) -> Examples:

@@ -52,7 +52,7 @@ class FrozenModel:
             return asked
         if self.device.type == "cpu" and cpu_has_bf16():
             return "bf16"
-        return next(name for name, dtype in DTYPES.items() if dtype == self.unet.dtype)
+        return next((name for name, dtype in DTYPES.items() if dtype == self.unet.dtype), "fp32")
 
     @property
     def most_tokens(self) -> int:

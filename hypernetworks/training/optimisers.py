@@ -86,9 +86,8 @@ class Stepper:
     def restore(self, optimiser: dict[str, Any], scaler: dict[str, Any]) -> None:
         """Take up the state of an earlier run, but with this one's own options, and precision."""
         asked = [{k: v for k, v in group.items() if k != "params"} for group in self.optimiser.param_groups]
-        self.optimiser.load_state_dict(optimiser)
-        for group, options in zip(self.optimiser.param_groups, asked, strict=True):
-            group.update(options)
+        groups = [saved | own for saved, own in zip(optimiser["param_groups"], asked, strict=True)]
+        self.optimiser.load_state_dict({**optimiser, "param_groups": groups})
         if scaler and self.scaler.is_enabled():  # empty where the earlier run had none
             self.scaler.load_state_dict(scaler)
 
