@@ -81,21 +81,21 @@ def build_page(trainer: Trainer, folder: Path, *, anywhere: bool = False) -> gr.
                 outputs, restored = _picture_tab()
                 compare_tab(desk, folder, inputs.all())
                 inspect_tab(desk)
-                of_training, follow = train_tab(trainer)
+                of_training, look = train_tab(trainer)
                 of_model = [status, inputs.cfg, inputs.sampler, inputs.width, inputs.height]
                 of_tab, of_tab_values = model_tab(desk, anywhere=anywhere, on_change=of_model)
         gr.HTML('<div class="studio-cards" data-tab="hypernetworks"></div>', elem_id="studio_cards")
         _wire_generating(desk, folder, inputs, outputs, (generate, interrupt))
         _wire_fields(desk, inputs, outputs, restored, used)
         page.load(lambda: (*model_updates(desk), *of_tab_values()), None, [*of_model, *of_tab], queue=False, **PRIVATE)
-        page.load(follow, None, of_training, concurrency_limit=32, **PRIVATE)
+        page.load(look, None, of_training, queue=False, **PRIVATE)
     return page
 
 
 def _left(desk: Desk) -> tuple[Inputs, gr.Button, gr.Button, tuple[gr.Button, gr.Button]]:
     prompt = gr.Textbox(
         label="Prompt",
-        value="a red apple on blue <hypernet:ink:0.8>" if desk.painter.is_miniature else "",
+        value="a strawberry on blue <hypernet:ink:0.8>" if desk.painter.is_miniature else "",
         placeholder="What do you want to see?",
         lines=3,
         elem_id="hypernetworks_prompt",

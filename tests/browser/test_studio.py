@@ -420,6 +420,7 @@ def look_from_another_window(browser: Any, address: str, problems: list[str]) ->
     other = open_window(browser, address, problems)
     other.get_by_role("tab", name="Train").click()
     expect(other.locator("#train_progress")).to_contain_text("azure")
+    expect(other.locator("#train_progress")).not_to_have_text(other.inner_text("#train_progress"))  # it follows
     other.click("#train_example")
     expect(other.locator("#train_told")).to_contain_text("is being trained")
     other.get_by_role("tab", name="Picture").click()

@@ -241,13 +241,23 @@ def test_it_runs_alone_is_interrupted_and_reaches_the_library(studio: Trainer, m
     assert state.kept_as == "a"
     assert not state.is_wrong
     assert state.messages[0] == "a remark"
-    assert "press Train to go on" in state.messages[1]
+    assert 'press "Train" to go on' in state.messages[1]
     assert state.previews[0][1][0].size == (192, 115)
     assert list(job)[-1] == "made"
     assert not studio.interrupt()
     studio.start(Wishes(name="a", key="1:cats", steps=3))  # its own network: no need to ask
     assert ended(studio).messages == ["a remark"]
     assert "after 3 steps" in views.progress(studio.state)
+
+
+def test_the_example_goes_on_by_its_own_button(studio: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "train_job", train_slowly)
+    monkeypatch.setattr(example, "paint_example", lambda *_: studio.places.pictures)
+    studio.start(Wishes(name=example.NAME, key=example.KEY, steps=10**6))
+    while not studio.state.rows:
+        time.sleep(0.01)
+    assert studio.interrupt()
+    assert f'press "{example.BUTTON}" to go on' in ended(studio).messages[1]
 
 
 def test_previews_tell_how_far_they_are() -> None:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from ...hosts.diffusers import Painter
 
-NAME, KEY = "blueprint", "example"
-"""Of the network, and what stands in place of a folder's key."""
+NAME, KEY, BUTTON = "blueprint", "example", "Train on an example"
+"""Of the network, what stands in place of a folder's key, and what begins it."""
 PROMPTS = "a penguin on yellow\na rocket on red"
 SETTINGS = {"steps": 150, "save_every": 50, "preview_every": 25, "previews": PROMPTS}
 """Where it differs from the preset: after these steps the held-out loss of so few pictures would rise again."""

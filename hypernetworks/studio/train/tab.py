@@ -20,11 +20,11 @@ from .wishes import NEW, Wishes, job_of, of_preset
 Following = Iterator[tuple[Any, ...]]
 
 
-def train_tab(trainer: Trainer) -> tuple[list[gr.components.Component], Callable[[], Following]]:
+def train_tab(trainer: Trainer) -> tuple[list[gr.components.Component], Callable[[], tuple[Any, ...]]]:
     """Add the tab.
 
     Returns:
-        Where a training is shown, and the function that follows one: for a page that is opened meanwhile.
+        Where a training is shown, and the function that shows it: for a page that is opened meanwhile.
     """
     form = Form(trainer)
     with gr.Tab("Train", id="train", elem_id="studio_train_tab") as tab:
@@ -34,7 +34,7 @@ def train_tab(trainer: Trainer) -> tuple[list[gr.components.Component], Callable
         messages = gr.HTML("", elem_id="train_messages")
         told = gr.HTML("", elem_id="train_told")  # to this window alone, where the training's own words don't reach
         with gr.Row(elem_id="train_buttons"):
-            example_button = gr.Button("Train on an example", elem_id="train_example", scale=3)
+            example_button = gr.Button(example.BUTTON, elem_id="train_example", scale=3)
             stop = gr.Button("Interrupt", elem_id="train_interrupt", scale=1, min_width=110)
         form.first()
         start = gr.Button("Train", variant="primary", elem_id="train_start")
@@ -42,13 +42,22 @@ def train_tab(trainer: Trainer) -> tuple[list[gr.components.Component], Callable
         model = gr.State(trainer.desk.painter.model_name)
     shown: list[gr.components.Component] = [progress, curves, previews, messages]
 
+    followed = gr.State(-1)
+
+    def look() -> tuple[Any, ...]:
+        """As it is now. Nothing is queued where nothing runs: gradio may lose what is sent while another event ends."""
+        state = trainer.state
+        number = state.number if state.is_running else gr.skip()
+        return views.progress(state), views.curves(state), views.previews(state), _messages(state), number
+
     def follow() -> Following:
         yield from _follow(trainer)
 
     _wire_fields(trainer, form, tab, model)
     _wire_buttons(trainer, form, [*shown, told], (start, stop, example_button))
-    tab.select(follow, None, shown, concurrency_limit=32, **PRIVATE)
-    return shown, follow
+    followed.change(follow, None, shown, concurrency_limit=32, **PRIVATE)
+    tab.select(look, None, [*shown, followed], queue=False, **PRIVATE)
+    return [*shown, followed], look
 
 
 def _follow(trainer: Trainer) -> Following:

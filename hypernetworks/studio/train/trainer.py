@@ -132,7 +132,8 @@ class Trainer:
                     state.note, state.done, state.total = said.note, said.done, said.total or state.total
                 else:
                     job, outcome = said
-                    self._finish(job, outcome, may_replace, state)
+                    button = example.BUTTON if pictures is None else "Train"
+                    self._finish(job, outcome, may_replace, state, button)
         except InterruptedJobError:
             state.messages.append("interrupted before its first step")
         except HypernetworkError as error:
@@ -144,9 +145,9 @@ class Trainer:
         finally:
             state.is_running = False
 
-    def _finish(self, job: TrainingJob, outcome: Outcome, may_replace: bool, state: State) -> None:
+    def _finish(self, job: TrainingJob, outcome: Outcome, may_replace: bool, state: State, button: str) -> None:
         if not outcome.is_finished:
-            state.messages.append(f"interrupted after {outcome.step} steps: press Train to go on from there")
+            state.messages.append(f'interrupted after {outcome.step} steps: press "{button}" to go on from there')
         if outcome.file is not None and self.folder is not None:
             state.kept_as = keep(job, outcome.file, self.desk.library, self.folder, may_replace)
 
