@@ -45,7 +45,7 @@ def together(device: str | None = None) -> Iterator[Place]:
     if size == 1:
         yield place
         return
-    on_gpu = torch.cuda.is_available() and (device is None or device.startswith("cuda"))
+    on_gpu = torch.cuda.is_available() and place.device(device).startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(local_rank)
     distributed.init_process_group("nccl" if on_gpu else "gloo")

@@ -145,14 +145,13 @@ class _Session:
         if job.restart:
             throw_away(job)
         make_folder(job.folder)
-        text = json.dumps(self._described(), indent=1) + "\n"
+        text = json.dumps(self._described(), indent=1, default=str) + "\n"
         replace_file(job.folder / SETTINGS, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def _described(self) -> dict[str, Any]:
         """All that the run is made of, for people and for :meth:`_compare`."""
-        job = asdict(self.job) | {"pictures": self.job.pictures.resolve(), "runs": self.job.runs.resolve()}
-        described: dict[str, Any] = json.loads(json.dumps({"model": self.painter.model_name, **job}, default=str))
-        return described
+        places = {name: str(getattr(self.job, name).resolve()) for name in ("pictures", "runs")}
+        return {"model": self.painter.model_name, **asdict(self.job), **places}
 
     def _compare(self) -> None:
         """Tell what is different from the run that is continued, where the folder still says what that was.
@@ -173,8 +172,9 @@ class _Session:
                 f"{job.folder} holds a run that did not begin with {job.network.name}, which would be ignored: use "
                 "another name, or start over"
             )
+        now = self._described()
         for what, value in before.items():
-            if value != (asked := _inside(self._described(), what)):
+            if value != (asked := _inside(now, what)):
                 self._tell(f"{what.rpartition('.')[2]} was {value} in the steps before, and is {asked} from here on")
 
     def _examples(self, paths: Sequence[Path], contexts: Contexts) -> Examples:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -242,17 +242,28 @@ def computed_in(unet: torch.nn.Module, dtype: torch.dtype, *, keep: bool = True)
         return output
 
     parameters = [p for p in unet.parameters() if p.is_floating_point()]
-    originals = [p.data if keep else None for p in parameters]
-    for parameter in parameters:
-        parameter.data = parameter.data.to(dtype)
-    hooks = [unet.register_forward_pre_hook(into, with_kwargs=True), unet.register_forward_hook(out)]
+    with _converted(parameters, lambda data: data.to(dtype), keep=keep):
+        hooks = [unet.register_forward_pre_hook(into, with_kwargs=True), unet.register_forward_hook(out)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+@contextmanager
+def _converted(
+    parameters: Sequence[torch.nn.Parameter], convert: Callable[[torch.Tensor], torch.Tensor], *, keep: bool
+) -> Iterator[None]:
+    """Parameters hold converted numbers; afterwards those they had, or, without ``keep``, what is left of them."""
+    before = [(p, p.dtype, p.data if keep else None) for p in parameters]
     try:
+        for parameter in parameters:
+            parameter.data = convert(parameter.data)
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
-        for parameter, data in zip(parameters, originals, strict=True):
-            parameter.data = parameter.data.to(before) if data is None else data
+        for parameter, dtype, data in before:
+            parameter.data = parameter.data.to(dtype).contiguous() if data is None else data
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
@@ -286,13 +297,9 @@ def quick_on_cpu(unet: torch.nn.Module, precision: str, *, keep: bool = True) ->
         yield False
         return
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    before = []
-    for parameter in parameters:
-        before.append(parameter.data if keep else None)
-        layout = torch.channels_last if parameter.dim() == 4 else torch.preserve_format
-        parameter.data = parameter.data.to(dtype, memory_format=layout)
-    try:
+
+    def convert(data: torch.Tensor) -> torch.Tensor:
+        return data.to(dtype, memory_format=torch.channels_last if data.dim() == 4 else torch.preserve_format)
+
+    with _converted(parameters, convert, keep=keep):
         yield dtype != torch.float32
-    finally:
-        for parameter, data in zip(parameters, before, strict=True):
-            parameter.data = parameter.data.float().contiguous() if data is None else data

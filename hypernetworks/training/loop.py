@@ -166,7 +166,7 @@ class Run:
             self._diverged(f"at step {self.step} {complaint}")
         if self._candidate and self._watch.is_healthy(loss, power):  # this loss is the first that its weights have made
             self._good = self._candidate
-        self._candidate = {} if self.step % SNAPSHOT_EVERY else self._copied_state()
+        self._candidate = {}
         return TrainingStep(self.step, self.settings.steps, loss, smoothed, rate, norm, skipped=skipped)
 
     def _diverged(self, reason: str) -> None:
@@ -186,14 +186,16 @@ class Run:
         raise DivergenceError(f"{reason}: the network is back at step {self.step}; start again with {advice}")
 
     def _watched(self, done: TrainingStep) -> TrainingStep:
-        """Held-out loss and checkpoint, where they are due."""
+        """Held-out loss, checkpoint, and what might be gone back to, where they are due."""
         settings = self.settings
         if settings.watch_every and (done.step % settings.watch_every == 0 or self.is_finished):
             done = replace(done, held_out=self.measure())
-        if self.is_finished or (settings.save_every and done.step % settings.save_every == 0):
+        is_due = self.is_finished or bool(settings.save_every and done.step % settings.save_every == 0)
+        if is_due:
             path = self.save()
             done = replace(done, saved=None if path is None else path.name)
-            self._candidate = self._candidate or self._copied_state()
+        if is_due or done.step % SNAPSHOT_EVERY == 0:
+            self._candidate = self._copied_state()
         return done
 
     def measure(self) -> float | None:

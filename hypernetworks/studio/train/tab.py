@@ -90,7 +90,7 @@ def _wire_buttons(
 
     def train(files: list[str] | None, *values: Any) -> Following:
         wishes = Wishes(**dict(zip(names, values, strict=True)))
-        sent = [gr.skip(), gr.skip(), gr.skip()]
+        sent = [gr.skip()] * 3
         try:
             if files:
                 wishes = replace(wishes, key=_kept(trainer, wishes, files))
@@ -102,7 +102,7 @@ def _wire_buttons(
             return
         for update in _follow(trainer):
             yield *update, "", *sent
-            sent = [gr.skip(), gr.skip(), gr.skip()]
+            sent = [gr.skip()] * 3
 
     def train_example() -> Following:
         values = of_preset("style", trainer.desk.painter)
