@@ -28,7 +28,9 @@ def main(arguments: list[str]) -> int:
     if not arguments:
         return check_webui()
     if arguments[0] not in EXTRAS:
-        print("usage: python install.py studio [--port N] [--no-browser] [...]\n       python install.py test [...]")
+        print(
+            "usage: python install.py studio [--port N] [--no-browser] [...]\n       python install.py test [...]"
+        )
         return 0 if arguments[0] in ("-h", "--help") else 2
     if sys.version_info < (3, 10):  # noqa: UP036 - this very check needs to run on older ones
         print(f"Python 3.10 or newer is needed, this is {sys.version.split()[0]}.", file=sys.stderr)
@@ -37,7 +39,9 @@ def main(arguments: list[str]) -> int:
         prepare(arguments[0])
     except subprocess.CalledProcessError as error:
         command = " ".join(map(str, error.cmd))
-        print(f"\nThe set-up failed at: {command}\nRun the command again to go on.", file=sys.stderr)
+        print(
+            f"\nThe set-up failed at: {command}\nRun the command again to go on.", file=sys.stderr
+        )
         return 2
     return run(arguments[0], arguments[1:])
 
@@ -46,7 +50,9 @@ def check_webui() -> int:
     """What a webui's start needs: one line when a package is missing, otherwise nothing."""
     missing = [name for name in NEEDED_BY_WEBUI if find_spec(name) is None]
     if missing:
-        print(f"Hypernetworks: {', '.join(missing)} is missing; the webui's own requirements bring it. Nothing done.")
+        print(
+            f"Hypernetworks: {', '.join(missing)} is missing; the webui's own requirements bring it. Nothing done."
+        )
     return 0
 
 
@@ -58,7 +64,10 @@ def python() -> Path:
 def stamp(task: str) -> str:
     """Changes whenever the environment has to be made again."""
     sources = [ROOT / "pyproject.toml", ROOT / "constraints.txt", Path(__file__)]
-    text = b"".join(path.read_bytes() for path in sources) + f"{sys.version} {ROOT} {EXTRAS[task]}".encode()
+    text = (
+        b"".join(path.read_bytes() for path in sources)
+        + f"{sys.version} {ROOT} {EXTRAS[task]}".encode()
+    )
     return hashlib.sha256(text).hexdigest()
 
 
@@ -74,7 +83,9 @@ def prepare(task: str) -> None:
         subprocess.CalledProcessError: a step failed; it printed why.
     """
     enough = [task, "test"]  # the tests' environment holds all that the studio needs
-    if python().exists() and any(mark(other).exists() and mark(other).read_text() == stamp(other) for other in enough):
+    if python().exists() and any(
+        mark(other).exists() and mark(other).read_text() == stamp(other) for other in enough
+    ):
         return
     print("Setting up (once, a few minutes) ...", flush=True)
     if not python().exists():
@@ -82,13 +93,32 @@ def prepare(task: str) -> None:
         try:
             subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENT)], check=True)
         except subprocess.CalledProcessError:
-            print("On Debian and Ubuntu, `sudo apt install python3-venv` brings what is missing.", file=sys.stderr)
+            print(
+                "On Debian and Ubuntu, `sudo apt install python3-venv` brings what is missing.",
+                file=sys.stderr,
+            )
             raise
-    pip = [str(python()), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "-c", "constraints.txt"]
-    installed = subprocess.run([str(python()), "-c", "import torch"], capture_output=True, check=False).returncode == 0
+    pip = [
+        str(python()),
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "install",
+        "--quiet",
+        "-c",
+        "constraints.txt",
+    ]
+    installed = (
+        subprocess.run(
+            [str(python()), "-c", "import torch"], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
     if not installed:
         print("  torch ...", flush=True)
-        small = wants_cpu_wheels() and not subprocess.call([*pip, "torch", "--index-url", CPU_WHEELS], cwd=ROOT)
+        small = wants_cpu_wheels() and not subprocess.call(
+            [*pip, "torch", "--index-url", CPU_WHEELS], cwd=ROOT
+        )
         if not small:
             subprocess.run([*pip, "torch"], cwd=ROOT, check=True)
     print("  everything else ...", flush=True)
@@ -98,7 +128,11 @@ def prepare(task: str) -> None:
 
 def wants_cpu_wheels() -> bool:
     """On Linux without an NVIDIA GPU, PyTorch's own small wheels, when its server answers within two seconds."""
-    if sys.platform != "linux" or shutil.which("nvidia-smi") or Path("/proc/driver/nvidia").exists():
+    if (
+        sys.platform != "linux"
+        or shutil.which("nvidia-smi")
+        or Path("/proc/driver/nvidia").exists()
+    ):
         return False
     try:
         with socket.create_connection((CPU_WHEELS.split("/")[2], 443), timeout=2):
@@ -112,7 +146,9 @@ def run(task: str, arguments: list[str]) -> int:
     module = ["hypernetworks", "studio"] if task == "studio" else ["pytest"]
     environment = {**os.environ, "PYTHONUTF8": "1"}
     try:
-        return subprocess.call([str(python()), "-m", *module, *arguments], cwd=ROOT, env=environment)
+        return subprocess.call(
+            [str(python()), "-m", *module, *arguments], cwd=ROOT, env=environment
+        )
     except KeyboardInterrupt:
         return 130
 

@@ -17,12 +17,19 @@ NAMES = ("seam", "unet_call", "loading", "training")
 def main() -> int:
     """Run them; returns the number of those that failed."""
     parser = argparse.ArgumentParser(prog="python benchmarks", description=__doc__.split("\n")[0])
-    parser.add_argument("--output", type=Path, default=Path("build"), help="folder for the JSON files")
+    parser.add_argument(
+        "--output", type=Path, default=Path("build"), help="folder for the JSON files"
+    )
     options = parser.parse_args()
     failed = 0
     for name in NAMES:
         print(f"\n# {name}", flush=True)
-        command = [sys.executable, str(HERE / f"{name}.py"), "--output", str(options.output / f"{name}.json")]
+        command = [
+            sys.executable,
+            str(HERE / f"{name}.py"),
+            "--output",
+            str(options.output / f"{name}.json"),
+        ]
         failed += subprocess.run(command, check=False).returncode != 0
     return failed
 

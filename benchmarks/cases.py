@@ -37,7 +37,9 @@ def full_size_unet(device: str, dtype: torch.dtype) -> UNet2DConditionModel:
 
 def network(widths: tuple[int, ...], activation: str) -> hn.Hypernetwork:
     """A random network of ordinary strength, [1, 2, 1]."""
-    made = hn.Hypernetwork.create("random", hn.Structure((1, 2, 1), activation, activate_output=False), widths)
+    made = hn.Hypernetwork.create(
+        "random", hn.Structure((1, 2, 1), activation, activate_output=False), widths
+    )
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.01)
     return made
@@ -63,10 +65,15 @@ def ours(unet: torch.nn.Module, networks: Networks) -> Acting:
 def naive(unet: torch.nn.Module, networks: Networks) -> Acting:
     """Every layer computes its own MLPs in fp32, network after network, as AUTOMATIC1111's built-in does."""
     device = next(unet.parameters()).device
-    mlps = [({dim: [mlp.linear.to(device) for mlp in pair] for dim, pair in n.pairs.items()}, m) for n, m in networks]
+    mlps = [
+        ({dim: [mlp.linear.to(device) for mlp in pair] for dim, pair in n.pairs.items()}, m)
+        for n, m in networks
+    ]
 
     def hook(side: int) -> Callable[..., tuple[torch.Tensor, ...]]:
-        def before(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        def before(
+            module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]
+        ) -> tuple[torch.Tensor, ...]:
             context = inputs[0]
             for pairs, multiplier in mlps:
                 if (pair := pairs.get(context.shape[-1])) is not None:
@@ -159,7 +166,9 @@ def parser_of(description: str, output: str, rounds: int) -> argparse.ArgumentPa
 
 def dtype_of(options: argparse.Namespace) -> torch.dtype:
     """What the UNet computes in."""
-    found: torch.dtype = getattr(torch, options.dtype or ("float32" if options.device == "cpu" else "float16"))
+    found: torch.dtype = getattr(
+        torch, options.dtype or ("float32" if options.device == "cpu" else "float16")
+    )
     return found
 
 

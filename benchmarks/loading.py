@@ -51,14 +51,20 @@ def network(layers: tuple[float, ...], widths: tuple[int, ...], seed: int = 0) -
     return made
 
 
-def save_torch(made: hn.Hypernetwork, path: Path, *, legacy: bool = False, dtype: torch.dtype = torch.float32) -> None:
+def save_torch(
+    made: hn.Hypernetwork, path: Path, *, legacy: bool = False, dtype: torch.dtype = torch.float32
+) -> None:
     """Write as AUTOMATIC1111 does."""
     content: dict[object, object] = {
-        width: tuple({key: tensor.to(dtype) for key, tensor in mlp.state_dict().items()} for mlp in pair)
+        width: tuple(
+            {key: tensor.to(dtype) for key, tensor in mlp.state_dict().items()} for mlp in pair
+        )
         for width, pair in made.pairs.items()
     }
     content |= {"layer_structure": list(made.structure.layer_structure), "activation_func": "relu"}
-    torch.save(content | {"activate_output": False}, path, _use_new_zipfile_serialization=not legacy)
+    torch.save(
+        content | {"activate_output": False}, path, _use_new_zipfile_serialization=not legacy
+    )
 
 
 # Loading
@@ -71,7 +77,9 @@ def naive(path: Path) -> list[nn.Parameter]:
     for width, pair in content.items():
         for state in pair if isinstance(width, int) else ():
             module = nn.Module()
-            module.linear = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
+            module.linear = nn.Sequential(
+                nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)
+            )
             module.load_state_dict(state)
             parameters += module.parameters()
     return parameters
@@ -154,10 +162,14 @@ def fill(folder: Path, count: int, *, beside: bool) -> None:
     for number in range(count):
         place = folder / f"folder {number % 50:02}"
         place.mkdir(parents=True, exist_ok=True)
-        (place / f"network {number:04}{'.pt' if number % 2 else '.safetensors'}").write_bytes(b"0" * 100)
+        (place / f"network {number:04}{'.pt' if number % 2 else '.safetensors'}").write_bytes(
+            b"0" * 100
+        )
         if beside:
             (place / f"network {number:04}.preview.png").write_bytes(b"0" * 100)
-            (place / f"network {number:04}.json").write_text('{"preferred weight": 0.8, "notes": "n"}', "utf-8")
+            (place / f"network {number:04}.json").write_text(
+                '{"preferred weight": 0.8, "notes": "n"}', "utf-8"
+            )
             (place / f"network {number:04}.txt").write_text("description", "utf-8")
 
 
@@ -209,7 +221,9 @@ OPENED: list[object] = []
 
 def watch() -> None:
     """Count every file that is opened from now on."""
-    sys.addaudithook(lambda event, arguments: OPENED.append(arguments[0]) if event == "open" else None)
+    sys.addaudithook(
+        lambda event, arguments: OPENED.append(arguments[0]) if event == "open" else None
+    )
 
 
 # Sweep
@@ -238,7 +252,10 @@ def sweeps(folder: Path) -> dict[str, Row]:
             start = time.perf_counter()
             for name, multiplier in cells:
                 library.load(library.find(name)).transform(context, multiplier)
-            rows[f"{order}, room for {room}"] = {"reads": len(reads), "seconds": time.perf_counter() - start}
+            rows[f"{order}, room for {room}"] = {
+                "reads": len(reads),
+                "seconds": time.perf_counter() - start,
+            }
     folders.read = original
     return rows
 
@@ -254,11 +271,16 @@ def memory(folder: Path) -> dict[str, Row]:
         place.mkdir()
         for number in range(20):
             dtype = torch.float32 if kind == "fp32" else torch.float16
-            save_torch(network((1, 2, 1), (320, 768), number), place / f"{number:02}.pt", dtype=dtype)
+            save_torch(
+                network((1, 2, 1), (320, 768), number), place / f"{number:02}.pt", dtype=dtype
+            )
         for limit in (64, 0):
             command = [sys.executable, __file__, "--child", str(place), str(limit)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            rows |= {f"{kind}, limit {limit} MiB, {name}": row for name, row in json.loads(done.stdout).items()}
+            rows |= {
+                f"{kind}, limit {limit} MiB, {name}": row
+                for name, row in json.loads(done.stdout).items()
+            }
     return rows
 
 
@@ -294,7 +316,10 @@ def resident(library: hn.Library) -> Row:
     """MiB in memory, and what the library says that it keeps."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines())
+    fields = dict(
+        line.split(":", 1)
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    )
     anonymous, mapped = (int(fields[key].split()[0]) / 1024 for key in ("RssAnon", "RssFile"))
     return {"anonymous": anonymous, "mapped": mapped, "kept": library.loaded_bytes / MIB}
 
@@ -322,7 +347,11 @@ def main() -> None:
         }
         if Path("/proc/self/status").exists():
             tables["memory"] = memory(place["memory"])
-    facts = {"torch": torch.__version__, "threads": torch.get_num_threads(), "cores": os.cpu_count()}
+    facts = {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }
     report(tables, options.output, facts)
 
 

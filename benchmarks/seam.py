@@ -81,14 +81,19 @@ def floor(
     """The products of [1, 2, 1] networks, and nothing else."""
     weight = inputs[0]
     pairs = {
-        dim: [[p.detach().to(weight) for p in (mlp.linear[0].weight, mlp.linear[-1].weight)] for mlp in pair]
+        dim: [
+            [p.detach().to(weight) for p in (mlp.linear[0].weight, mlp.linear[-1].weight)]
+            for mlp in pair
+        ]
         for net, _ in networks
         for dim, pair in net.pairs.items()
     }
     once = {number: site for site, number in zip(order, numbers, strict=True)}
     rooms = {
         number: [
-            inputs[number].new_empty(inputs[number][..., 0].numel(), w.shape[0]) for mlp in pairs[dim] for w in mlp
+            inputs[number].new_empty(inputs[number][..., 0].numel(), w.shape[0])
+            for mlp in pairs[dim]
+            for w in mlp
         ]
         for number in once
         if (dim := inputs[number].shape[-1]) in pairs
@@ -119,9 +124,16 @@ def measure(size: int, rounds: int, device: str, dtype: torch.dtype) -> dict[str
     networks = stacks()
     variants: dict[str, Acting] = {"no network": nullcontext}
     for name, stack in networks.items():
-        variants[f"naive: {name}"], variants[f"ours: {name}"] = naive(unet, stack), ours(unet, stack)
+        variants[f"naive: {name}"], variants[f"ours: {name}"] = (
+            naive(unet, stack),
+            ours(unet, stack),
+        )
     bare = floor(networks["relu, all widths"], order, numbers, inputs, onednn=False)
-    fused = floor(networks["relu, all widths"], order, numbers, inputs, onednn=True) if device == "cpu" else bare
+    fused = (
+        floor(networks["relu, all widths"], order, numbers, inputs, onednn=True)
+        if device == "cpu"
+        else bare
+    )
     with replaying(unet, order, numbers):
         times = interleaved(variants, fresh, unet, rounds, f"seam {size}")
         floors = interleaved({"floor": nullcontext}, fresh, bare, rounds, "floor")
@@ -147,7 +159,9 @@ def summarised(
         return [t - none for t, none in zip(times[variant], times["no network"], strict=True)]
 
     rows: dict[str, dict[str, object]] = {}
-    print(f"\n{size}x{size}: added to {1e3 * Summary.of(times['no network']).median:.0f} ms of projections")
+    print(
+        f"\n{size}x{size}: added to {1e3 * Summary.of(times['no network']).median:.0f} ms of projections"
+    )
     for name in stacks():
         mine, theirs = added(f"ours: {name}"), added(f"naive: {name}")
         rows[name] = {
@@ -161,12 +175,24 @@ def summarised(
         )
     for name, seconds in floors.items():
         for activation in ("relu", "gelu"):
-            ratio = Summary.of([a / b for a, b in zip(added(f"ours: {activation}, all widths"), seconds, strict=True)])
-            rows[f"{activation}, {name}"] = {"floor_ms": 1e3 * Summary.of(seconds).median, "of_floor": vars(ratio)}
-            print(f"{name:24} {1e3 * Summary.of(seconds).median:7.1f} ms, ours/floor, {activation} {ratio}")
+            ratio = Summary.of(
+                [
+                    a / b
+                    for a, b in zip(added(f"ours: {activation}, all widths"), seconds, strict=True)
+                ]
+            )
+            rows[f"{activation}, {name}"] = {
+                "floor_ms": 1e3 * Summary.of(seconds).median,
+                "of_floor": vars(ratio),
+            }
+            print(
+                f"{name:24} {1e3 * Summary.of(seconds).median:7.1f} ms, ours/floor, {activation} {ratio}"
+            )
     pairs = zip(overhead["ours: linear, all widths"], overhead["no network"], strict=True)
     python = Summary.of([1e6 * (a - b) / calls for a, b in pairs])
-    print(f"{'Python':24} {python.median:7.1f} us per projection, of a linear network on contexts of one token")
+    print(
+        f"{'Python':24} {python.median:7.1f} us per projection, of a linear network on contexts of one token"
+    )
     return {"size": size, "rows": rows, "python_us": vars(python), "seconds": {**times, **floors}}
 
 

@@ -43,14 +43,27 @@ from hypernetworks.engine.network import without_autocast
 from hypernetworks.hosts.training_model import FrozenModel, cpu_has_bf16, quick_on_cpu
 from hypernetworks.patching import find_sites
 from hypernetworks.patching.sites import SELF
-from hypernetworks.training import Batch, Caption, Example, Examples, NoiseSchedule, Run, TrainingSettings
+from hypernetworks.training import (
+    Batch,
+    Caption,
+    Example,
+    Examples,
+    NoiseSchedule,
+    Run,
+    TrainingSettings,
+)
 from hypernetworks.training.contexts import Contexts
 
 SD15 = {"cross_attention_dim": 768, "attention_head_dim": 8, "sample_size": 64}
 LOOPS = ("plain", "ours", "floor")
 RECOMPUTED = ("BasicTransformerBlock", "ResnetBlock2D")
 """What AUTOMATIC1111 1.10.1 wraps for its trainer, in modules/sd_hijack_checkpoint.py."""
-CAPTIONS = ("a red apple", "a house on blue", "a cat in the rain", "a ship, stormy sea, oil painting")
+CAPTIONS = (
+    "a red apple",
+    "a house on blue",
+    "a cat in the rain",
+    "a ship, stormy sea, oil painting",
+)
 
 
 class Model:
@@ -76,7 +89,12 @@ class Model:
         else:
             from transformers import CLIPTextConfig, CLIPTextModel
 
-            width = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+            width = {
+                "hidden_size": 768,
+                "intermediate_size": 3072,
+                "num_hidden_layers": 12,
+                "num_attention_heads": 12,
+            }
             self.unet, self.channels = UNet2DConditionModel(**SD15), 4
             self._text = CLIPTextModel(CLIPTextConfig(**width)).eval()
             self._vocabulary, self._length = 49408, 77
@@ -89,8 +107,13 @@ class Model:
     def encode(self, texts: Any) -> torch.Tensor:
         """Contexts ``(batch, tokens, dim)``; any tokens will do."""
         with torch.no_grad():
-            rows = [random.Random(text).choices(range(self._vocabulary), k=self._length) for text in texts]
-            context: torch.Tensor = self._text(torch.tensor(rows, device=self.device)).last_hidden_state
+            rows = [
+                random.Random(text).choices(range(self._vocabulary), k=self._length)
+                for text in texts
+            ]
+            context: torch.Tensor = self._text(
+                torch.tensor(rows, device=self.device)
+            ).last_hidden_state
         return context
 
     def network(self) -> hn.Hypernetwork:
@@ -106,25 +129,41 @@ def every_layer(unet: torch.nn.Module, net: hn.Hypernetwork) -> list[Any]:
     """Hooks by which every layer computes its own MLPs, as AUTOMATIC1111's attention does."""
 
     def hook(side: int) -> Callable[..., tuple[torch.Tensor, ...]]:
-        def before(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        def before(
+            module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]
+        ) -> tuple[torch.Tensor, ...]:
             context = inputs[0].float()
-            return ((context + net.pairs[context.shape[-1]][side](context)).to(inputs[0].dtype), *inputs[1:])
+            return (
+                (context + net.pairs[context.shape[-1]][side](context)).to(inputs[0].dtype),
+                *inputs[1:],
+            )
 
         return before
 
-    return [p.register_forward_pre_hook(hook(i)) for s in find_sites(unet) for i, p in enumerate((s.to_k, s.to_v))]
+    return [
+        p.register_forward_pre_hook(hook(i))
+        for s in find_sites(unet)
+        for i, p in enumerate((s.to_k, s.to_v))
+    ]
 
 
-def once_per_call(unet: torch.nn.Module, net: hn.Hypernetwork, shared: dict[int, torch.Tensor]) -> list[Any]:
+def once_per_call(
+    unet: torch.nn.Module, net: hn.Hypernetwork, shared: dict[int, torch.Tensor]
+) -> list[Any]:
     """The least that can be done: what layers share is computed beforehand, the rest where it is used."""
 
     def hook(side: int, is_self: bool) -> Callable[..., tuple[torch.Tensor, ...]]:
-        def before(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        def before(
+            module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]
+        ) -> tuple[torch.Tensor, ...]:
             if not is_self:
                 return (shared[side], *inputs[1:])
             with without_autocast(inputs[0].device.type):
                 context = inputs[0].float()
-                return ((context + net.pairs[context.shape[-1]][side](context)).to(inputs[0].dtype), *inputs[1:])
+                return (
+                    (context + net.pairs[context.shape[-1]][side](context)).to(inputs[0].dtype),
+                    *inputs[1:],
+                )
 
         return before
 
@@ -138,7 +177,11 @@ def once_per_call(unet: torch.nn.Module, net: hn.Hypernetwork, shared: dict[int,
 def bare(model: Model) -> FrozenModel:
     """The host's model around a bare UNet: there is no pipeline here."""
     made = FrozenModel.__new__(FrozenModel)
-    made.unet, made.device, made._is_quick = model.unet, torch.device(model.device), model.precision == "bf16"
+    made.unet, made.device, made._is_quick = (
+        model.unet,
+        torch.device(model.device),
+        model.precision == "bf16",
+    )
     return made
 
 
@@ -147,7 +190,11 @@ class Plain:
 
     def __init__(self, model: Model, batch: int) -> None:
         self.model, self.batch, self.net = model, batch, model.network()
-        self._blocks = [m for m in model.unet.modules() if type(m).__name__ in RECOMPUTED] if model.recompute else []
+        self._blocks = (
+            [m for m in model.unet.modules() if type(m).__name__ in RECOMPUTED]
+            if model.recompute
+            else []
+        )
         self.optimiser = torch.optim.AdamW(list(self.net.parameters()), lr=1e-5, fused=False)
         self._parked: list[torch.Tensor | None] = [None] * len(list(model.unet.parameters()))
 
@@ -176,9 +223,14 @@ class Plain:
     def step(self) -> None:
         """Forward, backward, optimiser."""
         model = self.model
-        latents = torch.randn(self.batch, model.channels, model.edge, model.edge, device=model.device)
+        latents = torch.randn(
+            self.batch, model.channels, model.edge, model.edge, device=model.device
+        )
         context = model.encode(random.choices(CAPTIONS, k=self.batch))
-        noise, times = torch.randn_like(latents), torch.randint(1000, (self.batch,), device=model.device)
+        noise, times = (
+            torch.randn_like(latents),
+            torch.randint(1000, (self.batch,), device=model.device),
+        )
         noisy, target = model.schedule.noisy_and_target(latents, noise, times)
         loss = torch.nn.functional.mse_loss(model.unet(noisy, times, context).sample, target)
         loss.item()
@@ -195,14 +247,17 @@ class Ours:
         self.model, self.net = model, model.network()
         self._frozen = bare(model)
         examples = [
-            Example(text, Caption((text,)), (torch.randn(model.channels, model.edge, model.edge),)) for text in CAPTIONS
+            Example(text, Caption((text,)), (torch.randn(model.channels, model.edge, model.edge),))
+            for text in CAPTIONS
         ]
         contexts = Contexts(lambda texts: [{"context": row.cpu()} for row in model.encode(texts)])
         settings = TrainingSettings(
             10**6, rate="1e-5", batch=batch, save_every=0, watch_every=0, precision=model.precision
         )
         made = Examples(examples, contexts, batch=batch, caption_dropout=0.1)
-        self._run = Run(self.net, self._predict, made, model.schedule, settings, device=model.device)
+        self._run = Run(
+            self.net, self._predict, made, model.schedule, settings, device=model.device
+        )
 
     def _predict(self, noisy: torch.Tensor, times: torch.Tensor, batch: Batch) -> torch.Tensor:
         return self._frozen.predict(noisy, times, batch)
@@ -213,7 +268,10 @@ class Ours:
         unet, processors = self.model.unet, dict(self.model.unet.attn_processors)
         unet.requires_grad_(False)
         self._frozen.use_fast_attention((8 * self.model.edge,) * 2)
-        with hn.apply(unet, [(self.net, 1.0)]), quick_on_cpu(unet, self.model.precision, keep=self.model.keep):
+        with (
+            hn.apply(unet, [(self.net, 1.0)]),
+            quick_on_cpu(unet, self.model.precision, keep=self.model.keep),
+        ):
             yield
         unet.set_attn_processor(processors)
 
@@ -229,7 +287,9 @@ class Floor:
         self.model, self.net, self._shared = model, model.network(), dict[int, torch.Tensor]()
         self._frozen = bare(model)
         self._context = model.encode(random.choices(CAPTIONS, k=batch))
-        self._latents = torch.randn(batch, model.channels, model.edge, model.edge, device=model.device)
+        self._latents = torch.randn(
+            batch, model.channels, model.edge, model.edge, device=model.device
+        )
         self._times = torch.randint(1000, (batch,), device=model.device)
 
     @contextmanager
@@ -249,7 +309,9 @@ class Floor:
         """Forward and backward."""
         pair = self.net.pairs[self._context.shape[-1]]
         self._shared.update({side: self._context + pair[side](self._context) for side in (0, 1)})
-        with torch.autocast(self.model.device, torch.bfloat16, enabled=self.model.precision == "bf16"):
+        with torch.autocast(
+            self.model.device, torch.bfloat16, enabled=self.model.precision == "bf16"
+        ):
             prediction = self.model.unet(self._latents, self._times, self._context).sample
         prediction.float().square().mean().backward()
         for parameter in self.net.parameters():
@@ -285,10 +347,16 @@ def measure_time(options: argparse.Namespace) -> dict[str, Any]:
             took = timed(loops[name], options.device)
             if number >= options.warm_up:
                 seconds[name].append(took)
-    found: dict[str, Any] = {"seconds": {name: statistics.median(row) for name, row in seconds.items()}}
+    found: dict[str, Any] = {
+        "seconds": {name: statistics.median(row) for name, row in seconds.items()}
+    }
     for other in ("plain", "floor"):
         ratios = [a / b for a, b in zip(seconds["ours"], seconds[other], strict=True)]
-        found[f"ours / {other}"] = {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+        found[f"ours / {other}"] = {
+            "median": statistics.median(ratios),
+            "low": min(ratios),
+            "high": max(ratios),
+        }
     return found | {"all": seconds}
 
 
@@ -318,8 +386,24 @@ def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
     """Peaks in MiB of processes of their own, and their ratio."""
     peaks = {}
     for name in ("idle", "plain", "ours"):
-        command = [sys.executable, __file__, "--peak", name, "--model", options.model, "--device", options.device]
-        command += ["--precision", options.precision, "--size", str(options.size), "--batch", str(options.batch)]
+        command = [
+            sys.executable,
+            __file__,
+            "--peak",
+            name,
+            "--model",
+            options.model,
+            "--device",
+            options.device,
+        ]
+        command += [
+            "--precision",
+            options.precision,
+            "--size",
+            str(options.size),
+            "--batch",
+            str(options.batch),
+        ]
         command += ["--recompute"] * options.recompute
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         peaks[name] = float(done.stdout.split()[-1])
@@ -347,7 +431,9 @@ def measure_start() -> dict[str, Any]:
         job = preset_job("style", "bench", Path(folder), painter, runs=Path(folder) / "runs")
         job = replace(job, settings=replace(job.settings, steps=1))
         begun, first = time.perf_counter(), list[float]()
-        train_job(job, painter, Watcher(on_step=lambda _: first.append(time.perf_counter() - begun)))
+        train_job(
+            job, painter, Watcher(on_step=lambda _: first.append(time.perf_counter() - begun))
+        )
     return {"first_step_seconds": first[0], "loading_the_model_seconds": loading}
 
 
@@ -358,12 +444,23 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--size", type=int, default=256, help="pixels of the full-size model")
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="not of the plain loop")
-    parser.add_argument("--recompute", action="store_true", help="plain computes activations twice, as AUTOMATIC1111")
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="not of the plain loop",
+    )
+    parser.add_argument(
+        "--recompute",
+        action="store_true",
+        help="plain computes activations twice, as AUTOMATIC1111",
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--warm-up", type=int, default=1)
     parser.add_argument("--only", choices=("time", "memory", "start"))
-    parser.add_argument("--peak", choices=("idle", *LOOPS), help="measure the memory of one loop in this process")
+    parser.add_argument(
+        "--peak", choices=("idle", *LOOPS), help="measure the memory of one loop in this process"
+    )
     parser.add_argument("--output", type=Path, default=Path("build/training.json"))
     options = parser.parse_args()
     if options.precision == "auto":
@@ -372,7 +469,9 @@ def main() -> None:
         peak_of(options)
         return
     asked = vars(options)
-    found: dict[str, Any] = {k: asked[k] for k in ("model", "device", "size", "batch", "precision", "recompute")}
+    found: dict[str, Any] = {
+        k: asked[k] for k in ("model", "device", "size", "batch", "precision", "recompute")
+    }
     found |= {"torch": torch.__version__, "threads": torch.get_num_threads()}
     parts = {"time": measure_time, "memory": measure_memory}
     for name, part in parts.items():
@@ -380,7 +479,9 @@ def main() -> None:
             found[name] = part(options)
     if options.only == "start" or (options.only is None and options.model == "miniature"):
         found["start"] = measure_start()
-    shown = found | ({"time": {k: v for k, v in found["time"].items() if k != "all"}} if "time" in found else {})
+    shown = found | (
+        {"time": {k: v for k, v in found["time"].items() if k != "all"}} if "time" in found else {}
+    )
     print(json.dumps(shown, indent=1))
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

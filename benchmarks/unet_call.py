@@ -34,7 +34,9 @@ CLOSE = ("linear, all widths", "relu, 768 alone")
 """What should cost nothing: these are measured without the naive reference as well, in more rounds."""
 
 
-def whole_calls(unet: UNet2DConditionModel, size: int, rounds: int, close_rounds: int) -> dict[str, object]:
+def whole_calls(
+    unet: UNet2DConditionModel, size: int, rounds: int, close_rounds: int
+) -> dict[str, object]:
     """Ratios to no network."""
     weight, networks = next(unet.parameters()), stacks()
 
@@ -49,10 +51,19 @@ def whole_calls(unet: UNet2DConditionModel, size: int, rounds: int, close_rounds
 
     everything: dict[str, Acting] = {"no network": nullcontext}
     for name, stack in networks.items():
-        everything[f"naive: {name}"], everything[f"ours: {name}"] = naive(unet, stack), ours(unet, stack)
-    close = {"no network": nullcontext, **{f"ours: {name}": ours(unet, networks[name]) for name in CLOSE}}
+        everything[f"naive: {name}"], everything[f"ours: {name}"] = (
+            naive(unet, stack),
+            ours(unet, stack),
+        )
+    close = {
+        "no network": nullcontext,
+        **{f"ours: {name}": ours(unet, networks[name]) for name in CLOSE},
+    }
     rows: dict[str, object] = {}
-    for title, variants, count in (("with the naive reference", everything, rounds), ("close", close, close_rounds)):
+    for title, variants, count in (
+        ("with the naive reference", everything, rounds),
+        ("close", close, close_rounds),
+    ):
         times = interleaved(variants, fresh, call, count, f"{size}, {title}") if count else {}
         print(f"\n{size}x{size}, {title}, {count} rounds, ratio to no network")
         for name, seconds in times.items():
@@ -73,7 +84,9 @@ def slider(unet: UNet2DConditionModel, size: int, rounds: int) -> dict[str, obje
             seconds = []
             with hn.apply(unet, [(net, 0.5 + number / 100) for net, _ in networks]) as handle:
                 for _ in range(2):
-                    inputs = torch.randn(2, 4, size // 8, size // 8, device=weight.device, dtype=weight.dtype)
+                    inputs = torch.randn(
+                        2, 4, size // 8, size // 8, device=weight.device, dtype=weight.dtype
+                    )
                     text = torch.randn(2, 77, 768, device=weight.device, dtype=weight.dtype)
                     wait()
                     start = time.perf_counter()
@@ -85,18 +98,28 @@ def slider(unet: UNet2DConditionModel, size: int, rounds: int) -> dict[str, obje
         first, later = extra[0], Summary.of(extra[1:])
         kept = sum(net.prepared_bytes for net, _ in networks) / 2**20
         found[f"{count} networks"] = {"first_s": first, "changed_s": vars(later), "kept_mib": kept}
-        print(f"slider, {count} linear: first fold {first:.3f} s, changed {later} s per network, {kept:.0f} MiB kept")
+        print(
+            f"slider, {count} linear: first fold {first:.3f} s, changed {later} s per network, {kept:.0f} MiB kept"
+        )
     return found
 
 
 def memory(unet: UNet2DConditionModel, size: int) -> dict[str, object]:
     """Tensors before the first tag, with tags, and after the last one when what was made ready is released."""
     weight, networks = next(unet.parameters()), stacks()
-    tags: list[tuple[str, Networks]] = [("before", []), *((n, networks[n]) for n in CLOSE), ("after", [])]
+    tags: list[tuple[str, Networks]] = [
+        ("before", []),
+        *((n, networks[n]) for n in CLOSE),
+        ("after", []),
+    ]
     found: dict[str, object] = {}
     for name, stack in tags:
         with hn.apply(unet, stack):
-            unet(torch.randn(2, 4, size // 8, size // 8).to(weight), 500, torch.randn(2, 77, 768).to(weight))
+            unet(
+                torch.randn(2, 4, size // 8, size // 8).to(weight),
+                500,
+                torch.randn(2, 77, 768).to(weight),
+            )
             found[name] = _tensors()
         for network, _ in stack:
             network.release()
@@ -119,9 +142,15 @@ def main() -> None:
     options = parser.parse_args()
     unet = full_size_unet(options.device, dtype_of(options))
     with torch.inference_mode():
-        still = torch.randn(2, 4, 16, 16).to(unet.conv_in.weight), 500, torch.randn(2, 77, 768).to(unet.conv_in.weight)
+        still = (
+            torch.randn(2, 4, 16, 16).to(unet.conv_in.weight),
+            500,
+            torch.randn(2, 77, 768).to(unet.conv_in.weight),
+        )
         before = unet(*still).sample
-        sizes = [whole_calls(unet, size, options.rounds, options.close_rounds) for size in options.sizes]
+        sizes = [
+            whole_calls(unet, size, options.rounds, options.close_rounds) for size in options.sizes
+        ]
         facts = {
             "sizes": sizes,
             "slider": slider(unet, 256, max(options.rounds, 3)), "memory": memory(unet, 256),

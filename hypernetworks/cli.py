@@ -46,12 +46,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="hypernetworks", description="Hypernetworks for Stable Diffusion.", allow_abbrev=False)
+    parser = _Parser(
+        prog="hypernetworks", description="Hypernetworks for Stable Diffusion.", allow_abbrev=False
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    _add_generate(commands.add_parser("generate", help="make pictures from a prompt with tags", allow_abbrev=False))
+    _add_generate(
+        commands.add_parser(
+            "generate", help="make pictures from a prompt with tags", allow_abbrev=False
+        )
+    )
     _add_inspect(commands.add_parser("inspect", help="tell what is in a file", allow_abbrev=False))
-    _add_convert(commands.add_parser("convert", help="write a file in another format", allow_abbrev=False))
-    add_create(commands.add_parser("create", help="make a fresh network to train", allow_abbrev=False))
+    _add_convert(
+        commands.add_parser("convert", help="write a file in another format", allow_abbrev=False)
+    )
+    add_create(
+        commands.add_parser("create", help="make a fresh network to train", allow_abbrev=False)
+    )
     add_train(commands.add_parser("train", help="train a network on pictures", allow_abbrev=False))
     _add_studio(commands.add_parser("studio", help="open the page", allow_abbrev=False))
     return parser
@@ -59,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", help='such as "a red apple <hypernet:ink:0.8>"')
-    parser.add_argument("-o", "--output", type=Path, default=Path("picture.png"), help="PNG; several get numbers")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("picture.png"), help="PNG; several get numbers"
+    )
     parser.add_argument("--negative", default="", help="negative prompt")
     parser.add_argument("--steps", type=_integer(1, 1000), default=20)
     parser.add_argument("--cfg", type=_number(0, 100), default=None, help="guidance scale")
@@ -67,9 +79,15 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampler", help='such as "Euler a"; left out, the model\'s own')
     parser.add_argument("--batch", type=_integer(1, 64), default=1, help="number of pictures")
     parser.add_argument("--size", type=_size, default=(None, None), help="such as 512 or 512x768")
-    parser.add_argument("--checkpoint", type=Path, help="SD1/SD2/SDXL .safetensors, or a diffusers folder")
-    parser.add_argument("--hypernetworks", type=Path, action="append", default=[], metavar="DIR", help="repeatable")
-    parser.add_argument("--prediction", choices=("epsilon", "v_prediction"), help="for SD2: epsilon for 512 models")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="SD1/SD2/SDXL .safetensors, or a diffusers folder"
+    )
+    parser.add_argument(
+        "--hypernetworks", type=Path, action="append", default=[], metavar="DIR", help="repeatable"
+    )
+    parser.add_argument(
+        "--prediction", choices=("epsilon", "v_prediction"), help="for SD2: epsilon for 512 models"
+    )
     parser.add_argument("--device", default="cpu", help="such as cuda")
     parser.set_defaults(command=_generate)
 
@@ -97,12 +115,21 @@ def _add_studio(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("HYPERNETWORKS_PASSWORD"),
         help="ask for it (without it, --listen makes one up; the variable HYPERNETWORKS_PASSWORD does the same)",
     )
-    entry.add_argument("--no-password", action="store_true", help="with --listen: let in whoever can reach it")
+    entry.add_argument(
+        "--no-password", action="store_true", help="with --listen: let in whoever can reach it"
+    )
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--hypernetworks", type=Path, action="append", default=[], metavar="DIR")
-    parser.add_argument("--training", type=Path, metavar="DIR", help="for runs and pictures to learn from")
     parser.add_argument(
-        "--pictures", type=Path, action="append", default=[], metavar="DIR", help="pictures to learn from, below it"
+        "--training", type=Path, metavar="DIR", help="for runs and pictures to learn from"
+    )
+    parser.add_argument(
+        "--pictures",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="pictures to learn from, below it",
     )
     parser.add_argument("--device", default="cpu", help="such as cuda")
     parser.set_defaults(command=_studio, prediction=None)
@@ -177,7 +204,9 @@ def load_painter(options: argparse.Namespace, own: Sequence[Path] = ()):  # type
         if not folder.is_dir():
             raise HypernetworkError(f"--hypernetworks {folder}: there is no such folder")
     library = Library([*options.hypernetworks, *own, MINIATURE_NETWORKS])
-    return Painter(options.checkpoint, library, device=_device(options.device), prediction=options.prediction)
+    return Painter(
+        options.checkpoint, library, device=_device(options.device), prediction=options.prediction
+    )
 
 
 def _device(name: str) -> str:
@@ -186,16 +215,22 @@ def _device(name: str) -> str:
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise HypernetworkError(f'--device {name}: this machine can\'t use it, leave it out for "cpu"') from error
+        raise HypernetworkError(
+            f'--device {name}: this machine can\'t use it, leave it out for "cpu"'
+        ) from error
     return name
 
 
 def _targets(output: Path, batch: int) -> list[Path]:
     """One path per picture, checked before the work begins."""
     if output.suffix.lower() != ".png":
-        raise HypernetworkError(f"-o {output}: pictures are written as PNG, use a name that ends in .png")
+        raise HypernetworkError(
+            f"-o {output}: pictures are written as PNG, use a name that ends in .png"
+        )
     if not output.parent.is_dir() or output.is_dir():
-        raise HypernetworkError(f"-o {output}: there is no folder {output.parent}, or it is a folder itself")
+        raise HypernetworkError(
+            f"-o {output}: there is no folder {output.parent}, or it is a folder itself"
+        )
     if batch == 1:
         return [output]
     return [output.with_name(f"{output.stem}-{i + 1}{output.suffix}") for i in range(batch)]
@@ -232,7 +267,9 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _report(report: dict) -> str:  # type: ignore[type-arg]
     provenance = report["provenance"]
-    dropout = "none" if not any(report["dropout"]) else ", ".join(f"{p:g}" for p in report["dropout"])
+    dropout = (
+        "none" if not any(report["dropout"]) else ", ".join(f"{p:g}" for p in report["dropout"])
+    )
     trained = provenance["checkpoint_name"] or provenance["checkpoint_hash"] or "unknown"
     lines = [
         f"{report['name']}  ({report['path']})",
@@ -240,7 +277,11 @@ def _report(report: dict) -> str:  # type: ignore[type-arg]
         f"  widths           {', '.join(map(str, report['widths']))}",
         f"  layer structure  {', '.join(f'{m:g}' for m in report['layer_structure'])}",
         f"  activation       {report['activation']}"
-        + (" (after the last layer too)" if report["activate_output"] and report["activation"] != "linear" else ""),
+        + (
+            " (after the last layer too)"
+            if report["activate_output"] and report["activation"] != "linear"
+            else ""
+        ),
         f"  layer norm       {'yes' if report['layer_norm'] else 'no'}",
         f"  dropout          {dropout}",
         f"  numbers          {report['parameters']:,} ({report['dtype']}, {report['bytes'] / 2**20:.1f} MiB)",
@@ -248,11 +289,15 @@ def _report(report: dict) -> str:  # type: ignore[type-arg]
         "  norms            " + f"\n{' ' * 19}".join(_norms(n) for n in report["norms"]),
         *(f"  warning          {warning}" for warning in report["warnings"]),
     ]
-    return "\n".join("".join(c if c.isprintable() or c == "\n" else "?" for c in line) for line in lines)
+    return "\n".join(
+        "".join(c if c.isprintable() or c == "\n" else "?" for c in line) for line in lines
+    )
 
 
 def _norms(norms: dict) -> str:  # type: ignore[type-arg]
-    return f"{norms['width']:>5} {norms['side']}  " + "  ".join(f"{norm:.3g}" for norm in norms["norms"])
+    return f"{norms['width']:>5} {norms['side']}  " + "  ".join(
+        f"{norm:.3g}" for norm in norms["norms"]
+    )
 
 
 def _convert(options: argparse.Namespace) -> int:
@@ -273,10 +318,16 @@ def _studio(options: argparse.Namespace) -> int:
     from .studio.server import TRAINING
     from .studio.train.places import Places
 
-    own = [] if options.hypernetworks else [Path.home() / "hypernetworks"]  # made when a network is dropped on the page
+    own = (
+        [] if options.hypernetworks else [Path.home() / "hypernetworks"]
+    )  # made when a network is dropped on the page
     if options.password == "":
         raise HypernetworkError("the password is empty: write one, or leave --password out")
-    password = None if options.no_password else options.password or (new_password() if options.listen else None)
+    password = (
+        None
+        if options.no_password
+        else options.password or (new_password() if options.listen else None)
+    )
     painter = load_painter(options, own)
     painter.library.hashes = Hashes(usual_store())
     launch(

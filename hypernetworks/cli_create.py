@@ -28,11 +28,19 @@ PURPOSES = ("style", "subject", "small")
 def add_create(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``create``."""
     parser.add_argument("name", help="what tags will call it")
-    parser.add_argument("-o", "--folder", type=Path, default=Path(), help="where NAME.pt goes (default: here)")
-    parser.add_argument("--family", choices=sorted(FAMILIES), default="sd1", help="what model it is for")
-    parser.add_argument("--widths", type=integers, help="in place of the family's, such as 768,320,640,1280")
+    parser.add_argument(
+        "-o", "--folder", type=Path, default=Path(), help="where NAME.pt goes (default: here)"
+    )
+    parser.add_argument(
+        "--family", choices=sorted(FAMILIES), default="sd1", help="what model it is for"
+    )
+    parser.add_argument(
+        "--widths", type=integers, help="in place of the family's, such as 768,320,640,1280"
+    )
     add_structure(parser)
-    parser.add_argument("--format", choices=("pt", "safetensors"), default="pt", help="pt is read by every webui")
+    parser.add_argument(
+        "--format", choices=("pt", "safetensors"), default="pt", help="pt is read by every webui"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     parser.set_defaults(command=_create)
 
@@ -40,14 +48,24 @@ def add_create(parser: argparse.ArgumentParser) -> None:
 def add_structure(parser: argparse.ArgumentParser) -> None:
     """What a fresh network is made of; left out, the preset's."""
     group = parser.add_argument_group("a fresh network (left out: as the preset has it)")
-    group.add_argument("--preset", choices=PURPOSES, default="style", help="what it is for (default: style)")
+    group.add_argument(
+        "--preset", choices=PURPOSES, default="style", help="what it is for (default: style)"
+    )
     group.add_argument("--layers", type=floats, help="layer structure, such as 1,2,1")
     group.add_argument("--activation", help="linear, relu, leakyrelu, elu, swish, tanh, sigmoid, …")
-    group.add_argument("--activate-output", action="store_true", help="the activation after the last layer as well")
+    group.add_argument(
+        "--activate-output", action="store_true", help="the activation after the last layer as well"
+    )
     group.add_argument("--layer-norm", action="store_true")
-    group.add_argument("--dropout", type=floats, help="after each layer, such as 0,0.3,0; the first and last are 0")
-    group.add_argument("--initialisation", metavar="NAME", default="Normal", help="Normal, XavierUniform, …")
-    group.add_argument("--random-last", action="store_true", help="the last layer is drawn, too, not zero")
+    group.add_argument(
+        "--dropout", type=floats, help="after each layer, such as 0,0.3,0; the first and last are 0"
+    )
+    group.add_argument(
+        "--initialisation", metavar="NAME", default="Normal", help="Normal, XavierUniform, …"
+    )
+    group.add_argument(
+        "--random-last", action="store_true", help="the last layer is drawn, too, not zero"
+    )
     group.add_argument("--text-only", action="store_true", help="no networks for self-attention")
     group.add_argument("--network-seed", type=int, default=0, metavar="SEED")
 
@@ -66,7 +84,9 @@ def _create(options: argparse.Namespace) -> int:
     path = options.folder / f"{options.name}.{options.format}"
     if path.exists() and not options.overwrite:
         raise HypernetworkError(f"{path} exists: choose another name, or add --overwrite")
-    print(f"{count:,} numbers, {count * 4 / 2**20:.1f} MiB, for the widths {', '.join(map(str, sorted(widths)))}")
+    print(
+        f"{count:,} numbers, {count * 4 / 2**20:.1f} MiB, for the widths {', '.join(map(str, sorted(widths)))}"
+    )
     network = create_network(
         options.name,
         creation.structure,
@@ -105,7 +125,9 @@ def _structure(options: argparse.Namespace) -> Structure:
     if dropout is None:
         dropout = preset.dropout if len(preset.dropout) == len(layers) else (0.0,) * len(layers)
     if dropout[0] or dropout[-1]:
-        raise StructureError(f"the dropout {list(dropout)} must begin and end with 0, or AUTOMATIC1111 can't read it")
+        raise StructureError(
+            f"the dropout {list(dropout)} must begin and end with 0, or AUTOMATIC1111 can't read it"
+        )
     return Structure(
         tuple(layers),
         options.activation or preset.activation,

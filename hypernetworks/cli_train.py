@@ -25,14 +25,30 @@ if TYPE_CHECKING:
 def add_train(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``train``. Those left out are the preset's."""
     parser.add_argument("name", help="of the network and of its run's folder")
-    parser.add_argument("pictures", type=Path, help="folder of pictures, with captions in .txt files or file names")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
-    parser.add_argument("--checkpoint", type=Path, help="SD1/SD2/SDXL .safetensors, or a diffusers folder")
-    parser.add_argument("--prediction", choices=("epsilon", "v_prediction"), help="for SD2: epsilon for 512 models")
-    parser.add_argument("--device", default=None, help="such as cuda (default: cuda where there is one)")
-    parser.add_argument("--network", type=Path, help="a file to go on from, in place of a fresh network")
-    parser.add_argument("--format", choices=("pt", "safetensors"), default="pt", help="pt is read by every webui")
-    parser.add_argument("--restart", action="store_true", help="throw an earlier run of this name away")
+    parser.add_argument(
+        "pictures", type=Path, help="folder of pictures, with captions in .txt files or file names"
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="folder of runs (default: runs)"
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, help="SD1/SD2/SDXL .safetensors, or a diffusers folder"
+    )
+    parser.add_argument(
+        "--prediction", choices=("epsilon", "v_prediction"), help="for SD2: epsilon for 512 models"
+    )
+    parser.add_argument(
+        "--device", default=None, help="such as cuda (default: cuda where there is one)"
+    )
+    parser.add_argument(
+        "--network", type=Path, help="a file to go on from, in place of a fresh network"
+    )
+    parser.add_argument(
+        "--format", choices=("pt", "safetensors"), default="pt", help="pt is read by every webui"
+    )
+    parser.add_argument(
+        "--restart", action="store_true", help="throw an earlier run of this name away"
+    )
     add_structure(parser)
     _add_pictures(parser.add_argument_group("pictures and captions"))
     _add_settings(parser.add_argument_group("training"))
@@ -41,45 +57,84 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_pictures(group: Any) -> None:
-    group.add_argument("--size", type=size, help="such as 512 or 512x768 (default: the model's own)")
-    group.add_argument("--buckets", action="store_true", help="keep aspect ratios, rather than cropping to one size")
-    group.add_argument("--crops", type=int, help="crops of each picture, spread over what doesn't fit")
+    group.add_argument(
+        "--size", type=size, help="such as 512 or 512x768 (default: the model's own)"
+    )
+    group.add_argument(
+        "--buckets",
+        action="store_true",
+        help="keep aspect ratios, rather than cropping to one size",
+    )
+    group.add_argument(
+        "--crops", type=int, help="crops of each picture, spread over what doesn't fit"
+    )
     group.add_argument("--flip", action="store_true", default=None, help="mirrored pictures, too")
-    group.add_argument("--alpha", action="store_true", default=None, help="what is transparent is not learned")
-    group.add_argument("--spread", action="store_true", default=None, help="draw latents anew each time")
-    group.add_argument("--template", help='"a picture of [name], [filewords]", or a .txt file of such lines')
-    group.add_argument("--shuffle", action="store_true", default=None, help="tags in a new order each time")
+    group.add_argument(
+        "--alpha", action="store_true", default=None, help="what is transparent is not learned"
+    )
+    group.add_argument(
+        "--spread", action="store_true", default=None, help="draw latents anew each time"
+    )
+    group.add_argument(
+        "--template", help='"a picture of [name], [filewords]", or a .txt file of such lines'
+    )
+    group.add_argument(
+        "--shuffle", action="store_true", default=None, help="tags in a new order each time"
+    )
     group.add_argument("--tag-dropout", type=float, help="leave out each tag with this probability")
-    group.add_argument("--held-out", type=float, help="share of pictures for the held-out loss (default 0.1)")
+    group.add_argument(
+        "--held-out", type=float, help="share of pictures for the held-out loss (default 0.1)"
+    )
 
 
 def _add_settings(group: Any) -> None:
     group.add_argument("--steps", type=int)
     group.add_argument("--rate", help='learning rate: "1e-4", or "1e-4:500, 1e-5:2000"')
-    group.add_argument("--shape", help="of the rate: constant, linear, cosine (default: cosine for one rate)")
+    group.add_argument(
+        "--shape", help="of the rate: constant, linear, cosine (default: cosine for one rate)"
+    )
     group.add_argument("--warm-up", type=int, help="steps")
     group.add_argument("--restarts", type=int, help="how often the fall of the rate begins anew")
     group.add_argument("--optimiser", help="any of torch.optim by name (default AdamW)")
-    group.add_argument("--option", dest="options", action="append", type=option, metavar="NAME=VALUE")
+    group.add_argument(
+        "--option", dest="options", action="append", type=option, metavar="NAME=VALUE"
+    )
     group.add_argument("--weight-decay", type=float)
     group.add_argument("--batch", type=int, help="pictures at once, over all processes")
     group.add_argument("--accumulation", type=int, help="batches per step")
     group.add_argument("--precision", help="auto, fp32, bf16, fp16")
     group.add_argument("--clip", type=float, help="largest gradient; 0 for no limit")
     group.add_argument("--clip-by", help="norm or value")
-    group.add_argument("--min-snr", type=float, help="gamma of Min-SNR weighting, usually 5; 0 for none")
+    group.add_argument(
+        "--min-snr", type=float, help="gamma of Min-SNR weighting, usually 5; 0 for none"
+    )
     group.add_argument("--noise-offset", type=float)
-    group.add_argument("--ema", type=float, help="decay of the average that files hold, such as 0.999; 0 for none")
-    group.add_argument("--caption-dropout", type=float, help="share of empty captions (default 0.1)")
+    group.add_argument(
+        "--ema", type=float, help="decay of the average that files hold, such as 0.999; 0 for none"
+    )
+    group.add_argument(
+        "--caption-dropout", type=float, help="share of empty captions (default 0.1)"
+    )
     group.add_argument("--seed", type=int)
     group.add_argument("--save-every", type=int, metavar="STEPS")
     group.add_argument("--keep", type=int, help="files that stay; 0 for all")
-    group.add_argument("--watch-every", type=int, metavar="STEPS", help="between held-out losses; 0 for none")
-    group.add_argument("--checkpointing", choices=("auto", "on", "off"), default="auto", help="save memory")
+    group.add_argument(
+        "--watch-every", type=int, metavar="STEPS", help="between held-out losses; 0 for none"
+    )
+    group.add_argument(
+        "--checkpointing", choices=("auto", "on", "off"), default="auto", help="save memory"
+    )
 
 
 def _add_previews(group: Any) -> None:
-    group.add_argument("--preview", dest="previews", action="append", default=[], metavar="PROMPT", help="repeatable")
+    group.add_argument(
+        "--preview",
+        dest="previews",
+        action="append",
+        default=[],
+        metavar="PROMPT",
+        help="repeatable",
+    )
     group.add_argument("--preview-every", type=int, metavar="STEPS")
     group.add_argument("--preview-seed", type=int, default=0)
     group.add_argument("--preview-steps", type=int, default=20)
@@ -96,13 +151,22 @@ def _train(options: argparse.Namespace) -> int:
         job = _job(options, painter)
         with _Report(job.name, quiet=not place.is_first) as report:
             watcher = Watcher(
-                report.stage, report.step, report.painting, on_message=report.message, should_stop=is_interrupted
+                report.stage,
+                report.step,
+                report.painting,
+                on_message=report.message,
+                should_stop=is_interrupted,
             )
             outcome = train_job(job, painter, watcher, keep_model=False)
         if place.is_first:
             if not outcome.is_finished:
-                command = "the same command without --restart" if job.restart else "the same command"
-                print(f"hypernetworks: stopped after step {outcome.step}; {command} goes on", file=sys.stderr)
+                command = (
+                    "the same command without --restart" if job.restart else "the same command"
+                )
+                print(
+                    f"hypernetworks: stopped after step {outcome.step}; {command} goes on",
+                    file=sys.stderr,
+                )
             print(outcome.file or job.folder)
     return 0 if outcome.is_finished else 130
 
@@ -184,7 +248,9 @@ class _Report:
         if self._current is None or self._current[0] != label:
             if self._current is not None:
                 self._current[1].__exit__(None, None, None)
-            self._current = None if label is None else (label, Progress(total, label, initial=max(0, done - 1)))
+            self._current = (
+                None if label is None else (label, Progress(total, label, initial=max(0, done - 1)))
+            )
         if self._current is not None:
             self._current[1].update(done, note)
 
@@ -203,7 +269,9 @@ def _interrupt() -> Iterator[Callable[[], bool]]:
         asked[0] = True
         os.write(2, b"\nhypernetworks: stopping after this step\n")
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield lambda: asked[0]
     finally:

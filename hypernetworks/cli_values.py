@@ -11,7 +11,9 @@ def integers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f'"{text}" is no list of whole numbers such as 768,320') from None
+        raise argparse.ArgumentTypeError(
+            f'"{text}" is no list of whole numbers such as 768,320'
+        ) from None
 
 
 def floats(text: str) -> tuple[float, ...]:

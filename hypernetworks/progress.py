@@ -14,7 +14,9 @@ class Progress:
     On a stream that is not a terminal it prints a plain line at most every 30 seconds instead.
     """
 
-    def __init__(self, total: int, label: str, *, initial: int = 0, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, total: int, label: str, *, initial: int = 0, stream: TextIO | None = None
+    ) -> None:
         self.total, self.label, self.initial = total, label, initial
         self.stream = sys.stderr if stream is None else stream
         self._live = self.stream.isatty()
@@ -25,7 +27,10 @@ class Progress:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._live:
             self.stream.write("\n")

@@ -10,8 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="hypernetworks-tests-")  # the studio's hashes: not the user's
-sys.path.insert(0, str(Path(__file__).parent))  # reference.py, laws/small_ldm.py, whatever the import mode
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(
+    prefix="hypernetworks-tests-"
+)  # the studio's hashes: not the user's
+sys.path.insert(
+    0, str(Path(__file__).parent)
+)  # reference.py, laws/small_ldm.py, whatever the import mode
 
 import pytest
 import torch
@@ -24,9 +28,15 @@ settings.register_profile(
     deadline=None,
     derandomize=True,
     database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.function_scoped_fixture,
+    ],
 )
-settings.register_profile("searching", settings.get_profile("fixed"), derandomize=False, max_examples=2000)
+settings.register_profile(
+    "searching", settings.get_profile("fixed"), derandomize=False, max_examples=2000
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
@@ -34,16 +44,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the opt-in tests in ``real_host/``; pytest takes them only from here."""
     group = parser.getgroup("a real webui")
     group.addoption("--webui", metavar="PATH", help="folder of a webui to test the extension in")
-    group.addoption("--webui-python", metavar="PYTHON", help="its interpreter (default PATH/venv/bin/python)")
-    group.addoption("--webui-args", metavar="FLAGS", default="", help="more flags for its command line")
     group.addoption(
-        "--webui-url", metavar="URL", help="of one that runs already; tests that need the probe are skipped"
+        "--webui-python", metavar="PYTHON", help="its interpreter (default PATH/venv/bin/python)"
     )
     group.addoption(
-        "--webui-checkpoints", metavar="A,B", default="", help="two SD1 checkpoints, as its list names them"
+        "--webui-args", metavar="FLAGS", default="", help="more flags for its command line"
     )
-    group.addoption("--webui-runs", metavar="N", type=int, default=200, help="generations of the long run")
-    group.addoption("--webui-screenshots", metavar="FOLDER", help="where the browser tests put screenshots")
+    group.addoption(
+        "--webui-url",
+        metavar="URL",
+        help="of one that runs already; tests that need the probe are skipped",
+    )
+    group.addoption(
+        "--webui-checkpoints",
+        metavar="A,B",
+        default="",
+        help="two SD1 checkpoints, as its list names them",
+    )
+    group.addoption(
+        "--webui-runs", metavar="N", type=int, default=200, help="generations of the long run"
+    )
+    group.addoption(
+        "--webui-screenshots", metavar="FOLDER", help="where the browser tests put screenshots"
+    )
 
 
 def pytest_unconfigure() -> None:
@@ -52,7 +75,9 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture
-def fake_webui(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWebui]:
+def fake_webui(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FakeWebui]:
     """A small webui under the name ``modules``; like A1111, or like the one that indirect parametrization names."""
     from hypernetworks.hosts.webui import folders
     from hypernetworks.library import Library

@@ -95,10 +95,17 @@ class Recipe:
             "optional_info": "made by a test",
         }
 
-    def _state(self, width: int, dropout: Sequence[float], generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def _state(
+        self, width: int, dropout: Sequence[float], generator: torch.Generator
+    ) -> dict[str, torch.Tensor]:
         with torch.device("meta"):
             shapes = _sequential(
-                width, self.layer_structure, self.activation, self.activate_output, self.layer_norm, dropout
+                width,
+                self.layer_structure,
+                self.activation,
+                self.activate_output,
+                self.layer_norm,
+                dropout,
             ).state_dict()
         return {
             f"linear.{key}": _numbers(tuple(shape.shape), key, generator).to(self.dtype)
@@ -157,7 +164,9 @@ class Reference:
             if type(size) is int
         }
 
-    def _load(self, content: Mapping[Any, Any], size: int, state: Mapping[str, torch.Tensor]) -> nn.Sequential:
+    def _load(
+        self, content: Mapping[Any, Any], size: int, state: Mapping[str, torch.Tensor]
+    ) -> nn.Sequential:
         layers = content.get("layer_structure", [1, 2, 1])
         dropout = content.get("dropout_structure")
         if dropout is None:
@@ -172,7 +181,9 @@ class Reference:
                 content.get("is_layer_norm", False),
                 dropout,
             )
-        tensors = {key.removeprefix("linear."): tensor.detach().clone() for key, tensor in state.items()}
+        tensors = {
+            key.removeprefix("linear."): tensor.detach().clone() for key, tensor in state.items()
+        }
         sequential.load_state_dict(tensors, strict=True, assign=True)
         return sequential.to(self.dtype).eval().requires_grad_(False)
 

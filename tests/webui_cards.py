@@ -92,16 +92,28 @@ class Elements(HTMLParser):
     @property
     def scripts(self) -> list[str]:
         """All that a browser would run, as it would see it."""
-        values = [v for _, attributes, _ in self.found for k, v in attributes.items() if k.startswith("on")]
-        assert not [tag for tag, _, _ in self.found if tag in ("script", "iframe", "object", "embed", "style")]
-        assert not [v for _, a, _ in self.found for v in a.values() if v.lower().startswith("javascript:")]
+        values = [
+            v
+            for _, attributes, _ in self.found
+            for k, v in attributes.items()
+            if k.startswith("on")
+        ]
+        assert not [
+            tag
+            for tag, _, _ in self.found
+            if tag in ("script", "iframe", "object", "embed", "style")
+        ]
+        assert not [
+            v for _, a, _ in self.found for v in a.values() if v.lower().startswith("javascript:")
+        ]
         return values
 
 
 def toggled(script: str) -> list[Any]:
     """What a click's script hands to ``hypernetworks.toggle``, less the tab: name, multiplier, activation text."""
     match = re.fullmatch(
-        r"hypernetworks\.toggle\((?:\"\w+\"|this\.closest\([^)]*\)[\w.]+\('_extra_tabs',''\)), (.*)\);", script
+        r"hypernetworks\.toggle\((?:\"\w+\"|this\.closest\([^)]*\)[\w.]+\('_extra_tabs',''\)), (.*)\);",
+        script,
     )
     assert match, script
     assert script.isascii()

@@ -41,10 +41,15 @@ def collapse(layers: Sequence[nn.Module], device: torch.device | None = None) ->
         device: where to compute; ``None`` for where the layers are.
     """
     linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
-    weight, bias = (p.detach().to(device, torch.float64) for p in (linears[0].weight, linears[0].bias))
+    weight, bias = (
+        p.detach().to(device, torch.float64) for p in (linears[0].weight, linears[0].bias)
+    )
     for layer in linears[1:]:
         outer = layer.weight.detach().to(device, torch.float64)
-        weight, bias = outer @ weight, torch.addmv(layer.bias.detach().to(device, torch.float64), outer, bias)
+        weight, bias = (
+            outer @ weight,
+            torch.addmv(layer.bias.detach().to(device, torch.float64), outer, bias),
+        )
     return AffineMap(weight, bias)
 
 

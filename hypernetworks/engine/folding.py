@@ -103,7 +103,9 @@ class Fold:
         product = linear(outer, affine.weight.to(weight.device, precise).T.contiguous(), None)
         shift = outer @ affine.bias.to(weight.device, precise)
         refs = tuple(weakref.ref(other) for other in others)
-        return cls(WeightMark(weight), product.to(weight.dtype), shift.to(weight.dtype), multipliers, refs)
+        return cls(
+            WeightMark(weight), product.to(weight.dtype), shift.to(weight.dtype), multipliers, refs
+        )
 
     def is_of(
         self,
@@ -136,7 +138,14 @@ class Fold:
             multiplier: 1 where :attr:`multipliers` are part of the product.
             into: a tensor to write the new weight to, from an earlier call.
         """
-        if into is None or into.shape != weight.shape or into.dtype != weight.dtype or into.device != weight.device:
-            into = torch.empty_like(weight, requires_grad=False, memory_format=torch.contiguous_format)
+        if (
+            into is None
+            or into.shape != weight.shape
+            or into.dtype != weight.dtype
+            or into.device != weight.device
+        ):
+            into = torch.empty_like(
+                weight, requires_grad=False, memory_format=torch.contiguous_format
+            )
         torch.add(weight.detach(), self.product, alpha=multiplier, out=into)
         return into, self.shift * multiplier

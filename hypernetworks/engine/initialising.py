@@ -63,8 +63,12 @@ def create_network(
         network = Hypernetwork.create(name, structure, wanted)
         for pair in network.pairs.values():
             for mlp in pair:
-                _initialise(list(mlp.linear), _drawer(initialisation, structure.activation), zero_last)
-    network.provenance = replace(network.provenance, name=name, weight_initialization=initialisation)
+                _initialise(
+                    list(mlp.linear), _drawer(initialisation, structure.activation), zero_last
+                )
+    network.provenance = replace(
+        network.provenance, name=name, weight_initialization=initialisation
+    )
     return network
 
 
@@ -83,22 +87,30 @@ def parameter_count(structure: Structure, widths: Iterable[int]) -> int:
     total = 0
     for dim in set(widths):
         with torch.device("meta"):
-            total += 2 * sum(p.numel() for module in structure.modules(dim) for p in module.parameters())
+            total += 2 * sum(
+                p.numel() for module in structure.modules(dim) for p in module.parameters()
+            )
     return total
 
 
 def _drawer(initialisation: str, activation: str) -> Callable[[torch.Tensor], object]:
-    nonlinearity: Literal["leaky_relu", "relu"] = "leaky_relu" if activation == "leakyrelu" else "relu"
+    nonlinearity: Literal["leaky_relu", "relu"] = (
+        "leaky_relu" if activation == "leakyrelu" else "relu"
+    )
     return {
         "Normal": lambda weight: nn.init.normal_(weight, std=0.01),
         "XavierUniform": nn.init.xavier_uniform_,
         "XavierNormal": nn.init.xavier_normal_,
-        "KaimingUniform": lambda weight: nn.init.kaiming_uniform_(weight, nonlinearity=nonlinearity),
+        "KaimingUniform": lambda weight: nn.init.kaiming_uniform_(
+            weight, nonlinearity=nonlinearity
+        ),
         "KaimingNormal": lambda weight: nn.init.kaiming_normal_(weight, nonlinearity=nonlinearity),
     }[initialisation]
 
 
-def _initialise(modules: list[nn.Module], draw: Callable[[torch.Tensor], object], zero_last: bool) -> None:
+def _initialise(
+    modules: list[nn.Module], draw: Callable[[torch.Tensor], object], zero_last: bool
+) -> None:
     layers = [m for m in modules if isinstance(m, (nn.Linear, nn.LayerNorm))]
     for layer in layers:
         if isinstance(layer, nn.LayerNorm):
@@ -106,5 +118,7 @@ def _initialise(modules: list[nn.Module], draw: Callable[[torch.Tensor], object]
         else:
             draw(layer.weight)
         nn.init.zeros_(layer.bias)
-    if zero_last:  # a layer norm after it would blow up zeros, so then its own gain is what begins at 0
+    if (
+        zero_last
+    ):  # a layer norm after it would blow up zeros, so then its own gain is what begins at 0
         nn.init.zeros_(layers[-1].weight)

@@ -21,7 +21,14 @@ BLOCKS_SD1: tuple[str, ...] = (
     *(f"OUT{i:02d}" for i in range(3, 12)),
 )
 """Blocks of an SD1 or SD2 UNet that have attention, in the order of the ``lbw`` numbers."""
-BLOCKS_SDXL: tuple[str, ...] = ("IN04", "IN05", "IN07", "IN08", "MID", *(f"OUT{i:02d}" for i in range(6)))
+BLOCKS_SDXL: tuple[str, ...] = (
+    "IN04",
+    "IN05",
+    "IN07",
+    "IN08",
+    "MID",
+    *(f"OUT{i:02d}" for i in range(6)),
+)
 """The same for SDXL."""
 BLOCK_PRESETS: Mapping[str, tuple[float, ...]] = {
     name: tuple(float(digit) for digit in digits)
@@ -50,8 +57,14 @@ def parse_number(text: str, what: str = "multiplier") -> float:
     try:
         number = float(text)
     except ValueError:
-        hint = f', write "{text.replace(",", ".")}"' if re.fullmatch(r"\s*[-+]?\d*,\d+\s*", text) else ""
-        raise MultiplierError(f'the {what} "{text}" is not a number{hint or ", write one such as 0.7"}') from None
+        hint = (
+            f', write "{text.replace(",", ".")}"'
+            if re.fullmatch(r"\s*[-+]?\d*,\d+\s*", text)
+            else ""
+        )
+        raise MultiplierError(
+            f'the {what} "{text}" is not a number{hint or ", write one such as 0.7"}'
+        ) from None
     if not math.isfinite(number):
         raise MultiplierError(f'the {what} "{text}" is not a finite number, write one such as 0.7')
     return number
@@ -97,7 +110,9 @@ class Schedule:
                 )
             points.append((parse_number(value, "value"), parse_number(position, "position")))
             if points[-1][1] < 0:
-                raise MultiplierError(f'the position "{position}" in "{text}" is negative, positions start at 0')
+                raise MultiplierError(
+                    f'the position "{position}" in "{text}" is negative, positions start at 0'
+                )
         points.sort(key=lambda point: point[1])
         return cls(tuple(points), in_steps=points[-1][1] > 1)
 
@@ -194,7 +209,9 @@ class Multiplier:
             if not equals:
                 continue
             if key not in _ARGUMENTS:
-                raise MultiplierError(f'unknown argument "{key}", known are {", ".join(_ARGUMENTS)}')
+                raise MultiplierError(
+                    f'unknown argument "{key}", known are {", ".join(_ARGUMENTS)}'
+                )
             if key in values:
                 raise MultiplierError(f'the argument "{key}" is given twice')
             values[key] = value.strip()
@@ -214,14 +231,20 @@ class Multiplier:
     @property
     def is_constant(self) -> bool:
         """Whether every step of every pass has the same value."""
-        same_hires = self.hires is None or (self.hires.is_constant and self.hires.at(0, 1) == self.strength.at(0, 1))
+        same_hires = self.hires is None or (
+            self.hires.is_constant and self.hires.at(0, 1) == self.strength.at(0, 1)
+        )
         return self.strength.is_constant and same_hires and self.start is None and self.stop is None
 
     @property
     def is_zero(self) -> bool:
         """Whether the network never has an effect."""
         values = [v for s in (self.strength, self.hires) if s is not None for v, _ in s.points]
-        return not any(values) or not (self.key or self.value) or (self.blocks is not None and not any(self.blocks))
+        return (
+            not any(values)
+            or not (self.key or self.value)
+            or (self.blocks is not None and not any(self.blocks))
+        )
 
     def at(self, step: int, total: int, *, hires: bool = False) -> float:
         """The multiplier at ``step`` of ``total`` (0-based), before block, key and value factors."""
@@ -243,7 +266,9 @@ class Multiplier:
             return dict.fromkeys(names, 1.0)
         known = next((b for b in (BLOCKS_SD1, BLOCKS_SDXL) if set(b) == set(names)), None)
         if known is None:
-            raise TagError("lbw needs the blocks of an SD1, SD2 or SDXL UNet, and this model has others: leave it out")
+            raise TagError(
+                "lbw needs the blocks of an SD1, SD2 or SDXL UNet, and this model has others: leave it out"
+            )
         factors = self.blocks[1:] if len(self.blocks) == len(known) + 1 else self.blocks
         if len(factors) != len(known):
             raise TagError(
@@ -262,11 +287,15 @@ class Multiplier:
             ("v", self.value, 1.0),
         ):
             if argument != default:
-                parts.append(f"{key}={argument if isinstance(argument, Schedule) else format_number(argument or 0.0)}")
+                parts.append(
+                    f"{key}={argument if isinstance(argument, Schedule) else format_number(argument or 0.0)}"
+                )
         if self.attention != "both":
             parts.append(f"attn={self.attention}")
         if self.blocks is not None:
-            preset = next((name for name, factors in BLOCK_PRESETS.items() if factors == self.blocks), None)
+            preset = next(
+                (name for name, factors in BLOCK_PRESETS.items() if factors == self.blocks), None
+            )
             parts.append(f"lbw={preset or ','.join(map(format_number, self.blocks))}")
         return ":".join(parts)
 
@@ -274,9 +303,13 @@ class Multiplier:
 _ARGUMENTS = ("start", "stop", "hr", "k", "v", "attn", "lbw")
 
 
-def _window(values: Mapping[str, str], strength: Schedule) -> tuple[float | None, float | None, bool]:
+def _window(
+    values: Mapping[str, str], strength: Schedule
+) -> tuple[float | None, float | None, bool]:
     """``start``, ``stop`` and whether they are steps; they share the units of the schedule where it has positions."""
-    start, stop = (parse_number(values[k], f"argument {k}") if k in values else None for k in ("start", "stop"))
+    start, stop = (
+        parse_number(values[k], f"argument {k}") if k in values else None for k in ("start", "stop")
+    )
     for name, position in (("start", start), ("stop", stop)):
         if position is not None and position < 0:
             raise MultiplierError(f"{name}={values[name]} is negative, positions start at 0")
@@ -303,8 +336,12 @@ def _blocks(text: str) -> tuple[float, ...]:
         numbers = tuple(parse_number(part, "argument lbw") for part in re.split("[,;]", text))
     except MultiplierError as error:
         presets = ", ".join(BLOCK_PRESETS)
-        raise MultiplierError(f'lbw="{text}" is neither a preset ({presets}) nor a list of numbers') from error
+        raise MultiplierError(
+            f'lbw="{text}" is neither a preset ({presets}) nor a list of numbers'
+        ) from error
     sizes = sorted({len(b) + extra for b in (BLOCKS_SD1, BLOCKS_SDXL) for extra in (0, 1)})
     if len(numbers) not in sizes:
-        raise MultiplierError(f"lbw has {len(numbers)} numbers, write {', '.join(map(str, sizes[:-1]))} or {sizes[-1]}")
+        raise MultiplierError(
+            f"lbw has {len(numbers)} numbers, write {', '.join(map(str, sizes[:-1]))} or {sizes[-1]}"
+        )
     return numbers

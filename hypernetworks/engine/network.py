@@ -41,7 +41,9 @@ class Mlp(nn.Module):
             try:
                 self.load_state_dict(dict(tensors), strict=True, assign=True)
             except RuntimeError as error:
-                raise StructureError(f"the tensors for width {dim} do not fit the structure {structure}") from error
+                raise StructureError(
+                    f"the tensors for width {dim} do not fit the structure {structure}"
+                ) from error
             self.requires_grad_(False)
             self.eval()
         self.is_linear = structure.is_linear
@@ -105,7 +107,8 @@ class Hypernetwork:
     ) -> Hypernetwork:
         """Adopt state dicts by width, without copying them."""
         pairs = {
-            dim: (Mlp(dim, structure, tensors[dim][0]), Mlp(dim, structure, tensors[dim][1])) for dim in sorted(tensors)
+            dim: (Mlp(dim, structure, tensors[dim][0]), Mlp(dim, structure, tensors[dim][1]))
+            for dim in sorted(tensors)
         }
         return cls(name, structure, pairs, provenance or Provenance())
 
@@ -115,7 +118,11 @@ class Hypernetwork:
 
         The zero last linear layer makes it the identity at step 0 (unless a layer norm or activation follows).
         """
-        network = cls(name, structure, {dim: (Mlp(dim, structure), Mlp(dim, structure)) for dim in sorted(widths)})
+        network = cls(
+            name,
+            structure,
+            {dim: (Mlp(dim, structure), Mlp(dim, structure)) for dim in sorted(widths)},
+        )
         for pair in network.pairs.values():
             for mlp in pair:
                 last = [module for module in mlp.linear if isinstance(module, nn.Linear)][-1]
@@ -166,7 +173,9 @@ class Hypernetwork:
         prepared = sum(added for _, added in list(self._prepared.values()))
         return prepared + sum(fold.nbytes for fold in list(self.folds.values()))
 
-    def transform(self, context: torch.Tensor, multiplier: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    def transform(
+        self, context: torch.Tensor, multiplier: float = 1.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The context for keys and the context for values: ``context + multiplier * mlp(context)``.
 
         Args:
@@ -215,7 +224,9 @@ class Hypernetwork:
         assert isinstance(prepared, AffineMap)
         return prepared
 
-    def _made_ready(self, dim: int, side: int, device: torch.device, dtype: torch.dtype) -> tuple[Delta, int]:
+    def _made_ready(
+        self, dim: int, side: int, device: torch.device, dtype: torch.dtype
+    ) -> tuple[Delta, int]:
         """What :meth:`delta` keeps, and how many bytes it takes."""
         mlp = self.pairs[dim][side]
         if not self.structure.is_linear:
@@ -261,7 +272,11 @@ def _functional(mlp: Mlp, device: torch.device, dtype: torch.dtype) -> tuple[Del
     added = 0
     for module, following in zip(modules, [*modules[1:], None], strict=True):
         tensors = {name: p.detach().to(device, dtype) for name, p in module.named_parameters()}
-        added += sum(_nbytes(t) for n, t in tensors.items() if t.data_ptr() != module.get_parameter(n).data_ptr())
+        added += sum(
+            _nbytes(t)
+            for n, t in tensors.items()
+            if t.data_ptr() != module.get_parameter(n).data_ptr()
+        )
         if isinstance(module, nn.Linear):
             activation = following if type(following) in FUSED else None
             steps.append(_product(tensors["weight"], tensors["bias"], activation))
@@ -269,7 +284,9 @@ def _functional(mlp: Mlp, device: torch.device, dtype: torch.dtype) -> tuple[Del
             steps.append(_layer_norm(module, tensors))
         elif isinstance(module, nn.PReLU):
             steps.append(lambda x, weight=tensors["weight"]: F.prelu(x, weight))  # type: ignore[misc]
-        elif not (steps and type(module) in FUSED):  # one in FUSED follows a linear layer, and stands in its step
+        elif not (
+            steps and type(module) in FUSED
+        ):  # one in FUSED follows a linear layer, and stands in its step
             steps.append(module.eval())
 
     def run(context: torch.Tensor) -> torch.Tensor:
@@ -291,7 +308,11 @@ def _layer_norm(module: nn.LayerNorm, tensors: Mapping[str, torch.Tensor]) -> De
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
     """Switch autocast off where it is on, so that fp32 stays fp32."""
-    return torch.autocast(device_type, enabled=False) if _autocast_is_on(device_type) else nullcontext()
+    return (
+        torch.autocast(device_type, enabled=False)
+        if _autocast_is_on(device_type)
+        else nullcontext()
+    )
 
 
 def _autocast_is_on(device_type: str) -> bool:

@@ -32,7 +32,10 @@ FUSED: dict[type[nn.Module], tuple[str, tuple[float, ...], str]] = {
 
 
 def linear(
-    inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, activation: nn.Module | None = None
+    inputs: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    activation: nn.Module | None = None,
 ) -> torch.Tensor:
     """``activation(inputs @ weight.T + bias)``, differentiable wherever gradients are on.
 
@@ -45,7 +48,9 @@ def linear(
     fused = FUSED.get(type(activation)) if activation is not None else ("none", (), "")
     if fused is not None and _is_for_onednn(inputs, weight):
         name, scalars, algorithm = fused
-        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, name, list(scalars), algorithm)
+        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+            inputs, weight, bias, name, list(scalars), algorithm
+        )
         return product
     product = F.linear(inputs, weight, bias)
     return product if activation is None else activation(product)
@@ -73,12 +78,22 @@ def onednn_works() -> bool:
     with torch.inference_mode(False), torch.no_grad():
         try:
             inputs = torch.linspace(-3, 3, 5 * 16).view(5, 16).sin()
-            weight, bias = torch.linspace(-2, 2, 24 * 16).view(24, 16).cos(), torch.linspace(-1, 1, 24)
+            weight, bias = (
+                torch.linspace(-2, 2, 24 * 16).view(24, 16).cos(),
+                torch.linspace(-1, 1, 24),
+            )
             plain = F.linear(inputs, weight, bias)
-            for kind, (name, scalars, algorithm) in [(nn.Identity, ("none", (), "")), *FUSED.items()]:
-                fused = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, name, list(scalars), algorithm)
+            for kind, (name, scalars, algorithm) in [
+                (nn.Identity, ("none", (), "")),
+                *FUSED.items(),
+            ]:
+                fused = torch.ops.mkldnn._linear_pointwise(
+                    inputs, weight, bias, name, list(scalars), algorithm
+                )
                 if not torch.allclose(fused, kind()(plain), rtol=1e-5, atol=1e-5):
                     return False
-        except Exception:  # whatever torch of whatever version on whatever processor does: there is another way
+        except (
+            Exception
+        ):  # whatever torch of whatever version on whatever processor does: there is another way
             return False
     return True

@@ -32,7 +32,9 @@ class Stack:
 
     def active(self, dim: int, multipliers: Sequence[float]) -> list[tuple[Hypernetwork, float]]:
         """The networks that change a context of this width, with their multipliers."""
-        return [(n, m) for n, m in zip(self.networks, multipliers, strict=True) if m and dim in n.pairs]
+        return [
+            (n, m) for n, m in zip(self.networks, multipliers, strict=True) if m and dim in n.pairs
+        ]
 
     def transform(
         self, context: torch.Tensor, side: int, multipliers: Sequence[float], *, exact: bool = True
@@ -50,7 +52,11 @@ class Stack:
 
     @staticmethod
     def through(
-        active: Sequence[tuple[Hypernetwork, float]], context: torch.Tensor, side: int, *, exact: bool = True
+        active: Sequence[tuple[Hypernetwork, float]],
+        context: torch.Tensor,
+        side: int,
+        *,
+        exact: bool = True,
     ) -> torch.Tensor:
         """The same for networks that were chosen before, see :meth:`active`."""
         if not active:
@@ -76,18 +82,25 @@ def split_tail(
 
 
 def as_one_map(
-    tail: Sequence[tuple[Hypernetwork, float]], dim: int, side: int, device: torch.device, dtype: torch.dtype
+    tail: Sequence[tuple[Hypernetwork, float]],
+    dim: int,
+    side: int,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> AffineMap:
     """Linear networks as one map: that of one network at multiplier 1, that of several with their multipliers in it."""
     maps = [(network.affine(dim, side, device, dtype), multiplier) for network, multiplier in tail]
     return maps[0][0] if len(maps) == 1 else chain(maps)
 
 
-def _may_be_half(active: Sequence[tuple[Hypernetwork, float]], context: torch.Tensor, side: int) -> bool:
+def _may_be_half(
+    active: Sequence[tuple[Hypernetwork, float]], context: torch.Tensor, side: int
+) -> bool:
     """Half precision pays on accelerators; fp16 overflows where networks are strong, bf16 doesn't."""
     if context.device.type == "cpu" or context.dtype not in (torch.float16, torch.bfloat16):
         return False
     dim = context.shape[-1]
     return context.dtype is torch.bfloat16 or all(
-        abs(m) <= 4 and n.largest_output(dim, side) < LARGEST_HALF and not n.training for n, m in active
+        abs(m) <= 4 and n.largest_output(dim, side) < LARGEST_HALF and not n.training
+        for n, m in active
     )

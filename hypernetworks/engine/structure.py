@@ -34,7 +34,9 @@ def _activations() -> dict[str, type[nn.Module]]:
     found: dict[str, type[nn.Module]] = {
         name.lower(): cls
         for name, cls in inspect.getmembers(activation, inspect.isclass)
-        if cls.__module__ == activation.__name__ and issubclass(cls, nn.Module) and name.lower() not in UNBUILDABLE
+        if cls.__module__ == activation.__name__
+        and issubclass(cls, nn.Module)
+        and name.lower() not in UNBUILDABLE
     }
     return found | {"swish": nn.Hardswish}  # the webui's own name for it
 
@@ -64,15 +66,25 @@ class Structure:
     def __post_init__(self) -> None:
         layers = self.layer_structure
         if len(layers) < 2 or layers[0] != 1 or layers[-1] != 1 or any(m <= 0 for m in layers):
-            raise StructureError(f"the layer structure {list(layers)} must be positive and start and end with 1")
+            raise StructureError(
+                f"the layer structure {list(layers)} must be positive and start and end with 1"
+            )
         if self.activation in UNBUILDABLE:
-            raise StructureError(f'the activation "{self.activation}" can\'t be built: {UNBUILDABLE[self.activation]}')
+            raise StructureError(
+                f'the activation "{self.activation}" can\'t be built: {UNBUILDABLE[self.activation]}'
+            )
         if self.activation != "linear" and self.activation not in ACTIVATIONS:
-            raise StructureError(f'the activation "{self.activation}" is unknown, known are {", ".join(ACTIVATIONS)}')
+            raise StructureError(
+                f'the activation "{self.activation}" is unknown, known are {", ".join(ACTIVATIONS)}'
+            )
         if len(self.dropout) != len(layers):
-            raise StructureError(f"the dropout structure has {len(self.dropout)} entries, not {len(layers)} as layers")
+            raise StructureError(
+                f"the dropout structure has {len(self.dropout)} entries, not {len(layers)} as layers"
+            )
         if any(not 0 <= p < 1 for p in self.dropout):
-            raise StructureError(f"the dropout structure {list(self.dropout)} must hold probabilities in [0, 1)")
+            raise StructureError(
+                f"the dropout structure {list(self.dropout)} must hold probabilities in [0, 1)"
+            )
 
     @property
     def is_linear(self) -> bool:
@@ -145,7 +157,9 @@ class Outline:
         for n in linears:
             outer, inner = tensors[f"linear.{n}.weight"].shape
             if inner != widths[-1]:
-                raise StructureError(f"linear.{n} takes width {inner}, but the layer before it gives {widths[-1]}")
+                raise StructureError(
+                    f"linear.{n} takes width {inner}, but the layer before it gives {widths[-1]}"
+                )
             widths.append(outer)
         return cls(tuple(widths), *_spacing(kinds, linears, tensors))
 
@@ -156,9 +170,13 @@ def _module_kinds(tensors: StateDict) -> list[tuple[int, str]]:
     for key, tensor in tensors.items():
         match = re.fullmatch(r"linear\.(0|[1-9][0-9]{0,5})\.(weight|bias)", key)
         if match is None or not isinstance(tensor, torch.Tensor):
-            raise StructureError(f'unexpected entry "{key}", expected linear.N.weight and linear.N.bias')
+            raise StructureError(
+                f'unexpected entry "{key}", expected linear.N.weight and linear.N.bias'
+            )
         if not tensor.is_floating_point():
-            raise StructureError(f'"{key}" has the type {tensor.dtype}, expected floating-point numbers')
+            raise StructureError(
+                f'"{key}" has the type {tensor.dtype}, expected floating-point numbers'
+            )
         numbers.setdefault(int(match[1]), set()).add(match[2])
     kinds = []
     for n, parts in sorted(numbers.items()):
@@ -171,7 +189,9 @@ def _module_kinds(tensors: StateDict) -> list[tuple[int, str]]:
         elif weight is not None and len(weight) == 1 and bias is None:
             kinds.append((n, "prelu"))
         else:
-            raise StructureError(f"linear.{n} has tensors of shapes {shapes}, which is neither a layer nor a norm")
+            raise StructureError(
+                f"linear.{n} has tensors of shapes {shapes}, which is neither a layer nor a norm"
+            )
     return kinds
 
 
@@ -186,12 +206,19 @@ def _spacing(
         count = sum(n < m and (end is None or m < end) for m, _ in kinds)
         order = [kind for m, kind in kinds if m in inside.values()]
         if count != len(inside) or order not in ([], ["norm"], ["prelu"], ["prelu", "norm"]):
-            raise StructureError(f"the modules after linear.{n} are in no order that the webui writes")
+            raise StructureError(
+                f"the modules after linear.{n} are in no order that the webui writes"
+            )
         norm = inside.get("norm")
-        if norm is not None and tensors[f"linear.{norm}.weight"].shape[0] != tensors[f"linear.{n}.weight"].shape[0]:
+        if (
+            norm is not None
+            and tensors[f"linear.{norm}.weight"].shape[0] != tensors[f"linear.{n}.weight"].shape[0]
+        ):
             raise StructureError(f"linear.{norm} normalises another width than linear.{n} gives")
         if "prelu" in inside and tensors[f"linear.{inside['prelu']}.weight"].numel() != 1:
-            raise StructureError(f"linear.{inside['prelu']} has no shape that the webui's prelu or layer norm has")
+            raise StructureError(
+                f"linear.{inside['prelu']} has no shape that the webui's prelu or layer norm has"
+            )
         norms.append(norm is not None)
         prelu.append("prelu" in inside)
         if end is not None:
@@ -199,7 +226,9 @@ def _spacing(
         elif norm is not None:
             norm_gap = norm - n - 1
     if len(set(norms)) > 1:
-        raise StructureError("some layers have a layer norm and some have none, which the webui never writes")
+        raise StructureError(
+            "some layers have a layer norm and some have none, which the webui never writes"
+        )
     return tuple(gaps), norms[0], norm_gap, tuple(prelu)
 
 
@@ -214,7 +243,9 @@ class Claims:
     dropout: tuple[float, ...] | None = None
 
 
-def derive_structure(tensors: Mapping[int, tuple[StateDict, StateDict]], claims: Claims) -> Structure:
+def derive_structure(
+    tensors: Mapping[int, tuple[StateDict, StateDict]], claims: Claims
+) -> Structure:
     """The structure that the tensors of all widths tell, completed by the metadata.
 
     Raises:
@@ -222,16 +253,24 @@ def derive_structure(tensors: Mapping[int, tuple[StateDict, StateDict]], claims:
     """
     if not tensors:
         raise StructureError("it holds no network of any width")
-    outlines = {(dim, kv): Outline.of(pair[i]) for dim, pair in tensors.items() for i, kv in enumerate("kv")}
+    outlines = {
+        (dim, kv): Outline.of(pair[i]) for dim, pair in tensors.items() for i, kv in enumerate("kv")
+    }
     first = next(iter(outlines.values()))
     for (dim, kv), outline in outlines.items():
         if outline.widths[0] != dim or outline.widths[-1] != dim:
             raise StructureError(
                 f"the network for width {dim} takes {outline.widths[0]} and gives {outline.widths[-1]} ({kv})"
             )
-        if len(outline.widths) != len(first.widths) or replace(outline, widths=()) != replace(first, widths=()):
-            raise StructureError(f"the network for width {dim} ({kv}) is built differently from the first one")
-    layer_structure = _layer_structure({key[0]: o.widths for key, o in outlines.items()}, claims.layer_structure)
+        if len(outline.widths) != len(first.widths) or replace(outline, widths=()) != replace(
+            first, widths=()
+        ):
+            raise StructureError(
+                f"the network for width {dim} ({kv}) is built differently from the first one"
+            )
+    layer_structure = _layer_structure(
+        {key[0]: o.widths for key, o in outlines.items()}, claims.layer_structure
+    )
     for (dim, kv), outline in outlines.items():
         expected = tuple(int(dim * m) for m in layer_structure)
         if outline.widths != expected:
@@ -242,13 +281,19 @@ def derive_structure(tensors: Mapping[int, tuple[StateDict, StateDict]], claims:
     return _complete(first, layer_structure, claims)
 
 
-def _layer_structure(widths: Mapping[int, tuple[int, ...]], claimed: tuple[float, ...] | None) -> tuple[float, ...]:
+def _layer_structure(
+    widths: Mapping[int, tuple[int, ...]], claimed: tuple[float, ...] | None
+) -> tuple[float, ...]:
     lengths = {len(w) for w in widths.values()}
     if claimed is not None:
         if {len(claimed)} != lengths:
-            raise StructureError(f"the layer structure {list(claimed)} and the {lengths.pop()} tensor widths disagree")
+            raise StructureError(
+                f"the layer structure {list(claimed)} and the {lengths.pop()} tensor widths disagree"
+            )
         return claimed
-    return tuple(_common_multiple({dim: w[i] for dim, w in widths.items()}) for i in range(lengths.pop()))
+    return tuple(
+        _common_multiple({dim: w[i] for dim, w in widths.items()}) for i in range(lengths.pop())
+    )
 
 
 def _common_multiple(sizes: Mapping[int, int]) -> float:
@@ -258,7 +303,9 @@ def _common_multiple(sizes: Mapping[int, int]) -> float:
     for digits in range(7):
         scale = 10**digits
         candidate = Fraction(-(-low.numerator * scale // low.denominator), scale)
-        if low <= candidate < high and all(int(d * float(candidate)) == s for d, s in sizes.items()):
+        if low <= candidate < high and all(
+            int(d * float(candidate)) == s for d, s in sizes.items()
+        ):
             return float(candidate)
     dim, size = next(iter(sizes.items()))
     return size / dim
@@ -270,7 +317,9 @@ def _complete(outline: Outline, layer_structure: tuple[float, ...], claims: Clai
         raise StructureError(_contradiction("is_layer_norm", claims.layer_norm, outline.layer_norm))
     activation = claims.activation or "linear"
     if any(outline.prelu) != (activation == "prelu"):
-        raise StructureError(_contradiction("activation_func", activation, "prelu" if any(outline.prelu) else "none"))
+        raise StructureError(
+            _contradiction("activation_func", activation, "prelu" if any(outline.prelu) else "none")
+        )
     shown = [_gap_contents(gap, outline.layer_norm, activation) for gap in outline.gaps]
     output = claims.activate_output
     if activation == "prelu":
@@ -278,7 +327,9 @@ def _complete(outline: Outline, layer_structure: tuple[float, ...], claims: Clai
     elif outline.layer_norm and activation != "linear":
         output = _agree("activate_output", output, outline.norm_gap == 1)
     elif outline.layer_norm and outline.norm_gap:
-        raise StructureError(_contradiction("activation_func", activation, "an activation after the last layer"))
+        raise StructureError(
+            _contradiction("activation_func", activation, "an activation after the last layer")
+        )
     return Structure(
         layer_structure=layer_structure,
         activation=activation,
@@ -312,7 +363,9 @@ def _dropout(claims: Claims, shown: Sequence[bool], layers: int) -> tuple[float,
             )
         return (0.0, *(0.3 if there else 0.0 for there in shown), 0.0)
     if len(claimed) == layers and [p > 0 for p in claimed[1:-1]] != list(shown):
-        raise StructureError(_contradiction("dropout_structure", list(claimed), f"dropout at {list(shown)}"))
+        raise StructureError(
+            _contradiction("dropout_structure", list(claimed), f"dropout at {list(shown)}")
+        )
     return claimed
 
 

@@ -49,13 +49,19 @@ def _read_description(path: Path) -> Description:
     with _WithoutNumbers(path) as file:
         tensors, structure, provenance = contents(file, path)
     width = min(tensors)
-    state = tensors[width][0]  # those of all widths are built alike, which was checked when the structure was derived
+    state = tensors[width][
+        0
+    ]  # those of all widths are built alike, which was checked when the structure was derived
     _check_fit(structure, width, tuple((key, tuple(tensor.shape)) for key, tensor in state.items()))
-    return Description(path.stem, structure, tuple(sorted(tensors)), next(iter(state.values())).dtype, provenance)
+    return Description(
+        path.stem, structure, tuple(sorted(tensors)), next(iter(state.values())).dtype, provenance
+    )
 
 
 @lru_cache(maxsize=256)
-def _check_fit(structure: Structure, width: int, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> None:
+def _check_fit(
+    structure: Structure, width: int, shapes: tuple[tuple[str, tuple[int, ...]], ...]
+) -> None:
     """Build the MLP once for all files that are built alike: most of a library is."""
     Mlp(width, structure, {key: torch.empty(shape, device="meta") for key, shape in shapes})
 

@@ -42,7 +42,9 @@ class OpenedFile(io.FileIO):
     """
 
     def __init__(self, path: Path) -> None:
-        if not _is_file_or_folder(path.stat().st_mode):  # some devices do something when they are opened
+        if not _is_file_or_folder(
+            path.stat().st_mode
+        ):  # some devices do something when they are opened
             raise FileUnreadableError(_NO_FILE)
         super().__init__(path, "rb", opener=_open_without_waiting)
         self._before = os.fstat(self.fileno())
@@ -94,7 +96,9 @@ class OpenedFile(io.FileIO):
         places, total, end = dict[Region, int](), 0, 0
         for region in sorted(set(regions)):
             if region[0] < end or sum(region) > self.size:
-                raise FileCorruptError("its tensors overlap, or reach beyond the end of the file: download it again")
+                raise FileCorruptError(
+                    "its tensors overlap, or reach beyond the end of the file: download it again"
+                )
             places[region], end = total, sum(region)
             total += -(-region[1] // ALIGNMENT) * ALIGNMENT
         memory = _memory(total)
@@ -108,7 +112,9 @@ class OpenedFile(io.FileIO):
         while target:
             count = self.readinto(target)
             if not count:
-                raise FileCorruptError("it got shorter while it was read: wait until it is complete, then try again")
+                raise FileCorruptError(
+                    "it got shorter while it was read: wait until it is complete, then try again"
+                )
             target = target[count:]
 
     def check_unchanged(self) -> None:
@@ -119,7 +125,9 @@ class OpenedFile(io.FileIO):
         """
         after = os.fstat(self.fileno())
         if (after.st_size, after.st_mtime_ns) != (self._before.st_size, self._before.st_mtime_ns):
-            raise FileCorruptError("it changed while it was read: wait until it is complete, then try again")
+            raise FileCorruptError(
+                "it changed while it was read: wait until it is complete, then try again"
+            )
 
 
 def shown(path: Path) -> str:

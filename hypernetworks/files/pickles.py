@@ -66,11 +66,15 @@ class _Name:
     name: str
 
 
-def _tensor(storage: object, offset: object, shape: object, stride: object, *_: object) -> TensorPointer:
+def _tensor(
+    storage: object, offset: object, shape: object, stride: object, *_: object
+) -> TensorPointer:
     if not isinstance(storage, StoragePointer):
         raise FileCorruptError("a tensor in the file has no storage")
     numbers = (offset, *_ints(shape), *_ints(stride))
-    if len(_ints(shape)) != len(_ints(stride)) or any(not isinstance(n, int) or not 0 <= n < 1 << 62 for n in numbers):
+    if len(_ints(shape)) != len(_ints(stride)) or any(
+        not isinstance(n, int) or not 0 <= n < 1 << 62 for n in numbers
+    ):
         raise FileCorruptError("a tensor in the file has a shape or stride that can't be")
     return TensorPointer(storage, int(offset), _ints(shape), _ints(stride))  # type: ignore[call-overload]
 
@@ -103,7 +107,16 @@ def _numpy_dtype(code: object = "", *_: object) -> _Name:
 
 
 def _numpy_scalar(dtype: object, raw: object = b"") -> float | int:
-    formats = {"f8": "<d", "f4": "<f", "f2": "<e", "i8": "<q", "i4": "<i", "i2": "<h", "u1": "<B", "b1": "<?"}
+    formats = {
+        "f8": "<d",
+        "f4": "<f",
+        "f2": "<e",
+        "i8": "<q",
+        "i4": "<i",
+        "i2": "<h",
+        "u1": "<B",
+        "b1": "<?",
+    }
     code = formats.get(dtype.name) if isinstance(dtype, _Name) else None
     if code is None or not isinstance(raw, bytes) or len(raw) != struct.calcsize(code):
         raise FileCorruptError("a numpy scalar in the file can't be decoded")
@@ -147,10 +160,14 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
         """Answer a global with its stand-in, or refuse it; of harmless ones, say what they are the sign of."""
         if (module, name) in CALLABLES:
             return CALLABLES[module, name]
-        if module in ("torch", "torch.storage") and (name in STORAGE_DTYPES or name in _DTYPE_NAMES):
+        if module in ("torch", "torch.storage") and (
+            name in STORAGE_DTYPES or name in _DTYPE_NAMES
+        ):
             return _Name(name)
         if module.startswith(("torch.nn.", "pytorch_lightning.")):
-            raise NotAHypernetworkError(f"it holds a {printable(name)}, so it is a checkpoint or an embedding")
+            raise NotAHypernetworkError(
+                f"it holds a {printable(name)}, so it is a checkpoint or an embedding"
+            )
         raise FileUnsafeError(
             f"it asks to load {printable(module)}.{printable(name)}, which no hypernetwork needs. "
             "Nothing was run; don't open this file with other programs"
@@ -158,21 +175,37 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
 
     def persistent_load(self, pid: object) -> StoragePointer:
         """A storage reference: ``("storage", type, key, location, numel, …)``."""
-        if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and isinstance(pid[1], _Name)):
+        if not (
+            isinstance(pid, tuple)
+            and len(pid) >= 5
+            and pid[0] == "storage"
+            and isinstance(pid[1], _Name)
+        ):
             raise FileCorruptError("a storage reference in the file is malformed")
-        if pid[1].name not in STORAGE_DTYPES or not isinstance(pid[2], str) or type(pid[4]) is not int or pid[4] < 0:
+        if (
+            pid[1].name not in STORAGE_DTYPES
+            or not isinstance(pid[2], str)
+            or type(pid[4]) is not int
+            or pid[4] < 0
+        ):
             raise FileCorruptError("a storage reference in the file is malformed")
         if len(pid) > 5 and pid[5] is not None:
-            raise FileCorruptError("a storage in the file is a view of another one, which torch no longer writes")
+            raise FileCorruptError(
+                "a storage in the file is a view of another one, which torch no longer writes"
+            )
         return StoragePointer(pid[2], STORAGE_DTYPES[pid[1].name], pid[4])
 
     def get_extension(self, code: int) -> NoReturn:
         """Extension codes are never used by weight files."""
-        raise FileUnsafeError("it uses pickle extension codes, which no hypernetwork needs. Nothing was run")
+        raise FileUnsafeError(
+            "it uses pickle extension codes, which no hypernetwork needs. Nothing was run"
+        )
 
     def _global(self) -> None:
         lines = self.readline(), self.readline()
-        if not all(line.endswith(b"\n") for line in lines):  # a name cut short must not pass for a hostile one
+        if not all(
+            line.endswith(b"\n") for line in lines
+        ):  # a name cut short must not pass for a hostile one
             raise EOFError("a name ends too early")
         self.append(self.find_class(*(line[:-1].decode("utf-8") for line in lines)))
 
@@ -194,7 +227,9 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
         """Drop the state: only OrderedDict's ``_metadata`` and numpy's dtype carry one, and neither matters here."""
         self.stack.pop()
         if not isinstance(self.stack[-1], (OrderedDict, _Name)):
-            raise FileUnsafeError("it sets attributes of something that no hypernetwork has. Nothing was run")
+            raise FileUnsafeError(
+                "it sets attributes of something that no hypernetwork has. Nothing was run"
+            )
 
     def _refuse(self) -> NoReturn:
         raise FileUnsafeError("it builds an object, which no hypernetwork needs. Nothing was run")
@@ -218,7 +253,9 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
         """Fill the dictionary on top of the stack; only keys whose hash takes no time and no depth."""
         target, keys = self.stack[-1], items[::2]
         if not isinstance(target, dict) or not all(_is_plain_key(key) for key in keys):
-            raise NotAHypernetworkError("it has a dictionary whose keys are neither text nor numbers")
+            raise NotAHypernetworkError(
+                "it has a dictionary whose keys are neither text nor numbers"
+            )
         target.update(zip(keys, items[1::2], strict=True))
 
     dispatch: Any = dict(_Unpickler.dispatch)  # noqa: RUF012 - the base has it here, an instance its counting copy
@@ -231,7 +268,11 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
     dispatch[pickle.DICT[0]] = _dict
     for _opcode in (pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX):
         dispatch[_opcode[0]] = _refuse
-    for _opcode in (pickle.EMPTY_SET, pickle.FROZENSET, pickle.BYTEARRAY8):  # large from few bytes, or hashed
+    for _opcode in (
+        pickle.EMPTY_SET,
+        pickle.FROZENSET,
+        pickle.BYTEARRAY8,
+    ):  # large from few bytes, or hashed
         dispatch[_opcode[0]] = _refuse_container
 
 
@@ -245,13 +286,19 @@ class _Counted(dict[int, Any]):
     def __getitem__(self, opcode: int) -> Any:
         self._left -= 1
         if self._left < 0:
-            raise NotAHypernetworkError("its description is a hundred times longer than that of a hypernetwork")
+            raise NotAHypernetworkError(
+                "its description is a hundred times longer than that of a hypernetwork"
+            )
         return super().__getitem__(opcode)
 
 
 def _is_plain_key(key: object) -> bool:
     """Text or a number: a nested tuple's hash can take for ever or overflow the C stack, huge integers' can collide."""
-    return isinstance(key, (str, bytes, float)) or key is None or (isinstance(key, int) and abs(key) < 1 << 60)
+    return (
+        isinstance(key, (str, bytes, float))
+        or key is None
+        or (isinstance(key, int) and abs(key) < 1 << 60)
+    )
 
 
 _DTYPE_NAMES = {str(dtype).removeprefix("torch.") for dtype in STORAGE_DTYPES.values()}
@@ -271,7 +318,9 @@ def load_plain(stream: IO[bytes]) -> Any:
         raise
     except Exception as error:
         reason = printable(f"{type(error).__name__}: {error}")
-        raise FileCorruptError(f"its pickle can't be decoded ({reason}): download it again") from error
+        raise FileCorruptError(
+            f"its pickle can't be decoded ({reason}): download it again"
+        ) from error
 
 
 def printable(text: str, longest: int = 80) -> str:

@@ -57,14 +57,20 @@ def with_named_errors(path: Path, act: Callable[[Path], _Result]) -> _Result:
     except FileNotFoundError as error:
         raise FileMissingError(f"{shown(path)}: there is no such file") from error
     except HypernetworkError as error:
-        raise type(error)(f"{printable(path.name)}: {printable(str(error), 1000)}") from error.__cause__
+        raise type(error)(
+            f"{printable(path.name)}: {printable(str(error), 1000)}"
+        ) from error.__cause__
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
         if path_is_folder(path):
-            raise FileUnreadableError(f"{shown(path)}: this is a folder, name a file in it") from error
+            raise FileUnreadableError(
+                f"{shown(path)}: this is a folder, name a file in it"
+            ) from error
         reason = getattr(error, "strerror", None) or error
         raise FileUnreadableError(f"{shown(path)}: it can't be read ({reason})") from error
     except MemoryError as error:
-        raise FileCorruptError(f"{printable(path.name)}: it asks for more memory than there is") from error
+        raise FileCorruptError(
+            f"{printable(path.name)}: it asks for more memory than there is"
+        ) from error
 
 
 def path_is_folder(path: Path) -> bool:
@@ -81,17 +87,23 @@ def _read(path: Path) -> Hypernetwork:
     return Hypernetwork.from_tensors(path.stem, structure, tensors, provenance)
 
 
-def contents(file: OpenedFile, path: Path) -> tuple[dict[int, tuple[StateDict, StateDict]], Structure, Provenance]:
+def contents(
+    file: OpenedFile, path: Path
+) -> tuple[dict[int, tuple[StateDict, StateDict]], Structure, Provenance]:
     """State dicts by width, and what they and the metadata tell."""
     head = file.piece(0, 64)
     if safetensors_files.looks_like(head):
         tensors, metadata = safetensors_files.load(file)
     elif head.lstrip()[:1] in (b"{", b"[", b"(") or path.suffix.lower() == ".hns":
-        raise UnsupportedVariantError("this is a text recipe that mixes networks (.hns): read its parts instead")
+        raise UnsupportedVariantError(
+            "this is a text recipe that mixes networks (.hns): read its parts instead"
+        )
     else:
         tensors, metadata = _load_torch(file)
     file.check_unchanged()
-    layers = {len([k for k in sd if k.startswith("linear.")]) for pair in tensors.values() for sd in pair}
+    layers = {
+        len([k for k in sd if k.startswith("linear.")]) for pair in tensors.values() for sd in pair
+    }
     if layers == {0}:
         raise StructureError("its networks are empty")
     return tensors, derive_structure(tensors, _claims(metadata, tensors)), _provenance(metadata)
@@ -148,8 +160,14 @@ _RESIDUAL = (
 
 
 def _pair(width: int, value: Any) -> tuple[StateDict, StateDict]:
-    if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(isinstance(v, dict) for v in value):
-        raise StructureError(f"width {width} does not hold a pair of networks, one for keys and one for values")
+    if (
+        not isinstance(value, (list, tuple))
+        or len(value) != 2
+        or not all(isinstance(v, dict) for v in value)
+    ):
+        raise StructureError(
+            f"width {width} does not hold a pair of networks, one for keys and one for values"
+        )
     return _renamed(value[0]), _renamed(value[1])
 
 
@@ -168,7 +186,9 @@ def _other_kind(content: Mapping[Any, Any]) -> str:
     kinds = {
         "a checkpoint of a whole model": {"state_dict", "global_step", "model"},
         "a textual inversion embedding": {"string_to_param", "string_to_token", "emb_params"},
-        "the optimizer state of a training run (the network is the file without .optim)": {"optimizer_state_dict"},
+        "the optimizer state of a training run (the network is the file without .optim)": {
+            "optimizer_state_dict"
+        },
     }
     for kind, marks in kinds.items():
         if marks & set(keys):
@@ -178,10 +198,14 @@ def _other_kind(content: Mapping[Any, Any]) -> str:
     return "it holds no networks by context width, so it is not a hypernetwork"
 
 
-def _claims(metadata: Mapping[str, Any], tensors: Mapping[int, tuple[StateDict, StateDict]]) -> Claims:
+def _claims(
+    metadata: Mapping[str, Any], tensors: Mapping[int, tuple[StateDict, StateDict]]
+) -> Claims:
     layers = _numbers(metadata.get("layer_structure"), "layer_structure")
     output = metadata.get("activate_output")
-    if output is None and "enable_sizes" in metadata:  # kohya's module never has an output activation and never says so
+    if (
+        output is None and "enable_sizes" in metadata
+    ):  # kohya's module never has an output activation and never says so
         output = False
     return Claims(
         layer_structure=layers,
@@ -192,7 +216,9 @@ def _claims(metadata: Mapping[str, Any], tensors: Mapping[int, tuple[StateDict, 
     )
 
 
-def _dropout(metadata: Mapping[str, Any], layers: tuple[float, ...] | None) -> tuple[float, ...] | None:
+def _dropout(
+    metadata: Mapping[str, Any], layers: tuple[float, ...] | None
+) -> tuple[float, ...] | None:
     given = _numbers(metadata.get("dropout_structure"), "dropout_structure")
     if given is not None or layers is None or metadata.get("use_dropout") is None:
         return given

@@ -15,7 +15,12 @@ from typing import Any
 import torch
 
 from ..engine.structure import StateDict
-from ..errors import FileCorruptError, NotAHypernetworkError, StructureError, UnsupportedVariantError
+from ..errors import (
+    FileCorruptError,
+    NotAHypernetworkError,
+    StructureError,
+    UnsupportedVariantError,
+)
 from .opened import OpenedFile, Region
 
 VERSION = "1"
@@ -54,11 +59,15 @@ def load(file: OpenedFile) -> tuple[dict[int, tuple[StateDict, StateDict]], dict
     """
     header, start = _header(file)
     metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+    if not isinstance(metadata, dict) or not all(
+        isinstance(value, str) for value in metadata.values()
+    ):
         raise FileCorruptError("its metadata are no text: download it again")
     if not header:
         raise NotAHypernetworkError("it holds no tensors")
-    names = {name: re.fullmatch(r"([1-9][0-9]{0,6})\.([kv])\.(linear\..+)", name) for name in header}
+    names = {
+        name: re.fullmatch(r"([1-9][0-9]{0,6})\.([kv])\.(linear\..+)", name) for name in header
+    }
     if not all(names.values()):
         raise NotAHypernetworkError(_other_kind(list(header)))
     decoded, read = _decoded(metadata), _read_tensors(file, header, start)
@@ -75,11 +84,17 @@ def _header(file: OpenedFile) -> tuple[dict[str, Any], int]:
     if 8 + length > file.size:
         raise FileCorruptError("the file ends before its header does: download it again")
     if length > LARGEST_HEADER:
-        raise NotAHypernetworkError(f"its header alone has {length >> 20} MiB, which no hypernetwork needs")
+        raise NotAHypernetworkError(
+            f"its header alone has {length >> 20} MiB, which no hypernetwork needs"
+        )
     try:
-        header = json.loads(file.piece(8, length).decode("utf-8"), object_pairs_hook=_unique, parse_int=_integer)
+        header = json.loads(
+            file.piece(8, length).decode("utf-8"), object_pairs_hook=_unique, parse_int=_integer
+        )
     except (ValueError, RecursionError) as error:
-        raise FileCorruptError(f"its header can't be decoded ({error}): download it again") from error
+        raise FileCorruptError(
+            f"its header can't be decoded ({error}): download it again"
+        ) from error
     if not isinstance(header, dict):
         raise FileCorruptError("its header is no JSON object: download it again")
     return header, 8 + length
@@ -112,7 +127,9 @@ def _read_tensors(file: OpenedFile, header: dict[str, Any], start: int) -> dict[
         raise FileCorruptError("the file is longer or shorter than its tensors: download it again")
     memory, places = file.read_regions(region for _, _, region in entries.values() if region[1])
     return {
-        name: torch.frombuffer(memory, dtype=dtype, count=math.prod(shape), offset=places[region]).view(shape)
+        name: torch.frombuffer(
+            memory, dtype=dtype, count=math.prod(shape), offset=places[region]
+        ).view(shape)
         if region[1]
         else torch.empty(shape, dtype=dtype)
         for name, (dtype, shape, region) in entries.items()
@@ -124,19 +141,29 @@ def _checked(entry: Any, start: int) -> tuple[torch.dtype, tuple[int, ...], Regi
     entry = entry if isinstance(entry, dict) else {}
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
     for numbers in (shape, offsets):
-        if not isinstance(numbers, list) or len(numbers) > 8 or any(type(n) is not int or n < 0 for n in numbers):
-            raise FileCorruptError("a tensor in its header has a shape or place that can't be: download it again")
+        if (
+            not isinstance(numbers, list)
+            or len(numbers) > 8
+            or any(type(n) is not int or n < 0 for n in numbers)
+        ):
+            raise FileCorruptError(
+                "a tensor in its header has a shape or place that can't be: download it again"
+            )
     dtype = DTYPES.get(str(entry.get("dtype")))
     if dtype is None:
         raise StructureError("a tensor in its header has a type that no hypernetwork has")
     if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * dtype.itemsize:
-        raise FileCorruptError("a tensor in its header has a shape that its place does not fit: download it again")
+        raise FileCorruptError(
+            "a tensor in its header has a shape that its place does not fit: download it again"
+        )
     return dtype, tuple(shape), (start + offsets[0], offsets[1] - offsets[0])
 
 
 def _decoded(metadata: dict[str, str]) -> dict[str, Any]:
     if metadata.get("hypernetwork", VERSION) != VERSION:
-        raise UnsupportedVariantError("it was written by a newer version of this project: update to read it")
+        raise UnsupportedVariantError(
+            "it was written by a newer version of this project: update to read it"
+        )
     decoded: dict[str, Any] = {}
     for key in set(metadata) & {*_KEYS, *_PROVENANCE}:
         try:
@@ -157,18 +184,30 @@ _KEYS = (
     "last_layer_dropout",
     "enable_sizes",
 )
-_PROVENANCE = ("step", "name", "sd_checkpoint", "sd_checkpoint_name", "weight_initialization", "optional_info")
+_PROVENANCE = (
+    "step",
+    "name",
+    "sd_checkpoint",
+    "sd_checkpoint_name",
+    "weight_initialization",
+    "optional_info",
+)
 
 
 def _other_kind(names: list[str]) -> str:
     if any("lora" in name.lower() for name in names):
         return "this is a LoRA, not a hypernetwork: use it with <lora:…>"
-    if any(name.startswith(("model.diffusion_model.", "first_stage_model.", "conditioner.")) for name in names):
+    if any(
+        name.startswith(("model.diffusion_model.", "first_stage_model.", "conditioner."))
+        for name in names
+    ):
         return "this is a checkpoint of a whole model, not a hypernetwork"
     return "its tensors are not named like a hypernetwork's (WIDTH.k.linear.N.weight)"
 
 
-def save(path: Path, tensors: dict[int, tuple[StateDict, StateDict]], metadata: dict[str, Any]) -> None:
+def save(
+    path: Path, tensors: dict[int, tuple[StateDict, StateDict]], metadata: dict[str, Any]
+) -> None:
     """Write tensors and JSON metadata; the same network gives the same bytes, and tensors that share memory are apart.
 
     Not by way of the safetensors library: it orders metadata at random, and it makes a temporary file of its own,
@@ -180,12 +219,20 @@ def save(path: Path, tensors: dict[int, tuple[StateDict, StateDict]], metadata: 
         for side, state in zip("kv", pair, strict=True)
         for key, tensor in state.items()
     }
-    ordered = sorted(flat.items(), key=lambda item: (-item[1].element_size(), item[0]))  # so that all are aligned
-    text = {"format": "pt", "hypernetwork": VERSION} | {k: json.dumps(v) for k, v in metadata.items() if v is not None}
+    ordered = sorted(
+        flat.items(), key=lambda item: (-item[1].element_size(), item[0])
+    )  # so that all are aligned
+    text = {"format": "pt", "hypernetwork": VERSION} | {
+        k: json.dumps(v) for k, v in metadata.items() if v is not None
+    }
     header, end = dict[str, Any]({"__metadata__": text}), 0
     for name, tensor in ordered:
         start, end = end, end + tensor.nbytes
-        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        header[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
     with path.open("wb") as file:

@@ -37,25 +37,47 @@ def load(file: OpenedFile) -> tuple[Any, Find]:
         return _load_zip(file)
     if head[:1] == b"\x80":
         return _load_legacy(file, head)
-    raise NotAHypernetworkError("it is not a torch file: it starts neither like a zip archive nor like a pickle")
+    raise NotAHypernetworkError(
+        "it is not a torch file: it starts neither like a zip archive nor like a pickle"
+    )
 
 
 def _load_zip(file: OpenedFile) -> tuple[Any, Find]:
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
-            pickles = [m for m in members if m.filename.count("/") == 1 and m.filename.endswith("/data.pkl")]
+            pickles = [
+                m
+                for m in members
+                if m.filename.count("/") == 1 and m.filename.endswith("/data.pkl")
+            ]
             if len(pickles) != 1:
                 raise NotAHypernetworkError("it is a zip archive, but not one that torch wrote")
             root = pickles[0].filename.removesuffix("data.pkl")
             _check_members(members)
-            if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") == b"big":
-                raise FileCorruptError("its numbers are big-endian: convert it on the machine that wrote it")
+            if (
+                f"{root}byteorder" in archive.namelist()
+                and archive.read(f"{root}byteorder") == b"big"
+            ):
+                raise FileCorruptError(
+                    "its numbers are big-endian: convert it on the machine that wrote it"
+                )
             if pickles[0].file_size > LARGEST_PIECE:
-                raise NotAHypernetworkError(f"its description alone has {pickles[0].file_size >> 20} MiB")
+                raise NotAHypernetworkError(
+                    f"its description alone has {pickles[0].file_size >> 20} MiB"
+                )
             described = load_plain(io.BytesIO(archive.read(pickles[0])))
-    except (zipfile.BadZipFile, struct.error, ArithmeticError, EOFError, RuntimeError, ValueError) as error:
-        raise FileCorruptError(f"the archive is damaged or incomplete ({error}): download it again") from error
+    except (
+        zipfile.BadZipFile,
+        struct.error,
+        ArithmeticError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+    ) as error:
+        raise FileCorruptError(
+            f"the archive is damaged or incomplete ({error}): download it again"
+        ) from error
     regions = {m.filename: m for m in members}
 
     def find(storage: StoragePointer) -> Region:
@@ -72,9 +94,15 @@ def _check_members(members: list[zipfile.ZipInfo]) -> None:
     if len(set(names)) != len(names):
         raise FileCorruptError("the archive has two members of the same name")
     if any(name.startswith("/") or ".." in name.split("/") for name in names):
-        raise FileCorruptError("the archive has members outside its own folder, which torch never writes")
-    if any(m.compress_type != zipfile.ZIP_STORED or m.file_size != m.compress_size for m in members):
-        raise FileCorruptError("the archive is compressed, which torch never does: unpack and save it again with torch")
+        raise FileCorruptError(
+            "the archive has members outside its own folder, which torch never writes"
+        )
+    if any(
+        m.compress_type != zipfile.ZIP_STORED or m.file_size != m.compress_size for m in members
+    ):
+        raise FileCorruptError(
+            "the archive is compressed, which torch never does: unpack and save it again with torch"
+        )
 
 
 def _member_region(file: OpenedFile, member: zipfile.ZipInfo) -> Region:
@@ -107,12 +135,17 @@ def _load_legacy(file: OpenedFile, head: bytes) -> tuple[Any, Find]:
     return described, find
 
 
-def _legacy_regions(file: OpenedFile, position: int, described: Any, keys: Any) -> dict[str, Region]:
+def _legacy_regions(
+    file: OpenedFile, position: int, described: Any, keys: Any
+) -> dict[str, Region]:
     """Where the numbers of each storage are: they stand one after the other in the order of the keys."""
     pointers = {pointer.storage.key: pointer.storage for pointer in _tensors(described)}
     regions: dict[str, Region] = {}
     for key in keys if isinstance(keys, list) else []:
-        storage, counted = pointers.get(key) if isinstance(key, str) else None, file.piece(position, 8)
+        storage, counted = (
+            pointers.get(key) if isinstance(key, str) else None,
+            file.piece(position, 8),
+        )
         if storage is None or len(counted) < 8:
             raise FileCorruptError("the list of storages does not fit the file: download it again")
         length = struct.unpack("<q", counted)[0] * storage.dtype.itemsize
@@ -143,9 +176,13 @@ def materialise(described: Any, file: OpenedFile, find: Find) -> Any:
     Raises:
         FileCorruptError: a tensor reaches beyond its numbers, or the file got shorter.
     """
-    regions = {pointer: _checked(pointer, find(pointer.storage)) for pointer in set(_tensors(described))}
+    regions = {
+        pointer: _checked(pointer, find(pointer.storage)) for pointer in set(_tensors(described))
+    }
     memory, places = file.read_regions(regions[p] for p in regions if 0 not in p.shape)
-    visited: dict[tuple[int, int], Any] = {}  # lists of the same lists of the same lists are small in a file
+    visited: dict[
+        tuple[int, int], Any
+    ] = {}  # lists of the same lists of the same lists are small in a file
 
     def visit(item: Any, depth: int) -> Any:
         if isinstance(item, TensorPointer):
@@ -167,7 +204,9 @@ def _checked(pointer: TensorPointer, region: Region) -> Region:
     """The region, if the tensor stays within it."""
     extent = 1 + sum((n - 1) * s for n, s in zip(pointer.shape, pointer.stride, strict=True))
     held = min(region[1] // pointer.storage.dtype.itemsize, pointer.storage.numel)
-    if 0 not in pointer.shape and (pointer.offset + extent > held or math.prod(pointer.shape) > held):
+    if 0 not in pointer.shape and (
+        pointer.offset + extent > held or math.prod(pointer.shape) > held
+    ):
         raise FileCorruptError("a tensor reaches beyond the numbers in the file: download it again")
     return region
 

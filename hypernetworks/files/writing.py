@@ -40,7 +40,8 @@ def write(network: Hypernetwork, path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     tensors: dict[int, tuple[StateDict, StateDict]] = {
-        dim: (key.state_dict(), value.state_dict()) for dim, (key, value) in sorted(network.pairs.items())
+        dim: (key.state_dict(), value.state_dict())
+        for dim, (key, value) in sorted(network.pairs.items())
     }
     metadata = _metadata(network, path.stem)
     if path.suffix == ".safetensors":
@@ -116,7 +117,10 @@ def _sweep(folder: Path) -> None:
         for item in items:
             if _TEMPORARY.fullmatch(item.name):
                 with suppress(OSError):
-                    if time.time() - item.stat(follow_symlinks=False).st_mtime > STALE and item.is_file():
+                    if (
+                        time.time() - item.stat(follow_symlinks=False).st_mtime > STALE
+                        and item.is_file()
+                    ):
                         os.unlink(item.path)  # noqa: PTH108 - scandir's own path
 
 
@@ -149,14 +153,22 @@ def _metadata(network: Hypernetwork, stem: str) -> dict[str, Any]:
     }
 
 
-def _save_torch(path: Path, tensors: dict[int, tuple[StateDict, StateDict]], metadata: dict[str, Any]) -> None:
+def _save_torch(
+    path: Path, tensors: dict[int, tuple[StateDict, StateDict]], metadata: dict[str, Any]
+) -> None:
     content: dict[Any, Any] = {
-        dim: tuple({key: tensor.detach().cpu().contiguous() for key, tensor in state.items()} for state in pair)
+        dim: tuple(
+            {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
+            for state in pair
+        )
         for dim, pair in tensors.items()
     }
     buffer = io.BytesIO()
     torch.save(content | metadata, buffer)
-    with zipfile.ZipFile(buffer) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as target:
+    with (
+        zipfile.ZipFile(buffer) as source,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as target,
+    ):
         for member in source.infolist():
             if _MEMBERS.fullmatch(member.filename):
                 _add_aligned(target, member.filename, source.read(member))

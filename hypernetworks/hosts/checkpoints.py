@@ -67,7 +67,9 @@ def load_checkpoint(
     """
     path, configurations = Path(path), configurations or CONFIGURATIONS
     if prediction not in (None, *PREDICTIONS):
-        raise CheckpointError(f"prediction is {prediction!r}: it must be one of {', '.join(PREDICTIONS)}")
+        raise CheckpointError(
+            f"prediction is {prediction!r}: it must be one of {', '.join(PREDICTIONS)}"
+        )
     with _explained(path):
         if path.is_dir():
             family_of_folder(path, configurations)
@@ -78,7 +80,9 @@ def load_checkpoint(
         family = family_of_file(contents, configurations)
         with _quiet():
             pipeline = _load_file(path, configurations / family, dtype)
-            return _predicting(pipeline, prediction or contents.prediction, contents.zero_terminal_snr)
+            return _predicting(
+                pipeline, prediction or contents.prediction, contents.zero_terminal_snr
+            )
 
 
 def checkpoint_family(path: Path, *, configurations: Path | None = None) -> str:
@@ -106,7 +110,9 @@ def _explained(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{name}: {error}") from error.__cause__
     except ModuleNotFoundError as error:
         library = (error.name or "a library").split(".")[0]
-        raise CheckpointError(f"{name}: {library} is needed: pip install diffusers transformers") from error
+        raise CheckpointError(
+            f"{name}: {library} is needed: pip install diffusers transformers"
+        ) from error
     except Exception as error:  # whatever diffusers and transformers may raise over a file
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise CheckpointError(f"{name}: it can't be loaded ({reason})") from error
@@ -117,8 +123,13 @@ def _quiet() -> Iterator[None]:
     """No warnings, log lines or progress bars of the libraries inside; their settings come back."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        loggers = [importlib.import_module(f"{library}.utils.logging") for library in ("diffusers", "transformers")]
-        before = [(logger, logger.get_verbosity(), logger.is_progress_bar_enabled()) for logger in loggers]
+        loggers = [
+            importlib.import_module(f"{library}.utils.logging")
+            for library in ("diffusers", "transformers")
+        ]
+        before = [
+            (logger, logger.get_verbosity(), logger.is_progress_bar_enabled()) for logger in loggers
+        ]
         try:
             for logger in loggers:
                 logger.set_verbosity_error()
@@ -131,12 +142,16 @@ def _quiet() -> Iterator[None]:
                     logger.enable_progress_bar()
 
 
-def _predicting(pipeline: Any, prediction: str | None, zero_terminal_snr: bool = False) -> DiffusionPipeline:
+def _predicting(
+    pipeline: Any, prediction: str | None, zero_terminal_snr: bool = False
+) -> DiffusionPipeline:
     changes: dict[str, Any] = {"prediction_type": prediction} if prediction else {}
     if zero_terminal_snr:
         changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     if changes:
-        pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, **changes)
+        pipeline.scheduler = type(pipeline.scheduler).from_config(
+            pipeline.scheduler.config, **changes
+        )
     loaded: DiffusionPipeline = pipeline
     return loaded
 
@@ -187,7 +202,9 @@ def _component(component: Any, name: str, path: Path, settings: Path, dtype: tor
     return model.eval()
 
 
-def _weights(path: Path, component: str, config: dict[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
+def _weights(
+    path: Path, component: str, config: dict[str, Any]
+) -> Iterator[tuple[str, torch.Tensor]]:
     """A component's tensors from the file, under the names that diffusers and transformers give them."""
     with safe_open(str(path), framework="pt") as file:
         for name in file.keys():  # noqa: SIM118
@@ -203,14 +220,18 @@ def _weights(path: Path, component: str, config: dict[str, Any]) -> Iterator[tup
                 yield new, file.get_tensor(name)
 
 
-def _fill(model: torch.nn.Module, component: str, weights: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
+def _fill(
+    model: torch.nn.Module, component: str, weights: dict[str, torch.Tensor], dtype: torch.dtype
+) -> None:
     """Give a model without memory its weights, in place, each of them cast and copied.
 
     Raises:
         CheckpointError: a tensor is missing or of another shape, or the UNet has more of them.
     """
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    wanted = {name.removeprefix("text_model."): name for name in shapes}  # transformers 5.6 dropped that prefix
+    wanted = {
+        name.removeprefix("text_model."): name for name in shapes
+    }  # transformers 5.6 dropped that prefix
     missing, more = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
     if missing or (more and component == "unet"):
         raise CheckpointError(
@@ -218,16 +239,24 @@ def _fill(model: torch.nn.Module, component: str, weights: dict[str, torch.Tenso
             f"{len(more)} unknown ({printable((missing or more)[0])}, …): is it a finetune of a public model?"
         )
     state = {home: _shaped(weights.pop(name), shapes[home], home) for name, home in wanted.items()}
-    model.load_state_dict({home: tensor.to(dtype, copy=True) for home, tensor in state.items()}, assign=True)
+    model.load_state_dict(
+        {home: tensor.to(dtype, copy=True) for home, tensor in state.items()}, assign=True
+    )
     for module in model.modules():
-        if isinstance(ids := getattr(module, "position_ids", None), torch.Tensor):  # computed, never stored
+        if isinstance(
+            ids := getattr(module, "position_ids", None), torch.Tensor
+        ):  # computed, never stored
             module.position_ids = torch.arange(ids.shape[-1]).expand(1, -1)
     if empty := [name for name, buffer in model.named_buffers() if buffer.is_meta]:
-        raise CheckpointError(f"this version of transformers has an unknown {empty[0]}: install an older one")
+        raise CheckpointError(
+            f"this version of transformers has an unknown {empty[0]}: install an older one"
+        )
 
 
 def _shaped(tensor: torch.Tensor, shape: torch.Size, name: str) -> torch.Tensor:
     """The tensor with the model's axes: linear layers and 1x1 convolutions differ in axes of length one."""
     if [n for n in tensor.shape if n != 1] != [n for n in shape if n != 1]:
-        raise CheckpointError(f"{name} is {tuple(tensor.shape)}, not {tuple(shape)}: it is a model of another size")
+        raise CheckpointError(
+            f"{name} is {tuple(tensor.shape)}, not {tuple(shape)}: it is a model of another size"
+        )
     return tensor.reshape(shape)

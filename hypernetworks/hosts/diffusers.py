@@ -99,10 +99,16 @@ class Painter:
         self.checkpoint = checkpoint
         self.is_miniature = checkpoint is None
         self.model_name = "miniature" if checkpoint is None else checkpoint.stem
-        self.dtype = dtype = torch.float16 if (device != "cpu" if half is None else half) else torch.float32
+        self.dtype = dtype = (
+            torch.float16 if (device != "cpu" if half is None else half) else torch.float32
+        )
         if checkpoint is None and not (MINIATURE / "model_index.json").exists():
-            raise CheckpointError("the miniature's weights are missing: build them, or name a checkpoint")
-        self.pipeline: Any = load_checkpoint(checkpoint or MINIATURE, dtype=dtype, prediction=prediction).to(device)
+            raise CheckpointError(
+                "the miniature's weights are missing: build them, or name a checkpoint"
+            )
+        self.pipeline: Any = load_checkpoint(
+            checkpoint or MINIATURE, dtype=dtype, prediction=prediction
+        ).to(device)
         self.pipeline.set_progress_bar_config(disable=True)
         self.library = library
         self._own_scheduler: Any = self.pipeline.scheduler
@@ -125,7 +131,10 @@ class Painter:
     @property
     def size_step(self) -> int:
         """Width and height must be multiples of this."""
-        return int(self.pipeline.vae_scale_factor * 2 ** (len(self.pipeline.unet.config.block_out_channels) - 1))
+        return int(
+            self.pipeline.vae_scale_factor
+            * 2 ** (len(self.pipeline.unet.config.block_out_channels) - 1)
+        )
 
     def paint(
         self,
@@ -145,7 +154,10 @@ class Painter:
         result = Result()
         clean, tags = parse(job.prompt)
         negative, misplaced = parse(job.negative)
-        result.messages += [f"{tag} has no effect in the negative prompt: move it to the prompt" for tag in misplaced]
+        result.messages += [
+            f"{tag} has no effect in the negative prompt: move it to the prompt"
+            for tag in misplaced
+        ]
         chosen = self._resolve(tags, result.messages)
         width, height = self._size(job)
         check_steps(job.sampler, self._own_scheduler, job.steps)
@@ -156,13 +168,20 @@ class Painter:
             forming = None if on_picture is None else Forming(self.pipeline, on_picture)
             images = self._sample(job, (clean, negative), (width, height), handle, forming, on_step)
         result.pictures = [
-            Picture(image, self._infotext(job, job.seed + i, (width, height), [entry for _, entry, _ in chosen]))
+            Picture(
+                image,
+                self._infotext(
+                    job, job.seed + i, (width, height), [entry for _, entry, _ in chosen]
+                ),
+            )
             for i, image in enumerate(images)
         ]
         self.library.trim()
         return result
 
-    def _resolve(self, tags: Sequence[Tag], messages: list[str]) -> list[tuple[Hypernetwork, Entry, Multiplier]]:
+    def _resolve(
+        self, tags: Sequence[Tag], messages: list[str]
+    ) -> list[tuple[Hypernetwork, Entry, Multiplier]]:
         """Networks of the tags that can be used; a message for each that can't."""
         chosen = []
         sites = find_sites(self.pipeline.unet) if tags else []
@@ -181,7 +200,10 @@ class Painter:
         return chosen
 
     def _apply(
-        self, chosen: Sequence[tuple[Hypernetwork, Entry, Multiplier]], patches: ExitStack, messages: list[str]
+        self,
+        chosen: Sequence[tuple[Hypernetwork, Entry, Multiplier]],
+        patches: ExitStack,
+        messages: list[str],
     ) -> Handle | None:
         if not chosen:
             return None
@@ -195,8 +217,16 @@ class Painter:
         return patches.enter_context(apply(self.pipeline.unet, networks, on_error=give_up))
 
     def _size(self, job: Generation) -> tuple[int, int]:
-        width, height, multiple = job.width or self.default_size, job.height or self.default_size, self.size_step
-        if width % multiple or height % multiple or not multiple <= min(width, height) <= max(width, height) <= 4096:
+        width, height, multiple = (
+            job.width or self.default_size,
+            job.height or self.default_size,
+            self.size_step,
+        )
+        if (
+            width % multiple
+            or height % multiple
+            or not multiple <= min(width, height) <= max(width, height) <= 4096
+        ):
             raise HypernetworkError(
                 f"the size {width}x{height} is not possible: use multiples of {multiple} up to 4096"
             )
@@ -215,7 +245,9 @@ class Painter:
         if handle is not None:
             handle.at(0, job.steps)
 
-        def after_step(pipeline: Any, index: int, _time: object, tensors: dict[str, Any]) -> dict[str, Any]:
+        def after_step(
+            pipeline: Any, index: int, _time: object, tensors: dict[str, Any]
+        ) -> dict[str, Any]:
             if handle is not None:
                 handle.at((index + 1) // order, job.steps)
             if forming is not None:
@@ -233,13 +265,17 @@ class Painter:
                 num_images_per_prompt=job.batch,
                 width=size[0],
                 height=size[1],
-                generator=[torch.Generator("cpu").manual_seed(job.seed + i) for i in range(job.batch)],
+                generator=[
+                    torch.Generator("cpu").manual_seed(job.seed + i) for i in range(job.batch)
+                ],
                 callback_on_step_end=after_step,
             )
         images: list[Image] = output.images
         return images
 
-    def _infotext(self, job: Generation, seed: int, size: tuple[int, int], entries: Sequence[Entry]) -> str:
+    def _infotext(
+        self, job: Generation, seed: int, size: tuple[int, int], entries: Sequence[Entry]
+    ) -> str:
         pairs: dict[str, object] = {
             "Steps": job.steps,
             "Sampler": job.sampler or self.default_sampler,
@@ -253,7 +289,9 @@ class Painter:
             with suppress(OSError):  # the file is gone by now: no reason to lose the picture
                 hashes[entry.name] = self.library.hashes.sha256(entry)[:10]  # as webuis show it
         if hashes:
-            pairs["Hypernet hashes"] = ", ".join(f"{name}: {digest}" for name, digest in hashes.items())
+            pairs["Hypernet hashes"] = ", ".join(
+                f"{name}: {digest}" for name, digest in hashes.items()
+            )
         return format_infotext(job.prompt, job.negative, pairs)
 
 

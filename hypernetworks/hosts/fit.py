@@ -13,7 +13,11 @@ from ..patching.part import Part
 
 
 def check_fit(
-    network: Hypernetwork, multiplier: Multiplier, sites: Sequence[Site], *, any_family: bool = False
+    network: Hypernetwork,
+    multiplier: Multiplier,
+    sites: Sequence[Site],
+    *,
+    any_family: bool = False,
 ) -> None:
     """Raise when this network can't act on the UNet that has these attention modules.
 
@@ -27,7 +31,9 @@ def check_fit(
         TagError: block factors that don't fit.
     """
     if not sites:
-        raise NoAttentionError("hypernetworks need a model of the SD1, SD2 or SDXL kind, and the loaded one is none")
+        raise NoAttentionError(
+            "hypernetworks need a model of the SD1, SD2 or SDXL kind, and the loaded one is none"
+        )
     here = {site.width for site in sites}
     cross = {site.width for site in sites if site.kind == "cross"}
     families = set(network.widths) & set(FAMILIES)
@@ -45,4 +51,6 @@ def check_fit(
 
 
 def _families(widths: set[int] | set[int | None]) -> str:
-    return " or ".join(f"{FAMILIES[w]} (text width {w})" for w in sorted(w for w in widths if w is not None))
+    return " or ".join(
+        f"{FAMILIES[w]} (text width {w})" for w in sorted(w for w in widths if w is not None)
+    )

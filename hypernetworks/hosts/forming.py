@@ -14,8 +14,18 @@ if TYPE_CHECKING:
 SECONDS = 0.25
 """At least this long between two looks."""
 _COLOURS = {
-    False: ((0.298, 0.207, 0.208), (0.187, 0.286, 0.173), (-0.158, 0.189, 0.264), (-0.184, -0.271, -0.473)),
-    True: ((0.365, 0.423, 0.434), (-0.253, -0.004, 0.107), (0.108, 0.111, -0.036), (-0.317, -0.249, -0.219)),
+    False: (
+        (0.298, 0.207, 0.208),
+        (0.187, 0.286, 0.173),
+        (-0.158, 0.189, 0.264),
+        (-0.184, -0.271, -0.473),
+    ),
+    True: (
+        (0.365, 0.423, 0.434),
+        (-0.253, -0.004, 0.107),
+        (0.108, 0.111, -0.036),
+        (-0.317, -0.249, -0.219),
+    ),
 }
 """Linear maps from the four latent channels to red, green and blue, for SD (and for SDXL), as webuis use them."""
 
@@ -55,7 +65,9 @@ def picture_of(pipeline: Any, latents: torch.Tensor) -> Image:
 
     if type(pipeline.vae).__name__ == "AutoencoderTiny":
         scaled = (latents / pipeline.vae.config.scaling_factor).to(pipeline.vae.dtype)
-        image: Image.Image = pipeline.image_processor.postprocess(pipeline.vae.decode(scaled).sample)[0]
+        image: Image.Image = pipeline.image_processor.postprocess(
+            pipeline.vae.decode(scaled).sample
+        )[0]
         return image
     sdxl = getattr(pipeline, "text_encoder_2", None) is not None
     colours = torch.tensor(_COLOURS[sdxl])

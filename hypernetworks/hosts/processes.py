@@ -40,7 +40,9 @@ def together(device: str | None = None) -> Iterator[Place]:
     Args:
         device: what was asked for, ``None`` for a GPU where there is one.
     """
-    size, rank, local_rank = (int(os.environ.get(n, d)) for n, d in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)))
+    size, rank, local_rank = (
+        int(os.environ.get(n, d)) for n, d in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0))
+    )
     place = Place(rank, local_rank, size)
     if size == 1:
         yield place

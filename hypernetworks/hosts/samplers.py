@@ -36,7 +36,9 @@ def build_sampler(name: str | None, own: Any) -> Any:
     if name not in SAMPLERS:
         raise HypernetworkError(f'there is no sampler "{name}": use one of {", ".join(SAMPLERS)}')
     kind, settings = SAMPLERS[name]
-    return getattr(importlib.import_module("diffusers"), f"{kind}Scheduler").from_config(own.config, **settings)
+    return getattr(importlib.import_module("diffusers"), f"{kind}Scheduler").from_config(
+        own.config, **settings
+    )
 
 
 def check_steps(name: str | None, own: Any, steps: int) -> None:
@@ -61,5 +63,8 @@ def sampler_name(own: Any) -> str:
     """What to call a model's own scheduler: a key of :data:`SAMPLERS` where there is one for its class."""
     kind = type(own).__name__.removesuffix("Scheduler")
     karras = bool(own.config.get("use_karras_sigmas"))
-    known = {(k, bool(settings.get("use_karras_sigmas"))): name for name, (k, settings) in SAMPLERS.items()}
+    known = {
+        (k, bool(settings.get("use_karras_sigmas"))): name
+        for name, (k, settings) in SAMPLERS.items()
+    }
     return known.get((kind, karras), known.get((kind, False), kind))

@@ -56,10 +56,15 @@ def train_job(
 class _Session:
     """One job under way."""
 
-    def __init__(self, job: TrainingJob, painter: Painter, watcher: Watcher, keep_model: bool) -> None:
+    def __init__(
+        self, job: TrainingJob, painter: Painter, watcher: Watcher, keep_model: bool
+    ) -> None:
         self.keep_model = keep_model
         self.painter, self.watcher, self.model = painter, watcher, FrozenModel(painter.pipeline)
-        self.job = replace(job, settings=replace(job.settings, precision=self.model.precision(job.settings.precision)))
+        self.job = replace(
+            job,
+            settings=replace(job.settings, precision=self.model.precision(job.settings.precision)),
+        )
         self.is_first, self.messages = World().is_first, list[str]()
         step = job.picture_settings.step
         if step % painter.size_step and job.picture_settings.fit == "buckets":
@@ -71,12 +76,16 @@ class _Session:
 
     def train(self) -> Outcome:
         job = self.job
-        paths, held_out = split_held_out(find_pictures(job.pictures), job.picture_settings.held_out, job.settings.seed)
+        paths, held_out = split_held_out(
+            find_pictures(job.pictures), job.picture_settings.held_out, job.settings.seed
+        )
         network = self._network()
         self._compare()
         with ExitStack() as stack:
             size = (job.picture_settings.width, job.picture_settings.height)
-            stack.enter_context(self.model.ready(job.settings.precision, size=size, keep=self.keep_model))
+            stack.enter_context(
+                self.model.ready(job.settings.precision, size=size, keep=self.keep_model)
+            )
             contexts = Contexts(self._encode_texts)
             examples, kept = self._examples(paths, contexts), self._held_out(held_out, contexts)
             if job.checkpointing == "on":
@@ -136,7 +145,10 @@ class _Session:
             network.to("cpu", torch.float32)
         network.to(self.model.device, torch.float32)
         network.provenance = replace(
-            network.provenance, name=job.name, checkpoint_name=self.painter.model_name, checkpoint_hash=None
+            network.provenance,
+            name=job.name,
+            checkpoint_name=self.painter.model_name,
+            checkpoint_hash=None,
         )
         return network
 
@@ -146,7 +158,9 @@ class _Session:
             throw_away(job)
         make_folder(job.folder)
         text = json.dumps(self._described(), indent=1, default=str) + "\n"
-        replace_file(job.folder / SETTINGS, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        replace_file(
+            job.folder / SETTINGS, lambda temporary: temporary.write_text(text, encoding="utf-8")
+        )
 
     def _described(self) -> dict[str, Any]:
         """All that the run is made of, for people and for :meth:`_compare`."""
@@ -164,7 +178,10 @@ class _Session:
             return
         try:
             earlier = json.loads((job.folder / SETTINGS).read_text(encoding="utf-8"))
-            begun, before = Path(earlier["network"] or "").name, {what: _inside(earlier, what) for what in COMPARED}
+            begun, before = (
+                Path(earlier["network"] or "").name,
+                {what: _inside(earlier, what) for what in COMPARED},
+            )
         except (OSError, ValueError, KeyError, TypeError):
             return
         if job.network is not None and job.network.name != begun:
@@ -175,7 +192,9 @@ class _Session:
         now = self._described()
         for what, value in before.items():
             if value != (asked := _inside(now, what)):
-                self._tell(f"{what.rpartition('.')[2]} was {value} in the steps before, and is {asked} from here on")
+                self._tell(
+                    f"{what.rpartition('.')[2]} was {value} in the steps before, and is {asked} from here on"
+                )
 
     def _examples(self, paths: Sequence[Path], contexts: Contexts) -> Examples:
         job = self.job
@@ -214,13 +233,17 @@ class _Session:
     def _save_memory(self) -> bool:
         saved = self.model.save_memory()
         if saved:
-            self._tell("memory ran out, so activations are computed twice: a smaller batch would be faster")
+            self._tell(
+                "memory ran out, so activations are computed twice: a smaller batch would be faster"
+            )
         return saved
 
     def _run(self, run: Run) -> None:
         job = self.job
         if run.is_finished:
-            self._tell(f"{job.folder} holds a run that is finished: ask for more steps, or restart it")
+            self._tell(
+                f"{job.folder} holds a run that is finished: ask for more steps, or restart it"
+            )
         log = Log(job.folder, run.step) if self.is_first else None
         previews = job.settings.preview_every if job.previews and self.is_first else 0
         if previews and run.step == 0:
@@ -258,20 +281,28 @@ class _Session:
         size, total = job.picture_settings, job.preview_steps * len(job.previews)
 
         def on_step(done: int, of: int) -> bool:
-            self.watcher.on_painting(number * job.preview_steps + done * job.preview_steps // of, total)
+            self.watcher.on_painting(
+                number * job.preview_steps + done * job.preview_steps // of, total
+            )
             return not self.watcher.should_stop()
 
         with run.at_rest(), self.model.at_hand():
             for number, prompt in enumerate(job.previews):
                 work = Generation(
-                    prompt, steps=job.preview_steps, seed=job.preview_seed, width=size.width, height=size.height
+                    prompt,
+                    steps=job.preview_steps,
+                    seed=job.preview_seed,
+                    width=size.width,
+                    height=size.height,
                 )
                 try:
                     pictures = self.painter.paint(work, on_step).pictures
                 except HypernetworkError as error:
                     self._tell(f'the preview "{prompt}": {error}')
                     continue
-                if self.watcher.should_stop():  # it may not be finished, and shall not stand beside others
+                if (
+                    self.watcher.should_stop()
+                ):  # it may not be finished, and shall not stand beside others
                     return
                 made.append(pictures[0].image)
                 with self._not_ending():
@@ -283,7 +314,9 @@ class _Session:
 
     def _outcome(self, run: Run) -> Outcome:
         file = self.job.folder / f"{self.job.name}-{run.network.provenance.step}{self.job.suffix}"
-        return Outcome(file if file.exists() else None, run.step, run.is_finished, tuple(self.messages))
+        return Outcome(
+            file if file.exists() else None, run.step, run.is_finished, tuple(self.messages)
+        )
 
 
 def _inside(tree: Any, path: str) -> Any:

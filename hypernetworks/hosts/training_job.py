@@ -64,7 +64,9 @@ class TrainingJob:
         check_name(self.name)
         for what, known in (("suffix", SUFFIXES), ("checkpointing", CHECKPOINTINGS)):
             if getattr(self, what) not in known:
-                raise TrainingSettingsError(f'{what} is "{getattr(self, what)}", use one of {", ".join(known)}')
+                raise TrainingSettingsError(
+                    f'{what} is "{getattr(self, what)}", use one of {", ".join(known)}'
+                )
 
     @property
     def folder(self) -> Path:
@@ -110,7 +112,9 @@ class Watcher:
     should_stop: Callable[[], bool] = lambda: False
 
 
-def preset_job(preset: str, name: str, pictures: Path, painter: Painter, **changes: object) -> TrainingJob:
+def preset_job(
+    preset: str, name: str, pictures: Path, painter: Painter, **changes: object
+) -> TrainingJob:
     """The job that a preset makes for a loaded model, with ``changes`` to its fields.
 
     The miniature learns fast: there the presets have a higher rate, larger batches and fewer steps.
@@ -119,12 +123,24 @@ def preset_job(preset: str, name: str, pictures: Path, painter: Painter, **chang
         TrainingSettingsError: no such preset.
     """
     if preset not in PRESETS:
-        raise TrainingSettingsError(f'the preset "{preset}" is unknown, use one of {", ".join(PRESETS)}')
+        raise TrainingSettingsError(
+            f'the preset "{preset}" is unknown, use one of {", ".join(PRESETS)}'
+        )
     chosen = PRESETS[preset]
-    structure = Structure(chosen.layer_structure, chosen.activation, activate_output=False, dropout=chosen.dropout)
+    structure = Structure(
+        chosen.layer_structure, chosen.activation, activate_output=False, dropout=chosen.dropout
+    )
     settings, size = chosen.settings, painter.default_size
     if painter.is_miniature:
-        settings = replace(settings, steps=400, rate="2e-3", batch=16, save_every=100, watch_every=25, preview_every=50)
+        settings = replace(
+            settings,
+            steps=400,
+            rate="2e-3",
+            batch=16,
+            save_every=100,
+            watch_every=25,
+            preview_every=50,
+        )
     picture_settings = PictureSettings(
         width=size, height=size, step=painter.size_step, template=chosen.template, fit="crop"
     )
@@ -140,7 +156,10 @@ def preset_job(preset: str, name: str, pictures: Path, painter: Painter, **chang
 
 def throw_away(job: TrainingJob) -> None:
     """Delete what an earlier run left in the job's folder; what is not a run's own stays, and what it begins with."""
-    own = [job.folder / name for name in (STATE, "log.csv", "curve.png", "previews.png", SETTINGS, MARK)]
+    own = [
+        job.folder / name
+        for name in (STATE, "log.csv", "curve.png", "previews.png", SETTINGS, MARK)
+    ]
     for suffix in SUFFIXES:
         own += saved_networks(job.folder, job.name, suffix) if job.folder.is_dir() else []
     for path in [*own, *(job.folder / "previews").glob("[0-9]*-[0-9]*.png")]:

@@ -38,13 +38,22 @@ class FrozenModel:
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         config = pipeline.scheduler.config
         self.schedule = NoiseSchedule(
-            torch.as_tensor(pipeline.scheduler.alphas_cumprod).float().cpu(), config.get("prediction_type", "epsilon")
+            torch.as_tensor(pipeline.scheduler.alphas_cumprod).float().cpu(),
+            config.get("prediction_type", "epsilon"),
         )
 
     def widths(self, self_attention: bool = True) -> tuple[int, ...]:
         """Context widths of the UNet: of cross-attention, and of self-attention if asked."""
         sites = find_sites(self.unet)
-        return tuple(sorted({s.width for s in sites if s.width is not None and (self_attention or s.kind != SELF)}))
+        return tuple(
+            sorted(
+                {
+                    s.width
+                    for s in sites
+                    if s.width is not None and (self_attention or s.kind != SELF)
+                }
+            )
+        )
 
     def precision(self, asked: str) -> str:
         """What ``"auto"`` means here: the UNet's own type; on a CPU that computes in bf16, that."""
@@ -68,10 +77,17 @@ class FrozenModel:
             for begin in range(0, len(texts), TEXTS_AT_ONCE):
                 part = list(texts[begin : begin + TEXTS_AT_ONCE])
                 tokens = self.pipeline.tokenizer(part, truncation=False, verbose=False).input_ids
-                long = (t for t, ids in zip(part, tokens, strict=True) if len(ids) - 2 > self.most_tokens)
+                long = (
+                    t
+                    for t, ids in zip(part, tokens, strict=True)
+                    if len(ids) - 2 > self.most_tokens
+                )
                 self.too_long = self.too_long or next(long, None)
                 made = self.pipeline.encode_prompt(
-                    prompt=part, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+                    prompt=part,
+                    device=self.device,
+                    num_images_per_prompt=1,
+                    do_classifier_free_guidance=False,
                 )
                 columns = {"context": made[0]}
                 if len(made) == 4:  # SDXL: also one vector for the whole text
@@ -102,7 +118,9 @@ class FrozenModel:
         added = {key: value.to(dtype) for key, value in batch.added.items()}
         if added:  # SDXL is told the size; all is seen whole
             height, width = (8 * edge for edge in noisy.shape[-2:])
-            row = torch.tensor([height, width, 0, 0, height, width], dtype=dtype, device=noisy.device)
+            row = torch.tensor(
+                [height, width, 0, 0, height, width], dtype=dtype, device=noisy.device
+            )
             added["time_ids"] = row.expand(len(noisy), -1)
         prediction: torch.Tensor = self.unet(
             noisy.to(dtype),
@@ -124,14 +142,20 @@ class FrozenModel:
             keep: whether the weights must come back exactly; ``False`` needs less memory on the CPU in bf16.
         """
         live = [p for p in self.unet.parameters() if p.requires_grad]
-        processors, checkpointing = dict(self.unet.attn_processors), self.unet.is_gradient_checkpointing
+        processors, checkpointing = (
+            dict(self.unet.attn_processors),
+            self.unet.is_gradient_checkpointing,
+        )
         was_training = self.unet.training
         self.unet.eval().requires_grad_(False)
         self._send("cpu", ENCODERS)
         self.use_fast_attention(size)
         dtype = torch.float32 if self.device.type == "cpu" else DTYPES[precision]
         try:
-            with computed_in(self.unet, dtype, keep=keep), quick_on_cpu(self.unet, precision, keep=keep) as quick:
+            with (
+                computed_in(self.unet, dtype, keep=keep),
+                quick_on_cpu(self.unet, precision, keep=keep) as quick,
+            ):
                 self._is_quick = quick
                 yield
         finally:
@@ -156,7 +180,11 @@ class FrozenModel:
     @contextmanager
     def at_hand(self, *names: str) -> Iterator[None]:
         """Encoders are on the model's device inside; afterwards, where they were."""
-        parts = [part for name in names or ENCODERS if (part := getattr(self.pipeline, name, None)) is not None]
+        parts = [
+            part
+            for name in names or ENCODERS
+            if (part := getattr(self.pipeline, name, None)) is not None
+        ]
         before = [next(part.parameters()).device for part in parts]
         for part in parts:
             part.to(self.device)
@@ -189,9 +217,14 @@ class FrozenModel:
         What one layer remembers for the next would be missing when a block is computed for the second time, alone.
         """
 
-        def own(module: object, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        def own(
+            module: object, inputs: tuple[Any, ...], named: dict[str, Any]
+        ) -> tuple[Any, dict[str, Any]]:
             context = named.get("encoder_hidden_states")
-            return inputs, named if context is None else {**named, "encoder_hidden_states": context.view_as(context)}
+            return inputs, named if context is None else {
+                **named,
+                "encoder_hidden_states": context.view_as(context),
+            }
 
         for site in find_sites(self.unet):
             if site.kind == CROSS:
@@ -201,7 +234,9 @@ class FrozenModel:
     def check_size(self, width: int, height: int, step: int) -> None:
         """Raises TrainingSettingsError where the UNet can't take pictures of this size."""
         if width % step or height % step:
-            raise TrainingSettingsError(f"the size {width}x{height} is not possible: use multiples of {step}")
+            raise TrainingSettingsError(
+                f"the size {width}x{height} is not possible: use multiples of {step}"
+            )
 
 
 @contextmanager
@@ -231,7 +266,9 @@ def computed_in(unet: torch.nn.Module, dtype: torch.dtype, *, keep: bool = True)
 
     given = [dtype]
 
-    def into(module: object, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def into(
+        module: object, inputs: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
         given[0] = (inputs[0] if inputs else named["sample"]).dtype
         return _cast(inputs, dtype), _cast(named, dtype)
 
@@ -243,7 +280,10 @@ def computed_in(unet: torch.nn.Module, dtype: torch.dtype, *, keep: bool = True)
 
     parameters = [p for p in unet.parameters() if p.is_floating_point()]
     with _converted(parameters, lambda data: data.to(dtype), keep=keep):
-        hooks = [unet.register_forward_pre_hook(into, with_kwargs=True), unet.register_forward_hook(out)]
+        hooks = [
+            unet.register_forward_pre_hook(into, with_kwargs=True),
+            unet.register_forward_hook(out),
+        ]
         try:
             yield
         finally:
@@ -253,7 +293,10 @@ def computed_in(unet: torch.nn.Module, dtype: torch.dtype, *, keep: bool = True)
 
 @contextmanager
 def _converted(
-    parameters: Sequence[torch.nn.Parameter], convert: Callable[[torch.Tensor], torch.Tensor], *, keep: bool
+    parameters: Sequence[torch.nn.Parameter],
+    convert: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    keep: bool,
 ) -> Iterator[None]:
     """Parameters hold converted numbers; afterwards those they had, or, without ``keep``, what is left of them."""
     before = [(p, p.dtype, p.data if keep else None) for p in parameters]
@@ -277,7 +320,10 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 
 def cpu_has_bf16() -> bool:
     """Whether this processor multiplies in bf16 itself, so that it is faster and not just smaller."""
-    questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # as torch's own compiler asks
+    questions = (
+        "_is_avx512_bf16_supported",
+        "_is_amx_tile_supported",
+    )  # as torch's own compiler asks
     return any(bool(getattr(torch.cpu, question, bool)()) for question in questions)
 
 
@@ -299,7 +345,9 @@ def quick_on_cpu(unet: torch.nn.Module, precision: str, *, keep: bool = True) ->
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
 
     def convert(data: torch.Tensor) -> torch.Tensor:
-        return data.to(dtype, memory_format=torch.channels_last if data.dim() == 4 else torch.preserve_format)
+        return data.to(
+            dtype, memory_format=torch.channels_last if data.dim() == 4 else torch.preserve_format
+        )
 
     with _converted(parameters, convert, keep=keep):
         yield dtype != torch.float32

@@ -30,7 +30,9 @@ class Cache:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._lock = threading.Lock()  # never held while a file is read
-        self._kept: OrderedDict[str, tuple[Hypernetwork, int]] = OrderedDict()  # with the bytes of its tensors
+        self._kept: OrderedDict[str, tuple[Hypernetwork, int]] = (
+            OrderedDict()
+        )  # with the bytes of its tensors
         self._in_use: WeakValueDictionary[_Key, Hypernetwork] = WeakValueDictionary()
         self._reading: dict[_Key, Future[Hypernetwork]] = {}
         self._named: set[str] = set()  # since the last trim
@@ -66,7 +68,9 @@ class Cache:
                 ours = self._reading[key] = Future[Hypernetwork]()
         return others.result() if others is not None else self._read(key, ours, read)
 
-    def _read(self, key: _Key, ours: Future[Hypernetwork], read: Callable[[], Hypernetwork]) -> Hypernetwork:
+    def _read(
+        self, key: _Key, ours: Future[Hypernetwork], read: Callable[[], Hypernetwork]
+    ) -> Hypernetwork:
         try:
             network = read()
         except BaseException as error:

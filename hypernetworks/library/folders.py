@@ -32,7 +32,9 @@ class Library:
         hashes: of its files; a program that wants to keep them over a restart sets one with a store.
     """
 
-    def __init__(self, folders: Iterable[str | os.PathLike[str]], *, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self, folders: Iterable[str | os.PathLike[str]], *, cache_bytes: int = CACHE_BYTES
+    ) -> None:
         self.folders = tuple(Path(folder) for folder in folders)
         self.hashes = Hashes()
         self._scanning = threading.Lock()
@@ -79,7 +81,9 @@ class Library:
                 found.update(walk(folder, self._seen))
             names = self._names
             if names is None or found != self._seen:
-                order = sorted(found.values(), key=lambda e: (e.name.lower(), e.full_name, str(e.path)))
+                order = sorted(
+                    found.values(), key=lambda e: (e.name.lower(), e.full_name, str(e.path))
+                )
                 names = Names(tuple(order))
             self._seen, self._names = found, names
             return names
@@ -88,7 +92,9 @@ class Library:
         """Change the folders. What is loaded is kept; where they are others than before, the next use scans."""
         wanted = tuple(Path(folder) for folder in folders)
         if wanted != self.folders:
-            with self._scanning:  # else a scan that is under way would leave what it found in the other folders
+            with (
+                self._scanning
+            ):  # else a scan that is under way would leave what it found in the other folders
                 self.folders, self._names = wanted, None
 
     def name_of(self, entry: Entry) -> str:

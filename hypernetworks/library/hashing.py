@@ -69,7 +69,11 @@ class Hashes:
         """
         state = _state(entry)
         known = self._recall(state)
-        return known if known is not None else self._background.result(state, lambda: self._compute(entry, state))
+        return (
+            known
+            if known is not None
+            else self._background.result(state, lambda: self._compute(entry, state))
+        )
 
     def stop(self) -> None:
         """Call off what is under way and keep what is known; for the end of the program, which does it by itself."""
@@ -85,7 +89,9 @@ class Hashes:
 
     def _compute(self, entry: Entry, state: State) -> str:
         found = self._recall(state) or entry.sha256(self._background.stopping)
-        if _state(entry) == state:  # else it changed while it was read: the hash is neither the old nor the new one's
+        if (
+            _state(entry) == state
+        ):  # else it changed while it was read: the hash is neither the old nor the new one's
             with self._lock:
                 assert self._known is not None
                 self._known.pop(state[0], None)
@@ -107,9 +113,13 @@ class Hashes:
             self._saved = True
         if saved or self._store is None:
             return
-        kept = list(({**self._read_store(), **ours}).items())[-MOST:]  # another program may have added some
+        kept = list(({**self._read_store(), **ours}).items())[
+            -MOST:
+        ]  # another program may have added some
         text = json.dumps(dict(kept), separators=(",", ":"))
-        with suppress(OSError, FileWriteError):  # a full disk costs the hashes a restart, nothing else
+        with suppress(
+            OSError, FileWriteError
+        ):  # a full disk costs the hashes a restart, nothing else
             self._store.parent.mkdir(parents=True, exist_ok=True)
             replace(self._store, lambda temporary: temporary.write_text(text, encoding="ascii"))
 

@@ -69,7 +69,9 @@ def inspect(network: Hypernetwork, path: Path) -> Inspection:
     """Look at a network that was read from ``path``. Touches every tensor once."""
     structure = network.structure
     norms = tuple(
-        LayerNorms(dim, side, tuple(_norm(m.weight) for m in mlp.linear if isinstance(m, nn.Linear)))
+        LayerNorms(
+            dim, side, tuple(_norm(m.weight) for m in mlp.linear if isinstance(m, nn.Linear))
+        )
         for dim in network.widths
         for side, mlp in zip("kv", network.pairs[dim], strict=True)
     )
@@ -107,18 +109,26 @@ def _warnings(network: Hypernetwork, norms: tuple[LayerNorms, ...]) -> list[str]
     found = []
     broken = sorted({dim for dim in network.widths if not all(map(_finite, network.pairs[dim]))})
     if broken:
-        found.append(f"numbers that are not finite (NaN or infinite) at width {', '.join(map(str, broken))}: unusable")
+        found.append(
+            f"numbers that are not finite (NaN or infinite) at width {', '.join(map(str, broken))}: unusable"
+        )
     dead = sorted({n.width for n in norms if 0.0 in n.norms})
     if len(dead) == len(network.widths):
         found.append("layers of nothing but zeros at every width: it was never trained")
     elif dead:
         found.append(f"layers of nothing but zeros at width {', '.join(map(str, dead))}")
     if network.structure.activation in ("softmax", "softmin", "logsoftmax", "softmax2d"):
-        found.append(f"{network.structure.activation} couples the pictures of a batch: results depend on the batch")
+        found.append(
+            f"{network.structure.activation} couples the pictures of a batch: results depend on the batch"
+        )
     if network.structure.activate_output and network.structure.activation in _POSITIVE:
-        found.append("the activation after the last layer lets it only add to a context, never subtract: right?")
+        found.append(
+            "the activation after the last layer lets it only add to a context, never subtract: right?"
+        )
     if family(network.widths) == "unknown":
-        found.append("no text width of SD1 (768), SD2 (1024) or SDXL (2048): made for none of these")
+        found.append(
+            "no text width of SD1 (768), SD2 (1024) or SDXL (2048): made for none of these"
+        )
     return found
 
 

@@ -27,7 +27,9 @@ class Names:
     @cached_property
     def ambiguous(self) -> frozenset[str]:
         """Stems that several files share."""
-        return frozenset(name for name, count in Counter(e.name for e in self.entries).items() if count > 1)
+        return frozenset(
+            name for name, count in Counter(e.name for e in self.entries).items() if count > 1
+        )
 
     @cached_property
     def _exact(self) -> dict[str, list[Entry]]:
@@ -57,7 +59,9 @@ class Names:
                 if len(entries) == 1 or len(exact) == 1:
                     return (entries if len(entries) == 1 else exact)[0]
                 if entries:
-                    raise AmbiguousNameError(f'the name "{name}" is ambiguous{_alternatives(entries)}')
+                    raise AmbiguousNameError(
+                        f'the name "{name}" is ambiguous{_alternatives(entries)}'
+                    )
         return None
 
     def unknown(self, name: str) -> UnknownNameError:

@@ -23,7 +23,12 @@ from .entry import Entry
 
 PREVIEW_SUFFIXES: tuple[str, ...] = ("png", "jpg", "jpeg", "webp", "gif")
 """Pictures that webuis serve as previews."""
-ACTIVATION_TEXT, MULTIPLIER, NOTES, BASE_MODEL = "activation text", "preferred weight", "notes", "sd version"
+ACTIVATION_TEXT, MULTIPLIER, NOTES, BASE_MODEL = (
+    "activation text",
+    "preferred weight",
+    "notes",
+    "sd version",
+)
 """Keys of ``NAME.json``, as AUTOMATIC1111's LoRA cards call them."""
 DESCRIPTION = "description"
 _LARGEST = 2 << 20
@@ -84,7 +89,8 @@ def read_sidecars(entry: Entry, names: Container[str] | None = None) -> Sidecars
         activation_text=_text(user, ACTIVATION_TEXT, entry, warnings, site["words"]),
         preferred_multiplier=_multiplier(user.get(MULTIPLIER), entry, warnings),
         notes=_text(user, NOTES, entry, warnings),
-        base_model=family_named(_text(user, BASE_MODEL, entry, warnings)) or family_named(site["base_model"]),
+        base_model=family_named(_text(user, BASE_MODEL, entry, warnings))
+        or family_named(site["base_model"]),
         title=site["title"],
         user_metadata=user,
         warnings=tuple(warnings),
@@ -114,7 +120,9 @@ def write_user_metadata(entry: Entry, changes: Mapping[str, Any]) -> None:
     path = _beside(entry, ".json")
     warnings: list[str] = []
     merged = {**_json(path, None, warnings), **changes}
-    content = json.dumps({k: v for k, v in merged.items() if v is not None}, indent=4, ensure_ascii=False)
+    content = json.dumps(
+        {k: v for k, v in merged.items() if v is not None}, indent=4, ensure_ascii=False
+    )
 
     def save(temporary: Path) -> None:
         temporary.write_bytes(content.encode("utf-8", "replace"))
@@ -134,8 +142,14 @@ def find_preview(
         stem: the file's path without its suffix.
         names: the files of its folder, where they are known already.
     """
-    candidates = (f"{stem.name}{middle}.{suffix}" for middle in (".preview", "") for suffix in suffixes)
-    found = (name for name in candidates if (_is_file(stem.parent / name) if names is None else name in names))
+    candidates = (
+        f"{stem.name}{middle}.{suffix}" for middle in (".preview", "") for suffix in suffixes
+    )
+    found = (
+        name
+        for name in candidates
+        if (_is_file(stem.parent / name) if names is None else name in names)
+    )
     return next((stem.parent / name for name in found), None)
 
 
@@ -195,7 +209,9 @@ def _bytes(path: Path, names: Container[str] | None, warnings: list[str]) -> byt
     return content
 
 
-def _description(user: Mapping[str, Any], entry: Entry, names: Container[str] | None, warnings: list[str]) -> str:
+def _description(
+    user: Mapping[str, Any], entry: Entry, names: Container[str] | None, warnings: list[str]
+) -> str:
     """The card editor's where there is one, even an empty one; else the text file's."""
     written = user.get(DESCRIPTION)
     if isinstance(written, str):
@@ -204,11 +220,17 @@ def _description(user: Mapping[str, Any], entry: Entry, names: Container[str] | 
     for suffix in (".txt", ".description.txt"):
         content = _bytes(_beside(entry, suffix), names, warnings)
         if content is not None:
-            return content[: 4 * _LONGEST_DESCRIPTION].decode("utf-8-sig", "replace")[:_LONGEST_DESCRIPTION].strip()
+            return (
+                content[: 4 * _LONGEST_DESCRIPTION]
+                .decode("utf-8-sig", "replace")[:_LONGEST_DESCRIPTION]
+                .strip()
+            )
     return ""
 
 
-def _text(user: Mapping[str, Any], key: str, entry: Entry, warnings: list[str], otherwise: str = "") -> str:
+def _text(
+    user: Mapping[str, Any], key: str, entry: Entry, warnings: list[str], otherwise: str = ""
+) -> str:
     value = user.get(key)
     if value is not None and not isinstance(value, str):
         warnings.append(f'"{key}" in {entry.name}.json is not text and was left aside')
@@ -234,7 +256,11 @@ def _of_site(info: Mapping[str, Any]) -> dict[str, str]:
     """Trained words, base model and title, from the site's description of one version or of a model with versions."""
     versions = info.get("modelVersions")
     is_model = isinstance(versions, list)
-    version = next((v for v in versions if isinstance(v, dict)), {}) if isinstance(versions, list) else info
+    version = (
+        next((v for v in versions if isinstance(v, dict)), {})
+        if isinstance(versions, list)
+        else info
+    )
     model = info if is_model else info.get("model")
     words = version.get("trainedWords")
     words = [w.strip(" ,") for w in words if isinstance(w, str)] if isinstance(words, list) else []
@@ -261,5 +287,7 @@ def _without_markup(text: str) -> str:
     Not by way of :mod:`html.parser`, which takes minutes for some kilobytes of unfinished tags.
     """
     ends = {"/p", "/li", "/h1", "/h2", "/h3"}
-    plain = _TAG.sub(lambda tag: "\n" if tag[1].lower() in ends else "", text[: 2 * _LONGEST_DESCRIPTION])
+    plain = _TAG.sub(
+        lambda tag: "\n" if tag[1].lower() in ends else "", text[: 2 * _LONGEST_DESCRIPTION]
+    )
     return html.unescape(plain).strip()

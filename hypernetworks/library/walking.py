@@ -45,8 +45,12 @@ def walk(folder: Path, known: Mapping[str, Entry]) -> Iterator[tuple[str, Entry]
                     below.append(item)
             except OSError:  # a link to itself, a file that is gone by now
                 continue
-        below.sort(key=lambda item: (not item.is_symlink(), item.name))  # the last is walked first, and links last
-        waiting += [(item.path, f"{relative}/{item.name}" if relative else item.name) for item in below]
+        below.sort(
+            key=lambda item: (not item.is_symlink(), item.name)
+        )  # the last is walked first, and links last
+        waiting += [
+            (item.path, f"{relative}/{item.name}" if relative else item.name) for item in below
+        ]
 
 
 def _entry(item: os.DirEntry[str], folder: str, known: Entry | None) -> Entry:

@@ -24,12 +24,20 @@ STEPS = {"autoencoder": 2700, "base": 5600, "decoder": 2200}
 
 def main() -> int:
     """Run one tool; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="hypernetworks.miniature", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="hypernetworks.miniature", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("tool", choices=sorted(TOOLS))
-    parser.add_argument("--build", type=Path, default=Path("build/miniature"), help="where checkpoints are kept")
-    parser.add_argument("--packages", type=Path, help="folder of the npm archives (default: in the build folder)")
+    parser.add_argument(
+        "--build", type=Path, default=Path("build/miniature"), help="where checkpoints are kept"
+    )
+    parser.add_argument(
+        "--packages", type=Path, help="folder of the npm archives (default: in the build folder)"
+    )
     parser.add_argument("--styles", nargs="+", default=list(SHIPPED))
-    parser.add_argument("--steps", type=int, help="of training, or of sampling for measure (default 20)")
+    parser.add_argument(
+        "--steps", type=int, help="of training, or of sampling for measure (default 20)"
+    )
     parser.add_argument("--seeds", type=int, default=2, help="for measure: seeds per subject")
     parser.add_argument("--cfg", type=float, default=3.0)
     options = parser.parse_args()
@@ -51,7 +59,9 @@ def _pictures(options: argparse.Namespace) -> np.ndarray:
 def _autoencoder(options: argparse.Namespace) -> None:
     from . import autoencoder
 
-    autoencoder.train(_pictures(options), options.build / "autoencoder", options.steps or STEPS["autoencoder"])
+    autoencoder.train(
+        _pictures(options), options.build / "autoencoder", options.steps or STEPS["autoencoder"]
+    )
 
 
 def _encoder_only(options: argparse.Namespace) -> Any:
@@ -72,7 +82,9 @@ def _decoder(options: argparse.Namespace) -> None:
     from . import autoencoder
 
     folder = options.build / "decoder"
-    autoencoder.train_decoder(_encoder_only(options), _pictures(options), folder, options.steps or STEPS["decoder"])
+    autoencoder.train_decoder(
+        _encoder_only(options), _pictures(options), folder, options.steps or STEPS["decoder"]
+    )
 
 
 def _styles(options: argparse.Namespace) -> None:
@@ -118,7 +130,11 @@ def _networks(options: argparse.Namespace) -> None:
 
 
 def _print_size() -> None:
-    total = sum(p.stat().st_size for p in [*HERE.glob("weights/**/*"), *HERE.glob("networks/*")] if p.is_file())
+    total = sum(
+        p.stat().st_size
+        for p in [*HERE.glob("weights/**/*"), *HERE.glob("networks/*")]
+        if p.is_file()
+    )
     print(f"{total / 1e6:.1f} MB")
 
 
@@ -143,7 +159,11 @@ def _measure(options: argparse.Namespace) -> None:
             progress.update(done)
 
         measured = Measurement(
-            _shipped(), _pictures(options), steps=options.steps or 20, cfg=options.cfg, report=report
+            _shipped(),
+            _pictures(options),
+            steps=options.steps or 20,
+            cfg=options.cfg,
+            report=report,
         )
         figures = {"base": measured.base_figures(seeds)}
         print(json.dumps(figures, indent=1), flush=True)
@@ -151,7 +171,9 @@ def _measure(options: argparse.Namespace) -> None:
             network = read(HERE / "networks" / f"{style}.safetensors")
             figures[style] = measured.style_figures(network, style, seeds)
             print(json.dumps({style: figures[style]}, indent=1), flush=True)
-    (options.build / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    (options.build / "figures.json").write_text(
+        json.dumps(figures, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 def _strips(options: argparse.Namespace) -> None:

@@ -92,7 +92,14 @@ def train(pictures: np.ndarray, folder: Path, steps: int, batch_size: int = 32) 
 
     torch.manual_seed(0)
     module = build().to(memory_format=torch.channels_last)
-    run(module, loss_function(PictureSource(pictures), batch_size), steps, folder, rate=1.5e-3, bf16=True)
+    run(
+        module,
+        loss_function(PictureSource(pictures), batch_size),
+        steps,
+        folder,
+        rate=1.5e-3,
+        bf16=True,
+    )
     return module
 
 
@@ -108,7 +115,9 @@ def decoder_loss_function(latents: torch.Tensor, pictures: torch.Tensor, batch_s
         which = torch.randint(len(latents), (batch_size,), generator=generator)
         noise = torch.randn((batch_size, *latents.shape[1:]), generator=generator)
         strength = torch.rand(batch_size, 1, 1, 1, generator=generator) * 0.15
-        made = module((latents[which] + strength * noise).contiguous(memory_format=torch.channels_last))
+        made = module(
+            (latents[which] + strength * noise).contiguous(memory_format=torch.channels_last)
+        )
         wanted = pictures[which].float() / 127.5 - 1
         return reconstruction_loss(made.float(), wanted)
 

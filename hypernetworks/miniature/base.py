@@ -43,17 +43,27 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    words = sorted({w for n in subject_names() for w in n.split("-")} | set(COLOURS) | {"background"})
+    words = sorted(
+        {w for n in subject_names() for w in n.split("-")} | set(COLOURS) | {"background"}
+    )
     tokenizer.train_from_iterator([*words, "a", "an", "on"] * 4, trainer)
     model = json.loads(tokenizer.to_str())["model"]
     vocabulary: dict[str, int] = {}
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    for token in [*alphabet, *(a + "</w>" for a in alphabet), *model["vocab"], "<|startoftext|>", "<|endoftext|>"]:
+    for token in [
+        *alphabet,
+        *(a + "</w>" for a in alphabet),
+        *model["vocab"],
+        "<|startoftext|>",
+        "<|endoftext|>",
+    ]:
         vocabulary.setdefault(token, len(vocabulary))
     merges = [" ".join(m) if isinstance(m, list) else m for m in model["merges"]]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+    (folder / "merges.txt").write_text(
+        "#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8"
+    )
     settings = {
         "tokenizer_class": "CLIPTokenizer",
         "model_max_length": TEXT_LENGTH,
@@ -115,7 +125,9 @@ def build_scheduler() -> DDIMScheduler:
 
 
 @torch.no_grad()
-def encode_pictures(vae: AutoencoderTiny, pictures: np.ndarray, style: str) -> dict[str, torch.Tensor]:
+def encode_pictures(
+    vae: AutoencoderTiny, pictures: np.ndarray, style: str
+) -> dict[str, torch.Tensor]:
     """Latents ``(subjects, 8, 12, 12)`` of one style, by background colour.
 
     Args:
@@ -123,7 +135,10 @@ def encode_pictures(vae: AutoencoderTiny, pictures: np.ndarray, style: str) -> d
     """
     latents = {}
     for colour in COLOURS:
-        rgb = torch.from_numpy(styled(pictures, style, colour)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        rgb = (
+            torch.from_numpy(styled(pictures, style, colour)).permute(0, 3, 1, 2).float() / 127.5
+            - 1
+        )
         latents[colour] = torch.cat([vae.encode(chunk).latents for chunk in torch.split(rgb, 32)])
     return latents
 
@@ -135,7 +150,9 @@ class TextToLatent(nn.Module):
         super().__init__()
         self.text_encoder, self.unet = text_encoder, unet
 
-    def forward(self, noisy: torch.Tensor, times: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, noisy: torch.Tensor, times: torch.Tensor, tokens: torch.Tensor
+    ) -> torch.Tensor:
         """Predicted velocity ``(batch, 8, 12, 12)`` for token ids ``(batch, TEXT_LENGTH)``."""
         context = self.text_encoder(tokens).last_hidden_state
         velocity: torch.Tensor = self.unet(noisy, times, context).sample
@@ -155,7 +172,11 @@ def loss_function(
         rows = [pairs[p] for p in picks]
         texts = ["" if random.random() < 0.1 else varied_caption(n, c, random) for _, n, c in rows]
         tokens = tokenizer(
-            texts, padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt"
+            texts,
+            padding="max_length",
+            truncation=True,
+            max_length=TEXT_LENGTH,
+            return_tensors="pt",
         ).input_ids
         clean = torch.stack([latents[c][i] for i, _, c in rows])
         noise = torch.randn(clean.shape, generator=generator)
@@ -167,7 +188,9 @@ def loss_function(
     return loss_of
 
 
-def train(vae: AutoencoderTiny, pictures: np.ndarray, folder: Path, steps: int, batch_size: int = 64) -> TextToLatent:
+def train(
+    vae: AutoencoderTiny, pictures: np.ndarray, folder: Path, steps: int, batch_size: int = 64
+) -> TextToLatent:
     """Train on the flat ones of all pictures, from scratch or from the checkpoint in ``folder``."""
     from .running import run
 
@@ -175,7 +198,9 @@ def train(vae: AutoencoderTiny, pictures: np.ndarray, folder: Path, steps: int, 
     tokenizer = build_tokenizer(folder / "tokenizer")
     module = TextToLatent(build_text_encoder(tokenizer), build_unet())
     module.unet.to(memory_format=torch.channels_last)
-    module.text_encoder.set_attn_implementation("eager")  # the fused CPU kernels' backward is half as fast
+    module.text_encoder.set_attn_implementation(
+        "eager"
+    )  # the fused CPU kernels' backward is half as fast
     module.unet.set_attn_processor(AttnProcessor())
     loss_of = loss_function(encode_pictures(vae, pictures, "flat"), tokenizer, batch_size)
     run(module, loss_of, steps, folder, rate=1e-3, bf16=True, save_every=500)

@@ -15,7 +15,14 @@ import torch
 from ..engine.network import Hypernetwork
 from ..patching import apply
 from .rendering import styled
-from .subjects import COLOURS, STYLES, caption, is_held_out_from_styles, is_held_out_pair, subject_names
+from .subjects import (
+    COLOURS,
+    STYLES,
+    caption,
+    is_held_out_from_styles,
+    is_held_out_pair,
+    subject_names,
+)
 
 MULTIPLIERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 CHUNK = 32
@@ -69,7 +76,8 @@ class Measurement:
         self.pipeline, self.steps, self.cfg, self.report = pipeline, steps, cfg, report
         self.pipeline.set_progress_bar_config(disable=True)
         self.renderings = {
-            (style, colour): torch.from_numpy(styled(pictures, style, colour)).float().flatten(1) / 255
+            (style, colour): torch.from_numpy(styled(pictures, style, colour)).float().flatten(1)
+            / 255
             for style in STYLES
             for colour in COLOURS
         }
@@ -84,7 +92,9 @@ class Measurement:
                     [caption(names[a.subject], a.colour) for a in part],
                     num_inference_steps=self.steps,
                     guidance_scale=self.cfg,
-                    generator=[torch.Generator().manual_seed(1000 * a.seed + a.subject) for a in part],
+                    generator=[
+                        torch.Generator().manual_seed(1000 * a.seed + a.subject) for a in part
+                    ],
                     output_type="np",
                 ).images
             made.append(torch.from_numpy(np.asarray(images)).float().flatten(1))
@@ -110,7 +120,9 @@ class Measurement:
         palette = torch.tensor(list(COLOURS.values())).float() / 255
         edge = int((made.shape[1] / 3) ** 0.5)
         pictures = made.view(-1, edge, edge, 3)
-        border = torch.cat([pictures[:, 0], pictures[:, -1], pictures[:, :, 0], pictures[:, :, -1]], 1)
+        border = torch.cat(
+            [pictures[:, 0], pictures[:, -1], pictures[:, :, 0], pictures[:, :, -1]], 1
+        )
         nearest = torch.cdist(border.median(1).values, palette).argmin(1).tolist()
         return _share(list(COLOURS)[n] == a.colour for n, a in zip(nearest, asked, strict=True))
 
@@ -123,10 +135,14 @@ class Measurement:
             figures[f"background, {kind} pairs"] = self.background(asked, made)
         return figures
 
-    def style_figures(self, network: Hypernetwork, style: str, seeds: Sequence[int]) -> dict[str, float]:
+    def style_figures(
+        self, network: Hypernetwork, style: str, seeds: Sequence[int]
+    ) -> dict[str, float]:
         """How far a style network carries its style, over all subjects and over those it never saw."""
         asked, figures = shown_pairs(seeds), {}
-        unseen = [i for i, a in enumerate(asked) if is_held_out_from_styles(subject_names()[a.subject])]
+        unseen = [
+            i for i, a in enumerate(asked) if is_held_out_from_styles(subject_names()[a.subject])
+        ]
         for multiplier in MULTIPLIERS:
             with apply(self.pipeline.unet, [(network, multiplier)]):
                 made = self.paint(asked)

@@ -52,7 +52,9 @@ def _framed(picture: Image.Image) -> np.ndarray:
     """Centre a picture in the square canvas: RGBA uint8 ``(SIZE, SIZE, 4)``."""
     inner = SIZE - 2 * MARGIN
     canvas = Image.new("RGBA", (SIZE, SIZE))
-    canvas.paste(picture.convert("RGBA").resize((inner, inner), Image.Resampling.LANCZOS), (MARGIN, MARGIN))
+    canvas.paste(
+        picture.convert("RGBA").resize((inner, inner), Image.Resampling.LANCZOS), (MARGIN, MARGIN)
+    )
     return np.asarray(canvas)
 
 
@@ -86,7 +88,9 @@ def pixelated(picture: np.ndarray, cell: int = 6) -> np.ndarray:
     alpha = tiles[..., 3:].sum((1, 3))
     colour = (tiles[..., :3] * tiles[..., 3:]).sum((1, 3)) / np.maximum(alpha, 1)
     solid = np.where(alpha > 255 * cell * cell * 0.5, 255, 0)
-    mosaic = np.concatenate([np.round(colour / 32) * 32, solid], axis=2).clip(0, 255).astype(np.uint8)
+    mosaic = (
+        np.concatenate([np.round(colour / 32) * 32, solid], axis=2).clip(0, 255).astype(np.uint8)
+    )
     return mosaic.repeat(cell, 0).repeat(cell, 1)
 
 
@@ -112,7 +116,9 @@ def on_colour(pictures: np.ndarray, colour: str) -> np.ndarray:
 
 def sepia(rgb: np.ndarray) -> np.ndarray:
     """An old photograph: RGB uint8 ``(…, 3)`` in shades of brown."""
-    light = (rgb.astype(np.float32) @ np.asarray([0.299, 0.587, 0.114], dtype=np.float32))[..., None] / 255
+    light = (rgb.astype(np.float32) @ np.asarray([0.299, 0.587, 0.114], dtype=np.float32))[
+        ..., None
+    ] / 255
     dark, bright = (np.asarray(c, dtype=np.float32) for c in ((46, 28, 16), (246, 230, 198)))
     return np.round(dark + (bright - dark) * light).astype(np.uint8)
 
@@ -120,7 +126,9 @@ def sepia(rgb: np.ndarray) -> np.ndarray:
 def night(rgb: np.ndarray) -> np.ndarray:
     """By moonlight: RGB uint8 ``(…, 3)``, dark and bluish."""
     moon = np.asarray([0.34, 0.42, 0.62], dtype=np.float32)
-    return np.round(rgb.astype(np.float32) * moon + np.asarray([4, 6, 26], dtype=np.float32)).astype(np.uint8)
+    return np.round(
+        rgb.astype(np.float32) * moon + np.asarray([4, 6, 26], dtype=np.float32)
+    ).astype(np.uint8)
 
 
 TONES = {"sepia": sepia, "night": night}

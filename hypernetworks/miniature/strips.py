@@ -19,14 +19,18 @@ SCALE = 2
 HEAD = 28
 
 
-def strip(pipeline: Any, network_path: Path, subjects: Sequence[str] = SUBJECTS, seed: int = 1) -> Image.Image:
+def strip(
+    pipeline: Any, network_path: Path, subjects: Sequence[str] = SUBJECTS, seed: int = 1
+) -> Image.Image:
     """A labelled grid over multipliers, the same seed throughout."""
     network, columns = read(network_path), []
     for multiplier in MULTIPLIERS:
         with torch.inference_mode(), apply(pipeline.unet, [(network, multiplier)]):
             generators = [torch.Generator().manual_seed(seed + i) for i in range(len(subjects))]
             columns.append(
-                pipeline(list(subjects), num_inference_steps=20, guidance_scale=3.0, generator=generators).images
+                pipeline(
+                    list(subjects), num_inference_steps=20, guidance_scale=3.0, generator=generators
+                ).images
             )
     edge = columns[0][0].width * SCALE
     sheet = Image.new("RGB", (edge * len(columns), edge * len(subjects) + HEAD), "white")
@@ -35,7 +39,9 @@ def strip(pipeline: Any, network_path: Path, subjects: Sequence[str] = SUBJECTS,
         label = f"<hypernet:{network.name}:{multiplier:g}>"
         draw.text((x * edge + edge / 2, HEAD / 2), label, fill="black", font=font, anchor="mm")
         for y, image in enumerate(column):
-            sheet.paste(image.resize((edge, edge), Image.Resampling.BICUBIC), (x * edge, HEAD + y * edge))
+            sheet.paste(
+                image.resize((edge, edge), Image.Resampling.BICUBIC), (x * edge, HEAD + y * edge)
+            )
     return sheet
 
 
@@ -45,5 +51,8 @@ def draw_strips(pipeline: Any, networks: Path, styles: Sequence[str], folder: Pa
     folder.mkdir(parents=True, exist_ok=True)
     for style in styles:
         sheet = strip(pipeline, networks / f"{style}.safetensors")
-        replace(folder / f"{style}.png", lambda temporary, sheet=sheet: sheet.save(temporary, format="PNG"))  # type: ignore[misc]
+        replace(
+            folder / f"{style}.png",
+            lambda temporary, sheet=sheet: sheet.save(temporary, format="PNG"),
+        )  # type: ignore[misc]
         print(folder / f"{style}.png")

@@ -17,7 +17,17 @@ from ..engine.structure import Structure
 from ..hosts.training_model import quick_on_cpu
 from ..patching import apply
 from ..progress import Progress
-from ..training import Batch, Caption, Example, Examples, NoiseSchedule, Run, TrainingSettings, TrainingStep, train
+from ..training import (
+    Batch,
+    Caption,
+    Example,
+    Examples,
+    NoiseSchedule,
+    Run,
+    TrainingSettings,
+    TrainingStep,
+    train,
+)
 from ..training.contexts import Condition, Contexts, Encode
 from .base import CHANNELS, TEXT_LENGTH, TEXT_WIDTH, build_scheduler, encode_pictures
 from .subjects import COLOURS, caption, is_held_out_from_styles, spoken, subject_names
@@ -32,11 +42,15 @@ class Recipe:
 
 
 def _settings(steps: int) -> TrainingSettings:
-    return TrainingSettings(steps, rate="1.2e-3", warm_up=50, batch=16, precision="bf16", ema=0.995, watch_every=0)
+    return TrainingSettings(
+        steps, rate="1.2e-3", warm_up=50, batch=16, precision="bf16", ema=0.995, watch_every=0
+    )
 
 
 RECIPES: dict[str, Recipe] = {
-    "ink": Recipe(Structure((1, 2, 1), "relu", activate_output=False, dropout=(0, 0.3, 0)), _settings(7000)),
+    "ink": Recipe(
+        Structure((1, 2, 1), "relu", activate_output=False, dropout=(0, 0.3, 0)), _settings(7000)
+    ),
     "sepia": Recipe(Structure((1, 2, 1), "relu", activate_output=False), _settings(2400)),
     "night": Recipe(Structure((1, 2, 1), "swish", activate_output=False), _settings(1600)),
 }
@@ -50,8 +64,16 @@ def encoder(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> Encode:
         found: list[Condition] = []
         for begin in range(0, len(texts), 64):
             part = list(texts[begin : begin + 64])
-            tokens = tokenizer(part, padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt")
-            found += [{"context": context} for context in text_encoder(tokens.input_ids).last_hidden_state]
+            tokens = tokenizer(
+                part,
+                padding="max_length",
+                truncation=True,
+                max_length=TEXT_LENGTH,
+                return_tensors="pt",
+            )
+            found += [
+                {"context": context} for context in text_encoder(tokens.input_ids).last_hidden_state
+            ]
         return found
 
     return encode

@@ -90,8 +90,12 @@ class FoldedProjection(Projection):
                 return None
         except Exception:  # if it is the host's own, the module's forward will raise it
             return None
-        weight = vars(self.module)["_parameters"].get("weight")  # a weight that is computed anew is not among them
-        if weight is None or (torch.is_grad_enabled() and (weight.requires_grad or context.requires_grad)):
+        weight = vars(self.module)["_parameters"].get(
+            "weight"
+        )  # a weight that is computed anew is not among them
+        if weight is None or (
+            torch.is_grad_enabled() and (weight.requires_grad or context.requires_grad)
+        ):
             return None
         multipliers = self.seam.parts[0].multipliers(self.index, self.side)
         ready = self._ready
@@ -104,7 +108,9 @@ class FoldedProjection(Projection):
             self._hopeless, self._ready, self._fold = True, None, None
             return None
 
-    def _refolded(self, weight: torch.Tensor, context: torch.Tensor, multipliers: tuple[float, ...]) -> _Ready | None:
+    def _refolded(
+        self, weight: torch.Tensor, context: torch.Tensor, multipliers: tuple[float, ...]
+    ) -> _Ready | None:
         """Fold anew, or from what is kept; ``None`` where that can't be or doesn't pay."""
         part, dim = self.seam.parts[0], context.shape[-1]
         head, tail = split_tail(part.stack.active(dim, multipliers))
@@ -112,19 +118,25 @@ class FoldedProjection(Projection):
         restless = seen is not None and seen != self._seen
         if not tail or not _is_foldable(self.module, weight, context):
             return None
-        if not self._pays(context.numel() // dim, weight, len(tail), restless, not part.is_constant):
+        if not self._pays(
+            context.numel() // dim, weight, len(tail), restless, not part.is_constant
+        ):
             return None
         if not self._afforded and not self._afford(weight):
             return None
         fold = self._product(weight, tail)
         into = self._ready.weight if self._ready is not None else None
-        self._ready = None  # an interrupt in the middle of writing leaves neither the old nor the new
+        self._ready = (
+            None  # an interrupt in the middle of writing leaves neither the old nor the new
+        )
         made = fold.added_to(weight, tail[0][1] if fold.multipliers is None else 1.0, into)
         self._ready = _Ready(fold.mark, multipliers, head, *made)
         return self._ready
 
     @staticmethod
-    def _pays(rows: int, weight: torch.Tensor, networks: int, restless: bool, scheduled: bool) -> bool:
+    def _pays(
+        rows: int, weight: torch.Tensor, networks: int, restless: bool, scheduled: bool
+    ) -> bool:
         """Whether folding is cheaper than the affine maps, for what has to be done again at each step.
 
         Args:
@@ -134,7 +146,9 @@ class FoldedProjection(Projection):
         if (restless or (scheduled and networks > 1)) and rows * networks < weight.shape[0]:
             return False  # a product of the weight with the map
         if restless or scheduled:
-            return rows >= _REFOLD_ROWS.get(weight.device.type, _REFOLD_ROWS_ELSEWHERE)  # a pass over the weight
+            return rows >= _REFOLD_ROWS.get(
+                weight.device.type, _REFOLD_ROWS_ELSEWHERE
+            )  # a pass over the weight
         return True
 
     def _product(self, weight: torch.Tensor, tail: list[Active]) -> Fold:

@@ -132,7 +132,9 @@ class Handle:
         self._on_error(error)
 
     def _enter(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        self._seam.call.begin(self._rows_of(arguments, named) if self._rows_of is not None else None)
+        self._seam.call.begin(
+            self._rows_of(arguments, named) if self._rows_of is not None else None
+        )
 
     def _leave(self, module: nn.Module, arguments: object, result: object) -> None:
         self._seam.call.end()
@@ -150,7 +152,10 @@ class Handle:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.remove()
 
@@ -167,12 +172,20 @@ class Handle:
             )
             if widths and here
         ]
-        parts = [f"{networks or 'no networks'} on {self._unet_kind}", f"{len(self._sites)} attention modules", state]
+        parts = [
+            f"{networks or 'no networks'} on {self._unet_kind}",
+            f"{len(self._sites)} attention modules",
+            state,
+        ]
         return f"<hypernetworks: {'; '.join(parts + unmatched)}>"
 
 
 def apply(
-    unet: nn.Module, networks: Networks, *, on_error: OnError | None = None, is_dense: IsDense = is_plain_linear
+    unet: nn.Module,
+    networks: Networks,
+    *,
+    on_error: OnError | None = None,
+    is_dense: IsDense = is_plain_linear,
 ) -> Handle:
     """Let networks act on a UNet, through the inputs of its ``to_k`` and ``to_v``, until the handle is removed.
 
@@ -259,7 +272,9 @@ def _check(unet: nn.Module, stacks: Sequence[Stack], sites: Sequence[Site]) -> N
             "SD1, SD2 or SDXL kind (Flux and SD3 have none of these)"
         )
     if any(_is_fused(unet.get_submodule(site.path)) for site in sites):
-        raise PatchError("the attention projections are fused, so to_k and to_v are never called: unfuse them first")
+        raise PatchError(
+            "the attention projections are fused, so to_k and to_v are never called: unfuse them first"
+        )
     here = {site.width for site in sites}
     for stack in stacks:
         if stack.networks and None not in here and not here & set(stack.widths):
@@ -272,7 +287,9 @@ def _check(unet: nn.Module, stacks: Sequence[Stack], sites: Sequence[Site]) -> N
 def _is_fused(attention: nn.Module) -> bool:
     """Whether diffusers bypasses ``to_k`` and ``to_v``: by a flag, which unfusing leaves set, and another processor."""
     processor = getattr(attention, "processor", None)
-    return getattr(attention, "fused_projections", False) and (processor is None or "Fused" in type(processor).__name__)
+    return getattr(attention, "fused_projections", False) and (
+        processor is None or "Fused" in type(processor).__name__
+    )
 
 
 __all__ = ["CROSS", "MARK", "Handle", "apply", "apply_per_picture"]

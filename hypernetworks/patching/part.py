@@ -43,7 +43,9 @@ class Part:
     @property
     def ends_linear(self) -> bool:
         """Whether the last network that ever has an effect is linear, so that it can be folded into what follows."""
-        acting = [n for n, m in zip(self.stack.networks, self._multipliers, strict=True) if not m.is_zero]
+        acting = [
+            n for n, m in zip(self.stack.networks, self._multipliers, strict=True) if not m.is_zero
+        ]
         return bool(acting) and acting[-1].structure.is_linear
 
     @property
@@ -61,13 +63,17 @@ class Part:
         keys, values = self._current[site]
         return keys if side == KEY else values
 
-    def _site_multipliers(self, site: Site, strengths: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def _site_multipliers(
+        self, site: Site, strengths: Sequence[float]
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Multipliers of all networks at one attention module: (for keys, for values)."""
         shared = [
             0.0
             if multiplier.attention != "both" and multiplier.attention != site.kind
             else strength * (factors.get(site.block, 1.0) if site.block is not None else 1.0)
-            for multiplier, strength, factors in zip(self._multipliers, strengths, self._factors, strict=True)
+            for multiplier, strength, factors in zip(
+                self._multipliers, strengths, self._factors, strict=True
+            )
         ]
         return (
             tuple(s * m.key for s, m in zip(shared, self._multipliers, strict=True)),
@@ -75,4 +81,6 @@ class Part:
         )
 
     def __str__(self) -> str:
-        return ", ".join(f"{n.name} {m}" for n, m in zip(self.stack.networks, self._multipliers, strict=True))
+        return ", ".join(
+            f"{n.name} {m}" for n, m in zip(self.stack.networks, self._multipliers, strict=True)
+        )

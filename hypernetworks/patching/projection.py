@@ -21,7 +21,9 @@ class Projection:
         module: ``to_k`` or ``to_v``.
     """
 
-    def __init__(self, seam: Seam, index: int, side: int, kind: str | None, module: nn.Module) -> None:
+    def __init__(
+        self, seam: Seam, index: int, side: int, kind: str | None, module: nn.Module
+    ) -> None:
         self.seam, self.index, self.side, self.kind, self.module = seam, index, side, kind, module
         self.path = ""
         self._remover: torch.utils.hooks.RemovableHandle | None = None

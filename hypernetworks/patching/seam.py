@@ -36,7 +36,9 @@ class Call(threading.local):
     def __init__(self) -> None:
         self.running = False
         self.rows: tuple[int, ...] | None = None
-        self.remembered: list[tuple[torch.Tensor, int, tuple[tuple[float, ...], ...], torch.Tensor]] = []
+        self.remembered: list[
+            tuple[torch.Tensor, int, tuple[tuple[float, ...], ...], torch.Tensor]
+        ] = []
 
     def begin(self, rows: Sequence[int] | None) -> None:
         """A UNet call starts, with these rows."""
@@ -58,9 +60,13 @@ class Seam:
         is_dense: see :data:`IsDense`.
     """
 
-    def __init__(self, parts: Sequence[Part], fail: Callable[[Exception], None], is_dense: IsDense) -> None:
+    def __init__(
+        self, parts: Sequence[Part], fail: Callable[[Exception], None], is_dense: IsDense
+    ) -> None:
         self.parts, self.is_dense = tuple(parts), is_dense
-        self._fail = weakref.WeakMethod(fail)  # else handle and seam would keep each other, and networks, in memory
+        self._fail = weakref.WeakMethod(
+            fail
+        )  # else handle and seam would keep each other, and networks, in memory
         self.call = Call()
         self.bytes_left = FOLDED_BYTES
 
@@ -70,7 +76,9 @@ class Seam:
             raise error
         tell(error)
 
-    def changed(self, context: torch.Tensor, index: int, side: int, kind: str | None) -> torch.Tensor:
+    def changed(
+        self, context: torch.Tensor, index: int, side: int, kind: str | None
+    ) -> torch.Tensor:
         """The context of one projection with the networks in it; itself where nothing applies, or after a failure."""
         multipliers = tuple(part.multipliers(index, side) for part in self.parts)
         if not any(map(any, multipliers)):
@@ -98,7 +106,12 @@ class Seam:
         return result
 
     def _transformed(
-        self, context: torch.Tensor, side: int, multipliers: tuple[tuple[float, ...], ...], *, exact: bool
+        self,
+        context: torch.Tensor,
+        side: int,
+        multipliers: tuple[tuple[float, ...], ...],
+        *,
+        exact: bool,
     ) -> torch.Tensor:
         """Each picture's rows through its own networks; without rows, all through the first part's."""
         rows = self.call.rows
@@ -106,7 +119,11 @@ class Seam:
             return self.parts[0].stack.transform(context, side, multipliers[0], exact=exact)
         result = context.clone()
         for number in sorted(set(rows)):
-            chosen = torch.tensor([i for i, row in enumerate(rows) if row == number], device=context.device)
+            chosen = torch.tensor(
+                [i for i, row in enumerate(rows) if row == number], device=context.device
+            )
             stack = self.parts[number].stack
-            result[chosen] = stack.transform(context[chosen], side, multipliers[number], exact=exact)
+            result[chosen] = stack.transform(
+                context[chosen], side, multipliers[number], exact=exact
+            )
         return result

@@ -36,7 +36,11 @@ def find_sites(unet: nn.Module) -> list[Site]:
     layout = _diffusers_layout(unet)
     for path, module in unet.named_modules():
         to_q, to_k, to_v = (getattr(module, name, None) for name in ("to_q", "to_k", "to_v"))
-        if isinstance(to_q, nn.Module) and isinstance(to_k, nn.Module) and isinstance(to_v, nn.Module):
+        if (
+            isinstance(to_q, nn.Module)
+            and isinstance(to_k, nn.Module)
+            and isinstance(to_v, nn.Module)
+        ):
             kind = _kind(path, module, to_q, to_k)
             sites.append(Site(path, to_k, to_v, kind, _block(path, layout), _input_width(to_k)))
     return sites

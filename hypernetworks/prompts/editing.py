@@ -67,7 +67,9 @@ def enclosing_editing(prompt: str, brackets: Sequence[Bracket], position: int) -
             continue
         if bracket.bars and not bracket.colons:
             return Editing(None)
-        if bracket.colons and _NUMBER.fullmatch(when := prompt[bracket.colons[-1] + 1 : bracket.closing]):
+        if bracket.colons and _NUMBER.fullmatch(
+            when := prompt[bracket.colons[-1] + 1 : bracket.closing]
+        ):
             return Editing(_window(when, bracket.colons, position))
     return None
 
@@ -83,4 +85,6 @@ def _window(when: str, separators: list[int], position: int) -> tuple[str, str]:
         return ("stop" if first_half else "start", format_number(min(number, 1.0)))
     if not first_half:
         return "start", format_number(number + 1)
-    return "stop", "1.5" if number == 1 else format_number(number)  # a lone 1 would mean the end of the pass
+    return "stop", "1.5" if number == 1 else format_number(
+        number
+    )  # a lone 1 would mean the end of the pass

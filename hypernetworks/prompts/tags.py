@@ -118,6 +118,9 @@ def parse(prompt: str) -> tuple[str, list[Tag]]:
     matches = [m for m in EXTRA_NETWORK.finditer(prompt) if m[1] == KIND]
     masked = EXTRA_NETWORK.sub(lambda m: "\0" * len(m[0]), prompt)
     brackets = find_brackets(masked)
-    tags = [Tag(tuple(m[2].split(":")), m.start(), enclosing_editing(masked, brackets, m.start())) for m in matches]
+    tags = [
+        Tag(tuple(m[2].split(":")), m.start(), enclosing_editing(masked, brackets, m.start()))
+        for m in matches
+    ]
     clean = EXTRA_NETWORK.sub(lambda m: "" if m[1] == KIND else m[0], prompt)
     return clean, tags

@@ -53,7 +53,9 @@ def preview_of(library: Library, name: str) -> Path | None:
 
 def is_plain(name: str) -> bool:
     """Whether a file name is one part of a path on every system, and not hidden."""
-    return PurePosixPath(name).name == name == PureWindowsPath(name).name and not name.startswith(".")
+    return PurePosixPath(name).name == name == PureWindowsPath(name).name and not name.startswith(
+        "."
+    )
 
 
 def checked_name(name: str) -> str:
@@ -64,9 +66,18 @@ def checked_name(name: str) -> str:
     """
     stem, suffix = os.path.splitext(name)
     if suffix.lower() not in SUFFIXES:
-        raise FileError(f"hypernetworks are files that end in {', '.join(SUFFIXES)}, and this is none")
-    if not is_plain(name) or not stem.strip() or not name.isprintable() or set(name) & set('<>:"/\\|?*'):
-        raise FileError("a file name has no slashes, colons or angle brackets: rename it, then drop it again")
+        raise FileError(
+            f"hypernetworks are files that end in {', '.join(SUFFIXES)}, and this is none"
+        )
+    if (
+        not is_plain(name)
+        or not stem.strip()
+        or not name.isprintable()
+        or set(name) & set('<>:"/\\|?*')
+    ):
+        raise FileError(
+            "a file name has no slashes, colons or angle brackets: rename it, then drop it again"
+        )
     if DEVICE.fullmatch(name):
         raise FileError("the file name is a device on Windows: rename it, then drop it again")
     if len(name.encode()) > 200:
@@ -90,7 +101,9 @@ async def add_file(folder: Path, name: str, chunks: AsyncIterator[bytes]) -> dic
         folder.mkdir(parents=True, exist_ok=True)
         descriptor, path = tempfile.mkstemp(prefix=".adding-", suffix=".tmp", dir=folder)
     except OSError as error:
-        raise FileWriteError(f"{name} can't be kept in {folder} ({error.strerror or error})") from error
+        raise FileWriteError(
+            f"{name} can't be kept in {folder} ({error.strerror or error})"
+        ) from error
     temporary = Path(path)
     try:
         size = 0
@@ -98,7 +111,9 @@ async def add_file(folder: Path, name: str, chunks: AsyncIterator[bytes]) -> dic
             async for chunk in chunks:
                 size += len(chunk)
                 if size > LARGEST:
-                    raise FileError(f"it is larger than {LARGEST >> 30} GiB, which no hypernetwork is")
+                    raise FileError(
+                        f"it is larger than {LARGEST >> 30} GiB, which no hypernetwork is"
+                    )
                 file.write(chunk)
         found = await asyncio.to_thread(_examined, temporary, name)
         _move(temporary, target)
@@ -116,7 +131,9 @@ def _examined(path: Path, name: str) -> dict[str, Any]:
     try:
         report = inspect(read(path), path)
     except HypernetworkError as error:
-        raise FileError(f"{name}: {str(error).replace(path.name, 'it').removeprefix('it: ')}") from error
+        raise FileError(
+            f"{name}: {str(error).replace(path.name, 'it').removeprefix('it: ')}"
+        ) from error
     return {"family": report.family, "warnings": list(report.warnings)}
 
 

@@ -42,7 +42,11 @@ class Plan:
     @property
     def cells(self) -> list[tuple[int, int]]:
         """Places in the order of the work: row by row, so that each network's file is read once."""
-        return [(row, column) for row in range(len(self.networks)) for column in range(len(self.multipliers))]
+        return [
+            (row, column)
+            for row in range(len(self.networks))
+            for column in range(len(self.multipliers))
+        ]
 
 
 def plan(prompt: str, networks: Sequence[str], multipliers: str, library: Library) -> Plan:
@@ -57,15 +61,23 @@ def plan(prompt: str, networks: Sequence[str], multipliers: str, library: Librar
         HypernetworkError: nothing to compare, too much of it, or a multiplier that is none.
     """
     columns = split_multipliers(multipliers)
-    chosen = tuple(networks) or tuple(dict.fromkeys(tag.name for tag in parse(prompt)[1] if tag.error is None))
+    chosen = tuple(networks) or tuple(
+        dict.fromkeys(tag.name for tag in parse(prompt)[1] if tag.error is None)
+    )
     chosen = chosen or tuple(library.name_of(entry) for entry in library.entries[:MOST_NETWORKS])
     if not chosen:
-        raise HypernetworkError("there is no network to compare: drop a hypernetwork file on the page first")
+        raise HypernetworkError(
+            "there is no network to compare: drop a hypernetwork file on the page first"
+        )
     for name in chosen:
         library.find(name)  # an unknown name is told before the work, not after
     if len(chosen) * len(columns) > MOST_CELLS:
-        raise HypernetworkError(f"that is {len(chosen) * len(columns)} pictures: choose at most {MOST_CELLS}")
-    rows = tuple(tuple(_prompt(prompt, chosen, name, value) for value in columns) for name in chosen)
+        raise HypernetworkError(
+            f"that is {len(chosen) * len(columns)} pictures: choose at most {MOST_CELLS}"
+        )
+    rows = tuple(
+        tuple(_prompt(prompt, chosen, name, value) for value in columns) for name in chosen
+    )
     return Plan(chosen, columns, rows)
 
 
@@ -76,7 +88,12 @@ def split_multipliers(text: str) -> tuple[str, ...]:
         MultiplierError: one of them is none.
     """
     words = text.replace(";", " ").split()
-    found = [part for word in words for part in ([word.strip(",")] if "@" in word else word.split(",")) if part]
+    found = [
+        part
+        for word in words
+        for part in ([word.strip(",")] if "@" in word else word.split(","))
+        if part
+    ]
     for value in found:
         Schedule.parse(value)
     return tuple(dict.fromkeys(found)) or ("1",)
@@ -99,7 +116,11 @@ def _prompt(prompt: str, compared: Sequence[str], name: str, value: str) -> str:
 
 
 def compare(
-    painter: Painter, job: Generation, todo: Plan, tell: Callable[[Update], None], wish: threading.Event
+    painter: Painter,
+    job: Generation,
+    todo: Plan,
+    tell: Callable[[Update], None],
+    wish: threading.Event,
 ) -> tuple[Picture | None, list[str]]:
     """Make a sheet's pictures and put them together; when that is wished, it ends with those that are there.
 
@@ -112,13 +133,17 @@ def compare(
         done, total = (number - 1) * job.steps, len(todo.cells) * job.steps
         where = f"Picture {number} of {len(todo.cells)}: {todo.networks[row]} at {todo.multipliers[column]}"
 
-        def on_step(step: int, _steps: int, done: int = done, total: int = total, where: str = where) -> bool:
+        def on_step(
+            step: int, _steps: int, done: int = done, total: int = total, where: str = where
+        ) -> bool:
             tell(Update(done + min(step, job.steps), total, where))
             return not wish.is_set()
 
         result = painter.paint(replace(job, prompt=todo.prompts[row][column], batch=1), on_step)
         # Each picture's prompt has the same wrong tag at another place: once is enough, and without the place.
-        messages.update(dict.fromkeys(re.sub(r" at character \d+(?=:)", "", said) for said in result.messages))
+        messages.update(
+            dict.fromkeys(re.sub(r" at character \d+(?=:)", "", said) for said in result.messages)
+        )
         if wish.is_set():
             messages[f"interrupted after {number - 1} of {len(todo.cells)} pictures"] = None
             break
@@ -153,7 +178,9 @@ def sheet(todo: Plan, images: dict[tuple[int, int], Image], title: str = "") -> 
     draw.text((GAP, GAP), _fitting(title, font, paper.width - 2 * GAP), fill="#555", font=font)
     for column, value in enumerate(todo.multipliers):
         middle = left + column * (width + GAP) + width / 2
-        draw.text((middle, top * 0.75), _fitting(value, font, width), fill="black", font=font, anchor="mm")
+        draw.text(
+            (middle, top * 0.75), _fitting(value, font, width), fill="black", font=font, anchor="mm"
+        )
     for row, name in enumerate(todo.networks):
         place = (GAP, top + row * (height + GAP) + height / 2)
         draw.text(place, _fitting(name, font, left - GAP), fill="black", font=font, anchor="lm")

@@ -74,7 +74,9 @@ class Desk:
             self._changed.notify_all()
         return bool(mine)
 
-    def run(self, window: str, work: Work, kind: str | Callable[[], str] = "a picture") -> Iterator[Update | Any]:
+    def run(
+        self, window: str, work: Work, kind: str | Callable[[], str] = "a picture"
+    ) -> Iterator[Update | Any]:
         """Do some work in a thread: yields its updates, the latest only when the window is slow, and last its result.
 
         Args:
@@ -110,7 +112,9 @@ class Desk:
             )
         except Exception as error:
             said = ("error", error)
-        except BaseException as error:  # a library that asks to exit ends its job, not the window's waiting
+        except (
+            BaseException
+        ) as error:  # a library that asks to exit ends its job, not the window's waiting
             said = ("error", RuntimeError(f"the job ended with {error!r}"))
         finally:
             with self._changed:

@@ -76,7 +76,11 @@ def _between(value: float | None, low: int, high: int, otherwise: int) -> int:
 
 
 def paint(
-    painter: Painter, job: Generation, tell: Callable[[Update], None], wish: threading.Event, folder: Path
+    painter: Painter,
+    job: Generation,
+    tell: Callable[[Update], None],
+    wish: threading.Event,
+    folder: Path,
 ) -> Outcome:
     """Make the pictures of a job and keep them as PNG; stops after the present step when that is wished."""
     began, last = time.monotonic(), [0, 0]
@@ -84,7 +88,13 @@ def paint(
     def on_step(done: int, total: int) -> bool:
         last[:] = [done, total]
         left = (time.monotonic() - began) / done * (total - done)
-        tell(Update(done, total, f"Step {done} of {total}" + (f" · {left:.0f} s left" if left >= 1 else "")))
+        tell(
+            Update(
+                done,
+                total,
+                f"Step {done} of {total}" + (f" · {left:.0f} s left" if left >= 1 else ""),
+            )
+        )
         return not wish.is_set()
 
     def on_picture(picture: Image) -> None:
@@ -93,7 +103,9 @@ def paint(
     tell(Update(note="Reading the prompt …"))
     result = painter.paint(job, on_step, on_picture)
     if last[0] < last[1]:
-        result.messages.insert(0, f"interrupted after {last[0]} of {last[1]} steps: this is how far the picture came")
+        result.messages.insert(
+            0, f"interrupted after {last[0]} of {last[1]} steps: this is how far the picture came"
+        )
     return Outcome(keep(result, folder), result.messages, time.monotonic() - began)
 
 

@@ -42,7 +42,11 @@ def report(name: str, library: Library) -> str:
     network = read(entry.path)  # not kept: the library's memory is for what makes pictures
     found = inspect(network, entry.path)
     spectra, left_out = singular_values(network, SECONDS)
-    remark = f"<p><small>{left_out} layers are left out: they would take too long.</small></p>" if left_out else ""
+    remark = (
+        f"<p><small>{left_out} layers are left out: they would take too long.</small></p>"
+        if left_out
+        else ""
+    )
     return (
         f'<div class="studio-report">{_warnings(found)}{_table(found)}'
         f"<h3>Norms of the layers</h3>{_explained(_NORMS)}{_norms_plot(found)}"
@@ -70,7 +74,11 @@ def singular_values(network: Hypernetwork, seconds: float) -> tuple[list[Spectru
     spectra = []
     for label, weight in sorted(layers, key=lambda layer: layer[1].numel()):
         matrix = weight.detach().float()
-        if time.monotonic() > deadline or min(matrix.shape) > 1300 or not bool(torch.isfinite(matrix).all()):
+        if (
+            time.monotonic() > deadline
+            or min(matrix.shape) > 1300
+            or not bool(torch.isfinite(matrix).all())
+        ):
             continue
         spectra.append(Spectrum(label, tuple(float(v) for v in torch.linalg.svdvals(matrix))))
     return spectra, len(layers) - len(spectra)
@@ -79,7 +87,9 @@ def singular_values(network: Hypernetwork, seconds: float) -> tuple[list[Spectru
 def _warnings(found: Inspection) -> str:
     if not found.warnings:
         return '<p class="studio-done">Nothing unusual about this file.</p>'
-    items = "".join(f"<li>{text(warning[:1].upper() + warning[1:])}</li>" for warning in found.warnings)
+    items = "".join(
+        f"<li>{text(warning[:1].upper() + warning[1:])}</li>" for warning in found.warnings
+    )
     return f'<ul class="studio-messages studio-error">{items}</ul>'
 
 
@@ -91,7 +101,9 @@ def _table(found: Inspection) -> str:
         activation += ", after the last layer too"
     dropout = ", ".join(f"{p:g}" for p in found.dropout) if any(found.dropout) else "none"
     rows = {
-        "Made for": found.family if found.family != "unknown" else "unknown (no text width of SD1, SD2 or SDXL)",
+        "Made for": found.family
+        if found.family != "unknown"
+        else "unknown (no text width of SD1, SD2 or SDXL)",
         "Context widths": ", ".join(map(str, found.widths)),
         "Layer structure": ", ".join(format_number(m) for m in found.layer_structure),
         "Activation": activation,
@@ -103,12 +115,17 @@ def _table(found: Inspection) -> str:
         "Initialisation": origin["weight_initialization"],
         "Remarks": origin["optional"] or "none",
     }
-    cells = "".join(f'<tr><th scope="row">{text(key)}</th><td>{text(value)}</td></tr>' for key, value in rows.items())
+    cells = "".join(
+        f'<tr><th scope="row">{text(key)}</th><td>{text(value)}</td></tr>'
+        for key, value in rows.items()
+    )
     return f'<table class="studio-table"><tbody>{cells}</tbody></table>'
 
 
 def _norms_plot(found: Inspection) -> str:
-    bars = [(f"{n.width} {n.side} {i}", norm) for n in found.norms for i, norm in enumerate(n.norms)][:MOST_BARS]
+    bars = [
+        (f"{n.width} {n.side} {i}", norm) for n in found.norms for i, norm in enumerate(n.norms)
+    ][:MOST_BARS]
     highest = max((norm for _, norm in bars if math.isfinite(norm)), default=0.0) or 1.0
     rows, line = [], 15
     for index, (label, norm) in enumerate(bars):
@@ -145,14 +162,18 @@ def _spectra_plot(spectra: Sequence[Spectrum]) -> str:
         f'<polyline points="{_points(s.values, y)}"><title>{text(s.label)}</title></polyline>'
         for s in spectra[:MOST_LINES]
     )
-    axis = '<text x="44" y="180">largest</text><text x="412" y="180" text-anchor="end">smallest</text>'
+    axis = (
+        '<text x="44" y="180">largest</text><text x="412" y="180" text-anchor="end">smallest</text>'
+    )
     return _svg(420, 186, "Singular values of the layers", grid + lines + axis)
 
 
 def _points(values: Sequence[float], y: Callable[[float], float]) -> str:
     step = max(1, len(values) // MOST_POINTS)
     last = max(len(values) - 1, 1)
-    return " ".join(f"{44 + 368 * i / last:.1f},{y(values[i])}" for i in range(0, len(values), step))
+    return " ".join(
+        f"{44 + 368 * i / last:.1f},{y(values[i])}" for i in range(0, len(values), step)
+    )
 
 
 def _svg(width: int, height: int, label: str, content: str) -> str:

@@ -22,8 +22,13 @@ PAUSE = 1.0
 MOST_WAITING = 20
 """Logins that wait for that; more are sent away."""
 LARGEST_FORM = 4096
-_HTML, _TEXT = (b"content-type", b"text/html; charset=utf-8"), (b"content-type", b"text/plain; charset=utf-8")
-_FOR_SCRIPTS = "a password is asked for: log in on the page, or send it with HTTP Basic under any user name"
+_HTML, _TEXT = (
+    (b"content-type", b"text/html; charset=utf-8"),
+    (b"content-type", b"text/plain; charset=utf-8"),
+)
+_FOR_SCRIPTS = (
+    "a password is asked for: log in on the page, or send it with HTTP Basic under any user name"
+)
 
 
 def new_password() -> str:
@@ -44,7 +49,9 @@ class PasswordGate:
     def __init__(self, app: App, password: str) -> None:
         self.app = app
         self._password = sha256(password.encode()).digest()
-        self._cookie = f"hypernetworks_{secrets.token_hex(4)}"  # the cookies of a machine know no ports
+        self._cookie = (
+            f"hypernetworks_{secrets.token_hex(4)}"  # the cookies of a machine know no ports
+        )
         self._ticket = secrets.token_urlsafe(32)
         self._one_guess, self._waiting = asyncio.Lock(), 0
 
@@ -53,7 +60,10 @@ class PasswordGate:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in scope["headers"]
+        }
         if self._has_ticket(headers) or await self._has_basic(headers):
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -70,7 +80,9 @@ class PasswordGate:
             morsel = SimpleCookie(headers.get("cookie", "")).get(self._cookie)
         except CookieError:
             return False
-        return morsel is not None and hmac.compare_digest(morsel.value.encode(), self._ticket.encode())
+        return morsel is not None and hmac.compare_digest(
+            morsel.value.encode(), self._ticket.encode()
+        )
 
     async def _has_basic(self, headers: Mapping[str, str]) -> bool:
         kind, _, value = headers.get("authorization", "").partition(" ")
@@ -98,11 +110,15 @@ class PasswordGate:
 
     async def _log_in(self, receive: Receive, send: Send) -> None:
         body = await _body(receive)
-        word = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True).get("password", [""])[0]
+        word = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True).get(
+            "password", [""]
+        )[0]
         right = await self._is_right(word)
         if right:
             cookie = f"{self._cookie}={self._ticket}; HttpOnly; SameSite=Strict; Path=/"
-            await _answer(send, 303, "", _TEXT, (b"location", b"/"), (b"set-cookie", cookie.encode()))
+            await _answer(
+                send, 303, "", _TEXT, (b"location", b"/"), (b"set-cookie", cookie.encode())
+            )
         elif right is None:
             await _answer(send, 429, _form("Too many try at once: wait a minute."), _HTML)
         else:
@@ -127,7 +143,11 @@ async def _answer(send: Send, status: int, content: str, *headers: tuple[bytes, 
 
 def _form(problem: str) -> str:
     """The page that asks; without its own referrer policy, the browser would send its answer from nowhere ("null")."""
-    said = f'<p role="alert">{problem}</p>' if problem else "<p>The password stands in the terminal of the studio.</p>"
+    said = (
+        f'<p role="alert">{problem}</p>'
+        if problem
+        else "<p>The password stands in the terminal of the studio.</p>"
+    )
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Hypernetworks studio</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="same-origin"><style>{_STYLE}</style>

@@ -34,9 +34,13 @@ def model_tab(
         kind, path, device, half = _fields(desk, anywhere)
         start = gr.Button("Load", variant="primary", elem_id="model_load")
         told = gr.HTML(messages_html([_memory_hint()]), elem_id="model_messages")
-    kind.change(lambda chosen: gr.update(visible=chosen == CHECKPOINT), kind, path, queue=False, **PRIVATE)
+    kind.change(
+        lambda chosen: gr.update(visible=chosen == CHECKPOINT), kind, path, queue=False, **PRIVATE
+    )
 
-    def run(request: gr.Request, chosen: str, typed: str, where: str, halved: bool) -> Iterator[tuple[Any, ...]]:
+    def run(
+        request: gr.Request, chosen: str, typed: str, where: str, halved: bool
+    ) -> Iterator[tuple[Any, ...]]:
         same = [gr.skip()] * len(on_change)
         try:
             wanted = None if chosen == MINIATURE else _path(typed, anywhere)
@@ -82,8 +86,12 @@ def _fields(desk: Desk, anywhere: bool) -> tuple[gr.Radio, gr.Textbox, gr.Dropdo
         interactive=not anywhere,
     )
     with gr.Row():
-        device = gr.Dropdown(here, value=desk.painter.pipeline.device.type, label="Device", elem_id="model_device")
-        half = gr.Checkbox(value=len(here) > 1, label="Half precision (not on the CPU)", interactive=len(here) > 1)
+        device = gr.Dropdown(
+            here, value=desk.painter.pipeline.device.type, label="Device", elem_id="model_device"
+        )
+        half = gr.Checkbox(
+            value=len(here) > 1, label="Half precision (not on the CPU)", interactive=len(here) > 1
+        )
     return kind, path, device, half
 
 
@@ -105,7 +113,9 @@ def _memory_hint() -> str:
 
 def _path(typed: str, anywhere: bool) -> Path:
     if anywhere:
-        raise HypernetworkError("with --listen the page takes no paths: start it with --checkpoint PATH instead")
+        raise HypernetworkError(
+            "with --listen the page takes no paths: start it with --checkpoint PATH instead"
+        )
     return checked_path(typed or "")
 
 
@@ -131,4 +141,6 @@ def status_html(desk: Desk) -> str:
     """Title and model, in one line."""
     painter = desk.painter
     device = f"{painter.pipeline.device.type.upper()}, {str(painter.dtype).removeprefix('torch.')}"
-    return f"<h1>Hypernetworks</h1><p>Model: <b>{text(painter.model_name)}</b> on {text(device)}</p>"
+    return (
+        f"<h1>Hypernetworks</h1><p>Model: <b>{text(painter.model_name)}</b> on {text(device)}</p>"
+    )

@@ -32,14 +32,21 @@ def checked_path(text: str) -> Path:
     """
     typed = text.strip().strip("\"'")
     if not typed:
-        raise CheckpointError("type the path of a .safetensors checkpoint or of a diffusers folder first")
+        raise CheckpointError(
+            "type the path of a .safetensors checkpoint or of a diffusers folder first"
+        )
     path = Path(typed).expanduser()
     checkpoint_family(path)
     return path
 
 
 def load(
-    desk: Desk, path: Path | None, device: str, half: bool, tell: Callable[[Update], None], wish: threading.Event
+    desk: Desk,
+    path: Path | None,
+    device: str,
+    half: bool,
+    tell: Callable[[Update], None],
+    wish: threading.Event,
 ) -> str:
     """Load a model in place of the present one, which is kept when that fails. Runs as a job of the desk.
 
@@ -56,7 +63,9 @@ def load(
     try:
         painter = Painter(path, desk.library, device=device, half=half and device != "cpu")
     except (RuntimeError, MemoryError) as error:  # torch's word for memory
-        raise CheckpointError(f"{name}: it can't be loaded ({error}); try half precision, or another device") from error
+        raise CheckpointError(
+            f"{name}: it can't be loaded ({error}); try half precision, or another device"
+        ) from error
     if wish.is_set():
         return f"{name} was not taken: interrupted"
     desk.put(painter)

@@ -16,7 +16,16 @@ import gradio as gr
 from ..errors import HypernetworkError
 from ..ui.panel import panel
 from .desk import Desk, InterruptedJobError, Update
-from .generating import MOST_PICTURES, MOST_STEPS, Outcome, empty_html, job_of, messages_html, paint, progress_html
+from .generating import (
+    MOST_PICTURES,
+    MOST_STEPS,
+    Outcome,
+    empty_html,
+    job_of,
+    messages_html,
+    paint,
+    progress_html,
+)
 from .model_tab import model_tab, model_updates, samplers, status_html
 from .restoring import Restored, read_infotext, restore
 from .tabs import PRIVATE, compare_tab, inspect_tab
@@ -87,7 +96,13 @@ def build_page(trainer: Trainer, folder: Path, *, anywhere: bool = False) -> gr.
         gr.HTML('<div class="studio-cards" data-tab="hypernetworks"></div>', elem_id="studio_cards")
         _wire_generating(desk, folder, inputs, outputs, (generate, interrupt))
         _wire_fields(desk, inputs, outputs, restored, used)
-        page.load(lambda: (*model_updates(desk), *of_tab_values()), None, [*of_model, *of_tab], queue=False, **PRIVATE)
+        page.load(
+            lambda: (*model_updates(desk), *of_tab_values()),
+            None,
+            [*of_model, *of_tab],
+            queue=False,
+            **PRIVATE,
+        )
         page.load(look, None, of_training, queue=False, **PRIVATE)
     return page
 
@@ -101,25 +116,56 @@ def _left(desk: Desk) -> tuple[Inputs, gr.Button, gr.Button, tuple[gr.Button, gr
         elem_id="hypernetworks_prompt",
     )
     with gr.Row(elem_id="studio_buttons"):
-        generate = gr.Button("Generate", variant="primary", elem_id="hypernetworks_generate", scale=3)
-        interrupt = gr.Button("Interrupt", elem_id="hypernetworks_interrupt", scale=1, min_width=110)
+        generate = gr.Button(
+            "Generate", variant="primary", elem_id="hypernetworks_generate", scale=3
+        )
+        interrupt = gr.Button(
+            "Interrupt", elem_id="hypernetworks_interrupt", scale=1, min_width=110
+        )
     panel("hypernetworks")
     negative = gr.Textbox(label="Negative prompt", lines=1, elem_id="hypernetworks_negative")
     inputs, used = _settings(desk, prompt, negative)
     return inputs, generate, interrupt, used
 
 
-def _settings(desk: Desk, prompt: gr.Textbox, negative: gr.Textbox) -> tuple[Inputs, tuple[gr.Button, gr.Button]]:
+def _settings(
+    desk: Desk, prompt: gr.Textbox, negative: gr.Textbox
+) -> tuple[Inputs, tuple[gr.Button, gr.Button]]:
     painter = desk.painter
-    size = {"precision": 0, "minimum": painter.size_step, "maximum": 4096, "step": painter.size_step, "min_width": 90}
+    size = {
+        "precision": 0,
+        "minimum": painter.size_step,
+        "maximum": 4096,
+        "step": painter.size_step,
+        "min_width": 90,
+    }
     with gr.Accordion("Settings", open=True, elem_id="studio_settings"):
         with gr.Row():
-            steps = gr.Slider(1, MOST_STEPS, value=20, step=1, label="Steps", elem_id="hypernetworks_steps")
-            cfg = gr.Slider(1, 20, value=painter.default_cfg, step=0.5, label="CFG scale", elem_id="hypernetworks_cfg")
+            steps = gr.Slider(
+                1, MOST_STEPS, value=20, step=1, label="Steps", elem_id="hypernetworks_steps"
+            )
+            cfg = gr.Slider(
+                1,
+                20,
+                value=painter.default_cfg,
+                step=0.5,
+                label="CFG scale",
+                elem_id="hypernetworks_cfg",
+            )
         with gr.Row(elem_id="studio_seed"):
-            seed = gr.Number(value=0, precision=0, label="Seed (−1: random)", elem_id="hypernetworks_seed", scale=3)
-            dice = gr.Button("Random", elem_id="hypernetworks_random", scale=1, min_width=80, size="sm")
-            reuse = gr.Button("Reuse", elem_id="hypernetworks_reuse", scale=1, min_width=80, size="sm")
+            seed = gr.Number(
+                value=0,
+                precision=0,
+                label="Seed (−1: random)",
+                elem_id="hypernetworks_seed",
+                scale=3,
+            )
+            dice = gr.Button(
+                "Random", elem_id="hypernetworks_random", scale=1, min_width=80, size="sm"
+            )
+            reuse = gr.Button(
+                "Reuse", elem_id="hypernetworks_reuse", scale=1, min_width=80, size="sm"
+            )
         with gr.Row():
             sampler = gr.Dropdown(
                 samplers(desk),
@@ -128,9 +174,15 @@ def _settings(desk: Desk, prompt: gr.Textbox, negative: gr.Textbox) -> tuple[Inp
                 elem_id="hypernetworks_sampler",
                 min_width=140,
             )
-            width = gr.Number(painter.default_size, label="Width", elem_id="hypernetworks_width", **size)
-            height = gr.Number(painter.default_size, label="Height", elem_id="hypernetworks_height", **size)
-        batch = gr.Slider(1, MOST_PICTURES, value=1, step=1, label="Pictures", elem_id="hypernetworks_batch")
+            width = gr.Number(
+                painter.default_size, label="Width", elem_id="hypernetworks_width", **size
+            )
+            height = gr.Number(
+                painter.default_size, label="Height", elem_id="hypernetworks_height", **size
+            )
+        batch = gr.Slider(
+            1, MOST_PICTURES, value=1, step=1, label="Pictures", elem_id="hypernetworks_batch"
+        )
     return Inputs(prompt, negative, steps, cfg, seed, sampler, batch, width, height), (dice, reuse)
 
 
@@ -151,7 +203,11 @@ def _picture_tab() -> tuple[Outputs, gr.File]:
         )
         messages = gr.HTML("", elem_id="hypernetworks_messages")
         infotext = gr.Textbox(
-            label="Infotext", lines=3, elem_id="hypernetworks_infotext", interactive=False, buttons=["copy"]
+            label="Infotext",
+            lines=3,
+            elem_id="hypernetworks_infotext",
+            interactive=False,
+            buttons=["copy"],
         )
         restored = gr.File(
             label="Drop a PNG here: its prompt and settings come back",
@@ -168,10 +224,18 @@ def _wire_generating(
 ) -> None:
     def generate(request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
         *settings, kept = values
-        yield progress_html(Update(note="Starting …")), gr.update(visible=False), gr.skip(), "", gr.skip()
+        yield (
+            progress_html(Update(note="Starting …")),
+            gr.update(visible=False),
+            gr.skip(),
+            "",
+            gr.skip(),
+        )
         try:
             job, picture = job_of(*settings), None
-            for told in desk.run(str(request.session_hash), lambda p, tell, wish: paint(p, job, tell, wish, folder)):
+            for told in desk.run(
+                str(request.session_hash), lambda p, tell, wish: paint(p, job, tell, wish, folder)
+            ):
                 if isinstance(told, Outcome):
                     yield _finished(told, kept)
                 else:
@@ -183,7 +247,10 @@ def _wire_generating(
             yield _stopped(kept, messages_html([str(error)], "error"))
         except Exception as error:  # memory, drivers: whatever torch may raise
             words = f"the picture could not be made ({type(error).__name__}: {error})"
-            yield _stopped(kept, messages_html([words, "try a smaller size, or fewer pictures at once"], "error"))
+            yield _stopped(
+                kept,
+                messages_html([words, "try a smaller size, or fewer pictures at once"], "error"),
+            )
 
     start, stop = buttons
     gr.on(
@@ -218,7 +285,11 @@ def _stopped(kept: list[tuple[str, str]], messages: str) -> tuple[Any, ...]:
 
 
 def _wire_fields(
-    desk: Desk, inputs: Inputs, outputs: Outputs, restored: gr.File, used: tuple[gr.Button, gr.Button]
+    desk: Desk,
+    inputs: Inputs,
+    outputs: Outputs,
+    restored: gr.File,
+    used: tuple[gr.Button, gr.Button],
 ) -> None:
     def select(kept: list[tuple[str, str]], event: gr.SelectData) -> str:
         index = event.index if isinstance(event.index, int) else 0
@@ -235,7 +306,10 @@ def _wire_fields(
             found = restore(read_infotext(Path(path)), desk.library, desk.painter.model_name)
         except HypernetworkError as error:
             return (messages_html([str(error)], "error"), *[gr.skip()] * 8)
-        told = ["prompt and settings are those of the picture, press Generate to make it again", *found.messages]
+        told = [
+            "prompt and settings are those of the picture, press Generate to make it again",
+            *found.messages,
+        ]
         return messages_html(told), *_values(found)
 
     dice, again = used
@@ -244,11 +318,19 @@ def _wire_fields(
     again.click(reuse, outputs.infotext, inputs.seed, queue=False, **PRIVATE)
     back = [inputs.prompt, inputs.negative, inputs.steps, inputs.cfg, inputs.seed, inputs.sampler]
     restored.upload(
-        bring_back, restored, [outputs.messages, *back, inputs.width, inputs.height], queue=False, **PRIVATE
+        bring_back,
+        restored,
+        [outputs.messages, *back, inputs.width, inputs.height],
+        queue=False,
+        **PRIVATE,
     )
 
 
 def _values(found: Restored) -> tuple[Any, ...]:
     """The fields' new values; what the picture doesn't say stays as it is."""
     values = [found.steps, found.cfg, found.seed, found.sampler, found.width, found.height]
-    return found.prompt, found.negative, *(gr.skip() if value is None else value for value in values)
+    return (
+        found.prompt,
+        found.negative,
+        *(gr.skip() if value is None else value for value in values),
+    )

@@ -47,9 +47,13 @@ def read_infotext(path: Path) -> str:
         with Image.open(path, formats=["PNG"]) as picture:
             found = picture.info.get("parameters")
     except Exception as error:  # whatever Pillow raises over a damaged file
-        raise HypernetworkError("this is not a PNG picture: drop one that a webui or this studio has made") from error
+        raise HypernetworkError(
+            "this is not a PNG picture: drop one that a webui or this studio has made"
+        ) from error
     if not isinstance(found, str) or not found.strip():
-        raise HypernetworkError("this picture has no infotext: it was saved without it, or edited since")
+        raise HypernetworkError(
+            "this picture has no infotext: it was saved without it, or edited since"
+        )
     return found[:LONGEST]
 
 
@@ -87,7 +91,9 @@ def _of_networks(prompt: str, pairs: Mapping[str, str], library: Library) -> lis
             continue
         expected = hashes.get(name) or hashes.get(entry.name)
         if expected is not None and not library.hashes.sha256(entry).startswith(expected):
-            found.append(f"the file {name} is another here than the one that made the picture (hash {expected})")
+            found.append(
+                f"the file {name} is another here than the one that made the picture (hash {expected})"
+            )
     return found
 
 
@@ -103,4 +109,8 @@ def _number(pairs: Mapping[str, str], key: str, low: int, high: int) -> int | No
 
 def _fraction(pairs: Mapping[str, str], key: str, low: float, high: float) -> float | None:
     value = pairs.get(key, "")
-    return float(value) if re.fullmatch(r"\d{1,4}(\.\d{1,9})?", value) and low <= float(value) <= high else None
+    return (
+        float(value)
+        if re.fullmatch(r"\d{1,4}(\.\d{1,9})?", value) and low <= float(value) <= high
+        else None
+    )

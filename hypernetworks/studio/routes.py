@@ -33,7 +33,9 @@ def page_files() -> tuple[list[Path], list[Path]]:
     """
     root = next((r for r in _ROOTS if (r / "javascript" / "hypernetworks.js").is_file()), None)
     if root is None:
-        raise HypernetworkError("the page's scripts are missing: run the studio from the project's folder")
+        raise HypernetworkError(
+            "the page's scripts are missing: run the studio from the project's folder"
+        )
     scripts = [*sorted((root / "javascript").glob("hypernetworks*.js")), _HERE / "studio.js"]
     return scripts, [root / "style.css", _HERE / "studio.css"]
 
@@ -41,8 +43,15 @@ def page_files() -> tuple[list[Path], list[Path]]:
 def head() -> str:
     """The part of the page's head that loads them."""
     scripts, styles = page_files()
-    links = [f'<link rel="stylesheet" href=".{FILES}/{path.name}?{_version(path)}">' for path in styles]
-    return "".join([*links, *(f'<script defer src=".{FILES}/{p.name}?{_version(p)}"></script>' for p in scripts)])
+    links = [
+        f'<link rel="stylesheet" href=".{FILES}/{path.name}?{_version(path)}">' for path in styles
+    ]
+    return "".join(
+        [
+            *links,
+            *(f'<script defer src=".{FILES}/{p.name}?{_version(p)}"></script>' for p in scripts),
+        ]
+    )
 
 
 def _version(path: Path) -> int:
@@ -65,7 +74,9 @@ def register(app: Any, library: Library, shipped: Path) -> None:
 
     async def preview(request: Request) -> Response:
         try:
-            path = await run_in_threadpool(preview_of, library, request.query_params.get("name", ""))
+            path = await run_in_threadpool(
+                preview_of, library, request.query_params.get("name", "")
+            )
         except HypernetworkError:
             path = None
         return Response(status_code=404) if path is None else FileResponse(path)
@@ -74,7 +85,9 @@ def register(app: Any, library: Library, shipped: Path) -> None:
         folder = own_folder(library, shipped)
         try:
             if folder is None:
-                raise HypernetworkError("there is no folder to keep it in: start with --hypernetworks FOLDER")
+                raise HypernetworkError(
+                    "there is no folder to keep it in: start with --hypernetworks FOLDER"
+                )
             added = await add_file(folder, request.query_params.get("name", ""), request.stream())
         except HypernetworkError as error:
             return JSONResponse({"error": str(error)}, status_code=422)

@@ -31,7 +31,9 @@ _HEADERS = (
 
 def text(value: object) -> str:
     """Anything of a user or a file as HTML that shows it and is nothing else; no character that hides or turns text."""
-    shown = "".join(c if c.isprintable() or c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
+    shown = "".join(
+        c if c.isprintable() or c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in str(value)
+    )
     return escape(shown, quote=True)
 
 
@@ -51,7 +53,10 @@ def refusal(headers: Mapping[str, str], *, anywhere: bool) -> str | None:
     origin = headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != host:
         return "a page of another site can't use this one"
-    if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
+    if (
+        headers.get("sec-fetch-site") == "cross-site"
+        and headers.get("sec-fetch-mode") != "navigate"
+    ):
         return "a page of another site can't use this one"
     return None
 
@@ -79,7 +84,10 @@ class OwnAddressOnly:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in scope["headers"]
+        }
         reason = refusal(headers, anywhere=self.anywhere)
         if reason is None:
             is_upload = str(scope["path"]).rstrip("/").endswith(UPLOADS)

@@ -40,7 +40,9 @@ OPEN = (
 )
 
 
-def build_app(trainer: Trainer, folder: Path, *, anywhere: bool = False, password: str | None = None) -> Any:
+def build_app(
+    trainer: Trainer, folder: Path, *, anywhere: bool = False, password: str | None = None
+) -> Any:
     """The whole application: page, routes, and the check of who may use them.
 
     Args:
@@ -68,7 +70,9 @@ def build_app(trainer: Trainer, folder: Path, *, anywhere: bool = False, passwor
         footer_links=[],
         show_error=True,
         max_file_size=LARGEST_UPLOAD,
-        theme=gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=FONT, font_mono=MONO),
+        theme=gr.themes.Default(
+            primary_hue="indigo", neutral_hue="slate", font=FONT, font_mono=MONO
+        ),
         head=head(),
         ssr_mode=False,
     )
@@ -106,7 +110,9 @@ def launch(
         if open_browser:
             threading.Timer(1.0, webbrowser.open, [address]).start()
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the pictures' folder goes, too
+            signal.signal(
+                signal.SIGTERM, lambda *_: sys.exit(0)
+            )  # so that the pictures' folder goes, too
         _serve(app, listener)
     finally:
         listener.close()
@@ -125,7 +131,9 @@ def _serve(app: Any, listener: socket.socket) -> None:
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
             await super().shutdown(sockets)
 
-    Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)).run(sockets=[listener])
+    Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)).run(
+        sockets=[listener]
+    )
 
 
 def _reach(anywhere: bool, port: int, password: str | None) -> str:

@@ -53,10 +53,16 @@ def compare_tab(desk: Desk, folder: Path, fields: list[gr.components.Component])
             elem_id="compare_sheet",
         )
         messages = gr.HTML("", elem_id="compare_messages")
-    tab.select(lambda: gr.update(choices=choices(desk.library)), None, networks, queue=False, **PRIVATE)
+    tab.select(
+        lambda: gr.update(choices=choices(desk.library)), None, networks, queue=False, **PRIVATE
+    )
 
-    def run(request: gr.Request, names: list[str], values: str, *settings: Any) -> Iterator[tuple[Any, ...]]:
-        yield from _compare(desk, folder, str(request.session_hash), (names or [], values or ""), settings)
+    def run(
+        request: gr.Request, names: list[str], values: str, *settings: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        yield from _compare(
+            desk, folder, str(request.session_hash), (names or [], values or ""), settings
+        )
 
     gr.on(
         [start.click, multipliers.submit],
@@ -82,10 +88,16 @@ def _compare(
     try:
         job = job_of(*settings)
         todo = plan(job.prompt, *choice, desk.library)
-        for told in desk.run(window, lambda p, tell, wish: compare(p, job, todo, tell, wish), "a comparison"):
+        for told in desk.run(
+            window, lambda p, tell, wish: compare(p, job, todo, tell, wish), "a comparison"
+        ):
             if isinstance(told, Update):
                 picture = told.picture or picture
-                yield progress_html(Update(told.done, told.total, told.note, picture)), gr.skip(), gr.skip()
+                yield (
+                    progress_html(Update(told.done, told.total, told.note, picture)),
+                    gr.skip(),
+                    gr.skip(),
+                )
                 continue
             made, messages = told
             if made is None:
@@ -93,7 +105,9 @@ def _compare(
                 return
             path = new_path(folder, f"compare-seed-{job.seed}")
             save_png(made, path)
-            done = f'<p class="studio-done" role="status">{len(todo.cells)} pictures on one sheet</p>'
+            done = (
+                f'<p class="studio-done" role="status">{len(todo.cells)} pictures on one sheet</p>'
+            )
             yield done, gr.update(value=str(path), visible=True), messages_html(messages)
     except InterruptedJobError:
         yield empty_html(COMPARE_HINT), gr.skip(), messages_html(["interrupted before it began"])
@@ -107,7 +121,9 @@ def _compare(
 def inspect_tab(desk: Desk) -> None:
     """Add the tab that tells what is in a file."""
     with gr.Tab("Inspect", id="inspect", elem_id="studio_inspect_tab") as tab:
-        name = gr.Dropdown(choices(desk.library), value=None, label="Network", elem_id="inspect_name")
+        name = gr.Dropdown(
+            choices(desk.library), value=None, label="Network", elem_id="inspect_name"
+        )
         found = gr.HTML(empty_html(INSPECT_HINT), elem_id="inspect_report")
 
     def show(chosen: str | None) -> str:
@@ -119,4 +135,6 @@ def inspect_tab(desk: Desk) -> None:
             return messages_html([str(error)], "error")
 
     tab.select(lambda: gr.update(choices=choices(desk.library)), None, name, queue=False, **PRIVATE)
-    name.change(show, name, found, api_visibility="private", show_progress="minimal", concurrency_limit=2)
+    name.change(
+        show, name, found, api_visibility="private", show_progress="minimal", concurrency_limit=2
+    )

@@ -25,7 +25,9 @@ class Average:
         if self.values:
             decay = min(self.decay, (1 + step) / (10 + step))
             torch._foreach_mul_(self.values, decay)
-            torch._foreach_add_(self.values, [p.detach() for p in self._parameters], alpha=1 - decay)
+            torch._foreach_add_(
+                self.values, [p.detach() for p in self._parameters], alpha=1 - decay
+            )
 
     @contextmanager
     def inside(self) -> Iterator[None]:

@@ -55,7 +55,9 @@ class Caption:
         """Every caption that :meth:`draw` can give, or ``None`` where they are too many to list."""
         if self.shuffle or self.tag_dropout or len(self.templates) > MOST_WAYS:
             return None
-        return tuple(dict.fromkeys(self._filled(template, self.words) for template in self.templates))
+        return tuple(
+            dict.fromkeys(self._filled(template, self.words) for template in self.templates)
+        )
 
     def _filled(self, template: str, words: str) -> str:
         return template.replace(WORDS, words).replace(NAME, self.name)
@@ -72,7 +74,9 @@ def words_of(picture: Path) -> str:
         try:
             return " ".join(beside.read_text(encoding="utf-8-sig").split())
         except (UnicodeDecodeError, OSError) as error:
-            raise TrainingDataError(f"{beside.name}: it can't be read as UTF-8 text, save it as such") from error
+            raise TrainingDataError(
+                f"{beside.name}: it can't be read as UTF-8 text, save it as such"
+            ) from error
     return re.sub(r"^[-\d]+\s*", "", picture.stem).replace("_", " ").strip()
 
 
@@ -91,8 +95,12 @@ def read_template(template: str) -> tuple[str, ...]:
         try:
             lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
         except (UnicodeDecodeError, OSError) as error:
-            raise TrainingDataError(f"the template {path}: it can't be read as UTF-8 text") from error
+            raise TrainingDataError(
+                f"the template {path}: it can't be read as UTF-8 text"
+            ) from error
     lines = [line for line in lines if line]
     if not lines:
-        raise TrainingDataError(f'the template is empty: write something like "a picture of {WORDS}"')
+        raise TrainingDataError(
+            f'the template is empty: write something like "a picture of {WORDS}"'
+        )
     return tuple(lines)

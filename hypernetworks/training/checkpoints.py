@@ -29,7 +29,9 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileWriteError(f"{folder}: the folder can't be made ({error.strerror or error})") from error
+        raise FileWriteError(
+            f"{folder}: the folder can't be made ({error.strerror or error})"
+        ) from error
 
 
 def save_network(network: Hypernetwork, folder: Path, suffix: str) -> Path:
@@ -49,13 +51,19 @@ def remove_old(folder: Path, name: str, suffix: str, keep: int) -> None:
 def saved_networks(folder: Path, name: str, suffix: str) -> list[Path]:
     """Network files of a run, by rising step."""
     pattern = re.compile(re.escape(name) + r"-(\d+)" + re.escape(suffix))
-    found = [(int(match[1]), path) for path in folder.iterdir() if (match := pattern.fullmatch(path.name))]
+    found = [
+        (int(match[1]), path)
+        for path in folder.iterdir()
+        if (match := pattern.fullmatch(path.name))
+    ]
     return [path for _, path in sorted(found)]
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Replace the state file, whole or not at all."""
-    replace_file(folder / STATE, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
+    replace_file(
+        folder / STATE, lambda temporary: torch.save({"format": FORMAT, **state}, temporary)
+    )
 
 
 def copied_to_cpu(value: Any) -> Any:
@@ -77,18 +85,24 @@ def load_state(folder: Path | None) -> dict[str, Any] | None:
         return None
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "TypedStorage is deprecated")  # torch 2.1 warns of itself
+            warnings.filterwarnings(
+                "ignore", "TypedStorage is deprecated"
+            )  # torch 2.1 warns of itself
             state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
     except Exception as error:  # whatever torch makes of a damaged file
         raise TrainingStateError(
             f"{folder / STATE} is damaged: delete it to start anew, or put back a copy of it"
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise TrainingStateError(f"{folder / STATE} is of another version: finish that run with it, or delete the file")
+        raise TrainingStateError(
+            f"{folder / STATE} is of another version: finish that run with it, or delete the file"
+        )
     return state
 
 
-def check_fits(state: dict[str, Any], parameters: list[torch.nn.Parameter], optimiser: str, folder: Path) -> None:
+def check_fits(
+    state: dict[str, Any], parameters: list[torch.nn.Parameter], optimiser: str, folder: Path
+) -> None:
     """Refuse a state of another network or optimiser, before anything is changed.
 
     Raises:

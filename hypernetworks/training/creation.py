@@ -22,7 +22,9 @@ class Creation:
         self_attention: whether it has networks for self-attention as well as for the text.
     """
 
-    structure: Structure = field(default_factory=lambda: Structure((1, 2, 1), "relu", activate_output=False))
+    structure: Structure = field(
+        default_factory=lambda: Structure((1, 2, 1), "relu", activate_output=False)
+    )
     initialisation: str = "Normal"
     zero_last: bool = True
     self_attention: bool = True
@@ -35,7 +37,11 @@ def check_name(name: str) -> None:
     Raises:
         TrainingSettingsError: what is wrong with it.
     """
-    if not re.fullmatch(r"[^\W_][\w .()+-]{0,99}", name) or name != name.rstrip(" .") or name == "None":
+    if (
+        not re.fullmatch(r"[^\W_][\w .()+-]{0,99}", name)
+        or name != name.rstrip(" .")
+        or name == "None"
+    ):
         raise TrainingSettingsError(
             f'the name "{name}" can\'t be used: begin with a letter or digit, then letters, digits, spaces and ._-+()'
         )

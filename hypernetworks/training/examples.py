@@ -152,7 +152,9 @@ class Examples:
     def batch(self, samples: Sequence[int]) -> Batch:
         """The samples of these numbers, on the device that their latents are on."""
         drawn = [self._draw(sample) for sample in samples]
-        latents = torch.stack([self._latents(n, e, v) for n, (e, v, _) in zip(samples, drawn, strict=True)])
+        latents = torch.stack(
+            [self._latents(n, e, v) for n, (e, v, _) in zip(samples, drawn, strict=True)]
+        )
         weights = None
         if any(example.weights is not None for example, _, _ in drawn):
             weights = torch.stack([_weights(example, version) for example, version, _ in drawn])

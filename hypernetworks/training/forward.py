@@ -60,7 +60,9 @@ class ForwardPass:
         seed, shape = self.settings.seed, tuple(batch.latents.shape[1:])
         noise = torch.stack([sample_noise(seed, n, shape) for n in samples]).to(batch.latents)
         if self.settings.noise_offset:
-            offset = torch.stack([sample_noise(mixed("offset", seed), n, shape[:1]) for n in samples]).to(noise)
+            offset = torch.stack(
+                [sample_noise(mixed("offset", seed), n, shape[:1]) for n in samples]
+            ).to(noise)
             noise = with_offset(noise, offset, self.settings.noise_offset)
         length = self.schedule.length
         times = [sample_random(mixed("time", seed), n).randrange(length) for n in samples]
@@ -87,4 +89,6 @@ class ForwardPass:
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a device, or the CPU, had not enough memory."""
-    return isinstance(error, torch.cuda.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(
+        words in str(error) for words in OUT_OF_MEMORY
+    )

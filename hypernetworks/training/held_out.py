@@ -32,7 +32,9 @@ class HeldOut:
 
     def __init__(self, examples: Sequence[Example], contexts: Contexts, seed: int) -> None:
         self.examples, self.contexts, self.seed = tuple(examples)[:MOST], contexts, seed
-        self._texts = [e.caption.draw(Random(mixed("held out", seed, i))) for i, e in enumerate(self.examples)]
+        self._texts = [
+            e.caption.draw(Random(mixed("held out", seed, i))) for i, e in enumerate(self.examples)
+        ]
         self.contexts.prepare(self._texts)
 
     @torch.no_grad()
@@ -42,7 +44,9 @@ class HeldOut:
         for index, example in enumerate(self.examples):
             batch = self._batch(index, example).to(device)
             times = torch.tensor([int(share * schedule.length) for share in TIMES], device=device)
-            noise = torch.stack([self._noise(index, k, example.shape) for k in range(len(TIMES))]).to(batch.latents)
+            noise = torch.stack(
+                [self._noise(index, k, example.shape) for k in range(len(TIMES))]
+            ).to(batch.latents)
             noisy, target = schedule.noisy_and_target(batch.latents, noise, times)
             total += losses(predict(noisy, times, batch), target).double().mean()
         return float(total / len(self.examples))
@@ -50,7 +54,12 @@ class HeldOut:
     def _batch(self, index: int, example: Example) -> Batch:
         conditions = self.contexts.stack([self._texts[index]] * len(TIMES))
         context = conditions.pop("context")
-        return Batch(example.latents[0].expand(len(TIMES), *example.shape).contiguous(), context, None, conditions)
+        return Batch(
+            example.latents[0].expand(len(TIMES), *example.shape).contiguous(),
+            context,
+            None,
+            conditions,
+        )
 
     def _noise(self, index: int, number: int, shape: tuple[int, ...]) -> torch.Tensor:
         return sample_noise(mixed("held out", self.seed), index * len(TIMES) + number, shape)

@@ -15,7 +15,16 @@ import torch
 from ..engine.network import Hypernetwork
 from ..errors import DivergenceError, TrainingStateError
 from .averaging import Average, write_values
-from .checkpoints import STATE, check_fits, copied_to_cpu, load_state, make_folder, remove_old, save_network, save_state
+from .checkpoints import (
+    STATE,
+    check_fits,
+    copied_to_cpu,
+    load_state,
+    make_folder,
+    remove_old,
+    save_network,
+    save_state,
+)
 from .examples import Examples
 from .forward import ForwardPass, is_out_of_memory
 from .held_out import HeldOut, at_rest
@@ -71,17 +80,31 @@ class Run:
         every_width: bool = True,
         resume: bool = True,
     ) -> None:
-        self.network, self.examples, self.schedule, self.settings = network, examples, schedule, settings
-        self.folder, self.suffix, self.held_out, self.device = folder, suffix, held_out, torch.device(device)
+        self.network, self.examples, self.schedule, self.settings = (
+            network,
+            examples,
+            schedule,
+            settings,
+        )
+        self.folder, self.suffix, self.held_out, self.device = (
+            folder,
+            suffix,
+            held_out,
+            torch.device(device),
+        )
         self.world, self._save_memory = World(), save_memory
         self._share, self._predict = self.world.share(settings.batch), predict
         self._parameters = list(network.parameters())
         network.train()
-        optimiser = build_optimiser(settings.optimiser, self._parameters, settings.weight_decay, settings.options)
+        optimiser = build_optimiser(
+            settings.optimiser, self._parameters, settings.weight_decay, settings.options
+        )
         scaler = build_scaler(settings.precision, self.device.type)
         self._stepper = Stepper(optimiser, scaler, settings.clip, settings.clip_by)
         self._learner = joined(Learner(network, predict), self.world, every_width)
-        self._forward = ForwardPass(self._learner, network.structure, examples, schedule, settings, self.device)
+        self._forward = ForwardPass(
+            self._learner, network.structure, examples, schedule, settings, self.device
+        )
         self._average = Average(self._parameters, settings.ema)
         self._rates, self._watch, self._pace = settings.rates(), Watch(), Pace()
         self.step, self._base = 0, network.provenance.step
@@ -106,7 +129,9 @@ class Run:
         done = self._change(*self._gradients())
         done = replace(done, seconds=time.perf_counter() - began)
         speed = self._pace.add(done.seconds)
-        done = replace(done, steps_per_second=speed, seconds_left=(self.settings.steps - self.step) / speed)
+        done = replace(
+            done, steps_per_second=speed, seconds_left=(self.settings.steps - self.step) / speed
+        )
         return self._watched(done)
 
     def _gradients(self) -> tuple[float, float]:
@@ -116,7 +141,9 @@ class Run:
         except RuntimeError as error:
             if self._save_memory is None or not is_out_of_memory(error):
                 raise
-            traceback.clear_frames(error.__traceback__)  # they hold what the step had computed so far
+            traceback.clear_frames(
+                error.__traceback__
+            )  # they hold what the step had computed so far
             self._stepper.optimiser.zero_grad(set_to_none=True)
             if not self._save_memory():
                 raise
@@ -150,7 +177,9 @@ class Run:
         norm = self._stepper.measure()
         scaled = self._stepper.scaler.is_enabled()
         if not _is_finite(loss) or (not _is_finite(norm) and not scaled):
-            self._diverged(f"the loss of step {self.step + 1} is {loss:g}, its gradient norm {norm:g}")
+            self._diverged(
+                f"the loss of step {self.step + 1} is {loss:g}, its gradient norm {norm:g}"
+            )
         rate = self._rates.at(self.step)
         self._is_whole = False
         skipped = self._stepper.step(rate)
@@ -164,10 +193,14 @@ class Run:
         smoothed = self._watch.add(loss, power)
         if complaint := self._watch.complaint(smoothed):
             self._diverged(f"at step {self.step} {complaint}")
-        if self._candidate and self._watch.is_healthy(loss, power):  # this loss is the first that its weights have made
+        if self._candidate and self._watch.is_healthy(
+            loss, power
+        ):  # this loss is the first that its weights have made
             self._good = self._candidate
         self._candidate = {}
-        return TrainingStep(self.step, self.settings.steps, loss, smoothed, rate, norm, skipped=skipped)
+        return TrainingStep(
+            self.step, self.settings.steps, loss, smoothed, rate, norm, skipped=skipped
+        )
 
     def _diverged(self, reason: str) -> None:
         """Go back to the last good state, in the folder as well, and say so."""
@@ -183,14 +216,18 @@ class Run:
         advice = "a lower learning rate, a longer warm-up, or more clipping"
         if self.settings.precision == "fp16":
             advice += ', or the precision "bf16"'
-        raise DivergenceError(f"{reason}: the network is back at step {self.step}; start again with {advice}")
+        raise DivergenceError(
+            f"{reason}: the network is back at step {self.step}; start again with {advice}"
+        )
 
     def _watched(self, done: TrainingStep) -> TrainingStep:
         """Held-out loss, checkpoint, and what might be gone back to, where they are due."""
         settings = self.settings
         if settings.watch_every and (done.step % settings.watch_every == 0 or self.is_finished):
             done = replace(done, held_out=self.measure())
-        is_due = self.is_finished or bool(settings.save_every and done.step % settings.save_every == 0)
+        is_due = self.is_finished or bool(
+            settings.save_every and done.step % settings.save_every == 0
+        )
         if is_due:
             path = self.save()
             done = replace(done, saved=None if path is None else path.name)
@@ -274,7 +311,9 @@ class Run:
         if self._average.values:  # where there was no average, it begins with what was learned
             self._average.values = [
                 v.to(p.device, copy=True)
-                for v, p in zip(state["average"] or state["parameters"], self._parameters, strict=True)
+                for v, p in zip(
+                    state["average"] or state["parameters"], self._parameters, strict=True
+                )
             ]
         self._stepper.restore(state["optimiser"], state["scaler"])
         self._watch.restore(state["watch"])

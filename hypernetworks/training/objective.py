@@ -46,7 +46,10 @@ class NoiseSchedule:
         power = self.alphas_cumprod.to(latents)[times].view(-1, 1, 1, 1)
         alpha, sigma = power.sqrt(), (1 - power).sqrt()
         noisy = alpha * latents + sigma * noise
-        return noisy, alpha * noise - sigma * latents if self.prediction == "v_prediction" else noise
+        return (
+            noisy,
+            alpha * noise - sigma * latents if self.prediction == "v_prediction" else noise,
+        )
 
     def min_snr_weights(self, times: torch.Tensor, gamma: float) -> torch.Tensor:
         """Loss weights ``(batch,)`` of Min-SNR-gamma (Hang et al. 2023): easy, nearly clean time steps count less.
@@ -73,7 +76,9 @@ def with_offset(noise: torch.Tensor, offset: torch.Tensor, strength: float) -> t
     return noise + strength * offset[:, :, None, None]
 
 
-def losses(prediction: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+def losses(
+    prediction: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None
+) -> torch.Tensor:
     """Mean squared error of each example ``(batch,)``, in fp32.
 
     Args:

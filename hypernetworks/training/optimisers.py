@@ -24,12 +24,17 @@ def optimiser_names() -> tuple[str, ...]:
     return tuple(
         name
         for name, kind in found
-        if issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer and name not in UNSUITED
+        if issubclass(kind, torch.optim.Optimizer)
+        and kind is not torch.optim.Optimizer
+        and name not in UNSUITED
     )
 
 
 def build_optimiser(
-    name: str, parameters: Sequence[torch.nn.Parameter], weight_decay: float, options: Mapping[str, object]
+    name: str,
+    parameters: Sequence[torch.nn.Parameter],
+    weight_decay: float,
+    options: Mapping[str, object],
 ) -> torch.optim.Optimizer:
     """An optimiser of ``torch.optim`` by name, whatever its case; fused where torch has such a kernel.
 
@@ -38,7 +43,10 @@ def build_optimiser(
     """
     known = {known.lower(): known for known in optimiser_names()}
     if name.lower() not in known:
-        reason = next((f" ({why})" for unsuited, why in UNSUITED.items() if unsuited.lower() == name.lower()), "")
+        reason = next(
+            (f" ({why})" for unsuited, why in UNSUITED.items() if unsuited.lower() == name.lower()),
+            "",
+        )
         raise TrainingSettingsError(
             f'the optimiser "{name}" can\'t be used{reason}, use one of {", ".join(known.values())}'
         )
@@ -51,14 +59,21 @@ def build_optimiser(
     arguments: dict[str, Any] = {"weight_decay": weight_decay} if "weight_decay" in accepted else {}
     arguments |= {"lr": 1.0, **options}
     try:
-        if "fused" in accepted and not options.keys() & {"fused", "foreach", "capturable", "differentiable"}:
+        if "fused" in accepted and not options.keys() & {
+            "fused",
+            "foreach",
+            "capturable",
+            "differentiable",
+        }:
             try:
                 return kind(parameters, **arguments, fused=True)  # type: ignore[no-any-return]
             except RuntimeError:  # no such kernel for this device in this version of torch
                 pass
         return kind(parameters, **arguments)  # type: ignore[no-any-return]
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TrainingSettingsError(f"{kind.__name__} can't be used with these options: {error}") from error
+        raise TrainingSettingsError(
+            f"{kind.__name__} can't be used with these options: {error}"
+        ) from error
 
 
 def build_scaler(precision: str, device: str) -> Any:
@@ -79,13 +94,18 @@ class Stepper:
         clip_by: ``"norm"`` or ``"value"``.
     """
 
-    def __init__(self, optimiser: torch.optim.Optimizer, scaler: Any, clip: float, clip_by: str) -> None:
+    def __init__(
+        self, optimiser: torch.optim.Optimizer, scaler: Any, clip: float, clip_by: str
+    ) -> None:
         self.optimiser, self.scaler, self.clip, self.clip_by = optimiser, scaler, clip, clip_by
         self.parameters = [p for group in optimiser.param_groups for p in group["params"]]
 
     def restore(self, optimiser: dict[str, Any], scaler: dict[str, Any]) -> None:
         """Take up the state of an earlier run, but with this one's own options, and precision."""
-        asked = [{k: v for k, v in group.items() if k != "params"} for group in self.optimiser.param_groups]
+        asked = [
+            {k: v for k, v in group.items() if k != "params"}
+            for group in self.optimiser.param_groups
+        ]
         groups = [saved | own for saved, own in zip(optimiser["param_groups"], asked, strict=True)]
         self.optimiser.load_state_dict({**optimiser, "param_groups": groups})
         if scaler and self.scaler.is_enabled():  # empty where the earlier run had none

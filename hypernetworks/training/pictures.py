@@ -63,8 +63,14 @@ class PictureSettings:
             raise TrainingSettingsError(f"crops is {self.crops}: it must be from 1 to 64")
         for name in ("tag_dropout", "held_out"):
             if not 0 <= getattr(self, name) < 1:
-                raise TrainingSettingsError(f"{name} is {getattr(self, name)!r}: it must be in [0, 1)")
-        if min(self.width, self.height) < self.step or self.width % self.step or self.height % self.step:
+                raise TrainingSettingsError(
+                    f"{name} is {getattr(self, name)!r}: it must be in [0, 1)"
+                )
+        if (
+            min(self.width, self.height) < self.step
+            or self.width % self.step
+            or self.height % self.step
+        ):
             raise TrainingSettingsError(
                 f"the size {self.width}x{self.height} is not possible: use multiples of {self.step}"
             )
@@ -91,22 +97,30 @@ def find_pictures(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise TrainingDataError(f"{folder}: there is no such folder of pictures")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and _is_seen(path))
+    found = sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and _is_seen(path)
+    )
     if not found:
         raise TrainingDataError(f"{folder} has no pictures: put some in ({', '.join(SUFFIXES)})")
     return found
 
 
 def _is_seen(path: Path) -> bool:
-    return not path.name.startswith(".") and path.is_file()  # macOS puts ._NAME beside pictures on foreign disks
+    return (
+        not path.name.startswith(".") and path.is_file()
+    )  # macOS puts ._NAME beside pictures on foreign disks
 
 
-def split_held_out(pictures: Sequence[Path], share: float, seed: int) -> tuple[list[Path], list[Path]]:
+def split_held_out(
+    pictures: Sequence[Path], share: float, seed: int
+) -> tuple[list[Path], list[Path]]:
     """Pictures to learn from, and those kept for the held-out loss, by name and seed alone."""
     count = max(1, round(share * len(pictures))) if share and len(pictures) >= 8 else 0
     ranked = sorted(pictures, key=lambda path: (mixed("held out", seed, path.name), path.name))
     kept = set(ranked[:count])
-    return [path for path in pictures if path not in kept], [path for path in pictures if path in kept]
+    return [path for path in pictures if path not in kept], [
+        path for path in pictures if path in kept
+    ]
 
 
 def bucket_of(width: int, height: int, settings: PictureSettings) -> tuple[int, int]:
@@ -114,7 +128,10 @@ def bucket_of(width: int, height: int, settings: PictureSettings) -> tuple[int, 
     if settings.fit == "crop":
         return settings.width, settings.height
     aspect = math.log(width / height)
-    return min(buckets(settings), key=lambda size: (abs(math.log(size[0] / size[1]) - aspect), -size[0] * size[1]))
+    return min(
+        buckets(settings),
+        key=lambda size: (abs(math.log(size[0] / size[1]) - aspect), -size[0] * size[1]),
+    )
 
 
 def buckets(settings: PictureSettings) -> list[tuple[int, int]]:
@@ -122,7 +139,9 @@ def buckets(settings: PictureSettings) -> list[tuple[int, int]]:
     area, step = settings.width * settings.height, settings.step
     widths = range(step, int(math.sqrt(2 * area)) + step, step)
     sizes = [(width, int(area / width) // step * step) for width in widths]
-    return [(w, h) for w, h in sizes if h >= step and 0.5 <= w / h <= 2] or [(settings.width, settings.height)]
+    return [(w, h) for w, h in sizes if h >= step and 0.5 <= w / h <= 2] or [
+        (settings.width, settings.height)
+    ]
 
 
 def read_versions(path: Path, settings: PictureSettings) -> list[Version]:
@@ -139,15 +158,21 @@ def read_versions(path: Path, settings: PictureSettings) -> list[Version]:
             has_alpha = "A" in image.getbands() or "transparency" in image.info
             image = image.convert("RGBA" if has_alpha else "RGB")
     except Exception as error:  # whatever Pillow makes of a damaged file
-        raise TrainingDataError(f"{path.name}: it can't be read as a picture, mend it or take it away") from error
+        raise TrainingDataError(
+            f"{path.name}: it can't be read as a picture, mend it or take it away"
+        ) from error
     if has_alpha and not settings.alpha:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image).convert("RGB")
     found = [version for crop in _crops(image, settings) if (version := _version(crop)) is not None]
     if not found:
-        raise TrainingDataError(f"{path.name} is wholly transparent, so nothing of it would be learned: take it away")
+        raise TrainingDataError(
+            f"{path.name} is wholly transparent, so nothing of it would be learned: take it away"
+        )
     if settings.flip:
-        found += [Version(v.pixels.flip(-1), None if v.alpha is None else v.alpha.flip(-1)) for v in found]
+        found += [
+            Version(v.pixels.flip(-1), None if v.alpha is None else v.alpha.flip(-1)) for v in found
+        ]
     return found
 
 
@@ -160,7 +185,9 @@ def _crops(image: Image, settings: PictureSettings) -> Iterator[Image]:
     covering = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
     scaled = image if covering == image.size else image.resize(covering, Resampling.LANCZOS)
     spare = (covering[0] - width, covering[1] - height)
-    places = [0.5] if settings.crops == 1 else [i / (settings.crops - 1) for i in range(settings.crops)]
+    places = (
+        [0.5] if settings.crops == 1 else [i / (settings.crops - 1) for i in range(settings.crops)]
+    )
     corners = dict.fromkeys((round(spare[0] * place), round(spare[1] * place)) for place in places)
     for left, top in corners:
         yield scaled.crop((left, top, left + width, top + height))
@@ -235,7 +262,11 @@ def load_examples(
 
 
 def _example(
-    name: str, caption: Caption, versions: Sequence[Version], settings: PictureSettings, encode: Encode
+    name: str,
+    caption: Caption,
+    versions: Sequence[Version],
+    settings: PictureSettings,
+    encode: Encode,
 ) -> Example:
     means, deviations = [], []
     for version in versions:  # one by one: an autoencoder needs much memory per picture
@@ -246,7 +277,9 @@ def _example(
     if any(version.alpha is not None for version in versions):
         weights = tuple(_weights_of(v, m) for v, m in zip(versions, means, strict=True))
     spread = tuple(d for d in deviations if d is not None) if settings.spread else ()
-    return Example(name, caption, tuple(means), spread if len(spread) == len(means) else None, weights)
+    return Example(
+        name, caption, tuple(means), spread if len(spread) == len(means) else None, weights
+    )
 
 
 def _weights_of(version: Version, latents: torch.Tensor) -> torch.Tensor:

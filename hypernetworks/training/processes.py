@@ -35,7 +35,9 @@ class World:
             TrainingSettingsError: they can't be shared out evenly.
         """
         if batch % self.size:
-            raise TrainingSettingsError(f"a batch of {batch} can't be shared by {self.size} processes: use a multiple")
+            raise TrainingSettingsError(
+                f"a batch of {batch} can't be shared by {self.size} processes: use a multiple"
+            )
         part = batch // self.size
         return range(self.rank * part, (self.rank + 1) * part)
 

@@ -38,7 +38,14 @@ class RateSchedule:
 
     @classmethod
     def parse(
-        cls, text: str, steps: int, *, shape: str = "constant", warm_up: int = 0, restarts: int = 0, floor: float = 0.05
+        cls,
+        text: str,
+        steps: int,
+        *,
+        shape: str = "constant",
+        warm_up: int = 0,
+        restarts: int = 0,
+        floor: float = 0.05,
     ) -> RateSchedule:
         """Read ``"1e-4"`` or ``"1e-4:500, 1e-5"``; a step of -1, or none, means the end, as in AUTOMATIC1111.
 
@@ -49,14 +56,18 @@ class RateSchedule:
             TrainingSettingsError: anything else.
         """
         if shape not in SHAPES:
-            raise TrainingSettingsError(f'the schedule "{shape}" is unknown, use one of {", ".join(SHAPES)}')
+            raise TrainingSettingsError(
+                f'the schedule "{shape}" is unknown, use one of {", ".join(SHAPES)}'
+            )
         pieces: list[tuple[float, int]] = []
         for part in filter(None, (part.strip() for part in text.split(","))):
             rate, last = _piece(part)
             before = pieces[-1][1] if pieces else 0
             last = max(steps, before + 1) if last is None else last
             if last <= before:
-                raise TrainingSettingsError(f'the learning rate "{text}": the steps must rise; {_EXAMPLE}')
+                raise TrainingSettingsError(
+                    f'the learning rate "{text}": the steps must rise; {_EXAMPLE}'
+                )
             pieces.append((rate, last))
         if not pieces:
             raise TrainingSettingsError(f"the learning rate is empty: {_EXAMPLE}")

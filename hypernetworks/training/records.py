@@ -55,7 +55,9 @@ class Log:
                 with self.path.open("a", encoding="utf-8", newline="") as file:
                     csv.writer(file).writerow(_cells(row))
             except OSError as error:
-                raise FileWriteError(f"{self.path}: it can't be written ({error.strerror or error})") from error
+                raise FileWriteError(
+                    f"{self.path}: it can't be written ({error.strerror or error})"
+                ) from error
         else:
             replace_file(self.path, self._write_all)
         self._is_whole = True
@@ -91,9 +93,14 @@ def draw_curve(rows: Sequence[dict[str, Any]], title: str = "") -> Image:
     series = {
         "each step": (_LIGHT, [(r["step"], r["loss"]) for r in rows]),
         "smoothed": (_BLUE, [(r["step"], r["smoothed"]) for r in rows]),
-        "held out": (_ORANGE, [(r["step"], r["held_out"]) for r in rows if r["held_out"] is not None]),
+        "held out": (
+            _ORANGE,
+            [(r["step"], r["held_out"]) for r in rows if r["held_out"] is not None],
+        ),
     }
-    points = [(s, v) for _, line in series.values() for s, v in line if v and math.isfinite(v) and v > 0]
+    points = [
+        (s, v) for _, line in series.values() for s, v in line if v and math.isfinite(v) and v > 0
+    ]
     if points:
         scale = _Scale(points)
         _draw_axes(draw, scale)
@@ -116,11 +123,19 @@ class _Scale:
         left, top, right, bottom = MARGIN
         across = (step - 1) / (self.last - 1)
         up = (math.log10(value) - self.low) / (self.high - self.low)
-        return left + across * (SIZE[0] - left - right), SIZE[1] - bottom - up * (SIZE[1] - top - bottom)
+        return left + across * (SIZE[0] - left - right), SIZE[1] - bottom - up * (
+            SIZE[1] - top - bottom
+        )
 
 
-def _draw_line(draw: ImageDraw, scale: _Scale, line: Sequence[tuple[int, float]], colour: str) -> None:
-    found = [scale.at(step, value) for step, value in line if value and math.isfinite(value) and value > 0]
+def _draw_line(
+    draw: ImageDraw, scale: _Scale, line: Sequence[tuple[int, float]], colour: str
+) -> None:
+    found = [
+        scale.at(step, value)
+        for step, value in line
+        if value and math.isfinite(value) and value > 0
+    ]
     if len(found) > 1:
         draw.line(found, fill=colour, width=1 if colour == _LIGHT else 2, joint="curve")
     if colour == _ORANGE:
@@ -143,8 +158,16 @@ def _draw_axes(draw: ImageDraw, scale: _Scale) -> None:
 def _round_values(low: float, high: float) -> list[float]:
     """Round numbers in between, not too many."""
     tens = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), tuple(1 + i / 20 for i in range(180))):
-        found = [step * 10.0**ten for ten in tens for step in steps if low <= step * 10.0**ten <= high]
+    for steps in (
+        (1,),
+        (1, 3),
+        (1, 2, 5),
+        (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9),
+        tuple(1 + i / 20 for i in range(180)),
+    ):
+        found = [
+            step * 10.0**ten for ten in tens for step in steps if low <= step * 10.0**ten <= high
+        ]
         if len(found) >= 3:
             return found[:: max(1, len(found) // 8)]
     return [low, high]
@@ -216,8 +239,17 @@ def _sheet(columns: dict[int, dict[int, Path]]) -> Image:
     sheet = Image.new("RGB", (edge[0] * len(columns), edge[1] * len(rows) + head), "white")
     draw = ImageDraw.Draw(sheet)
     for x, (step, pictures) in enumerate(columns.items()):
-        draw.text(((x + 0.5) * edge[0], head / 2), f"step {step:,}", fill=_INK, font=_font(14), anchor="mm")
+        draw.text(
+            ((x + 0.5) * edge[0], head / 2),
+            f"step {step:,}",
+            fill=_INK,
+            font=_font(14),
+            anchor="mm",
+        )
         for row, path in pictures.items():
             with Image.open(path) as image:
-                sheet.paste(image.convert("RGB").resize(edge), (x * edge[0], head + rows.index(row) * edge[1]))
+                sheet.paste(
+                    image.convert("RGB").resize(edge),
+                    (x * edge[0], head + rows.index(row) * edge[1]),
+                )
     return sheet

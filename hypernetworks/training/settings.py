@@ -66,7 +66,13 @@ class TrainingSettings:
     preview_every: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (("steps", 1), ("batch", 1), ("accumulation", 1), ("warm_up", 0), ("restarts", 0)):
+        for name, low in (
+            ("steps", 1),
+            ("batch", 1),
+            ("accumulation", 1),
+            ("warm_up", 0),
+            ("restarts", 0),
+        ):
             _check(name, getattr(self, name), low, 10**8, whole=True)
         for name in ("save_every", "keep", "watch_every", "preview_every", "seed"):
             _check(name, getattr(self, name), 0, 2**63 - 1, whole=True)
@@ -76,7 +82,9 @@ class TrainingSettings:
             _check(name, getattr(self, name), 0, high)
         for name, known in (("precision", PRECISIONS), ("clip_by", CLIPPINGS)):
             if getattr(self, name) not in known:
-                raise TrainingSettingsError(f'{name} is "{getattr(self, name)}", use one of {", ".join(known)}')
+                raise TrainingSettingsError(
+                    f'{name} is "{getattr(self, name)}", use one of {", ".join(known)}'
+                )
         self.rates()
 
     @property
@@ -92,7 +100,12 @@ class TrainingSettings:
         """
         warm_up = min(self.warm_up, self.steps // 2)
         return RateSchedule.parse(
-            self.rate, self.steps, shape=self.shape, warm_up=warm_up, restarts=self.restarts, floor=self.floor
+            self.rate,
+            self.steps,
+            shape=self.shape,
+            warm_up=warm_up,
+            restarts=self.restarts,
+            floor=self.floor,
         )
 
 
@@ -100,7 +113,9 @@ def _check(name: str, value: float, low: float, high: float, *, whole: bool = Fa
     is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not low <= value <= high:
         kind = "a whole number" if whole else "a number"
-        raise TrainingSettingsError(f"{name} is {value!r}: it must be {kind} from {low:g} to {high:g}")
+        raise TrainingSettingsError(
+            f"{name} is {value!r}: it must be {kind} from {low:g} to {high:g}"
+        )
 
 
 @dataclass(frozen=True)
@@ -131,7 +146,9 @@ PRESETS: dict[str, Preset] = {
         "relu",
         (0, 0, 0),
         True,
-        TrainingSettings(steps=3000, rate="1e-4", batch=2, save_every=250, watch_every=100, preview_every=250),
+        TrainingSettings(
+            steps=3000, rate="1e-4", batch=2, save_every=250, watch_every=100, preview_every=250
+        ),
         "[filewords]",
     ),
     "subject": Preset(
@@ -140,7 +157,9 @@ PRESETS: dict[str, Preset] = {
         "relu",
         (0, 0.1, 0),
         True,
-        TrainingSettings(steps=2000, rate="5e-5", batch=2, save_every=200, watch_every=100, preview_every=200),
+        TrainingSettings(
+            steps=2000, rate="5e-5", batch=2, save_every=200, watch_every=100, preview_every=200
+        ),
         "a picture of [name], [filewords]",
     ),
     "small": Preset(
@@ -149,7 +168,9 @@ PRESETS: dict[str, Preset] = {
         "linear",
         (0, 0, 0),
         False,
-        TrainingSettings(steps=1500, rate="2e-4", batch=1, save_every=250, watch_every=100, preview_every=250),
+        TrainingSettings(
+            steps=1500, rate="2e-4", batch=1, save_every=250, watch_every=100, preview_every=250
+        ),
         "[filewords]",
     ),
 }

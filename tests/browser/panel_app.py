@@ -31,8 +31,16 @@ NETWORKS: list[dict[str, Any]] = [
     {"name": "ink", "preferred_multiplier": None, "activation_text": ""},
     {"name": "sepia", "preferred_multiplier": 0.6, "activation_text": "old photo"},
     {"name": "styles/night (v2.1)", "preferred_multiplier": None, "activation_text": None},
-    {"name": "a & b 🎨 [x] 'quoted' \"twice\"", "preferred_multiplier": None, "activation_text": ""},
-    {"name": "<img src=x onerror=window.hacked=1>", "preferred_multiplier": None, "activation_text": ""},
+    {
+        "name": "a & b 🎨 [x] 'quoted' \"twice\"",
+        "preferred_multiplier": None,
+        "activation_text": "",
+    },
+    {
+        "name": "<img src=x onerror=window.hacked=1>",
+        "preferred_multiplier": None,
+        "activation_text": "",
+    },
     {"name": "ünï=cödé", "preferred_multiplier": None, "activation_text": ""},
 ]
 
@@ -43,10 +51,14 @@ def build() -> gr.Blocks:
         for tab in ("txt2img", "img2img"):
             with gr.TabItem(tab, id=tab, elem_id=f"tab_{tab}"):
                 prompt = gr.Textbox(label="Prompt", lines=3, elem_id=f"{tab}_prompt")
-                gr.Slider(1, 150, 20, step=1, label="Steps", interactive=True, elem_id=f"{tab}_steps")
+                gr.Slider(
+                    1, 150, 20, step=1, label="Steps", interactive=True, elem_id=f"{tab}_steps"
+                )
                 panel(tab)
                 told = gr.Textbox(label="What Python has", lines=2, elem_id=f"{tab}_told")
-                gr.Button("Tell", elem_id=f"{tab}_tell").click(lambda text: f"told: {text}", prompt, told)
+                gr.Button("Tell", elem_id=f"{tab}_tell").click(
+                    lambda text: f"told: {text}", prompt, told
+                )
                 gr.Button("Paste", elem_id=f"{tab}_paste").click(lambda: PASTED, None, prompt)
     return page
 
@@ -58,7 +70,10 @@ def inject_files() -> None:
 
     def respond(*args: Any, **kwargs: Any) -> Any:
         response = original(*args, **kwargs)
-        head, style = f"{scripts}</head>".encode(), b'<link rel="stylesheet" href="/style.css"></body>'
+        head, style = (
+            f"{scripts}</head>".encode(),
+            b'<link rel="stylesheet" href="/style.css"></body>',
+        )
         response.body = response.body.replace(b"</head>", head).replace(b"</body>", style)
         response.init_headers()
         return response
@@ -74,7 +89,12 @@ def serve(port: int) -> None:
     app.get("/hypernetworks/v1/list")(lambda: NETWORKS)
     app.post("/hypernetworks/v1/refresh")(lambda: {"found": len(NETWORKS)})
     inject_files()
-    uvicorn.run(gr.mount_gradio_app(app, build(), path="/"), host="127.0.0.1", port=port, log_level="warning")
+    uvicorn.run(
+        gr.mount_gradio_app(app, build(), path="/"),
+        host="127.0.0.1",
+        port=port,
+        log_level="warning",
+    )
 
 
 if __name__ == "__main__":

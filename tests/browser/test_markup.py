@@ -44,11 +44,15 @@ def hostile_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         place = folder / name if number % 2 else folder
         place.mkdir(exist_ok=True)
         content = Recipe((96, 192), seed=number).content()
-        content |= dict.fromkeys(("name", "sd_checkpoint", "sd_checkpoint_name", "optional_info"), payload)
+        content |= dict.fromkeys(
+            ("name", "sd_checkpoint", "sd_checkpoint_name", "optional_info"), payload
+        )
         path = place / (f"net {number}.pt" if number % 3 == 0 else f"{name}.pt")
         torch.save(content, path)
         beside = ("description", "activation text", "sd version", "notes")
-        path.with_suffix(".json").write_text(json.dumps(dict.fromkeys(beside, ALL)), encoding="utf8")
+        path.with_suffix(".json").write_text(
+            json.dumps(dict.fromkeys(beside, ALL)), encoding="utf8"
+        )
     return folder
 
 
@@ -57,7 +61,10 @@ def page(hostile_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """One window for all; whatever opens a dialog, leaves the page, or asks another machine is noted."""
     if CHROMIUM is None:
         pytest.skip("no Chromium here")
-    with studio("--hypernetworks", str(hostile_folder)) as address, sync_api.sync_playwright() as playwright:
+    with (
+        studio("--hypernetworks", str(hostile_folder)) as address,
+        sync_api.sync_playwright() as playwright,
+    ):
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page()
         page.set_default_timeout(20_000)
@@ -65,7 +72,10 @@ def page(hostile_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         page.on("dialog", lambda dialog: page.noted.append(dialog.message) or dialog.dismiss())
         page.on("popup", lambda other: page.noted.append(other.url))
         page.on(
-            "request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else page.noted.append(r.url)
+            "request",
+            lambda r: (
+                None if r.url.startswith((address, "data:", "blob:")) else page.noted.append(r.url)
+            ),
         )
         page.goto(address)
         page.wait_for_selector(".studio-card")
@@ -100,7 +110,9 @@ def test_cards_and_the_panel(page: Any) -> None:
 
 
 def test_prompts_tags_and_messages(page: Any) -> None:
-    tags = " ".join(f"<hypernet:{payload.replace('>', '').replace(':', ' ')}:1>" for payload in PAYLOADS)
+    tags = " ".join(
+        f"<hypernet:{payload.replace('>', '').replace(':', ' ')}:1>" for payload in PAYLOADS
+    )
     generate(page, f"a cat {tags} {ALL} <hypernet:net 0:{SCRIPT}>", steps=1)
     expect(page.locator("#hypernetworks_messages")).to_contain_text("there is no hypernetwork")
     harmless(page)
@@ -121,8 +133,12 @@ def test_a_pictures_infotext(page: Any, tmp_path: Path) -> None:
     from PIL.PngImagePlugin import PngInfo
 
     metadata = PngInfo()
-    pairs = ", ".join(f'{key}: "{PAYLOADS[0]}"' for key in ("Sampler", "Model", "Hypernet hashes", "Size"))
-    metadata.add_text("parameters", f"{ALL} <hypernet:net 0:1>\nNegative prompt: {ALL}\nSteps: 1, {pairs}")
+    pairs = ", ".join(
+        f'{key}: "{PAYLOADS[0]}"' for key in ("Sampler", "Model", "Hypernet hashes", "Size")
+    )
+    metadata.add_text(
+        "parameters", f"{ALL} <hypernet:net 0:1>\nNegative prompt: {ALL}\nSteps: 1, {pairs}"
+    )
     Image.new("RGB", (32, 32)).save(tmp_path / "hostile.png", pnginfo=metadata)
     page.set_input_files("#hypernetworks_restore input[type=file]", str(tmp_path / "hostile.png"))
     expect(page.locator("#hypernetworks_messages")).to_contain_text("is not known here")

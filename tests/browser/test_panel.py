@@ -26,8 +26,15 @@ from hypernetworks.prompts import parse
 sync_api = pytest.importorskip("playwright.sync_api")
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
 PINNED = ("3.41.2", "4.40.0")
 VERSIONS = (*PINNED, "current")
 PANEL = "#txt2img_hypernetworks_panel"
@@ -47,9 +54,19 @@ def environment(version: str) -> Path:
     if not (ready.exists() and ready.read_text() == stamp):
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-compile"]
+        pip = [
+            str(python),
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "install",
+            "--quiet",
+            "--no-compile",
+        ]
         for patience in (30, 0):  # a registry may be out of breath once
-            done = subprocess.run([*pip, "-r", str(requirements)], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [*pip, "-r", str(requirements)], capture_output=True, text=True, check=False
+            )
             if done.returncode == 0:
                 break
             time.sleep(patience)
@@ -114,7 +131,9 @@ def open_page(browser: Any, address: str, problems: list[str], **options: Any) -
     """A page whose panel is there; console errors go to ``problems``, fonts and such from elsewhere are left out."""
     page = browser.new_page(viewport={"width": 1280, "height": 900}, **options)
     page.set_default_timeout(10_000)
-    page.route(re.compile(r"^https?://(?!127\.0\.0\.1)"), lambda route: route.fulfill(status=200, body=""))
+    page.route(
+        re.compile(r"^https?://(?!127\.0\.0\.1)"), lambda route: route.fulfill(status=200, body="")
+    )
     page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda e: problems.append(str(e)))
     page.goto(address, timeout=60_000)
@@ -123,7 +142,9 @@ def open_page(browser: Any, address: str, problems: list[str], **options: Any) -
 
 
 @pytest.fixture(scope="module", params=VERSIONS)
-def shared_page(request: pytest.FixtureRequest, browser: Any, addresses: dict[str, str]) -> Iterator[Any]:
+def shared_page(
+    request: pytest.FixtureRequest, browser: Any, addresses: dict[str, str]
+) -> Iterator[Any]:
     """One page per gradio, and the errors of its console."""
     problems: list[str] = []
     page = open_page(browser, addresses[request.param], problems)
@@ -325,7 +346,9 @@ def test_a_curve_is_drawn_with_the_keyboard(page: Any) -> None:
     assert "0.94 at 6 %" in page.locator(f"{PANEL} .hypernetworks-hint:visible").inner_text()
     page.keyboard.press("Enter")
     assert prompt(page) == "<hypernet:ink:0.94@0.06,0.97@0.53,1@1:start=0.2>"
-    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Point 2 of 3 of ink"
+    assert (
+        page.evaluate("document.activeElement.getAttribute('aria-label')") == "Point 2 of 3 of ink"
+    )
     page.keyboard.press("Delete")
     page.keyboard.press("Delete")
     assert prompt(page) == "<hypernet:ink:0.94:start=0.2>"
@@ -339,7 +362,9 @@ def test_typing_moves_the_points_and_steps_stay_steps(page: Any) -> None:
     assert second.get_attribute("aria-valuetext") == "1 at step 10"
     page.fill("#txt2img_steps input[type=number]", "11")
     page.locator("#txt2img_steps input[type=number]").blur()
-    sync_api.expect(second).not_to_have_attribute("transform", before or "")  # it is the last step now
+    sync_api.expect(second).not_to_have_attribute(
+        "transform", before or ""
+    )  # it is the last step now
     write(page, "<hypernet:ink:0@0; 1@5>")
     assert second.get_attribute("aria-valuetext") == "1 at step 5"
     first.focus()
@@ -413,8 +438,12 @@ def test_tabs_do_not_touch_each_other(page: Any) -> None:
     other.get_by_role("slider", name="Multiplier of ink").press("ArrowRight")
     sync_api.expect(page.locator("#img2img_prompt textarea")).to_have_value("b <hypernet:ink:1.05>")
     expect_told(page, "b <hypernet:ink:1.05>", "img2img")
-    page.evaluate("hypernetworks.toggle('control', 'sepia', 1)")  # no such tab: the prompt that can be seen
-    assert page.input_value("#img2img_prompt textarea") == "b <hypernet:ink:1.05> <hypernet:sepia:1>"
+    page.evaluate(
+        "hypernetworks.toggle('control', 'sepia', 1)"
+    )  # no such tab: the prompt that can be seen
+    assert (
+        page.input_value("#img2img_prompt textarea") == "b <hypernet:ink:1.05> <hypernet:sepia:1>"
+    )
     page.fill("#img2img_prompt textarea", "")
     page.locator("#tabs button:visible").filter(has_text="txt2img").last.click()
     assert prompt(page) == "<hypernet:ink:0.5>"
@@ -468,17 +497,23 @@ def test_a_click_below_the_open_menu_is_not_lost(page: Any) -> None:
 def test_without_the_list_it_says_so_and_takes_names(page: Any) -> None:
     page.reload()
     page.wait_for_selector(f"{PANEL} .hypernetworks-filled")
-    page.route("**/hypernetworks/v1/*", lambda route: route.fulfill(status=200, body="<html>login</html>"))
+    page.route(
+        "**/hypernetworks/v1/*", lambda route: route.fulfill(status=200, body="<html>login</html>")
+    )
     try:
         control(page, "combobox", "Add a network").focus()
-        sync_api.expect(page.locator(f"{PANEL} .hypernetworks-message")).to_contain_text("can't be fetched")
+        sync_api.expect(page.locator(f"{PANEL} .hypernetworks-message")).to_contain_text(
+            "can't be fetched"
+        )
         page.keyboard.type("some/name")
         page.keyboard.press("Enter")
         assert prompt(page) == "<hypernet:some/name:1>"
     finally:
         page.unroute("**/hypernetworks/v1/*")
     control(page, "button", "Look for new files").click()
-    sync_api.expect(page.locator(f"{PANEL} .hypernetworks-message")).to_have_text("6 networks found.")
+    sync_api.expect(page.locator(f"{PANEL} .hypernetworks-message")).to_have_text(
+        "6 networks found."
+    )
 
 
 def test_the_master_slider_keeps_relations(page: Any) -> None:
@@ -487,7 +522,9 @@ def test_the_master_slider_keeps_relations(page: Any) -> None:
     master = control(page, "slider", "All multipliers times")
     drag(page, master, 0.5, 0.25, release=False)
     assert master.input_value() == "0.5"
-    half = "<hypernet:ink:0.35:hr=0.4> <hypernet:sepia:-0.1> <hypernet:x:0@0,1@1> <hypernet:y:0.5:k=2>"
+    half = (
+        "<hypernet:ink:0.35:hr=0.4> <hypernet:sepia:-0.1> <hypernet:x:0@0,1@1> <hypernet:y:0.5:k=2>"
+    )
     assert prompt(page) == half
     assert page.locator(f"{PANEL} output").inner_text() == "×0.5"
     page.mouse.up()
@@ -521,7 +558,9 @@ def test_the_default_is_what_cards_without_their_own_get(page: Any) -> None:
     page.evaluate("hypernetworks.toggle('txt2img', 'x', 0.8)")
     assert prompt(page) == "<hypernet:ink:0.45> <hypernet:sepia:0.45> <hypernet:x:0.8>"
     assert page.evaluate("localStorage.getItem('hypernetworks.default_multiplier')") == "0.45"
-    page.evaluate("window.opts = {extra_networks_default_multiplier: 0.9, extra_networks_add_text_separator: ', '}")
+    page.evaluate(
+        "window.opts = {extra_networks_default_multiplier: 0.9, extra_networks_add_text_separator: ', '}"
+    )
     try:
         page.focus(PROMPT)
         sync_api.expect(field).to_have_value("0.9")
@@ -540,7 +579,19 @@ def test_the_default_is_what_cards_without_their_own_get(page: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "multiplier", ["", ":", ":1", ":0.70", ":-1e-3", ":0@0,1@0.5", ":abc", ":1:start=0.2:lbw=OUTALL", ":hr=0.4", ": 2 "]
+    "multiplier",
+    [
+        "",
+        ":",
+        ":1",
+        ":0.70",
+        ":-1e-3",
+        ":0@0,1@0.5",
+        ":abc",
+        ":1:start=0.2:lbw=OUTALL",
+        ":hr=0.4",
+        ": 2 ",
+    ],
 )
 def test_a_second_click_removes_the_tag_in_every_form(page: Any, multiplier: str) -> None:
     call = "hypernetworks.toggle('txt2img', 'ink', 0.7, 'in ink')"
@@ -564,7 +615,9 @@ def test_a_second_click_removes_the_tag_in_every_form(page: Any, multiplier: str
         ("in ink <hypernet:ink:1> b", "in ink b"),
     ],
 )
-def test_only_the_activation_text_that_came_along_is_removed(page: Any, before: str, after: str) -> None:
+def test_only_the_activation_text_that_came_along_is_removed(
+    page: Any, before: str, after: str
+) -> None:
     page.fill(PROMPT, before)
     page.evaluate("hypernetworks.toggle('txt2img', 'ink', 0.7, 'in ink')")
     assert prompt(page) == after
@@ -586,7 +639,9 @@ def test_names_never_become_markup(page: Any) -> None:
     option.click(force=True)  # it can't be written as a tag, and says so
     sync_api.expect(page.locator(f"{PANEL} .hypernetworks-message")).to_contain_text("rename")
     assert prompt(page) == f"<hypernet:{name}:1>"
-    page.evaluate("name => hypernetworks.toggle('txt2img', name, 1)", "<img src=x onerror=window.hacked=1>")
+    page.evaluate(
+        "name => hypernetworks.toggle('txt2img', name, 1)", "<img src=x onerror=window.hacked=1>"
+    )
     write(page, "<hypernet:<img src=x onerror=window.hacked=1:1> <hypernet:<script src=//x:0,5>")
     assert page.locator(f"{PANEL} :is(img, script, i, b)").count() == 0
     assert page.evaluate("window.hacked") is None
@@ -600,7 +655,11 @@ def test_the_keyboard_is_enough(page: Any) -> None:
     slider(page, "ink").focus()
     seen = []
     for _ in range(8):
-        seen.append(page.evaluate("document.activeElement.ariaLabel || document.activeElement.labels?.[0].innerText"))
+        seen.append(
+            page.evaluate(
+                "document.activeElement.ariaLabel || document.activeElement.labels?.[0].innerText"
+            )
+        )
         page.keyboard.press("Tab")
     assert seen == [
         "Multiplier of ink",
@@ -617,7 +676,10 @@ def test_the_keyboard_is_enough(page: Any) -> None:
 @pytest.mark.parametrize("width", [390, 640, 1280])
 def test_it_fits(page: Any, width: int) -> None:
     long = "a very long name of a network that goes on and on and on (v2) and never seems to end_or_break_anywhere"
-    write(page, f"<hypernet:{long}:0.7> <hypernet:{long} 2:0@0,1@0.5,0@1> <hypernet:bad:0,5> <hypernet:ink:2>")
+    write(
+        page,
+        f"<hypernet:{long}:0.7> <hypernet:{long} 2:0@0,1@0.5,0@1> <hypernet:bad:0,5> <hypernet:ink:2>",
+    )
     page.set_viewport_size({"width": width, "height": 900})
     try:
         control(page, "combobox", "Add a network").focus()
@@ -652,7 +714,9 @@ def test_a_new_place_is_filled_and_works(page: Any) -> None:
 
 def test_the_accordion_closes_and_opens(page: Any) -> None:
     write(page, "<hypernet:ink:0.5>")
-    title = page.locator("#txt2img_hypernetworks_accordion").get_by_text("Hypernetworks", exact=True)
+    title = page.locator("#txt2img_hypernetworks_accordion").get_by_text(
+        "Hypernetworks", exact=True
+    )
     title.click()
     sync_api.expect(slider(page, "ink")).to_be_hidden()
     page.fill(PROMPT, "<hypernet:ink:0.8>")
@@ -683,9 +747,47 @@ def test_the_webuis_own_messenger_is_used(page: Any) -> None:
 # ------------------------------------------------------------------ the same language as Python's
 
 ITEMS = [
-    *("0.7", "-1", "1e3", "1_0", "0,5", "nan", "inf", ".5", "5.", "", " ", "abc", "+2", " 0.7", "1@0", "0@0,1@0.5"),
-    *("0@0;1@20", "0@0,1", "1@-1", "1@x,2@3", "hr=", "hr=0@0,1@1", "k=1", "k=x", "v=2", "start=0.2", "stop=10"),
-    *("start=-1", "attn=cross", "attn=x", "lbw=OUTALL", "lbw=outall", "lbw=1,2", "lbw=" + ";".join("1" * 17), "odd=1"),
+    *(
+        "0.7",
+        "-1",
+        "1e3",
+        "1_0",
+        "0,5",
+        "nan",
+        "inf",
+        ".5",
+        "5.",
+        "",
+        " ",
+        "abc",
+        "+2",
+        " 0.7",
+        "1@0",
+        "0@0,1@0.5",
+    ),
+    *(
+        "0@0;1@20",
+        "0@0,1",
+        "1@-1",
+        "1@x,2@3",
+        "hr=",
+        "hr=0@0,1@1",
+        "k=1",
+        "k=x",
+        "v=2",
+        "start=0.2",
+        "stop=10",
+    ),
+    *(
+        "start=-1",
+        "attn=cross",
+        "attn=x",
+        "lbw=OUTALL",
+        "lbw=outall",
+        "lbw=1,2",
+        "lbw=" + ";".join("1" * 17),
+        "odd=1",
+    ),
 ]
 NAMES = ["ink", "a=b", " ", "", "ü 🎨", "<i", "x/y (1)"]
 AROUND = [
@@ -724,13 +826,19 @@ def test_tags_mean_what_they_mean_to_python(browser: Any, addresses: dict[str, s
         expected = parse(text)[1]
         assert [tag["items"] for tag in tags] == [list(tag.items) for tag in expected], text
         for mine, theirs in zip(tags, expected, strict=True):
-            assert len(text.encode("utf-16-le")[: 2 * mine["start"]].decode("utf-16-le")) == theirs.start, text
+            assert (
+                len(text.encode("utf-16-le")[: 2 * mine["start"]].decode("utf-16-le"))
+                == theirs.start
+            ), text
             assert mine["wrong"] == (theirs.error is not None), (text, theirs.error)
             if theirs.multiplier is not None and "@" not in str(theirs):
                 assert mine["number"] == theirs.multiplier.strength.at(0, 1), text
             if not mine["spaced"]:
                 end = theirs.start + len(str(theirs))
-                assert mine["rewritten"] == text[: theirs.start] + str(theirs.with_multiplier("0.123")) + text[end:]
+                assert (
+                    mine["rewritten"]
+                    == text[: theirs.start] + str(theirs.with_multiplier("0.123")) + text[end:]
+                )
     assert problems == []
 
 
@@ -743,12 +851,22 @@ def test_curves_are_those_of_python(browser: Any, addresses: dict[str, str]) -> 
     def tail() -> str:
         ends = (0.0, 0.25, 0.5, 1.0, 1.0, *((1.5, 4.0, 7.0, 30.0) if chance.random() < 0.5 else ()))
         count = chance.randint(1, 4)
-        strength = ",".join(f"{number(0, 1)}@{format_number(chance.choice(ends))}" for _ in range(count))
-        window = [f"{name}={format_number(chance.choice(ends))}" for name in ("start", "stop") if chance.random() < 0.4]
+        strength = ",".join(
+            f"{number(0, 1)}@{format_number(chance.choice(ends))}" for _ in range(count)
+        )
+        window = [
+            f"{name}={format_number(chance.choice(ends))}"
+            for name in ("start", "stop")
+            if chance.random() < 0.4
+        ]
         return ":".join([strength if chance.random() < 0.8 else number(0), *window])
 
     tails = [tail() for _ in range(1500)]
-    known = [(text, tag.multiplier) for text in tails if (tag := parse(f"<hypernet:a:{text}>")[1][0]).multiplier]
+    known = [
+        (text, tag.multiplier)
+        for text in tails
+        if (tag := parse(f"<hypernet:a:{text}>")[1][0]).multiplier
+    ]
     assert len(known) > 1000
     problems: list[str] = []
     page = open_page(browser, addresses["current"], problems)

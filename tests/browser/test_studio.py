@@ -21,8 +21,15 @@ import pytest
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
 expect.set_options(timeout=20_000)
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
 NETWORKS = Path(__file__).parents[2] / "hypernetworks" / "miniature" / "networks"
 HOSTILE = "<img src=x onerror=window.hacked=1>"
 PROMPT = "#hypernetworks_prompt textarea"
@@ -47,7 +54,16 @@ def studio(*options: str) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "hypernetworks", "studio", "--no-browser", "--port", str(port), *options]
+    command = [
+        sys.executable,
+        "-m",
+        "hypernetworks",
+        "studio",
+        "--no-browser",
+        "--port",
+        str(port),
+        *options,
+    ]
     process = subprocess.Popen(command)
     try:
         _wait(f"http://127.0.0.1:{port}", process)
@@ -119,7 +135,10 @@ def open_window(browser: Any, address: str, problems: list[str]) -> Any:
     page.set_default_timeout(20_000)
     page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda e: problems.append(str(e)))
-    page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else problems.append(r.url))
+    page.on(
+        "request",
+        lambda r: None if r.url.startswith((address, "data:", "blob:")) else problems.append(r.url),
+    )
     page.goto(address)
     page.wait_for_selector(".studio-card")
     page.wait_for_selector(".hypernetworks-filled")
@@ -127,7 +146,9 @@ def open_window(browser: Any, address: str, problems: list[str]) -> Any:
 
 
 def card(page: Any, name: str) -> Any:
-    return page.locator(".studio-card").filter(has=page.locator("bdi").get_by_text(name, exact=True))
+    return page.locator(".studio-card").filter(
+        has=page.locator("bdi").get_by_text(name, exact=True)
+    )
 
 
 def generate(page: Any, prompt: str | None = None, steps: int = 6) -> bytes:
@@ -167,7 +188,9 @@ def test_a_newcomer_generates_clicks_a_card_and_moves_the_slider(page: Any) -> N
     assert page.input_value(PROMPT) == "a red apple on blue <hypernet:ink:-1>"
     other = generate(page)
     assert len({plain, with_ink, other}) == 3
-    assert page.input_value(INFOTEXT).startswith("a red apple on blue <hypernet:ink:-1>\nSteps: 6, Sampler: DDIM")
+    assert page.input_value(INFOTEXT).startswith(
+        "a red apple on blue <hypernet:ink:-1>\nSteps: 6, Sampler: DDIM"
+    )
     ink.click()
     assert page.input_value(PROMPT) == "a red apple on blue"
 
@@ -225,7 +248,10 @@ def test_pages_of_others_and_other_files_get_nothing(address: str, own_folder: P
     assert status("/hypernetworks/v1/refresh", "POST", Origin=address) == 200
     for path in ("/", "/hypernetworks/v1/list", "/gradio_api/info"):
         assert status(path, Host="evil.example") == 403
-    own, of_gradio = ("/refresh", "/add?name=a.pt"), ("/gradio_api/upload", "/gradio_api/queue/join")
+    own, of_gradio = (
+        ("/refresh", "/add?name=a.pt"),
+        ("/gradio_api/upload", "/gradio_api/queue/join"),
+    )
     for path in (*(f"/hypernetworks/v1{route}" for route in own), *of_gradio):
         assert status(path, "POST", Origin="http://evil.example") == 403
     secret = own_folder.parent / "secret.png"
@@ -238,7 +264,9 @@ def test_pages_of_others_and_other_files_get_nothing(address: str, own_folder: P
     assert not list(own_folder.parent.glob("a.pt")) + list(own_folder.glob("a.pt"))
 
 
-def test_cards_search_folders_and_a_file_that_is_added(page: Any, own_folder: Path, tmp_path: Path) -> None:
+def test_cards_search_folders_and_a_file_that_is_added(
+    page: Any, own_folder: Path, tmp_path: Path
+) -> None:
     cards = page.locator(".studio-card")
     page.get_by_label("Search networks").fill("styl pe")
     expect(cards).to_have_count(1)
@@ -254,7 +282,9 @@ def test_cards_search_folders_and_a_file_that_is_added(page: Any, own_folder: Pa
     page.set_input_files(".studio-tools input[type=file]", str(tmp_path / "tea.safetensors"))
     expect(page.locator(".studio-count")).to_contain_text("Added tea")
     expect(cards).to_have_count(count + 1)
-    assert (own_folder / "tea.safetensors").read_bytes() == (NETWORKS / "sepia.safetensors").read_bytes()
+    assert (own_folder / "tea.safetensors").read_bytes() == (
+        NETWORKS / "sepia.safetensors"
+    ).read_bytes()
     card(page, "tea").click()
     expect(page.get_by_role("slider", name="Multiplier of tea")).to_be_visible()
 
@@ -375,7 +405,9 @@ def test_a_network_is_trained_interrupted_used_and_finished(
     expect(page.locator("#train_told")).to_contain_text("choose a folder")
     choose_folder(page)
     page.click("#train_start")
-    expect(page.locator("#train_progress")).to_contain_text(re.compile(r"Step [3-9]\d* of 5000"), timeout=60_000)
+    expect(page.locator("#train_progress")).to_contain_text(
+        re.compile(r"Step [3-9]\d* of 5000"), timeout=60_000
+    )
     expect(page.locator("#train_progress dl")).to_contain_text("steps per second")
     expect(page.locator("#train_curves svg")).to_have_count(3)
     expect(page.locator("#train_previews_shown img").nth(1)).to_be_visible()
@@ -389,12 +421,16 @@ def test_a_network_is_trained_interrupted_used_and_finished(
     page.get_by_role("tab", name="Picture").click()
     half = generate(page, steps=4)
     assert half != plain
-    assert generate(page, "a cat on red", steps=4) == plain  # the training has left nothing behind in the model
+    assert (
+        generate(page, "a cat on red", steps=4) == plain
+    )  # the training has left nothing behind in the model
     page.get_by_role("tab", name="Train").click()
     done = int(re.findall(r"after (\d+) steps", page.inner_text("#train_messages"))[0])
     page.fill("#train_steps input", str(done + 2))
     page.click("#train_start")
-    expect(page.locator("#train_progress")).to_contain_text(f"after {done + 2} steps", timeout=60_000)
+    expect(page.locator("#train_progress")).to_contain_text(
+        f"after {done + 2} steps", timeout=60_000
+    )
     start_over(page, done)
     page.get_by_role("tab", name="Picture").click()
     assert generate(page, "a cat on red <hypernet:azure:1>", steps=4) not in (plain, half)
@@ -412,7 +448,9 @@ def start_over(page: Any, done: int) -> None:
     page.get_by_label("Replace a network").check()
     page.click("#train_start")
     expect(tick).not_to_be_checked()
-    expect(page.locator("#train_progress")).to_contain_text(f"after {done + 2} steps", timeout=60_000)
+    expect(page.locator("#train_progress")).to_contain_text(
+        f"after {done + 2} steps", timeout=60_000
+    )
 
 
 def look_from_another_window(browser: Any, address: str, problems: list[str]) -> None:
@@ -420,19 +458,25 @@ def look_from_another_window(browser: Any, address: str, problems: list[str]) ->
     other = open_window(browser, address, problems)
     other.get_by_role("tab", name="Train").click()
     expect(other.locator("#train_progress")).to_contain_text("azure")
-    expect(other.locator("#train_progress")).not_to_have_text(other.inner_text("#train_progress"))  # it follows
+    expect(other.locator("#train_progress")).not_to_have_text(
+        other.inner_text("#train_progress")
+    )  # it follows
     other.click("#train_example")
     expect(other.locator("#train_told")).to_contain_text("is being trained")
     other.get_by_role("tab", name="Picture").click()
     other.fill(PROMPT, "a cat")
     press_generate(other)
-    expect(other.locator("#hypernetworks_progress p")).to_contain_text('Waiting for the training of "azure"')
+    expect(other.locator("#hypernetworks_progress p")).to_contain_text(
+        'Waiting for the training of "azure"'
+    )
     other.click("#hypernetworks_interrupt")
     expect(other.locator("#hypernetworks_messages")).to_contain_text("Interrupted before it began")
     other.context.close()
 
 
-def test_pictures_are_sent_and_a_name_is_not_taken_twice(page: Any, training: Path, own_folder: Path) -> None:
+def test_pictures_are_sent_and_a_name_is_not_taken_twice(
+    page: Any, training: Path, own_folder: Path
+) -> None:
     shutil.copy(NETWORKS / "ink.safetensors", own_folder / "taken.safetensors")
     before = (own_folder / "taken.safetensors").read_bytes()
     sent = sorted((training / "mine" / "blues").iterdir())[:2]
@@ -455,7 +499,11 @@ def test_every_state_fits(page: Any, width: int, tmp_path: Path) -> None:
     expect(page.get_by_role("tab")).to_have_count(5)
     assert page.evaluate(UNFITTING) == []
     long = "a_name_without_any_break_" * 4
-    generate(page, f"a cat <hypernet:ink:0@0,1@0.5:start=0.1> <hypernet:{long}:0,5> <hypernet:sepia:0.5>", steps=2)
+    generate(
+        page,
+        f"a cat <hypernet:ink:0@0,1@0.5:start=0.1> <hypernet:{long}:0,5> <hypernet:sepia:0.5>",
+        steps=2,
+    )
     expect(page.locator(".hypernetworks-curve:visible")).to_have_count(1)
     assert page.evaluate(UNFITTING) == []
     page.get_by_role("tab", name="Compare").click()
@@ -499,7 +547,13 @@ def test_compare_makes_one_labelled_sheet(page: Any) -> None:
     fill_multipliers(page, "0, x")
     page.click("#compare_start")
     expect(page.locator("#compare_messages")).to_contain_text("not a number")
-    assert page.get_by_role("tab").all_inner_texts() == ["Picture", "Compare", "Inspect", "Train", "Model"]
+    assert page.get_by_role("tab").all_inner_texts() == [
+        "Picture",
+        "Compare",
+        "Inspect",
+        "Train",
+        "Model",
+    ]
 
 
 def test_compare_can_be_interrupted(page: Any) -> None:
@@ -511,17 +565,23 @@ def test_compare_can_be_interrupted(page: Any) -> None:
     expect(page.locator("#compare_sheet img")).to_be_visible()  # those that are there
 
 
-def test_interrupt_stops_both_jobs_of_a_window_and_leaves_the_other(page: Any, browser: Any, address: str) -> None:
+def test_interrupt_stops_both_jobs_of_a_window_and_leaves_the_other(
+    page: Any, browser: Any, address: str
+) -> None:
     problems: list[str] = []
     other = open_window(browser, address, problems)
     page.fill(PROMPT, "a cat")
     page.fill("#hypernetworks_steps input[type=number]", "150")
     page.locator("#hypernetworks_steps input[type=number]").blur()
     press_generate(page)
-    expect(page.locator("#hypernetworks_progress p")).to_contain_text(re.compile(r"Step \d+ of 150"))
+    expect(page.locator("#hypernetworks_progress p")).to_contain_text(
+        re.compile(r"Step \d+ of 150")
+    )
     page.get_by_role("tab", name="Compare").click()
     page.click("#compare_start")
-    expect(page.locator("#compare_progress p")).to_contain_text("Waiting for a picture of this window")
+    expect(page.locator("#compare_progress p")).to_contain_text(
+        "Waiting for a picture of this window"
+    )
     other.fill("#hypernetworks_steps input[type=number]", "3")
     other.locator("#hypernetworks_steps input[type=number]").blur()
     press_generate(other)
@@ -544,13 +604,17 @@ def test_inspect_tells_what_is_in_a_file(page: Any) -> None:
     expect(report.locator("svg")).to_have_count(2)
 
 
-def test_a_path_that_is_no_checkpoint_is_told_and_the_model_stays(page: Any, tmp_path: Path) -> None:
+def test_a_path_that_is_no_checkpoint_is_told_and_the_model_stays(
+    page: Any, tmp_path: Path
+) -> None:
     page.get_by_role("tab", name="Model").click()
     page.get_by_label("A checkpoint").click()
     path = page.get_by_label("Path of a checkpoint")
     path.fill(str(tmp_path / "none.safetensors"))
     page.click("#model_load")
-    expect(page.locator("#model_messages")).to_contain_text("none.safetensors: there is no such file")
+    expect(page.locator("#model_messages")).to_contain_text(
+        "none.safetensors: there is no such file"
+    )
     expect(page.locator("#hypernetworks_status")).to_contain_text("miniature")
     path.fill(str(NETWORKS.parent / "weights"))
     page.click("#model_load")
@@ -561,10 +625,23 @@ def test_a_path_that_is_no_checkpoint_is_told_and_the_model_stays(page: Any, tmp
     expect(page.locator("#hypernetworks_status")).to_contain_text("miniature", timeout=60_000)
 
 
-def test_with_listen_a_password_is_asked_for_and_the_model_tab_shows_the_checkpoint(browser: Any) -> None:
-    options = ["--listen", "--password", "open sesame", "--checkpoint", str(NETWORKS.parent / "weights")]
+def test_with_listen_a_password_is_asked_for_and_the_model_tab_shows_the_checkpoint(
+    browser: Any,
+) -> None:
+    options = [
+        "--listen",
+        "--password",
+        "open sesame",
+        "--checkpoint",
+        str(NETWORKS.parent / "weights"),
+    ]
     with studio(*options, "--hypernetworks", str(NETWORKS)) as address:
-        for path in ("/hypernetworks/v1/list", "/hypernetworks/files/studio.js", "/gradio_api/info", "/config"):
+        for path in (
+            "/hypernetworks/v1/list",
+            "/hypernetworks/files/studio.js",
+            "/gradio_api/info",
+            "/config",
+        ):
             with pytest.raises(urllib.error.HTTPError, match="401"):
                 urllib.request.urlopen(address + path, timeout=20)
         context = browser.new_context(viewport={"width": 390, "height": 700})
@@ -581,5 +658,7 @@ def test_with_listen_a_password_is_asked_for_and_the_model_tab_shows_the_checkpo
         generate(page, "a cat <hypernet:ink:1>", steps=2)
         page.get_by_role("tab", name="Model").click()
         expect(page.get_by_role("radio", name="A checkpoint")).to_be_checked()
-        expect(page.get_by_label("Path of a checkpoint")).to_have_value("weights")  # others don't see where it is
+        expect(page.get_by_label("Path of a checkpoint")).to_have_value(
+            "weights"
+        )  # others don't see where it is
         context.close()

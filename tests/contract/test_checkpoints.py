@@ -125,13 +125,19 @@ def original_unet(name: str, layers: int, crossing: set[int]) -> str:
     }
     per_block = layers + 1
     for block in range(4):
-        ends[f"down_blocks.{block}.downsamplers.0.conv"] = f"input_blocks.{(block + 1) * per_block}.0.op"
+        ends[f"down_blocks.{block}.downsamplers.0.conv"] = (
+            f"input_blocks.{(block + 1) * per_block}.0.op"
+        )
         third = 2 if block in crossing else 1
-        ends[f"up_blocks.{block}.upsamplers.0.conv"] = f"output_blocks.{block * per_block + layers}.{third}.conv"
+        ends[f"up_blocks.{block}.upsamplers.0.conv"] = (
+            f"output_blocks.{block * per_block + layers}.{third}.conv"
+        )
         for layer in range(per_block):
             for part, kind in enumerate(("resnets", "attentions")):
                 inner = f"{block}.{kind}.{layer}"
-                ends[f"down_blocks.{inner}"] = f"input_blocks.{1 + block * per_block + layer}.{part}"
+                ends[f"down_blocks.{inner}"] = (
+                    f"input_blocks.{1 + block * per_block + layer}.{part}"
+                )
                 ends[f"up_blocks.{inner}"] = f"output_blocks.{block * per_block + layer}.{part}"
     start = max((end for end in ends if name.startswith(end + ".")), key=len)
     rest = name.removeprefix(start)
@@ -164,7 +170,9 @@ def open_clip(tensors: Tensors, prefix: str) -> Tensors:
     result, queries = {}, {}
     for name, tensor in tensors.items():
         name = name.removeprefix("text_model.")
-        if match := re.fullmatch(r"encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(weight|bias)", name):
+        if match := re.fullmatch(
+            r"encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(weight|bias)", name
+        ):
             queries[match.groups()] = tensor
             continue
         if name == "text_projection.weight":
@@ -195,7 +203,11 @@ def original(family: str, models: dict[str, Any]) -> Tensors:
     if family == "sd2":
         tensors |= open_clip(texts["text_encoder"], "cond_stage_model.model.")
     else:
-        start = "cond_stage_model.transformer" if family == "sd1" else "conditioner.embedders.0.transformer"
+        start = (
+            "cond_stage_model.transformer"
+            if family == "sd1"
+            else "conditioner.embedders.0.transformer"
+        )
         for name, tensor in texts["text_encoder"].items():
             tensors[f"{start}.text_model.{name.removeprefix('text_model.')}"] = tensor
         tensors[f"{start}.text_model.embeddings.position_ids"] = torch.arange(77)[None]
@@ -209,7 +221,9 @@ def original(family: str, models: dict[str, Any]) -> Tensors:
 
 
 def edit(file: Path, changes: dict[str, Any]) -> None:
-    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+    file.write_text(
+        json.dumps(json.loads(file.read_text(encoding="utf-8")) | changes), encoding="utf-8"
+    )
 
 
 def built(folder: Path, part: str) -> Any:
@@ -239,12 +253,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def originals(tiny: Path) -> dict[str, dict[str, Any]]:
     """Random models of each family; norms and biases are random too, so that no two tensors are alike."""
     generator = torch.Generator().manual_seed(0)
-    families = {family: {part: built(tiny / family, part) for part in MODELS[family]} for family in FAMILIES}
+    families = {
+        family: {part: built(tiny / family, part) for part in MODELS[family]} for family in FAMILIES
+    }
     for models in families.values():
         for model in models.values():
             for parameter in model.parameters():
                 noise = torch.randn(parameter.shape, generator=generator) * 0.05
-                parameter.data.add_(noise).copy_(parameter.half().float())  # exact in fp16 files too
+                parameter.data.add_(noise).copy_(
+                    parameter.half().float()
+                )  # exact in fp16 files too
     return families
 
 
@@ -259,7 +277,10 @@ def files(
         dtype = torch.float32 if family == "sd1" else torch.float16
         paths[family] = folder / f"{family}.safetensors"
         save_file(
-            {name: t.to(dtype if t.is_floating_point() else t.dtype).contiguous() for name, t in tensors.items()},
+            {
+                name: t.to(dtype if t.is_floating_point() else t.dtype).contiguous()
+                for name, t in tensors.items()
+            },
             paths[family],
         )
     return paths
@@ -285,7 +306,9 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-def assert_same_weights(pipeline: Any, models: dict[str, Any], dtype: torch.dtype = torch.float32) -> None:
+def assert_same_weights(
+    pipeline: Any, models: dict[str, Any], dtype: torch.dtype = torch.float32
+) -> None:
     for part, model in models.items():
         loaded, wanted = getattr(pipeline, part).state_dict(), model.state_dict()
         assert loaded.keys() == wanted.keys()
@@ -298,7 +321,14 @@ def generate(pipeline: Any) -> torch.Tensor:
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config)
     generator = torch.Generator().manual_seed(1)
-    latents = pipeline("a cat!", num_inference_steps=2, height=32, width=32, output_type="latent", generator=generator)
+    latents = pipeline(
+        "a cat!",
+        num_inference_steps=2,
+        height=32,
+        width=32,
+        output_type="latent",
+        generator=generator,
+    )
     return torch.as_tensor(latents.images)
 
 
@@ -322,9 +352,15 @@ def test_every_weight_of_a_file_is_the_originals(
 @pytest.mark.parametrize("family", FAMILIES)
 def test_diffusers_own_reader_agrees(family: str, tiny: Path, files: dict[str, Path]) -> None:
     ours = load_checkpoint(files[family], configurations=tiny)
-    tokenizers = {name: getattr(ours, name) for name in ("tokenizer", "tokenizer_2") if hasattr(ours, name)}
+    tokenizers = {
+        name: getattr(ours, name) for name in ("tokenizer", "tokenizer_2") if hasattr(ours, name)
+    }
     theirs = type(ours).from_single_file(
-        str(files[family]), config=str(tiny / family), local_files_only=True, torch_dtype=torch.float32, **tokenizers
+        str(files[family]),
+        config=str(tiny / family),
+        local_files_only=True,
+        torch_dtype=torch.float32,
+        **tokenizers,
     )
     assert_same_weights(ours, {part: getattr(theirs, part) for part in MODELS[family]})
 
@@ -343,7 +379,11 @@ def test_a_loaded_file_generates_what_the_originals_do(
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_weights_are_cast_and_owned(
-    dtype: torch.dtype, tiny: Path, originals: dict[str, dict[str, Any]], files: dict[str, Path], tmp_path: Path
+    dtype: torch.dtype,
+    tiny: Path,
+    originals: dict[str, dict[str, Any]],
+    files: dict[str, Path],
+    tmp_path: Path,
 ) -> None:
     copy = tmp_path / "copy.safetensors"
     shutil.copy(files["sd2"], copy)
@@ -352,26 +392,45 @@ def test_weights_are_cast_and_owned(
     assert_same_weights(pipeline, originals["sd2"], dtype)
 
 
-def test_text_encoders_without_their_prefix_are_read(tiny: Path, originals: dict[str, Any], tmp_path: Path) -> None:
+def test_text_encoders_without_their_prefix_are_read(
+    tiny: Path, originals: dict[str, Any], tmp_path: Path
+) -> None:
     tensors = original("sd1", originals["sd1"])
     path = tmp_path / "merge.safetensors"
-    save_file({name.replace(".text_model.", "."): tensor.contiguous() for name, tensor in tensors.items()}, path)
+    save_file(
+        {
+            name.replace(".text_model.", "."): tensor.contiguous()
+            for name, tensor in tensors.items()
+        },
+        path,
+    )
     assert_same_weights(load_checkpoint(path, configurations=tiny), originals["sd1"])
 
 
-def test_what_a_model_predicts(tiny: Path, originals: dict[str, Any], files: dict[str, Path], tmp_path: Path) -> None:
+def test_what_a_model_predicts(
+    tiny: Path, originals: dict[str, Any], files: dict[str, Path], tmp_path: Path
+) -> None:
     def predicted(path: Path, prediction: str | None = None) -> Any:
         return load_checkpoint(path, configurations=tiny, prediction=prediction).scheduler.config
 
     assert predicted(files["sd1"]).prediction_type == "epsilon"
     assert predicted(files["sd2"]).prediction_type == "v_prediction"
     assert predicted(files["sd2"], "epsilon").prediction_type == "epsilon"
-    tensors = {name: tensor.contiguous() for name, tensor in original("sd2", originals["sd2"]).items()}
+    tensors = {
+        name: tensor.contiguous() for name, tensor in original("sd2", originals["sd2"]).items()
+    }
     save_file(tensors, tmp_path / "base.safetensors", {"modelspec.prediction_type": "epsilon"})
     assert predicted(tmp_path / "base.safetensors").prediction_type == "epsilon"
-    assert predicted(tmp_path / "base.safetensors", "v_prediction").prediction_type == "v_prediction"
-    tensors = {name: tensor.contiguous() for name, tensor in original("sdxl", originals["sdxl"]).items()}
-    save_file(tensors | {"v_pred": torch.zeros(1), "ztsnr": torch.zeros(1)}, tmp_path / "velocity.safetensors")
+    assert (
+        predicted(tmp_path / "base.safetensors", "v_prediction").prediction_type == "v_prediction"
+    )
+    tensors = {
+        name: tensor.contiguous() for name, tensor in original("sdxl", originals["sdxl"]).items()
+    }
+    save_file(
+        tensors | {"v_pred": torch.zeros(1), "ztsnr": torch.zeros(1)},
+        tmp_path / "velocity.safetensors",
+    )
     marked = predicted(tmp_path / "velocity.safetensors")
     assert (marked.prediction_type, marked.rescale_betas_zero_snr) == ("v_prediction", True)
     with pytest.raises(CheckpointError, match="must be one of epsilon, v_prediction"):
@@ -383,7 +442,12 @@ def test_what_a_model_predicts(tiny: Path, originals: dict[str, Any], files: dic
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
 def test_every_weight_of_a_folder_is_the_originals(
-    family: str, tiny: Path, originals: dict[str, dict[str, Any]], files: dict[str, Path], tmp_path: Path, capfd: Any
+    family: str,
+    tiny: Path,
+    originals: dict[str, dict[str, Any]],
+    files: dict[str, Path],
+    tmp_path: Path,
+    capfd: Any,
 ) -> None:
     load_checkpoint(files[family], configurations=tiny).save_pretrained(tmp_path)
     capfd.readouterr()
@@ -407,7 +471,9 @@ def test_a_folder_in_half_precision_only(
 def test_a_safety_checker_is_left_out(tiny: Path, files: dict[str, Path], tmp_path: Path) -> None:
     load_checkpoint(files["sd1"], configurations=tiny).save_pretrained(tmp_path)
     checker = ["stable_diffusion", "StableDiffusionSafetyChecker"]
-    edit(tmp_path / "model_index.json", {"safety_checker": checker, "requires_safety_checker": True})
+    edit(
+        tmp_path / "model_index.json", {"safety_checker": checker, "requires_safety_checker": True}
+    )
     assert load_checkpoint(tmp_path).safety_checker is None
 
 
@@ -421,11 +487,16 @@ def test_a_safety_checker_is_left_out(tiny: Path, files: dict[str, Path], tmp_pa
             "a StableDiffusionPipeline, which has no cross-attention",
         ),
         ({"unet/config.json": None}, "a StableDiffusionPipeline, which has no cross-attention"),
-        ({"model_index.json": None}, "no model_index.json, so it is no diffusers model: name the folder that has one"),
+        (
+            {"model_index.json": None},
+            "no model_index.json, so it is no diffusers model: name the folder that has one",
+        ),
         ({"vae/config.json": None}, "it can't be loaded"),
     ],
 )
-def test_wrong_folders(changes: dict[str, dict[str, Any] | None], message: str, tmp_path: Path) -> None:
+def test_wrong_folders(
+    changes: dict[str, dict[str, Any] | None], message: str, tmp_path: Path
+) -> None:
     folder = shutil.copytree(CONFIGURATIONS / "sd1", tmp_path / "folder")
     for name, change in changes.items():
         if change is None:
@@ -504,7 +575,9 @@ def test_the_family_is_read_from_the_header_alone(width: int, family: str, tmp_p
         (WHOLE, r"its .* has another structure than .* tensors are missing"),
     ],
 )
-def test_wrong_files(tensors: dict[str, tuple[int, ...]], message: str, tmp_path: Path, tiny: Path) -> None:
+def test_wrong_files(
+    tensors: dict[str, tuple[int, ...]], message: str, tmp_path: Path, tiny: Path
+) -> None:
     path = tmp_path / "model.safetensors"
     save_file({name: torch.zeros(shape) for name, shape in tensors.items()}, path)
     wide_tiny = shutil.copytree(tiny, tmp_path / "configurations")
@@ -535,14 +608,18 @@ def test_files_of_other_formats(content: bytes, message: str, tmp_path: Path) ->
 
 
 def test_a_missing_path(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"^none\.safetensors: there is no such file or folder$"):
+    with pytest.raises(
+        CheckpointError, match=r"^none\.safetensors: there is no such file or folder$"
+    ):
         load_checkpoint(tmp_path / "none.safetensors")
 
 
 def test_a_truncated_file(files: dict[str, Path], tmp_path: Path) -> None:
     path = tmp_path / "half.safetensors"
     path.write_bytes(files["sd2"].read_bytes()[:-1000])
-    with pytest.raises(CheckpointError, match=r"^half\.safetensors: the file is damaged, incomplete"):
+    with pytest.raises(
+        CheckpointError, match=r"^half\.safetensors: the file is damaged, incomplete"
+    ):
         checkpoint_family(path)
 
 
@@ -557,7 +634,9 @@ def test_a_hypernetwork_in_a_pickle_is_named_as_such(tmp_path: Path) -> None:
 def test_a_tensor_too_few_or_too_many(
     part: str, harm: str, tiny: Path, originals: dict[str, Any], tmp_path: Path
 ) -> None:
-    tensors = {name: tensor.contiguous() for name, tensor in original("sd1", originals["sd1"]).items()}
+    tensors = {
+        name: tensor.contiguous() for name, tensor in original("sd1", originals["sd1"]).items()
+    }
     inner = {
         "unet": f"{UNET}middle_block.1.norm.weight",
         "vae": "first_stage_model.decoder.norm_out.weight",
@@ -570,9 +649,15 @@ def test_a_tensor_too_few_or_too_many(
         tensors |= {inner: torch.cat([tensor, tensor])} if harm == "reshaped" else {}
     save_file(tensors, tmp_path / "odd.safetensors")
     if harm == "added" and part != "unet":  # harmless: left-overs of training
-        assert_same_weights(load_checkpoint(tmp_path / "odd.safetensors", configurations=tiny), originals["sd1"])
+        assert_same_weights(
+            load_checkpoint(tmp_path / "odd.safetensors", configurations=tiny), originals["sd1"]
+        )
         return
-    message = "it is a model of another size" if harm == "reshaped" else f"its {part} has another structure"
+    message = (
+        "it is a model of another size"
+        if harm == "reshaped"
+        else f"its {part} has another structure"
+    )
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(tmp_path / "odd.safetensors", configurations=tiny)
 
@@ -600,7 +685,10 @@ def test_the_shipped_configurations_are_the_public_models(family: str) -> None:
     for part, model in models.items():
         assert sum(p.numel() for p in model.parameters()) == PARAMETERS[family, part]
     names = original(family, models)
-    layers, levels = models["unet"].config.layers_per_block, len(models["vae"].config.block_out_channels)
+    layers, levels = (
+        models["unet"].config.layers_per_block,
+        len(models["vae"].config.block_out_channels),
+    )
     renamed: dict[str, set[str]] = {part: set() for part in models}
     for name, tensor in names.items():
         if name.startswith(UNET):
@@ -641,19 +729,33 @@ def test_known_names(name: tuple[str, str | None]) -> None:
 def test_the_vocabulary_is_clips() -> None:
     ids = vocabulary()
     assert len(ids) == 49408
-    known = {"!": 0, "!</w>": 256, "cat</w>": 2368, "<|startoftext|>": 49406, "<|endoftext|>": 49407, "in": 512}
+    known = {
+        "!": 0,
+        "!</w>": 256,
+        "cat</w>": 2368,
+        "<|startoftext|>": 49406,
+        "<|endoftext|>": 49407,
+        "in": 512,
+    }
     assert {token: ids[token] for token in known} == known
 
 
 @pytest.mark.parametrize(
     ("folder", "pad"),
-    [("sd1/tokenizer", 49407), ("sd2/tokenizer", 0), ("sdxl/tokenizer", 49407), ("sdxl/tokenizer_2", 0)],
+    [
+        ("sd1/tokenizer", 49407),
+        ("sd2/tokenizer", 0),
+        ("sdxl/tokenizer", 49407),
+        ("sdxl/tokenizer_2", 0),
+    ],
 )
 def test_token_ids(folder: str, pad: int) -> None:
     tokenizer = build_tokenizer(CONFIGURATIONS / folder)
     assert tokenizer("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]
     padded = tokenizer("A  cat!", padding="max_length", max_length=77, truncation=True).input_ids
-    assert padded == [49406, 320, 2368, 256, 49407] + [pad] * 72  # 256 is the "!" of a prompt, 0 that of the padding
+    assert (
+        padded == [49406, 320, 2368, 256, 49407] + [pad] * 72
+    )  # 256 is the "!" of a prompt, 0 that of the padding
     assert tokenizer("cat " * 99, truncation=True).input_ids == [49406] + [2368] * 75 + [49407]
     assert (tokenizer.model_max_length, len(tokenizer)) == (77, 49408)
     assert tokenizer("Ünïcödé 猫 42 <|endoftext|>").input_ids[-2:] == [49407, 49407]
@@ -662,7 +764,9 @@ def test_token_ids(folder: str, pad: int) -> None:
 # ---------------------------------------------------------------- manners
 
 
-def test_the_libraries_settings_come_back(files: dict[str, Path], tiny: Path, tmp_path: Path) -> None:
+def test_the_libraries_settings_come_back(
+    files: dict[str, Path], tiny: Path, tmp_path: Path
+) -> None:
     def settings() -> list[Any]:
         loggers = (diffusers.utils.logging, transformers.utils.logging)
         return [(logger.get_verbosity(), logger.is_progress_bar_enabled()) for logger in loggers]
@@ -685,12 +789,15 @@ def test_the_random_numbers_are_untouched(files: dict[str, Path], tiny: Path) ->
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = shutil.copytree(CONFIGURATIONS / "sd1", tmp_path / "folder")
     monkeypatch.setitem(sys.modules, "diffusers.utils.logging", None)
-    with pytest.raises(CheckpointError, match="diffusers is needed: pip install diffusers transformers"):
+    with pytest.raises(
+        CheckpointError, match="diffusers is needed: pip install diffusers transformers"
+    ):
         load_checkpoint(folder)
 
 
 def test_importing_the_module_is_cheap() -> None:
     code = (
-        "import sys, hypernetworks.hosts.checkpoints; sys.exit(bool({'diffusers', 'transformers'} & set(sys.modules)))"
+        "import sys, hypernetworks.hosts.checkpoints; "
+        "sys.exit(bool({'diffusers', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

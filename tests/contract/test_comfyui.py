@@ -41,13 +41,17 @@ def test_comfyui_computes_what_our_files_say(tmp_path: Path) -> None:
     structures = {name: Structure((1, 2, 1), name, activate_output=False) for name in ACTIVATIONS}
     structures["output"] = Structure((1, 2, 1), "relu", activate_output=True)
     structures["dropout"] = Structure((1, 2, 1), "relu", activate_output=False, dropout=(0, 0.3, 0))
-    structures["deep"] = Structure((1, 2, 2, 1), "tanh", activate_output=False, dropout=(0, 0.3, 0.3, 0))
+    structures["deep"] = Structure(
+        (1, 2, 2, 1), "tanh", activate_output=False, dropout=(0, 0.3, 0.3, 0)
+    )
     structures["norm"] = Structure((1, 2, 1), "linear", layer_norm=True)
     context = torch.randn(2, 7, 16, generator=torch.Generator().manual_seed(0))
     torch.save(context, tmp_path / "context.bin")
     ours = {}
     for number, (name, structure) in enumerate(structures.items()):
-        network = create_network(name, structure, (16, 24), initialisation="XavierNormal", zero_last=False, seed=number)
+        network = create_network(
+            name, structure, (16, 24), initialisation="XavierNormal", zero_last=False, seed=number
+        )
         hn.write(network, tmp_path / f"{name}.pt")
         read = hn.read(tmp_path / f"{name}.pt")
         ours[name] = [context + 0.7 * read.pairs[16][side](context) for side in (0, 1)]

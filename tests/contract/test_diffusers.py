@@ -55,7 +55,9 @@ def test_multiplier_zero_is_no_tag_bit_for_bit(painter: Painter) -> None:
         ("<hypernet:strong:1:lbw=OUTALL>", "lbw needs the blocks"),
     ],
 )
-def test_a_bad_tag_costs_a_message_and_never_the_picture(painter: Painter, tag: str, part: str) -> None:
+def test_a_bad_tag_costs_a_message_and_never_the_picture(
+    painter: Painter, tag: str, part: str
+) -> None:
     result = painter.paint(Generation(prompt=f"a cat{tag}", steps=4))
     assert len(result.messages) == 1
     assert part in result.messages[0]
@@ -63,17 +65,25 @@ def test_a_bad_tag_costs_a_message_and_never_the_picture(painter: Painter, tag: 
 
 
 def test_good_tags_act_although_another_is_bad(painter: Painter) -> None:
-    result = painter.paint(Generation(prompt="a cat<hypernet:nobody:1><hypernet:strong:1>", steps=4))
-    assert np.array_equal(np.asarray(result.pictures[0].image), pixels(painter, "a cat<hypernet:strong:1>"))
+    result = painter.paint(
+        Generation(prompt="a cat<hypernet:nobody:1><hypernet:strong:1>", steps=4)
+    )
+    assert np.array_equal(
+        np.asarray(result.pictures[0].image), pixels(painter, "a cat<hypernet:strong:1>")
+    )
 
 
 def test_a_tag_in_the_negative_prompt_is_taken_out_and_reported(painter: Painter) -> None:
     result = painter.paint(Generation(prompt="a cat", negative="dog<hypernet:strong:1>", steps=4))
     assert "negative" in result.messages[0]
-    assert np.array_equal(np.asarray(result.pictures[0].image), pixels(painter, "a cat", negative="dog"))
+    assert np.array_equal(
+        np.asarray(result.pictures[0].image), pixels(painter, "a cat", negative="dog")
+    )
 
 
-def test_a_schedule_is_the_multiplier_of_each_step(painter: Painter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_schedule_is_the_multiplier_of_each_step(
+    painter: Painter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[tuple[float, ...]] = []
     original = hn.engine.stack.Stack.transform  # type: ignore[attr-defined]
 
@@ -93,16 +103,22 @@ def test_start_and_stop_limit_the_effect(painter: Painter) -> None:
 
 
 def test_pictures_of_a_batch_are_those_made_alone(painter: Painter) -> None:
-    result = painter.paint(Generation(prompt="a cat<hypernet:strong:0.5>", steps=4, seed=7, batch=2))
+    result = painter.paint(
+        Generation(prompt="a cat<hypernet:strong:0.5>", steps=4, seed=7, batch=2)
+    )
     alone = pixels(painter, "a cat<hypernet:strong:0.5>", seed=8)
     assert np.abs(np.asarray(result.pictures[1].image).astype(int) - alone).max() <= 1
     assert [parse_infotext(p.infotext)[2]["Seed"] for p in result.pictures] == ["7", "8"]
 
 
-def test_the_infotext_restores_the_job(painter: Painter, networks_folder: Path, tmp_path: Path) -> None:
+def test_the_infotext_restores_the_job(
+    painter: Painter, networks_folder: Path, tmp_path: Path
+) -> None:
     from PIL import Image
 
-    job = Generation(prompt="a cat, <hypernet:strong:0.5>", negative="dog", steps=3, cfg=2.5, seed=11)
+    job = Generation(
+        prompt="a cat, <hypernet:strong:0.5>", negative="dog", steps=3, cfg=2.5, seed=11
+    )
     result = painter.paint(job)
     save_png(result.pictures[0], tmp_path / "cat.png")
     with Image.open(tmp_path / "cat.png") as picture:
@@ -110,7 +126,12 @@ def test_the_infotext_restores_the_job(painter: Painter, networks_folder: Path, 
     digest = hn.Library([networks_folder]).find("strong").sha256()[:10]
     assert (prompt, negative) == (job.prompt, job.negative)
     assert pairs["Hypernet hashes"] == f"strong: {digest}"
-    assert (pairs["Steps"], pairs["CFG scale"], pairs["Seed"], pairs["Size"]) == ("3", "2.5", "11", "8x8")
+    assert (pairs["Steps"], pairs["CFG scale"], pairs["Seed"], pairs["Size"]) == (
+        "3",
+        "2.5",
+        "11",
+        "8x8",
+    )
 
 
 def test_a_job_can_be_stopped(painter: Painter) -> None:

@@ -15,16 +15,20 @@ def test_full_size_sd15_is_changed_and_restored_bit_for_bit() -> None:
         unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8, sample_size=64)
     unet.to_empty(device="cpu").eval()
     for name, parameter in unet.named_parameters():
-        parameter.data.fill_(1.0) if "norm" in name and name.endswith("weight") else parameter.data.normal_(
-            0, 0.02, generator=generator
-        )
+        parameter.data.fill_(1.0) if "norm" in name and name.endswith(
+            "weight"
+        ) else parameter.data.normal_(0, 0.02, generator=generator)
     networks = []
     for activation, widths in (("linear", (320, 640, 768, 1280)), ("relu", (768, 1280))):
         network = hn.Hypernetwork.create(activation, hn.Structure((1, 2, 1), activation), widths)
         for parameter in network.parameters():
             parameter.data.normal_(0, 0.02, generator=generator)
         networks.append((network, 0.7))
-    inputs = torch.randn(2, 4, 8, 8, generator=generator), 500, torch.randn(2, 77, 768, generator=generator)
+    inputs = (
+        torch.randn(2, 4, 8, 8, generator=generator),
+        500,
+        torch.randn(2, 77, 768, generator=generator),
+    )
     with torch.inference_mode():
         before = unet(*inputs).sample
         with hn.apply(unet, networks) as handle:

@@ -65,13 +65,17 @@ def test_a_tokenizer_that_is_there_is_kept(tmp_path: Path) -> None:
     table = json.loads((tmp_path / "vocab.json").read_text(encoding="utf-8"))
     bug, bus = table["bug</w>"], table["bus</w>"]
     assert bug in first("a bug").input_ids
-    (tmp_path / "vocab.json").write_text(json.dumps(table | {"bug</w>": bus, "bus</w>": bug}), encoding="utf-8")
+    (tmp_path / "vocab.json").write_text(
+        json.dumps(table | {"bug</w>": bus, "bus</w>": bug}), encoding="utf-8"
+    )
     assert bus in build_tokenizer(tmp_path)("a bug").input_ids
 
 
 def test_rendering_on_a_colour() -> None:
     empty = np.zeros((SIZE, SIZE, 4), dtype=np.uint8)
-    assert np.array_equal(np.unique(on_colour(empty, "red").reshape(-1, 3), axis=0), [COLOURS["red"]])
+    assert np.array_equal(
+        np.unique(on_colour(empty, "red").reshape(-1, 3), axis=0), [COLOURS["red"]]
+    )
     full = np.full((SIZE, SIZE, 4), 255, dtype=np.uint8)
     assert on_colour(full, "red").min() == 255
 
@@ -85,7 +89,9 @@ def test_a_mosaic_has_square_cells_that_are_solid_or_empty() -> None:
 
 
 def test_everything_ships_in_24_megabytes() -> None:
-    files = [p for folder in (MINIATURE, MINIATURE_NETWORKS) for p in folder.rglob("*") if p.is_file()]
+    files = [
+        p for folder in (MINIATURE, MINIATURE_NETWORKS) for p in folder.rglob("*") if p.is_file()
+    ]
     assert 5e6 < sum(p.stat().st_size for p in files) <= 24e6
 
 

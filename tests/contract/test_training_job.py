@@ -36,14 +36,18 @@ def pictures(tmp_path: Path) -> Path:
     folder.mkdir()
     for number in range(9):
         numbers = np.random.default_rng(number).integers(0, 60, (96, 128, 3), dtype=np.uint8)
-        Image.fromarray(numbers).resize((256, 192)).save(folder / f"{number} a red apple, {'abc'[number % 3]}.png")
+        Image.fromarray(numbers).resize((256, 192)).save(
+            folder / f"{number} a red apple, {'abc'[number % 3]}.png"
+        )
     return folder
 
 
 def job_on(painter: Painter, folder: Path, steps: int = 4, **changes: Any) -> TrainingJob:
     """A short job on small pictures."""
     job = preset_job("style", "dark", folder, painter, runs=folder.parent / "runs")
-    settings = replace(job.settings, steps=steps, batch=2, save_every=2, watch_every=2, preview_every=2, warm_up=0)
+    settings = replace(
+        job.settings, steps=steps, batch=2, save_every=2, watch_every=2, preview_every=2, warm_up=0
+    )
     size = {"width": 16, "height": 16, "step": 2}
     job = replace(job, settings=settings, picture_settings=replace(job.picture_settings, **size))
     return replace(job, **changes)
@@ -54,19 +58,25 @@ def parameters_of(painter: Painter) -> list[torch.Tensor]:
     return [p.detach().clone() for part in parts for p in part.parameters()]
 
 
-def test_captions_that_are_too_long_are_told_before_the_first_step(tiny: Painter, pictures: Path) -> None:
+def test_captions_that_are_too_long_are_told_before_the_first_step(
+    tiny: Painter, pictures: Path
+) -> None:
     told: list[str] = []
     (pictures / "0 a red apple, a.txt").write_text("a red apple " * 40, encoding="utf-8")
     job = job_on(tiny, pictures, steps=2)
     job = replace(job, picture_settings=replace(job.picture_settings, shuffle=True))
-    outcome = train_job(job, tiny, Watcher(on_message=told.append, on_step=lambda _: told.append("step")))
+    outcome = train_job(
+        job, tiny, Watcher(on_message=told.append, on_step=lambda _: told.append("step"))
+    )
     assert told == [*outcome.messages, "step", "step"]
     (message,) = outcome.messages
     assert f"longer than the {tiny.pipeline.tokenizer.model_max_length - 2} tokens" in message
     assert "a red apple a red" in message
 
 
-def test_previews_tell_how_far_they_are_and_stop_in_the_middle(tiny: Painter, pictures: Path) -> None:
+def test_previews_tell_how_far_they_are_and_stop_in_the_middle(
+    tiny: Painter, pictures: Path
+) -> None:
     told: list[tuple[int, int]] = []
     seen: list[int] = []
     watcher = Watcher(
@@ -82,7 +92,10 @@ def test_previews_tell_how_far_they_are_and_stop_in_the_middle(tiny: Painter, pi
     assert not outcome.is_finished
     with Image.open(job.folder / "previews" / "1-000000.png") as first:
         assert first.size == (16, 16)  # as large as what is learned
-    assert {path.name for path in (job.folder / "previews").iterdir()} == {"1-000000.png", "2-000000.png"}
+    assert {path.name for path in (job.folder / "previews").iterdir()} == {
+        "1-000000.png",
+        "2-000000.png",
+    }
 
 
 def test_a_job_leaves_files_and_the_model_as_it_was(tiny: Painter, pictures: Path) -> None:
@@ -146,7 +159,9 @@ def test_previews_change_no_number_and_a_stopped_job_goes_on(tiny: Painter, pict
 
 def test_a_file_is_gone_on_from_and_its_steps_count(tiny: Painter, pictures: Path) -> None:
     first = train_job(job_on(tiny, pictures), tiny)
-    second = train_job(job_on(tiny, pictures, name="darker", network=first.file, suffix=".pt"), tiny)
+    second = train_job(
+        job_on(tiny, pictures, name="darker", network=first.file, suffix=".pt"), tiny
+    )
     assert second.file is not None
     assert second.file.name == "darker-8.pt"
     network = hn.read(second.file)
@@ -154,7 +169,9 @@ def test_a_file_is_gone_on_from_and_its_steps_count(tiny: Painter, pictures: Pat
     assert second.step == 4
 
 
-def test_a_restart_throws_nothing_away_before_the_new_run_is_possible(tiny: Painter, pictures: Path) -> None:
+def test_a_restart_throws_nothing_away_before_the_new_run_is_possible(
+    tiny: Painter, pictures: Path
+) -> None:
     job = job_on(tiny, pictures)
     first = train_job(job, tiny)
     before = {path: path.read_bytes() for path in job.folder.glob("*.*")}
@@ -166,7 +183,9 @@ def test_a_restart_throws_nothing_away_before_the_new_run_is_possible(tiny: Pain
             train_job(replace(job, restart=True, **changes), tiny)
         assert {path: path.read_bytes() for path in job.folder.glob("*.*")} == before
     assert first.file is not None
-    again = train_job(replace(job, restart=True, network=first.file), tiny)  # what it begins with stays
+    again = train_job(
+        replace(job, restart=True, network=first.file), tiny
+    )  # what it begins with stays
     assert again.file is not None
     assert again.file.name == "dark-8.safetensors"
     assert first.file.read_bytes() == before[first.file]
@@ -182,7 +201,9 @@ def test_what_is_different_from_the_run_that_goes_on_is_told(tiny: Painter, pict
     with pytest.raises(hn.HypernetworkError, match="another structure"):
         train_job(replace(job, creation=narrow), tiny)
     assert (job.folder / "settings.json").read_text(encoding="utf-8") == before
-    more = train_job(replace(job, settings=replace(job.settings, steps=3, seed=7, rate="1e-5", batch=1)), tiny)
+    more = train_job(
+        replace(job, settings=replace(job.settings, steps=3, seed=7, rate="1e-5", batch=1)), tiny
+    )
     assert more.messages == (
         "seed was 0 in the steps before, and is 7 from here on",
         "batch was 2 in the steps before, and is 1 from here on",
@@ -207,14 +228,21 @@ def test_files_to_look_at_end_no_training(tiny: Painter, pictures: Path) -> None
 def test_pictures_without_words_are_told(tiny: Painter, pictures: Path) -> None:
     for number, path in enumerate(sorted(pictures.iterdir())):
         path.rename(pictures / f"{number:04d}.png")
-    assert "pictures have no words, such as 000" in train_job(job_on(tiny, pictures, steps=1), tiny).messages[0]
+    assert (
+        "pictures have no words, such as 000"
+        in train_job(job_on(tiny, pictures, steps=1), tiny).messages[0]
+    )
     job = job_on(tiny, pictures, steps=2)
-    worded = replace(job, picture_settings=replace(job.picture_settings, template="a picture of [name]"))
+    worded = replace(
+        job, picture_settings=replace(job.picture_settings, template="a picture of [name]")
+    )
     assert train_job(worded, tiny).messages == ()
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_half_precision_is_trained_in_what_was_asked(tiny_folder: Path, pictures: Path, keep: bool) -> None:
+def test_half_precision_is_trained_in_what_was_asked(
+    tiny_folder: Path, pictures: Path, keep: bool
+) -> None:
     """The weights come back bit for bit where they must, and previews are painted meanwhile."""
     half = Painter(tiny_folder, hn.Library([]), half=True)
     before = [p.clone() for p in half.pipeline.unet.parameters()]
@@ -233,7 +261,10 @@ def test_half_precision_is_trained_in_what_was_asked(tiny_folder: Path, pictures
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert not half.pipeline.unet._forward_pre_hooks
     assert not half.pipeline.unet._forward_hooks
-    model, batch = FrozenModel(half.pipeline), Batch(torch.randn(1, 4, 8, 8), torch.randn(1, 32, 48))
+    model, batch = (
+        FrozenModel(half.pipeline),
+        Batch(torch.randn(1, 4, 8, 8), torch.randn(1, 32, 48)),
+    )
     with model.ready("fp32"), torch.no_grad():  # gradients pass through nothing that is half
         assert model.predict(batch.latents, torch.tensor([3]), batch).dtype == torch.float32
         given = (batch.latents.half(), torch.tensor(3), batch.context.half())
@@ -244,7 +275,9 @@ def gradients(painter: Painter, checkpointing: bool) -> list[torch.Tensor]:
     """Of one step on fixed numbers."""
     model = FrozenModel(painter.pipeline)
     torch.manual_seed(0)
-    network = hn.Hypernetwork.create("a", hn.Structure((1, 2, 1), "tanh", activate_output=False), model.widths())
+    network = hn.Hypernetwork.create(
+        "a", hn.Structure((1, 2, 1), "tanh", activate_output=False), model.widths()
+    )
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     network.train()
@@ -269,7 +302,12 @@ def test_saving_memory_changes_no_gradient(tiny: Painter) -> None:
 
 def tiny_xl() -> Any:
     """A pipeline of SDXL's shape: two text encoders, and a vector for the whole text."""
-    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers import (
+        AutoencoderKL,
+        EulerDiscreteScheduler,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+    )
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     from hypernetworks.hosts.configurations.clip_tokenizer import build_tokenizer
@@ -277,7 +315,12 @@ def tiny_xl() -> Any:
 
     torch.manual_seed(0)
     tokenizer = build_tokenizer(CONFIGURATIONS / "sdxl" / "tokenizer")
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    size = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     config = CLIPTextConfig(**size, projection_dim=16, vocab_size=len(tokenizer))
     unet = UNet2DConditionModel(
         sample_size=8,
@@ -308,11 +351,16 @@ def test_sdxl_is_told_its_text_vector_and_size() -> None:
     network = hn.Hypernetwork.create("a", hn.Structure(), model.widths(False))
     network.train()
     (condition,) = model.encode_texts(["a red apple"])
-    assert {key: tuple(value.shape) for key, value in condition.items()} == {"context": (77, 32), "text_embeds": (16,)}
+    assert {key: tuple(value.shape) for key, value in condition.items()} == {
+        "context": (77, 32),
+        "text_embeds": (16,),
+    }
     latents, spread = model.encode_pixels(torch.zeros(1, 3, 16, 16))
     assert spread is not None
     assert latents.shape == spread.shape == (1, 4, 8, 8)
-    batch = Batch(latents, condition["context"][None], None, {"text_embeds": condition["text_embeds"][None]})
+    batch = Batch(
+        latents, condition["context"][None], None, {"text_embeds": condition["text_embeds"][None]}
+    )
     with model.ready(), hn.apply(model.unet, [(network, 1.0)]):
         model.predict(latents, torch.tensor([3]), batch).square().mean().backward()
     assert model.widths(False) == (32,)
@@ -335,14 +383,18 @@ def test_bf16_weights_come_back_bit_for_bit(tiny: Painter) -> None:
     assert all(p.is_contiguous() for p in tiny.pipeline.unet.parameters())
 
 
-@pytest.mark.parametrize(("size", "kind"), [((96, 96), "AttnProcessor"), ((512, 512), "AttnProcessor2_0")])
+@pytest.mark.parametrize(
+    ("size", "kind"), [((96, 96), "AttnProcessor"), ((512, 512), "AttnProcessor2_0")]
+)
 def test_large_maps_keep_the_attention_that_needs_little_memory(
     tiny: Painter, size: tuple[int, int], kind: str
 ) -> None:
     model = FrozenModel(tiny.pipeline)
     before = dict(model.unet.attn_processors)
     with model.ready(size=size):
-        assert {type(processor).__name__ for processor in model.unet.attn_processors.values()} == {kind}
+        assert {type(processor).__name__ for processor in model.unet.attn_processors.values()} == {
+            kind
+        }
     assert model.unet.attn_processors == before
 
 
@@ -360,7 +412,15 @@ def test_precisions_train_and_preview(tiny: Painter, pictures: Path, precision: 
 def test_bad_jobs_are_refused_before_anything_happens(tiny: Painter, pictures: Path) -> None:
     for changes, error, match in (
         ({"pictures": pictures / "none"}, TrainingDataError, "no such folder"),
-        ({"picture_settings": replace(job_on(tiny, pictures).picture_settings, width=17, step=1)}, None, "multiples"),
+        (
+            {
+                "picture_settings": replace(
+                    job_on(tiny, pictures).picture_settings, width=17, step=1
+                )
+            },
+            None,
+            "multiples",
+        ),
         ({"network": pictures / "none.pt"}, hn.HypernetworkError, "no such file"),
     ):
         with pytest.raises(error or TrainingSettingsError, match=match):
@@ -376,15 +436,22 @@ def test_bad_jobs_are_refused_before_anything_happens(tiny: Painter, pictures: P
 @pytest.mark.parametrize("preset", ["style", "subject", "small"])
 def test_presets_fit_the_model(tiny: Painter, pictures: Path, preset: str) -> None:
     job = preset_job(preset, "a", pictures, tiny)
-    assert (job.picture_settings.width, job.picture_settings.step) == (tiny.default_size, tiny.size_step)
+    assert (job.picture_settings.width, job.picture_settings.step) == (
+        tiny.default_size,
+        tiny.size_step,
+    )
     model = FrozenModel(tiny.pipeline)
-    assert model.widths(job.creation.self_attention) == ((48,) if preset == "small" else (32, 48, 64))
+    assert model.widths(job.creation.self_attention) == (
+        (48,) if preset == "small" else (32, 48, 64)
+    )
 
 
 def test_the_miniature_learns_to_be_dark_in_seconds(pictures: Path) -> None:
     """The loss on a picture that training never saw falls, and so does the preview's light."""
     painter = Painter(None, hn.Library([]))
-    job = preset_job("style", "dark", pictures, painter, runs=pictures.parent / "runs", previews=("a red apple",))
+    job = preset_job(
+        "style", "dark", pictures, painter, runs=pictures.parent / "runs", previews=("a red apple",)
+    )
     settings = replace(job.settings, steps=20, batch=4, watch_every=5, preview_every=20, warm_up=2)
     light: list[float] = []
     held_out: list[float] = []
@@ -403,17 +470,59 @@ def test_the_miniature_learns_to_be_dark_in_seconds(pictures: Path) -> None:
 
 
 def test_the_commands(
-    tiny_folder: Path, pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_folder: Path,
+    pictures: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = pictures.parent
-    create = ["create", "fresh", "-o", str(folder), "--widths", "32,48,64", "--preset", "small", "--activation", "tanh"]
+    create = [
+        "create",
+        "fresh",
+        "-o",
+        str(folder),
+        "--widths",
+        "32,48,64",
+        "--preset",
+        "small",
+        "--activation",
+        "tanh",
+    ]
     assert main(create) == 0
     assert "MiB" in capsys.readouterr().out
     assert main(create) == 2
     assert "--overwrite" in capsys.readouterr().err
-    train = ["train", "dark", str(pictures), "--checkpoint", str(tiny_folder), "--runs", str(folder / "runs")]
-    train += ["--device", "cpu", "--network", str(folder / "fresh.pt"), "--size", "16", "--steps", "3", "--batch", "2"]
-    train += ["--preview", "a red apple", "--preview-every", "3", "--preview-steps", "2", "--option", "eps=1e-7"]
+    train = [
+        "train",
+        "dark",
+        str(pictures),
+        "--checkpoint",
+        str(tiny_folder),
+        "--runs",
+        str(folder / "runs"),
+    ]
+    train += [
+        "--device",
+        "cpu",
+        "--network",
+        str(folder / "fresh.pt"),
+        "--size",
+        "16",
+        "--steps",
+        "3",
+        "--batch",
+        "2",
+    ]
+    train += [
+        "--preview",
+        "a red apple",
+        "--preview-every",
+        "3",
+        "--preview-steps",
+        "2",
+        "--option",
+        "eps=1e-7",
+    ]
     assert main(train) == 0
     printed = capsys.readouterr().out.strip()
     network = hn.read(printed)

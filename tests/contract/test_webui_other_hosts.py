@@ -55,7 +55,9 @@ def in_order(text: str, *parts: str) -> None:
     position = 0
     for part in parts:
         found = text.find(part, position)
-        assert found >= 0, f"{text.splitlines()[0]}: {part!r} is missing, or not behind what comes before it in {parts}"
+        assert found >= 0, (
+            f"{text.splitlines()[0]}: {part!r} is missing, or not behind what comes before it in {parts}"
+        )
         position = found + len(part)
 
 
@@ -66,10 +68,26 @@ def test_the_registry_is_filled_before_the_page_is_made(host: str) -> None:
     """So our handler, registered in ``on_before_ui``, is neither emptied out nor replaced."""
     if host == "classic":
         start = source(host, "modules/initialize.py")
-        in_order(text_of(start, "initialize_rest"), "scripts.load_scripts()", "extra_networks.initialize()")
-        in_order(source(host, "webui.py").text, "initialize.initialize()", "script_callbacks.before_ui_callback()")
-        in_order(text_of(source(host, "webui.py"), "webui_worker"), "before_ui_callback()", "ui.create_ui()")
-        in_order(text_of(source(host, "webui.py"), "webui_worker"), "script_unloaded_callback()", "initialize_rest")
+        in_order(
+            text_of(start, "initialize_rest"),
+            "scripts.load_scripts()",
+            "extra_networks.initialize()",
+        )
+        in_order(
+            source(host, "webui.py").text,
+            "initialize.initialize()",
+            "script_callbacks.before_ui_callback()",
+        )
+        in_order(
+            text_of(source(host, "webui.py"), "webui_worker"),
+            "before_ui_callback()",
+            "ui.create_ui()",
+        )
+        in_order(
+            text_of(source(host, "webui.py"), "webui_worker"),
+            "script_unloaded_callback()",
+            "initialize_rest",
+        )
     else:
         page = source(host, "webui.py")
         in_order(
@@ -79,7 +97,9 @@ def test_the_registry_is_filled_before_the_page_is_made(host: str) -> None:
             "register_default_extra_networks()",
         )
         in_order(text_of(page, "webui"), "start_common()", "start_ui()", "load_model()")
-        in_order(text_of(page, "start_ui"), "before_ui_callback()", "create_ui(", "app_started_callback(")
+        in_order(
+            text_of(page, "start_ui"), "before_ui_callback()", "create_ui(", "app_started_callback("
+        )
 
 
 def test_extra_networks(host: str) -> None:
@@ -90,7 +110,9 @@ def test_extra_networks(host: str) -> None:
     assert networks.parameters("ExtraNetwork.activate")[:3] == ["self", "p", "params_list"]
     assert networks.parameters("ExtraNetwork.deactivate")[:2] == ["self", "p"]
     assert re.search(r"self\.items(: [\w\[\]]+)? = items or \[\]", networks.text)
-    assert re.search(r"re\.compile\(r[\"']<\(\\w\+\):\(\[\^>\]\+\)>[\"']\)", networks.text), "how tags are found"
+    assert re.search(r"re\.compile\(r[\"']<\(\\w\+\):\(\[\^>\]\+\)>[\"']\)", networks.text), (
+        "how tags are found"
+    )
     activate = text_of(networks, "activate")
     assert "activate(p, [])" in activate, "a batch without tags is told to us, too"
     assert "except Exception" in activate
@@ -98,9 +120,18 @@ def test_extra_networks(host: str) -> None:
 
 def test_a_job(host: str) -> None:
     """What we read and set on a processing object."""
-    found = source(host, "modules/processing_class.py" if host == "sdnext" else "modules/processing.py")
+    found = source(
+        host, "modules/processing_class.py" if host == "sdnext" else "modules/processing.py"
+    )
     text = text_of(found, "StableDiffusionProcessing")
-    names = ["all_prompts", "prompts", "negative_prompts", "batch_size", "iteration", "disable_extra_networks"]
+    names = [
+        "all_prompts",
+        "prompts",
+        "negative_prompts",
+        "batch_size",
+        "iteration",
+        "disable_extra_networks",
+    ]
     for name in [*names, "is_hr_pass", "extra_generation_params"]:
         assert re.search(rf"\b{name}\b", text), f"{host}'s jobs have no {name}"
     assert found.parameters("StableDiffusionProcessing.comment") == ["self", "text"]
@@ -110,9 +141,15 @@ def test_prompts_of_a_batch_are_a_slice_of_all_prompts(host: str) -> None:
     job = source(host, "modules/processing.py")
     assert job.parameters("process_images_inner") == ["p"]
     text = text_of(job, "process_images_inner").replace("(n * p.batch_size)", "n * p.batch_size")
-    in_order(text, "p.iteration = n", "p.prompts = p.all_prompts[n * p.batch_size:(n + 1) * p.batch_size]")
+    in_order(
+        text,
+        "p.iteration = n",
+        "p.prompts = p.all_prompts[n * p.batch_size:(n + 1) * p.batch_size]",
+    )
     in_order(text, "p.negative_prompts = p.all_negative_prompts[", "parse_")
-    assert re.search(r"\bprocess_images_inner\(p\)", text_of(job, "process_images")), "found by its name in the module"
+    assert re.search(r"\bprocess_images_inner\(p\)", text_of(job, "process_images")), (
+        "found by its name in the module"
+    )
 
 
 def test_the_result_shows_comments_and_the_api_parameters(host: str) -> None:
@@ -133,10 +170,14 @@ def test_callbacks_for_steps(host: str) -> None:
 
 
 def test_a_script_that_is_always_there(host: str) -> None:
-    scripts = source(host, "modules/scripts_manager.py" if host == "sdnext" else "modules/scripts.py")
+    scripts = source(
+        host, "modules/scripts_manager.py" if host == "sdnext" else "modules/scripts.py"
+    )
     assert "AlwaysVisible" in scripts.assigned()
     for name in ("title", "show", "ui"):
-        assert scripts.parameters(f"Script.{name}") == (["self"] if name == "title" else ["self", "is_img2img"])
+        assert scripts.parameters(f"Script.{name}") == (
+            ["self"] if name == "title" else ["self", "is_img2img"]
+        )
     if host == "sdnext":
         assert "from modules.scripts_manager import *" in source(host, "modules/scripts.py").text
 
@@ -172,16 +213,26 @@ def test_classic_samplers(classic: str) -> None:
     for part in ("self.config", "self.sampler_extra_args", "self.model_wrap_cfg.p = p"):
         assert part in text, part
     in_order(
-        text, "self.model_wrap_cfg.steps = steps", "self.model_wrap_cfg.total_steps = self.config.total_steps(steps)"
+        text,
+        "self.model_wrap_cfg.steps = steps",
+        "self.model_wrap_cfg.total_steps = self.config.total_steps(steps)",
     )
-    in_order(text_of(source(classic, "modules/sd_samplers_common.py"), "total_steps"), "second_order", "steps * 2")
+    in_order(
+        text_of(source(classic, "modules/sd_samplers_common.py"), "total_steps"),
+        "second_order",
+        "steps * 2",
+    )
 
 
 def test_classic_activates_again_after_the_refiner_and_in_the_hires_pass(classic: str) -> None:
     refiner = text_of(source(classic, "modules/sd_samplers_common.py"), "apply_refiner")
     in_order(refiner, "reload_model_weights(", "extra_networks.activate(", "update_inner_model()")
     job = source(classic, "modules/processing.py")
-    in_order(text_of(job, "StableDiffusionProcessingTxt2Img"), "self.is_hr_pass = True", "extra_networks.activate(self")
+    in_order(
+        text_of(job, "StableDiffusionProcessingTxt2Img"),
+        "self.is_hr_pass = True",
+        "extra_networks.activate(self",
+    )
     assert "all_hr_prompts" in text_of(job, "StableDiffusionProcessingTxt2Img")
     assert "enable_hr" in text_of(job, "StableDiffusionProcessingTxt2Img")
 
@@ -192,7 +243,9 @@ def test_classic_unet(classic: str) -> None:
     base = source(classic, "ldm_patched/modules/model_base.py")
     assert "self.diffusion_model = " in text_of(base, "BaseModel")
     calls = source(classic, "ldm_patched/modules/samplers.py").text
-    assert 'transformer_options["cond_or_uncond"] = cond_or_uncond' in calls, "which rows belong to which condition"
+    assert 'transformer_options["cond_or_uncond"] = cond_or_uncond' in calls, (
+        "which rows belong to which condition"
+    )
     assert "current_unet_option" in source(classic, "modules/sd_unet.py").assigned()
     attention = text_of(source(classic, "ldm_patched/ldm/modules/attention.py"), "CrossAttention")
     for part in ("self.to_q(x)", "self.to_k(context)", "self.to_v("):
@@ -200,7 +253,9 @@ def test_classic_unet(classic: str) -> None:
 
 
 def test_classic_model_load_activates_with_a_bare_job(classic: str) -> None:
-    assert "extra_networks.activate(p, {})" in text_of(source(classic, "modules/sd_models.py"), "get_empty_cond")
+    assert "extra_networks.activate(p, {})" in text_of(
+        source(classic, "modules/sd_models.py"), "get_empty_cond"
+    )
 
 
 # SD.Next
@@ -224,15 +279,26 @@ def test_sdnext_passes(sdnext_host: str) -> None:
     """Activation, arguments and run of each pass, in this order; the arguments' maker is found by its name."""
     passes = source(sdnext_host, "modules/processing_diffusers.py")
     assert "set_pipeline_args" in passes.assigned()
-    base, hires, refine = (text_of(passes, f"process_{name}") for name in ("base", "hires", "refine"))
-    in_order(
-        base, "activate_filtered(p)", "set_pipeline_args(p=p, model=shared.sd_model", "shared.sd_model(**base_args)"
+    base, hires, refine = (
+        text_of(passes, f"process_{name}") for name in ("base", "hires", "refine")
     )
     in_order(
-        hires, "p.is_hr_pass = True", "p.network_data = extra_networks.parse_prompts(prompts)", "activate_filtered(p)"
+        base,
+        "activate_filtered(p)",
+        "set_pipeline_args(p=p, model=shared.sd_model",
+        "shared.sd_model(**base_args)",
     )
     in_order(
-        hires, "set_pipeline_args(p=p, model=shared.sd_model", "shared.sd_model(**hires_args)", "is_hr_pass = False"
+        hires,
+        "p.is_hr_pass = True",
+        "p.network_data = extra_networks.parse_prompts(prompts)",
+        "activate_filtered(p)",
+    )
+    in_order(
+        hires,
+        "set_pipeline_args(p=p, model=shared.sd_model",
+        "shared.sd_model(**hires_args)",
+        "is_hr_pass = False",
     )
     in_order(refine, "p.is_refiner_pass = True", "set_pipeline_args(p=p, model=shared.sd_refiner")
     in_order(refine, "shared.sd_refiner(**refiner_args)", "p.is_refiner_pass = False")
@@ -240,7 +306,13 @@ def test_sdnext_passes(sdnext_host: str) -> None:
         for name in ("prompts=", "negative_prompts="):
             assert name in text, "as keywords"
     job = text_of(passes, "process_diffusers")
-    in_order(job, "process_base(p)", "process_hires(p", "process_refine(p", "extra_networks.deactivate(p)")
+    in_order(
+        job,
+        "process_base(p)",
+        "process_hires(p",
+        "process_refine(p",
+        "extra_networks.deactivate(p)",
+    )
     assert (
         "from modules.processing_diffusers import process_diffusers"
         in source(sdnext_host, "modules/processing.py").text
@@ -248,7 +320,9 @@ def test_sdnext_passes(sdnext_host: str) -> None:
 
 
 def test_sdnext_second_prompt(sdnext_host: str) -> None:
-    text = text_of(source(sdnext_host, "modules/processing_class.py"), "StableDiffusionProcessing.__init__")
+    text = text_of(
+        source(sdnext_host, "modules/processing_class.py"), "StableDiffusionProcessing.__init__"
+    )
     assert "self.refiner_prompt = refiner_prompt" in text
     assert "self.all_hr_prompts = []" in text
     hires = text_of(source(sdnext_host, "modules/processing_diffusers.py"), "process_hires")
@@ -257,7 +331,12 @@ def test_sdnext_second_prompt(sdnext_host: str) -> None:
 
 def test_sdnext_arguments_of_a_pipeline(sdnext_host: str) -> None:
     arguments = source(sdnext_host, "modules/processing_args.py")
-    assert arguments.parameters("set_pipeline_args")[:4] == ["p", "model", "prompts", "negative_prompts"]
+    assert arguments.parameters("set_pipeline_args")[:4] == [
+        "p",
+        "model",
+        "prompts",
+        "negative_prompts",
+    ]
     assert {"prompts_2", "negative_prompts_2"} <= set(arguments.parameters("set_pipeline_args"))
     text = text_of(arguments, "set_pipeline_args")
     for name in sdnext._STEP_CALLBACKS:
@@ -272,7 +351,9 @@ def test_sdnext_step_callbacks(sdnext_host: str) -> None:
     assert callbacks.parameters("diffusers_callback") == ["pipe", "step", "timestep", "kwargs"]
     assert callbacks.parameters("diffusers_callback_legacy") == ["step", "timestep", "latents"]
     assert "pipe.num_timesteps" in text_of(callbacks, "diffusers_callback")
-    assert "raise AssertionError" in text_of(callbacks, "diffusers_callback"), "how a run is interrupted"
+    assert "raise AssertionError" in text_of(callbacks, "diffusers_callback"), (
+        "how a run is interrupted"
+    )
 
 
 def test_sdnext_detailer(sdnext_host: str) -> None:
@@ -290,7 +371,9 @@ def test_sdnext_detailer(sdnext_host: str) -> None:
     assert "'batch_size': 1" in text
     job = text_of(source(sdnext_host, "modules/processing.py"), "process_images_inner")
     in_order(job, "process_diffusers(p)", "process_samples(p")
-    assert "shared.detailer.restore(" in text_of(source(sdnext_host, "modules/processing.py"), "process_samples")
+    assert "shared.detailer.restore(" in text_of(
+        source(sdnext_host, "modules/processing.py"), "process_samples"
+    )
 
 
 def test_sdnext_goes_on_with_the_last_job(sdnext_host: str) -> None:
@@ -314,11 +397,24 @@ def test_sdnext_log(sdnext_host: str) -> None:
 def test_sdnext_compiling(sdnext_host: str) -> None:
     """What the setting offers: backends of ``torch.compile``, and others that put something else in place."""
     settings = source(sdnext_host, "modules/ui_definitions.py").text
-    line = next(line for line in settings.splitlines() if '"cuda_compile_backend": OptionInfo' in line)
+    line = next(
+        line for line in settings.splitlines() if '"cuda_compile_backend": OptionInfo' in line
+    )
     offered = set(re.findall(r"'([^']+)'", line))
     assert set(host_module._FOREIGN_BACKENDS) <= offered
-    torchs_own = {"none", "inductor", "cudagraphs", "aot_ts_nvfuser", "hidet", "migraphx", "ipex", "deep-cache"}
-    assert offered == torchs_own | set(host_module._FOREIGN_BACKENDS), "a new backend: of which kind is it?"
+    torchs_own = {
+        "none",
+        "inductor",
+        "cudagraphs",
+        "aot_ts_nvfuser",
+        "hidet",
+        "migraphx",
+        "ipex",
+        "deep-cache",
+    }
+    assert offered == torchs_own | set(host_module._FOREIGN_BACKENDS), (
+        "a new backend: of which kind is it?"
+    )
     assert re.search(r'"cuda_compile": OptionInfo\(\[\].*"Compile Model"', settings)
     compiling = source(sdnext_host, "modules/sd_models_compile.py").text
     assert "torch.compile(" in compiling
@@ -326,7 +422,10 @@ def test_sdnext_compiling(sdnext_host: str) -> None:
 
 
 def test_sdnext_fused_projections(sdnext_host: str) -> None:
-    assert '"diffusers_fuse_projections": OptionInfo(False' in source(sdnext_host, "modules/ui_definitions.py").text
+    assert (
+        '"diffusers_fuse_projections": OptionInfo(False'
+        in source(sdnext_host, "modules/ui_definitions.py").text
+    )
     assert "sd_model.fuse_qkv_projections()" in source(sdnext_host, "modules/sd_models.py").text
 
 

@@ -136,9 +136,19 @@ def sdnext(tmp_path: Path) -> Iterator[FakeWebui]:
         webui.shared.extra_networks = []
         webui.shared.cmd_opts.no_metadata = False
         webui.shared.max_workers = 1
-        webui.shared.readfile = lambda name, **_: json.loads(Path(name).read_text()) if Path(name).exists() else {}
+        webui.shared.readfile = lambda name, **_: (
+            json.loads(Path(name).read_text()) if Path(name).exists() else {}
+        )
         webui.module("paths").reference_path = "/nowhere"
-        stand_in("devices", "infotext", "ui_symbols", "ui_components", "modelstats", "logger", "json_helpers")
+        stand_in(
+            "devices",
+            "infotext",
+            "ui_symbols",
+            "ui_components",
+            "modelstats",
+            "logger",
+            "json_helpers",
+        )
         stand_in("files_cache")
         sys.modules["modules.files_cache"].list_files = list_files
         sys.modules["modules.files_cache"].walk = lambda *_, **__: []
@@ -177,7 +187,10 @@ def test_no_name_breaks_out_of_a_real_card(webui: FakeWebui, is_html: bool) -> N
     ours = our_page(webui)
     whole = Elements(ours.create_html("txt2img"))
     assert len(whole.of_class("card")) == len(HOSTILE)
-    of = {name: Elements(ours.create_item_html("txt2img", ours.items[safe(name)], ours.card_tpl)) for name in HOSTILE}
+    of = {
+        name: Elements(ours.create_item_html("txt2img", ours.items[safe(name)], ours.card_tpl))
+        for name in HOSTILE
+    }
     plain = of["plain"]
     for name, elements in of.items():
         assert elements.shape == plain.shape
@@ -185,7 +198,12 @@ def test_no_name_breaks_out_of_a_real_card(webui: FakeWebui, is_html: bool) -> N
         card, _ = elements.of_class("card")[0]
         assert card["data-name"] == safe(name)
         assert card["data-sort-name"] == f"{safe(name)}.pt".lower()
-        assert set(card) >= {"data-sort-default", "data-sort-path", "data-sort-date_created", "data-sort-date_modified"}
+        assert set(card) >= {
+            "data-sort-default",
+            "data-sort-path",
+            "data-sort-date_created",
+            "data-sort-date_modified",
+        }
         assert elements.of_class("name")[0][1] == safe(name)
         assert elements.of_class("description")[0][1].endswith(f"{name}\ntrained with {name}")
         copied, _ = elements.of_class("copy-path-button")[0]
@@ -206,7 +224,9 @@ def test_no_name_breaks_out_of_a_real_tree_or_list_of_folders(webui: FakeWebui) 
     ours = our_page(webui)
     ours.create_html("txt2img")
     tree = Elements(ours.create_tree_view_html("txt2img"))
-    rows = {row["data-path"]: (row, i) for i, (row, _) in enumerate(tree.of_class("tree-list-content"))}
+    rows = {
+        row["data-path"]: (row, i) for i, (row, _) in enumerate(tree.of_class("tree-list-content"))
+    }
     assert len(rows) == 1 + 2 * len(HOSTILE)
     plain, _ = rows["hypernetworks/plain/plain.pt"]
     folder, _ = rows["hypernetworks/plain"]
@@ -218,16 +238,29 @@ def test_no_name_breaks_out_of_a_real_tree_or_list_of_folders(webui: FakeWebui) 
         opens = "extraNetworksTreeOnClick(event, 'txt2img', 'hypernetworks');"
         assert row["onclick"].endswith(opens)
         click = row["onclick"].removesuffix(opens)
-        assert (toggled(click) == [safe(name), None, ""]) if cards.nameable(safe(name)) else click == ""
+        assert (
+            (toggled(click) == [safe(name), None, ""])
+            if cards.nameable(safe(name))
+            else click == ""
+        )
         above, _ = rows[f"hypernetworks/{safe(name)}"]
-        assert {**above, "data-path": "", "data-name": ""} == {**folder, "data-path": "", "data-name": ""}
+        assert {**above, "data-path": "", "data-name": ""} == {
+            **folder,
+            "data-path": "",
+            "data-name": "",
+        }
     assert tree.of_class("tree-list--tree")
     if webui.host != "classic":  # has no such view
         webui.shared.opts.extra_networks_tree_view_style = "Dirs"
         labels = [
-            text.strip() for tag, _, texts in Elements(ours.create_dirs_view_html("txt2img")).found for text in texts
+            text.strip()
+            for tag, _, texts in Elements(ours.create_dirs_view_html("txt2img")).found
+            for text in texts
         ]
-        assert {label.strip(" /") for label in labels} == {"all", *(safe(name).strip() for name in HOSTILE)}
+        assert {label.strip(" /") for label in labels} == {
+            "all",
+            *(safe(name).strip() for name in HOSTILE),
+        }
 
 
 def test_without_us_names_do_break_out(webui: FakeWebui, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,10 +271,15 @@ def test_without_us_names_do_break_out(webui: FakeWebui, monkeypatch: pytest.Mon
     stock = webui.module("ui_extra_networks").ExtraNetworksPage.create_item_html
     plain = Elements(stock(ours, "txt2img", item, ours.card_tpl))
     for key, value in {"search_terms": ["<b></b>"], "filename": '" data-x="'}.items():
-        assert Elements(stock(ours, "txt2img", {**item, key: value}, ours.card_tpl)).shape != plain.shape
+        assert (
+            Elements(stock(ours, "txt2img", {**item, key: value}, ours.card_tpl)).shape
+            != plain.shape
+        )
     if webui.host == "forge":
         html = stock(ours, "txt2img", {**item, "onclick": "x()"}, ours.card_tpl)
-        assert "selectVAE([]);x()" in html  # a click would change the user's VAE: so we give no onclick
+        assert (
+            "selectVAE([]);x()" in html
+        )  # a click would change the user's VAE: so we give no onclick
 
 
 def test_requests_of_the_real_page(webui: FakeWebui) -> None:
@@ -254,8 +292,12 @@ def test_requests_of_the_real_page(webui: FakeWebui) -> None:
     answer = json.loads(pages.get_metadata("hypernetworks", "ink").body)
     assert json.loads(answer["metadata"])["family"] == "SD1"
     assert json.loads(pages.get_metadata("hypernetworks", "no").body) == {}
-    (webui.folder / "ink.json").write_text('{"preferred weight": 2, "sd_version_str": "SdVersion.SD1"}')
-    card = Elements(json.loads(pages.get_single_card("hypernetworks", "img2img", "ink").body)["html"])
+    (webui.folder / "ink.json").write_text(
+        '{"preferred weight": 2, "sd_version_str": "SdVersion.SD1"}'
+    )
+    card = Elements(
+        json.loads(pages.get_single_card("hypernetworks", "img2img", "ink").body)["html"]
+    )
     attributes, _ = card.of_class("card")[0]
     assert attributes["onclick"] == 'hypernetworks.toggle("img2img", "ink", 2.0, "");'
     assert attributes.get("data-sort-sdversion", "SdVersion.Unknown") == "SdVersion.Unknown"
@@ -288,7 +330,9 @@ def test_the_real_editor(webui: FakeWebui) -> None:
         ours.create_html("txt2img")
         editor.save_preview(0, [SimpleNamespace()], "in'k <b &amp;")
     targets = [call.args[2] for call in images.save_image_with_geninfo.call_args_list]
-    assert targets == [str(webui.folder / f"in'k <b &amp;.preview.{suffix}") for suffix in ("png", "webp")]
+    assert targets == [
+        str(webui.folder / f"in'k <b &amp;.preview.{suffix}") for suffix in ("png", "webp")
+    ]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
@@ -323,7 +367,9 @@ def test_no_name_breaks_out_of_sd_nexts_real_card(sdnext: FakeWebui, view: str) 
 def methods(path: Path, name: str) -> dict[str, list[str]]:
     """Parameters by method, read from the source."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = next(node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == name)
+    found = next(
+        node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == name
+    )
     return {
         node.name: [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
         for node in found.body
@@ -338,7 +384,10 @@ FAKES = Path(fake_webui.HERE, "modules")
 def test_methods_are_those_of_the_host(host: str) -> None:
     """Ours override what is there, and can be called as the host calls it; so can the fake's."""
     real = methods(source(host, "modules", "ui_extra_networks.py"), "ExtraNetworksPage")
-    fake = methods(FAKES / ("fake_cards_sdnext.py" if host == "sdnext" else "fake_cards.py"), "ExtraNetworksPage")
+    fake = methods(
+        FAKES / ("fake_cards_sdnext.py" if host == "sdnext" else "fake_cards.py"),
+        "ExtraNetworksPage",
+    )
     missing = {"create_dirs_view_html"} if host == "classic" else set()
     for name, parameters in fake.items():
         if not name.startswith("_") and name not in missing:
@@ -349,7 +398,9 @@ def test_methods_are_those_of_the_host(host: str) -> None:
             assert list(inspect.signature(getattr(ours, name)).parameters) == parameters, name
     if host == "sdnext":
         return
-    real = methods(source(host, "modules", "ui_extra_networks_user_metadata.py"), "UserMetadataEditor")
+    real = methods(
+        source(host, "modules", "ui_extra_networks_user_metadata.py"), "UserMetadataEditor"
+    )
     fake = methods(FAKES / "ui_extra_networks_user_metadata.py", "UserMetadataEditor")
     assert {name: real.get(name) for name in fake} == fake
 
@@ -394,7 +445,9 @@ def test_places_in_templates_and_scripts(host: str) -> None:
     else:
         assert path not in copy
         assert name not in edit + metadata
-        assert script.count('event.target.parentElement.parentElement.getAttribute("data-name")') == 2
+        assert (
+            script.count('event.target.parentElement.parentElement.getAttribute("data-name")') == 2
+        )
         assert 'getAttribute("data-clipboard-text")' in script
     assert "search_terms" in script
     card = text_of(host, "html", "extra-networks-card.html")
@@ -402,7 +455,9 @@ def test_places_in_templates_and_scripts(host: str) -> None:
     assert "{local_preview}" not in card + tree
     assert "{save_card_preview}" not in card + tree
     if host == "forge":
-        assert "opts.lora_filter_disabled == True" in script  # a ReferenceError for cards of a known version
+        assert (
+            "opts.lora_filter_disabled == True" in script
+        )  # a ReferenceError for cards of a known version
         assert "sdversion == 'SdVersion.Unknown'" in script
 
 
@@ -413,7 +468,9 @@ def test_places_in_sd_next() -> None:
     assert 'gr.Tabs(elem_id=f"{tabname}_extra_tabs")' in text
     assert "'History', 'Hypernetwork']" in text
     assert "replace('~tabname', tabname).replace('txt2img', tabname)" in text
-    assert "fn = os.path.splitext(ui.last_item.filename)[0] + '.txt'" in text  # the dialogue saves item.description
+    assert (
+        "fn = os.path.splitext(ui.last_item.filename)[0] + '.txt'" in text
+    )  # the dialogue saves item.description
 
 
 @pytest.mark.parametrize("host", [*WITH_TABS, "sdnext"])
@@ -424,6 +481,9 @@ def test_where_the_loaded_model_is(host: str) -> None:
     assert "self.sd_model = " in text
     if host == "sdnext":
         return
-    engines = {"forge": ("backend", "diffusion_engine", "sd15.py"), "a1111": ("modules", "sd_models.py")}
+    engines = {
+        "forge": ("backend", "diffusion_engine", "sd15.py"),
+        "a1111": ("modules", "sd_models.py"),
+    }
     flags = text_of(host, *engines.get(host, ("modules_forge", "forge_loader.py")))
     assert "is_sd1 = " in flags

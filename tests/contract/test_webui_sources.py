@@ -45,7 +45,11 @@ class Source:
         body: Any = self.tree
         for name in dotted.split("."):
             found = [node for node in ast.walk(body) if getattr(node, "name", None) == name]
-            found = [node for node in found if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]
+            found = [
+                node
+                for node in found
+                if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+            ]
             if not found:
                 return None
             body = found[0]
@@ -57,7 +61,9 @@ class Source:
         assert node is not None, f"{self.path} has no {dotted}"
         arguments = node.args
         names = [a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
-        return names + ["*"] * (arguments.vararg is not None) + ["**"] * (arguments.kwarg is not None)
+        return (
+            names + ["*"] * (arguments.vararg is not None) + ["**"] * (arguments.kwarg is not None)
+        )
 
     def assigned(self) -> set[str]:
         """All names that the file assigns or imports at its top level, in conditions, too."""
@@ -123,7 +129,9 @@ def test_the_fake_has_the_names_and_parameters_of_a1111(path: str) -> None:
         node = real.find(dotted)
         assert node is not None, f"{path}: the real one has no {dotted}"
         if isinstance(node, ast.FunctionDef):
-            assert real.parameters(dotted)[: len(fake.parameters(dotted))] == fake.parameters(dotted), dotted
+            assert real.parameters(dotted)[: len(fake.parameters(dotted))] == fake.parameters(
+                dotted
+            ), dotted
 
 
 def public(tree: ast.Module) -> list[str]:
@@ -133,7 +141,11 @@ def public(tree: ast.Module) -> list[str]:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
             found.append(node.name)
             methods = node.body if isinstance(node, ast.ClassDef) else []
-            found += [f"{node.name}.{m.name}" for m in methods if isinstance(m, ast.FunctionDef) and m.name[0] != "_"]
+            found += [
+                f"{node.name}.{m.name}"
+                for m in methods
+                if isinstance(m, ast.FunctionDef) and m.name[0] != "_"
+            ]
     return found
 
 
@@ -142,7 +154,9 @@ def test_which_hosts_have_hypernetworks(host: str) -> None:
     assert has(host, "modules/hypernetworks/hypernetwork.py") is built_in
     assert ("hypernetworks" in source(host, "modules/shared.py").assigned()) is (host != "classic")
     assert ("--hypernetwork-dir" in source(host, "modules/cmd_args.py").text) is (host != "classic")
-    options = source(host, "modules/ui_definitions.py" if host == "sdnext" else "modules/shared_options.py").text
+    options = source(
+        host, "modules/ui_definitions.py" if host == "sdnext" else "modules/shared_options.py"
+    ).text
     assert ('"sd_hypernetwork"' in options) is built_in
     assert '"extra_networks_default_multiplier"' in options
 
@@ -176,11 +190,15 @@ def test_the_list_of_hypernetworks_has_one_origin(host: str) -> None:
     callers = [
         path.name
         for path in (Path(str(SOURCES)) / host / "modules").rglob("*.py")
-        if "list_hypernetworks(" in path.read_text(encoding="utf8").replace("def list_hypernetworks(", "")
+        if "list_hypernetworks("
+        in path.read_text(encoding="utf8").replace("def list_hypernetworks(", "")
     ]
     assert callers == ["shared_items.py"]
     called = ast.unparse(source(host, "modules/shared_items.py").find("reload_hypernetworks"))
-    assert "shared.hypernetworks = hypernetwork.list_hypernetworks(cmd_opts.hypernetwork_dir)" in called
+    assert (
+        "shared.hypernetworks = hypernetwork.list_hypernetworks(cmd_opts.hypernetwork_dir)"
+        in called
+    )
     assert "from modules.hypernetworks import hypernetwork" in called
 
 
@@ -188,12 +206,16 @@ def test_the_stock_endpoint_shows_the_list(host: str) -> None:
     text = source(host, "modules/api/api.py").text
     assert ("/sdapi/v1/hypernetworks" in text) is (host in BUILT_IN)
     if host in BUILT_IN:
-        assert "shared.hypernetworks[name]" in ast.unparse(source(host, "modules/api/api.py").find("get_hypernetworks"))
+        assert "shared.hypernetworks[name]" in ast.unparse(
+            source(host, "modules/api/api.py").find("get_hypernetworks")
+        )
 
 
 def test_the_built_in_training_loads_what_is_chosen(host: str) -> None:
     if host in ("a1111", "reforge"):  # Forge's is commented out
-        trainer = ast.unparse(source(host, "modules/hypernetworks/hypernetwork.py").find("train_hypernetwork"))
+        trainer = ast.unparse(
+            source(host, "modules/hypernetworks/hypernetwork.py").find("train_hypernetwork")
+        )
         assert "path = shared.hypernetworks.get(hypernetwork_name, None)" in trainer
         assert "hypernetwork.load(path)" in trainer
 
@@ -201,9 +223,14 @@ def test_the_built_in_training_loads_what_is_chosen(host: str) -> None:
 def test_hashes(host: str) -> None:
     hashes = source(host, "modules/hashes.py")
     assert hashes.parameters("sha256")[:2] == ["filename", "title"]
-    assert {"cache"} <= hashes.assigned() | {node.name for node in hashes.tree.body if hasattr(node, "name")}
+    assert {"cache"} <= hashes.assigned() | {
+        node.name for node in hashes.tree.body if hasattr(node, "name")
+    }
     text = hashes.text.replace("'", '"')
-    assert '"mtime": os.path.getmtime(filename)' in text or "os.path.getmtime(filename), sha256_value" in text
+    assert (
+        '"mtime": os.path.getmtime(filename)' in text
+        or "os.path.getmtime(filename), sha256_value" in text
+    )
     assert '"sha256"' in text
     origin = hashes if host == "sdnext" else source(host, "modules/cache.py")
     assert len(origin.parameters("cache")) == 1
@@ -239,7 +266,9 @@ def test_components_follow_from_the_type_of_a_default(host: str) -> None:
 
 def test_a_category_for_our_section(host: str) -> None:
     if host != "sdnext":  # which has none
-        assert re.search(r"register_category\(['\"]sd['\"]", source(host, "modules/shared_options.py").text)
+        assert re.search(
+            r"register_category\(['\"]sd['\"]", source(host, "modules/shared_options.py").text
+        )
 
 
 # registration, infotext.py
@@ -265,12 +294,20 @@ def test_callbacks(host: str) -> None:
 
 def test_pasting(host: str) -> None:
     """Handlers run after the infotext was read and before the fields are set."""
-    path = "modules/generation_parameters_copypaste.py" if host == "sdnext" else "modules/infotext_utils.py"
+    path = (
+        "modules/generation_parameters_copypaste.py"
+        if host == "sdnext"
+        else "modules/infotext_utils.py"
+    )
     text = ast.unparse(source(host, path).find("paste_func"))
-    read = text.index("parse(prompt)" if host == "sdnext" else "parse_generation_parameters(prompt)")
+    read = text.index(
+        "parse(prompt)" if host == "sdnext" else "parse_generation_parameters(prompt)"
+    )
     called = text.index("script_callbacks.infotext_pasted_callback(prompt, params)")
     assert read < called < text.index("params.get(key")
-    assert ("<hypernet:" in source(host, path).text) is (host in BUILT_IN), "who makes tags of old infotexts"
+    assert ("<hypernet:" in source(host, path).text) is (host in BUILT_IN), (
+        "who makes tags of old infotexts"
+    )
 
 
 def test_names_of_the_prompts_in_an_infotext(host: str) -> None:
@@ -287,7 +324,10 @@ def test_names_of_the_prompts_in_an_infotext(host: str) -> None:
 
 
 XYZ = {
-    "classic": ("extensions-builtin/xyz/scripts/xyz_grid.py", "extensions-builtin/xyz/lib_xyz/classes.py"),
+    "classic": (
+        "extensions-builtin/xyz/scripts/xyz_grid.py",
+        "extensions-builtin/xyz/lib_xyz/classes.py",
+    ),
     "sdnext": ("scripts/xyz_grid.py", "scripts/xyz/xyz_grid_classes.py"),
 }
 
@@ -309,12 +349,18 @@ def test_the_xyz_script(host: str) -> None:
 
 
 def test_loaded_scripts(host: str) -> None:
-    scripts = source(host, "modules/scripts_manager.py" if host == "sdnext" else "modules/scripts.py")
+    scripts = source(
+        host, "modules/scripts_manager.py" if host == "sdnext" else "modules/scripts.py"
+    )
     assert "scripts_data" in scripts.assigned()
-    assert "ScriptClassData(script_class, scriptfile.path, scriptfile.basedir, module)" in scripts.text
+    assert (
+        "ScriptClassData(script_class, scriptfile.path, scriptfile.basedir, module)" in scripts.text
+    )
     if host == "sdnext":
         assert "from modules.scripts_manager import *" in source(host, "modules/scripts.py").text
-        assert "scripts_data.clear()" in scripts.text, "so that the name in modules.scripts stays the same list"
+        assert "scripts_data.clear()" in scripts.text, (
+            "so that the name in modules.scripts stays the same list"
+        )
 
 
 def test_prompts_of_a_job(host: str) -> None:

@@ -55,7 +55,9 @@ class FakeWebui:
         module = importlib.util.module_from_spec(specification)
         specification.loader.exec_module(module)
         scripts = self.module("scripts")
-        scripts.scripts_data.append(scripts.ScriptClassData(module.Script, str(path), str(HERE), module))
+        scripts.scripts_data.append(
+            scripts.ScriptClassData(module.Script, str(path), str(HERE), module)
+        )
         return module
 
 
@@ -63,7 +65,9 @@ class FakeWebui:
 def installed(root: Path, host: str = "a1111") -> Iterator[FakeWebui]:
     """Make ``import modules`` mean the fake; afterwards nothing of it is left in ``sys.path`` or ``sys.modules``."""
     assert host in HOSTS
-    assert not any(name.split(".")[0] == "modules" for name in sys.modules), "another webui is imported"
+    assert not any(name.split(".")[0] == "modules" for name in sys.modules), (
+        "another webui is imported"
+    )
     before = {name: os.environ.get(name) for name in (ROOT_VARIABLE, HOST_VARIABLE)}
     os.environ.update({ROOT_VARIABLE: str(root), HOST_VARIABLE: host})
     sys.path.insert(0, str(HERE))

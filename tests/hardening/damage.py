@@ -11,11 +11,42 @@ from random import Random
 from typing import Any
 
 from hardening.healthy import KINDS, archived, healthy, legacy_pickles, members
-from hardening.pickling import CALLS, GLOBALS, OBJECTS, PLACES, dictionary, network, number, storage, tensor, text
+from hardening.pickling import (
+    CALLS,
+    GLOBALS,
+    OBJECTS,
+    PLACES,
+    dictionary,
+    network,
+    number,
+    storage,
+    tensor,
+    text,
+)
 
 Drawn = tuple[str, bytes]
 """A file name and a content."""
-INTERESTING = [0, 1, 2, 7, 8, 9, 63, 64, 65, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**16, 2**31 - 1, 2**31, 2**32 - 1]
+INTERESTING = [
+    0,
+    1,
+    2,
+    7,
+    8,
+    9,
+    63,
+    64,
+    65,
+    127,
+    128,
+    255,
+    256,
+    2**15,
+    2**16 - 1,
+    2**16,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+]
 HUGE = [2**32, 2**40, 2**53, 2**61 - 1, 2**62, 2**63 - 1, 2**63, 2**64 - 1, 2**70, 10**30]
 SUFFIXES = [".pt", ".pt", ".bin", ".ckpt", ".pth", ".safetensors", ".pt.optim"]
 
@@ -51,7 +82,9 @@ def flipped(drawn: Random) -> Drawn:
     name, content = _any(drawn)
     changed = bytearray(content)
     for _ in range(drawn.choice([1, 1, 1, 2, 4, 16])):
-        position = drawn.randrange(min(2000, len(content)) if drawn.random() < 0.8 else len(content))
+        position = drawn.randrange(
+            min(2000, len(content)) if drawn.random() < 0.8 else len(content)
+        )
         changed[-1 - position if drawn.random() < 0.4 else position] ^= 1 << drawn.randrange(8)
     return name, bytes(changed)
 
@@ -69,7 +102,15 @@ def wrong_start(drawn: Random) -> Drawn:
         b"GGUF",
         b"\x89PNG",
     ]
-    heads += [b"<!DOCTYPE html>", b"Rar!", b"7z\xbc\xaf", b"\x00" * 8, b"\xff" * 8, b"{", b"version https://git-lfs"]
+    heads += [
+        b"<!DOCTYPE html>",
+        b"Rar!",
+        b"7z\xbc\xaf",
+        b"\x00" * 8,
+        b"\xff" * 8,
+        b"{",
+        b"version https://git-lfs",
+    ]
     head = drawn.choice(heads)
     how = drawn.randrange(5)
     changed = [
@@ -144,11 +185,29 @@ def _instruction(drawn: Random) -> bytes:
         value = drawn.randrange(6) if small else some_number(drawn) % (1 << 8 * _FIXED[kind])
         return code + value.to_bytes(_FIXED[kind], "little")
     words = drawn.choice(
-        [b"os", b"system", b"0", b"12", b"-1", b"storage", b"\xed\xb2\x80", b"a" * 300, b"True", b"1e9"]
+        [
+            b"os",
+            b"system",
+            b"0",
+            b"12",
+            b"-1",
+            b"storage",
+            b"\xed\xb2\x80",
+            b"a" * 300,
+            b"True",
+            b"1e9",
+        ]
     )
-    if kind.endswith(("nl", "nl_pair", "nl_noescape_pair", "nl_short", "nl_long", "noescape")) or kind == "floatnl":
+    if (
+        kind.endswith(("nl", "nl_pair", "nl_noescape_pair", "nl_short", "nl_long", "noescape"))
+        or kind == "floatnl"
+    ):
         pair = kind.endswith("pair")
-        module, name = drawn.choice(GLOBALS).split() if drawn.random() < 0.7 else ("collections", "OrderedDict")
+        module, name = (
+            drawn.choice(GLOBALS).split()
+            if drawn.random() < 0.7
+            else ("collections", "OrderedDict")
+        )
         return code + (f"{module}\n{name}\n".encode() if pair else words + b"\n")
     width = 1 if kind.endswith("1") else 8 if kind.endswith("8") else 4
     claimed = len(words) if drawn.random() < 0.8 else some_number(drawn) % (1 << 8 * width)
@@ -158,7 +217,9 @@ def _instruction(drawn: Random) -> bytes:
 def programs(drawn: Random) -> Drawn:
     """Random programs of every family of instruction, alone or where something belongs."""
     program = b"".join(_instruction(drawn) for _ in range(drawn.choice([1, 2, 3, 5, 10, 40])))
-    expression = drawn.choice([lambda p: p, lambda p: p + network(), lambda p: network(extra=((text("name"), p),))])
+    expression = drawn.choice(
+        [lambda p: p, lambda p: p + network(), lambda p: network(extra=((text("name"), p),))]
+    )
     return contained(drawn, expression(program))
 
 
@@ -171,10 +232,16 @@ def gadgets(drawn: Random) -> Drawn:
         expression = drawn.choice(list(OBJECTS.values()))
     else:
         module, name = drawn.choice(GLOBALS).split()
-        expression = f"c{module}\n{name}\n".encode() + drawn.choice([b"", b"(" + text("id") + b"tR", b")\x81", b"]b"])
+        expression = f"c{module}\n{name}\n".encode() + drawn.choice(
+            [b"", b"(" + text("id") + b"tR", b")\x81", b"]b"]
+        )
     if drawn.random() < 0.3:  # framed, or behind a detour through the memo
         expression = drawn.choice(
-            [b"\x95" + struct.pack("<Q", len(expression)) + expression, expression + b"\x940h\x00", b"N0" + expression]
+            [
+                b"\x95" + struct.pack("<Q", len(expression)) + expression,
+                expression + b"\x940h\x00",
+                b"N0" + expression,
+            ]
         )
     return contained(drawn, drawn.choice(list(PLACES.values()))(expression))
 
@@ -185,11 +252,21 @@ def contained(drawn: Random, expression: bytes) -> Drawn:
     name = "net" + drawn.choice(SUFFIXES)
     how = drawn.randrange(5)
     if how < 2:
-        return name, archived({"archive/data.pkl": program, "archive/data/0": bytes(256), "archive/version": b"3\n"})
+        return name, archived(
+            {"archive/data.pkl": program, "archive/data/0": bytes(256), "archive/version": b"3\n"}
+        )
     if how == 2:
         return name, program
-    parts = [pickle.dumps(0x1950A86A20F9469CFC6C, 2), pickle.dumps(1001, 2), pickle.dumps({"little_endian": True}, 2)]
-    parts += [b"\x80\x02" + network() + b".", pickle.dumps(["0"], 2), struct.pack("<q", 64) + bytes(256)]
+    parts = [
+        pickle.dumps(0x1950A86A20F9469CFC6C, 2),
+        pickle.dumps(1001, 2),
+        pickle.dumps({"little_endian": True}, 2),
+    ]
+    parts += [
+        b"\x80\x02" + network() + b".",
+        pickle.dumps(["0"], 2),
+        struct.pack("<q", 64) + bytes(256),
+    ]
     parts[3 if how == 3 else drawn.randrange(5)] = program
     return name, b"".join(parts)
 
@@ -199,7 +276,9 @@ def bombs(drawn: Random) -> Drawn:
     count = rarely_many(drawn, [10, 1000, 10_000], [50_000, 150_000, 190_000, 1_000_000])
     huge = struct.pack("<Q", drawn.choice([2**31, 2**40, 2**62]))
     pairs = b")" + b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(60))
-    doubled = b"]\x94" + b"".join(b"(" + b"h" + bytes([i]) * 1 + (b"h" + bytes([i])) * 9 + b"l\x94" for i in range(40))
+    doubled = b"]\x94" + b"".join(
+        b"(" + b"h" + bytes([i]) * 1 + (b"h" + bytes([i])) * 9 + b"l\x94" for i in range(40)
+    )
     programs_ = [
         b"]" * count + b"a" * (count - 1),
         b")" + b"\x85" * count,
@@ -245,8 +324,17 @@ def lying_tensors(drawn: Random) -> Drawn:
         count = drawn.choice([0, 1, 2, 2, 2, 3, 8, 9, 70])
         return tuple(drawn.choice([1, 8, 8, some_number(drawn)]) for _ in range(count))
 
-    kinds = ["FloatStorage", "FloatStorage", "HalfStorage", "IntStorage", "BoolStorage", "ComplexFloatStorage"]
-    source = storage(drawn.choice(["0", "0", "0", "1", "../0", ""]), some_number(drawn), drawn.choice(kinds))
+    kinds = [
+        "FloatStorage",
+        "FloatStorage",
+        "HalfStorage",
+        "IntStorage",
+        "BoolStorage",
+        "ComplexFloatStorage",
+    ]
+    source = storage(
+        drawn.choice(["0", "0", "0", "1", "../0", ""]), some_number(drawn), drawn.choice(kinds)
+    )
     offset = drawn.choice([0, 0, some_number(drawn)])
     shape, stride = several(), several()
     if drawn.random() < 0.5:
@@ -277,7 +365,9 @@ HEADER_VALUES: list[Any] = [
 
 def safetensors_headers(drawn: Random) -> Drawn:
     """A header whose types, shapes, places or keys are others, with the right length or a wrong one."""
-    content = healthy(drawn.choice([kind for kind in KINDS if kind.startswith("safetensors")])).content
+    content = healthy(
+        drawn.choice([kind for kind in KINDS if kind.startswith("safetensors")])
+    ).content
     length = struct.unpack("<Q", content[:8])[0]
     header, rest = json.loads(content[8 : 8 + length]), content[8 + length :]
     for _ in range(drawn.choice([1, 1, 2])):
@@ -297,16 +387,26 @@ def safetensors_headers(drawn: Random) -> Drawn:
     elif how == 4:
         encoded = _changed(drawn, encoded)
     claimed = len(encoded) if drawn.random() < 0.8 else some_number(drawn) % 2**64
-    return "net.safetensors", struct.pack("<Q", claimed) + encoded + rest[: drawn.choice([None, None, -1, 0])]
+    return "net.safetensors", struct.pack("<Q", claimed) + encoded + rest[
+        : drawn.choice([None, None, -1, 0])
+    ]
 
 
 def _change(drawn: Random, header: dict[str, Any]) -> None:
     name = drawn.choice(list(header))
     how = drawn.randrange(6)
     if how == 0:
-        header[drawn.choice(["", "8.k.linear.0.weight ", "8.q.linear.0.weight", "-8.k.linear.0.bias", "a" * 5000])] = (
-            header.pop(name)
-        )
+        header[
+            drawn.choice(
+                [
+                    "",
+                    "8.k.linear.0.weight ",
+                    "8.q.linear.0.weight",
+                    "-8.k.linear.0.bias",
+                    "a" * 5000,
+                ]
+            )
+        ] = header.pop(name)
     elif how == 1:
         header[name] = drawn.choice(HEADER_VALUES)
     elif not isinstance(header[name], dict) or not header[name]:
@@ -315,7 +415,9 @@ def _change(drawn: Random, header: dict[str, Any]) -> None:
         key = drawn.choice(list(header[name]))
         value = header[name][key]
         if isinstance(value, list) and value and how > 2:
-            value[drawn.randrange(len(value))] = drawn.choice([*HEADER_VALUES, some_number(drawn), some_number(drawn)])
+            value[drawn.randrange(len(value))] = drawn.choice(
+                [*HEADER_VALUES, some_number(drawn), some_number(drawn)]
+            )
         else:
             header[name][key] = drawn.choice(HEADER_VALUES)
 
@@ -334,7 +436,9 @@ def legacy_parts(drawn: Random) -> Drawn:
     elif how == 2:
         parts[4] = pickle.dumps(drawn.choice([None, 5, "0", ["x"], [5], [[]], {"0": 1}]), 2)
     elif how == 3:
-        parts[drawn.randrange(3)] = pickle.dumps(drawn.choice([None, 1002, {}, {"little_endian": False}, "x"]), 2)
+        parts[drawn.randrange(3)] = pickle.dumps(
+            drawn.choice([None, 1002, {}, {"little_endian": False}, "x"]), 2
+        )
     elif how == 4:
         del parts[drawn.randrange(6)]
     else:

@@ -85,7 +85,9 @@ class Reader:
         process = self._process = self._process or self._start()
         assert process.stdin is not None
         size = path.stat().st_size if path.exists() else 0
-        process.stdin.write(json.dumps({"path": os.fsencode(path).hex(), "mode": mode, "size": size, **more}) + "\n")
+        process.stdin.write(
+            json.dumps({"path": os.fsencode(path).hex(), "mode": mode, "size": size, **more}) + "\n"
+        )
         process.stdin.flush()
         line = self._answer(process)
         if line:
@@ -106,10 +108,19 @@ class Reader:
 
     @staticmethod
     def _start() -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path[:2]), "OMP_NUM_THREADS": "1"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path[:2]),
+            "OMP_NUM_THREADS": "1",
+        }
         command = [sys.executable, "-m", "hardening.watched"]
         return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=TESTS, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=TESTS,
+            env=environment,
         )
 
     def close(self) -> None:
@@ -139,7 +150,9 @@ def run(cases: int, seed: int, folder: Path, only: str = "", timed: bool = True)
             drawn = Random(f"{seed} {family} {number}")
             _one(report, reader, family, number, drawn, folder, timed)
             if sys.stderr.isatty() and number % 100 == 0:
-                print(f"\r{number} of {cases}, {len(report.broken)} broken", end="", file=sys.stderr)
+                print(
+                    f"\r{number} of {cases}, {len(report.broken)} broken", end="", file=sys.stderr
+                )
     finally:
         reader.close()
     return report
@@ -156,7 +169,15 @@ def warm_up(reader: Reader, folder: Path) -> None:
     reader.ask(folder, "ready")
 
 
-def _one(report: Report, reader: Reader, family: str, number: int, drawn: Random, folder: Path, timed: bool) -> None:
+def _one(
+    report: Report,
+    reader: Reader,
+    family: str,
+    number: int,
+    drawn: Random,
+    folder: Path,
+    timed: bool,
+) -> None:
     figures = report.families[family]
     figures.cases += 1
     draw = {MOVING: _moving_file, SIDE_CARS: side_cars}.get(family) or FAMILIES[family]
@@ -164,12 +185,25 @@ def _one(report: Report, reader: Reader, family: str, number: int, drawn: Random
     path = folder / name
     path.write_bytes(content)
     mode = (
-        "side-car" if family == SIDE_CARS else "library" if number % 25 == 7 else "cli" if number % 25 == 3 else "read"
+        "side-car"
+        if family == SIDE_CARS
+        else "library"
+        if number % 25 == 7
+        else "cli"
+        if number % 25 == 3
+        else "read"
     )
     try:
-        seen = _ask_moving(reader, path, drawn) if family == MOVING else reader.ask(path, mode, compare=True)
+        seen = (
+            _ask_moving(reader, path, drawn)
+            if family == MOVING
+            else reader.ask(path, mode, compare=True)
+        )
     except RuntimeError as error:
-        found, seen = [str(error)], {"outcome": "DIED", "agreement": "", "milliseconds": 0.0, "kibibytes": 0}
+        found, seen = (
+            [str(error)],
+            {"outcome": "DIED", "agreement": "", "milliseconds": 0.0, "kibibytes": 0},
+        )
     else:
         found = list(faults(seen, mode, len(content), timed))
     figures.outcomes[str(seen["outcome"])] += 1
@@ -191,7 +225,9 @@ def faults(seen: dict[str, object], mode: str, size: int, timed: bool) -> Iterat
     message = str(seen["message"])
     if seen["foreign"]:
         yield f"{seen['outcome']} is none of our errors: {message}"
-    elif seen["outcome"] != "read" and (len(message) < 20 or not message.isprintable() or len(message) > 3000):
+    elif seen["outcome"] != "read" and (
+        len(message) < 20 or not message.isprintable() or len(message) > 3000
+    ):
         yield f"the message says nothing or can't be shown: {message!r}"
     if seen["events"]:
         yield f"it did {seen['events']}"
@@ -202,7 +238,9 @@ def faults(seen: dict[str, object], mode: str, size: int, timed: bool) -> Iterat
     if seen["kibibytes"] is not None and int(str(seen["kibibytes"])) > LIMIT_KIB + size // 1024:
         yield f"it took {seen['kibibytes']} KiB"
     agreement = str(seen["agreement"])
-    if agreement.startswith("different") or (mode == "cli" and seen["outcome"] != "read" and agreement):
+    if agreement.startswith("different") or (
+        mode == "cli" and seen["outcome"] != "read" and agreement
+    ):
         yield f"agreement: {agreement}"
 
 
@@ -221,14 +259,29 @@ WORDS = [
     "a",
     "<p>b</p>",
 ]
-KEYS = ["activation text", "preferred weight", "notes", "sd version", "description", "modelVersions", "trainedWords"]
+KEYS = [
+    "activation text",
+    "preferred weight",
+    "notes",
+    "sd version",
+    "description",
+    "modelVersions",
+    "trainedWords",
+]
 KEYS += ["model", "name", "baseModel", "x"]
 
 
 def side_cars(drawn: Random) -> damage.Drawn:
     """What stands beside a network: JSON of any shape, text that goes on and on, pictures that are none."""
     name = drawn.choice(
-        ["net.json", "net.json", "net.civitai.info", "net.txt", "net.preview.png", "net.description.txt"]
+        [
+            "net.json",
+            "net.json",
+            "net.civitai.info",
+            "net.txt",
+            "net.preview.png",
+            "net.description.txt",
+        ]
     )
     how, many = drawn.randrange(8), damage.rarely_many(drawn, [10, 1000], [100_000, 1_000_000])
     long = drawn.choice(WORDS) * many
@@ -239,7 +292,9 @@ def side_cars(drawn: Random) -> damage.Drawn:
     elif how == 2:
         content = (drawn.choice(["[", '{"a":', '{"modelVersions":[']) * many).encode()
     elif how == 3:
-        content = ('{"preferred weight": ' + drawn.choice(["9", "-", "1e", "0."]) * many + "}").encode()
+        content = (
+            '{"preferred weight": ' + drawn.choice(["9", "-", "1e", "0."]) * many + "}"
+        ).encode()
     elif how == 4:
         filling = drawn.choice(["[],", "{},", '"",', "1,", '"\\ud83d",'])
         content = ('{"notes": [' + filling * min(many, (6 << 20) // len(filling)) + "0]}").encode()
@@ -267,7 +322,11 @@ def _moving_file(drawn: Random) -> tuple[str, bytes]:
         from reference import Recipe
         from unit.containers import save_legacy, save_safetensors, save_zip
 
-        for name, save in (("net.pt", save_zip), ("net.ckpt", save_legacy), ("net.safetensors", save_safetensors)):
+        for name, save in (
+            ("net.pt", save_zip),
+            ("net.ckpt", save_legacy),
+            ("net.safetensors", save_safetensors),
+        ):
             with TemporaryDirectory() as folder:
                 path = save(Recipe((320,)).content(), Path(folder) / name)
                 _LARGE[name] = path.read_bytes()
@@ -309,13 +368,18 @@ def _ask_moving(reader: Reader, path: Path, drawn: Random) -> dict[str, object]:
         if path.exists():
             os.truncate(path, drawn.choice([0, 100, size // 2]))
         later = reader.ask(path, "touch")
-        seen["agreement"] = "same" if later["digest"] == seen["digest"] else "different: what was read has changed"
+        seen["agreement"] = (
+            "same" if later["digest"] == seen["digest"] else "different: what was read has changed"
+        )
     return seen
 
 
 def table(report: Report) -> str:
     """The figures by family, as Markdown."""
-    lines = ["| family | cases | read | refused as | slowest, ms | most memory, MiB |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| family | cases | read | refused as | slowest, ms | most memory, MiB |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, family in report.families.items():
         errors = ", ".join(f"{k} {n}" for k, n in family.outcomes.most_common() if k != "read")
         memory = f"{max(0, family.largest) / 1024:.1f}"
@@ -323,8 +387,12 @@ def table(report: Report) -> str:
             f"| {name} | {family.cases} | {family.outcomes['read']} | {errors} | {family.slowest:.0f} | {memory} |"
         )
     agreements = sum((family.agreements for family in report.families.values()), Counter[str]())
-    found = ", ".join(f"{words or 'not compared'} {count}" for words, count in agreements.most_common())
-    return "\n".join([*lines, "", f"What was read, compared with torch's and safetensors' own reading: {found}"])
+    found = ", ".join(
+        f"{words or 'not compared'} {count}" for words, count in agreements.most_common()
+    )
+    return "\n".join(
+        [*lines, "", f"What was read, compared with torch's and safetensors' own reading: {found}"]
+    )
 
 
 def main() -> int:
@@ -344,7 +412,9 @@ def main() -> int:
     print("\n".join(report.broken[:200]) or "no promise was broken")
     if options.json:
         figures = {name: vars(family) for name, family in report.families.items()}
-        options.json.write_text(json.dumps({"families": figures, "broken": report.broken}, indent=1))
+        options.json.write_text(
+            json.dumps({"families": figures, "broken": report.broken}, indent=1)
+        )
     return int(bool(report.broken))
 
 

@@ -46,8 +46,29 @@ from hypernetworks.hosts.webui import folders as webui_folders  # noqa: E402
 WIDTHS = (96, 160, 192)
 NAMES = ("ash", "bay", "cedar", "dogwood", "elm", "fir", "gum", "hazel")
 TAILS = (
-    *("1", "0.5", "-0.7", "0", "2.5", "0@0,1@1", "1@0,0@1", "0.2@0,0.9@0.5,0.1@1", "0@1,1@2", "1:start=0.5"),
-    *("0.8:stop=0.4", "0.6:attn=self", "0.6:attn=cross", "1:k=0.5:v=-1", "1:lbw=NONE", "0,5", "x", "1:hr=0.2", ""),
+    *(
+        "1",
+        "0.5",
+        "-0.7",
+        "0",
+        "2.5",
+        "0@0,1@1",
+        "1@0,0@1",
+        "0.2@0,0.9@0.5,0.1@1",
+        "0@1,1@2",
+        "1:start=0.5",
+    ),
+    *(
+        "0.8:stop=0.4",
+        "0.6:attn=self",
+        "0.6:attn=cross",
+        "1:k=0.5:v=-1",
+        "1:lbw=NONE",
+        "0,5",
+        "x",
+        "1:hr=0.2",
+        "",
+    ),
 )
 CACHE = 16 << 20
 """Of the libraries: a handful of networks with all that is made ready from them."""
@@ -129,7 +150,9 @@ class Shelf:
             there[0].unlink()
             return "file removed"
         content = there[0].read_bytes()
-        there[0].write_bytes(b"" if deed == "empty" else content[: self._chance.randrange(len(content) or 1)])
+        there[0].write_bytes(
+            b"" if deed == "empty" else content[: self._chance.randrange(len(content) or 1)]
+        )
         return "file broken"
 
     def keep(self, folder: Path) -> Path:
@@ -152,7 +175,9 @@ class Shelf:
             activate_output=False, layer_norm=self._chance.random() < 0.2, seed=self._seed,
             dtype=self._chance.choice((torch.float32, torch.float16)),
         ).content()  # fmt: skip
-        path = (save_zip if self._chance.random() < 0.7 else save_legacy)(content, self.folder / f"{name}.pt")
+        path = (save_zip if self._chance.random() < 0.7 else save_legacy)(
+            content, self.folder / f"{name}.pt"
+        )
         if self._chance.random() < 0.5:
             hn.write(hn.read(path), path.with_suffix(".safetensors"))
             path.unlink()
@@ -177,7 +202,9 @@ class Runner:
             webui.shared.cmd_opts.hypernetwork_dir = str(self.shelf.folder)
             webui.shared.opts.data["hypernetworks_cache_mb"] = CACHE >> 20
             own = self.painter.pipeline.scheduler
-            self.webui = WebuiWithUNet(webui, self.unet, self._encode, lambda: build_sampler("DDIM", own))
+            self.webui = WebuiWithUNet(
+                webui, self.unet, self._encode, lambda: build_sampler("DDIM", own)
+            )
             try:
                 yield
             finally:
@@ -186,7 +213,9 @@ class Runner:
 
     def _encode(self, prompts: list[str], negative: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         pipeline = self.painter.pipeline
-        found: tuple[torch.Tensor, torch.Tensor] = pipeline.encode_prompt(prompts, "cpu", 1, True, negative)
+        found: tuple[torch.Tensor, torch.Tensor] = pipeline.encode_prompt(
+            prompts, "cpu", 1, True, negative
+        )
         return found
 
     def drawn(self) -> Job:
@@ -220,7 +249,15 @@ class Runner:
 
     def _by_studio(self, job: Job, fault: str) -> str:
         wish = Generation(
-            job.prompts[0], "", job.steps, 3.0, job.seed, len(job.prompts), job.size, job.size, job.sampler
+            job.prompts[0],
+            "",
+            job.steps,
+            3.0,
+            job.seed,
+            len(job.prompts),
+            job.size,
+            job.size,
+            job.sampler,
         )
         at = self.chance.randrange(job.steps) if fault else -1
 
@@ -247,7 +284,9 @@ class Runner:
             state.interrupted = step == at and fault == "interrupted"
 
         try:
-            done = self.webui.job(job.prompts, steps=job.steps, seed=job.seed, size=job.size // 8, during=during)
+            done = self.webui.job(
+                job.prompts, steps=job.steps, seed=job.seed, size=job.size // 8, during=during
+            )
         finally:
             state.interrupted = False
         self.report.counts["messages"] += len(done.told)
@@ -301,7 +340,9 @@ class Runner:
         )  # fmt: skip
 
 
-def run(runs: int, seed: int, folder: Path, *, every: int = 100, measured: int = 10, talk: bool = False) -> Report:
+def run(
+    runs: int, seed: int, folder: Path, *, every: int = 100, measured: int = 10, talk: bool = False
+) -> Report:
     """So many generations.
 
     Args:
@@ -325,7 +366,9 @@ def run(runs: int, seed: int, folder: Path, *, every: int = 100, measured: int =
                         runner.again(*kept[-1])
                         runner.again(*runner.chance.choice(kept))
                 if number % measured == measured - 1:
-                    runner.report.samples.append(runner.measure(number + 1, time.monotonic() - began))
+                    runner.report.samples.append(
+                        runner.measure(number + 1, time.monotonic() - began)
+                    )
                     if talk and number % (10 * measured) == 10 * measured - 1:
                         print(runner.report.samples[-1], runner.report.broken[:3], flush=True)
             with redirect_stderr(StringIO()):
@@ -343,8 +386,18 @@ def leaks(samples: Sequence[Sample]) -> list[str]:
     if quarter < 2:
         return []
     early, late = samples[quarter : 2 * quarter], samples[-quarter:]
-    allowed = {"left": 0, "tensors": KEPT, "descriptors": 0, "threads": 0, "resident": GROWTH, "temporary": 0}
-    grown = {name: max(getattr(s, name) for s in late) - max(getattr(s, name) for s in early) for name in allowed}
+    allowed = {
+        "left": 0,
+        "tensors": KEPT,
+        "descriptors": 0,
+        "threads": 0,
+        "resident": GROWTH,
+        "temporary": 0,
+    }
+    grown = {
+        name: max(getattr(s, name) for s in late) - max(getattr(s, name) for s in early)
+        for name in allowed
+    }
     found = [f"{name} grew by {by}" for name, by in grown.items() if by > allowed[name]]
     return found + [f"something was left on the UNet after run {s.run}" for s in samples if s.left]
 
@@ -367,7 +420,10 @@ def plot(samples: Sequence[Sample], path: Path) -> None:
     draw = ImageDraw.Draw(image)
     last = samples[-1].run
     for row, name in enumerate(names):
-        values = [getattr(sample, name) / (1 << 20 if name in ("resident", "loaded") else 1) for sample in samples]
+        values = [
+            getattr(sample, name) / (1 << 20 if name in ("resident", "loaded") else 1)
+            for sample in samples
+        ]
         top, bottom, high = row * height + 14, row * height + height - 10, max(*values, 1) * 1.05
         draw.rectangle((left, top, left + width, bottom), outline="#bbbbbb")
         unit = " MiB" if name in ("resident", "loaded") else ""
@@ -379,7 +435,11 @@ def plot(samples: Sequence[Sample], path: Path) -> None:
             for s, v in zip(samples, values, strict=True)
         ]
         draw.line(points, fill="#4f46e5", width=2)
-    draw.text((left, height * len(names) + 6), f"generations: 0 to {last}; every strip begins at 0", fill="#555555")
+    draw.text(
+        (left, height * len(names) + 6),
+        f"generations: 0 to {last}; every strip begins at 0",
+        fill="#555555",
+    )
     image.save(path)
 
 
@@ -397,7 +457,9 @@ def main() -> int:
     write_csv(report.samples, options.out / "generations.csv")
     plot(report.samples, options.out / "generations.png")
     print(dict(sorted(report.counts.items())))
-    print(f"{options.runs} generations, {report.repeated} made again bit for bit, broken: {report.broken or 'none'}")
+    print(
+        f"{options.runs} generations, {report.repeated} made again bit for bit, broken: {report.broken or 'none'}"
+    )
     return 1 if report.broken else 0
 
 

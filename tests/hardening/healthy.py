@@ -33,7 +33,9 @@ def _novelai(recipe: Recipe) -> Content:
     names = {"linear.0.": "linear1.", "linear.1.": "linear2."}
 
     def renamed(key: str) -> str:
-        return next((new + key.removeprefix(old) for old, new in names.items() if key.startswith(old)), key)
+        return next(
+            (new + key.removeprefix(old) for old, new in names.items() if key.startswith(old)), key
+        )
 
     content = recipe.content()
     return {
@@ -44,7 +46,9 @@ def _novelai(recipe: Recipe) -> Content:
 
 
 def _kohya(recipe: Recipe) -> Content:
-    content = {key: list(value) if type(key) is int else value for key, value in recipe.content().items()}
+    content = {
+        key: list(value) if type(key) is int else value for key, value in recipe.content().items()
+    }
     del content["activate_output"]
     return content | {"enable_sizes": [8], "is_layer_norm": "False"}
 

@@ -62,7 +62,9 @@ WRITES: dict[str, tuple[str, Callable[[Path, int, Any], object]]] = {
     ),
     "user's notes": (
         "net.json",
-        lambda folder, state, _: write_user_metadata(_entry(folder), {"notes": f"{state}" * 300_000}),
+        lambda folder, state, _: write_user_metadata(
+            _entry(folder), {"notes": f"{state}" * 300_000}
+        ),
     ),
     "training state": ("state.pt", lambda folder, state, _: _training_state(folder, state)),
 }
@@ -73,7 +75,11 @@ def _read(path: Path) -> str:
     if path.name.startswith("net.json"):
         return hashlib.sha256(path.read_bytes()).hexdigest()
     if path.name == "state.pt":
-        tensors = [(str(key), *value) for key, value in torch.load(path, weights_only=True).items() if key != "step"]
+        tensors = [
+            (str(key), *value)
+            for key, value in torch.load(path, weights_only=True).items()
+            if key != "step"
+        ]
         return hashlib.sha256(
             str([(key, float(value.sum()), value.shape) for key, value in tensors]).encode()
         ).hexdigest()
@@ -116,12 +122,16 @@ def killed(kind: str, kills: int, seed: int, folder: Path) -> Counter[str]:
         found[states[digest]] += 1
         others = {item.name for item in folder.iterdir()} - {name}
         assert all(LEFT.fullmatch(other) for other in others), others
-        assert [entry.path.name for entry in Library([folder]).scan()] in ([name], []), "a temporary file is listed"
+        assert [entry.path.name for entry in Library([folder]).scan()] in ([name], []), (
+            "a temporary file is listed"
+        )
         found["left a temporary file"] += bool(others)
         for other in others:
             os.utime(folder / other, (time.time() - 90_000,) * 2)
     write(folder, 0, _network(0))
-    assert [item.name for item in folder.iterdir()] == [name], "old temporary files go with the next write"
+    assert [item.name for item in folder.iterdir()] == [name], (
+        "old temporary files go with the next write"
+    )
     return found
 
 

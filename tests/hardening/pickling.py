@@ -26,11 +26,27 @@ def numbers(values: tuple[int, ...]) -> bytes:
 
 
 def storage(key: str = "0", numel: int = 64, kind: str = "FloatStorage") -> bytes:
-    return b"(" + text("storage") + f"ctorch\n{kind}\n".encode() + text(key) + text("cpu") + number(numel) + b"tQ"
+    return (
+        b"("
+        + text("storage")
+        + f"ctorch\n{kind}\n".encode()
+        + text(key)
+        + text("cpu")
+        + number(numel)
+        + b"tQ"
+    )
 
 
-def tensor(shape: tuple[int, ...], stride: tuple[int, ...], offset: int = 0, source: bytes = storage()) -> bytes:
-    arguments = source + number(offset) + numbers(shape) + numbers(stride) + b"\x89ccollections\nOrderedDict\n)R"
+def tensor(
+    shape: tuple[int, ...], stride: tuple[int, ...], offset: int = 0, source: bytes = storage()
+) -> bytes:
+    arguments = (
+        source
+        + number(offset)
+        + numbers(shape)
+        + numbers(stride)
+        + b"\x89ccollections\nOrderedDict\n)R"
+    )
     return b"ctorch._utils\n_rebuild_tensor_v2\n(" + arguments + b"tR"
 
 
@@ -41,7 +57,9 @@ def dictionary(*items: tuple[bytes, bytes]) -> bytes:
     return b"}(" + b"".join(key + value for key, value in items) + b"u"
 
 
-def network(weight: bytes = MATRIX, bias: bytes = VECTOR, extra: tuple[tuple[bytes, bytes], ...] = ()) -> bytes:
+def network(
+    weight: bytes = MATRIX, bias: bytes = VECTOR, extra: tuple[tuple[bytes, bytes], ...] = ()
+) -> bytes:
     """The expression of a whole dictionary, with any expressions in it."""
     state = dictionary((text("linear.0.weight"), weight), (text("linear.0.bias"), bias))
     return dictionary((number(8), b"(" + state + state + b"t"), *extra)
@@ -51,18 +69,24 @@ def zipped(path: Path, expression: bytes, members: Mapping[str, bytes] | None = 
     """A zip container around an expression, all checksums right."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02" + expression + b".")
-        for name, content in (members or {"archive/data/0": bytes(256), "archive/version": b"3\n"}).items():
+        for name, content in (
+            members or {"archive/data/0": bytes(256), "archive/version": b"3\n"}
+        ).items():
             archive.writestr(name, content)
     return path
 
 
-def legacy(path: Path, expression: bytes, head: bytes | None = None, keys: bytes | None = None) -> Path:
+def legacy(
+    path: Path, expression: bytes, head: bytes | None = None, keys: bytes | None = None
+) -> Path:
     """A legacy container around an expression."""
     magic = pickle.dumps(0x1950A86A20F9469CFC6C, 2) if head is None else b"\x80\x02" + head + b"."
     system = pickle.dumps({"protocol_version": 1001, "little_endian": True}, 2)
     listed = pickle.dumps(["0"], 2) if keys is None else b"\x80\x02" + keys + b"."
     numbers = struct.pack("<q", 64) + bytes(256)
-    path.write_bytes(magic + pickle.dumps(1001, 2) + system + b"\x80\x02" + expression + b"." + listed + numbers)
+    path.write_bytes(
+        magic + pickle.dumps(1001, 2) + system + b"\x80\x02" + expression + b"." + listed + numbers
+    )
     return path
 
 
@@ -71,7 +95,9 @@ CALLS: dict[str, bytes] = {
     "reduce": b"cos\nsystem\n(" + ARGUMENT + b"tR",
     "reduce, the system's own module": f"c{os.name}\nsystem\n".encode() + ARGUMENT + b"\x85R",
     "stack_global": b"\x8c\x02os\x8c\x06system\x93" + ARGUMENT + b"\x85R",
-    "stack_global from memo": b"\x8c\x02os\x940\x8c\x06system\x940h\x00h\x01\x93" + ARGUMENT + b"\x85R",
+    "stack_global from memo": b"\x8c\x02os\x940\x8c\x06system\x940h\x00h\x01\x93"
+    + ARGUMENT
+    + b"\x85R",
     "inst": b"(" + ARGUMENT + b"ios\nsystem\n",
     "obj": b"(cos\nsystem\n" + ARGUMENT + b"o",
     "popen": b"csubprocess\nPopen\n(" + ARGUMENT + b"tR",
@@ -96,7 +122,11 @@ PLACES: dict[str, Callable[[bytes], bytes]] = {
     "weight": lambda call: network(weight=call),
     "storage": lambda call: network(weight=tensor((8, 8), (8, 1), source=call)),
     "storage key": lambda call: network(
-        weight=tensor((8, 8), (8, 1), source=b"(" + text("storage") + b"ctorch\nFloatStorage\n" + call + b"NK\x40tQ")
+        weight=tensor(
+            (8, 8),
+            (8, 1),
+            source=b"(" + text("storage") + b"ctorch\nFloatStorage\n" + call + b"NK\x40tQ",
+        )
     ),
     "persistent id": lambda call: network(extra=((text("name"), call + b"Q"),)),
     "key": lambda call: dictionary((call, b"N")),

@@ -35,10 +35,13 @@ def test_a_part_of_the_long_run(tmp_path: Path) -> None:
     outcomes = {name: family.outcomes for name, family in report.families.items()}
     assert outcomes["truncated"]["read"] == 0
     assert set(outcomes["gadgets"]) <= {"FileUnsafeError", "NotAHypernetworkError"}
-    assert {name for name, counted in outcomes.items() if len(counted) < 2} <= {"gadgets", "side-cars"}, (
-        "some family has one face"
-    )
-    agreements = [counted for family in report.families.values() for counted in family.agreements.elements()]
+    assert {name for name, counted in outcomes.items() if len(counted) < 2} <= {
+        "gadgets",
+        "side-cars",
+    }, "some family has one face"
+    agreements = [
+        counted for family in report.families.values() for counted in family.agreements.elements()
+    ]
     assert agreements.count("same") > 40, "what is read was compared with torch's own reading"
 
 
@@ -51,7 +54,9 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize("plant", PLANTS)
-def test_the_watch_notices_what_no_reader_may_do(plant: str, reader: fuzz.Reader, tmp_path: Path) -> None:
+def test_the_watch_notices_what_no_reader_may_do(
+    plant: str, reader: fuzz.Reader, tmp_path: Path
+) -> None:
     path = tmp_path / healthy("zip").name
     path.write_bytes(healthy("zip").content)
     assert list(fuzz.faults(reader.ask(path), "read", path.stat().st_size, timed=False)) == []
@@ -59,7 +64,10 @@ def test_the_watch_notices_what_no_reader_may_do(plant: str, reader: fuzz.Reader
         with closing(fuzz.Reader()) as another, pytest.raises(RuntimeError, match="ended with -9"):
             another.ask(path, plant)
     else:
-        assert list(fuzz.faults(reader.ask(path, plant), plant, path.stat().st_size, timed=False)) != []
+        assert (
+            list(fuzz.faults(reader.ask(path, plant), plant, path.stat().st_size, timed=False))
+            != []
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -95,17 +103,27 @@ def test_memory_of_descriptions_just_within_the_limit(
     path = container(tmp_path / "a.pt", JUST_ENOUGH[case])
     seen = reader.ask(path)
     assert seen["outcome"] in ("NotAHypernetworkError", "FileCorruptError", "StructureError")
-    assert seen["kibibytes"] is None or 0 <= int(str(seen["kibibytes"])) < fuzz.LIMIT_KIB + path.stat().st_size // 1024
+    assert (
+        seen["kibibytes"] is None
+        or 0 <= int(str(seen["kibibytes"])) < fuzz.LIMIT_KIB + path.stat().st_size // 1024
+    )
 
 
-@pytest.mark.parametrize("filling", [b",[]", b",{}", b',"a"', b",1e5", b',"\\ud83d\\udca3"', b",[[[]]]"])
-def test_memory_of_headers_just_within_the_limit(filling: bytes, reader: fuzz.Reader, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "filling", [b",[]", b",{}", b',"a"', b",1e5", b',"\\ud83d\\udca3"', b",[[[]]]"]
+)
+def test_memory_of_headers_just_within_the_limit(
+    filling: bytes, reader: fuzz.Reader, tmp_path: Path
+) -> None:
     header = b'{"a":[0' + filling * ((1 << 20) // len(filling) - 10) + b"]}"
     path = tmp_path / "a.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header)
     seen = reader.ask(path)
     assert seen["outcome"] in ("NotAHypernetworkError", "FileCorruptError")
-    assert seen["kibibytes"] is None or int(str(seen["kibibytes"])) < fuzz.LIMIT_KIB + path.stat().st_size // 1024
+    assert (
+        seen["kibibytes"] is None
+        or int(str(seen["kibibytes"])) < fuzz.LIMIT_KIB + path.stat().st_size // 1024
+    )
 
 
 @pytest.mark.parametrize("container", [zipped, legacy])
@@ -119,7 +137,11 @@ def test_numbers_of_a_million_digits(tmp_path: Path) -> None:
     before = getattr(sys, "get_int_max_str_digits", int)()
     for digits, names in ((b"I%s\n", (FileCorruptError,)), (b"L%sL\n", (FileCorruptError,))):
         with pytest.raises(names):
-            hn.read(zipped(tmp_path / "a.pt", network(extra=((text("step"), digits % (b"9" * 1_000_000)),))))
+            hn.read(
+                zipped(
+                    tmp_path / "a.pt", network(extra=((text("step"), digits % (b"9" * 1_000_000)),))
+                )
+            )
     header = {"8.k.linear.0.bias": {"dtype": "F32", "shape": [8], "data_offsets": [0, 32]}}
     encoded = json.dumps(header).replace("[8]", f"[{'9' * 500_000}]").encode()
     (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(encoded)) + encoded + bytes(32))
@@ -129,12 +151,20 @@ def test_numbers_of_a_million_digits(tmp_path: Path) -> None:
 
 
 PLAIN = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=9), st.binary(max_size=9), st.just("relu")
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=9),
+    st.binary(max_size=9),
+    st.just("relu"),
 )
 VALUES = st.recursive(
     PLAIN,
     lambda inner: st.one_of(
-        st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=3), inner, max_size=3), st.tuples(inner, inner)
+        st.lists(inner, max_size=4),
+        st.dictionaries(st.text(max_size=3), inner, max_size=3),
+        st.tuples(inner, inner),
     ),
     max_leaves=12,
 )

@@ -43,7 +43,9 @@ def _every_row_pays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def failing(owner: Any, name: str, error: type[BaseException], after: int = 0) -> Iterator[list[int]]:
+def failing(
+    owner: Any, name: str, error: type[BaseException], after: int = 0
+) -> Iterator[list[int]]:
     """A method that raises at one of its calls; gives the number of its calls."""
     original, calls = getattr(owner, name), [0]
 
@@ -90,7 +92,8 @@ def ready(fake_webui: FakeWebui) -> Iterator[Studio]:
 
     def encode(prompts: list[str], negative: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         first, second = (
-            torch.stack([host.context(sum(map(ord, text)))[0] for text in texts]) for texts in (prompts, negative)
+            torch.stack([host.context(sum(map(ord, text)))[0] for text in texts])
+            for texts in (prompts, negative)
         )
         return first, second
 
@@ -108,7 +111,10 @@ def ready(fake_webui: FakeWebui) -> Iterator[Studio]:
 def write_networks(host: Host, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, activation in (("straight", None), ("bent", "relu")):
-        save_zip(Recipe(host.widths, activation=activation, seed=len(name)).content(), folder / f"{name}.pt")
+        save_zip(
+            Recipe(host.widths, activation=activation, seed=len(name)).content(),
+            folder / f"{name}.pt",
+        )
 
 
 @pytest.fixture
@@ -167,13 +173,17 @@ def test_a_fault_of_ours_costs_the_networks_and_not_the_picture(
         assert calls[0] == after + 1, "the networks were taken off at once"
         assert bool(torch.isfinite(made.latents).all())
         assert not torch.equal(made.latents, good)
-        assert [("deliberate" in line, "without hypernetworks" in line) for line in made.told] == [(True, True)]
+        assert [("deliberate" in line, "without hypernetworks" in line) for line in made.told] == [
+            (True, True)
+        ]
         studio.check()
     assert torch.equal(studio.job().latents, good)
 
 
 @pytest.mark.parametrize("error", WISHES)
-def test_a_wish_to_end_in_our_code_is_heard(acting: tuple[Studio, torch.Tensor], error: type[BaseException]) -> None:
+def test_a_wish_to_end_in_our_code_is_heard(
+    acting: tuple[Studio, torch.Tensor], error: type[BaseException]
+) -> None:
     studio, good = acting
     for owner, name in ((Hypernetwork, "step"), (Fold, "of"), (Fold, "added_to")):
         network_of(studio).release()
@@ -228,7 +238,9 @@ def test_another_checkpoint_at_every_step(acting: tuple[Studio, torch.Tensor]) -
             if now == step:
                 studio.webui.load(other)
             if now == step + 1:
-                assert left_on(studio.host.unet) == [], "the one that is gone is clean at the next step"
+                assert left_on(studio.host.unet) == [], (
+                    "the one that is gone is clean at the next step"
+                )
                 seen.append(len(left_on(other)))
 
         made = studio.job(during=during)
@@ -251,7 +263,9 @@ def test_no_model_in_the_middle(acting: tuple[Studio, torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_another_type_of_numbers_at_every_step(acting: tuple[Studio, torch.Tensor], dtype: torch.dtype) -> None:
+def test_another_type_of_numbers_at_every_step(
+    acting: tuple[Studio, torch.Tensor], dtype: torch.dtype
+) -> None:
     studio, good = acting
     unet, kept = studio.host.unet, copy.deepcopy(studio.host.unet.state_dict())
     for step in range(STEPS):
@@ -273,7 +287,9 @@ def test_other_weights_in_the_same_modules(acting: tuple[Studio, torch.Tensor]) 
     unet.load_state_dict(kept)
     assert relative_error(from_the_start, good) > 1e-3
     made = studio.job(during=lambda now: unet.load_state_dict(changed) if now == 0 else None)
-    assert relative_error(made.latents, from_the_start) <= 1e-4, "nothing of the old weights is used"
+    assert relative_error(made.latents, from_the_start) <= 1e-4, (
+        "nothing of the old weights is used"
+    )
     unet.load_state_dict(kept)
     studio.check()
 
@@ -281,7 +297,9 @@ def test_other_weights_in_the_same_modules(acting: tuple[Studio, torch.Tensor]) 
 def test_reload_ui_in_the_middle(acting: tuple[Studio, torch.Tensor]) -> None:
     studio, good = acting
     for step in range(STEPS):
-        made = studio.job(during=lambda now, step=step: studio.webui.reload() if now == step else None)
+        made = studio.job(
+            during=lambda now, step=step: studio.webui.reload() if now == step else None
+        )
         assert bool(torch.isfinite(made.latents).all())
         assert made.told == []
         studio.check()
@@ -292,7 +310,9 @@ def test_reload_ui_in_the_middle(acting: tuple[Studio, torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize("broken", ["removed", "cut"])
-def test_files_that_go_between_steps_and_jobs(acting: tuple[Studio, torch.Tensor], broken: str) -> None:
+def test_files_that_go_between_steps_and_jobs(
+    acting: tuple[Studio, torch.Tensor], broken: str
+) -> None:
     studio, good = acting
     path = studio.webui.webui.folder / "bent.pt"
     content = path.read_bytes()
@@ -351,13 +371,17 @@ def job(prompt: str, **more: Any) -> Generation:
 
 def test_faults_while_the_studio_paints(painter: Painter) -> None:
     unet = painter.pipeline.unet
-    plain, good = (painter.paint(job(prompt)).pictures[0].image.tobytes() for prompt in ("", "<hypernet:ink:1>"))
+    plain, good = (
+        painter.paint(job(prompt)).pictures[0].image.tobytes()
+        for prompt in ("", "<hypernet:ink:1>")
+    )
     assert plain != good
     for error in ERRORS:
         for step in (1, 2):
             with pytest.raises(error, match="deliberate"):
                 painter.paint(
-                    job("<hypernet:ink:1>"), lambda done, _, e=error, s=step: raises(e) if done == s else True
+                    job("<hypernet:ink:1>"),
+                    lambda done, _, e=error, s=step: raises(e) if done == s else True,
                 )
             assert left_on(unet) == []
     for error in OURS:
@@ -371,7 +395,9 @@ def test_faults_while_the_studio_paints(painter: Painter) -> None:
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_sampler_with_few_steps_gives_a_picture_or_says_why_not(painter: Painter, sampler: str) -> None:
+def test_a_sampler_with_few_steps_gives_a_picture_or_says_why_not(
+    painter: Painter, sampler: str
+) -> None:
     made = 0
     for steps in (1, 2, 4):
         with suppress(hn.HypernetworkError):
@@ -389,7 +415,11 @@ def test_interrupted_at_any_line_of_ours() -> None:
     networks = [(host.network("relu")[1], 0.5), (host.network(None, 1)[1], "0.2@0,1@1")]
     lines = interrupted(host, networks, None)
     assert lines > 2000
-    for line in [*range(1, 600, 37), *range(600, lines, lines // 12), *range(lines - 500, lines, 41)]:
+    for line in [
+        *range(1, 600, 37),
+        *range(600, lines, lines // 12),
+        *range(lines - 500, lines, 41),
+    ]:
         interrupted(host, networks, line)
         assert traces(host.unet) == before, line
     assert torch.equal(host.run(host.context()), base)
@@ -401,7 +431,9 @@ def interrupted(host: Host, networks: Any, at: int | None) -> int:
 
     def trace(frame: Any, event: str, _: object) -> Any:
         nonlocal count
-        if event == "line" and "hypernetworks/patching" in frame.f_code.co_filename.replace("\\", "/"):
+        if event == "line" and "hypernetworks/patching" in frame.f_code.co_filename.replace(
+            "\\", "/"
+        ):
             count += 1
             if count == at:
                 raise KeyboardInterrupt
@@ -458,8 +490,14 @@ def test_two_threads_come_and_go_on_one_unet() -> None:
 @pytest.mark.parametrize("activation", [None, "relu"])
 def test_two_threads_run_one_patched_unet(activation: str | None) -> None:
     host, other = make("ldm"), make("ldm")
-    with hn.apply(host.unet, [(host.network(activation)[1], 0.7)]), hn.apply(other.unet, [(host.network()[1], 1)]):
-        expected = [host.run(host.context(seed)) for seed in range(2)], [other.run(host.context(s)) for s in range(2)]
+    with (
+        hn.apply(host.unet, [(host.network(activation)[1], 0.7)]),
+        hn.apply(other.unet, [(host.network()[1], 1)]),
+    ):
+        expected = (
+            [host.run(host.context(seed)) for seed in range(2)],
+            [other.run(host.context(s)) for s in range(2)],
+        )
     results: list[bool] = []
 
     def work(seed: int) -> None:
@@ -467,7 +505,10 @@ def test_two_threads_run_one_patched_unet(activation: str | None) -> None:
             results.append(torch.equal(host.run(host.context(seed)), expected[0][seed]))
             results.append(torch.equal(other.run(host.context(seed)), expected[1][seed]))
 
-    with hn.apply(host.unet, [(host.network(activation)[1], 0.7)]), hn.apply(other.unet, [(host.network()[1], 1)]):
+    with (
+        hn.apply(host.unet, [(host.network(activation)[1], 0.7)]),
+        hn.apply(other.unet, [(host.network()[1], 1)]),
+    ):
         threads = [threading.Thread(target=work, args=(seed,)) for seed in range(2)]
         for thread in threads:
             thread.start()
@@ -487,8 +528,12 @@ def test_products_with_passing_companions_make_room() -> None:
     assert lasting.folds
 
 
-MULTIPLIERS = st.sampled_from(["0.5", "-1", "0", "0@0,1@1", "1:start=0.5", "0.8:attn=self", "1:k=0.3"])
-NETWORKS = st.lists(st.tuples(st.sampled_from(["straight", "steep", "bent", "wavy"]), MULTIPLIERS), max_size=3)
+MULTIPLIERS = st.sampled_from(
+    ["0.5", "-1", "0", "0@0,1@1", "1:start=0.5", "0.8:attn=self", "1:k=0.3"]
+)
+NETWORKS = st.lists(
+    st.tuples(st.sampled_from(["straight", "steep", "bent", "wavy"]), MULTIPLIERS), max_size=3
+)
 UNETS = st.integers(0, 1)
 
 
@@ -535,7 +580,9 @@ class Patches(RuleBasedStateMachine):
             handle.at(step, 4)
             position[:] = [step, 4]
 
-    @rule(unet=UNETS, error=st.sampled_from(ERRORS), place=st.integers(0, 2), after=st.integers(0, 9))
+    @rule(
+        unet=UNETS, error=st.sampled_from(ERRORS), place=st.integers(0, 2), after=st.integers(0, 9)
+    )
     def fault(self, unet: int, error: type[BaseException], place: int, after: int) -> None:
         """Something is raised within a call."""
         host = self.hosts[unet]
@@ -560,14 +607,18 @@ class Patches(RuleBasedStateMachine):
                 elif way == 1:
                     weight.data.mul_(factor)
                 else:
-                    site.to_k.weight = torch.nn.Parameter(weight.detach() * factor, requires_grad=False)
+                    site.to_k.weight = torch.nn.Parameter(
+                        weight.detach() * factor, requires_grad=False
+                    )
 
     @invariant()
     def only_the_latest_acts(self) -> None:
         """Each gives what its clean one gives with the latest handle's networks, or without any."""
         if not hasattr(self, "hosts"):
             return
-        for host, clean, handles, before in zip(self.hosts, self.clean, self.handles, self.before, strict=True):
+        for host, clean, handles, before in zip(
+            self.hosts, self.clean, self.handles, self.before, strict=True
+        ):
             context = host.context(3)
             if handles:
                 with hn.apply(clean.unet, handles[-1][1]) as fresh:

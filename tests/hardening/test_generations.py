@@ -24,7 +24,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 def test_a_part_of_the_long_run(report: Report, tmp_path: Path) -> None:
     assert report.broken == []
     assert report.repeated == 3 * RUNS // 10
-    assert {name.split(",")[0] for name in report.counts} >= {"studio", "webui", "messages", "file written"}
+    assert {name.split(",")[0] for name in report.counts} >= {
+        "studio",
+        "webui",
+        "messages",
+        "file written",
+    }
     assert [sample.run for sample in report.samples] == list(range(5, RUNS + 1, 5))
     write_csv(report.samples, tmp_path / "figures.csv")
     assert len((tmp_path / "figures.csv").read_text().splitlines()) == 1 + len(report.samples)
@@ -32,11 +37,15 @@ def test_a_part_of_the_long_run(report: Report, tmp_path: Path) -> None:
     assert (tmp_path / "figures.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("name", ["left", "tensors", "descriptors", "threads", "resident", "temporary"])
+@pytest.mark.parametrize(
+    "name", ["left", "tensors", "descriptors", "threads", "resident", "temporary"]
+)
 def test_what_grows_is_noticed(name: str) -> None:
     level = Sample(0, 0.0, 0, 500, 6, 2, 1 << 29, 0, 0)
     steady = [replace(level, run=run) for run in range(40)]
     assert leaks(steady) == []
     step = {"resident": 1 << 22, "tensors": 30}.get(name, 10)
-    growing = [replace(sample, **{name: getattr(sample, name) + step * sample.run}) for sample in steady]
+    growing = [
+        replace(sample, **{name: getattr(sample, name) + step * sample.run}) for sample in steady
+    ]
     assert any(name in line or "left" in line for line in leaks(growing))

@@ -29,7 +29,13 @@ pytest.importorskip("gradio")
 
 SECRET = "the content of a file that is nobody's business"
 OWN = "http://127.0.0.1:7870"
-ROUTES = (("GET", "/list"), ("POST", "/refresh"), ("GET", "/preview"), ("POST", "/add"), ("GET", "/inspect"))
+ROUTES = (
+    ("GET", "/list"),
+    ("POST", "/refresh"),
+    ("GET", "/preview"),
+    ("POST", "/add"),
+    ("GET", "/inspect"),
+)
 OURS = "/hypernetworks/v1"
 
 
@@ -60,7 +66,9 @@ def served(home: Path) -> Any:
 @pytest.fixture(scope="module")
 def studio(served: Any) -> Iterator[TestClient]:
     """Its own page."""
-    with TestClient(served, base_url=OWN, follow_redirects=False, raise_server_exceptions=False) as client:
+    with TestClient(
+        served, base_url=OWN, follow_redirects=False, raise_server_exceptions=False
+    ) as client:
         yield client
 
 
@@ -68,10 +76,37 @@ def outside(home: Path) -> list[str]:
     """Names of files that are none of ours, as a stranger would write them."""
     up, secret = "../" * 12, str(home / "secret.txt")
     plain = [
-        *("../secret.txt", "../secret", "sub/../../secret", "../secret.safetensors", "....//secret", "./../secret.txt"),
-        *(secret, f"/{secret}", f"//{secret}", f"file://{secret}", f"{up}etc/passwd", "/etc/passwd", f"{up}{secret}"),
-        *("C:\\secret.txt", "C:secret.txt", "C:/Windows/win.ini", "\\\\host\\share\\secret", "//host/share/secret"),
-        *("\\\\?\\C:\\secret.txt", "..\\secret.txt", "sub\\..\\..\\secret", "ink\0/../../secret", "secret.txt\0.png"),
+        *(
+            "../secret.txt",
+            "../secret",
+            "sub/../../secret",
+            "../secret.safetensors",
+            "....//secret",
+            "./../secret.txt",
+        ),
+        *(
+            secret,
+            f"/{secret}",
+            f"//{secret}",
+            f"file://{secret}",
+            f"{up}etc/passwd",
+            "/etc/passwd",
+            f"{up}{secret}",
+        ),
+        *(
+            "C:\\secret.txt",
+            "C:secret.txt",
+            "C:/Windows/win.ini",
+            "\\\\host\\share\\secret",
+            "//host/share/secret",
+        ),
+        *(
+            "\\\\?\\C:\\secret.txt",
+            "..\\secret.txt",
+            "sub\\..\\..\\secret",
+            "ink\0/../../secret",
+            "secret.txt\0.png",
+        ),
         *(
             "~/secret.txt",
             "$HOME/secret",
@@ -81,7 +116,18 @@ def outside(home: Path) -> list[str]:
             "\uff0e\uff0e/secret.txt",
             "a" * 9000,
         ),
-        *("http://evil.example/x", "//evil.example/x", "\r\nSet-Cookie: a=b", "", ".", "..", "/", "%", "%zz", "\ud7ff"),
+        *(
+            "http://evil.example/x",
+            "//evil.example/x",
+            "\r\nSet-Cookie: a=b",
+            "",
+            ".",
+            "..",
+            "/",
+            "%",
+            "%zz",
+            "\ud7ff",
+        ),
     ]
     return [*plain, *map(quote, plain), *(quote(quote(name, safe=""), safe="") for name in plain)]
 
@@ -109,7 +155,11 @@ def test_paths_in_every_parameter_of_the_studio(studio: TestClient, home: Path) 
             innocent(answer)
             assert answer.status_code < 500
             assert str(home) not in answer.text.replace(name, "")
-            assert answer.status_code in (404, 405, 422, 307, 200), (name, answer.status_code, answer.text[:100])
+            assert answer.status_code in (404, 405, 422, 307, 200), (
+                name,
+                answer.status_code,
+                answer.text[:100],
+            )
             assert answer.status_code != 200 or "text/html" in answer.headers["content-type"], name
     assert sorted(map(str, home.rglob("*"))) == before
 
@@ -128,9 +178,16 @@ def test_paths_in_every_parameter_of_the_studio(studio: TestClient, home: Path) 
     ],
 )
 def test_paths_in_gradios_routes(studio: TestClient, home: Path, route: str) -> None:
-    for name in outside(home):  # of gradio's own, some end in a 500 over a null byte or a long name: no harm in it
+    for name in outside(
+        home
+    ):  # of gradio's own, some end in a 500 over a null byte or a long name: no harm in it
         innocent(studio.get(f"/{route}{quote(name, safe='/%:')}"))
-    for name in ("pyproject.toml", "README.md", str(home / "networks" / "mine.safetensors"), str(home / "secret.png")):
+    for name in (
+        "pyproject.toml",
+        "README.md",
+        str(home / "networks" / "mine.safetensors"),
+        str(home / "secret.png"),
+    ):
         assert studio.get(f"/{route}{name}").status_code in (400, 403, 404, 405, 422)
 
 
@@ -153,7 +210,10 @@ def test_nothing_that_is_sent_becomes_or_follows_a_link(studio: TestClient, home
 
 def everything(served: Any) -> list[tuple[str, str]]:
     """Method and path of all routes, gradio's with them."""
-    found = {("POST", path) for path in ("/gradio_api/queue/join", "/gradio_api/upload", "/gradio_api/run/predict")}
+    found = {
+        ("POST", path)
+        for path in ("/gradio_api/queue/join", "/gradio_api/upload", "/gradio_api/run/predict")
+    }
     waiting = [*served.app.routes]
     while waiting:
         route = waiting.pop()
@@ -162,7 +222,9 @@ def everything(served: Any) -> list[tuple[str, str]]:
         path = re.sub(r"{[^}]*}", "x", getattr(route, "path", "") or "")
         if path.startswith("/") and path != "x":
             found |= {(method, path) for method in getattr(route, "methods", None) or ()}
-            found |= {(method, f"/gradio_api{path}") for method in getattr(route, "methods", None) or ()}
+            found |= {
+                (method, f"/gradio_api{path}") for method in getattr(route, "methods", None) or ()
+            }
     return sorted(found)
 
 
@@ -183,7 +245,12 @@ STRANGERS = (
 def test_no_route_answers_a_page_of_another_site(served: Any, studio: TestClient) -> None:
     routes = everything(served)
     assert len(routes) > 40
-    assert {path for _, path in routes} >= {f"{OURS}/add", "/gradio_api/queue/join", "/config", "/gradio_api/upload"}
+    assert {path for _, path in routes} >= {
+        f"{OURS}/add",
+        "/gradio_api/queue/join",
+        "/config",
+        "/gradio_api/upload",
+    }
     for headers in STRANGERS:
         for method, path in routes:
             answer = studio.request(method, path, headers=headers)
@@ -201,7 +268,9 @@ def test_sockets_of_another_site_are_closed(studio: TestClient) -> None:
 # ------------------------------------------------------------------ too much
 
 
-def test_requests_that_are_too_large(studio: TestClient, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_that_are_too_large(
+    studio: TestClient, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(safety, "LARGEST_BODY", 1 << 20)
     monkeypatch.setattr(cards, "LARGEST", 1 << 20)
     before = sorted(home.rglob("*"))
@@ -209,9 +278,16 @@ def test_requests_that_are_too_large(studio: TestClient, home: Path, monkeypatch
     for path in ("/gradio_api/queue/join", "/gradio_api/run/generate", "/gradio_api/call/generate"):
         kind = {"content-type": "application/json"}
         assert studio.post(path, content=large, headers=kind).status_code in (400, 413), path
-        assert studio.post(path, content=iter([large]), headers=kind).status_code in (400, 413), path
-    assert studio.post(f"{OURS}/add", params={"name": "a.pt"}, content=iter([large])).status_code == 422
-    sent = studio.post("/gradio_api/upload", files={"files": ("a.png", b"a" * (server.LARGEST_UPLOAD + 1))})
+        assert studio.post(path, content=iter([large]), headers=kind).status_code in (400, 413), (
+            path
+        )
+    assert (
+        studio.post(f"{OURS}/add", params={"name": "a.pt"}, content=iter([large])).status_code
+        == 422
+    )
+    sent = studio.post(
+        "/gradio_api/upload", files={"files": ("a.png", b"a" * (server.LARGEST_UPLOAD + 1))}
+    )
     assert sent.status_code == 413
     assert sorted(home.rglob("*")) == before
     assert studio.get(f"{OURS}/list", headers={"x-long": "a" * 60_000}).status_code == 200
@@ -225,7 +301,12 @@ METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPT
 
 
 @settings(max_examples=120)
-@given(method=METHODS, route=st.sampled_from([path for _, path in ROUTES]), query=QUERIES, body=st.binary(max_size=200))
+@given(
+    method=METHODS,
+    route=st.sampled_from([path for _, path in ROUTES]),
+    query=QUERIES,
+    body=st.binary(max_size=200),
+)
 def test_our_routes_of_the_studio_never_fail(
     studio: TestClient, home: Path, method: str, route: str, query: dict[str, str], body: bytes
 ) -> None:
@@ -235,7 +316,9 @@ def test_our_routes_of_the_studio_never_fail(
 
 
 @settings(max_examples=120)
-@given(method=METHODS, route=st.sampled_from([path for _, path in ROUTES]), query=QUERIES, header=TEXTS)
+@given(
+    method=METHODS, route=st.sampled_from([path for _, path in ROUTES]), query=QUERIES, header=TEXTS
+)
 def test_our_routes_of_the_webui_never_fail(
     fake_webui: FakeWebui, method: str, route: str, query: dict[str, str], header: str
 ) -> None:
@@ -243,7 +326,9 @@ def test_our_routes_of_the_webui_never_fail(
     app = FastAPI()
     api.register(app)
     asking = TestClient(app, base_url="https://testserver", raise_server_exceptions=False)
-    answer = asking.request(method, api.PREFIX + route, params=query, headers={"authorization": quote(header)})
+    answer = asking.request(
+        method, api.PREFIX + route, params=query, headers={"authorization": quote(header)}
+    )
     assert answer.status_code in (200, 404, 405, 422), answer.text
     assert str(fake_webui.root) not in answer.text
 

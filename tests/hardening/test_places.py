@@ -29,7 +29,9 @@ from hypernetworks.errors import (
 from hypernetworks.files import SUFFIXES
 from hypernetworks.library import Library
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="pipes, devices and permissions of POSIX")
+pytestmark = pytest.mark.skipif(
+    os.name != "posix", reason="pipes, devices and permissions of POSIX"
+)
 ROOT = Path(__file__).parents[2]
 SAVERS = {"net.pt": save_zip, "net.ckpt": save_legacy, "net.safetensors": save_safetensors}
 
@@ -37,7 +39,9 @@ SAVERS = {"net.pt": save_zip, "net.ckpt": save_legacy, "net.safetensors": save_s
 def socket_at(path: Path) -> None:
     folder = os.open(path.parent, os.O_RDONLY)
     with socket.socket(socket.AF_UNIX) as made:
-        made.bind(f"/proc/self/fd/{folder}/{path.name}")  # the name of a socket may have no more than 107 characters
+        made.bind(
+            f"/proc/self/fd/{folder}/{path.name}"
+        )  # the name of a socket may have no more than 107 characters
     os.close(folder)
 
 
@@ -72,7 +76,9 @@ def test_what_is_no_file_is_neither_waited_for_nor_listed(
         assert Library([tmp_path]).scan() == ()
 
 
-def test_a_pipe_that_takes_a_files_place_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_that_takes_a_files_place_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "net.pt"
     os.mkfifo(path)
     regular = Path(__file__).stat()
@@ -172,8 +178,13 @@ NAMES += [
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 @pytest.mark.parametrize("name", NAMES)
-def test_names_of_every_kind(name: str, suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    healthy, path = hn.read(save_zip(Recipe().content(), tmp_path / "healthy.pt")), tmp_path / f"{name}{suffix}"
+def test_names_of_every_kind(
+    name: str, suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    healthy, path = (
+        hn.read(save_zip(Recipe().content(), tmp_path / "healthy.pt")),
+        tmp_path / f"{name}{suffix}",
+    )
     hn.write(healthy, path)
     assert hn.read(path).widths == (8,)
     assert sorted(os.listdir(tmp_path)) == sorted(["healthy.pt", path.name])
@@ -218,7 +229,9 @@ print(total() == first, flush=True)
 def held(script: str, *arguments: Path) -> tuple[int, str]:
     """Exit code and last line of a process that holds files which are cut short meanwhile."""
     command = [sys.executable, "-c", script, *map(str, arguments)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         for path in arguments:
@@ -228,7 +241,10 @@ def held(script: str, *arguments: Path) -> tuple[int, str]:
     return process.returncode, output.strip()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems don't cut files that are mapped, or not like this")
+@pytest.mark.skipif(
+    sys.platform != "linux",
+    reason="other systems don't cut files that are mapped, or not like this",
+)
 def test_a_file_cut_short_underneath_costs_nothing(tmp_path: Path) -> None:
     mapped = save_zip(Recipe((64,)).content(), tmp_path / "mapped.pt")
     assert held(MAPPED, mapped) == (-7, ""), "that is what a mapping does: SIGBUS"

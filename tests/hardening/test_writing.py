@@ -19,8 +19,27 @@ from hypernetworks.files import writing
 from hypernetworks.library import Library
 
 ROOT = Path(__file__).parents[2]
-WRITES = {"write_text", "write_bytes", "save", "save_file", "save_pretrained", "dump", "savez", "tofile", "symlink_to"}
-WRITES |= {"copy", "copy2", "copyfile", "copytree", "move", "mkstemp", "NamedTemporaryFile", "touch"}
+WRITES = {
+    "write_text",
+    "write_bytes",
+    "save",
+    "save_file",
+    "save_pretrained",
+    "dump",
+    "savez",
+    "tofile",
+    "symlink_to",
+}
+WRITES |= {
+    "copy",
+    "copy2",
+    "copyfile",
+    "copytree",
+    "move",
+    "mkstemp",
+    "NamedTemporaryFile",
+    "touch",
+}
 MODULES = {"shutil", "tempfile", "os", "np", "torch", "json", "pickle"}
 KEPT_BY_OTHERS: dict[str, str] = {
     "hypernetworks/hosts/configurations/clip_tokenizer.py build_tokenizer": "into a folder that is gone at once",
@@ -49,8 +68,14 @@ def writes(source: str) -> Iterator[tuple[str, str]]:
 def _writes(call: ast.Call) -> bool:
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     if name in ("open", "fdopen", "ZipFile"):
-        modes = [a.value for a in [*call.args, *(k.value for k in call.keywords)] if isinstance(a, ast.Constant)]
-        return any(isinstance(mode, str) and len(mode) < 4 and set(mode) & set("wax+") for mode in modes)
+        modes = [
+            a.value
+            for a in [*call.args, *(k.value for k in call.keywords)]
+            if isinstance(a, ast.Constant)
+        ]
+        return any(
+            isinstance(mode, str) and len(mode) < 4 and set(mode) & set("wax+") for mode in modes
+        )
     if name in ("copy", "move", "dump", "save") and isinstance(call.func, ast.Attribute):
         return bool(call.args) and (name == "save" or ast.unparse(call.func.value) in MODULES)
     return name in WRITES
@@ -70,8 +95,13 @@ def test_every_file_is_written_under_a_temporary_name() -> None:
             continue
         for function, call in writes(path.read_text(encoding="utf-8")):
             where = f"{relative} {function}"
-            known = next((key for key in KEPT_BY_OTHERS if where == key or relative.startswith(f"{key}/")), None)
-            assert known is not None, f"{where}: {call} goes straight to its place: use files.writing.replace"
+            known = next(
+                (key for key in KEPT_BY_OTHERS if where == key or relative.startswith(f"{key}/")),
+                None,
+            )
+            assert known is not None, (
+                f"{where}: {call} goes straight to its place: use files.writing.replace"
+            )
 
 
 @pytest.mark.parametrize(
@@ -86,7 +116,9 @@ def test_writes_are_noticed(source: str) -> None:
     assert len(list(writes(f"def f():\n    {source}"))) == 1
 
 
-@pytest.mark.parametrize("source", ["open(path)", "path.open('rb')", "text.replace('a', 'b')", "values.copy()"])
+@pytest.mark.parametrize(
+    "source", ["open(path)", "path.open('rb')", "text.replace('a', 'b')", "values.copy()"]
+)
 def test_other_calls_are_let_pass(source: str) -> None:
     assert list(writes(f"def f():\n    {source}")) == []
 
@@ -94,7 +126,9 @@ def test_other_calls_are_let_pass(source: str) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_killed_in_the_middle() -> None:
     command = [sys.executable, "-m", "tests.hardening.killed", "--kills", "12"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 4
 
@@ -172,7 +206,9 @@ def test_what_killed_writers_left_goes_after_a_day(tmp_path: Path) -> None:
     (tmp_path / ".writing-1111111111111111.tmp").symlink_to(tmp_path / "nowhere")
     before = set(os.listdir(tmp_path))
     writing.replace(tmp_path / "a.txt", lambda temporary: temporary.write_text("whole"))
-    assert set(os.listdir(tmp_path)) == before | {"a.txt"}, "they may be somebody's who is still writing"
+    assert set(os.listdir(tmp_path)) == before | {"a.txt"}, (
+        "they may be somebody's who is still writing"
+    )
     for name in [*names, *kept, ".writing-0000000000000000.tmp"]:
         os.utime(tmp_path / name, (time.time() - writing.STALE - 60,) * 2)
     writing.replace(tmp_path / "a.txt", lambda temporary: temporary.write_text("again"))
@@ -186,7 +222,9 @@ def test_modes_and_masks_are_kept(tmp_path: Path) -> None:
         writing.replace(tmp_path / "new", lambda temporary: temporary.write_text("a"))
         (tmp_path / "old").touch(0o600)
         seen = []
-        writing.replace(tmp_path / "old", lambda temporary: seen.append(temporary.stat().st_mode & 0o777))
+        writing.replace(
+            tmp_path / "old", lambda temporary: seen.append(temporary.stat().st_mode & 0o777)
+        )
         (tmp_path / "shared").touch()
         (tmp_path / "shared").chmod(0o664)
         writing.replace(tmp_path / "shared", lambda temporary: temporary.write_text("a"))

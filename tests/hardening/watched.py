@@ -91,7 +91,9 @@ class Watch:
             others = isinstance(path, (str, bytes)) and os.fsdecode(path) != self.path
             if writes or others:
                 self.events.append(f"open {path!r} {flags}")
-        elif event.startswith(FORBIDDEN) and not (self.mode == "library" and event in _ALLOWED_WITH_LIBRARY):
+        elif event.startswith(FORBIDDEN) and not (
+            self.mode == "library" and event in _ALLOWED_WITH_LIBRARY
+        ):
             self.events.append(f"{event} {arguments!r:.200}")
 
 
@@ -174,7 +176,10 @@ def look(watch: Watch, path: Path, mode: str) -> tuple[Seen, Any]:
     seen, network = Seen(), None
     if gc.get_freeze_count():
         gc.collect()
-    modules, descriptors = set(sys.modules), len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    modules, descriptors = (
+        set(sys.modules),
+        len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0,
+    )
     measured, before = _forget_peak(), _status("VmRSS")
     watch.path, watch.mode, events = str(path), mode, list[str]()
     began, watch.events = time.process_time(), events
@@ -187,7 +192,11 @@ def look(watch: Watch, path: Path, mode: str) -> tuple[Seen, Any]:
         outcome, seen.message, seen.foreign = type(error).__name__, repr(error)[:500], True
     finally:
         watch.events = None
-    seen.outcome, seen.events, seen.milliseconds = outcome, events, (time.process_time() - began) * 1000
+    seen.outcome, seen.events, seen.milliseconds = (
+        outcome,
+        events,
+        (time.process_time() - began) * 1000,
+    )
     peak = _status("VmHWM")
     if measured and peak is not None and before is not None:
         seen.kibibytes = peak - before
@@ -203,7 +212,11 @@ def _told(path: Path) -> str:
     with redirect_stdout(out), redirect_stderr(err):
         code = cli.main(["inspect", str(path)])
     lines = err.getvalue().splitlines()
-    return "" if code == 2 and len(lines) == 1 and not out.getvalue().strip() else f"{code} {lines}"[:300]
+    return (
+        ""
+        if code == 2 and len(lines) == 1 and not out.getvalue().strip()
+        else f"{code} {lines}"[:300]
+    )
 
 
 def compare(path: Path, network: hn.Hypernetwork) -> str:
@@ -225,7 +238,9 @@ def compare(path: Path, network: hn.Hypernetwork) -> str:
     for name, tensor in ours.items():
         other = theirs[name]
         equal = tensor.dtype == other.dtype and tensor.shape == other.shape
-        if not equal or not torch.equal(torch.nan_to_num(tensor.double()), torch.nan_to_num(other.double())):
+        if not equal or not torch.equal(
+            torch.nan_to_num(tensor.double()), torch.nan_to_num(other.double())
+        ):
             return f"different: {name}"
     return "same"
 
@@ -253,20 +268,27 @@ def _theirs(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _digest(network: hn.Hypernetwork) -> str:
-    return str(sum(float(torch.nan_to_num(p.detach().double()).sum()) for p in network.parameters()))
+    return str(
+        sum(float(torch.nan_to_num(p.detach().double()).sum()) for p in network.parameters())
+    )
 
 
 def main() -> int:
     """Serve until the input ends."""
     torch.set_num_threads(1)
-    for codec in ("raw-unicode-escape", "utf-8-sig"):  # Python loads them when they are needed first
+    for codec in (
+        "raw-unicode-escape",
+        "utf-8-sig",
+    ):  # Python loads them when they are needed first
         b"a".decode(codec)
     watch, network = Watch(), None
     answers = sys.stdout
     for line in sys.stdin:
         asked = json.loads(line)
         path, mode = Path(os.fsdecode(bytes.fromhex(asked["path"]))), asked["mode"]
-        if mode == "ready":  # what is there by now is looked through no more: that takes longer than reading
+        if (
+            mode == "ready"
+        ):  # what is there by now is looked through no more: that takes longer than reading
             gc.collect()
             gc.freeze()
             seen = Seen("read")

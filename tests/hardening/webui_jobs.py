@@ -30,7 +30,11 @@ def left_on(unet: nn.Module) -> list[str]:
     """Everything on a UNet that a handle puts there: hooks, forwards of single modules, its mark."""
     found = [f"{path}.{MARK}" for path, part in unet.named_modules() if MARK in vars(part)]
     for path, part in unet.named_modules():
-        found += [f"{path}.{name}" for name, value in vars(part).items() if name.endswith("_hooks") and value]
+        found += [
+            f"{path}.{name}"
+            for name, value in vars(part).items()
+            if name.endswith("_hooks") and value
+        ]
         found += [f"{path}.forward"] if "forward" in vars(part) else []
     return found
 
@@ -74,7 +78,9 @@ class WebuiWithUNet:
 
     def load(self, unet: nn.Module | None) -> None:
         """A checkpoint is loaded; or none is."""
-        holder = None if unet is None else SimpleNamespace(model=SimpleNamespace(diffusion_model=unet))
+        holder = (
+            None if unet is None else SimpleNamespace(model=SimpleNamespace(diffusion_model=unet))
+        )
         self.webui.shared.sd_model = holder
 
     def start(self) -> None:
@@ -138,8 +144,12 @@ class WebuiWithUNet:
         callbacks, shared = self.webui.module("script_callbacks"), self.webui.shared
         generators = [torch.Generator().manual_seed(p.seed + i) for i in range(len(clean))]
         channels = int(shared.sd_model.model.diffusion_model.config.in_channels)
-        latents = torch.stack([torch.randn(channels, p.size, p.size, generator=g) for g in generators])
-        contexts = torch.cat(self._encode(clean, p.negative_prompts))  # pictures first, as AUTOMATIC1111 orders them
+        latents = torch.stack(
+            [torch.randn(channels, p.size, p.size, generator=g) for g in generators]
+        )
+        contexts = torch.cat(
+            self._encode(clean, p.negative_prompts)
+        )  # pictures first, as AUTOMATIC1111 orders them
         scheduler = self._scheduler()
         scheduler.set_timesteps(p.steps)
         denoiser = SimpleNamespace(p=p, step=0, steps=p.steps, total_steps=p.steps, sampler=None)
@@ -151,7 +161,9 @@ class WebuiWithUNet:
                 break
             unet = shared.sd_model.model.diffusion_model
             dtype = next(unet.parameters()).dtype
-            pair = unet(torch.cat([latents] * 2).to(dtype), time, encoder_hidden_states=contexts.to(dtype)).sample
+            pair = unet(
+                torch.cat([latents] * 2).to(dtype), time, encoder_hidden_states=contexts.to(dtype)
+            ).sample
             wanted, unwanted = pair.float().chunk(2)
             callbacks.call("cfg_after_cfg", SimpleNamespace())
             latents = scheduler.step(unwanted + 3 * (wanted - unwanted), time, latents).prev_sample

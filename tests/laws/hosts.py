@@ -55,7 +55,9 @@ class Host:
             tuple(map(float, made.layer_structure)), activation or "linear", made.activate_output, made.layer_norm,
             made.dropout or (0.0,) * len(made.layer_structure),
         )  # fmt: skip
-        return content, hn.Hypernetwork.from_tensors(f"n{seed}", description, {w: content[w] for w in made.widths})
+        return content, hn.Hypernetwork.from_tensors(
+            f"n{seed}", description, {w: content[w] for w in made.widths}
+        )
 
 
 def latents(unet: nn.Module) -> torch.Tensor:
@@ -82,7 +84,10 @@ def _diffusers(name: str, cross: int, channels: tuple[int, ...], **settings: obj
     def run(context: torch.Tensor) -> torch.Tensor:
         added = None
         if name == "sdxl":
-            added = {"text_embeds": context[:, 0, :6], "time_ids": torch.arange(12.0).view(2, 6).to(context.dtype)}
+            added = {
+                "text_embeds": context[:, 0, :6],
+                "time_ids": torch.arange(12.0).view(2, 6).to(context.dtype),
+            }
         return unet(latents(unet), 7, encoder_hidden_states=context, added_cond_kwargs=added).sample  # type: ignore[no-any-return]
 
     return Host(name, unet, run, cross)
@@ -94,7 +99,9 @@ def sd1() -> Host:
 
 def sd2() -> Host:
     heads = (1, 2, 4, 4)
-    return _diffusers("sd2", 20, (8, 16, 32, 32), attention_head_dim=heads, use_linear_projection=True)
+    return _diffusers(
+        "sd2", 20, (8, 16, 32, 32), attention_head_dim=heads, use_linear_projection=True
+    )
 
 
 def sdxl() -> Host:
@@ -120,14 +127,21 @@ def make(name: str) -> Host:
 def traces(module: nn.Module) -> list[tuple[object, ...]]:
     """Everything that a patch could leave: classes, attributes, hooks and state of every module."""
     return [
-        (path, type(part), sorted(vars(part)), [(k, list(v)) for k, v in sorted(vars(part).items()) if "hooks" in k])
+        (
+            path,
+            type(part),
+            sorted(vars(part)),
+            [(k, list(v)) for k, v in sorted(vars(part).items()) if "hooks" in k],
+        )
         for path, part in module.named_modules()
     ] + [tuple(module.state_dict())]
 
 
 def hooks(module: nn.Module) -> int:
     """How many hooks all modules have together."""
-    return sum(len(v) for part in module.modules() for k, v in vars(part).items() if k.endswith("_hooks"))
+    return sum(
+        len(v) for part in module.modules() for k, v in vars(part).items() if k.endswith("_hooks")
+    )
 
 
 @dataclass
@@ -156,25 +170,33 @@ class Recorder:
     def __init__(self, host: Host) -> None:
         self.seen: list[Seen] = []
         self._before: dict[nn.Module, torch.Tensor] = {}
-        self._places = [(site, side, p) for site in host.sites for side, p in ((0, site.to_k), (1, site.to_v))]
+        self._places = [
+            (site, side, p) for site in host.sites for side, p in ((0, site.to_k), (1, site.to_v))
+        ]
         self._removers = [p.register_forward_pre_hook(self._note_before) for *_, p in self._places]
 
     def watch(self) -> None:
         """Call this after applying, so that the second set of hooks sees what the handle made."""
         for site, side, projection in self._places:
-            self._removers.append(projection.register_forward_pre_hook(self._note_after(site, side)))
+            self._removers.append(
+                projection.register_forward_pre_hook(self._note_after(site, side))
+            )
             self._removers.append(projection.register_forward_hook(self._note_output))
 
     def _note_before(self, module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
         self._before[module] = arguments[0]
 
-    def _note_after(self, site: Site, side: int) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+    def _note_after(
+        self, site: Site, side: int
+    ) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
         def note(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
             self.seen.append(Seen(site, side, self._before[module], arguments[0]))
 
         return note
 
-    def _note_output(self, module: nn.Module, arguments: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+    def _note_output(
+        self, module: nn.Module, arguments: tuple[torch.Tensor, ...], output: torch.Tensor
+    ) -> None:
         self.seen[-1].output = output
 
     def stop(self) -> None:

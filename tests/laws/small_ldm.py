@@ -30,7 +30,9 @@ class CrossAttention(nn.Module):
         """``(batch, positions, query_dim)``, ``(batch, tokens, context_dim)`` -> ``(batch, positions, query_dim)``."""
         context = x if context is None else context
         query, key, value = self.to_q(x), self.to_k(context), self.to_v(context)
-        query, key, value = (t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in (query, key, value))
+        query, key, value = (
+            t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in (query, key, value)
+        )
         attended = F.scaled_dot_product_attention(query, key, value)
         return self.to_out(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
@@ -76,7 +78,9 @@ class ResBlock(nn.Module):
 
     def __init__(self, inner: int, outer: int) -> None:
         super().__init__()
-        self.in_layers = nn.Sequential(nn.GroupNorm(4, inner), nn.SiLU(), nn.Conv2d(inner, outer, 3, padding=1))
+        self.in_layers = nn.Sequential(
+            nn.GroupNorm(4, inner), nn.SiLU(), nn.Conv2d(inner, outer, 3, padding=1)
+        )
         self.emb_layers = nn.Linear(4, outer)
         self.skip_connection = nn.Conv2d(inner, outer, 1)
 
@@ -123,7 +127,9 @@ class SmallUNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.input_blocks = nn.ModuleList([TimestepEmbedSequential(nn.Conv2d(4, CHANNELS[0], 3, padding=1))])
+        self.input_blocks = nn.ModuleList(
+            [TimestepEmbedSequential(nn.Conv2d(4, CHANNELS[0], 3, padding=1))]
+        )
         skips, channels = [CHANNELS[0]], CHANNELS[0]
         for level, outer in enumerate(CHANNELS):
             for _ in range(2):
@@ -146,7 +152,9 @@ class SmallUNet(nn.Module):
                 self.output_blocks.append(block)
         self.out = nn.Conv2d(channels, 4, 3, padding=1)
 
-    def forward(self, x: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor
+    ) -> torch.Tensor:
         """``(batch, 4, height, width)``, ``(batch,)``, ``(batch, tokens, CONTEXT)`` -> the shape of ``x``."""
         phases = timesteps[:, None] * timesteps.new_tensor([0.1, 0.01])
         emb = torch.cat([phases.sin(), phases.cos()], dim=-1).to(x.dtype)
@@ -161,4 +169,6 @@ class SmallUNet(nn.Module):
 
 
 def _block(inner: int, outer: int, attends: bool) -> TimestepEmbedSequential:
-    return TimestepEmbedSequential(ResBlock(inner, outer), *([SpatialTransformer(outer)] if attends else []))
+    return TimestepEmbedSequential(
+        ResBlock(inner, outer), *([SpatialTransformer(outer)] if attends else [])
+    )

@@ -40,7 +40,12 @@ def ldm() -> Iterator[Host]:
 def self_paths(host: Host, handle: hn.Handle) -> set[str]:
     """How the projections of self-attention were served."""
     paths = handle.paths
-    return {paths[f"{s.path}.{name}"] for s in host.sites if s.kind == "self" for name in ("to_k", "to_v")}
+    return {
+        paths[f"{s.path}.{name}"]
+        for s in host.sites
+        if s.kind == "self"
+        for name in ("to_k", "to_v")
+    }
 
 
 def weights(host: Host) -> list[torch.Tensor]:
@@ -79,7 +84,9 @@ def test_stacks_are_what_the_reference_computes(ldm: Host, count: int) -> None:
         assert self_paths(ldm, handle) == {"folded"}
     recorder.stop()
     for seen in recorder.seen:
-        expected = stacked([(c, m) for (c, _), m in zip(made, strengths, strict=True)], seen.before, seen.side)
+        expected = stacked(
+            [(c, m) for (c, _), m in zip(made, strengths, strict=True)], seen.before, seen.side
+        )
         assert seen.error(expected) <= 1e-5
         assert seen.error(seen.before) > 1e-2
 
@@ -93,7 +100,9 @@ def test_what_comes_before_the_linear_ones_is_computed(ldm: Host) -> None:
         assert self_paths(ldm, handle) == {"folded"}
     with hn.apply(ldm.unet, [(linear, 0.6), (relu, 0.8)]) as handle:
         ldm.run(ldm.context())
-        assert self_paths(ldm, handle) == {"input"}, "nothing to fold where a network that must be computed comes last"
+        assert self_paths(ldm, handle) == {"input"}, (
+            "nothing to fold where a network that must be computed comes last"
+        )
     recorder.stop()
     for seen in recorder.seen[: 2 * len(ldm.sites)]:
         assert seen.error(stacked([(first, 0.8), (second, 0.6)], seen.before, seen.side)) <= 1e-5
@@ -118,7 +127,9 @@ def test_a_schedule_refolds(ldm: Host, tail: str) -> None:
         assert self_paths(ldm, handle) == {"folded"}
 
 
-def test_another_multiplier_needs_no_new_product(ldm: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_multiplier_needs_no_new_product(
+    ldm: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made, original = [], Fold.of
     monkeypatch.setattr(Fold, "of", lambda *arguments: made.append(1) or original(*arguments))
     network = ldm.network(None)[1]
@@ -134,7 +145,9 @@ def test_another_multiplier_needs_no_new_product(ldm: Host, monkeypatch: pytest.
 
 def test_the_same_job_twice_is_the_same_to_the_bit(ldm: Host) -> None:
     """Whatever is kept from the first: other handles, other multipliers, and a cleared cache lie between."""
-    networks = [(ldm.network(None, seed=seed)[1], tail) for seed, tail in ((1, "0.2@0,1@1"), (2, 0.5))]
+    networks = [
+        (ldm.network(None, seed=seed)[1], tail) for seed, tail in ((1, "0.2@0,1@1"), (2, 0.5))
+    ]
 
     def job() -> list[torch.Tensor]:
         with hn.apply(ldm.unet, networks) as handle:
@@ -196,7 +209,9 @@ def test_a_lora_that_rewrites_weights_is_seen_at_once(ldm: Host, way: object) ->
     with hn.apply(ldm.unet, [(network, 0.8)]):
         assert relative_error(ldm.run(ldm.context()), changed) <= 1e-5, "and between generations"
     alter(-1)
-    assert all(torch.allclose(w, o, atol=1e-5) for w, o in zip(weights(ldm), originals, strict=True))
+    assert all(
+        torch.allclose(w, o, atol=1e-5) for w, o in zip(weights(ldm), originals, strict=True)
+    )
 
 
 def test_weights_of_inference_mode_are_watched_too() -> None:
@@ -245,7 +260,9 @@ def with_a_bias(module: nn.Linear) -> None:
     module.bias = nn.Parameter(torch.randn(module.out_features))
 
 
-@pytest.mark.parametrize("change", [parametrized, of_another_class, with_a_forward_of_its_own, with_a_bias])
+@pytest.mark.parametrize(
+    "change", [parametrized, of_another_class, with_a_forward_of_its_own, with_a_bias]
+)
 def test_layers_that_do_more_go_by_the_context(change: object) -> None:
     host = make("ldm")
     for site in host.sites:
@@ -275,7 +292,9 @@ def test_another_party_may_wrap_the_forward_meanwhile(ldm: Host) -> None:
     module.forward = lambda *arguments: ours(*arguments)  # type: ignore[method-assign] # noqa: PLW0108
     assert relative_error(ldm.run(ldm.context()), base) > 1e-3
     handle.remove()
-    assert torch.equal(ldm.run(ldm.context()), base), "what they kept is the module's own forward now"
+    assert torch.equal(ldm.run(ldm.context()), base), (
+        "what they kept is the module's own forward now"
+    )
     del module.forward
     assert torch.equal(ldm.run(ldm.context()), base)
 
@@ -319,7 +338,9 @@ def test_a_limit_in_bytes(ldm: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     assert relative_error(result, by_context(ldm, [(network, 0.8)])) <= 1e-5
 
 
-def test_no_memory_for_it_costs_nothing_but_speed(ldm: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_memory_for_it_costs_nothing_but_speed(
+    ldm: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> Fold:
         raise RuntimeError("out of memory")
 
@@ -370,7 +391,9 @@ def test_other_types_of_weight(dtype: torch.dtype) -> None:
     recorder = Recorder(host)
     with hn.apply(host.unet, [(network, 0.8)]) as handle:
         recorder.watch()
-        host.unet(torch.randn(2, 4, 8, 8, dtype=dtype), torch.tensor([7.0, 7.0]), context=host.context())
+        host.unet(
+            torch.randn(2, 4, 8, 8, dtype=dtype), torch.tensor([7.0, 7.0]), context=host.context()
+        )
         assert self_paths(host, handle) == {"folded"}
     recorder.stop()
     tolerance = {torch.float16: 2e-3, torch.bfloat16: 1.6e-2, torch.float64: 1e-5}[dtype]

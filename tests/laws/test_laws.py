@@ -56,7 +56,9 @@ def activation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if request.param == "folded":
         monkeypatch.setattr("hypernetworks.patching.folded._REFOLD_ROWS", {"cpu": 1})
     else:
-        monkeypatch.setattr("hypernetworks.patching.folded.FoldedProjection._made_ready", lambda *_: None)
+        monkeypatch.setattr(
+            "hypernetworks.patching.folded.FoldedProjection._made_ready", lambda *_: None
+        )
     return request.param if request.param == "relu" else None
 
 
@@ -105,7 +107,9 @@ def test_law_2_twice_is_once(host: Host, activation: str | None) -> None:
 
 @FEW
 @pytest.mark.parametrize("multiplier", [0, 0.0, "0", "0@0,0@1", "1:k=0:v=0", "1:lbw=NONE"])
-def test_law_4_multiplier_0_is_the_identity_and_has_no_hooks(host: Host, multiplier: float | str) -> None:
+def test_law_4_multiplier_0_is_the_identity_and_has_no_hooks(
+    host: Host, multiplier: float | str
+) -> None:
     if host.name == "sdxl" and "lbw" in str(multiplier):
         multiplier = "1:lbw=" + ",".join("0" * 11)
     context, network = host.context(), host.network()[1]
@@ -138,7 +142,10 @@ def test_law_4_multiplier_0_at_one_step_hands_the_same_object_on(host: Host) -> 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_law_5_removal_in_any_order(host: Host, order: tuple[int, ...]) -> None:
     context, before = host.context(), traces(host.unet)
-    networks = [[(host.network(activation, seed)[1], 0.7)] for seed, activation in enumerate((None, "relu", "gelu"))]
+    networks = [
+        [(host.network(activation, seed)[1], 0.7)]
+        for seed, activation in enumerate((None, "relu", "gelu"))
+    ]
     base, alone = host.run(context), []
     for network in networks:
         with hn.apply(host.unet, network):
@@ -173,7 +180,9 @@ ERRORS = pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, Syst
 @FEW
 @ERRORS
 @KINDS
-def test_law_6_an_error_in_the_middle_restores(host: Host, activation: str | None, error: type[BaseException]) -> None:
+def test_law_6_an_error_in_the_middle_restores(
+    host: Host, activation: str | None, error: type[BaseException]
+) -> None:
     context, before = host.context(), traces(host.unet)
     base = host.run(context)
 
@@ -192,7 +201,9 @@ def test_law_6_an_error_in_the_middle_restores(host: Host, activation: str | Non
 @FEW
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @KINDS
-def test_law_7_dtype_and_device_come_back(host: Host, activation: str | None, dtype: torch.dtype) -> None:
+def test_law_7_dtype_and_device_come_back(
+    host: Host, activation: str | None, dtype: torch.dtype
+) -> None:
     content, network = host.network(activation)
     host.unet.to(dtype)
     try:
@@ -207,7 +218,11 @@ def test_law_7_dtype_and_device_come_back(host: Host, activation: str | None, dt
     assert len(recorder.seen) == 2 * len(host.sites)
     tolerance = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}[dtype]
     for seen in recorder.seen:
-        assert (seen.after.dtype, seen.after.device, seen.after.shape) == (dtype, seen.before.device, seen.before.shape)
+        assert (seen.after.dtype, seen.after.device, seen.after.shape) == (
+            dtype,
+            seen.before.device,
+            seen.before.shape,
+        )
         assert seen.output.dtype == dtype
         assert seen.error(stacked([(content, 0.5)], seen.before.float(), seen.side)) <= tolerance
     assert network.dtype == torch.float32, "the network keeps its own"
@@ -257,9 +272,18 @@ def failing(host: Host) -> dict[str, tuple[type[HypernetworkError], Callable[[],
     other = 16 if host.name == "sdxl" else 11
     return {
         "width": (NoMatchingWidthError, lambda: hn.apply(host.unet, [(wrong, 1)])),
-        "multiplier": (MultiplierError, lambda: hn.apply(host.unet, [(network, 1), (network, "x")])),
-        "blocks": (TagError, lambda: hn.apply(host.unet, [(network, "1:lbw=" + ",".join("1" * other))])),
-        "no attention": (NoAttentionError, lambda: hn.apply(nn.Sequential(nn.Linear(8, 8)), [(network, 1)])),
+        "multiplier": (
+            MultiplierError,
+            lambda: hn.apply(host.unet, [(network, 1), (network, "x")]),
+        ),
+        "blocks": (
+            TagError,
+            lambda: hn.apply(host.unet, [(network, "1:lbw=" + ",".join("1" * other))]),
+        ),
+        "no attention": (
+            NoAttentionError,
+            lambda: hn.apply(nn.Sequential(nn.Linear(8, 8)), [(network, 1)]),
+        ),
     }
 
 
@@ -284,7 +308,9 @@ def test_law_10_everything_is_checked_before_anything_is_changed(host: Host, cas
 
 
 @KINDS
-def test_every_projection_gets_what_the_reference_computes(host: Host, activation: str | None) -> None:
+def test_every_projection_gets_what_the_reference_computes(
+    host: Host, activation: str | None
+) -> None:
     content, network = host.network(activation, layer_norm=activation is not None)
     other_content, other = host.network("tanh", seed=3)
     recorder = Recorder(host)
@@ -292,9 +318,13 @@ def test_every_projection_gets_what_the_reference_computes(host: Host, activatio
         recorder.watch()
         host.run(host.context())
     recorder.stop()
-    assert Counter((s.site.path, s.side) for s in recorder.seen) == {(s.path, i): 1 for s in host.sites for i in (0, 1)}
+    assert Counter((s.site.path, s.side) for s in recorder.seen) == {
+        (s.path, i): 1 for s in host.sites for i in (0, 1)
+    }
     for seen in recorder.seen:
-        expected = stacked([(content, 0.9), (other_content, -0.4), (content, 0.3)], seen.before, seen.side)
+        expected = stacked(
+            [(content, 0.9), (other_content, -0.4), (content, 0.3)], seen.before, seen.side
+        )
         assert seen.error(expected) <= 1e-5
         assert seen.error(seen.before) > 1e-2
     assert {seen.before.shape[-1] for seen in recorder.seen} == {site.width for site in host.sites}
@@ -305,11 +335,15 @@ def strengths(host: Host, content: Content, recorder: Recorder) -> dict[tuple[st
     found = {}
     for seen in recorder.seen:
         added = stacked([(content, 1)], seen.before, seen.side) - seen.before
-        found[seen.site.path, seen.side] = float(((seen.after - seen.before) * added).sum() / added.square().sum())
+        found[seen.site.path, seen.side] = float(
+            ((seen.after - seen.before) * added).sum() / added.square().sum()
+        )
     return found
 
 
-def measured(host: Host, tail: str, step: int = 0, total: int = 1, hires: bool = False) -> dict[tuple[str, int], float]:
+def measured(
+    host: Host, tail: str, step: int = 0, total: int = 1, hires: bool = False
+) -> dict[tuple[str, int], float]:
     """Apply one network with a tag's tail, and measure the multiplier at every projection."""
     content, network = host.network("gelu")
     recorder = Recorder(host)
@@ -376,7 +410,9 @@ def test_schedules_through_the_handle(host: Host, tail: str, values: list[float]
             expected.append(host.run(context))
     assert not torch.equal(expected[0], expected[-1])
     with hn.apply(host.unet, [(network, tail)]) as handle:
-        assert torch.equal(host.run(context), expected[0]), "before the first step is announced, step 0 holds"
+        assert torch.equal(host.run(context), expected[0]), (
+            "before the first step is announced, step 0 holds"
+        )
         for step in (0, 1, 2, 3, 4, 2, 0):
             handle.at(step, 5)
             for _ in range(2):  # a second-order step calls twice
@@ -414,7 +450,9 @@ def test_autocast_does_not_lower_the_precision(host: Host, activation: str | Non
         assert seen.after.dtype == seen.before.dtype
         assert seen.error(expected) <= 1.6e-2  # the projection itself is in bfloat16
         if seen.after is not seen.before:
-            assert relative_error(seen.after, expected) <= (1e-5 if seen.before.dtype == torch.float32 else 1.6e-2)
+            assert relative_error(seen.after, expected) <= (
+                1e-5 if seen.before.dtype == torch.float32 else 1.6e-2
+            )
 
 
 @FEW
@@ -427,7 +465,12 @@ def test_gradients_reach_the_context_and_a_network_in_training(host: Host) -> No
     network.train(False)
     assert context.grad is not None
     assert bool(context.grad.abs().max() > 0)
-    trained = [width for width in network.widths for p in network.pairs[width][1].parameters() if p.grad is not None]
+    trained = [
+        width
+        for width in network.widths
+        for p in network.pairs[width][1].parameters()
+        if p.grad is not None
+    ]
     assert set(trained) == {site.width for site in host.sites}
     assert all(parameter.grad is None for parameter in host.unet.parameters())
 
@@ -439,7 +482,9 @@ def test_in_every_mode_of_inference(host: Host, mode: Callable[[], torch.inferen
     with hn.apply(host.unet, [(network, 1)]):
         expected = host.run(context)
         with mode():
-            assert relative_error(host.run(context), expected) <= 1e-5  # without gradients, other kernels serve
+            assert (
+                relative_error(host.run(context), expected) <= 1e-5
+            )  # without gradients, other kernels serve
         assert torch.equal(host.run(context), expected)
 
 
@@ -474,7 +519,9 @@ def test_networks_of_cross_attention_run_once_per_call(host: Host, activation: s
         for calls in (1, 2, 3):
             host.run(host.context())
             assert runs.counts[host.cross] == 2 * calls, "once for keys, once for values"
-            assert all(runs.counts[width] == 2 * calls * count for width, count in selves.items() if width)
+            assert all(
+                runs.counts[width] == 2 * calls * count for width, count in selves.items() if width
+            )
 
 
 @FEW
@@ -489,7 +536,9 @@ def test_blocks_of_equal_strength_share_one_run(host: Host) -> None:
 
 @FEW
 @KINDS
-def test_a_context_changed_in_place_between_calls_is_seen(host: Host, activation: str | None) -> None:
+def test_a_context_changed_in_place_between_calls_is_seen(
+    host: Host, activation: str | None
+) -> None:
     network, context = host.network(activation)[1], host.context(1)
     with hn.apply(host.unet, [(network, 0.8)]):
         first, expected = host.run(context), host.run(host.context(2))
@@ -523,7 +572,9 @@ def test_contexts_are_let_go_when_a_call_ends(host: Host) -> None:
                     host.run(context)
             else:
                 host.run(context)
-            if error is KeyboardInterrupt:  # torch calls no hook then; removing, or the next call, lets go
+            if (
+                error is KeyboardInterrupt
+            ):  # torch calls no hook then; removing, or the next call, lets go
                 handle.remove()
             del context
             gc.collect(1)  # the young ones; all would take long
@@ -630,7 +681,9 @@ def test_two_sets_in_one_stack_act_both(host: Host) -> None:
 
 @FEW
 def test_the_handle_tells_what_it_does(host: Host) -> None:
-    handle = hn.apply(host.unet, [(host.network(seed=1)[1], 0.5), (host.network(seed=2)[1], "0@0,1@1:k=2")])
+    handle = hn.apply(
+        host.unet, [(host.network(seed=1)[1], 0.5), (host.network(seed=2)[1], "0@0,1@1:k=2")]
+    )
     text = repr(handle)
     assert "n1 0.5, n2 0@0,1@1:k=2" in text
     assert type(host.unet).__name__ in text
@@ -696,7 +749,9 @@ class Packed(nn.Module):
 
     def __init__(self, dense: nn.Linear) -> None:
         super().__init__()
-        self.blocks = nn.Parameter(dense.weight.detach().flatten().to(torch.float16).view(torch.uint8), False)
+        self.blocks = nn.Parameter(
+            dense.weight.detach().flatten().to(torch.float16).view(torch.uint8), False
+        )
         self.shape = dense.weight.shape
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -762,7 +817,9 @@ def test_all_sites_are_found(name: str) -> None:
     expected = {"ldm": 32, "sd1": 32, "sd2": 32, "sdxl": 2 * (2 + 4 + 2 + 6 + 3)}[name]
     assert len(host.sites) == expected
     assert {site.width for site in host.sites if site.kind == "cross"} == {host.cross}
-    assert {site.width for site in host.sites if site.kind == "self"} <= set(host.widths) - {host.cross}
+    assert {site.width for site in host.sites if site.kind == "self"} <= set(host.widths) - {
+        host.cross
+    }
 
 
 @pytest.mark.parametrize("model", [nn.Linear(8, 8), nn.MultiheadAttention(8, 2), nn.Sequential()])
@@ -785,7 +842,11 @@ def _alternating(arguments: tuple[object, ...], named: dict[str, object]) -> lis
 def test_each_picture_gets_its_own_networks(host: Host, activation: str | None) -> None:
     from hypernetworks.patching import apply_per_picture
 
-    context, one, other = host.context(), host.network(activation, 1)[1], host.network(activation, 2)[1]
+    context, one, other = (
+        host.context(),
+        host.network(activation, 1)[1],
+        host.network(activation, 2)[1],
+    )
     base = host.run(context)
     alone = []
     for networks in ([(one, 1.0), (other, 0.5)], [(other, 0.9)]):

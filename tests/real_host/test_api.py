@@ -9,7 +9,18 @@ from webui_client import ApiError, Webui, difference
 from webui_networks import AWKWARD
 
 SMALL = "x <hypernet:small:1>"
-NAMES = {"linear", "relu", "swish", "dropout", "small", "other", "safe", "for sdxl", "many steps", *AWKWARD}
+NAMES = {
+    "linear",
+    "relu",
+    "swish",
+    "dropout",
+    "small",
+    "other",
+    "safe",
+    "for sdxl",
+    "many steps",
+    *AWKWARD,
+}
 
 
 class TestRoutes:
@@ -26,7 +37,15 @@ class TestRoutes:
         assert listed["small"]["preferred_multiplier"] == 0.6
         assert listed["small"]["activation_text"] == "a small trigger"
         assert listed["safe"]["suffix"] == ".safetensors"
-        assert set(listed["small"]) >= {"name", "folder", "suffix", "size", "mtime", "family", "hash"}
+        assert set(listed["small"]) >= {
+            "name",
+            "folder",
+            "suffix",
+            "size",
+            "mtime",
+            "family",
+            "hash",
+        }
 
     def test_refresh_finds_a_new_file_and_inspect_reads_it(self, probed: Webui) -> None:
         assert probed.folder is not None
@@ -76,9 +95,15 @@ class TestXyz:
     @staticmethod
     def plot(webui: Webui, prompt: str, label: str, values: list[str]) -> list[Any]:
         """The single pictures of a plot along one axis."""
-        info = next(i for i in webui.get("/sdapi/v1/script-info") if i["name"] == "x/y/z plot" and not i["is_img2img"])
+        info = next(
+            i
+            for i in webui.get("/sdapi/v1/script-info")
+            if i["name"] == "x/y/z plot" and not i["is_img2img"]
+        )
         arguments = {argument["label"]: argument.get("value") for argument in info["args"]}
-        labels = next(argument["choices"] for argument in info["args"] if argument["label"] == "X type")
+        labels = next(
+            argument["choices"] for argument in info["args"] if argument["label"] == "X type"
+        )
         ordered = [arguments[argument["label"]] for argument in info["args"]]
         names = [argument["label"] for argument in info["args"]]
         for position, name in enumerate(names):
@@ -102,7 +127,10 @@ class TestXyz:
     def test_multiplier(self, probed: Webui) -> None:
         pictures = self.plot(probed, SMALL, "[Hypernet] Multiplier", ["0", "0.5", "1"])
         for number, value in enumerate(("0", "0.5", "1")):
-            assert difference(pictures[number], probed.known(f"x <hypernet:small:{value}>").picture) == 0
+            assert (
+                difference(pictures[number], probed.known(f"x <hypernet:small:{value}>").picture)
+                == 0
+            )
 
     def test_schedule_reads_the_file_once(self, probed: Webui) -> None:
         probed.txt2img(SMALL)

@@ -13,8 +13,15 @@ from webui_client import Webui
 from webui_networks import AWKWARD
 
 sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
 MILLISECONDS = 240_000
 """How long the page may take for a picture."""
 
@@ -50,7 +57,9 @@ class Tab:
 
     def open_cards(self) -> None:
         """Click the tab Hypernetworks among the extra networks' tabs."""
-        tab = self.page.locator(f"#{self.name}_extra_tabs > .tab-nav button, #{self.name}_extra_tabs button[role=tab]")
+        tab = self.page.locator(
+            f"#{self.name}_extra_tabs > .tab-nav button, #{self.name}_extra_tabs button[role=tab]"
+        )
         tab.filter(has_text=re.compile(r"^\s*Hypernetworks\s*$")).first.click()
         self.card("small").wait_for(state="visible")
 
@@ -88,7 +97,11 @@ class Tab:
         )
         self.page.wait_for_selector(f"#{self.name}_interrupt", state="hidden", timeout=MILLISECONDS)
         source = self.page.locator(gallery).last.get_attribute("src")
-        return bytes(self.page.request.get(self.page.evaluate("s => new URL(s, document.baseURI).href", source)).body())
+        return bytes(
+            self.page.request.get(
+                self.page.evaluate("s => new URL(s, document.baseURI).href", source)
+            ).body()
+        )
 
     def photograph(self, name: str) -> None:
         """Keep a screenshot."""
@@ -118,11 +131,19 @@ def page(probed: Webui) -> Iterator[Any]:
         page.route(lambda url: not url.startswith(probed.url), lambda route: route.abort())
         page.on("pageerror", lambda error: problems.append(f"{error}\n{error.stack}"))
         page.on(
-            "dialog", lambda dialog: (problems.append(f"hypernetworks: a dialog {dialog.message}"), dialog.dismiss())
+            "dialog",
+            lambda dialog: (
+                problems.append(f"hypernetworks: a dialog {dialog.message}"),
+                dialog.dismiss(),
+            ),
         )
         page.goto(probed.url, timeout=120_000)
-        page.wait_for_selector(".hypernetworks-panel.hypernetworks-filled", state="attached", timeout=120_000)
-        page.wait_for_function("() => window.opts && Object.keys(window.opts).length > 0", timeout=60_000)
+        page.wait_for_selector(
+            ".hypernetworks-panel.hypernetworks-filled", state="attached", timeout=120_000
+        )
+        page.wait_for_function(
+            "() => window.opts && Object.keys(window.opts).length > 0", timeout=60_000
+        )
         page.wait_for_timeout(1500)  # the webui's own scripts settle
         yield page
         browser.close()
@@ -155,7 +176,9 @@ def test_a_card_the_slider_and_a_picture(txt2img: Tab) -> None:
     slider.focus()
     for _ in range(4):
         txt2img.page.keyboard.press("ArrowRight")
-    txt2img.wait_for("^x ?<hypernet:small:0.8> a small trigger$|^x, ?<hypernet:small:0.8> a small trigger$")
+    txt2img.wait_for(
+        "^x ?<hypernet:small:0.8> a small trigger$|^x, ?<hypernet:small:0.8> a small trigger$"
+    )
     txt2img.photograph("3 slider moved")
     changed = txt2img.generate()
     assert changed != plain
@@ -185,7 +208,9 @@ def test_dragging_the_slider_changes_its_number_only(txt2img: Tab) -> None:
     txt2img.page.mouse.down()
     txt2img.page.mouse.move(box["x"] + box["width"] * 0.8, box["y"] + box["height"] / 2, steps=5)
     txt2img.page.mouse.up()
-    found = re.fullmatch(r"x <hypernet:small:([\d.]+):start=0\.2> <hypernet:other:0\.5> y", txt2img.prompt)
+    found = re.fullmatch(
+        r"x <hypernet:small:([\d.]+):start=0\.2> <hypernet:other:0\.5> y", txt2img.prompt
+    )
     assert found is not None, txt2img.prompt
     assert 1 < float(found[1]) < 2
 
@@ -202,7 +227,9 @@ def test_cards_with_awkward_names(txt2img: Tab, name: str) -> None:
 
 
 def test_a_card_in_img2img(page: Any, screenshots: Path | None) -> None:
-    page.locator("#tabs > .tab-nav button, #tabs > * button[role=tab]").filter(has_text="img2img").first.click()
+    page.locator("#tabs > .tab-nav button, #tabs > * button[role=tab]").filter(
+        has_text="img2img"
+    ).first.click()
     tab = Tab(page, "img2img", screenshots)
     tab.write("y")
     tab.open_cards()

@@ -30,26 +30,41 @@ GROWTH = 300 << 20
 
 @pytest.mark.timeout(7200)
 def test_many_jobs_in_a_row(
-    probed: Webui, checkpoints: tuple[str, str], request: pytest.FixtureRequest, record_property: Any
+    probed: Webui,
+    checkpoints: tuple[str, str],
+    request: pytest.FixtureRequest,
+    record_property: Any,
 ) -> None:
     runs: int = request.config.getoption("--webui-runs")
     first: dict[tuple[str, str], Made] = {}
     memory: list[tuple[int, int]] = []
     for number, prompt in enumerate(islice(cycle(PROMPTS), runs)):
         checkpoint = checkpoints[number // SWITCH_EVERY % 2]
-        made = probed.txt2img(prompt, override_settings={"sd_model_checkpoint": checkpoint}, steps=1 + number % 2)
+        made = probed.txt2img(
+            prompt, override_settings={"sd_model_checkpoint": checkpoint}, steps=1 + number % 2
+        )
         known = first.setdefault((prompt, checkpoint), made)
         assert difference(known.picture, made.picture) == 0, (number, prompt)
         if number % 10 == 9:
             state = probed.state(collect=True)
-            assert (state["our_hooks"], state["attributes"], state["hooks"]) == (0, [], 0), (number, prompt)
+            assert (state["our_hooks"], state["attributes"], state["hooks"]) == (0, [], 0), (
+                number,
+                prompt,
+            )
             memory.append((state["resident_bytes"], state["tensors"]))
-            print(f"{number + 1} jobs: {state['resident_bytes'] >> 20} MiB, {state['tensors']} tensors")
+            print(
+                f"{number + 1} jobs: {state['resident_bytes'] >> 20} MiB, {state['tensors']} tensors"
+            )
     settled = memory[min(WARM_UP // 10, len(memory) // 2) :]
     record_property("resident MiB", [resident >> 20 for resident, _ in memory])
     half = len(settled) // 2
-    early, late = ([max(column) for column in zip(*part, strict=True)] for part in (settled[:half], settled[half:]))
-    print(f"from the first to the second half: {(late[0] - early[0]) / 2**20:.0f} MiB, {late[1] - early[1]} tensors")
+    early, late = (
+        [max(column) for column in zip(*part, strict=True)]
+        for part in (settled[:half], settled[half:])
+    )
+    print(
+        f"from the first to the second half: {(late[0] - early[0]) / 2**20:.0f} MiB, {late[1] - early[1]} tensors"
+    )
     assert late[0] - early[0] <= GROWTH
     assert late[1] <= early[1] + 100
     probed.txt2img("x ", override_settings={"sd_model_checkpoint": checkpoints[0]})

@@ -14,7 +14,8 @@ LORA, NETWORK = "<lora:some:1>", "<hypernet:relu:0.7>"
 
 def test_both_act(probed: Webui) -> None:
     plain, lora, network, both = (
-        probed.known(prompt).picture for prompt in ("x ", f"x {LORA}", f"x {NETWORK}", f"x {LORA}{NETWORK}")
+        probed.known(prompt).picture
+        for prompt in ("x ", f"x {LORA}", f"x {NETWORK}", f"x {LORA}{NETWORK}")
     )
     assert difference(plain, lora) >= VISIBLE
     assert difference(plain, network) >= VISIBLE
@@ -36,7 +37,10 @@ def test_the_contexts_follow_the_formula(probed: Webui, tmp_path: Path) -> None:
 def test_one_goes_the_other_stays(probed: Webui) -> None:
     probed.txt2img(f"x {LORA}{NETWORK}")
     assert difference(probed.txt2img(f"x {LORA}").picture, probed.known(f"x {LORA}").picture) == 0
-    assert difference(probed.txt2img(f"x {NETWORK}").picture, probed.known(f"x {NETWORK}").picture) == 0
+    assert (
+        difference(probed.txt2img(f"x {NETWORK}").picture, probed.known(f"x {NETWORK}").picture)
+        == 0
+    )
     assert difference(probed.txt2img("x ").picture, probed.known("x ").picture) == 0
 
 
@@ -51,11 +55,15 @@ LINEAR, SELF_PROJECTIONS = "<hypernet:linear:0.7>", 32
 
 
 @pytest.mark.parametrize("lora", ["", LORA], ids=["alone", "with a LoRA"])
-def test_a_folded_network_is_what_the_context_would_be(probed: Webui, tmp_path: Path, lora: str) -> None:
+def test_a_folded_network_is_what_the_context_would_be(
+    probed: Webui, tmp_path: Path, lora: str
+) -> None:
     probed.post("/probe/arm", {"folded": True})
     folded = probed.txt2img(f"x {LINEAR}{lora}").picture
     assert set(probed.post("/probe/recorded")["folded"][1:]) == {SELF_PROJECTIONS}
-    probed.record("nothing")  # the probe's own forwards are in the way: networks act on the contexts
+    probed.record(
+        "nothing"
+    )  # the probe's own forwards are in the way: networks act on the contexts
     by_context = probed.txt2img(f"x {LINEAR}{lora}").picture
     probed.recorded(tmp_path / "recorded.pt")
     assert difference(folded, probed.known(f"x {lora}").picture) >= VISIBLE

@@ -26,11 +26,16 @@ PLAIN = "x "
 @contextmanager
 def built_in(webui: Webui) -> Iterator[None]:
     """The webui's own hypernetworks in the place of ours."""
-    assert "hypernetworks.hosts" not in webui.post("/probe/handler", {"which": "built-in"})["registered"]
+    assert (
+        "hypernetworks.hosts"
+        not in webui.post("/probe/handler", {"which": "built-in"})["registered"]
+    )
     try:
         yield
     finally:
-        assert "hypernetworks.hosts" in webui.post("/probe/handler", {"which": "ours"})["registered"]
+        assert (
+            "hypernetworks.hosts" in webui.post("/probe/handler", {"which": "ours"})["registered"]
+        )
 
 
 def theirs(webui: Webui, prompt: str, **more: Any) -> Made:
@@ -51,7 +56,9 @@ def files(a1111: Webui) -> Iterator[Callable[[str, Any], Path]]:
         if isinstance(what, hn.Hypernetwork):
             hn.write(what, path)
         else:
-            torch.save(what, path, _use_new_zipfile_serialization=False)  # the form that every version reads
+            torch.save(
+                what, path, _use_new_zipfile_serialization=False
+            )  # the form that every version reads
         a1111.refresh()
         return path
 
@@ -88,12 +95,26 @@ class TestParity:
         self.compare(a1111, "x <hypernet:relu:0.7>", sampler_name=sampler, steps=4)
 
     def test_the_default_size(self, a1111: Webui) -> None:
-        self.compare(a1111, "a red apple <hypernet:swish:0.7>", width=256, height=256, negative_prompt="blurry")
+        self.compare(
+            a1111,
+            "a red apple <hypernet:swish:0.7>",
+            width=256,
+            height=256,
+            negative_prompt="blurry",
+        )
 
     def test_the_hires_pass(self, a1111: Webui) -> None:
-        self.compare(a1111, "x <hypernet:relu:0.7>", enable_hr=True, hr_upscaler="Latent", denoising_strength=0.7)
+        self.compare(
+            a1111,
+            "x <hypernet:relu:0.7>",
+            enable_hr=True,
+            hr_upscaler="Latent",
+            denoising_strength=0.7,
+        )
 
-    def test_an_old_file_without_metadata(self, a1111: Webui, files: Callable[[str, Any], Path]) -> None:
+    def test_an_old_file_without_metadata(
+        self, a1111: Webui, files: Callable[[str, Any], Path]
+    ) -> None:
         """As NovelAI's were: ``linear1`` and ``linear2``, nothing else."""
         old = {}
         for width, pair in content(a1111.folder / "small.pt").items():  # type: ignore[operator]
@@ -101,14 +122,19 @@ class TestParity:
                 old[width] = tuple(_renamed(state) for state in _doubled(width, pair))
         files("old.pt", old)
         self.compare(a1111, "x <hypernet:old:0.7>")
-        assert difference(a1111.txt2img("x <hypernet:old:0.7>").picture, a1111.known(PLAIN).picture) >= VISIBLE
+        assert (
+            difference(a1111.txt2img("x <hypernet:old:0.7>").picture, a1111.known(PLAIN).picture)
+            >= VISIBLE
+        )
 
     @staticmethod
     def compare(webui: Webui, prompt: str, **more: Any) -> None:
         """At most 1/255 in any channel."""
         ours, stock = webui.known(prompt, **more), theirs(webui, prompt, **more)
         unlike = abs(ours.picture - stock.picture)
-        print(f"largest difference {unlike.max()}/255, {np.count_nonzero(unlike)} of {unlike.size} channels differ")
+        print(
+            f"largest difference {unlike.max()}/255, {np.count_nonzero(unlike)} of {unlike.size} channels differ"
+        )
         assert ours.picture.shape == stock.picture.shape
         assert unlike.max() <= ONE
 
@@ -118,27 +144,45 @@ def _doubled(width: int, pair: Any) -> list[dict[str, torch.Tensor]]:
     states = []
     for state in pair:
         (w1, b1, w2, b2), hidden = state.values(), 2 * width
-        first, bias, second = torch.zeros(hidden, width), torch.zeros(hidden), torch.zeros(width, hidden)
+        first, bias, second = (
+            torch.zeros(hidden, width),
+            torch.zeros(hidden),
+            torch.zeros(width, hidden),
+        )
         first[: len(b1)], bias[: len(b1)], second[:, : len(b1)] = w1, b1, w2
-        states.append({"linear.0.weight": first, "linear.0.bias": bias, "linear.1.weight": second, "linear.1.bias": b2})
+        states.append(
+            {
+                "linear.0.weight": first,
+                "linear.0.bias": bias,
+                "linear.1.weight": second,
+                "linear.1.bias": b2,
+            }
+        )
     return states
 
 
 def _renamed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {key.replace("linear.0", "linear1").replace("linear.1", "linear2"): t for key, t in state.items()}
+    return {
+        key.replace("linear.0", "linear1").replace("linear.1", "linear2"): t
+        for key, t in state.items()
+    }
 
 
 class TestWhereTheBuiltInIsWrong:
     """One test for each defect: first that it is there, then that ours has it not."""
 
-    def test_the_name_inside_the_file_decides(self, a1111: Webui, files: Callable[[str, Any], Path]) -> None:
+    def test_the_name_inside_the_file_decides(
+        self, a1111: Webui, files: Callable[[str, Any], Path]
+    ) -> None:
         """After ``foo-1000``, whose inner name is ``foo``, the tag ``foo`` still means ``foo-1000`` to the built-in."""
         files("foo.pt", create("foo", seed=41))
         files("foo-1000.pt", create("foo", seed=42))
         right = a1111.txt2img("x <hypernet:foo:1>").picture
         assert difference(right, theirs(a1111, "x <hypernet:foo:1>").picture) <= ONE
         with built_in(a1111):
-            first, second = (a1111.txt2img(f"x <hypernet:{name}:1>").picture for name in ("foo-1000", "foo"))
+            first, second = (
+                a1111.txt2img(f"x <hypernet:{name}:1>").picture for name in ("foo-1000", "foo")
+            )
         assert difference(first, second) == 0
         a1111.txt2img("x <hypernet:foo-1000:1>")
         assert difference(a1111.txt2img("x <hypernet:foo:1>").picture, right) == 0
@@ -164,7 +208,9 @@ class TestWhereTheBuiltInIsWrong:
         for _ in range(2):
             assert difference(a1111.txt2img(prompt).picture, fresh) <= ONE
 
-    def test_a_file_replaced_on_disk_stays_the_old_one(self, a1111: Webui, files: Callable[[str, Any], Path]) -> None:
+    def test_a_file_replaced_on_disk_stays_the_old_one(
+        self, a1111: Webui, files: Callable[[str, Any], Path]
+    ) -> None:
         path = files("replaced.pt", create("replaced", seed=44))
         prompt = "x <hypernet:replaced:1>"
         old, new = create("replaced", seed=44), create("replaced", seed=45)
@@ -179,17 +225,26 @@ class TestWhereTheBuiltInIsWrong:
         hn.write(new, path)
         assert difference(a1111.txt2img(prompt).picture, right) <= ONE
 
-    def test_string_sizes_are_an_empty_network(self, a1111: Webui, files: Callable[[str, Any], Path]) -> None:
-        strings = {str(key) if isinstance(key, int) else key: value for key, value in self.small(a1111).items()}
+    def test_string_sizes_are_an_empty_network(
+        self, a1111: Webui, files: Callable[[str, Any], Path]
+    ) -> None:
+        strings = {
+            str(key) if isinstance(key, int) else key: value
+            for key, value in self.small(a1111).items()
+        }
         files("strings.pt", strings)
         self.right_as_small(a1111, "strings", theirs_is=PLAIN)
 
-    def test_kohya_files_get_an_activation_too_many(self, a1111: Webui, files: Callable[[str, Any], Path]) -> None:
+    def test_kohya_files_get_an_activation_too_many(
+        self, a1111: Webui, files: Callable[[str, Any], Path]
+    ) -> None:
         """They have ``enable_sizes``, no ``activate_output``, and no activation after their last layer."""
         right = create("right", (1, 2, 1), "relu", seed=46, activate_output=False)
         files("right.pt", right)
         kohya = content(a1111.folder / "right.pt")  # type: ignore[operator]
-        kohya = {key: list(value) if isinstance(key, int) else value for key, value in kohya.items()}
+        kohya = {
+            key: list(value) if isinstance(key, int) else value for key, value in kohya.items()
+        }
         del kohya["activate_output"]
         files("kohya.pt", kohya | {"enable_sizes": [320, 640, 768, 1280]})
         expected = theirs(a1111, "x <hypernet:right:1>").picture
@@ -215,7 +270,9 @@ class TestWhereTheBuiltInIsWrong:
         self.right_as_small(a1111, "newer zip", theirs_is=PLAIN)
 
     @pytest.mark.parametrize("suffix", [".safetensors", ".bin", ".ckpt", ".pth"])
-    def test_other_file_types_are_not_there(self, a1111: Webui, files: Callable[[str, Any], Path], suffix: str) -> None:
+    def test_other_file_types_are_not_there(
+        self, a1111: Webui, files: Callable[[str, Any], Path], suffix: str
+    ) -> None:
         assert a1111.folder is not None
         if suffix == ".safetensors":
             files("typed.safetensors", hn.read(a1111.folder / "small.pt"))
@@ -258,9 +315,13 @@ class TestWhereTheBuiltInIsWrong:
         assert difference(theirs(a1111, PLAIN, **more).picture, plain) > ONE
         assert difference(a1111.txt2img(PLAIN, **more).picture, plain) == 0
 
-    def test_a_network_of_another_family_half_applies(self, a1111: Webui, files: Callable[[str, Any], Path]) -> None:
+    def test_a_network_of_another_family_half_applies(
+        self, a1111: Webui, files: Callable[[str, Any], Path]
+    ) -> None:
         files("xl.pt", create("xl", seed=47, widths=SDXL))
-        assert difference(theirs(a1111, "x <hypernet:xl:1>").picture, a1111.known(PLAIN).picture) > ONE
+        assert (
+            difference(theirs(a1111, "x <hypernet:xl:1>").picture, a1111.known(PLAIN).picture) > ONE
+        )
         made = a1111.txt2img("x <hypernet:xl:1>")
         assert "SDXL" in made.messages
         assert difference(made.picture, a1111.known(PLAIN).picture) == 0
@@ -273,11 +334,23 @@ class TestWhereTheBuiltInIsWrong:
             a1111.post("/probe/prompts", {"prompts": prompts})
             made.append(maker(a1111, PLAIN, batch_size=2).pictures[-2:])
         assert difference(made[0][1], right[1]) >= VISIBLE
-        assert [difference(one, other) <= 2 for one, other in zip(made[1], right, strict=True)] == [True, True]
+        assert [difference(one, other) <= 2 for one, other in zip(made[1], right, strict=True)] == [
+            True,
+            True,
+        ]
 
-    def test_a_refiner_loaded_as_a_new_model_loses_them(self, a1111: Webui, checkpoints: tuple[str, str]) -> None:
-        more: dict[str, Any] = {"refiner_checkpoint": checkpoints[1], "refiner_switch_at": 0.5, "steps": 4}
-        more |= {"sampler_name": "Euler", "override_settings": {"refiner_switch_by_sample_steps": True}}
+    def test_a_refiner_loaded_as_a_new_model_loses_them(
+        self, a1111: Webui, checkpoints: tuple[str, str]
+    ) -> None:
+        more: dict[str, Any] = {
+            "refiner_checkpoint": checkpoints[1],
+            "refiner_switch_at": 0.5,
+            "steps": 4,
+        }
+        more |= {
+            "sampler_name": "Euler",
+            "override_settings": {"refiner_switch_by_sample_steps": True},
+        }
 
         def make(maker: Callable[..., Made], prompt: str, *, fresh: bool) -> np.ndarray[Any, Any]:
             if fresh:  # the refiner is in memory no longer, and loaded as a second model
@@ -309,7 +382,12 @@ class TestWhereTheBuiltInIsWrong:
     def right_as_small(webui: Webui, name: str, theirs_is: str) -> None:
         """Ours reads the file as what it is, ``small``; the built-in's picture is another."""
         small = webui.known("x <hypernet:small:1>").picture
-        assert difference(theirs(webui, f"x <hypernet:{name}:1>").picture, webui.known(theirs_is).picture) == 0
+        assert (
+            difference(
+                theirs(webui, f"x <hypernet:{name}:1>").picture, webui.known(theirs_is).picture
+            )
+            == 0
+        )
         assert difference(small, webui.known(theirs_is).picture) >= VISIBLE
         made = webui.txt2img(f"x <hypernet:{name}:1>")
         assert made.messages == ""

@@ -25,7 +25,12 @@ Hires = dict[str, Any]
 @pytest.fixture
 def hires(host: str) -> Hires:
     """A second pass at twice the size."""
-    values: Hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7}
+    values: Hires = {
+        "enable_hr": True,
+        "hr_scale": 2,
+        "hr_upscaler": "Latent",
+        "denoising_strength": 0.7,
+    }
     values |= {"hr_second_pass_steps": 2}
     if host == "forge":
         values |= {"hr_additional_modules": ["Use same choices"], "hr_cfg": 7}
@@ -80,7 +85,11 @@ def test_the_order_of_a_stack_is_the_order_of_its_tags(probed: Webui, tmp_path: 
 
 @pytest.mark.parametrize(
     ("arguments", "untouched", "factors"),
-    [("attn=cross", "attn1", {"k": 1, "v": 1}), ("attn=self", "attn2", {}), ("k=0:v=0.5", "to_k", {})],
+    [
+        ("attn=cross", "attn1", {"k": 1, "v": 1}),
+        ("attn=self", "attn2", {}),
+        ("k=0:v=0.5", "to_k", {}),
+    ],
     ids=["cross", "self", "values"],
 )
 def test_named_arguments(
@@ -103,12 +112,21 @@ class TestHires:
         assert probed.recorded(tmp_path / "recorded.pt").multipliers("small.pt") == [1] * 4
         assert difference(made.picture, probed.known(PLAIN, **hires).picture) >= VISIBLE
 
-    def test_hr_gives_the_second_pass_another_multiplier(self, probed: Webui, hires: Hires, tmp_path: Path) -> None:
+    def test_hr_gives_the_second_pass_another_multiplier(
+        self, probed: Webui, hires: Hires, tmp_path: Path
+    ) -> None:
         probed.record("middle_block.*attn2")
         probed.txt2img("x <hypernet:small:0.5:hr=0.25>", **hires)
-        assert probed.recorded(tmp_path / "recorded.pt").multipliers("small.pt") == [0.5, 0.5, 0.25, 0.25]
+        assert probed.recorded(tmp_path / "recorded.pt").multipliers("small.pt") == [
+            0.5,
+            0.5,
+            0.25,
+            0.25,
+        ]
 
-    def test_a_schedule_runs_anew_in_the_second_pass(self, probed: Webui, hires: Hires, tmp_path: Path) -> None:
+    def test_a_schedule_runs_anew_in_the_second_pass(
+        self, probed: Webui, hires: Hires, tmp_path: Path
+    ) -> None:
         probed.record("middle_block.*attn2")
         probed.txt2img("x <hypernet:small:0@0,1@1>", **(hires | {"hr_second_pass_steps": 3}))
         found = probed.recorded(tmp_path / "recorded.pt").multipliers("small.pt")
@@ -122,12 +140,16 @@ class TestHires:
         assert recording.error([("other.pt", 1)], 3)[0] <= TIGHT
         assert made.messages == ""
 
-    def test_a_prompt_of_its_own_without_a_tag(self, probed: Webui, hires: Hires, tmp_path: Path) -> None:
+    def test_a_prompt_of_its_own_without_a_tag(
+        self, probed: Webui, hires: Hires, tmp_path: Path
+    ) -> None:
         probed.record("middle_block.*attn2")
         probed.txt2img(SMALL, **hires, hr_prompt="y")
         assert probed.recorded(tmp_path / "recorded.pt").multipliers("small.pt") == [1, 1, 0, 0]
 
-    def test_only_the_second_prompt_has_a_tag(self, probed: Webui, hires: Hires, tmp_path: Path) -> None:
+    def test_only_the_second_prompt_has_a_tag(
+        self, probed: Webui, hires: Hires, tmp_path: Path
+    ) -> None:
         probed.record("middle_block.*attn2")
         probed.txt2img(PLAIN, **hires, hr_prompt="y <hypernet:small:1>")
         assert probed.recorded(tmp_path / "recorded.pt").multipliers("small.pt") == [0, 0, 1, 1]
@@ -135,7 +157,11 @@ class TestHires:
     def test_another_checkpoint(
         self, probed: Webui, hires: Hires, checkpoints: tuple[str, str], tmp_path: Path
     ) -> None:
-        switched = hires | {"hr_checkpoint_name": checkpoints[1], "hr_prompt": SMALL, "hr_negative_prompt": ""}
+        switched = hires | {
+            "hr_checkpoint_name": checkpoints[1],
+            "hr_prompt": SMALL,
+            "hr_negative_prompt": "",
+        }
         plain = probed.txt2img(PLAIN, **(switched | {"hr_prompt": PLAIN}))
         probed.record("middle_block.*attn2")
         made = probed.txt2img(SMALL, **switched)
@@ -153,7 +179,10 @@ class TestImg2img:
         assert difference(made.picture, plain.picture) >= VISIBLE
         assert (
             difference(
-                probed.img2img("x <hypernet:small:0>", start, denoising_strength=1, steps=3).picture, plain.picture
+                probed.img2img(
+                    "x <hypernet:small:0>", start, denoising_strength=1, steps=3
+                ).picture,
+                plain.picture,
             )
             == 0
         )
@@ -161,15 +190,31 @@ class TestImg2img:
     def test_inpaint(self, probed: Webui) -> None:
         start, mask = probed.known("start").picture, np.zeros((64, 64, 3), dtype=int)
         mask[:, 32:] = 255
-        settings = {"mask": mask, "denoising_strength": 1, "inpainting_fill": 1, "mask_blur": 0, "steps": 3}
-        made, plain = (probed.img2img(prompt, start, **settings).picture for prompt in (SMALL, PLAIN))
+        settings = {
+            "mask": mask,
+            "denoising_strength": 1,
+            "inpainting_fill": 1,
+            "mask_blur": 0,
+            "steps": 3,
+        }
+        made, plain = (
+            probed.img2img(prompt, start, **settings).picture for prompt in (SMALL, PLAIN)
+        )
         assert difference(made[:, :24], start[:, :24]) <= ROUNDING
         assert difference(made[:, 40:], plain[:, 40:]) > 0
 
-    def test_a_schedule_counts_the_steps_that_really_run(self, probed: Webui, tmp_path: Path) -> None:
+    def test_a_schedule_counts_the_steps_that_really_run(
+        self, probed: Webui, tmp_path: Path
+    ) -> None:
         probed.record("middle_block.*attn2")
         start = probed.known("start").picture
-        probed.img2img("x <hypernet:small:0@0,1@1>", start, denoising_strength=0.5, steps=6, sampler_name="Euler")
+        probed.img2img(
+            "x <hypernet:small:0@0,1@1>",
+            start,
+            denoising_strength=0.5,
+            steps=6,
+            sampler_name="Euler",
+        )
         found = probed.recorded(tmp_path / "recorded.pt").multipliers("small.pt")
         assert found[0] == 0
         assert found[-1] == 1
@@ -187,12 +232,18 @@ class TestBatches:
     @pytest.mark.parametrize(
         "prompts", [(SMALL, OTHER), (SMALL, PLAIN), (PLAIN, SMALL)], ids=["two", "first", "second"]
     )
-    def test_each_picture_has_its_own_networks(self, probed: Webui, prompts: tuple[str, str]) -> None:
+    def test_each_picture_has_its_own_networks(
+        self, probed: Webui, prompts: tuple[str, str]
+    ) -> None:
         """Prompts that a script has put into the batch, as dynamic prompts do."""
         probed.post("/probe/prompts", {"prompts": prompts})
         made = probed.txt2img("x ", batch_size=2)
-        singles = [probed.known(prompt, seed=seed).picture for seed, prompt in enumerate(prompts, 1)]
-        unlike = [difference(one, other) for one, other in zip(made.pictures[-2:], singles, strict=True)]
+        singles = [
+            probed.known(prompt, seed=seed).picture for seed, prompt in enumerate(prompts, 1)
+        ]
+        unlike = [
+            difference(one, other) for one, other in zip(made.pictures[-2:], singles, strict=True)
+        ]
         print(f"largest differences from the single pictures: {unlike}")
         assert max(unlike) <= ROUNDING or "different networks" in made.messages
 
@@ -207,33 +258,55 @@ class TestBatches:
         ],
         ids=["second order", "without uncond", "lengths", "split", "cfg 1"],
     )
-    def test_each_picture_has_its_own_networks_in_other_calls(self, probed: Webui, more: dict[str, Any]) -> None:
+    def test_each_picture_has_its_own_networks_in_other_calls(
+        self, probed: Webui, more: dict[str, Any]
+    ) -> None:
         prompts = (PLAIN, OTHER)
         probed.post("/probe/prompts", {"prompts": prompts})
         made = probed.txt2img("x ", batch_size=2, **more)
-        singles = [probed.txt2img(prompt, seed=seed, **more).picture for seed, prompt in enumerate(prompts, 1)]
-        unlike = [difference(one, other) for one, other in zip(made.pictures[-2:], singles, strict=True)]
+        singles = [
+            probed.txt2img(prompt, seed=seed, **more).picture
+            for seed, prompt in enumerate(prompts, 1)
+        ]
+        unlike = [
+            difference(one, other) for one, other in zip(made.pictures[-2:], singles, strict=True)
+        ]
         print(f"largest differences from the single pictures: {unlike} {made.messages}")
         assert max(unlike) <= ROUNDING or "different networks" in made.messages
 
     @pytest.mark.parametrize("second", ["x AND z ", "x "], ids=["as many", "fewer"])
-    def test_each_picture_has_its_own_networks_with_and(self, probed: Webui, host: str, second: str) -> None:
+    def test_each_picture_has_its_own_networks_with_and(
+        self, probed: Webui, host: str, second: str
+    ) -> None:
         if second == "x " and host != "a1111":
-            pytest.skip("Forge and reForge cut all prompts of a batch to the fewest parts that one of them has")
+            pytest.skip(
+                "Forge and reForge cut all prompts of a batch to the fewest parts that one of them has"
+            )
         prompts = ("x AND y <hypernet:small:1>", f"{second}<hypernet:other:1>")
         probed.post("/probe/prompts", {"prompts": prompts})
         made = probed.txt2img("x ", batch_size=2)
-        singles = [probed.known(prompt, seed=seed).picture for seed, prompt in enumerate(prompts, 1)]
-        unlike = [difference(one, other) for one, other in zip(made.pictures[-2:], singles, strict=True)]
+        singles = [
+            probed.known(prompt, seed=seed).picture for seed, prompt in enumerate(prompts, 1)
+        ]
+        unlike = [
+            difference(one, other) for one, other in zip(made.pictures[-2:], singles, strict=True)
+        ]
         print(f"largest differences from the single pictures: {unlike} {made.messages}")
         assert max(unlike) <= ROUNDING or "different networks" in made.messages
 
-    def test_each_picture_has_its_own_networks_in_the_hires_pass(self, probed: Webui, hires: Hires) -> None:
+    def test_each_picture_has_its_own_networks_in_the_hires_pass(
+        self, probed: Webui, hires: Hires
+    ) -> None:
         prompts = (PLAIN, OTHER)
         probed.post("/probe/prompts", {"prompts": prompts})
         made = probed.txt2img("x ", batch_size=2, **hires)
-        singles = [probed.txt2img(prompt, seed=seed, **hires).picture for seed, prompt in enumerate(prompts, 1)]
-        unlike = [difference(one, other) for one, other in zip(made.pictures[-2:], singles, strict=True)]
+        singles = [
+            probed.txt2img(prompt, seed=seed, **hires).picture
+            for seed, prompt in enumerate(prompts, 1)
+        ]
+        unlike = [
+            difference(one, other) for one, other in zip(made.pictures[-2:], singles, strict=True)
+        ]
         print(f"largest differences from the single pictures: {unlike} {made.messages}")
         assert max(unlike) <= ROUNDING or "different networks" in made.messages
 
@@ -255,7 +328,9 @@ class TestBatches:
         prompts = made.info["all_prompts"]
         assert len(prompts) == 4
         singles = [probed.known(prompt).picture for prompt in prompts]
-        unlike = [difference(one, other) for one, other in zip(made.pictures[-4:], singles, strict=True)]
+        unlike = [
+            difference(one, other) for one, other in zip(made.pictures[-4:], singles, strict=True)
+        ]
         print(f"largest differences from the single pictures: {unlike}")
         assert max(unlike) <= ROUNDING or "different networks" in made.messages
 
@@ -268,14 +343,20 @@ class TestBatches:
         probed.record("attn2")
         made = probed.txt2img("x AND y <hypernet:small:1>")
         recording = probed.recorded(tmp_path / "recorded.pt")
-        assert all(recording.error([("small.pt", 1)], call)[0] <= TIGHT for call in range(len(recording.calls)))
+        assert all(
+            recording.error([("small.pt", 1)], call)[0] <= TIGHT
+            for call in range(len(recording.calls))
+        )
         assert difference(made.picture, probed.known("x AND y ").picture) >= VISIBLE
 
     def test_prompts_of_different_lengths(self, probed: Webui, tmp_path: Path) -> None:
         probed.record("attn2")
         probed.txt2img("word " * 90 + "<hypernet:small:1>", negative_prompt="blurry")
         recording = probed.recorded(tmp_path / "recorded.pt")
-        assert all(recording.error([("small.pt", 1)], call)[0] <= TIGHT for call in range(len(recording.calls)))
+        assert all(
+            recording.error([("small.pt", 1)], call)[0] <= TIGHT
+            for call in range(len(recording.calls))
+        )
 
 
 @pytest.mark.parametrize(
@@ -291,7 +372,9 @@ class TestBatches:
     ],
     ids=["unknown", "ambiguous", "family", "comma", "word", "argument", "editing"],
 )
-def test_what_cannot_be_used_is_reported_and_left_out(probed: Webui, tag: str, message: str) -> None:
+def test_what_cannot_be_used_is_reported_and_left_out(
+    probed: Webui, tag: str, message: str
+) -> None:
     made = probed.txt2img(f"x {tag}")
     clean = "x [:0.5]" if tag.startswith("[") else PLAIN
     assert message in made.messages
@@ -302,7 +385,9 @@ def test_what_cannot_be_used_is_reported_and_left_out(probed: Webui, tag: str, m
 
 def test_another_family_can_be_forced(probed: Webui, tmp_path: Path) -> None:
     probed.record("attn1.*|attn2.*")
-    made = probed.txt2img("x <hypernet:for sdxl:1>", override_settings={"hypernetworks_force_family": True})
+    made = probed.txt2img(
+        "x <hypernet:for sdxl:1>", override_settings={"hypernetworks_force_family": True}
+    )
     recording = probed.recorded(tmp_path / "recorded.pt")
     assert recording.error([("for sdxl.pt", 1)])[0] <= TIGHT
     assert difference(made.picture, probed.known(PLAIN).picture) > 0
@@ -335,7 +420,9 @@ class TestSchedules:
             ("DDIM", [0, 0.5, 1]),
         ],
     )
-    def test_samplers(self, probed: Webui, tmp_path: Path, sampler: str, expected: list[float]) -> None:
+    def test_samplers(
+        self, probed: Webui, tmp_path: Path, sampler: str, expected: list[float]
+    ) -> None:
         probed.record("middle_block.*attn2")
         probed.txt2img(RISING, sampler_name=sampler, steps=3)
         found = probed.recorded(tmp_path / "recorded.pt").multipliers("small.pt")
@@ -378,8 +465,17 @@ class TestCheckpoints:
         """``new``: the webui loads the refiner as a second model and keeps the first."""
         if kept > 1 and host == "forge":
             pytest.skip("Forge keeps one checkpoint")
-        settings = {"refiner_checkpoint": checkpoints[1], "refiner_switch_at": 0.5, "steps": 4, "sampler_name": "Euler"}
-        settings |= {"override_settings": {"refiner_switch_by_sample_steps": True}} if host == "a1111" else {}
+        settings = {
+            "refiner_checkpoint": checkpoints[1],
+            "refiner_switch_at": 0.5,
+            "steps": 4,
+            "sampler_name": "Euler",
+        }
+        settings |= (
+            {"override_settings": {"refiner_switch_by_sample_steps": True}}
+            if host == "a1111"
+            else {}
+        )
         try:
             probed.options(sd_checkpoints_limit=kept)
             plain = probed.txt2img(PLAIN, **settings)
@@ -392,7 +488,9 @@ class TestCheckpoints:
         assert difference(made.picture, plain.picture) >= VISIBLE
         assert difference(back.picture, probed.known(SMALL).picture) == 0
 
-    def test_a_switch_between_jobs(self, probed: Webui, checkpoints: tuple[str, str], tmp_path: Path) -> None:
+    def test_a_switch_between_jobs(
+        self, probed: Webui, checkpoints: tuple[str, str], tmp_path: Path
+    ) -> None:
         other = {"override_settings": {"sd_model_checkpoint": checkpoints[1]}}
         before = probed.txt2img(SMALL)
         probed.record("middle_block.*attn2")

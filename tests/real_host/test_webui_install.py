@@ -17,6 +17,11 @@ def test_it_is_silent_where_nothing_is_missing(request: pytest.FixtureRequest) -
     python = request.config.getoption("--webui-python") or str(webui / "venv" / "bin" / "python")
     environment = os.environ | {"PYTHONPATH": str(webui), "WEBUI_LAUNCH_LIVE_OUTPUT": "0"}
     done = subprocess.run(
-        [python, str(ROOT / "install.py")], cwd=webui, env=environment, capture_output=True, text=True, check=False
+        [python, str(ROOT / "install.py")],
+        cwd=webui,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stdout.strip()) == (0, "")

@@ -88,7 +88,9 @@ class Webui:
 
     def _request(self, path: str, body: dict[str, Any] | None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            self.url + path, data, {"Content-Type": "application/json"}
+        )
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
                 return json.loads(answer.read() or b"null")
@@ -161,4 +163,6 @@ def _encoded(picture: np.ndarray[Any, Any]) -> str:
 def _decoded(text: str) -> np.ndarray[Any, Any]:
     from PIL import Image
 
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text.split(",")[-1]))).convert("RGB")).astype(int)
+    return np.asarray(
+        Image.open(io.BytesIO(base64.b64decode(text.split(",")[-1]))).convert("RGB")
+    ).astype(int)

@@ -43,10 +43,14 @@ def create(
             for layer in linears:
                 scale = strength if layer is linears[-1] else 1.0
                 layer.weight.copy_(
-                    torch.randn(layer.weight.shape, generator=generator) * scale / layer.in_features**0.5
+                    torch.randn(layer.weight.shape, generator=generator)
+                    * scale
+                    / layer.in_features**0.5
                 )
                 layer.bias.copy_(torch.randn(layer.bias.shape, generator=generator) * 0.1 * scale)
-    network.provenance = Provenance(name=name, step=1000 + seed, checkpoint_hash="fe4efff1e1", checkpoint_name="model")
+    network.provenance = Provenance(
+        name=name, step=1000 + seed, checkpoint_hash="fe4efff1e1", checkpoint_name="model"
+    )
     return network
 
 
@@ -70,7 +74,9 @@ def write_all(folder: Path) -> None:
     for number, sub in enumerate(("one", "two")):
         (folder / sub).mkdir()
         hn.write(create("twin", seed=30 + number), folder / sub / "twin.pt")
-    (folder / "small.json").write_text('{"preferred weight": 0.6, "activation text": "a small trigger"}', "utf-8")
+    (folder / "small.json").write_text(
+        '{"preferred weight": 0.6, "activation text": "a small trigger"}', "utf-8"
+    )
 
 
 def content(path: Path) -> dict[Any, Any]:
@@ -94,15 +100,27 @@ def write_lora(path: Path, rank: int = 4, strength: float = 0.5) -> None:
     from safetensors.torch import save_file
 
     generator = torch.Generator().manual_seed(7)
-    blocks = [(f"down_blocks_{b}_attentions_{a}", w) for b, w in enumerate((320, 640, 1280)) for a in (0, 1)]
+    blocks = [
+        (f"down_blocks_{b}_attentions_{a}", w)
+        for b, w in enumerate((320, 640, 1280))
+        for a in (0, 1)
+    ]
     blocks += [("mid_block_attentions_0", 1280)]
-    blocks += [(f"up_blocks_{b}_attentions_{a}", w) for b, w in ((1, 1280), (2, 640), (3, 320)) for a in (0, 1, 2)]
+    blocks += [
+        (f"up_blocks_{b}_attentions_{a}", w)
+        for b, w in ((1, 1280), (2, 640), (3, 320))
+        for a in (0, 1, 2)
+    ]
     tensors = {}
     for block, width in blocks:
         for attention, context in (("attn1", width), ("attn2", 768)):
             for projection, inner in (("to_q", width), ("to_k", context), ("to_v", context)):
                 key = f"lora_unet_{block}_transformer_blocks_0_{attention}_{projection}"
-                tensors[f"{key}.lora_down.weight"] = torch.randn(rank, inner, generator=generator) / inner**0.5
-                tensors[f"{key}.lora_up.weight"] = torch.randn(width, rank, generator=generator) * strength
+                tensors[f"{key}.lora_down.weight"] = (
+                    torch.randn(rank, inner, generator=generator) / inner**0.5
+                )
+                tensors[f"{key}.lora_up.weight"] = (
+                    torch.randn(width, rank, generator=generator) * strength
+                )
                 tensors[f"{key}.alpha"] = torch.tensor(float(rank))
     save_file(tensors, path, {"ss_base_model_version": "sd_v1-5"})

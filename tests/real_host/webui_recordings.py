@@ -56,4 +56,6 @@ class Recording:
 
     def is_untouched(self) -> bool:
         """Whether all contexts arrived as they came."""
-        return all(torch.equal(before, after) for call in self.calls for before, after in call.values())
+        return all(
+            torch.equal(before, after) for call in self.calls for before, after in call.values()
+        )

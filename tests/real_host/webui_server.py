@@ -39,7 +39,9 @@ def linked(folder: Path, extensions: Path, name: str) -> Iterator[None]:
     try:
         place.symlink_to(folder, target_is_directory=True)
     except OSError:
-        shutil.copytree(folder, place, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache"))
+        shutil.copytree(
+            folder, place, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache")
+        )
     try:
         yield
     finally:
@@ -56,7 +58,10 @@ def write_settings(folder: Path, checkpoint: str | None) -> Path:
         "grid_save": False,
         "live_previews_enable": False,
         "show_progress_type": "Approx cheap",
-        **{f"outdir_{kind}": str(folder / "out") for kind in ("txt2img_samples", "img2img_samples", "extras_samples")},
+        **{
+            f"outdir_{kind}": str(folder / "out")
+            for kind in ("txt2img_samples", "img2img_samples", "extras_samples")
+        },
         **{f"outdir_{kind}_grids": str(folder / "out") for kind in ("txt2img", "img2img")},
         "outdir_save": str(folder / "out"),
         # After override_settings, the webui restores only options that stand in its file.
@@ -79,7 +84,12 @@ def command_line(
     ours = ["--api", "--server-name", "127.0.0.1", "--port", str(port), "--no-prompt-history"]
     ours += ["--ui-settings-file", str(write_settings(folder, checkpoint))]
     ours += ["--ui-config-file", str(folder / "ui-config.json")]
-    ours += ["--hypernetwork-dir", str(folder / "hypernetworks"), "--lora-dir", str(folder / "Lora")]
+    ours += [
+        "--hypernetwork-dir",
+        str(folder / "hypernetworks"),
+        "--lora-dir",
+        str(folder / "Lora"),
+    ]
     return [str(python), str(webui / "launch.py"), *ours, *shlex.split(arguments)]
 
 
@@ -93,7 +103,12 @@ def started(command: list[str], webui: Path, log: Path) -> Iterator[subprocess.P
     }
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=webui, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=webui,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             yield process
@@ -120,7 +135,11 @@ def wait_until_up(process: subprocess.Popen[bytes], url: str, log: Path) -> None
             time.sleep(1)
         else:
             return
-    state = f"ended with {process.poll()}" if process.poll() is not None else f"is not up after {START_SECONDS} s"
+    state = (
+        f"ended with {process.poll()}"
+        if process.poll() is not None
+        else f"is not up after {START_SECONDS} s"
+    )
     raise RuntimeError(f"the webui {state}:\n{tail(log)}")
 
 

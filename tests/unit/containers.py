@@ -32,9 +32,16 @@ def save_safetensors(content: Content, path: Path) -> Path:
         for side, state in zip("kv", pair, strict=True)
         for key, tensor in state.items()
     }
-    metadata = {key: json.dumps(value) for key, value in content.items() if type(key) is str and value is not None}
+    metadata = {
+        key: json.dumps(value)
+        for key, value in content.items()
+        if type(key) is str and value is not None
+    }
     save_file(tensors, str(path), metadata={"format": "pt", "hypernetwork": "1"} | metadata)
     return path
 
 
-TORCH_CONTAINERS: dict[str, Callable[[object, Path], Path]] = {"zip": save_zip, "legacy": save_legacy}
+TORCH_CONTAINERS: dict[str, Callable[[object, Path], Path]] = {
+    "zip": save_zip,
+    "legacy": save_legacy,
+}

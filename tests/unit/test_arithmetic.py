@@ -6,7 +6,16 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from reference import ACTIVATIONS, BATCH_COUPLING, Content, Recipe, Reference, recipes, relative_error, stacked
+from reference import (
+    ACTIVATIONS,
+    BATCH_COUPLING,
+    Content,
+    Recipe,
+    Reference,
+    recipes,
+    relative_error,
+    stacked,
+)
 from torch import nn
 
 import hypernetworks as hn
@@ -14,9 +23,15 @@ from hypernetworks.engine import structure
 from hypernetworks.engine.affine import AffineMap, chain, collapse
 from hypernetworks.engine.stack import KEY, VALUE, Stack
 
-TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+TOLERANCES = {
+    torch.float64: 1e-12,
+    torch.float32: 1e-5,
+    torch.float16: 2e-3,
+    torch.bfloat16: 1.6e-2,
+}
 MULTIPLIERS = st.one_of(
-    st.sampled_from([1.0, -1.0, 0.5, 0.7, 1e-3, 30.0]), st.floats(-2, 2, allow_subnormal=False).filter(bool)
+    st.sampled_from([1.0, -1.0, 0.5, 0.7, 1e-3, 30.0]),
+    st.floats(-2, 2, allow_subnormal=False).filter(bool),
 )
 SIDES = pytest.mark.parametrize("side", [KEY, VALUE])
 
@@ -95,7 +110,9 @@ def test_dtypes_of_file_and_context(recipe: Recipe, dtype: torch.dtype, multipli
     content, width = recipe.content(), recipe.widths[0]
     x = context(width, dtype=dtype, seed=recipe.seed)
     for side, changed in enumerate(network(recipe, content).transform(x, multiplier)):
-        expected = stacked([(content, multiplier)], x, side, torch.promote_types(dtype, torch.float32))
+        expected = stacked(
+            [(content, multiplier)], x, side, torch.promote_types(dtype, torch.float32)
+        )
         assert (changed.dtype, changed.shape, changed.device) == (x.dtype, x.shape, x.device)
         assert relative_error(changed, expected) <= TOLERANCES[dtype]
 
@@ -126,9 +143,15 @@ def test_the_order_of_a_stack_matters(side: int) -> None:
     first, second = Recipe(activation="relu", seed=1), Recipe(activation="tanh", seed=2)
     nets = [network(recipe, recipe.content()) for recipe in (first, second)]
     x = context(8)
-    forward, backward = Stack(nets).transform(x, side, [1, 1]), Stack(nets[::-1]).transform(x, side, [1, 1])
+    forward, backward = (
+        Stack(nets).transform(x, side, [1, 1]),
+        Stack(nets[::-1]).transform(x, side, [1, 1]),
+    )
     assert relative_error(forward, backward) > 1e-2
-    assert relative_error(forward, stacked([(first.content(), 1), (second.content(), 1)], x, side)) <= 1e-5
+    assert (
+        relative_error(forward, stacked([(first.content(), 1), (second.content(), 1)], x, side))
+        <= 1e-5
+    )
 
 
 @pytest.mark.parametrize("activation", [None, "relu"])
@@ -157,16 +180,28 @@ def test_collapsing_in_float64(recipe: Recipe) -> None:
 
 
 @settings(max_examples=100)
-@given(parts=st.lists(st.tuples(st.integers(0, 99), st.sampled_from([(1, 2, 1), (1, 1), (1, 0.5, 3, 1)]), MULTIPLIERS),
-                      min_size=1, max_size=4))
+@given(
+    parts=st.lists(
+        st.tuples(
+            st.integers(0, 99), st.sampled_from([(1, 2, 1), (1, 1), (1, 0.5, 3, 1)]), MULTIPLIERS
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
 def test_chaining_in_float64(parts: list[tuple[int, tuple[float, ...], float]]) -> None:
-    made = [(Recipe(layer_structure=layers, seed=seed), multiplier) for seed, layers, multiplier in parts]
+    made = [
+        (Recipe(layer_structure=layers, seed=seed), multiplier)
+        for seed, layers, multiplier in parts
+    ]
     maps = [
         (collapse(list(network(recipe, recipe.content()).pairs[8][KEY].linear)), multiplier)
         for recipe, multiplier in made
     ]
     x = context(8, dtype=torch.float64)
-    expected = stacked([(recipe.content(), multiplier) for recipe, multiplier in made], x, KEY, torch.float64)
+    expected = stacked(
+        [(recipe.content(), multiplier) for recipe, multiplier in made], x, KEY, torch.float64
+    )
     assert relative_error(x + chain(maps)(x), expected) <= 1e-12
 
 
@@ -176,7 +211,10 @@ def test_folding_into_a_projection_is_exact() -> None:
     projection = torch.randn(5, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     added = chain([(collapse(list(network(recipe, content).pairs[8][VALUE].linear)), -0.6)])
     folded = x @ (projection + projection @ added.weight).T + projection @ added.bias
-    assert relative_error(folded, stacked([(content, -0.6)], x, VALUE, torch.float64) @ projection.T) <= 1e-13
+    assert (
+        relative_error(folded, stacked([(content, -0.6)], x, VALUE, torch.float64) @ projection.T)
+        <= 1e-13
+    )
 
 
 @pytest.mark.parametrize("activation", [None, "relu"])
@@ -209,7 +247,12 @@ def test_input_and_random_state_stay_untouched(recipe: Recipe) -> None:
 def test_a_context_that_is_a_strided_view() -> None:
     recipe = Recipe(activation="gelu")
     content, x = recipe.content(), context(16).transpose(0, 1)[..., ::2]
-    assert relative_error(network(recipe, content).transform(x)[VALUE], stacked([(content, 1)], x, VALUE)) <= 1e-5
+    assert (
+        relative_error(
+            network(recipe, content).transform(x)[VALUE], stacked([(content, 1)], x, VALUE)
+        )
+        <= 1e-5
+    )
 
 
 @pytest.mark.parametrize("activation", [None, "relu"])
@@ -236,7 +279,9 @@ def test_made_ready_under_inference_mode_still_passes_gradients(activation: str 
 
 
 def test_a_fresh_network_is_the_identity_and_learns() -> None:
-    net = hn.Hypernetwork.create("fresh", hn.Structure(activation="relu", activate_output=False), (8,))
+    net = hn.Hypernetwork.create(
+        "fresh", hn.Structure(activation="relu", activate_output=False), (8,)
+    )
     x = context(8)
     assert all(torch.equal(side, x) for side in net.transform(x))
     net.train()
@@ -265,13 +310,19 @@ def test_tensors_of_the_file_are_adopted_and_not_copied() -> None:
     content = recipe.content()
     net = network(recipe, content)
     assert net.dtype == torch.float16
-    assert net.pairs[8][KEY].linear[0].weight.data_ptr() == content[8][KEY]["linear.0.weight"].data_ptr()
+    assert (
+        net.pairs[8][KEY].linear[0].weight.data_ptr()
+        == content[8][KEY]["linear.0.weight"].data_ptr()
+    )
 
 
 @pytest.mark.parametrize(
-    ("layers", "dim", "widths"), [((1, 1.5, 1), 5, (5, 7, 5)), ((1, 0.3, 2.99, 1), 10, (10, 3, 29, 10))]
+    ("layers", "dim", "widths"),
+    [((1, 1.5, 1), 5, (5, 7, 5)), ((1, 0.3, 2.99, 1), 10, (10, 3, 29, 10))],
 )
-def test_widths_are_truncated_to_integers(layers: tuple[float, ...], dim: int, widths: tuple[int, ...]) -> None:
+def test_widths_are_truncated_to_integers(
+    layers: tuple[float, ...], dim: int, widths: tuple[int, ...]
+) -> None:
     assert hn.Structure(layers, dropout=(0.0,) * len(layers)).widths(dim) == widths
 
 
@@ -289,6 +340,8 @@ def test_widths_are_truncated_to_integers(layers: tuple[float, ...], dim: int, w
         ({"dropout": (0.0, 1.0, 0.0)}, "probabilities"),
     ],
 )
-def test_structures_that_can_not_be(description: dict[str, tuple[float, ...]], message: str) -> None:
+def test_structures_that_can_not_be(
+    description: dict[str, tuple[float, ...]], message: str
+) -> None:
     with pytest.raises(hn.HypernetworkError, match=message):
         hn.Structure(**description)  # type: ignore[arg-type]

@@ -36,14 +36,18 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return output.err
 
 
-def test_inspect_tells_what_is_in_a_file(network_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_tells_what_is_in_a_file(
+    network_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["inspect", str(network_file)]) == 0
     report = capsys.readouterr().out
     for part in ("SD1", "320, 768", "1, 2, 1", "relu", "float32", "768 k"):
         assert part in report
 
 
-def test_inspect_as_json_has_the_same_facts(network_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_as_json_has_the_same_facts(
+    network_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["inspect", "--json", str(network_file)]) == 0
     (report,) = json.loads(capsys.readouterr().out)
     assert report["widths"] == [320, 768]
@@ -52,7 +56,9 @@ def test_inspect_as_json_has_the_same_facts(network_file: Path, capsys: pytest.C
     assert report["parameters"] == sum(p.numel() for p in hn.read(network_file).parameters())
 
 
-def test_inspect_warns_of_what_is_unusual(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_warns_of_what_is_unusual(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     network = hn.Hypernetwork.create("odd", hn.Structure((1, 1, 1), "softmax"), (96,))
     next(network.parameters()).data[0, 0] = float("nan")
     hn.write(network, tmp_path / "odd.pt")
@@ -62,7 +68,9 @@ def test_inspect_warns_of_what_is_unusual(tmp_path: Path, capsys: pytest.Capture
         assert part in report
 
 
-def test_inspect_goes_on_after_a_bad_file(network_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_goes_on_after_a_bad_file(
+    network_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["inspect", str(network_file.parent / "none.pt"), str(network_file)]) == 2
     output = capsys.readouterr()
     assert "no such file" in output.err
@@ -76,10 +84,15 @@ def test_convert_keeps_everything(network_file: Path, suffix: str) -> None:
     before, after = hn.read(network_file), hn.read(target)
     assert (before.structure, before.provenance) == (after.structure, after.provenance)
     context = torch.randn(1, 4, 768)
-    assert all(torch.equal(a, b) for a, b in zip(before.transform(context), after.transform(context), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(before.transform(context), after.transform(context), strict=True)
+    )
 
 
-def test_convert_overwrites_only_when_told(network_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_overwrites_only_when_told(
+    network_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = network_file.read_bytes()
     assert "--overwrite" in refused(capsys, "convert", network_file, network_file)
     assert network_file.read_bytes() == before
@@ -110,18 +123,28 @@ def test_convert_overwrites_only_when_told(network_file: Path, capsys: pytest.Ca
     ],
 )
 def test_what_is_unusable_gets_one_line_and_code_2(
-    arguments: list[str], part: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    part: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert part in refused(capsys, *arguments)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_convert_to_an_unknown_suffix(network_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ".safetensors" in refused(capsys, "convert", network_file, network_file.with_suffix(".onnx"))
+def test_convert_to_an_unknown_suffix(
+    network_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ".safetensors" in refused(
+        capsys, "convert", network_file, network_file.with_suffix(".onnx")
+    )
 
 
-def test_generate_makes_a_picture_with_its_infotext(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_generate_makes_a_picture_with_its_infotext(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from PIL import Image
 
     target = tmp_path / "apple.png"
@@ -148,7 +171,9 @@ def test_the_studio_says_when_its_port_is_taken(capsys: pytest.CaptureFixture[st
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        assert "--port" in refused(capsys, "studio", "--no-browser", "--port", taken.getsockname()[1])
+        assert "--port" in refused(
+            capsys, "studio", "--no-browser", "--port", taken.getsockname()[1]
+        )
 
 
 def test_the_studio_says_what_listening_means(
@@ -163,9 +188,16 @@ def test_the_studio_says_what_listening_means(
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # launch changes it: what was there comes back
     monkeypatch.setattr(server, "build_app", lambda *_a, **_k: None)
     original = server._listen
-    monkeypatch.setattr(server, "_listen", lambda host, _port: (hosts.append(host), original("127.0.0.1", 0))[1])
+    monkeypatch.setattr(
+        server, "_listen", lambda host, _port: (hosts.append(host), original("127.0.0.1", 0))[1]
+    )
     monkeypatch.delenv("HYPERNETWORKS_PASSWORD", raising=False)
-    for options in ([], ["--listen"], ["--listen", "--password", "open sesame"], ["--listen", "--no-password"]):
+    for options in (
+        [],
+        ["--listen"],
+        ["--listen", "--password", "open sesame"],
+        ["--listen", "--no-password"],
+    ):
         assert main(["studio", "--no-browser", *options]) == 0
     assert hosts == ["127.0.0.1", "0.0.0.0", "0.0.0.0", "0.0.0.0"]
     own, made_up, given, none = capsys.readouterr().out.split("Hypernetworks studio")[1:]

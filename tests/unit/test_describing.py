@@ -21,7 +21,9 @@ from hypernetworks.files.opened import OpenedFile
 Save = Callable[[object, Path], Path]
 
 
-def outcome(look: Callable[[Path], hn.Hypernetwork | Description], path: Path) -> tuple[object, ...]:
+def outcome(
+    look: Callable[[Path], hn.Hypernetwork | Description], path: Path
+) -> tuple[object, ...]:
     """What a way of looking at a file finds or says."""
     try:
         found = look(path)
@@ -45,7 +47,9 @@ def test_all_variants(container: str, tmp_path: Path) -> None:
 def test_all_refusals(container: str, tmp_path: Path) -> None:
     refused = 0
     for case, (content, *_) in REFUSED.items():
-        path = TORCH_CONTAINERS[container](content() if callable(content) else content, tmp_path / f"{case}.pt")
+        path = TORCH_CONTAINERS[container](
+            content() if callable(content) else content, tmp_path / f"{case}.pt"
+        )
         agrees(path)
         with pytest.raises(HypernetworkError):
             read_description(path)
@@ -55,7 +59,9 @@ def test_all_refusals(container: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("save", [save_zip, save_legacy, save_safetensors])
 @given(cut=st.floats(0, 1), at=st.floats(0, 1), value=st.integers(0, 255))
-def test_damaged_files(save: Save, cut: float, at: float, value: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_damaged_files(
+    save: Save, cut: float, at: float, value: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = save(Recipe((8, 16)).content(), tmp_path_factory.mktemp("damaged") / "a.pt")
     content = bytearray(path.read_bytes())
     content[int(at * (len(content) - 1))] = value
@@ -66,7 +72,9 @@ def test_damaged_files(save: Save, cut: float, at: float, value: int, tmp_path_f
 
 
 @pytest.mark.parametrize("save", [save_zip, save_legacy, save_safetensors])
-def test_only_kilobytes_are_read(save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_kilobytes_are_read(
+    save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, count = save(Recipe((768,)).content(), tmp_path / "a.pt"), 0
     original = OpenedFile.readinto
 

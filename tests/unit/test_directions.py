@@ -126,7 +126,10 @@ def test_imports_go_in_the_allowed_direction(path: str) -> None:
         ("hypernetworks.patching.handle", "from .. import files"),
         ("hypernetworks.library.folders", "from ..training.loop import train"),
         ("hypernetworks.training.loop", "from ..patching import apply"),
-        ("hypernetworks.training.loop", "if TYPE_CHECKING:\n    from transformers import CLIPTextModel"),
+        (
+            "hypernetworks.training.loop",
+            "if TYPE_CHECKING:\n    from transformers import CLIPTextModel",
+        ),
         ("hypernetworks.ui.tab", "from ..hosts.diffusers import Painter"),
         ("hypernetworks.hosts.webui", "import gradio"),
         ("hypernetworks.library.folders", "from modules import shared"),
@@ -140,10 +143,22 @@ def test_offences_are_noticed(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("hypernetworks.prompts.tags", "import re\nfrom ..engine.multiplier import Multiplier\nfrom .editing import x"),
-        ("hypernetworks.engine.stack", "import torch\nfrom .multiplier import Schedule\nfrom ..errors import TagError"),
-        ("hypernetworks.library.folders", "from ..files import read\nfrom ..engine.network import Hypernetwork"),
-        ("hypernetworks.hosts.webui", "from modules import shared\nimport diffusers\nfrom ..prompts import parse"),
+        (
+            "hypernetworks.prompts.tags",
+            "import re\nfrom ..engine.multiplier import Multiplier\nfrom .editing import x",
+        ),
+        (
+            "hypernetworks.engine.stack",
+            "import torch\nfrom .multiplier import Schedule\nfrom ..errors import TagError",
+        ),
+        (
+            "hypernetworks.library.folders",
+            "from ..files import read\nfrom ..engine.network import Hypernetwork",
+        ),
+        (
+            "hypernetworks.hosts.webui",
+            "from modules import shared\nimport diffusers\nfrom ..prompts import parse",
+        ),
         ("hypernetworks.studio.page", "import gradio as gr\nfrom ..hosts.diffusers import Painter"),
     ],
 )
@@ -154,7 +169,12 @@ def test_allowed_imports_are_allowed(module: str, source: str) -> None:
 def python(code: str, *options: str) -> tuple[str, str]:
     """What a fresh interpreter prints to its two streams; it must end well."""
     done = subprocess.run(
-        [sys.executable, *options, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=240
+        [sys.executable, *options, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=240,
     )
     return done.stdout, done.stderr
 

@@ -63,7 +63,13 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
         noted.append(arguments)
         return 0
 
-    for module, name in ((os, "system"), (system, "system"), (os, "popen"), (subprocess, "Popen"), (socket, "socket")):
+    for module, name in (
+        (os, "system"),
+        (system, "system"),
+        (os, "popen"),
+        (subprocess, "Popen"),
+        (socket, "socket"),
+    ):
         monkeypatch.setattr(module, name, note)
     yield noted
     assert noted == [], "code from a file was run"
@@ -106,7 +112,11 @@ def test_calls(call: str, place: str, container: Container, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("call", CALLS)
 def test_calls_in_every_part_of_a_legacy_file(call: str, tmp_path: Path) -> None:
-    refused(legacy(tmp_path / "head.pt", network(), head=CALLS[call]), FileUnsafeError, NotAHypernetworkError)
+    refused(
+        legacy(tmp_path / "head.pt", network(), head=CALLS[call]),
+        FileUnsafeError,
+        NotAHypernetworkError,
+    )
     refused(legacy(tmp_path / "keys.pt", network(), keys=CALLS[call]), FileUnsafeError)
     (tmp_path / "bare.pt").write_bytes(b"\x80\x04" + CALLS[call] + b".")
     refused(tmp_path / "bare.pt", FileUnsafeError, NotAHypernetworkError)
@@ -123,7 +133,9 @@ def test_globals_are_refused_even_uncalled(named: str, tmp_path: Path) -> None:
         assert "Nothing was run" in message
 
 
-@pytest.mark.parametrize("named", ["torch FloatStorage.__init__", "torch nn", "torch.nn.modules.linear Linear"])
+@pytest.mark.parametrize(
+    "named", ["torch FloatStorage.__init__", "torch nn", "torch.nn.modules.linear Linear"]
+)
 def test_other_classes_of_torch_are_refused(named: str, tmp_path: Path) -> None:
     expression = "c{}\n{}\n".format(*named.split()).encode()
     refused(zipped(tmp_path / "a.pt", expression), FileUnsafeError, NotAHypernetworkError)
@@ -131,8 +143,13 @@ def test_other_classes_of_torch_are_refused(named: str, tmp_path: Path) -> None:
 
 @CONTAINERS
 @pytest.mark.parametrize("case", OBJECTS)
-def test_objects_and_their_state_are_refused(case: str, container: Container, tmp_path: Path) -> None:
-    refused(container(tmp_path / "evil.pt", network(extra=((text("name"), OBJECTS[case]),))), FileUnsafeError)
+def test_objects_and_their_state_are_refused(
+    case: str, container: Container, tmp_path: Path
+) -> None:
+    refused(
+        container(tmp_path / "evil.pt", network(extra=((text("name"), OBJECTS[case]),))),
+        FileUnsafeError,
+    )
     from hypernetworks.files import pickles
 
     assert "changed" not in str(pickles._ordered_dict.__doc__)
@@ -151,13 +168,33 @@ PERSISTENT: dict[str, bytes] = {
     "of text": b"Pos system\n",
     "a number": b"K\x01Q",
     "none": b"NQ",
-    "another kind": b"(" + text("module") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x01tQ",
+    "another kind": b"("
+    + text("module")
+    + b"ctorch\nFloatStorage\n"
+    + text("0")
+    + text("cpu")
+    + b"K\x01tQ",
     "too short": b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + b"tQ",
     "another type": storage(kind="float32"),
-    "a type that is text": b"(" + text("storage") + text("FloatStorage") + text("0") + text("cpu") + b"K\x01tQ",
+    "a type that is text": b"("
+    + text("storage")
+    + text("FloatStorage")
+    + text("0")
+    + text("cpu")
+    + b"K\x01tQ",
     "negative length": storage(numel=-1),
-    "length is text": b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + text("9") + b"tQ",
-    "key is a number": b"(" + text("storage") + b"ctorch\nFloatStorage\nK\x00" + text("cpu") + b"K\x40tQ",
+    "length is text": b"("
+    + text("storage")
+    + b"ctorch\nFloatStorage\n"
+    + text("0")
+    + text("cpu")
+    + text("9")
+    + b"tQ",
+    "key is a number": b"("
+    + text("storage")
+    + b"ctorch\nFloatStorage\nK\x00"
+    + text("cpu")
+    + b"K\x40tQ",
     "a view": storage()[:-2] + b"(" + text("1") + b"K\x00K\x01ttQ",
     "missing in the archive": storage("77"),
     "a path": storage("../../etc/passwd"),
@@ -167,7 +204,9 @@ PERSISTENT: dict[str, bytes] = {
 @CONTAINERS
 @pytest.mark.parametrize("case", PERSISTENT)
 def test_storage_references(case: str, container: Container, tmp_path: Path) -> None:
-    path = container(tmp_path / "a.pt", network(weight=tensor((8, 8), (8, 1), source=PERSISTENT[case])))
+    path = container(
+        tmp_path / "a.pt", network(weight=tensor((8, 8), (8, 1), source=PERSISTENT[case]))
+    )
     refused(path, FileCorruptError)
 
 
@@ -189,10 +228,20 @@ TENSORS: dict[str, bytes] = {
     "many dimensions": tensor((1,) * 5000, (0,) * 5000),
     "many dimensions of 4": tensor((4,) * 70, (0,) * 70),
     "fewer strides": tensor((8, 8), (8,)),
-    "shape is a list": b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage() + b"K\x00](K\x08K\x08e](K\x08K\x01etR",
-    "shape has text": b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage() + b"K\x00" + text("8") + b"\x85K\x01\x85tR",
-    "shape has bools": b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage() + b"K\x00\x88\x88\x86\x88\x88\x86tR",
-    "offset is None": b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage() + b"NK\x08\x85K\x01\x85tR",
+    "shape is a list": b"ctorch._utils\n_rebuild_tensor_v2\n("
+    + storage()
+    + b"K\x00](K\x08K\x08e](K\x08K\x01etR",
+    "shape has text": b"ctorch._utils\n_rebuild_tensor_v2\n("
+    + storage()
+    + b"K\x00"
+    + text("8")
+    + b"\x85K\x01\x85tR",
+    "shape has bools": b"ctorch._utils\n_rebuild_tensor_v2\n("
+    + storage()
+    + b"K\x00\x88\x88\x86\x88\x88\x86tR",
+    "offset is None": b"ctorch._utils\n_rebuild_tensor_v2\n("
+    + storage()
+    + b"NK\x08\x85K\x01\x85tR",
     "no arguments": b"ctorch._utils\n_rebuild_tensor_v2\n)R",
     "storage is a tensor": tensor((8, 8), (8, 1), source=MATRIX),
     "length is a lie": tensor((100, 8), (8, 1), source=storage(numel=10**15)),
@@ -239,12 +288,19 @@ BOMBS: dict[str, bytes] = {
     "many sets": b"\x8f" * DEEP + b"N",
     "keys that collide": dictionary(*((number(i * (2**61 - 1)), b"N") for i in range(20_000))),
     "shared lists": b"".join(
-        b"]q" + bytes([i]) + b"(" + (b"h" + bytes([i - 1]) if i else b"N") * 2000 + b"e0" for i in range(5)
+        b"]q" + bytes([i]) + b"(" + (b"h" + bytes([i - 1]) if i else b"N") * 2000 + b"e0"
+        for i in range(5)
     )
     + dictionary((text("a"), b"h\x04")),
     "marks": b"(" * DEEP + b"N",
-    "copies of a long text": text("x" * 100_000) + b"\x94" + b"c_codecs\nencode\n\x940" + b"h\x01h\x00\x85R0" * 20_000,
-    "copies of a long list": b"](" + b"N" * 50_000 + b"e\x94ctorch\nSize\n\x940" + b"h\x01h\x00\x85R0" * 5_000,
+    "copies of a long text": text("x" * 100_000)
+    + b"\x94"
+    + b"c_codecs\nencode\n\x940"
+    + b"h\x01h\x00\x85R0" * 20_000,
+    "copies of a long list": b"]("
+    + b"N" * 50_000
+    + b"e\x94ctorch\nSize\n\x940"
+    + b"h\x01h\x00\x85R0" * 5_000,
     "huge byte array": b"\x96" + struct.pack("<Q", 1 << 45) + b"a",
     "huge bytes": b"\x8e" + struct.pack("<Q", 1 << 45) + b"a",
     "huge text": b"\x8d" + struct.pack("<Q", 1 << 45) + b"a",
@@ -252,7 +308,9 @@ BOMBS: dict[str, bytes] = {
     "huge integer": b"\x8b" + struct.pack("<i", 2**31 - 1) + b"\xff",
     "negative integer length": b"\x8b" + struct.pack("<i", -5) + b"\xff",
     "an integer of a million digits": b"L" + b"9" * 1_000_000 + b"L\n",
-    "a key of a million bits": dictionary((b"\x8b" + struct.pack("<i", 125_000) + b"\x7f" * 125_000, b"N")),
+    "a key of a million bits": dictionary(
+        (b"\x8b" + struct.pack("<i", 125_000) + b"\x7f" * 125_000, b"N")
+    ),
     "an unknown opcode": b"\xfe",
     "an unknown protocol": b"\x80\xff",
     "popping too much": b"000",
@@ -292,7 +350,9 @@ def healthy(kind: str, path: Path) -> bytes:
     if kind == "written":
         hn.write(hn.read(save_zip(content, path)), path)
     else:
-        {"zip": save_zip, "legacy": save_legacy, "safetensors": save_safetensors}[kind](content, path)
+        {"zip": save_zip, "legacy": save_legacy, "safetensors": save_safetensors}[kind](
+            content, path
+        )
     assert hn.read(path).widths == (8,)
     return path.read_bytes()
 
@@ -329,7 +389,11 @@ def test_flipped_bits_and_changed_bytes(kind: str, tmp_path: Path) -> None:
         changed = bytearray(data)
         for _ in range(drawn.choice([1, 1, 1, 4])):
             end = drawn.random() < 0.3
-            position = drawn.randrange(min(2000, len(data))) if drawn.random() < 0.8 else drawn.randrange(len(data))
+            position = (
+                drawn.randrange(min(2000, len(data)))
+                if drawn.random() < 0.8
+                else drawn.randrange(len(data))
+            )
             changed[-1 - position if end else position] ^= 1 << drawn.randrange(8)
         path = tmp_path / f"{i}.pt"
         path.write_bytes(changed)
@@ -422,7 +486,8 @@ def test_an_archive_of_another_kind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("header_offset", 10**6), ("header_offset", 1), ("file_size", 2**40), ("file_size", 100)]
+    ("field", "value"),
+    [("header_offset", 10**6), ("header_offset", 1), ("file_size", 2**40), ("file_size", 100)],
 )
 def test_a_table_of_contents_that_lies(field: str, value: int, tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
@@ -448,7 +513,9 @@ def web_page(path: Path) -> None:
 
 
 def picture(path: Path) -> None:
-    path.write_bytes(bytes.fromhex("89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000") * 9)
+    path.write_bytes(
+        bytes.fromhex("89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000") * 9
+    )
 
 
 def lora(path: Path) -> None:
@@ -464,7 +531,10 @@ def checkpoint(path: Path) -> None:
 
 
 def checkpoint_pickle(path: Path) -> None:
-    torch.save({"state_dict": {"cond_stage_model.x": torch.zeros(4)}, "global_step": 470000, "epoch": 6}, path)
+    torch.save(
+        {"state_dict": {"cond_stage_model.x": torch.zeros(4)}, "global_step": 470000, "epoch": 6},
+        path,
+    )
 
 
 def lightning_checkpoint(path: Path) -> None:
@@ -473,7 +543,10 @@ def lightning_checkpoint(path: Path) -> None:
 
 
 def embedding(path: Path) -> None:
-    torch.save({"string_to_token": {"*": 265}, "string_to_param": {"*": torch.zeros(2, 768)}, "step": 5}, path)
+    torch.save(
+        {"string_to_token": {"*": 265}, "string_to_param": {"*": torch.zeros(2, 768)}, "step": 5},
+        path,
+    )
 
 
 def old_embedding(path: Path) -> None:
@@ -486,7 +559,9 @@ def embedding_safetensors(path: Path) -> None:
 
 
 def side_car(path: Path) -> None:
-    torch.save({"optimizer_name": "AdamW", "hash": "abc", "optimizer_state_dict": {"state": {0: {}}}}, path)
+    torch.save(
+        {"optimizer_name": "AdamW", "hash": "abc", "optimizer_state_dict": {"state": {0: {}}}}, path
+    )
 
 
 def whole_module(path: Path) -> None:
@@ -517,7 +592,10 @@ OTHERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "module": (whole_module, "Linear"),
     "other tensors": (other_safetensors, "named"),
     "no tensors": (empty_safetensors, "no tensors"),
-    "ordinary pickle": (lambda path: path.write_bytes(pickle.dumps({8: 1})) and None, "not one that torch wrote"),
+    "ordinary pickle": (
+        lambda path: path.write_bytes(pickle.dumps({8: 1})) and None,
+        "not one that torch wrote",
+    ),
 }
 
 
@@ -587,7 +665,9 @@ def test_a_folder(tmp_path: Path) -> None:
     assert "folder" in str(error)
 
 
-@pytest.mark.parametrize("name", ["a\0b.pt", "\0", "x" * 5000 + ".pt", "a.pt/b.pt", "loop.pt", "\ud800.pt"])
+@pytest.mark.parametrize(
+    "name", ["a\0b.pt", "\0", "x" * 5000 + ".pt", "a.pt/b.pt", "loop.pt", "\ud800.pt"]
+)
 def test_names_that_can_not_be(name: str, tmp_path: Path) -> None:
     (tmp_path / "a.pt").touch()
     (tmp_path / "loop.pt").symlink_to(tmp_path / "loop.pt")

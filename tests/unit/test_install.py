@@ -35,7 +35,9 @@ def test_a_webui_hears_and_sees_nothing(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_named_and_nothing_is_installed(tmp_path: Path) -> None:
     shutil.copy(ROOT / "install.py", tmp_path)
-    done = install(tmp_path, flags=("-S",), PYTHONPATH="")  # no site-packages: everything is missing
+    done = install(
+        tmp_path, flags=("-S",), PYTHONPATH=""
+    )  # no site-packages: everything is missing
     assert done.returncode == 0
     assert "safetensors" in done.stdout
     assert len(done.stdout.splitlines()) == 1
@@ -53,7 +55,9 @@ def test_it_imports_only_the_standard_library() -> None:
     import ast
 
     tree = ast.parse((ROOT / "install.py").read_text(encoding="utf-8"))
-    names = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    names = {
+        a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names
+    }
     names |= {str(n.module).split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     assert names <= set(sys.stdlib_module_names)
 
@@ -67,5 +71,7 @@ def test_a_finished_set_up_is_not_repeated(tmp_path: Path) -> None:
         "install.subprocess = None;"  # any attempt to run something would fail
         "install.prepare('test'); install.prepare('studio'); print('nothing was run')"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.stdout.strip() == "nothing was run", done.stderr

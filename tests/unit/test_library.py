@@ -13,7 +13,12 @@ from reference import Recipe
 from unit.containers import save_zip
 
 import hypernetworks as hn
-from hypernetworks.errors import AmbiguousNameError, FileMissingError, NotAHypernetworkError, UnknownNameError
+from hypernetworks.errors import (
+    AmbiguousNameError,
+    FileMissingError,
+    NotAHypernetworkError,
+    UnknownNameError,
+)
 from hypernetworks.library import Entry, Library
 
 
@@ -39,13 +44,35 @@ def found(library: Library, name: str) -> str:
 
 
 def test_what_is_listed(tmp_path: Path) -> None:
-    listed = ["a.pt", "b.safetensors", "c.bin", "d.ckpt", "e.pth", "F.PT", "sub/g.pt", "sub/deeper/h i.v2.pt"]
+    listed = [
+        "a.pt",
+        "b.safetensors",
+        "c.bin",
+        "d.ckpt",
+        "e.pth",
+        "F.PT",
+        "sub/g.pt",
+        "sub/deeper/h i.v2.pt",
+    ]
     add(tmp_path, *listed)
-    add(tmp_path, "a.pt.optim", "a.png", "a.preview.png", "a.json", "b.txt", "n.hns", ".hidden.pt", ".cache/x.pt", "pt")
+    add(
+        tmp_path,
+        "a.pt.optim",
+        "a.png",
+        "a.preview.png",
+        "a.json",
+        "b.txt",
+        "n.hns",
+        ".hidden.pt",
+        ".cache/x.pt",
+        "pt",
+    )
     (tmp_path / "folder.pt").mkdir()
     (tmp_path / "dangling.pt").symlink_to(tmp_path / "nowhere")
     entries = Library([tmp_path]).scan()
-    assert sorted(entry.path.relative_to(tmp_path).as_posix() for entry in entries) == sorted(listed)
+    assert sorted(entry.path.relative_to(tmp_path).as_posix() for entry in entries) == sorted(
+        listed
+    )
     assert [entry.name for entry in entries] == ["a", "b", "c", "d", "e", "F", "g", "h i.v2"]
     assert {entry.full_name for entry in entries} >= {"a", "F", "sub/g", "sub/deeper/h i.v2"}
     assert {entry.folder for entry in entries} == {"", "sub", "sub/deeper"}
@@ -79,7 +106,9 @@ def test_a_scan_opens_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_folders_that_do_not_exist_are_skipped(tmp_path: Path) -> None:
     add(tmp_path, "real/a.pt", "file")
-    library = Library([tmp_path / "no such", tmp_path / "file", tmp_path / "real", str(tmp_path / "real")])
+    library = Library(
+        [tmp_path / "no such", tmp_path / "file", tmp_path / "real", str(tmp_path / "real")]
+    )
     assert [entry.name for entry in library.scan()] == ["a"]
 
 
@@ -90,13 +119,17 @@ def test_links_that_lead_round_in_a_circle(tmp_path: Path) -> None:
     (tmp_path / "alias").symlink_to(tmp_path / "sub", target_is_directory=True)
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     entries = Library([tmp_path]).scan()
-    assert [entry.full_name for entry in entries] == ["sub/a", "other/b"], "each once, under its real folder"
+    assert [entry.full_name for entry in entries] == ["sub/a", "other/b"], (
+        "each once, under its real folder"
+    )
 
 
 def test_links_to_files_and_folders_elsewhere_are_followed(tmp_path: Path) -> None:
     add(tmp_path, "elsewhere/a.pt", "elsewhere/folder/b.pt", "library/c.pt")
     (tmp_path / "library" / "linked.pt").symlink_to(tmp_path / "elsewhere" / "a.pt")
-    (tmp_path / "library" / "more").symlink_to(tmp_path / "elsewhere" / "folder", target_is_directory=True)
+    (tmp_path / "library" / "more").symlink_to(
+        tmp_path / "elsewhere" / "folder", target_is_directory=True
+    )
     library = Library([tmp_path / "library"])
     assert [entry.full_name for entry in library.scan()] == ["more/b", "c", "linked"]
 
@@ -137,7 +170,14 @@ def test_new_and_removed_files_are_seen_after_a_scan(tmp_path: Path) -> None:
     ],
 )
 def test_names(name: str, file: str, tmp_path: Path) -> None:
-    add(tmp_path, "ink.pt", "INK/Ink.safetensors", "my style v1.5 [x].pt", "deep/down/夏の絵.pt", "straße.bin")
+    add(
+        tmp_path,
+        "ink.pt",
+        "INK/Ink.safetensors",
+        "my style v1.5 [x].pt",
+        "deep/down/夏の絵.pt",
+        "straße.bin",
+    )
     add(tmp_path, "a=b.pt", "foo-1000.pt", "foo-2000.pt", "anime_3.pt", "kept(beef).pt", "kept.pt")
     assert found(Library([tmp_path]), name) == file
 
@@ -172,9 +212,15 @@ def test_a_file_at_the_top_is_reachable_beside_others_of_its_stem(tmp_path: Path
 def test_what_a_tag_calls_a_file(tmp_path: Path) -> None:
     add(tmp_path, "ink.pt", "a/ink.pt", "b/Ink.pt", "b/night.pt", "twin.pt", "twin.ckpt")
     library = Library([tmp_path])
-    names = {entry.path.relative_to(tmp_path).as_posix(): library.name_of(entry) for entry in library.entries}
+    names = {
+        entry.path.relative_to(tmp_path).as_posix(): library.name_of(entry)
+        for entry in library.entries
+    }
     twins = {"twin.pt": "twin", "twin.ckpt": "twin"}
-    assert names == {"ink.pt": "ink", "a/ink.pt": "a/ink", "b/Ink.pt": "Ink", "b/night.pt": "night"} | twins
+    assert (
+        names
+        == {"ink.pt": "ink", "a/ink.pt": "a/ink", "b/Ink.pt": "Ink", "b/night.pt": "night"} | twins
+    )
     for file, name in names.items():
         if name != "twin":
             assert found(library, name) == file
@@ -224,7 +270,9 @@ def test_files_that_no_name_tells_apart(tmp_path: Path) -> None:
         ("", ""),
     ],
 )
-def test_an_unknown_name_is_answered_with_the_nearest(name: str, suggestion: str, tmp_path: Path) -> None:
+def test_an_unknown_name_is_answered_with_the_nearest(
+    name: str, suggestion: str, tmp_path: Path
+) -> None:
     add(tmp_path, "ink.pt", "Watercolour.pt")
     with pytest.raises(UnknownNameError) as caught:
         Library([tmp_path]).find(name)

@@ -51,7 +51,9 @@ def three(tmp_path: Path) -> tuple[int, list[str]]:
 # The limit
 
 
-def test_it_keeps_to_its_limit_and_drops_the_longest_unused(tmp_path: Path, reads: list[Path]) -> None:
+def test_it_keeps_to_its_limit_and_drops_the_longest_unused(
+    tmp_path: Path, reads: list[Path]
+) -> None:
     size, names = three(tmp_path)
     library = Library([tmp_path], cache_bytes=2 * size)
     a, b, c = map(library.find, names)
@@ -63,7 +65,9 @@ def test_it_keeps_to_its_limit_and_drops_the_longest_unused(tmp_path: Path, read
     assert [path.stem for path in reads] == ["a", "b", "c", "b"]
 
 
-def test_what_is_in_use_is_found_again_whatever_the_limit(tmp_path: Path, reads: list[Path]) -> None:
+def test_what_is_in_use_is_found_again_whatever_the_limit(
+    tmp_path: Path, reads: list[Path]
+) -> None:
     size, names = three(tmp_path)
     for limit in (0, size - 1):
         reads.clear()
@@ -75,14 +79,18 @@ def test_what_is_in_use_is_found_again_whatever_the_limit(tmp_path: Path, reads:
         gone = [weakref.ref(network) for network in used]
         used.clear()
         gc.collect()
-        assert [reference() is None for reference in gone] == [True, True, False], "nothing else holds them"
+        assert [reference() is None for reference in gone] == [True, True, False], (
+            "nothing else holds them"
+        )
         library.load(library.find("c"))
         assert len(reads) == 3
         library.load(library.find("a"))
         assert len(reads) == 4
 
 
-def test_what_was_made_ready_counts(tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_made_ready_counts(
+    tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     size, (a, b, _) = three(tmp_path)
     monkeypatch.setattr(hn.Hypernetwork, "prepared_bytes", 0, raising=False)
     library = Library([tmp_path], cache_bytes=3 * size)
@@ -134,7 +142,9 @@ def test_to_say_the_limit_again_is_not_the_end_of_a_job(tmp_path: Path) -> None:
     assert network.prepared_bytes == ready, "this job named it"
 
 
-def test_a_smaller_limit_acts_at_once_and_a_larger_one_keeps_more(tmp_path: Path, reads: list[Path]) -> None:
+def test_a_smaller_limit_acts_at_once_and_a_larger_one_keeps_more(
+    tmp_path: Path, reads: list[Path]
+) -> None:
     size, names = three(tmp_path)
     library = Library([tmp_path])
     for name in names:
@@ -185,7 +195,9 @@ def test_a_file_that_is_swapped_back_and_forth(tmp_path: Path, reads: list[Path]
     network(path, seed=2)
     second = library.load(library.find("a"))
     assert not torch.equal(second.transform(x)[0], expected)
-    assert torch.equal(first.transform(x)[0], expected), "a replaced file stays as it was for those who use it"
+    assert torch.equal(first.transform(x)[0], expected), (
+        "a replaced file stays as it was for those who use it"
+    )
     (tmp_path / "kept").replace(path)
     third = library.load(library.find("a"))
     assert torch.equal(third.transform(x)[0], expected)
@@ -193,7 +205,10 @@ def test_a_file_that_is_swapped_back_and_forth(tmp_path: Path, reads: list[Path]
 
 def test_the_time_of_the_last_change_need_not_tell(tmp_path: Path, reads: list[Path]) -> None:
     """Tools that keep times, as ``cp -p`` does."""
-    path, other = network(tmp_path / "a.pt", seed=1), network(tmp_path / "elsewhere" / "a.pt", seed=2)
+    path, other = (
+        network(tmp_path / "a.pt", seed=1),
+        network(tmp_path / "elsewhere" / "a.pt", seed=2),
+    )
     status = path.stat()
     os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
     library = Library([tmp_path])
@@ -239,8 +254,16 @@ def in_threads(count: int, act: Callable[[int], None]) -> None:
         assert not thread.is_alive(), "it waits for ever"
 
 
-def test_threads_that_ask_for_one_file_read_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, reading, go_on, reads, got = network(tmp_path / "a.pt"), threading.Event(), threading.Event(), [], []
+def test_threads_that_ask_for_one_file_read_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, reading, go_on, reads, got = (
+        network(tmp_path / "a.pt"),
+        threading.Event(),
+        threading.Event(),
+        [],
+        [],
+    )
 
     def slow(path: Path) -> hn.Hypernetwork:
         reads.append(path)
@@ -251,7 +274,10 @@ def test_threads_that_ask_for_one_file_read_it_once(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(folders, "read", slow)
     library = Library([tmp_path], cache_bytes=0)
     entry = library.find("a")
-    threads = [threading.Thread(target=lambda: got.append(library.load(entry)), daemon=True) for _ in range(5)]
+    threads = [
+        threading.Thread(target=lambda: got.append(library.load(entry)), daemon=True)
+        for _ in range(5)
+    ]
     threads[0].start()
     assert reading.wait(30)
     for thread in threads[1:]:
@@ -264,7 +290,9 @@ def test_threads_that_ask_for_one_file_read_it_once(tmp_path: Path, monkeypatch:
     assert len(set(map(id, got))) == 1
 
 
-def test_a_long_read_holds_up_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_read_holds_up_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network(tmp_path / "quick.pt")
     network(tmp_path / "slow.pt")
     library, reading, go_on = Library([tmp_path]), threading.Event(), threading.Event()

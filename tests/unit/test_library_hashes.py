@@ -125,7 +125,16 @@ def test_two_programs_share_a_store(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"\xff", b'{"a": 1}', b"[" * 100_000, b'{"PATH": [7, 1, "none"]}', b'{"PATH": [true, 1, 2]}'],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff",
+        b'{"a": 1}',
+        b"[" * 100_000,
+        b'{"PATH": [7, 1, "none"]}',
+        b'{"PATH": [true, 1, 2]}',
+    ],
 )
 def test_a_damaged_store_counts_as_empty(content: bytes, tmp_path: Path) -> None:
     store, entry = tmp_path / "hashes.json", file(tmp_path / "a.pt")
@@ -179,7 +188,9 @@ def test_work_is_done_once_in_order_and_what_is_waited_for_comes_first() -> None
     assert futures[4] is futures[0]
     assert futures[3] is futures[1]
     waited: list[str] = []
-    thread = threading.Thread(target=lambda: waited.append(background.result("c", work("c"))), daemon=True)
+    thread = threading.Thread(
+        target=lambda: waited.append(background.result("c", work("c"))), daemon=True
+    )
     thread.start()
     eventually(lambda: next(iter(background._waiting)) == "c")
     assert not done
@@ -199,7 +210,9 @@ def test_what_fails_is_told_to_who_asked_and_the_rest_goes_on() -> None:
         failing.result(30)
     eventually(lambda: background._thread is None)
     assert calls
-    assert background.result("a", lambda: 3.0) == 3.0, "it can be asked again, after an idle call that failed, too"
+    assert background.result("a", lambda: 3.0) == 3.0, (
+        "it can be asked again, after an idle call that failed, too"
+    )
 
 
 def test_nothing_runs_before_the_first_use(tmp_path: Path) -> None:
@@ -225,7 +238,12 @@ hashes.start(Entry("huge", Path({str(huge)!r}), "", 0, 0))
 hashes.sha256(Entry("small", Path({str(small.path)!r}), "", 0, 0))
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, timeout=60, capture_output=True, text=True, check=False
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        timeout=60,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert Hashes(store).known(small) == sha256(b"content")

@@ -18,7 +18,11 @@ from hypernetworks.library.names import Names
 
 NAMES = st.text(st.sampled_from("aAbBßsSİi/() 0f"), max_size=6)
 FILES = st.lists(
-    st.tuples(st.sampled_from(["", "x", "X", "x/y"]), NAMES.filter(bool), st.sampled_from([".pt", ".safetensors"])),
+    st.tuples(
+        st.sampled_from(["", "x", "X", "x/y"]),
+        NAMES.filter(bool),
+        st.sampled_from([".pt", ".safetensors"]),
+    ),
     unique=True,
     max_size=12,
 )
@@ -26,7 +30,10 @@ FILES = st.lists(
 
 def made(files: list[tuple[str, str, str]]) -> tuple[Entry, ...]:
     """Entries that a scan could have found, whatever a real file system makes of their names."""
-    return tuple(Entry(name, Path(folder) / f"{name}{suffix}", folder, 0, 0) for folder, name, suffix in files)
+    return tuple(
+        Entry(name, Path(folder) / f"{name}{suffix}", folder, 0, 0)
+        for folder, name, suffix in files
+    )
 
 
 def by_looking_at_all(entries: tuple[Entry, ...], name: str) -> Entry | str:
@@ -47,7 +54,9 @@ def by_looking_at_all(entries: tuple[Entry, ...], name: str) -> Entry | str:
 @given(FILES, NAMES, st.sampled_from(["", " ", "(f00f)"]))
 @example([("", "ß", ".pt"), ("x", "SS", ".pt")], "ss", "")
 @example([("x", "a", ".pt"), ("", "x/a", ".pt")], "x/a", "")
-def test_find_is_the_documented_rule(files: list[tuple[str, str, str]], other: str, end: str) -> None:
+def test_find_is_the_documented_rule(
+    files: list[tuple[str, str, str]], other: str, end: str
+) -> None:
     entries = made(files)
     names = Names(entries)
     for name in {other, *(e.name for e in entries), *(e.full_name.swapcase() for e in entries)}:
@@ -73,7 +82,9 @@ def test_a_scan_without_news_gives_the_same_tuple(tmp_path: Path) -> None:
     add(tmp_path, "sub/d.pt")
     second = library.scan()
     assert [e.name for e in second] == ["a", "b", "c", "d"]
-    assert all(entry is second[i] for i, entry in enumerate(first)), "what is as it was is not made again"
+    assert all(entry is second[i] for i, entry in enumerate(first)), (
+        "what is as it was is not made again"
+    )
     (tmp_path / "sub" / "d.pt").unlink()
     assert library.scan() == first
 

@@ -35,7 +35,9 @@ def network(recipe: Recipe) -> hn.Hypernetwork:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What goes through ``F.linear``, as against oneDNN."""
     seen, original = list[str](), F.linear
-    monkeypatch.setattr(products.F, "linear", lambda *arguments: seen.append("F.linear") or original(*arguments))
+    monkeypatch.setattr(
+        products.F, "linear", lambda *arguments: seen.append("F.linear") or original(*arguments)
+    )
     return seen
 
 
@@ -43,7 +45,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize("kind", [None, *products.FUSED])
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_fused_products(kind: type[nn.Module] | None, with_bias: bool, calls: list[str]) -> None:
-    inputs, weight, bias = drawn(2, 7, 24), drawn(48, 24, seed=1), drawn(48, seed=2) if with_bias else None
+    inputs, weight, bias = (
+        drawn(2, 7, 24),
+        drawn(48, 24, seed=1),
+        drawn(48, seed=2) if with_bias else None,
+    )
     activation = kind() if kind is not None else None
     with torch.no_grad():
         fused = products.linear(inputs, weight, bias, activation)
@@ -63,7 +69,9 @@ def test_other_types_go_the_plain_way(dtype: torch.dtype, calls: list[str]) -> N
 
 
 @pytest.mark.parametrize("fault", ["missing", "wrong"])
-def test_without_onednn_nothing_is_lost(monkeypatch: pytest.MonkeyPatch, calls: list[str], fault: str) -> None:
+def test_without_onednn_nothing_is_lost(
+    monkeypatch: pytest.MonkeyPatch, calls: list[str], fault: str
+) -> None:
     def broken(inputs: torch.Tensor, weight: torch.Tensor, *_: object) -> torch.Tensor:
         if fault == "missing":
             raise RuntimeError("no such operator")
@@ -107,7 +115,9 @@ def multiplies_on_cpu(dtype: torch.dtype) -> bool:
     return True
 
 
-@pytest.mark.parametrize("dtype", [d for d in (torch.float16, torch.bfloat16) if multiplies_on_cpu(d)])
+@pytest.mark.parametrize(
+    "dtype", [d for d in (torch.float16, torch.bfloat16) if multiplies_on_cpu(d)]
+)
 @pytest.mark.parametrize("activation", [None, "relu", "gelu"])
 def test_half_precision_without_a_round_trip(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, activation: str | None
@@ -115,7 +125,9 @@ def test_half_precision_without_a_round_trip(
     recipe = Recipe((32,), activation=activation)
     net, context = network(recipe), drawn(2, 9, 32).to(dtype)
     asked, original = [], net.delta
-    monkeypatch.setattr(net, "delta", lambda *arguments: asked.append(arguments[3]) or original(*arguments))
+    monkeypatch.setattr(
+        net, "delta", lambda *arguments: asked.append(arguments[3]) or original(*arguments)
+    )
     monkeypatch.setattr(stack, "_may_be_half", lambda *_: True)
     with torch.no_grad():
         half = Stack([net]).transform(context, KEY, [0.8], exact=False)
@@ -131,15 +143,23 @@ def test_half_precision_without_a_round_trip(
 def test_a_cpu_stays_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     net = network(Recipe((32,), activation="relu"))
     asked, original = [], net.delta
-    monkeypatch.setattr(net, "delta", lambda *arguments: asked.append(arguments[3]) or original(*arguments))
+    monkeypatch.setattr(
+        net, "delta", lambda *arguments: asked.append(arguments[3]) or original(*arguments)
+    )
     Stack([net]).transform(drawn(2, 9, 32).half(), KEY, [0.8], exact=False)
     assert asked == [torch.float32]
 
 
 @settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), scale=st.floats(0.01, 100), layer_norm=st.booleans())
-def test_the_largest_number_is_not_underestimated(seed: int, scale: float, layer_norm: bool) -> None:
-    mlp = network(Recipe((16,), activation="relu", seed=seed, layer_norm=layer_norm)).pairs[16][KEY].linear
+def test_the_largest_number_is_not_underestimated(
+    seed: int, scale: float, layer_norm: bool
+) -> None:
+    mlp = (
+        network(Recipe((16,), activation="relu", seed=seed, layer_norm=layer_norm))
+        .pairs[16][KEY]
+        .linear
+    )
     for parameter in mlp.parameters():
         parameter.data.mul_(scale)
     numbers, context = [], drawn(4, 5, 16, seed=seed).clamp(-LARGEST_CONTEXT, LARGEST_CONTEXT)

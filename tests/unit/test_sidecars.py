@@ -103,7 +103,11 @@ def test_the_editors_description_counts_even_if_it_is_empty(tmp_path: Path) -> N
 
 def test_what_the_site_says_fills_the_gaps(tmp_path: Path) -> None:
     entry = entry_in(tmp_path)
-    version = {"baseModel": "SD 1.5", "trainedWords": ["ink", " drawing, ", 3, ""], "model": {"name": "Ink & Wash"}}
+    version = {
+        "baseModel": "SD 1.5",
+        "trainedWords": ["ink", " drawing, ", 3, ""],
+        "model": {"name": "Ink & Wash"},
+    }
     write_json(tmp_path / "ink.civitai.info", version)
     found = read_sidecars(entry)
     assert (found.activation_text, found.base_model) == ("ink, drawing", "SD1")
@@ -122,7 +126,11 @@ def test_sd_next_keeps_the_sites_description_of_the_model_in_the_json(tmp_path: 
     }
     write_json(tmp_path / "ink.json", model)
     found = read_sidecars(entry)
-    assert (found.description, found.base_model, found.activation_text) == ("Black & white\ntwo", "SDXL", "ink")
+    assert (found.description, found.base_model, found.activation_text) == (
+        "Black & white\ntwo",
+        "SDXL",
+        "ink",
+    )
     model["description"] = "broken <![ markup"
     write_json(tmp_path / "ink.json", model)
     assert "broken" in read_sidecars(entry).description
@@ -150,15 +158,28 @@ def test_names_of_base_models(text: str, family: str) -> None:
 
 @pytest.mark.parametrize(
     ("written", "read"),
-    [(0.7, 0.7), ("0.5", 0.5), (0, None), (0.0, None), (None, None), ("", None), (-1, -1.0), (2.5, 2.5)],
+    [
+        (0.7, 0.7),
+        ("0.5", 0.5),
+        (0, None),
+        (0.0, None),
+        (None, None),
+        ("", None),
+        (-1, -1.0),
+        (2.5, 2.5),
+    ],
 )
 def test_preferred_multipliers(tmp_path: Path, written: Any, read: float | None) -> None:
     entry = entry_in(tmp_path)
     write_json(tmp_path / "ink.json", {"preferred weight": written})
-    assert read_sidecars(entry) == Sidecars(preferred_multiplier=read, user_metadata={"preferred weight": written})
+    assert read_sidecars(entry) == Sidecars(
+        preferred_multiplier=read, user_metadata={"preferred weight": written}
+    )
 
 
-@pytest.mark.parametrize("written", [True, "much", [1], {}, "nan", float("nan"), float("inf"), 10**400])
+@pytest.mark.parametrize(
+    "written", [True, "much", [1], {}, "nan", float("nan"), float("inf"), 10**400]
+)
 def test_multipliers_that_are_none(tmp_path: Path, written: Any) -> None:
     entry = entry_in(tmp_path)
     write_json(tmp_path / "ink.json", {"preferred weight": written})
@@ -169,7 +190,16 @@ def test_multipliers_that_are_none(tmp_path: Path, written: Any) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[1]", b"null", b'"text"', b"\xff\xfe\x00", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"],
+    [
+        b"",
+        b"{",
+        b"[1]",
+        b"null",
+        b'"text"',
+        b"\xff\xfe\x00",
+        b"[" * 100_000,
+        b'{"a": ' + b"9" * 5000 + b"}",
+    ],
     ids=["empty", "cut", "list", "null", "text", "binary", "deep", "long number"],
 )
 def test_broken_files_are_warnings(tmp_path: Path, content: bytes) -> None:
@@ -232,7 +262,10 @@ KEYS_OF_SITES = ["modelVersions", "trainedWords", "model", "name", "baseModel"]
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*KEYS, *KEYS_OF_SITES]), inner),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from([*KEYS, *KEYS_OF_SITES]), inner)
+        ),
         max_leaves=12,
     )
 )
@@ -241,17 +274,29 @@ def test_any_json_is_read(tmp_path: Path, content: Any) -> None:
     write_json(tmp_path / "ink.json", content)
     write_json(tmp_path / "ink.civitai.info", content)
     found = read_sidecars(entry)
-    for text in (found.description, found.activation_text, found.notes, found.base_model, found.title):
+    for text in (
+        found.description,
+        found.activation_text,
+        found.notes,
+        found.base_model,
+        found.title,
+    ):
         assert isinstance(text, str)
         text.encode()
 
 
 def test_writing_keeps_what_stands_there(tmp_path: Path) -> None:
     entry = entry_in(tmp_path)
-    write_json(tmp_path / "ink.json", {"negative text": "photo", "notes": "old", "other": [1, {"a": "ü"}]})
+    write_json(
+        tmp_path / "ink.json", {"negative text": "photo", "notes": "old", "other": [1, {"a": "ü"}]}
+    )
     write_user_metadata(entry, {"notes": "neu 🎨", "other": None, "preferred weight": 0.5})
     text = (tmp_path / "ink.json").read_text(encoding="utf-8")
-    assert json.loads(text) == {"negative text": "photo", "notes": "neu 🎨", "preferred weight": 0.5}
+    assert json.loads(text) == {
+        "negative text": "photo",
+        "notes": "neu 🎨",
+        "preferred weight": 0.5,
+    }
     assert "neu 🎨" in text
     assert sorted(os.listdir(tmp_path)) == ["ink.json", "ink.pt"]
     assert read_sidecars(entry).notes == "neu 🎨"

@@ -29,7 +29,9 @@ class Visitor:
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"inside"})
 
-    async def ask(self, path: str, method: str = "GET", body: bytes = b"", **headers: str) -> tuple[int, Any, str]:
+    async def ask(
+        self, path: str, method: str = "GET", body: bytes = b"", **headers: str
+    ) -> tuple[int, Any, str]:
         """Status (or a websocket's closing code), headers, body."""
         sent: list[Any] = []
 
@@ -43,12 +45,19 @@ class Visitor:
             "type": "websocket" if method == "WS" else "http",
             "method": method,
             "path": path,
-            "headers": [(name.encode(), value.encode()) for name, value in {"host": "a:1", **headers}.items()],
+            "headers": [
+                (name.encode(), value.encode())
+                for name, value in {"host": "a:1", **headers}.items()
+            ],
         }
         await self.app(scope, receive, send)
         if sent and sent[0]["type"] == "websocket.close":
             return sent[0]["code"], {}, ""
-        return (sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"].decode()) if sent else (0, {}, "")
+        return (
+            (sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"].decode())
+            if sent
+            else (0, {}, "")
+        )
 
 
 def form(word: str) -> bytes:
@@ -66,7 +75,9 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login, "PAUSE", 0.001)
 
 
-@pytest.mark.parametrize("path", ["/", "/hypernetworks/v1/list", "/hypernetworks/files/x", "/gradio_api/info", LOGIN])
+@pytest.mark.parametrize(
+    "path", ["/", "/hypernetworks/v1/list", "/hypernetworks/files/x", "/gradio_api/info", LOGIN]
+)
 def test_nothing_is_given_without_the_password(path: str) -> None:
     visitor = Visitor()
     for method, headers in (
@@ -129,7 +140,9 @@ def test_guesses_are_looked_at_one_by_one(monkeypatch: pytest.MonkeyPatch) -> No
 
     async def story() -> list[int]:
         visitor = Visitor()
-        answers = await asyncio.gather(*(visitor.ask(LOGIN, "POST", form(f"{i}")) for i in range(30)))
+        answers = await asyncio.gather(
+            *(visitor.ask(LOGIN, "POST", form(f"{i}")) for i in range(30))
+        )
         return [status for status, _, _ in answers]
 
     statuses = asyncio.run(story())

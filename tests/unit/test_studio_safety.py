@@ -53,7 +53,10 @@ def test_its_own_page_may_do_all(host: str) -> None:
         {"host": "127.0.0.1.evil.example:7870"},
         {"host": "evil.example:7870", "origin": "http://evil.example:7870"},  # DNS rebinding
         {"host": "127.0.0.1:7870", "origin": "http://evil.example"},
-        {"host": "127.0.0.1:7870", "origin": "http://127.0.0.1:8000"},  # another program of this machine
+        {
+            "host": "127.0.0.1:7870",
+            "origin": "http://127.0.0.1:8000",
+        },  # another program of this machine
         {"host": "127.0.0.1:7870", "origin": "null"},
         {"host": "127.0.0.1:7870", "sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
         {"host": "[bad"},
@@ -65,8 +68,15 @@ def test_pages_of_others_are_refused(headers: dict[str, str]) -> None:
 
 
 def test_with_listen_the_name_is_free_but_the_origin_is_not() -> None:
-    assert safety.refusal({"host": "studio.lan:7870", "origin": "http://studio.lan:7870"}, anywhere=True) is None
-    assert safety.refusal({"host": "studio.lan:7870", "origin": "http://evil.example"}, anywhere=True)
+    assert (
+        safety.refusal(
+            {"host": "studio.lan:7870", "origin": "http://studio.lan:7870"}, anywhere=True
+        )
+        is None
+    )
+    assert safety.refusal(
+        {"host": "studio.lan:7870", "origin": "http://evil.example"}, anywhere=True
+    )
 
 
 def test_a_refused_request_never_reaches_the_page() -> None:
@@ -131,8 +141,30 @@ def test_what_is_there_is_never_replaced(tmp_path: Path, content: bytes) -> None
 @pytest.mark.parametrize(
     "name",
     [
-        *("../ink.pt", "/etc/ink.pt", "a/b.pt", "a\\b.pt", "C:\\b.pt", "C:b.pt", ".pt", ".hidden.pt", "..", "", "ink"),
-        *("ink.exe", "ink.html", "a:b.pt", "<b>.pt", "a>.pt", "a\0.pt", "a\n.pt", " .pt", f"{'x' * 300}.pt"),
+        *(
+            "../ink.pt",
+            "/etc/ink.pt",
+            "a/b.pt",
+            "a\\b.pt",
+            "C:\\b.pt",
+            "C:b.pt",
+            ".pt",
+            ".hidden.pt",
+            "..",
+            "",
+            "ink",
+        ),
+        *(
+            "ink.exe",
+            "ink.html",
+            "a:b.pt",
+            "<b>.pt",
+            "a>.pt",
+            "a\0.pt",
+            "a\n.pt",
+            " .pt",
+            f"{'x' * 300}.pt",
+        ),
         *("ink.pt/", "\u202egnp.pt", "NUL.pt", "com1.safetensors", "con.v2.pt", "aux .pt"),
     ],
 )
@@ -142,14 +174,20 @@ def test_bad_names_are_refused(name: str, tmp_path: Path, content: bytes) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("damaged", [b"", b"hello", b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.", "cut"])
-def test_what_is_no_network_is_refused_and_nothing_stays(damaged: bytes | str, tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    "damaged", [b"", b"hello", b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.", "cut"]
+)
+def test_what_is_no_network_is_refused_and_nothing_stays(
+    damaged: bytes | str, tmp_path: Path, content: bytes
+) -> None:
     with pytest.raises(hn.HypernetworkError, match=r"^ink\.safetensors: "):
         add(tmp_path, "ink.safetensors", content[:-50] if isinstance(damaged, str) else damaged)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_is_too_large_is_refused(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_too_large_is_refused(
+    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cards, "LARGEST", 100)
     with pytest.raises(hn.HypernetworkError, match="larger"):
         add(tmp_path, "ink.safetensors", content)

@@ -32,10 +32,14 @@ def painter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """As much of a painter as the fields need; the miniature's numbers."""
     (tmp_path / "library").mkdir()
     monkeypatch.setattr(
-        wishes, "FrozenModel", lambda _pipeline: SimpleNamespace(widths=lambda own: (96, 192)[not own :])
+        wishes,
+        "FrozenModel",
+        lambda _pipeline: SimpleNamespace(widths=lambda own: (96, 192)[not own :]),
     )
     library = hn.Library([tmp_path / "library"])
-    return SimpleNamespace(is_miniature=True, default_size=96, size_step=32, pipeline=None, library=library)
+    return SimpleNamespace(
+        is_miniature=True, default_size=96, size_step=32, pipeline=None, library=library
+    )
 
 
 def network(path: Path, seed: int = 0) -> Path:
@@ -56,24 +60,37 @@ def pictures(folder: Path, *names: str) -> list[str]:
 
 
 def step(number: int, **changes: Any) -> TrainingStep:
-    return replace(TrainingStep(number, 100, 1 / number, 1 / number, 1e-3, 0.5, seconds_left=30.0), **changes)
+    return replace(
+        TrainingStep(number, 100, 1 / number, 1 / number, 1e-3, 0.5, seconds_left=30.0), **changes
+    )
 
 
 # ------------------------------------------------------------------ fields
 
 
 @pytest.mark.parametrize("purpose", PRESETS)
-def test_the_fields_begin_with_the_preset_and_mean_it(purpose: str, painter: Any, tmp_path: Path) -> None:
+def test_the_fields_begin_with_the_preset_and_mean_it(
+    purpose: str, painter: Any, tmp_path: Path
+) -> None:
     values = of_preset(purpose, painter)
     job = job_of(Wishes(name="a", purpose=purpose, **values), painter, tmp_path, tmp_path / "runs")
     expected = wishes.preset_job(purpose, "a", tmp_path, painter, runs=tmp_path / "runs")
-    assert job == replace(expected, creation=replace(expected.creation, structure=job.creation.structure))
+    assert job == replace(
+        expected, creation=replace(expected.creation, structure=job.creation.structure)
+    )
     assert job.creation.structure.layer_structure == PRESETS[purpose].layer_structure
     assert job.creation.structure.dropout in (PRESETS[purpose].dropout, ())
 
 
-def test_empty_fields_are_the_presets_and_numbers_become_whole(painter: Any, tmp_path: Path) -> None:
-    job = job_of(Wishes(name=" a ", steps=7.0, batch=3.0, clip=0.5, previews="x\n\n y \n"), painter, tmp_path, tmp_path)
+def test_empty_fields_are_the_presets_and_numbers_become_whole(
+    painter: Any, tmp_path: Path
+) -> None:
+    job = job_of(
+        Wishes(name=" a ", steps=7.0, batch=3.0, clip=0.5, previews="x\n\n y \n"),
+        painter,
+        tmp_path,
+        tmp_path,
+    )
     assert (job.name, job.settings.steps, job.settings.batch, job.settings.clip) == ("a", 7, 3, 0.5)
     assert (job.settings.rate, job.picture_settings.width, job.previews) == ("2e-3", 96, ("x", "y"))
 
@@ -96,7 +113,9 @@ def test_empty_fields_are_the_presets_and_numbers_become_whole(painter: Any, tmp
         ({"rate": "fast"}, "rate"),
     ],
 )
-def test_wrong_fields_are_told(changes: dict[str, Any], match: str, painter: Any, tmp_path: Path) -> None:
+def test_wrong_fields_are_told(
+    changes: dict[str, Any], match: str, painter: Any, tmp_path: Path
+) -> None:
     with pytest.raises(hn.HypernetworkError, match=match):
         job_of(replace(Wishes(name="a"), **changes), painter, tmp_path, tmp_path)
 
@@ -107,7 +126,12 @@ def test_the_size_is_shown_before(painter: Any) -> None:
     assert "widths 192." in text_alone
     assert int(both.split(" ")[0].replace(",", "")) > int(text_alone.split(" ")[0].replace(",", ""))
     assert "no list" in size_of(Wishes(layers="?"), painter)
-    assert creation_of(Wishes(layers="1; 2 ,2 1", dropout=0.3)).structure.dropout == (0.0, 0.3, 0.3, 0.0)
+    assert creation_of(Wishes(layers="1; 2 ,2 1", dropout=0.3)).structure.dropout == (
+        0.0,
+        0.3,
+        0.3,
+        0.0,
+    )
 
 
 # ------------------------------------------------------------------ folders
@@ -120,9 +144,22 @@ def test_only_folders_with_pictures_can_be_chosen(tmp_path: Path) -> None:
     pictures(tmp_path / "secret", "1.png")
     (tmp_path / "mine" / "empty").mkdir()
     places = Places(tmp_path / "own", (tmp_path / "mine",))
-    assert places.choices() == [("sent (1 picture)", "0:sent"), ("mine/cats/more (2 pictures)", "1:cats/more")]
+    assert places.choices() == [
+        ("sent (1 picture)", "0:sent"),
+        ("mine/cats/more (2 pictures)", "1:cats/more"),
+    ]
     assert places.folder("1:cats/more") == tmp_path / "mine" / "cats" / "more"
-    for key in ("1:../secret", "2:.", "0:../../secret", "", "1", "x:y", "-1:cats/more", "1:.hidden", str(tmp_path)):
+    for key in (
+        "1:../secret",
+        "2:.",
+        "0:../../secret",
+        "",
+        "1",
+        "x:y",
+        "-1:cats/more",
+        "1:.hidden",
+        str(tmp_path),
+    ):
         with pytest.raises(hn.HypernetworkError, match="chosen"):
             places.folder(key)
 
@@ -150,9 +187,17 @@ def test_what_a_killed_studio_left_half_sent_goes_after_a_day(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("a.png", b"no picture"), ("a.exe", b"x"), ("a.txt", b"\xff\xfe\xff"), ("a.txt", b"x" * 70_000), (".a.png", b"x")],
+    [
+        ("a.png", b"no picture"),
+        ("a.exe", b"x"),
+        ("a.txt", b"\xff\xfe\xff"),
+        ("a.txt", b"x" * 70_000),
+        (".a.png", b"x"),
+    ],
 )
-def test_other_files_are_refused_and_nothing_stays(name: str, content: bytes, tmp_path: Path) -> None:
+def test_other_files_are_refused_and_nothing_stays(
+    name: str, content: bytes, tmp_path: Path
+) -> None:
     places, sent = Places(tmp_path / "own"), pictures(tmp_path / "sent", "fine.png")
     (tmp_path / "sent" / name).write_bytes(content)
     with pytest.raises(hn.HypernetworkError):
@@ -183,7 +228,9 @@ def test_a_run_may_replace_its_own_network_and_no_other(tmp_path: Path) -> None:
     assert (folder / "ink.png").exists()
     assert check_free(job, library, folder, False) is True  # it is this run's
     with pytest.raises(hn.HypernetworkError, match="Replace"):
-        check_free(replace(job, restart=True), library, folder, False)  # which is about to be thrown away
+        check_free(
+            replace(job, restart=True), library, folder, False
+        )  # which is about to be thrown away
     assert keep(job, network(job.folder / "ink-9.safetensors", 1), library, folder, True) == "ink"
     (folder / "ink.safetensors").write_bytes(made.read_bytes())  # by now it is someone else's
     with pytest.raises(hn.HypernetworkError, match="Replace"):
@@ -223,10 +270,17 @@ def train_slowly(job: TrainingJob, _painter: Any, watcher: Watcher) -> Outcome:
         number += 1
         watcher.on_step(step(number, steps=job.settings.steps))
         time.sleep(0.001)
-    return Outcome(network(job.folder / f"a-{number}.safetensors"), number, number == job.settings.steps, ("a remark",))
+    return Outcome(
+        network(job.folder / f"a-{number}.safetensors"),
+        number,
+        number == job.settings.steps,
+        ("a remark",),
+    )
 
 
-def test_it_runs_alone_is_interrupted_and_reaches_the_library(studio: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_runs_alone_is_interrupted_and_reaches_the_library(
+    studio: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(trainer, "train_job", train_slowly)
     studio.start(Wishes(name="a", key="1:cats", steps=10**6))
     with pytest.raises(hn.HypernetworkError, match="being trained"):
@@ -250,7 +304,9 @@ def test_it_runs_alone_is_interrupted_and_reaches_the_library(studio: Trainer, m
     assert "after 3 steps" in views.progress(studio.state)
 
 
-def test_the_example_goes_on_by_its_own_button(studio: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_goes_on_by_its_own_button(
+    studio: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(trainer, "train_job", train_slowly)
     monkeypatch.setattr(example, "paint_example", lambda *_: studio.places.pictures)
     studio.start(Wishes(name=example.NAME, key=example.KEY, steps=10**6))
@@ -284,7 +340,10 @@ def test_what_goes_wrong_is_told(studio: Trainer, monkeypatch: pytest.MonkeyPatc
     for key in ("", "1:dogs"):
         with pytest.raises(hn.HypernetworkError, match="choose"):
             studio.start(Wishes(name="a", key=key))
-    for error, said in ((hn.HypernetworkError("too hot"), "too hot"), (RuntimeError("no memory"), "smaller batch")):
+    for error, said in (
+        (hn.HypernetworkError("too hot"), "too hot"),
+        (RuntimeError("no memory"), "smaller batch"),
+    ):
 
         def fail(*_: Any, error: Exception = error) -> Outcome:
             raise error
@@ -298,7 +357,10 @@ def test_what_goes_wrong_is_told(studio: Trainer, monkeypatch: pytest.MonkeyPatc
 
 
 def test_one_that_waits_can_be_interrupted(studio: Trainer) -> None:
-    release, begun = threading.Event(), studio.desk.run("one", lambda _p, tell, _w: (tell(Update()), release.wait(20)))
+    release, begun = (
+        threading.Event(),
+        studio.desk.run("one", lambda _p, tell, _w: (tell(Update()), release.wait(20))),
+    )
     next(begun)
     studio.start(Wishes(name="a", key="1:cats"))
     while "Waiting for a picture" not in studio.state.note:
@@ -312,13 +374,17 @@ def test_one_that_waits_can_be_interrupted(studio: Trainer) -> None:
 # ------------------------------------------------------------------ the example, and what is shown
 
 
-def test_the_example_is_painted_once_and_only_on_the_miniature(painter: Any, tmp_path: Path) -> None:
+def test_the_example_is_painted_once_and_only_on_the_miniature(
+    painter: Any, tmp_path: Path
+) -> None:
     jobs = []
 
     def paint(job: Any, on_step: Any) -> Any:
         assert on_step(1, 10)
         jobs.append(job)
-        return SimpleNamespace(pictures=[SimpleNamespace(image=Image.radial_gradient("L").convert("RGB"))])
+        return SimpleNamespace(
+            pictures=[SimpleNamespace(image=Image.radial_gradient("L").convert("RGB"))]
+        )
 
     painter.paint, places = paint, Places(tmp_path / "own")
     folder = example.paint_example(painter, places, lambda _update: None, threading.Event())
@@ -356,12 +422,16 @@ def test_curves_have_the_losses_and_stay_small() -> None:
     assert len(lines[0]) == len(lines[1]) <= views.MOST_POINTS + 2
     heights = [float(place.split(",")[1]) for place in lines[1]]
     assert heights == sorted(heights)  # a falling loss
-    assert "nan" not in views.curves(State("a", rows=[step(1), step(2, loss=float("nan")), step(3)]))
+    assert "nan" not in views.curves(
+        State("a", rows=[step(1), step(2, loss=float("nan")), step(3)])
+    )
 
 
 def test_previews_are_side_by_side_and_evenly_chosen() -> None:
     picture = Image.new("RGB", (8, 8))
-    shown = views.previews(State("a", previews=[(number, [picture, picture]) for number in range(0, 1100, 100)]))
+    shown = views.previews(
+        State("a", previews=[(number, [picture, picture]) for number in range(0, 1100, 100)])
+    )
     assert shown.count("<img") == 2 * views.MOST_COLUMNS
     assert ">0<" in shown
     assert ">1000<" in shown

@@ -41,7 +41,9 @@ def library(tmp_path: Path) -> hn.Library:
     torch.manual_seed(0)
     (tmp_path / "lib").mkdir()
     for name in ("ink", "sepia", "<b>night<b>"):
-        network = hn.Hypernetwork.create(name, hn.Structure((1, 2, 1), "relu", activate_output=False), (8, 768))
+        network = hn.Hypernetwork.create(
+            name, hn.Structure((1, 2, 1), "relu", activate_output=False), (8, 768)
+        )
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.02)
         hn.write(network, tmp_path / "lib" / f"{name}.safetensors")
@@ -61,7 +63,14 @@ def test_empty_and_wild_fields_become_a_job() -> None:
     assert (job.steps, job.batch, job.sampler, job.negative) == (20, 1, None, "")
     assert 0 <= job.seed < 2**32
     job = job_of("a", "", 1e9, 1e9, 5, "Euler", 1e9, 1e9, -3)
-    assert (job.steps, job.cfg, job.seed, job.batch, job.width, job.height) == (150, 100, 5, 16, 4096, 1)
+    assert (job.steps, job.cfg, job.seed, job.batch, job.width, job.height) == (
+        150,
+        100,
+        5,
+        16,
+        4096,
+        1,
+    )
 
 
 def test_jobs_take_turns_and_tell_their_own_window(painter: Any) -> None:
@@ -87,7 +96,9 @@ def test_jobs_take_turns_and_tell_their_own_window(painter: Any) -> None:
 
 def test_a_waiting_job_can_be_interrupted_and_errors_arrive(painter: Any) -> None:
     desk, release = Desk(painter), threading.Event()
-    first = desk.run("one", lambda _painter, tell, _wish: (tell(Update(note="x")), release.wait(10))[1])
+    first = desk.run(
+        "one", lambda _painter, tell, _wish: (tell(Update(note="x")), release.wait(10))[1]
+    )
     next(first)
     second = desk.run("two", lambda _painter, _tell, _wish: "never")
     next(second)
@@ -150,7 +161,9 @@ def test_jobs_come_in_the_order_of_asking(painter: Any) -> None:
     desk, begun, release = Desk(painter), [], threading.Event()
 
     def work(name: str) -> Any:
-        return lambda _painter, tell, _wish: (begun.append(name), tell(Update()), release.wait(10))[0]
+        return lambda _painter, tell, _wish: (begun.append(name), tell(Update()), release.wait(10))[
+            0
+        ]
 
     jobs = [desk.run(name, work(name)) for name in "abcdefg"]
     for job in jobs:
@@ -189,12 +202,20 @@ def test_multipliers_of_a_line() -> None:
 def test_a_sheet_has_one_network_per_row(library: hn.Library) -> None:
     todo = plan("a <hypernet:ink:1:k=0.5>, b <hypernet:other:1>", ["ink", "sepia"], "0, 1", library)
     assert todo.prompts == (
-        ("a <hypernet:ink:0:k=0.5>, b <hypernet:other:1>", "a <hypernet:ink:1:k=0.5>, b <hypernet:other:1>"),
-        ("a , b <hypernet:other:1> <hypernet:sepia:0>", "a , b <hypernet:other:1> <hypernet:sepia:1>"),
+        (
+            "a <hypernet:ink:0:k=0.5>, b <hypernet:other:1>",
+            "a <hypernet:ink:1:k=0.5>, b <hypernet:other:1>",
+        ),
+        (
+            "a , b <hypernet:other:1> <hypernet:sepia:0>",
+            "a , b <hypernet:other:1> <hypernet:sepia:1>",
+        ),
     )
 
 
-def test_without_a_choice_it_takes_those_of_the_prompt_or_of_the_library(library: hn.Library) -> None:
+def test_without_a_choice_it_takes_those_of_the_prompt_or_of_the_library(
+    library: hn.Library,
+) -> None:
     assert plan("a <hypernet:ink:1>", [], "1", library).networks == ("ink",)
     assert len(plan("a", [], "1", library).networks) == 3
     with pytest.raises(hn.HypernetworkError, match="no network"):
@@ -232,7 +253,9 @@ def test_an_interrupted_sheet_has_what_was_made(painter: Any, library: hn.Librar
 
 
 def test_labels_do_not_grow_with_names(library: hn.Library) -> None:
-    (library.folders[0] / f"{'long ' * 40}.pt").write_bytes((library.folders[0] / "ink.safetensors").read_bytes())
+    (library.folders[0] / f"{'long ' * 40}.pt").write_bytes(
+        (library.folders[0] / "ink.safetensors").read_bytes()
+    )
     library.scan()
     name = "long " * 40
     todo = plan("a", [name], "0 1 -1", library)
@@ -286,7 +309,13 @@ def test_what_cannot_be_restored_is_told(library: hn.Library) -> None:
         'Size: 1x, Model: other, Hypernet hashes: "ink: 0123456789"'
     )
     found = restore(infotext, library, "mine")
-    assert (found.steps, found.sampler, found.cfg, found.seed, found.width) == (None, None, None, None, None)
+    assert (found.steps, found.sampler, found.cfg, found.seed, found.width) == (
+        None,
+        None,
+        None,
+        None,
+        None,
+    )
     for part in ("Own", "other", "nobody", "0123456789"):
         assert any(part in message for message in found.messages)
     assert restore("just words", library, "mine").prompt == "just words"

@@ -15,7 +15,9 @@ LONGEST_FUNCTION = 60
 
 @pytest.mark.parametrize("command", [["ruff", "check", "."], ["mypy"]], ids=lambda c: c[0])
 def test_checker(command: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -35,10 +37,14 @@ def test_every_public_thing_has_a_docstring() -> None:
     for path in (ROOT / "hypernetworks").rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         assert ast.get_docstring(tree) is not None, path
-        classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
+        classes = [
+            n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")
+        ]
         for owner in [tree, *classes]:
             for node in owner.body:
-                public = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
+                public = isinstance(
+                    node, (ast.FunctionDef, ast.ClassDef)
+                ) and not node.name.startswith("_")
                 if public and ast.get_docstring(node) is None:  # type: ignore[arg-type]
                     bare.append(f"{path.name}: {node.name}")  # type: ignore[attr-defined]
     assert bare == []

@@ -61,7 +61,12 @@ def test_signatures(name: str) -> None:
 
 def test_a_handle_is_a_context_manager() -> None:
     assert {"__enter__", "__exit__", "at", "remove"} <= set(vars(hn.Handle))
-    assert {name for name in vars(hn.Handle) if not name.startswith("_")} == {"at", "paths", "remove", "unet"}
+    assert {name for name in vars(hn.Handle) if not name.startswith("_")} == {
+        "at",
+        "paths",
+        "remove",
+        "unet",
+    }
 
 
 @pytest.mark.parametrize("name", hn.__all__)
@@ -69,7 +74,9 @@ def test_every_public_name_is_documented(name: str) -> None:
     documented = resolved(name)
     assert documented.__doc__
     for method, value in vars(documented).items() if inspect.isclass(documented) else ():
-        if not method.startswith("_") and (inspect.isfunction(value) or isinstance(value, (property, classmethod))):
+        if not method.startswith("_") and (
+            inspect.isfunction(value) or isinstance(value, (property, classmethod))
+        ):
             assert inspect.getdoc(value), f"{name}.{method} has no docstring"
 
 
@@ -81,7 +88,9 @@ def test_a_name_that_does_not_exist() -> None:
 def test_it_is_typed_and_tells_its_version() -> None:
     root = Path(hn.__file__).parent
     assert (root / "py.typed").exists()
-    declared = re.search(r'^version = "(.+)"$', (root.parent / "pyproject.toml").read_text(), re.MULTILINE)
+    declared = re.search(
+        r'^version = "(.+)"$', (root.parent / "pyproject.toml").read_text(), re.MULTILINE
+    )
     assert declared is not None
     assert hn.__version__ == declared[1]
 
@@ -105,7 +114,11 @@ def drawn_tree() -> dict[str, str]:
 
 def test_the_tree_of_errors_is_as_drawn() -> None:
     classes = {name: value for name, value in vars(errors).items() if inspect.isclass(value)}
-    real = {name: value.__bases__[0].__name__ for name, value in classes.items() if name != "HypernetworkError"}
+    real = {
+        name: value.__bases__[0].__name__
+        for name, value in classes.items()
+        if name != "HypernetworkError"
+    }
     assert drawn_tree() == real
     for name, value in classes.items():
         assert value.__doc__

@@ -32,7 +32,18 @@ PIECES = st.sampled_from([
     "ж", "夏", "9" * 400, "1e999", "nan", "\0", "\ud800", "a cat", "hr=", "attn=cross",
 ])  # fmt: skip
 PROMPTS = st.one_of(st.lists(PIECES, max_size=25).map("".join), st.text(max_size=60))
-NAMES = ["ink", "my style", "folder/sub folder/ink", "v1.5 [final]", "夏の絵", "чернила", "a=b", "x(y)", "100%", "-1"]
+NAMES = [
+    "ink",
+    "my style",
+    "folder/sub folder/ink",
+    "v1.5 [final]",
+    "夏の絵",
+    "чернила",
+    "a=b",
+    "x(y)",
+    "100%",
+    "-1",
+]
 
 
 def only(prompt: str) -> Tag:
@@ -114,7 +125,16 @@ def test_the_public_parse_is_this_one() -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("0.7", 0.7), ("1", 1.0), ("0", 0.0), ("-0.5", -0.5), ("2.5", 2.5), (" 0.5 ", 0.5), ("1e-2", 0.01), (".5", 0.5)],
+    [
+        ("0.7", 0.7),
+        ("1", 1.0),
+        ("0", 0.0),
+        ("-0.5", -0.5),
+        ("2.5", 2.5),
+        (" 0.5 ", 0.5),
+        ("1e-2", 0.01),
+        (".5", 0.5),
+    ],
 )
 def test_plain_multipliers(text: str, value: float) -> None:
     for step in range(3):
@@ -196,7 +216,9 @@ def test_the_hires_pass_has_its_own_multiplier() -> None:
         ("1:lbw=1,x" + ",1" * 14, ["list of numbers"]),
     ],
 )
-def test_errors_name_the_tag_the_position_and_what_would_be_right(tail: str, needles: list[str]) -> None:
+def test_errors_name_the_tag_the_position_and_what_would_be_right(
+    tail: str, needles: list[str]
+) -> None:
     source = f"<hypernet:my ink:{tail}>"
     tag = only(f"12345{source} end")
     assert tag.multiplier is None
@@ -226,7 +248,12 @@ def test_multipliers_given_to_python_are_checked(value: float | str) -> None:
 
 
 def test_multipliers_given_to_python() -> None:
-    assert Multiplier.of(0.5) == Multiplier.of("0.5") == Multiplier.of(Schedule.constant(0.5)) == understood("0.5")
+    assert (
+        Multiplier.of(0.5)
+        == Multiplier.of("0.5")
+        == Multiplier.of(Schedule.constant(0.5))
+        == understood("0.5")
+    )
     assert Multiplier.of(2) == understood("2")
     made = understood("0.5:k=2")
     assert Multiplier.of(made) is made
@@ -273,7 +300,9 @@ POINTS = st.lists(st.tuples(st.floats(-3, 3), st.floats(0, 1)), min_size=1, max_
 def test_schedules_interpolate_and_hold_their_ends(
     points: list[tuple[float, float]], total: int, scale: int
 ) -> None:
-    schedule = Schedule.parse(",".join(f"{value!r}@{position * scale!r}" for value, position in points))
+    schedule = Schedule.parse(
+        ",".join(f"{value!r}@{position * scale!r}" for value, position in points)
+    )
     ordered = sorted(((v, p * scale) for v, p in points), key=lambda point: point[1])
     for step in range(total):
         position = step if schedule.in_steps else step / (total - 1) if total > 1 else 0.0
@@ -352,9 +381,12 @@ ARGUMENTS = st.fixed_dictionaries(
         "k": NUMBERS.map(format_number),
         "v": NUMBERS.map(format_number),
         "attn": st.sampled_from(["cross", "self"]),
-        "lbw": st.one_of(st.sampled_from(sorted(BLOCK_PRESETS)), st.sampled_from([11, 12, 16, 17]).flatmap(
-            lambda n: st.lists(NUMBERS.map(format_number), min_size=n, max_size=n).map(",".join)
-        )),
+        "lbw": st.one_of(
+            st.sampled_from(sorted(BLOCK_PRESETS)),
+            st.sampled_from([11, 12, 16, 17]).flatmap(
+                lambda n: st.lists(NUMBERS.map(format_number), min_size=n, max_size=n).map(",".join)
+            ),
+        ),
     },
 )
 
@@ -373,7 +405,9 @@ def test_numbers_round_trip(number: float) -> None:
     assert parse_number(format_number(number)) == number
 
 
-@pytest.mark.parametrize(("number", "text"), [(1.0, "1"), (0.7, "0.7"), (-0.25, "-0.25"), (1e22, "1e+22"), (0.0, "0")])
+@pytest.mark.parametrize(
+    ("number", "text"), [(1.0, "1"), (0.7, "0.7"), (-0.25, "-0.25"), (1e22, "1e+22"), (0.0, "0")]
+)
 def test_numbers_are_written_short(number: float, text: str) -> None:
     assert format_number(number) == text
 
@@ -430,7 +464,10 @@ def test_with_multiplier_to_the_letter(source: str, value: float | str, expected
 def test_with_name_and_with_argument() -> None:
     assert str(only("<hypernet:a:0.5:k=1>").with_name("b/c")) == "<hypernet:b/c:0.5:k=1>"
     assert str(only("<hypernet:a>").with_argument("start", "0.5")) == "<hypernet:a:1:start=0.5>"
-    assert str(only("<hypernet:a:0.5:start=0.1:k=2>").with_argument("start", "0.5")) == "<hypernet:a:0.5:k=2:start=0.5>"
+    assert (
+        str(only("<hypernet:a:0.5:start=0.1:k=2>").with_argument("start", "0.5"))
+        == "<hypernet:a:0.5:k=2:start=0.5>"
+    )
 
 
 # Prompt editing
@@ -454,7 +491,12 @@ def test_with_name_and_with_argument() -> None:
         ("[a [b:c:0.1] <hypernet:a:1>:0.5]", "<hypernet:a:1:start=0.5>", 5, [0, 0, 1, 1, 1]),
         ("[<lora:x:1> <hypernet:a:1>:0.5]", "<hypernet:a:1:start=0.5>", 5, [0, 0, 1, 1, 1]),
         ("[<hypernet:a:1:k=2>:0.5]", "<hypernet:a:1:k=2:start=0.5>", 5, [0, 0, 1, 1, 1]),
-        ("[<hypernet:a:1>:" + "9" * 400 + "]", "<hypernet:a:1:start=1000000001>", 5, [0, 0, 0, 0, 0]),
+        (
+            "[<hypernet:a:1>:" + "9" * 400 + "]",
+            "<hypernet:a:1:start=1000000001>",
+            5,
+            [0, 0, 0, 0, 0],
+        ),
     ],
 )
 def test_prompt_editing_is_answered_with_the_same_in_the_tag(
@@ -475,7 +517,9 @@ def test_both_halves_of_an_editing() -> None:
     assert "<hypernet:b:1:start=0.5>" in str(second.error)
 
 
-@pytest.mark.parametrize("prompt", ["[<hypernet:a:1>|cat]", "[dog|<hypernet:a:1>|cat]", "x [(a|b)|<hypernet:a>] y"])
+@pytest.mark.parametrize(
+    "prompt", ["[<hypernet:a:1>|cat]", "[dog|<hypernet:a:1>|cat]", "x [(a|b)|<hypernet:a>] y"]
+)
 def test_alternation(prompt: str) -> None:
     tag = only(prompt)
     assert tag.multiplier is None
@@ -523,7 +567,19 @@ def test_presets_are_those_of_lora_block_weight() -> None:
 def test_names_of_blocks() -> None:
     assert BLOCKS_SD1[:7] == ("IN01", "IN02", "IN04", "IN05", "IN07", "IN08", "MID")
     assert BLOCKS_SD1[7:] == tuple(f"OUT{i:02d}" for i in range(3, 12))
-    assert BLOCKS_SDXL == ("IN04", "IN05", "IN07", "IN08", "MID", "OUT00", "OUT01", "OUT02", "OUT03", "OUT04", "OUT05")
+    assert BLOCKS_SDXL == (
+        "IN04",
+        "IN05",
+        "IN07",
+        "IN08",
+        "MID",
+        "OUT00",
+        "OUT01",
+        "OUT02",
+        "OUT03",
+        "OUT04",
+        "OUT05",
+    )
 
 
 @pytest.mark.parametrize("blocks", [BLOCKS_SD1, BLOCKS_SDXL])
@@ -532,7 +588,9 @@ def test_numbers_go_to_the_blocks_in_order(blocks: tuple[str, ...], base: bool) 
     numbers = [i / 10 for i in range(len(blocks))]
     text = ",".join(format_number(number) for number in ([99.0, *numbers] if base else numbers))
     for names in (blocks, blocks[::-1]):
-        assert understood(f"1:lbw={text}").block_factors(names) == dict(zip(blocks, numbers, strict=True))
+        assert understood(f"1:lbw={text}").block_factors(names) == dict(
+            zip(blocks, numbers, strict=True)
+        )
 
 
 @pytest.mark.parametrize(
@@ -540,7 +598,9 @@ def test_numbers_go_to_the_blocks_in_order(blocks: tuple[str, ...], base: bool) 
 )
 def test_numbers_for_another_unet_are_a_tag_error(count: int, blocks: tuple[str, ...]) -> None:
     multiplier = understood("1:lbw=" + ",".join("1" * count))
-    with pytest.raises(TagError, match=rf"{count} numbers.*{len(blocks)} blocks.*{len(blocks)} numbers"):
+    with pytest.raises(
+        TagError, match=rf"{count} numbers.*{len(blocks)} blocks.*{len(blocks)} numbers"
+    ):
         multiplier.block_factors(blocks)
 
 
@@ -559,7 +619,9 @@ def test_presets_do_not_fit_sdxl() -> None:
 # Infotext
 
 LETTERS = st.characters(codec="utf-8", categories=("L", "N", "P", "S"))
-WORDS = st.text(LETTERS | st.sampled_from([",", ":", '"', "\\", "<", ">", " "]), max_size=30).map(str.strip)
+WORDS = st.text(LETTERS | st.sampled_from([",", ":", '"', "\\", "<", ">", " "]), max_size=30).map(
+    str.strip
+)
 LINES = st.lists(WORDS, min_size=1, max_size=3).map(lambda lines: "\n".join(lines).strip())
 KEYS = st.from_regex(r"[A-Za-z][A-Za-z0-9 /-]{0,12}[a-z0-9]", fullmatch=True)
 
@@ -581,7 +643,11 @@ def test_tags_survive_the_infotext() -> None:
     pairs = {"Steps": 20, "Sampler": "DDIM", "Seed": 1, "Hypernetworks": "my ink: 1234, b: 5678"}
     text = format_infotext(prompt, "ugly", pairs)
     assert text.split("\n")[0] == prompt
-    assert parse_infotext(text) == (prompt, "ugly", {key: str(value) for key, value in pairs.items()})
+    assert parse_infotext(text) == (
+        prompt,
+        "ugly",
+        {key: str(value) for key, value in pairs.items()},
+    )
     assert [tag.error for tag in parse(parse_infotext(text)[0])[1]] == [None, None]
 
 

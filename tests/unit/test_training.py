@@ -46,7 +46,9 @@ def test_the_loss_falls_and_only_the_network_changes() -> None:
 
 
 def test_gradients_through_hooks_are_those_of_finite_differences() -> None:
-    toy = Toy(hn.Structure((1, 2, 1), "tanh", activate_output=False), dtype=torch.float64, zero_last=False)
+    toy = Toy(
+        hn.Structure((1, 2, 1), "tanh", activate_output=False), dtype=torch.float64, zero_last=False
+    )
     run = toy.run(toy_settings(min_snr=5.0, noise_offset=0.1))
     run.schedule = replace(SCHEDULE, alphas_cumprod=SCHEDULE.alphas_cumprod.double())
 
@@ -105,7 +107,9 @@ def test_accumulated_batches_equal_a_large_one(split: tuple[int, int]) -> None:
     assert not same(large.weights(), Toy().weights())
 
 
-@pytest.mark.parametrize("optimiser", ["AdamW", "Adam", "SGD", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax"])
+@pytest.mark.parametrize(
+    "optimiser", ["AdamW", "Adam", "SGD", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax"]
+)
 def test_an_interrupted_run_continues_bit_for_bit(tmp_path: Path, optimiser: str) -> None:
     settings = toy_settings(optimiser=optimiser, ema=0.9, save_every=3)
     whole = Toy(DROPOUT)
@@ -127,7 +131,11 @@ def test_an_interrupted_run_continues_bit_for_bit(tmp_path: Path, optimiser: str
 
 def test_stopping_loses_nothing(tmp_path: Path) -> None:
     toy, seen = Toy(), []
-    train(toy.run(toy_settings(save_every=100), tmp_path), on_step=seen.append, should_stop=lambda: len(seen) == 3)
+    train(
+        toy.run(toy_settings(save_every=100), tmp_path),
+        on_step=seen.append,
+        should_stop=lambda: len(seen) == 3,
+    )
     assert len(seen) == 3
     assert hn.read(tmp_path / "toy-3.safetensors").provenance.step == 3
     assert Toy().run(toy_settings(), tmp_path).step == 3
@@ -147,7 +155,9 @@ def test_an_interrupt_inside_the_unet_loses_one_step_at_most(tmp_path: Path) -> 
     assert Toy().run(toy_settings(), tmp_path).step == 3
 
 
-def test_an_interrupt_inside_the_optimiser_saves_no_half_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_inside_the_optimiser_saves_no_half_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     toy = Toy()
     run = toy.run(toy_settings(save_every=2), tmp_path)
     run.advance()
@@ -176,7 +186,10 @@ def test_saved_files_hold_the_step_they_say(tmp_path: Path, suffix: str) -> None
         network = hn.read(tmp_path / f"toy-{step}{suffix}")
         assert network.provenance.step == step
         assert same(list(network.parameters()), weights[step])
-    assert {path.name for path in tmp_path.iterdir()} == {"state.pt", *(f"toy-{n}{suffix}" for n in (2, 4, 6, 8))}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "state.pt",
+        *(f"toy-{n}{suffix}" for n in (2, 4, 6, 8)),
+    }
 
 
 def test_old_files_are_taken_away_where_asked(tmp_path: Path) -> None:
@@ -204,7 +217,9 @@ def test_previews_change_nothing(tmp_path: Path) -> None:
         with run.at_rest():
             torch.manual_seed(1)
             context = torch.randn(1, 3, DIM)
-            first, second = (busy.unet(torch.ones(1, 4, 2, 2), torch.zeros(1), context) for _ in range(2))
+            first, second = (
+                busy.unet(torch.ones(1, 4, 2, 2), torch.zeros(1), context) for _ in range(2)
+            )
             assert torch.equal(first, second)  # no dropout
             assert not first.requires_grad
 
@@ -241,7 +256,9 @@ def test_the_average_lags_behind_and_is_what_files_hold(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_a_number_that_is_none_stops_the_run_at_the_last_good_state(tmp_path: Path, what: str) -> None:
+def test_a_number_that_is_none_stops_the_run_at_the_last_good_state(
+    tmp_path: Path, what: str
+) -> None:
     toy, calls = Toy(), []
     weights = {}
 
@@ -261,7 +278,9 @@ def test_a_number_that_is_none_stops_the_run_at_the_last_good_state(tmp_path: Pa
     assert same(toy.weights(), Toy().weights())
     assert not same(toy.weights(), weights[3])
     assert same(list(hn.read(tmp_path / "toy-3.safetensors").parameters()), weights[3])
-    assert Toy().run(toy_settings(), tmp_path).step == 0  # what step 3 left made the number, so nothing goes on from it
+    assert (
+        Toy().run(toy_settings(), tmp_path).step == 0
+    )  # what step 3 left made the number, so nothing goes on from it
 
 
 def test_a_diverged_run_goes_on_from_its_last_good_state_with_its_average(tmp_path: Path) -> None:
@@ -296,12 +315,16 @@ def test_what_is_asked_of_a_run_that_goes_on_is_done(tmp_path: Path) -> None:
     assert not same(run._average.values, Toy().weights())
 
 
-@pytest.mark.skipif(not hasattr(torch.amp, "GradScaler"), reason="torch 2.3 brought a scaler for the CPU")
+@pytest.mark.skipif(
+    not hasattr(torch.amp, "GradScaler"), reason="torch 2.3 brought a scaler for the CPU"
+)
 @pytest.mark.parametrize("precisions", [("fp32", "fp16"), ("fp16", "bf16")])
 def test_a_run_goes_on_in_another_precision(tmp_path: Path, precisions: tuple[str, str]) -> None:
     seen: list[TrainingStep] = []
     for precision, steps in zip(precisions, (4, 6), strict=True):
-        train(Toy().run(toy_settings(steps=steps, precision=precision), tmp_path), on_step=seen.append)
+        train(
+            Toy().run(toy_settings(steps=steps, precision=precision), tmp_path), on_step=seen.append
+        )
     assert [s.step for s in seen] == [1, 2, 3, 4, 5, 6]
 
 
@@ -361,7 +384,11 @@ def test_mixed_precision_learns_and_keeps_fp32_weights(precision: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [torch.cuda.OutOfMemoryError("CUDA out of memory"), RuntimeError("MPS backend out of memory (x GiB)")]
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("MPS backend out of memory (x GiB)"),
+    ],
 )
 def test_memory_is_saved_once_and_the_step_is_tried_again(error: RuntimeError) -> None:
     plain, short = Toy(), Toy()
@@ -406,8 +433,16 @@ def test_other_errors_and_memory_that_cannot_be_saved_end_the_step() -> None:
 
 
 def test_settings_are_checked() -> None:
-    for wrong in ({"steps": 0}, {"batch": 1.5}, {"precision": "int8"}, {"clip": float("nan")}, {"rate": "fast"}):
-        with pytest.raises(TrainingSettingsError, match=next(iter(wrong)).replace("rate", "learning rate")):
+    for wrong in (
+        {"steps": 0},
+        {"batch": 1.5},
+        {"precision": "int8"},
+        {"clip": float("nan")},
+        {"rate": "fast"},
+    ):
+        with pytest.raises(
+            TrainingSettingsError, match=next(iter(wrong)).replace("rate", "learning rate")
+        ):
             toy_settings(**wrong)
     for wrong, match in (
         ({"optimiser": "LBFGS"}, "several times"),

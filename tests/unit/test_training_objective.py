@@ -18,7 +18,10 @@ def sd_schedule(prediction: str, zero_snr: bool = False) -> NoiseSchedule:
     from diffusers import DDPMScheduler
 
     scheduler = DDPMScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, rescale_betas_zero_snr=zero_snr
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        rescale_betas_zero_snr=zero_snr,
     )
     return NoiseSchedule(scheduler.alphas_cumprod, prediction)
 
@@ -29,7 +32,11 @@ def test_targets_are_those_of_the_field(prediction: str) -> None:
 
     scheduler = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
     schedule = sd_schedule(prediction)
-    latents, noise, times = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2), torch.tensor([0, 500, 999])
+    latents, noise, times = (
+        torch.randn(3, 4, 2, 2),
+        torch.randn(3, 4, 2, 2),
+        torch.tensor([0, 500, 999]),
+    )
     noisy, target = schedule.noisy_and_target(latents, noise, times)
     wanted = noise if prediction == "epsilon" else scheduler.get_velocity(latents, noise, times)
     torch.testing.assert_close(noisy, scheduler.add_noise(latents, noise, times))
@@ -59,7 +66,9 @@ def test_noise_offset_moves_channels_as_a_whole() -> None:
 
 def test_weights_of_one_change_no_loss() -> None:
     prediction, target = torch.randn(2, 4, 3, 5), torch.randn(2, 4, 3, 5)
-    assert torch.equal(losses(prediction, target), losses(prediction, target, torch.ones(2, 1, 3, 5)))
+    assert torch.equal(
+        losses(prediction, target), losses(prediction, target, torch.ones(2, 1, 3, 5))
+    )
 
 
 def test_other_predictions_are_refused() -> None:
@@ -80,7 +89,9 @@ def a1111_rate(pieces: list[tuple[float, int]], step: int) -> float:
     st.lists(st.integers(1, 2000), min_size=5, max_size=5, unique=True),
     st.booleans(),
 )
-def test_rates_are_read_as_the_webui_reads_them(rates: list[float], steps: list[int], open_end: bool) -> None:
+def test_rates_are_read_as_the_webui_reads_them(
+    rates: list[float], steps: list[int], open_end: bool
+) -> None:
     pieces = list(zip(rates, sorted(steps), strict=False))
     if open_end:
         pieces[-1] = (pieces[-1][0], -1)
@@ -92,16 +103,39 @@ def test_rates_are_read_as_the_webui_reads_them(rates: list[float], steps: list[
 
 
 @pytest.mark.parametrize(
-    "text", ["", " , ", "fast", "-1e-4", "0", "nan", "inf", "1e-4:", "1e-4:x", "1e-4:0", "1e-4:200,1e-5:100", "1:2:3"]
+    "text",
+    [
+        "",
+        " , ",
+        "fast",
+        "-1e-4",
+        "0",
+        "nan",
+        "inf",
+        "1e-4:",
+        "1e-4:x",
+        "1e-4:0",
+        "1e-4:200,1e-5:100",
+        "1:2:3",
+    ],
 )
 def test_rates_that_mean_nothing_are_refused(text: str) -> None:
     with pytest.raises(TrainingSettingsError, match="learning rate"):
         RateSchedule.parse(text, 100)
 
 
-@given(st.integers(1, 400), st.integers(0, 50), st.integers(0, 4), st.sampled_from(["constant", "linear", "cosine"]))
-def test_rates_stay_between_floor_and_peak(steps: int, warm_up: int, restarts: int, shape: str) -> None:
-    schedule = RateSchedule.parse("2", steps, shape=shape, warm_up=warm_up, restarts=restarts, floor=0.1)
+@given(
+    st.integers(1, 400),
+    st.integers(0, 50),
+    st.integers(0, 4),
+    st.sampled_from(["constant", "linear", "cosine"]),
+)
+def test_rates_stay_between_floor_and_peak(
+    steps: int, warm_up: int, restarts: int, shape: str
+) -> None:
+    schedule = RateSchedule.parse(
+        "2", steps, shape=shape, warm_up=warm_up, restarts=restarts, floor=0.1
+    )
     rates = [schedule.at(step) for step in range(steps)]
     assert all(0 < rate <= 2 for rate in rates)
     assert all(rate >= 0.2 - 1e-9 for rate in rates[warm_up:])
@@ -115,7 +149,9 @@ def test_a_rate_in_steps_is_as_written_and_one_rate_falls() -> None:
     assert [settings.rates().at(step) for step in (0, 499, 500, 1999)] == [1e-4, 1e-4, 1e-5, 1e-5]
     assert TrainingSettings(steps=400, rate="1e-4:500, 1e-5", warm_up=0).rates().at(399) == 1e-4
     assert TrainingSettings(steps=100, rate="1").rates().at(99) < 0.1
-    assert TrainingSettings(steps=30, rate="1").rates().at(15) == 1.0  # the warm-up leaves half of the steps
+    assert (
+        TrainingSettings(steps=30, rate="1").rates().at(15) == 1.0
+    )  # the warm-up leaves half of the steps
     assert TrainingSettings(steps=1, rate="1").rates().at(0) == 1.0
 
 

@@ -188,7 +188,9 @@ def test_captions_come_from_text_files_and_names(tmp_path: Path) -> None:
 
 
 def test_templates_are_lines(tmp_path: Path) -> None:
-    (tmp_path / "style.txt").write_text("a [filewords] by [name]\n\n[name]: [filewords]\n", encoding="utf-8")
+    (tmp_path / "style.txt").write_text(
+        "a [filewords] by [name]\n\n[name]: [filewords]\n", encoding="utf-8"
+    )
     lines = read_template(str(tmp_path / "style.txt"))
     caption = Caption(lines, "cat", "me")
     assert caption.ways() == ("a cat by me", "me: cat")
@@ -210,10 +212,15 @@ def test_captions_are_drawn_anew_each_time() -> None:
 
 def test_tags_are_shuffled_and_left_out() -> None:
     tags = ["a", "b", "c", "d"]
-    drawn = [Caption(("[filewords]",), "a, b,c ,d", shuffle=True).draw(Random(i)) for i in range(50)]
+    drawn = [
+        Caption(("[filewords]",), "a, b,c ,d", shuffle=True).draw(Random(i)) for i in range(50)
+    ]
     assert all(sorted(text.split(", ")) == tags for text in drawn)
     assert len(set(drawn)) > 10
-    kept = [Caption(("[filewords]",), "a, b, c, d", tag_dropout=0.5).draw(Random(i)).split(", ") for i in range(200)]
+    kept = [
+        Caption(("[filewords]",), "a, b, c, d", tag_dropout=0.5).draw(Random(i)).split(", ")
+        for i in range(200)
+    ]
     assert 300 < sum(len([tag for tag in row if tag]) for row in kept) < 500
     assert all(row == sorted(row) for row in kept)
 
@@ -229,7 +236,10 @@ def test_every_example_comes_once_per_epoch(count: int, batch: int, seed: int) -
     assert count < 8 or len({tuple(epoch) for epoch in epochs}) == 3
 
 
-@given(st.lists(st.sampled_from([(4, 2, 2), (4, 2, 3), (4, 3, 2)]), min_size=2, max_size=30), st.integers(1, 5))
+@given(
+    st.lists(st.sampled_from([(4, 2, 2), (4, 2, 3), (4, 3, 2)]), min_size=2, max_size=30),
+    st.integers(1, 5),
+)
 def test_batches_are_of_one_shape(shapes: list[tuple[int, ...]], batch: int) -> None:
     order = Order(shapes, batch, 0)
     assert len(set(shapes)) == 1 or order.epoch_length % batch == 0
@@ -271,7 +281,9 @@ def test_many_captions_are_encoded_ahead_in_blocks() -> None:
 
 
 def test_latents_are_drawn_from_their_spread_where_asked() -> None:
-    example = Example("1", Caption(), (torch.full((4, 2, 2), 3.0),), spread=(torch.full((4, 2, 2), 0.5),))
+    example = Example(
+        "1", Caption(), (torch.full((4, 2, 2), 3.0),), spread=(torch.full((4, 2, 2), 0.5),)
+    )
     examples = Examples([example], Contexts(encode), batch=1)
     drawn = torch.cat([examples.batch([n]).latents for n in range(300)])
     assert abs(float(drawn.mean()) - 3) < 0.05

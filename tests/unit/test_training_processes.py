@@ -26,11 +26,22 @@ def start(folder: Path, size: int, steps: int) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     paths = os.pathsep.join(map(str, (HERE, HERE.parents[1])))
-    shared = {"PYTHONPATH": paths, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
+    shared = {
+        "PYTHONPATH": paths,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(size),
+    }
     started = [
         subprocess.Popen(
             [sys.executable, HERE / "train_together.py", folder, str(steps)],
-            env={**os.environ, **shared, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env={
+                **os.environ,
+                **shared,
+                "OMP_NUM_THREADS": "1",
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+            },
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -45,7 +56,9 @@ def start(folder: Path, size: int, steps: int) -> None:
             process.kill()
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no processes to join")
+@pytest.mark.skipif(
+    not torch.distributed.is_available(), reason="this torch has no processes to join"
+)
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """Loss curve, gradient norms and weights, up to where the first process asks both to stop."""
     for folder in ("alone", "both"):

@@ -9,7 +9,12 @@ import torch
 from torch import nn
 
 import hypernetworks as hn
-from hypernetworks.engine.initialising import INITIALISATIONS, can_begin_at_zero, create_network, parameter_count
+from hypernetworks.engine.initialising import (
+    INITIALISATIONS,
+    can_begin_at_zero,
+    create_network,
+    parameter_count,
+)
 from hypernetworks.engine.structure import ACTIVATIONS, Structure
 from hypernetworks.errors import StructureError, TrainingSettingsError
 from hypernetworks.training.creation import check_name
@@ -38,10 +43,14 @@ def test_weights_are_drawn_as_their_names_say(initialisation: str) -> None:
     assert network.provenance.weight_initialization == initialisation
 
 
-@pytest.mark.parametrize("activation", [a for a in sorted(ACTIVATIONS) if "soft" not in a or a in ("softsign",)])
+@pytest.mark.parametrize(
+    "activation", [a for a in sorted(ACTIVATIONS) if "soft" not in a or a in ("softsign",)]
+)
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("output", [False, True])
-def test_a_zero_last_layer_is_the_identity_and_learns(activation: str, norm: bool, output: bool) -> None:
+def test_a_zero_last_layer_is_the_identity_and_learns(
+    activation: str, norm: bool, output: bool
+) -> None:
     structure = Structure((1, 2, 1), activation, activate_output=output, layer_norm=norm)
     if not can_begin_at_zero(structure):
         assert output
@@ -68,11 +77,15 @@ def test_a_seed_makes_the_network_and_leaves_the_generator() -> None:
     one, same, other = (create_network("a", RELU, (16,), seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
-    assert not all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    assert not all(
+        torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True)
+    )
 
 
 def test_sizes_are_told_before() -> None:
-    structure = Structure((1, 2, 2, 1), "swish", layer_norm=True, activate_output=False, dropout=(0, 0.3, 0.3, 0))
+    structure = Structure(
+        (1, 2, 2, 1), "swish", layer_norm=True, activate_output=False, dropout=(0, 0.3, 0.3, 0)
+    )
     network = create_network("a", structure, (16, 24))
     assert parameter_count(structure, (16, 24)) == sum(p.numel() for p in network.parameters())
     assert round(parameter_count(hn.Structure(), (320, 640, 768, 1280)) * 4 / 2**20, 1) == 83.7
@@ -80,9 +93,15 @@ def test_sizes_are_told_before() -> None:
 
 @pytest.mark.parametrize(
     ("widths", "changes", "match"),
-    [((), {}, "at least one"), ((16,), {"initialisation": "Orthogonal"}, "XavierUniform"), ((-1,), {}, "at least one")],
+    [
+        ((), {}, "at least one"),
+        ((16,), {"initialisation": "Orthogonal"}, "XavierUniform"),
+        ((-1,), {}, "at least one"),
+    ],
 )
-def test_networks_that_can_not_be_made(widths: tuple[int, ...], changes: dict[str, str], match: str) -> None:
+def test_networks_that_can_not_be_made(
+    widths: tuple[int, ...], changes: dict[str, str], match: str
+) -> None:
     with pytest.raises(StructureError, match=match):
         create_network("a", RELU, widths, **changes)  # type: ignore[arg-type]
 

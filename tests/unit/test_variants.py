@@ -45,7 +45,9 @@ def novelai() -> Disguised:
     plain = {width: pair for width, pair in Recipe((8, 16)).content().items() if type(width) is int}
     names = {"linear.0.": "linear1.", "linear.1.": "linear2."}
     renamed = {
-        width: tuple({names[key[:9]] + key[9:]: tensor for key, tensor in state.items()} for state in pair)
+        width: tuple(
+            {names[key[:9]] + key[9:]: tensor for key, tensor in state.items()} for state in pair
+        )
         for width, pair in plain.items()
     }
     return renamed, plain
@@ -57,7 +59,13 @@ def without(content: Content, *keys: str) -> Content:
 
 def early() -> Disguised:
     content = Recipe(activation="relu", layer_norm=True).content()
-    gone = ("activate_output", "use_dropout", "dropout_structure", "last_layer_dropout", "optional_info")
+    gone = (
+        "activate_output",
+        "use_dropout",
+        "dropout_structure",
+        "last_layer_dropout",
+        "optional_info",
+    )
     return without(content, *gone), content
 
 
@@ -68,21 +76,31 @@ def early_without_norm() -> Disguised:
 
 def early_dropout(last: bool) -> Disguised:
     content = Recipe(
-        layer_structure=(1, 2, 3, 2, 1), activation="relu", dropout=(0, 0.3, 0.3, 0.3 if last else 0, 0)
+        layer_structure=(1, 2, 3, 2, 1),
+        activation="relu",
+        dropout=(0, 0.3, 0.3, 0.3 if last else 0, 0),
     ).content()
     return without(content, "dropout_structure"), content
 
 
 def middle() -> Disguised:
     content = Recipe(activation="tanh").content()
-    state = {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(8, 8)}}, "param_groups": [{"lr": 1e-5}]}
+    state = {
+        "state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(8, 8)}},
+        "param_groups": [{"lr": 1e-5}],
+    }
     return content | {"optimizer_name": "AdamW", "optimizer_state_dict": state}, content
 
 
 def kohya(layer_norm: object = False) -> Disguised:
-    recipe = Recipe((8, 16), activation="relu", activate_output=False, layer_norm=layer_norm in (True, "True"))
+    recipe = Recipe(
+        (8, 16), activation="relu", activate_output=False, layer_norm=layer_norm in (True, "True")
+    )
     content = recipe.content()
-    stored = without(content, "activate_output") | {"enable_sizes": [8, 16], "is_layer_norm": layer_norm}
+    stored = without(content, "activate_output") | {
+        "enable_sizes": [8, 16],
+        "is_layer_norm": layer_norm,
+    }
     return stored | {width: list(content[width]) for width in (8, 16)}, content
 
 
@@ -106,7 +124,9 @@ def later_writers() -> Disguised:
     content = Recipe(activation="gelu").content()
     states = []
     for state in content[8]:
-        ordered: OrderedDict[str, Any] = OrderedDict((key, nn.Parameter(tensor)) for key, tensor in state.items())
+        ordered: OrderedDict[str, Any] = OrderedDict(
+            (key, nn.Parameter(tensor)) for key, tensor in state.items()
+        )
         ordered._metadata = {"": {"version": 1}}  # type: ignore[attr-defined]
         states.append(ordered)
     return content | {8: tuple(states), "layer_structure": torch.Size([1, 2, 1])}, content
@@ -166,7 +186,10 @@ def assert_reads_as(path: Path, content: Content) -> hn.Hypernetwork:
             changed = net.transform(x, 0.9)[side]
             assert relative_error(changed, reference(x, side, 0.9)) <= 1e-5
             assert relative_error(changed, x) > 1e-2
-            assert net.pairs[width][side].linear[0].weight.dtype == content[width][side]["linear.0.weight"].dtype
+            assert (
+                net.pairs[width][side].linear[0].weight.dtype
+                == content[width][side]["linear.0.weight"].dtype
+            )
     return net
 
 
@@ -191,20 +214,32 @@ def test_the_reader_agrees_with_torch(variant: str, container: str, tmp_path: Pa
     path = TORCH_CONTAINERS[container](VARIANTS[variant]()[0], tmp_path / "net.pt")
     net = hn.read(path)
     theirs = dict(tensors_of(torch.load(path, weights_only=True)))
-    ours = dict(tensors_of({w: tuple(mlp.state_dict() for mlp in pair) for w, pair in net.pairs.items()}))
+    ours = dict(
+        tensors_of({w: tuple(mlp.state_dict() for mlp in pair) for w, pair in net.pairs.items()})
+    )
     if variant == "NovelAI":
-        theirs = {k.replace("linear1", "linear.0").replace("linear2", "linear.1"): v for k, v in theirs.items()}
+        theirs = {
+            k.replace("linear1", "linear.0").replace("linear2", "linear.1"): v
+            for k, v in theirs.items()
+        }
     assert ours.keys() == theirs.keys()
-    assert all(ours[name].dtype == tensor.dtype and torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+    assert all(
+        ours[name].dtype == tensor.dtype and torch.equal(ours[name], tensor)
+        for name, tensor in theirs.items()
+    )
 
 
-@pytest.mark.parametrize("variant", [name for name, make in VARIANTS.items() if make()[0].keys() == make()[1].keys()])
+@pytest.mark.parametrize(
+    "variant", [name for name, make in VARIANTS.items() if make()[0].keys() == make()[1].keys()]
+)
 def test_variants_as_safetensors(variant: str, tmp_path: Path) -> None:
     content = VARIANTS[variant]()[1]
     assert_reads_as(save_safetensors(content, tmp_path / "net.safetensors"), content)
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".bin", ".ckpt", ".pth", ".PT", ".safetensors", ".v2.pt", ""])
+@pytest.mark.parametrize(
+    "suffix", [".pt", ".bin", ".ckpt", ".pth", ".PT", ".safetensors", ".v2.pt", ""]
+)
 @pytest.mark.parametrize("save", [save_zip, save_legacy, save_safetensors])
 def test_the_content_decides_and_not_the_suffix(
     suffix: str, save: Callable[[Content, Path], Path], tmp_path: Path
@@ -234,7 +269,9 @@ def test_provenance_is_shown_and_the_name_is_the_file(tmp_path: Path) -> None:
     content = Recipe(seed=7).content() | {"name": "foo"}
     net = hn.read(save_zip(content, tmp_path / "foo-1000.pt"))
     assert net.name == "foo-1000"
-    assert net.provenance == Provenance("foo", 1007, "fe4efff1e1", "model", "Normal", "made by a test")
+    assert net.provenance == Provenance(
+        "foo", 1007, "fe4efff1e1", "model", "Normal", "made by a test"
+    )
 
 
 def test_defaults_of_provenance(tmp_path: Path) -> None:
@@ -243,14 +280,18 @@ def test_defaults_of_provenance(tmp_path: Path) -> None:
     assert net.structure == hn.Structure((1.0, 2.0, 1.0), "linear", True, False, (0.0, 0.0, 0.0))
 
 
-@pytest.mark.parametrize("step", ["12", None, float("nan"), float("inf"), [1], torch.tensor(5), -3, 10**30])
+@pytest.mark.parametrize(
+    "step", ["12", None, float("nan"), float("inf"), [1], torch.tensor(5), -3, 10**30]
+)
 def test_a_strange_step_does_no_harm(step: object, tmp_path: Path) -> None:
     net = hn.read(save_zip(Recipe().content() | {"step": step}, tmp_path / "net.pt"))
     assert net.provenance.step == {"tensor(5)": 5, "-3": -3}.get(str(step), 0)
 
 
 def test_a_dropout_network_gives_the_same_picture_twice(tmp_path: Path) -> None:
-    net = hn.read(save_zip(Recipe(activation="relu", dropout=(0, 0.9, 0)).content(), tmp_path / "net.pt"))
+    net = hn.read(
+        save_zip(Recipe(activation="relu", dropout=(0, 0.9, 0)).content(), tmp_path / "net.pt")
+    )
     x = torch.ones(1, 4, 8)
     assert all(map(torch.equal, net.transform(x), net.transform(x)))
 
@@ -289,7 +330,9 @@ def residual() -> Content:
     return {8: (state, state), "skip_connection": True, "layer_structure": [1, 2, 1]}
 
 
-def with_state(change: Callable[[dict[str, torch.Tensor]], object], sides: int = 1, **recipe: Any) -> Content:
+def with_state(
+    change: Callable[[dict[str, torch.Tensor]], object], sides: int = 1, **recipe: Any
+) -> Content:
     """A dictionary whose network for keys, or both, was changed in one place."""
     content = Recipe(**recipe).content()
     for state in content[8][:sides]:
@@ -306,7 +349,9 @@ def rename(state: dict[str, torch.Tensor], old: int, new: int) -> None:
 REFUSED: dict[str, tuple[Callable[[], object], type[HypernetworkError], str]] = {
     "residual blocks": (residual, UnsupportedVariantError, "residual"),
     "residual blocks by flag": (
-        lambda: Recipe().content() | {"skip_connection": True}, UnsupportedVariantError, "residual",
+        lambda: Recipe().content() | {"skip_connection": True},
+        UnsupportedVariantError,
+        "residual",
     ),
     "side-car": (
         lambda: {"optimizer_name": "AdamW", "hash": "ab", "optimizer_state_dict": {"state": {}}},
@@ -314,50 +359,97 @@ REFUSED: dict[str, tuple[Callable[[], object], type[HypernetworkError], str]] = 
         r"optimizer state.*\.optim",
     ),
     "glu": (lambda: Recipe().content() | {"activation_func": "glu"}, StructureError, "glu"),
-    "threshold": (lambda: Recipe().content() | {"activation_func": "threshold"}, StructureError, "threshold"),
+    "threshold": (
+        lambda: Recipe().content() | {"activation_func": "threshold"},
+        StructureError,
+        "threshold",
+    ),
     "multiheadattention": (
-        lambda: Recipe().content() | {"activation_func": "multiheadattention"}, StructureError, "multiheadattention",
+        lambda: Recipe().content() | {"activation_func": "multiheadattention"},
+        StructureError,
+        "multiheadattention",
     ),
     "unknown activation": (
-        lambda: Recipe(activation="relu").content() | {"activation_func": "magic"}, StructureError, "magic",
+        lambda: Recipe(activation="relu").content() | {"activation_func": "magic"},
+        StructureError,
+        "magic",
     ),
-    "activation is a number": (lambda: Recipe().content() | {"activation_func": 3}, StructureError, "activation_func"),
-    "size is not the width": (lambda: {9: Recipe().content()[8]}, StructureError, "width 9 takes 8"),
+    "activation is a number": (
+        lambda: Recipe().content() | {"activation_func": 3},
+        StructureError,
+        "activation_func",
+    ),
+    "size is not the width": (
+        lambda: {9: Recipe().content()[8]},
+        StructureError,
+        "width 9 takes 8",
+    ),
     "size zero": (lambda: Recipe().content() | {0: Recipe().content()[8]}, StructureError, "width"),
-    "negative size": (lambda: Recipe().content() | {-8: Recipe().content()[8]}, StructureError, "width"),
-    "one width twice": (lambda: Recipe().content() | {"8": Recipe().content()[8]}, StructureError, "two networks"),
+    "negative size": (
+        lambda: Recipe().content() | {-8: Recipe().content()[8]},
+        StructureError,
+        "width",
+    ),
+    "one width twice": (
+        lambda: Recipe().content() | {"8": Recipe().content()[8]},
+        StructureError,
+        "two networks",
+    ),
     "widths built differently": (
-        lambda: Recipe().content() | {16: Recipe((16,), layer_norm=True).content()[16]}, StructureError, "differently",
+        lambda: Recipe().content() | {16: Recipe((16,), layer_norm=True).content()[16]},
+        StructureError,
+        "differently",
     ),
     "no pair": (lambda: Recipe().content() | {8: Recipe().content()[8][0]}, StructureError, "pair"),
     "three of them": (lambda: {8: (*Recipe().content()[8], {})}, StructureError, "pair"),
     "empty": (lambda: {8: ({}, {})}, StructureError, "empty"),
-    "values empty": (lambda: {8: (Recipe().content()[8][0], {})}, StructureError, "not a linear layer"),
+    "values empty": (
+        lambda: {8: (Recipe().content()[8][0], {})},
+        StructureError,
+        "not a linear layer",
+    ),
     "no networks": (lambda: {"layer_structure": [1, 2, 1]}, NotAHypernetworkError, "no networks"),
     "a list": (lambda: [1, 2, 3], NotAHypernetworkError, "list"),
     "a tensor": (lambda: torch.zeros(3), NotAHypernetworkError, "Tensor"),
     "norm, and metadata denies": (
-        lambda: Recipe(layer_norm=True).content() | {"is_layer_norm": False}, StructureError, "is_layer_norm",
+        lambda: Recipe(layer_norm=True).content() | {"is_layer_norm": False},
+        StructureError,
+        "is_layer_norm",
     ),
     "no norm, and metadata claims": (
-        lambda: Recipe().content() | {"is_layer_norm": True}, StructureError, "is_layer_norm",
+        lambda: Recipe().content() | {"is_layer_norm": True},
+        StructureError,
+        "is_layer_norm",
     ),
     "activated, and metadata says None": (
-        lambda: Recipe(activation="relu").content() | {"activation_func": None}, StructureError, "dropout_structure",
+        lambda: Recipe(activation="relu").content() | {"activation_func": None},
+        StructureError,
+        "dropout_structure",
     ),
     "something between the layers that nothing tells": (
-        lambda: without(Recipe(activation="relu").content(), "activation_func", "use_dropout", "dropout_structure"),
+        lambda: without(
+            Recipe(activation="relu").content(),
+            "activation_func",
+            "use_dropout",
+            "dropout_structure",
+        ),
         StructureError,
         "activation or a dropout",
     ),
     "not activated, and metadata says relu": (
-        lambda: Recipe().content() | {"activation_func": "relu"}, StructureError, "relu",
+        lambda: Recipe().content() | {"activation_func": "relu"},
+        StructureError,
+        "relu",
     ),
     "prelu, and metadata says relu": (
-        lambda: Recipe(activation="prelu").content() | {"activation_func": "relu"}, StructureError, "prelu",
+        lambda: Recipe(activation="prelu").content() | {"activation_func": "relu"},
+        StructureError,
+        "prelu",
     ),
     "prelu at the end, and metadata denies": (
-        lambda: Recipe(activation="prelu").content() | {"activate_output": False}, StructureError, "activate_output",
+        lambda: Recipe(activation="prelu").content() | {"activate_output": False},
+        StructureError,
+        "activate_output",
     ),
     "activation before the last norm, and metadata denies": (
         lambda: Recipe(activation="relu", layer_norm=True).content() | {"activate_output": False},
@@ -370,55 +462,96 @@ REFUSED: dict[str, tuple[Callable[[], object], type[HypernetworkError], str]] = 
         "dropout_structure",
     ),
     "dropout of another length": (
-        lambda: Recipe(dropout=(0, 0.3, 0)).content() | {"dropout_structure": [0, 0.3]}, StructureError, "dropout",
+        lambda: Recipe(dropout=(0, 0.3, 0)).content() | {"dropout_structure": [0, 0.3]},
+        StructureError,
+        "dropout",
     ),
     "other widths": (
-        lambda: Recipe(layer_structure=(1, 2, 1)).content() | {"layer_structure": [1, 3, 1]}, StructureError, "layers",
+        lambda: Recipe(layer_structure=(1, 2, 1)).content() | {"layer_structure": [1, 3, 1]},
+        StructureError,
+        "layers",
     ),
     "more layers": (
         lambda: Recipe(layer_structure=(1, 2, 1)).content() | {"layer_structure": [1, 2, 2, 1]},
         StructureError,
         "layer structure",
     ),
-    "layer structure is text": (lambda: Recipe().content() | {"layer_structure": "1,2,1"}, StructureError, "list"),
+    "layer structure is text": (
+        lambda: Recipe().content() | {"layer_structure": "1,2,1"},
+        StructureError,
+        "list",
+    ),
     "layer structure has NaN": (
-        lambda: Recipe().content() | {"layer_structure": [1, float("nan"), 1]}, StructureError, "plausible",
+        lambda: Recipe().content() | {"layer_structure": [1, float("nan"), 1]},
+        StructureError,
+        "plausible",
     ),
     "a yes that is a tensor": (
-        lambda: Recipe().content() | {"is_layer_norm": torch.zeros(2)}, StructureError, "yes or no",
+        lambda: Recipe().content() | {"is_layer_norm": torch.zeros(2)},
+        StructureError,
+        "yes or no",
     ),
-    "bias is missing": (lambda: with_state(lambda s: s.pop("linear.0.bias")), StructureError, r"linear\.0"),
-    "an extra key": (lambda: with_state(lambda s: s.update(extra=torch.zeros(1))), StructureError, "extra"),
-    "a number is no tensor": (lambda: with_state(lambda s: s.update({"linear.0.bias": 3})), StructureError, "linear"),
+    "bias is missing": (
+        lambda: with_state(lambda s: s.pop("linear.0.bias")),
+        StructureError,
+        r"linear\.0",
+    ),
+    "an extra key": (
+        lambda: with_state(lambda s: s.update(extra=torch.zeros(1))),
+        StructureError,
+        "extra",
+    ),
+    "a number is no tensor": (
+        lambda: with_state(lambda s: s.update({"linear.0.bias": 3})),
+        StructureError,
+        "linear",
+    ),
     "integers": (
-        lambda: with_state(lambda s: s.update({"linear.0.bias": torch.zeros(16, dtype=torch.int64)})),
+        lambda: with_state(
+            lambda s: s.update({"linear.0.bias": torch.zeros(16, dtype=torch.int64)})
+        ),
         StructureError,
         "int64",
     ),
     "a number written in two ways": (
-        lambda: with_state(lambda s: s.update({"linear.00.bias": s.pop("linear.0.bias")})), StructureError, "linear.00",
+        lambda: with_state(lambda s: s.update({"linear.00.bias": s.pop("linear.0.bias")})),
+        StructureError,
+        "linear.00",
     ),
-    "the first layer is not the first": (lambda: with_state(lambda s: rename(s, 0, 5)), StructureError, "first"),
+    "the first layer is not the first": (
+        lambda: with_state(lambda s: rename(s, 0, 5)),
+        StructureError,
+        "first",
+    ),
     "a hole before the last norm": (
-        lambda: with_state(lambda s: rename(s, 3, 4), layer_norm=True), StructureError, "differently",
+        lambda: with_state(lambda s: rename(s, 3, 4), layer_norm=True),
+        StructureError,
+        "differently",
     ),
     "a wide hole before the last norm": (
-        lambda: with_state(lambda s: rename(s, 4, 9), 2, activation="relu", layer_norm=True, activate_output=False),
+        lambda: with_state(
+            lambda s: rename(s, 4, 9), 2, activation="relu", layer_norm=True, activate_output=False
+        ),
         StructureError,
         "fit",
     ),
     "a hole before the last prelu": (
-        lambda: with_state(lambda s: rename(s, 3, 7), 2, activation="prelu"), StructureError, "fit",
+        lambda: with_state(lambda s: rename(s, 3, 7), 2, activation="prelu"),
+        StructureError,
+        "fit",
     ),
     "a layer norm of another width": (
         lambda: with_state(
-            lambda s: s.update({"linear.1.weight": torch.ones(4), "linear.1.bias": torch.ones(4)}), layer_norm=True
+            lambda s: s.update({"linear.1.weight": torch.ones(4), "linear.1.bias": torch.ones(4)}),
+            layer_norm=True,
         ),
         StructureError,
         "another width",
     ),
     "layers that do not fit together": (
-        lambda: with_state(lambda s: s.update({"linear.1.weight": torch.zeros(8, 9)})), StructureError, "takes width 9",
+        lambda: with_state(lambda s: s.update({"linear.1.weight": torch.zeros(8, 9)})),
+        StructureError,
+        "takes width 9",
     ),
 }
 
@@ -463,7 +596,9 @@ def test_zip_members_that_the_webui_lets_pass(tmp_path: Path) -> None:
         assert archive.testzip() is None
     assert [name for name in names if not WEBUI_MEMBERS.match(name)] == []
     assert sum(name.endswith("/data.pkl") for name in names) == 1
-    assert sum("/data/" in name for name in names) == 2 * 2 * (3 + 3) * 2, "a storage for every tensor"
+    assert sum("/data/" in name for name in names) == 2 * 2 * (3 + 3) * 2, (
+        "a storage for every tensor"
+    )
 
 
 def test_the_pickle_names_only_what_the_webui_lets_pass(tmp_path: Path) -> None:
@@ -474,7 +609,14 @@ def test_the_pickle_names_only_what_the_webui_lets_pass(tmp_path: Path) -> None:
             pickled = archive.read(next(n for n in archive.namelist() if n.endswith("data.pkl")))
         operations = list(pickletools.genops(pickled))
         seen |= {argument for operation, argument, _ in operations if operation.name == "GLOBAL"}
-        assert not {o.name for o, *_ in operations} & {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1"}
+        assert not {o.name for o, *_ in operations} & {
+            "STACK_GLOBAL",
+            "INST",
+            "OBJ",
+            "NEWOBJ",
+            "NEWOBJ_EX",
+            "EXT1",
+        }
     storages = {f"torch {kind}Storage" for kind in ("Float", "Half", "BFloat16", "Double")}
     assert seen == storages | {"collections OrderedDict", "torch._utils _rebuild_tensor_v2"}
 
@@ -494,9 +636,14 @@ def test_the_dictionary_that_is_written_has_plain_types(tmp_path: Path) -> None:
     loaded = torch.load(path, weights_only=True)
     assert loaded.keys() == content.keys()
     assert [key for key in loaded if type(key) is int] == [8, 16]
-    assert all(type(pair) is tuple and all(type(s) is dict for s in pair) for pair in (loaded[8], loaded[16]))
+    assert all(
+        type(pair) is tuple and all(type(s) is dict for s in pair)
+        for pair in (loaded[8], loaded[16])
+    )
     plain = {key: value for key, value in loaded.items() if type(key) is str}
-    assert plain == {key: value for key, value in content.items() if type(key) is str} | {"use_dropout": False}
+    assert plain == {key: value for key, value in content.items() if type(key) is str} | {
+        "use_dropout": False
+    }
     assert any(plain["dropout_structure"])
     assert {type(value) for value in plain.values()} <= {int, str, bool, list}
     assert [type(number) for number in plain["layer_structure"]] == [int, float, int, int]
@@ -507,7 +654,9 @@ def test_tensors_in_a_written_file_are_aligned(tmp_path: Path) -> None:
     data = path.read_bytes()
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
-            extra = int.from_bytes(data[member.header_offset + 28 : member.header_offset + 30], "little")
+            extra = int.from_bytes(
+                data[member.header_offset + 28 : member.header_offset + 30], "little"
+            )
             start = member.header_offset + 30 + len(member.filename) + extra
             assert start % writing.ALIGNMENT == 0
             assert data[start : start + member.file_size] == archive.read(member)
@@ -535,7 +684,9 @@ def test_round_trip(recipe: Recipe, suffix: str, tmp_path: Path) -> None:
     "provenance",
     [
         Provenance(),
-        Provenance("ein Name: «ж» \u2603", 7, "abc", "a/b, c.ckpt", "XavierNormal", 'text\nwith "quotes"'),
+        Provenance(
+            "ein Name: «ж» \u2603", 7, "abc", "a/b, c.ckpt", "XavierNormal", 'text\nwith "quotes"'
+        ),
         Provenance("true", 10**12, "123", "null", "[1]", "{}"),
     ],
 )
@@ -551,9 +702,15 @@ def test_plain_safetensors_reads_what_is_written(tmp_path: Path) -> None:
     path, content = write_and_load(FULL, tmp_path, ".safetensors")
     with safe_open(str(path), framework="pt") as file:
         metadata = file.metadata()
-        assert set(file.keys()) == {f"{w}.{s}.{k}" for w in (8, 16) for s, i in zip("kv", (0, 1), strict=True)
-                                    for k in content[w][i]}
-        assert torch.equal(file.get_tensor("16.v.linear.0.weight"), content[16][1]["linear.0.weight"])
+        assert set(file.keys()) == {
+            f"{w}.{s}.{k}"
+            for w in (8, 16)
+            for s, i in zip("kv", (0, 1), strict=True)
+            for k in content[w][i]
+        }
+        assert torch.equal(
+            file.get_tensor("16.v.linear.0.weight"), content[16][1]["linear.0.weight"]
+        )
     assert all(type(key) is str and type(value) is str for key, value in metadata.items())
     assert metadata["hypernetwork"] == "1"
     assert metadata["format"] == "pt"
@@ -565,7 +722,7 @@ def test_a_newer_layout_and_broken_metadata_are_refused_by_name(tmp_path: Path) 
     for old, new, kind, message in (
         (b'"hypernetwork":"1"', b'"hypernetwork":"2"', UnsupportedVariantError, "update"),
         (b'"layer_structure":"[1', b'"layer_structure":"{1', StructureError, "not JSON"),
-        (b'8.k.linear.0', b'8.q.linear.0', NotAHypernetworkError, "named"),
+        (b"8.k.linear.0", b"8.q.linear.0", NotAHypernetworkError, "named"),
     ):
         data = path.read_bytes()
         assert data.count(old)
@@ -649,7 +806,16 @@ def test_half_written_bytes_never_show(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    "name", ["net.txt", "net", "net.ckpt", "missing/net.pt", "folder.pt", "nul\0l.pt", "x" * 300 + ".safetensors"]
+    "name",
+    [
+        "net.txt",
+        "net",
+        "net.ckpt",
+        "missing/net.pt",
+        "folder.pt",
+        "nul\0l.pt",
+        "x" * 300 + ".safetensors",
+    ],
 )
 def test_places_that_can_not_be_written(name: str, tmp_path: Path) -> None:
     net = hn.read(save_zip(Recipe().content(), tmp_path / "source.pt"))

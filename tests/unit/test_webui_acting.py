@@ -16,7 +16,11 @@ from hypernetworks.library import Entry
 class Attention(nn.Module):
     def __init__(self, width: int, context: int) -> None:
         super().__init__()
-        self.to_q, self.to_k, self.to_v = nn.Linear(width, 8), nn.Linear(context, 8), nn.Linear(context, 8)
+        self.to_q, self.to_k, self.to_v = (
+            nn.Linear(width, 8),
+            nn.Linear(context, 8),
+            nn.Linear(context, 8),
+        )
 
 
 class Blocks(nn.Module):
@@ -33,7 +37,9 @@ def use(name: str, *widths: int) -> Use:
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_networks_of_the_first_models_family_are_left_out(force: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_of_the_first_models_family_are_left_out(
+    force: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(settings, "force_family", lambda: force)
     sd1, only_self, p = use("one", 640, 768), use("two", 640), SimpleNamespace()
     here = acting.Acting._fitting(p, Blocks(768), [[sd1, only_self], [sd1]])

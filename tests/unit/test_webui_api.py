@@ -16,7 +16,9 @@ from unit.test_library import add, network
 import hypernetworks as hn
 from hypernetworks.hosts.webui import api, folders
 
-every_host = pytest.mark.parametrize("fake_webui", ["a1111", "forge", "reforge", "classic", "sdnext"], indirect=True)
+every_host = pytest.mark.parametrize(
+    "fake_webui", ["a1111", "forge", "reforge", "classic", "sdnext"], indirect=True
+)
 PATHS = [("GET", "/list"), ("POST", "/refresh"), ("GET", "/inspect?name=ink")]
 
 
@@ -47,12 +49,22 @@ def refused(path: str) -> tuple[int, str]:
 @every_host
 def test_the_list(fake_webui: FakeWebui) -> None:
     ink = network(fake_webui.folder / "sub" / "ink.pt", width=768)
-    ink.with_suffix(".json").write_text(json.dumps({"activation text": "ink, «wash»", "preferred weight": 0.6}))
+    ink.with_suffix(".json").write_text(
+        json.dumps({"activation text": "ink, «wash»", "preferred weight": 0.6})
+    )
     night = network(fake_webui.folder / "night.safetensors")
     hash_of_ink = folders.short_hash(folders.library().find("ink"))
-    known = {"activation_text": "ink, «wash»", "preferred_multiplier": 0.6, "family": "SD1", "hash": hash_of_ink}
+    known = {
+        "activation_text": "ink, «wash»",
+        "preferred_multiplier": 0.6,
+        "family": "SD1",
+        "hash": hash_of_ink,
+    }
     unknown = {"activation_text": "", "preferred_multiplier": None, "family": None, "hash": None}
-    times = {path: {"size": path.stat().st_size, "mtime": pytest.approx(path.stat().st_mtime)} for path in (ink, night)}
+    times = {
+        path: {"size": path.stat().st_size, "mtime": pytest.approx(path.stat().st_mtime)}
+        for path in (ink, night)
+    }
     assert get("/list") == [
         {"name": "ink", "folder": "sub", "suffix": ".pt"} | times[ink] | known,
         {"name": "night", "folder": "", "suffix": ".safetensors"} | times[night] | unknown,
@@ -65,13 +77,17 @@ def test_names_are_as_tags_write_them(fake_webui: FakeWebui) -> None:
     assert listed == [("a/ink", ".pt"), ("b/ink", ".ckpt"), ("x", ".pt"), ("x", ".safetensors")]
 
 
-def test_the_list_takes_no_time_for_families(fake_webui: FakeWebui, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_takes_no_time_for_families(
+    fake_webui: FakeWebui, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = network(fake_webui.folder / "ink.pt", width=768)
     network(fake_webui.folder / "night.pt", width=768)
     path.with_suffix(".json").write_text(json.dumps({"sd version": "SD1"}))
     monkeypatch.setattr(api, "SECONDS", 0)
     monkeypatch.setattr(api, "facts", lambda _: 1 / 0)
-    assert [item["family"] for item in get("/list")] == ["SD1", None], "what the side-car says costs nothing"
+    assert [item["family"] for item in get("/list")] == ["SD1", None], (
+        "what the side-car says costs nothing"
+    )
 
 
 @every_host
@@ -120,9 +136,18 @@ def test_inspecting_keeps_nothing(fake_webui: FakeWebui) -> None:
 def test_what_is_refused(fake_webui: FakeWebui) -> None:
     add(fake_webui.folder, "ink.pt", "a/twice.pt", "b/twice.pt", "x.pt", "x.bin")
     (fake_webui.folder / "damaged.pt").write_text("no network")
-    assert refused("/inspect?name=imk") == (404, 'there is no hypernetwork "imk", did you mean ink?')
-    assert refused("/inspect?name=twice") == (409, 'the name "twice" is ambiguous, write a/twice or b/twice')
-    assert refused("/inspect?name=x") == (409, 'the name "x" is ambiguous: rename all but one of x.bin, x.pt')
+    assert refused("/inspect?name=imk") == (
+        404,
+        'there is no hypernetwork "imk", did you mean ink?',
+    )
+    assert refused("/inspect?name=twice") == (
+        409,
+        'the name "twice" is ambiguous, write a/twice or b/twice',
+    )
+    assert refused("/inspect?name=x") == (
+        409,
+        'the name "x" is ambiguous: rename all but one of x.bin, x.pt',
+    )
     for query in ("", "?name=", "?other=ink"):
         assert refused(f"/inspect{query}")[0] == 422
     status, message = refused("/inspect?name=damaged")
@@ -146,8 +171,26 @@ def test_an_empty_library_does_not_say_where_it_is(fake_webui: FakeWebui) -> Non
 @pytest.mark.parametrize(
     "name",
     [
-        *("../secret", "..%2Fsecret", "sub/../../secret", "/etc/passwd", "{root}/secret", "{root}/secret.pt", "secret"),
-        *("secret.pt", "%00", "ink%00", "..", ".", "~", "C:\\secret", "sub\\..\\..\\secret", "\\\\host\\share"),
+        *(
+            "../secret",
+            "..%2Fsecret",
+            "sub/../../secret",
+            "/etc/passwd",
+            "{root}/secret",
+            "{root}/secret.pt",
+            "secret",
+        ),
+        *(
+            "secret.pt",
+            "%00",
+            "ink%00",
+            "..",
+            ".",
+            "~",
+            "C:\\secret",
+            "sub\\..\\..\\secret",
+            "\\\\host\\share",
+        ),
     ],
 )
 def test_nothing_outside_the_folders_can_be_read(name: str, fake_webui: FakeWebui) -> None:
@@ -176,12 +219,18 @@ def test_routes_are_added_once(fake_webui: FakeWebui) -> None:
 def test_sdnexts_prefix(fake_webui: FakeWebui) -> None:
     fake_webui.shared.opts.data["subpath"] = "/webui"
     asking = client()
-    assert asking.get(f"/webui{api.PREFIX}/list").json() == asking.get(f"{api.PREFIX}/list").json() == []
+    assert (
+        asking.get(f"/webui{api.PREFIX}/list").json()
+        == asking.get(f"{api.PREFIX}/list").json()
+        == []
+    )
 
 
 def test_the_routes_are_documented(fake_webui: FakeWebui) -> None:
     described = client().get("/openapi.json").json()["paths"]
-    assert {"/list", "/refresh", "/inspect"} == {p.removeprefix(api.PREFIX) for p in described if api.PREFIX in p}
+    assert {"/list", "/refresh", "/inspect"} == {
+        p.removeprefix(api.PREFIX) for p in described if api.PREFIX in p
+    }
     (parameter,) = described[f"{api.PREFIX}/inspect"]["get"]["parameters"]
     assert (parameter["name"], parameter["required"]) == ("name", True)
 
@@ -211,7 +260,8 @@ def test_an_open_webui(fake_webui: FakeWebui) -> None:
 
 
 @pytest.mark.parametrize(
-    "cookie", ["access-token", "access-token-unsecure", "access-token-Xy_1", "access-token-unsecure-Xy"]
+    "cookie",
+    ["access-token", "access-token-unsecure", "access-token-Xy_1", "access-token-unsecure-Xy"],
 )
 def test_the_pages_login(cookie: str, fake_webui: FakeWebui) -> None:
     network(fake_webui.folder / "ink.pt")
@@ -225,7 +275,9 @@ def test_the_pages_login(cookie: str, fake_webui: FakeWebui) -> None:
         asking = client(PageWithLogin())
         asking.cookies.update(cookies)
         assert statuses(asking) == {status}, cookies
-    assert statuses(client(PageWithLogin()), auth=("ada", "secret")) == {401}, "the API has no such login"
+    assert statuses(client(PageWithLogin()), auth=("ada", "secret")) == {401}, (
+        "the API has no such login"
+    )
 
 
 @pytest.mark.parametrize("page", [FastAPI, PageWithLogin])
@@ -245,7 +297,17 @@ def test_the_apis_login(page: type[FastAPI], fake_webui: FakeWebui) -> None:
 
 
 @pytest.mark.parametrize(
-    "header", ["", "Basic", "Basic ", "Basic !!!", "Basic /w==", "Bearer YWRhOnNlY3JldA==", "Basic YWRh", "x" * 9999]
+    "header",
+    [
+        "",
+        "Basic",
+        "Basic ",
+        "Basic !!!",
+        "Basic /w==",
+        "Bearer YWRhOnNlY3JldA==",
+        "Basic YWRh",
+        "x" * 9999,
+    ],
 )
 def test_headers_that_are_no_login(header: str, fake_webui: FakeWebui) -> None:
     fake_webui.shared.cmd_opts.api_auth = "ada:secret"
@@ -254,7 +316,12 @@ def test_headers_that_are_no_login(header: str, fake_webui: FakeWebui) -> None:
 
 def test_a_login_that_can_not_be_understood_lets_nobody_in(fake_webui: FakeWebui) -> None:
     fake_webui.shared.cmd_opts.api_auth = "secret"
-    assert statuses(client()) == statuses(client(), auth=("secret", "")) == statuses(client(), auth=("", "")) == {401}
+    assert (
+        statuses(client())
+        == statuses(client(), auth=("secret", ""))
+        == statuses(client(), auth=("", ""))
+        == {401}
+    )
 
 
 def test_the_question_for_a_password_is_not_asked_in_a_page(fake_webui: FakeWebui) -> None:

@@ -18,7 +18,9 @@ from hypernetworks.hosts.webui import folders, hashes, settings, tag_handler
 
 with_built_in = pytest.mark.parametrize("fake_webui", ["a1111", "forge", "reforge"], indirect=True)
 without_built_in = pytest.mark.parametrize("fake_webui", ["classic", "sdnext"], indirect=True)
-every_host = pytest.mark.parametrize("fake_webui", ["a1111", "forge", "reforge", "classic", "sdnext"], indirect=True)
+every_host = pytest.mark.parametrize(
+    "fake_webui", ["a1111", "forge", "reforge", "classic", "sdnext"], indirect=True
+)
 
 
 def set_folders(webui: FakeWebui, *paths: object) -> None:
@@ -40,9 +42,18 @@ def test_the_command_line_says_another(fake_webui: FakeWebui, tmp_path: Path) ->
 
 
 @every_host
-def test_more_folders(fake_webui: FakeWebui, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_folders(
+    fake_webui: FakeWebui, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    set_folders(fake_webui, tmp_path / "one", f'  "{tmp_path}/two" ; relative', "", "~/three", "~nobody-here/four")
+    set_folders(
+        fake_webui,
+        tmp_path / "one",
+        f'  "{tmp_path}/two" ; relative',
+        "",
+        "~/three",
+        "~nobody-here/four",
+    )
     root = fake_webui.root
     assert folders.folders() == (
         *(fake_webui.folder, tmp_path / "one", tmp_path / "two"),
@@ -54,7 +65,11 @@ def test_each_folder_counts_once(fake_webui: FakeWebui, tmp_path: Path) -> None:
     add(fake_webui.folder, "sub/a.pt")
     (tmp_path / "link").symlink_to(fake_webui.folder, target_is_directory=True)
     set_folders(
-        fake_webui, fake_webui.folder / "sub", tmp_path / "link", f"{fake_webui.folder}/", tmp_path / "link/sub"
+        fake_webui,
+        fake_webui.folder / "sub",
+        tmp_path / "link",
+        f"{fake_webui.folder}/",
+        tmp_path / "link/sub",
     )
     assert folders.folders() == (fake_webui.folder,)
     assert [entry.full_name for entry in folders.library().entries] == ["sub/a"]
@@ -64,7 +79,9 @@ def test_a_folder_around_the_webuis_own(fake_webui: FakeWebui) -> None:
     add(fake_webui.root, "models/hypernetworks/sub/a.pt", "models/other/b.pt")
     set_folders(fake_webui, fake_webui.root / "models")
     entries = {entry.name: entry.full_name for entry in folders.library().entries}
-    assert entries == {"a": "sub/a", "b": "other/b"}, "files in the webui's own folder keep their names"
+    assert entries == {"a": "sub/a", "b": "other/b"}, (
+        "files in the webui's own folder keep their names"
+    )
 
 
 # The library
@@ -84,7 +101,9 @@ def test_one_library_that_follows_the_settings(fake_webui: FakeWebui, tmp_path: 
     assert library.load(library.find("a")) is loaded, "a change of folders reads nothing again"
 
 
-def test_a_change_of_the_setting_reaches_the_hosts_list(fake_webui: FakeWebui, tmp_path: Path) -> None:
+def test_a_change_of_the_setting_reaches_the_hosts_list(
+    fake_webui: FakeWebui, tmp_path: Path
+) -> None:
     add(tmp_path / "more", "b.safetensors")
     settings.register()
     folders.register()
@@ -97,10 +116,24 @@ def test_a_change_of_the_setting_reaches_the_hosts_list(fake_webui: FakeWebui, t
 
 @every_host
 def test_the_hosts_list_holds_all_types(fake_webui: FakeWebui) -> None:
-    add(fake_webui.folder, "ink.pt", "sub/Night.safetensors", "a/twice.pt", "b/twice.ckpt", "None.pt")
+    add(
+        fake_webui.folder,
+        "ink.pt",
+        "sub/Night.safetensors",
+        "a/twice.pt",
+        "b/twice.ckpt",
+        "None.pt",
+    )
     folders.register()
-    files = {"a/twice": "a/twice.pt", "b/twice": "b/twice.ckpt", "ink": "ink.pt", "Night": "sub/Night.safetensors"}
-    assert fake_webui.shared.hypernetworks == {name: str(fake_webui.folder / file) for name, file in files.items()}
+    files = {
+        "a/twice": "a/twice.pt",
+        "b/twice": "b/twice.ckpt",
+        "ink": "ink.pt",
+        "Night": "sub/Night.safetensors",
+    }
+    assert fake_webui.shared.hypernetworks == {
+        name: str(fake_webui.folder / file) for name, file in files.items()
+    }
     assert list(fake_webui.shared.hypernetworks) == ["a/twice", "b/twice", "ink", "Night"]
 
 
@@ -132,7 +165,9 @@ def test_a_reload_by_the_host_gives_the_same_list(fake_webui: FakeWebui) -> None
     add(fake_webui.folder, "ink.safetensors", "sub/ink.pt")
     fake_webui.shared.reload_hypernetworks()
     assert list(fake_webui.shared.hypernetworks) == ["ink", "sub/ink"]
-    assert [entry.full_name for entry in folders.library().entries] == ["ink", "sub/ink"], "and the library's"
+    assert [entry.full_name for entry in folders.library().entries] == ["ink", "sub/ink"], (
+        "and the library's"
+    )
 
 
 @with_built_in
@@ -158,7 +193,9 @@ def test_another_folder_is_the_hosts_own_business(fake_webui: FakeWebui, tmp_pat
     folders.register()
     add(tmp_path / "other", "a.pt", "b.safetensors")
     host = fake_webui.module("hypernetworks.hypernetwork")
-    assert host.list_hypernetworks(str(tmp_path / "other")) == {"a": str(tmp_path / "other" / "a.pt")}
+    assert host.list_hypernetworks(str(tmp_path / "other")) == {
+        "a": str(tmp_path / "other" / "a.pt")
+    }
 
 
 def test_a_fault_of_ours_leaves_the_host_its_own_list(
@@ -232,13 +269,18 @@ def test_an_older_file_under_the_name_of_a_newer_one(fake_webui: FakeWebui) -> N
     expected = hashlib.sha256(old.read_bytes()).hexdigest()[:10]
     old.replace(new)
     folders.refresh()
-    assert fake_webui.module("hashes").sha256_from_cache(str(new), "hypernet/new")[:10] != expected, "the host's habit"
+    assert (
+        fake_webui.module("hashes").sha256_from_cache(str(new), "hypernet/new")[:10] != expected
+    ), "the host's habit"
     assert folders.known_hash(folders.library().find("new")) is None
     assert folders.short_hash(folders.library().find("new")) == expected
 
 
 def test_files_of_one_stem_have_hashes_of_their_own(fake_webui: FakeWebui) -> None:
-    paths = [network(fake_webui.folder / name, seed=i) for i, name in enumerate(("a/ink.pt", "b/ink.pt", "b/ink.ckpt"))]
+    paths = [
+        network(fake_webui.folder / name, seed=i)
+        for i, name in enumerate(("a/ink.pt", "b/ink.pt", "b/ink.ckpt"))
+    ]
     for path in paths:
         os.utime(path, (1_000_000, 1_000_000))
     entries = folders.library().entries
@@ -256,18 +298,24 @@ def test_a_file_that_is_gone_has_no_hash(fake_webui: FakeWebui) -> None:
 
 
 @every_host
-def test_a_hash_that_was_begun_in_the_background_is_not_computed_again(fake_webui: FakeWebui) -> None:
+def test_a_hash_that_was_begun_in_the_background_is_not_computed_again(
+    fake_webui: FakeWebui,
+) -> None:
     paths = [network(fake_webui.folder / f"{name}.pt", seed=i) for i, name in enumerate("ab")]
     entries = folders.library().entries
     for entry in entries * 2:
         folders.start_hash(entry)
-    assert [folders.short_hash(e) for e in entries] == [hashlib.sha256(p.read_bytes()).hexdigest()[:10] for p in paths]
+    assert [folders.short_hash(e) for e in entries] == [
+        hashlib.sha256(p.read_bytes()).hexdigest()[:10] for p in paths
+    ]
     for entry in entries:
         folders.start_hash(entry)
     assert sorted(fake_webui.module("hashes").read) == sorted(map(str, paths))
 
 
-def test_nothing_is_begun_without_hashing(fake_webui: FakeWebui, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_begun_without_hashing(
+    fake_webui: FakeWebui, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network(fake_webui.folder / "ink.pt")
     fake_webui.shared.cmd_opts.no_hashing = True
     monkeypatch.setattr(hashes, "_BACKGROUND", None)

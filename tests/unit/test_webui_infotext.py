@@ -15,10 +15,17 @@ from unit.test_library import add, network
 
 import hypernetworks as hn
 from hypernetworks.hosts.webui import folders, infotext
-from hypernetworks.prompts.infotext import format_hashes, format_infotext, parse_hashes, parse_infotext
+from hypernetworks.prompts.infotext import (
+    format_hashes,
+    format_infotext,
+    parse_hashes,
+    parse_infotext,
+)
 from hypernetworks.prompts.rewriting import rewrite_tags
 
-every_host = pytest.mark.parametrize("fake_webui", ["a1111", "forge", "reforge", "classic", "sdnext"], indirect=True)
+every_host = pytest.mark.parametrize(
+    "fake_webui", ["a1111", "forge", "reforge", "classic", "sdnext"], indirect=True
+)
 names = st.text(st.characters(exclude_characters=":>", exclude_categories=["Cs"]), min_size=1)
 
 
@@ -66,7 +73,10 @@ def test_every_name_survives_the_line_of_hashes(hashes: dict[str, str]) -> None:
     [
         ("", {}),
         ("ink: 0123456789", {"ink": "0123456789"}),
-        ("ink: 0123456789, my, style: 63a0e9f701", {"ink": "0123456789", "my, style": "63a0e9f701"}),
+        (
+            "ink: 0123456789, my, style: 63a0e9f701",
+            {"ink": "0123456789", "my, style": "63a0e9f701"},
+        ),
         ("ink", {}),
         ("ink: nonsense, other: 0123456789", {}),
         ("ink: 0123456789, rest", {"ink": "0123456789"}),
@@ -84,7 +94,9 @@ def test_lines_of_hashes_take_no_time() -> None:
     assert time.monotonic() - began < 20  # the machine may be busy
 
 
-@pytest.mark.parametrize("name", ["ink", "a, b", 'the "ink"', "a\\b", "夏の絵", "x=1", "[x] (y)", "it's", "<b"])
+@pytest.mark.parametrize(
+    "name", ["ink", "a, b", 'the "ink"', "a\\b", "夏の絵", "x=1", "[x] (y)", "it's", "<b"]
+)
 def test_the_line_survives_the_hosts_infotext(name: str, fake_webui: FakeWebui) -> None:
     utilities = fake_webui.module("infotext_utils")
     line = format_hashes({name: "0123456789", "other": "63a0e9f701"})
@@ -96,7 +108,10 @@ def test_the_line_survives_the_hosts_infotext(name: str, fake_webui: FakeWebui) 
 
 @every_host
 def test_the_line_of_a_picture(fake_webui: FakeWebui) -> None:
-    paths = [network(fake_webui.folder / name, seed=i) for i, name in enumerate(("a/x.pt", "b/x.pt", "sub/ink.pt"))]
+    paths = [
+        network(fake_webui.folder / name, seed=i)
+        for i, name in enumerate(("a/x.pt", "b/x.pt", "sub/ink.pt"))
+    ]
     line = infotext.hashes_line([folders.library().find(name) for name in ("ink", "b/x", "ink")])
     assert line == f"ink: {sha(paths[2])}, b/x: {sha(paths[1])}"
     fake_webui.shared.cmd_opts.no_hashing = True
@@ -128,7 +143,9 @@ def test_rewriting_with_no_change_is_the_identity(prompt: str) -> None:
 def test_tags_of_files_that_are_here_stay_as_they_are(fake_webui: FakeWebui) -> None:
     network(fake_webui.folder / "sub" / "ink.pt")
     network(fake_webui.folder / "kept(0123456789).pt")
-    prompt = "a <hypernet:ink:0.70:k=1> <hypernet:sub/INK> <hypernet:kept(0123456789)> cat <lora:ink:1>"
+    prompt = (
+        "a <hypernet:ink:0.70:k=1> <hypernet:sub/INK> <hypernet:kept(0123456789)> cat <lora:ink:1>"
+    )
     params = pasted(fake_webui, prompt, **{"Hypernet hashes": "ink: 0000000000"})
     assert params["Prompt"] == prompt
     assert fake_webui.module("hashes").read == [], "nothing is hashed for names that are here"
@@ -144,7 +161,10 @@ def test_a_renamed_file_is_found(hashed_before: bool, fake_webui: FakeWebui) -> 
     params = pasted(
         fake_webui,
         "a <hypernet:ink:0.7:hr=0.4> cat <hypernet:ink:1> <hypernet:other>",
-        **{"Hires prompt": "b <hypernet:ink:0.3>", "Hypernet hashes": f"ink: {sha(path)}, other: 0000000000"},
+        **{
+            "Hires prompt": "b <hypernet:ink:0.3>",
+            "Hypernet hashes": f"ink: {sha(path)}, other: 0000000000",
+        },
     )
     assert params["Prompt"] == (
         "a <hypernet:Ink v2 (final):0.7:hr=0.4> cat <hypernet:Ink v2 (final):1> <hypernet:other>"
@@ -154,9 +174,13 @@ def test_a_renamed_file_is_found(hashed_before: bool, fake_webui: FakeWebui) -> 
 
 @pytest.mark.parametrize("written", ["sub/ink", "INK", " ink ", "ink"])
 @pytest.mark.parametrize("listed", ["ink", "sub/ink", "Ink"])
-def test_the_hash_is_found_however_the_tag_wrote_the_name(written: str, listed: str, fake_webui: FakeWebui) -> None:
+def test_the_hash_is_found_however_the_tag_wrote_the_name(
+    written: str, listed: str, fake_webui: FakeWebui
+) -> None:
     path = network(fake_webui.folder / "new.pt")
-    params = pasted(fake_webui, f"<hypernet:{written}:0.5>", **{"Hypernet hashes": f"{listed}: {sha(path)}"})
+    params = pasted(
+        fake_webui, f"<hypernet:{written}:0.5>", **{"Hypernet hashes": f"{listed}: {sha(path)}"}
+    )
     assert params["Prompt"] == "<hypernet:new:0.5>"
 
 
@@ -205,8 +229,12 @@ def test_what_a_picture_says_leads_back_to_its_files(fake_webui: FakeWebui) -> N
     prompt = 'x <hypernet:a, "b" [c]:0.5> <hypernet:夏の絵>'
     line = infotext.hashes_line([folders.library().find(tag.name) for tag in hn.parse(prompt)[1]])
     (fake_webui.folder / 'a, "b" [c].pt').rename(fake_webui.folder / "b.pt")
-    (fake_webui.folder / "sub" / "夏の絵.safetensors").rename(fake_webui.folder / "summer.safetensors")
-    assert pasted(fake_webui, prompt, **{"Hypernet hashes": line})["Prompt"] == ("x <hypernet:b:0.5> <hypernet:summer>")
+    (fake_webui.folder / "sub" / "夏の絵.safetensors").rename(
+        fake_webui.folder / "summer.safetensors"
+    )
+    assert pasted(fake_webui, prompt, **{"Hypernet hashes": line})["Prompt"] == (
+        "x <hypernet:b:0.5> <hypernet:summer>"
+    )
 
 
 # Old infotexts
@@ -222,7 +250,9 @@ def test_what_a_picture_says_leads_back_to_its_files(fake_webui: FakeWebui) -> N
         ({"Hypernet": "gone", "Hypernet hash": "63a0e9f7"}, "<hypernet:gone:1{}>"),
     ],
 )
-def test_old_infotexts_become_tags_once(pairs: dict[str, str], tag: str, fake_webui: FakeWebui) -> None:
+def test_old_infotexts_become_tags_once(
+    pairs: dict[str, str], tag: str, fake_webui: FakeWebui
+) -> None:
     network(fake_webui.folder / "anime_3.pt")
     params = pasted(fake_webui, "a cat", **pairs)
     does_it_itself = fake_webui.host in ("a1111", "forge", "reforge")
@@ -238,9 +268,17 @@ def test_the_early_hash_finds_a_renamed_file(fake_webui: FakeWebui) -> None:
     path = large(fake_webui.folder / "my anime.pt", 2)
     add(fake_webui.folder, "small.pt")
     expected = "<hypernet:my anime:0.6>"
-    for pairs in ({"Hypernet": "anime_3", "Hypernet hash": early(path)}, {"Hypernet": f"anime_3({early(path)})"}):
-        assert pasted(fake_webui, "a", **pairs, **{"Hypernet strength": "0.6"})["Prompt"] == f"a{expected}"
-    assert pasted(fake_webui, f"a <hypernet:anime_3({early(path)}):0.6>")["Prompt"] == f"a {expected}"
+    for pairs in (
+        {"Hypernet": "anime_3", "Hypernet hash": early(path)},
+        {"Hypernet": f"anime_3({early(path)})"},
+    ):
+        assert (
+            pasted(fake_webui, "a", **pairs, **{"Hypernet strength": "0.6"})["Prompt"]
+            == f"a{expected}"
+        )
+    assert (
+        pasted(fake_webui, f"a <hypernet:anime_3({early(path)}):0.6>")["Prompt"] == f"a {expected}"
+    )
 
 
 def test_small_files_do_not_share_an_early_hash(fake_webui: FakeWebui) -> None:
@@ -266,14 +304,21 @@ def test_a_name_with_a_hash_of_today(fake_webui: FakeWebui) -> None:
         {"Prompt": "a", "Hires prompt": 0},
     ],
 )
-def test_fields_that_are_missing_or_strange(params: dict[str, object], fake_webui: FakeWebui) -> None:
+def test_fields_that_are_missing_or_strange(
+    params: dict[str, object], fake_webui: FakeWebui
+) -> None:
     before = dict(params)
     infotext.on_pasted("", params)
     assert params == before
 
 
 def test_numbers_where_sdnext_makes_some(fake_webui: FakeWebui) -> None:
-    params: dict[str, object] = {"Prompt": "a", "Hypernet": 123, "Hypernet hash": 1234567, "Hypernet strength": 0.5}
+    params: dict[str, object] = {
+        "Prompt": "a",
+        "Hypernet": 123,
+        "Hypernet hash": 1234567,
+        "Hypernet strength": 0.5,
+    }
     infotext.on_pasted("", params)
     assert params["Prompt"] == "a<hypernet:123:0.5>"
 
@@ -334,6 +379,9 @@ def test_five_thousand_files(fake_webui: FakeWebui) -> None:
     wanted = f"{4321:064x}"[::-1][:10]
     folders.library().scan()
     began = time.monotonic()
-    assert pasted(fake_webui, "<hypernet:ink>", **{"Hypernet hashes": f"ink: {wanted}"})["Prompt"] == "<hypernet:4321>"
+    assert (
+        pasted(fake_webui, "<hypernet:ink>", **{"Hypernet hashes": f"ink: {wanted}"})["Prompt"]
+        == "<hypernet:4321>"
+    )
     assert time.monotonic() - began < 20  # the machine may be busy
     assert fake_webui.module("hashes").read == []

@@ -47,7 +47,11 @@ def our_page(webui: FakeWebui) -> Any:
 
 
 def drawn(webui: FakeWebui, found: Any, name: str) -> Elements:
-    return Elements(found.create_item_html("txt2img", found.items[name], webui.shared.html("extra-networks-card.html")))
+    return Elements(
+        found.create_item_html(
+            "txt2img", found.items[name], webui.shared.html("extra-networks-card.html")
+        )
+    )
 
 
 def load_model(webui: FakeWebui, monkeypatch: pytest.MonkeyPatch, **flags: bool) -> None:
@@ -124,12 +128,19 @@ def test_files_of_one_name_share_a_card_that_says_so(webui: FakeWebui) -> None:
     ours = our_page(webui)
     ours.create_html("txt2img")
     assert list(ours.items) == ["ink"]
-    assert "several files have this name (ink.pt, ink.safetensors)" in ours.items["ink"]["description"]
+    assert (
+        "several files have this name (ink.pt, ink.safetensors)" in ours.items["ink"]["description"]
+    )
 
 
 def test_side_cars_on_the_card(webui: FakeWebui) -> None:
     write_network(webui.folder / "ink.pt", checkpoint_name="anything-v3", step=2000)
-    keys = {"activation text": 'ink "wash", <b>', "preferred weight": -0.5, "description": "black & white", "vae": "x"}
+    keys = {
+        "activation text": 'ink "wash", <b>',
+        "preferred weight": -0.5,
+        "description": "black & white",
+        "vae": "x",
+    }
     (webui.folder / "ink.json").write_text(json.dumps(keys), encoding="utf-8")
     (webui.folder / "ink.png").touch()
     ours = our_page(webui)
@@ -149,7 +160,10 @@ def test_side_cars_on_the_card(webui: FakeWebui) -> None:
 def test_stock_expression_of_the_prompt(webui: FakeWebui) -> None:
     write_network(webui.folder / "ink.pt")
     ours = our_page(webui)
-    assert ours.create_item("ink")["prompt"] == '"<hypernet:ink:" + opts.extra_networks_default_multiplier + ">"'
+    assert (
+        ours.create_item("ink")["prompt"]
+        == '"<hypernet:ink:" + opts.extra_networks_default_multiplier + ">"'
+    )
 
 
 @pytest.mark.parametrize(
@@ -179,7 +193,9 @@ def test_marks_of_another_family(
     assert drawn(webui, ours, "ink").of_class("description")[0][1] == mark
 
 
-def test_what_the_user_says_counts_where_widths_say_nothing(webui: FakeWebui, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_user_says_counts_where_widths_say_nothing(
+    webui: FakeWebui, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, widths in (("ink", (4, 8)), ("sepia", (4, 768))):
         write_network(webui.folder / f"{name}.pt", widths)
         (webui.folder / f"{name}.json").write_text('{"sd version": "SDXL"}', encoding="utf-8")
@@ -203,7 +219,9 @@ def test_a_file_that_can_not_be_used_says_why_and_costs_no_other(webui: FakeWebu
     ours = our_page(webui)
     html = ours.create_html("txt2img")
     assert list(ours.items) == ["broken", "ink"]
-    assert ours.items["broken"]["description"].startswith("⚠ it can't be used: broken.pt: it is not a torch file")
+    assert ours.items["broken"]["description"].startswith(
+        "⚠ it can't be used: broken.pt: it is not a torch file"
+    )
     assert ours.items["ink"]["description"] == "⚠ ink.json is not a JSON object and was left aside"
     assert len(Elements(html).of_class("card")) == 2
     assert "not a torch file" in ours.metadata["broken"]["error"]
@@ -212,8 +230,12 @@ def test_a_file_that_can_not_be_used_says_why_and_costs_no_other(webui: FakeWebu
 def test_structure_is_read_once_per_file(webui: FakeWebui, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
     original = cards.read_description
-    monkeypatch.setattr(cards, "read_description", lambda path: (read.append(path), original(path))[1])
-    monkeypatch.setattr(cards, "read", lambda *_: pytest.fail("a list is no reason to read numbers"))
+    monkeypatch.setattr(
+        cards, "read_description", lambda path: (read.append(path), original(path))[1]
+    )
+    monkeypatch.setattr(
+        cards, "read", lambda *_: pytest.fail("a list is no reason to read numbers")
+    )
     write_network(webui.folder / "ink.pt")
     write_network(webui.folder / "sepia.safetensors", (4, 1024))
     ours = our_page(webui)
@@ -226,7 +248,9 @@ def test_structure_is_read_once_per_file(webui: FakeWebui, monkeypatch: pytest.M
     assert [path.name for path in read[2:]] == ["ink.pt"]
 
 
-def test_metadata_is_computed_when_asked_for(webui: FakeWebui, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metadata_is_computed_when_asked_for(
+    webui: FakeWebui, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_network(webui.folder / "ink.pt", checkpoint_name="v1-5 <b>", step=7)
     ours = our_page(webui)
     with monkeypatch.context() as patch:
@@ -272,7 +296,9 @@ def test_paths_that_are_no_text_are_left_out(webui: FakeWebui) -> None:
 @pytest.mark.parametrize("is_html", [False, True])
 def test_no_name_breaks_out_of_its_card(webui: FakeWebui, is_html: bool) -> None:
     webui.shared.opts.extra_networks_card_description_is_html = is_html
-    names = [name for name in HOSTILE if ">" not in name] + [name for name in HOSTILE if ">" in name]
+    names = [name for name in HOSTILE if ">" not in name] + [
+        name for name in HOSTILE if ">" in name
+    ]
     for name in names:
         safe = name.replace("/", "∕")
         write_network(webui.folder / f"{safe}.pt", checkpoint_name=name)
@@ -291,7 +317,9 @@ def test_no_name_breaks_out_of_its_card(webui: FakeWebui, is_html: bool) -> None
         assert card["data-name"] == safe
         assert elements.of_class("name")[0][1] == safe
         assert elements.of_class("description")[0][1].endswith(f"{name}\ntrained with {name}")
-        assert elements.of_class("copy-path-button")[0][0]["data-clipboard-text"] == str(webui.folder / f"{safe}.pt")
+        assert elements.of_class("copy-path-button")[0][0]["data-clipboard-text"] == str(
+            webui.folder / f"{safe}.pt"
+        )
         assert name.strip() in [text for _, text in elements.of_class("search_terms")]
         expected = [safe, None, name.strip()] if cards.nameable(safe) else None
         assert (toggled(card["onclick"]) if expected else None) == expected
@@ -311,10 +339,16 @@ def test_no_name_breaks_out_of_the_tree(webui: FakeWebui) -> None:
     plain = next(i for i, (row, _) in enumerate(rows) if row["data-path"].endswith("plain.pt"))
     for name in HOSTILE:
         safe = name.replace("/", "∕").replace(":", "")
-        i = next(i for i, (row, _) in enumerate(rows) if row["data-path"] == f"hypernetworks/{safe}/{safe}.pt")
+        i = next(
+            i
+            for i, (row, _) in enumerate(rows)
+            if row["data-path"] == f"hypernetworks/{safe}/{safe}.pt"
+        )
         assert set(rows[i][0]) == set(rows[plain][0])
         assert trailing[i][0]["data-name"] == safe  # the buttons find the card by it
-        script = rows[i][0]["onclick"].removesuffix("extraNetworksTreeOnClick(event, 'txt2img', 'hypernetworks');")
+        script = rows[i][0]["onclick"].removesuffix(
+            "extraNetworksTreeOnClick(event, 'txt2img', 'hypernetworks');"
+        )
         if cards.nameable(safe):
             assert toggled(script) == [safe, None, ""]
         assert rows[i - 1][0]["data-path"] == f"hypernetworks/{safe}"
@@ -335,7 +369,11 @@ def test_the_tree_has_folders_of_one_name(webui: FakeWebui, tmp_path: Path) -> N
     paths = [str(Path(row["data-path"]).relative_to("hypernetworks")) for row, _ in rows]
     assert paths == [".", "a", str(Path("a", "ink.pt")), str(Path("a", "sepia.pt")), "night.pt"]
     for row, _ in rows:  # a click on a folder searches for its path
-        hits = [i for i in ours.items.values() if row["data-path"].lower() in i["search_terms"][0].lower()]
+        hits = [
+            i
+            for i in ours.items.values()
+            if row["data-path"].lower() in i["search_terms"][0].lower()
+        ]
         assert hits
 
 
@@ -347,18 +385,26 @@ def made_up(webui: FakeWebui, ours: Any, name: str, beside: Sidecars) -> Element
     return drawn(webui, ours, name)
 
 
-@given(name=st.text(min_size=1, max_size=30), words=st.text(max_size=30), multiplier=st.none() | st.floats(-9, 9))
+@given(
+    name=st.text(min_size=1, max_size=30),
+    words=st.text(max_size=30),
+    multiplier=st.none() | st.floats(-9, 9),
+)
 @settings(max_examples=150)
 def test_any_name_and_words(
     tmp_path_factory: pytest.TempPathFactory, name: str, words: str, multiplier: float | None
 ) -> None:
     folder = tmp_path_factory.mktemp("any", numbered=True)
-    beside = Sidecars(description=words, activation_text=words or "x", preferred_multiplier=multiplier)
+    beside = Sidecars(
+        description=words, activation_text=words or "x", preferred_multiplier=multiplier
+    )
     for host in ("a1111", "classic"):
         with fake_webui.installed(folder, host) as webui:
             webui.folder.mkdir(parents=True, exist_ok=True)
             ours = our_page(webui)
-            plain = made_up(webui, ours, "plain", replace(beside, description="a", activation_text="b"))
+            plain = made_up(
+                webui, ours, "plain", replace(beside, description="a", activation_text="b")
+            )
             elements = made_up(webui, ours, name, beside)
             assert elements.shape == plain.shape
             assert elements.scripts[1:] == plain.scripts[1:]
@@ -366,7 +412,9 @@ def test_any_name_and_words(
                 assert toggled(elements.scripts[0]) == [name, multiplier, words or "x"]
 
 
-def test_these_checks_notice_what_breaks_out(webui: FakeWebui, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_these_checks_notice_what_breaks_out(
+    webui: FakeWebui, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(page, "_IN_TEMPLATES", ())
     ours = our_page(webui)
     plain, quoted = (made_up(webui, ours, name, Sidecars()) for name in ("plain", "');alert(1)//"))
@@ -381,7 +429,10 @@ def test_nothing_there_yet(webui: FakeWebui) -> None:
     webui.shared.opts.hypernetworks_folders = str(odd)
     ours = our_page(webui)
     elements = Elements(ours.create_card_view_html("txt2img", none_message=None))
-    assert [text for tag, _, texts in elements.found if tag == "li" for text in texts] == [str(webui.folder), str(odd)]
+    assert [text for tag, _, texts in elements.found if tag == "li" for text in texts] == [
+        str(webui.folder),
+        str(odd),
+    ]
     assert "Loading" in ours.create_html("txt2img", empty=True)
 
 
@@ -413,18 +464,27 @@ def test_one_card_is_drawn_anew(webui: FakeWebui) -> None:
     write_network(webui.folder / "sepia.pt")
     ours = our_page(webui)
     ours.create_html("txt2img")
-    (webui.folder / "sepia.json").write_text('{"description": "brown", "preferred weight": 0.3}', encoding="utf-8")
+    (webui.folder / "sepia.json").write_text(
+        '{"description": "brown", "preferred weight": 0.3}', encoding="utf-8"
+    )
     (webui.folder / "sepia.preview.png").touch()
-    answer = webui.module("ui_extra_networks").get_single_card("hypernetworks", "img2img", "sepia")["html"]
+    answer = webui.module("ui_extra_networks").get_single_card("hypernetworks", "img2img", "sepia")[
+        "html"
+    ]
     card = Elements(answer)
     assert card.of_class("description")[0][1] == "brown"
-    assert card.of_class("card")[0][0]["onclick"] == 'hypernetworks.toggle("img2img", "sepia", 0.3, "");'
+    assert (
+        card.of_class("card")[0][0]["onclick"]
+        == 'hypernetworks.toggle("img2img", "sepia", 0.3, "");'
+    )
     assert card.of_class("card")[0][0]["data-sort-default"] == "1"
     mtime = (webui.folder / "sepia.preview.png").lstat().st_mtime
     assert card.of_class("preview")[0][0]["src"].endswith(f"mtime={mtime}")
     (webui.folder / "ink.pt").unlink()
     ours.refresh()
-    answer = webui.module("ui_extra_networks").get_single_card("hypernetworks", "img2img", "ink")["html"]
+    answer = webui.module("ui_extra_networks").get_single_card("hypernetworks", "img2img", "ink")[
+        "html"
+    ]
     assert Elements(answer).of_class("name")[0][1] == "ink"
 
 
@@ -459,7 +519,10 @@ def test_sd_next_marks(sdnext: FakeWebui, monkeypatch: pytest.MonkeyPatch) -> No
     ours = our_page(sdnext)
     load_model(sdnext, monkeypatch, is_sdxl=True)
     ours.create_page("txt2img")
-    assert {item["name"]: item["version"] for item in ours.items} == {"ink": "⚠ SD 1.5", "broken": "⚠"}
+    assert {item["name"]: item["version"] for item in ours.items} == {
+        "ink": "⚠ SD 1.5",
+        "broken": "⚠",
+    }
     assert "the loaded model is SDXL" in ours.find_description(str(sdnext.folder / "ink.pt"))
     assert ours.items[0]["description"] == ""  # the host's dialogue writes it into NAME.txt
 
@@ -475,7 +538,9 @@ def test_no_name_breaks_out_of_sd_nexts_cards(sdnext: FakeWebui) -> None:
     for tab in ("txt2img", "img2img"):
         html = ours.create_page(tab)
         shapes = {
-            tuple(Elements(part).shape) for part in html.split("\n<div class='card'")[1:] for part in [f"<div{part}"]
+            tuple(Elements(part).shape)
+            for part in html.split("\n<div class='card'")[1:]
+            for part in [f"<div{part}"]
         }
         assert len(shapes) == 1
         elements = Elements(html)
@@ -504,7 +569,9 @@ def editor_of(webui: FakeWebui) -> tuple[Any, Any]:
 
 def test_the_editor_shows_and_saves(webui: FakeWebui) -> None:
     write_network(webui.folder / "ink.pt", checkpoint_name="<b>v1-5</b>")
-    (webui.folder / "ink.json").write_text('{"negative text": "photo", "notes": "old"}', encoding="utf-8")
+    (webui.folder / "ink.json").write_text(
+        '{"negative text": "photo", "notes": "old"}', encoding="utf-8"
+    )
     (webui.folder / "ink.txt").write_text("from the text file", encoding="utf-8")
     _, editor = editor_of(webui)
     show, fields, _ = editor.button_edit.handlers[0]
@@ -532,7 +599,9 @@ def test_the_editor_shows_and_saves(webui: FakeWebui) -> None:
     assert show("ink")[7] == 0.0
 
 
-def test_marks_never_get_into_what_is_saved(webui: FakeWebui, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_marks_never_get_into_what_is_saved(
+    webui: FakeWebui, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_network(webui.folder / "ink.pt", checkpoint_name="v1-5")
     _, editor = editor_of(webui)
     load_model(webui, monkeypatch, is_sdxl=True)
@@ -601,7 +670,12 @@ def test_the_real_fields() -> None:
 
     with gr.Blocks():
         fields = [*card_fields.card_fields(), card_fields.base_model()]
-    assert [field.label for field in fields] == ["Activation text", "Preferred multiplier", "Notes", "Base model"]
+    assert [field.label for field in fields] == [
+        "Activation text",
+        "Preferred multiplier",
+        "Notes",
+        "Base model",
+    ]
     with pytest.raises(gr.Error, match="what to do"):
         card_fields.refuse("what to do")
 
@@ -622,6 +696,8 @@ def test_many_files_are_listed_fast(webui: FakeWebui) -> None:
 
 
 def test_cards_are_plain_records(tmp_path: Path) -> None:
-    card = cards.Card("ink", Entry("ink", tmp_path / "ink.pt", "", 0, 0), Sidecars(), cards.Facts(), ())
+    card = cards.Card(
+        "ink", Entry("ink", tmp_path / "ink.pt", "", 0, 0), Sidecars(), cards.Facts(), ()
+    )
     assert replace(card, marks=("⚠ x",)).description == "⚠ x"
     assert cards.script('"txt2img"', None) == ""

@@ -19,9 +19,13 @@ def call(count: int) -> tuple[torch.Tensor]:
 
 
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=5), st.data())
-def test_a1111_goes_through_its_rows_in_order_however_it_splits_them(counts: list[int], data: st.DataObject) -> None:
+def test_a1111_goes_through_its_rows_in_order_however_it_splits_them(
+    counts: list[int], data: st.DataObject
+) -> None:
     """The conditions of each picture, then one unconditional row per picture, as CFGDenoiser lays them out."""
-    expected = [picture for picture, count in enumerate(counts) for _ in range(count)] + list(range(len(counts)))
+    expected = [picture for picture, count in enumerate(counts) for _ in range(count)] + list(
+        range(len(counts))
+    )
     rows = Rows(len(counts))
     for _ in range(2):
         rows.begin_step(counts)
@@ -39,7 +43,9 @@ def test_forge_says_how_many_conditions_a_call_holds(pictures: int, conditions: 
     rows = Rows(pictures)
     rows.begin_step(None)
     options = {"transformer_options": {"cond_or_uncond": conditions}}
-    assert rows.of_call(call(pictures * len(conditions)), options) == list(range(pictures)) * len(conditions)
+    assert rows.of_call(call(pictures * len(conditions)), options) == list(range(pictures)) * len(
+        conditions
+    )
     assert not rows.lost
 
 
@@ -74,7 +80,9 @@ def denoiser(step: int, steps: int, total: int, name: str = "Euler") -> SimpleNa
 def test_extra_runs_of_the_unet_keep_the_steps_value(
     runs: range, steps: int, total: int, name: str, expected: list[int]
 ) -> None:
-    assert [position(denoiser(run, steps, total, name)) for run in runs] == [(step, steps) for step in expected]
+    assert [position(denoiser(run, steps, total, name)) for run in runs] == [
+        (step, steps) for step in expected
+    ]
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,16 @@ SELF, TEXT = 16, 8
 class Attention(nn.Module):
     def __init__(self, context: int) -> None:
         super().__init__()
-        self.to_q, self.to_k, self.to_v = nn.Linear(SELF, SELF), nn.Linear(context, SELF), nn.Linear(context, SELF)
+        self.to_q, self.to_k, self.to_v = (
+            nn.Linear(SELF, SELF),
+            nn.Linear(context, SELF),
+            nn.Linear(context, SELF),
+        )
 
     def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        return torch.softmax(self.to_q(x) @ self.to_k(context).transpose(1, 2), -1) @ self.to_v(context)
+        return torch.softmax(self.to_q(x) @ self.to_k(context).transpose(1, 2), -1) @ self.to_v(
+            context
+        )
 
 
 class UNet(nn.Module):
@@ -51,7 +57,10 @@ class Pipeline:
     def __call__(self, num_inference_steps: int, batch: int, **callbacks: Any) -> None:
         torch.manual_seed(3)
         self.num_timesteps = num_inference_steps
-        x, text = torch.randn(1, 5, SELF).repeat(2 * batch, 1, 1), torch.randn(1, 7, TEXT).repeat(2 * batch, 1, 1)
+        x, text = (
+            torch.randn(1, 5, SELF).repeat(2 * batch, 1, 1),
+            torch.randn(1, 7, TEXT).repeat(2 * batch, 1, 1),
+        )
         for step in range(num_inference_steps):
             with torch.no_grad():
                 self.answers.append(self.unet(x, text))
@@ -113,7 +122,13 @@ class Host:
     def draw(self, prompt: Any, **fields: Any) -> tuple[Any, list[torch.Tensor]]:
         """Process a job; its result, and what the UNet answered in each step."""
         batch = prompt if isinstance(prompt, list) else [prompt]
-        settings = {"steps": 2, "refiner_prompt": "", "refiner": None, "stop": False, "is_hr_next": True}
+        settings = {
+            "steps": 2,
+            "refiner_prompt": "",
+            "refiner": None,
+            "stop": False,
+            "is_hr_next": True,
+        }
         self.pipe.answers.clear()
         p = self.processing.StableDiffusionProcessing(
             **{
@@ -142,7 +157,9 @@ class Host:
 
     @property
     def hooks(self) -> int:
-        return sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in self.pipe.unet.modules())
+        return sum(
+            len(m._forward_pre_hooks) + len(m._forward_hooks) for m in self.pipe.unet.modules()
+        )
 
 
 @pytest.fixture
@@ -153,7 +170,9 @@ def sd(fake_webui: FakeWebui, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]
     for seed, name in enumerate(("ink", "oil")):
         torch.manual_seed(seed)
         network = Hypernetwork.create(name, Structure((1.0, 2.0, 1.0), "relu"), (TEXT, SELF))
-        for weights in (w for pair in network.pairs.values() for mlp in pair for w in mlp.parameters()):
+        for weights in (
+            w for pair in network.pairs.values() for mlp in pair for w in mlp.parameters()
+        ):
             nn.init.normal_(weights, std=0.3)
         hn.write(network, fake_webui.folder / f"{name}.pt")
     folders.refresh()
@@ -220,7 +239,9 @@ def test_a_pipeline_without_steps_is_reported_where_it_matters(sd: Host) -> None
         ({"order": 1, "prk_timesteps": [0] * 12}, 14, [0] * 4 + [1] * 4 + [2] * 4 + [3, 4]),
     ],
 )
-def test_steps_of_schedulers(scheduler: dict[str, Any], loop: int, expected: list[int], sd: Host) -> None:
+def test_steps_of_schedulers(
+    scheduler: dict[str, Any], loop: int, expected: list[int], sd: Host
+) -> None:
     pipe = SimpleNamespace(scheduler=SimpleNamespace(**scheduler), num_timesteps=loop)
     assert [sdnext.position(pipe, runs)[0] for runs in range(loop)] == expected
     assert {sdnext.position(pipe, runs)[1] for runs in range(loop + 1)} == {expected[-1] + 1}
@@ -234,7 +255,9 @@ def test_the_hires_pass_has_its_own_prompt_and_multiplier(sd: Host) -> None:
     assert [differ(a, b) for a, b in zip(plain, first, strict=True)] == [True, True, False, False]
     _, second = sd.draw("x", enable_hr=True, refiner_prompt="y <hypernet:ink:1>")
     assert [differ(a, b) for a, b in zip(plain, second, strict=True)] == [False, False, True, True]
-    assert sd.p.given[0]["prompts_2"] == ["y "], "SDXL's second text encoder reads it in the first pass"
+    assert sd.p.given[0]["prompts_2"] == ["y "], (
+        "SDXL's second text encoder reads it in the first pass"
+    )
 
 
 def test_each_picture_of_a_batch_has_its_own_networks(sd: Host) -> None:
@@ -242,9 +265,14 @@ def test_each_picture_of_a_batch_has_its_own_networks(sd: Host) -> None:
     _, [alone, *_] = sd.draw("x <hypernet:ink:1>")
     _, [other, *_] = sd.draw("x <hypernet:oil:1>")
     _, [plain, *_] = sd.draw("x")
-    for prompts in (["x <hypernet:ink:1>", "x", "x <hypernet:oil:1>"], ["x", "x", "x <hypernet:oil:1>"]):
+    for prompts in (
+        ["x <hypernet:ink:1>", "x", "x <hypernet:oil:1>"],
+        ["x", "x", "x <hypernet:oil:1>"],
+    ):
         result, [drawn, *_] = sd.draw(prompts)
-        rows = [alone if "ink" in prompt else other if "oil" in prompt else plain for prompt in prompts]
+        rows = [
+            alone if "ink" in prompt else other if "oil" in prompt else plain for prompt in prompts
+        ]
         for row, expected in enumerate([*rows, *rows]):
             assert torch.allclose(drawn[row], expected[0], atol=1e-5)
         assert result.comments == ""
@@ -267,7 +295,9 @@ def test_a_refiner_of_another_kind_is_left_alone(sd: Host) -> None:
     torch.manual_seed(0)
     refiner = Pipeline(UNet(2 * TEXT))
     calls: list[int] = []
-    refiner.unet.forward = lambda *_: calls.append(sum(len(m._forward_pre_hooks) for m in refiner.unet.modules()))
+    refiner.unet.forward = lambda *_: calls.append(
+        sum(len(m._forward_pre_hooks) for m in refiner.unet.modules())
+    )
     result, _ = sd.draw("x <hypernet:ink:1>", refiner=refiner)
     assert calls == [0, 0]
     assert "the refiner is a model of another kind" in result.comments
@@ -289,7 +319,9 @@ def test_pictures_that_the_refiner_does_not_tell_apart_are_reported(sd: Host) ->
         ("x", "face", False),
     ],
 )
-def test_the_detailer_draws_with_networks_too(sd: Host, prompt: str, detail: str, acts: bool) -> None:
+def test_the_detailer_draws_with_networks_too(
+    sd: Host, prompt: str, detail: str, acts: bool
+) -> None:
     """Its copy of the job says that extra networks are disabled; the job itself has been deactivated by then."""
     _, [plain, *_] = sd.draw("x")
     sd.detail(detail)
@@ -314,7 +346,10 @@ def test_a_job_that_ends_early_leaves_nothing(sd: Host) -> None:
 def test_a_job_goes_on_with_the_object_of_the_last_one(sd: Host) -> None:
     """This is "Reprocess": nothing of the older object is deactivated when it is interrupted."""
     sd.draw("x <hypernet:ink:1>")
-    last, sd.details = sd.p, lambda _: sd.networks.activate(last, sd.networks.parse_prompt(last.prompt)[1])
+    last, sd.details = (
+        sd.p,
+        lambda _: sd.networks.activate(last, sd.networks.parse_prompt(last.prompt)[1]),
+    )
     sd.draw("x")
     assert sd.hooks == 0
 
@@ -329,7 +364,10 @@ def test_fused_projections_are_reported(sd: Host) -> None:
 
 
 def test_what_compiles_by_another_way_is_reported(sd: Host) -> None:
-    sd.webui.shared.opts.cuda_compile_backend, sd.webui.shared.opts.cuda_compile = "openvino_fx", ["Model"]
+    sd.webui.shared.opts.cuda_compile_backend, sd.webui.shared.opts.cuda_compile = (
+        "openvino_fx",
+        ["Model"],
+    )
     result, _ = sd.draw("x <hypernet:ink:1>")
     assert "openvino_fx runs in place of the UNet" in result.comments
 
@@ -357,7 +395,9 @@ def test_a_compiled_unet_runs_uncompiled_while_networks_act(sd: Host) -> None:
     torch._dynamo.reset()
 
 
-def test_an_older_torch_is_told_that_compiled_is_compiled(sd: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_torch_is_told_that_compiled_is_compiled(
+    sd: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(compiled, "is_compiled", lambda _: True)
     monkeypatch.delattr(torch.compiler, "set_stance", raising=False)
     result, _ = sd.draw("x <hypernet:ink:1>")

@@ -12,7 +12,9 @@ from hypernetworks.hosts.webui import folders, settings
 from hypernetworks.library.folders import CACHE_BYTES
 
 KEYS = [settings.FOLDERS, settings.FORCE_FAMILY, settings.CACHE_MB]
-every_host = pytest.mark.parametrize("fake_webui", ["a1111", "forge", "reforge", "classic", "sdnext"], indirect=True)
+every_host = pytest.mark.parametrize(
+    "fake_webui", ["a1111", "forge", "reforge", "classic", "sdnext"], indirect=True
+)
 
 
 @every_host
@@ -21,7 +23,11 @@ def test_the_section(fake_webui: FakeWebui) -> None:
     for _ in range(2):
         fake_webui.module("script_callbacks").ui_settings_callback()
     labels = fake_webui.shared.opts.data_labels
-    ours = {key: option for key, option in labels.items() if option.section == ("hypernetworks", "Hypernetworks")}
+    ours = {
+        key: option
+        for key, option in labels.items()
+        if option.section == ("hypernetworks", "Hypernetworks")
+    }
     assert list(ours) == KEYS
     for option in ours.values():
         assert len(option.label) > 10
@@ -59,7 +65,9 @@ def test_the_size_of_the_cache(value: object, expected: int, fake_webui: FakeWeb
     assert settings.cache_bytes() == expected
 
 
-@pytest.mark.parametrize(("value", "expected"), [(True, True), (False, False), (None, False), ("no", False)])
+@pytest.mark.parametrize(
+    ("value", "expected"), [(True, True), (False, False), (None, False), ("no", False)]
+)
 def test_forcing_a_family(value: object, expected: bool, fake_webui: FakeWebui) -> None:
     fake_webui.shared.opts.data[settings.FORCE_FAMILY] = value
     assert settings.force_family() is expected

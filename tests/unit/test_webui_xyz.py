@@ -17,7 +17,9 @@ from hypernetworks.errors import AmbiguousNameError, MultiplierError, UnknownNam
 from hypernetworks.hosts.webui import folders, xyz
 
 NAME, MULTIPLIER, SCHEDULE = xyz.NAME, xyz.MULTIPLIER, xyz.SCHEDULE
-every_host = pytest.mark.parametrize("fake_webui", ["a1111", "forge", "reforge", "classic", "sdnext"], indirect=True)
+every_host = pytest.mark.parametrize(
+    "fake_webui", ["a1111", "forge", "reforge", "classic", "sdnext"], indirect=True
+)
 
 
 def job(webui: FakeWebui, prompt: object, **fields: object) -> Any:
@@ -34,7 +36,9 @@ def plot(webui: FakeWebui) -> Any:
     return script
 
 
-def prompts(webui: FakeWebui, prompt: str, *axes: tuple[str, list[Any]], **fields: object) -> list[Any]:
+def prompts(
+    webui: FakeWebui, prompt: str, *axes: tuple[str, list[Any]], **fields: object
+) -> list[Any]:
     """The prompts of all cells."""
     return plot(webui).run(job(webui, prompt, **fields), axes, lambda pc: pc.prompt)  # type: ignore[no-any-return]
 
@@ -47,14 +51,24 @@ def test_the_axes_are_added_once(fake_webui: FakeWebui) -> None:
     module = fake_webui.load_xyz()
     for _ in range(3):
         xyz.register()
-    assert [option.label for option in module.axis_options] == ["Nothing", "Seed", NAME, MULTIPLIER, SCHEDULE]
-    assert all(type(option) is module.AxisOption for option in module.axis_options), "what both tabs show"
+    assert [option.label for option in module.axis_options] == [
+        "Nothing",
+        "Seed",
+        NAME,
+        MULTIPLIER,
+        SCHEDULE,
+    ]
+    assert all(type(option) is module.AxisOption for option in module.axis_options), (
+        "what both tabs show"
+    )
 
 
 def test_after_a_reload_of_scripts_and_with_two_plots(fake_webui: FakeWebui) -> None:
     modules = [fake_webui.load_xyz(), fake_webui.load_xyz()]
     scripts = fake_webui.module("scripts").scripts_data
-    scripts.append(scripts[0]._replace(script_class=object))  # a module with several classes comes several times
+    scripts.append(
+        scripts[0]._replace(script_class=object)
+    )  # a module with several classes comes several times
     xyz.register()
     assert [len(module.axis_options) for module in modules] == [5, 5]
     scripts.clear()
@@ -87,7 +101,11 @@ def test_the_menu_of_names(fake_webui: FakeWebui) -> None:
         ("a cat", "ink", "a cat<hypernet:ink:1>"),
         ("a cat", "None", "a cat"),
         ("", "ink", "<hypernet:ink:1>"),
-        ("a <hypernet:x:0.70:hr=.5> cat <hypernet:y>", "ink", "a <hypernet:ink:0.70:hr=.5> cat <hypernet:y>"),
+        (
+            "a <hypernet:x:0.70:hr=.5> cat <hypernet:y>",
+            "ink",
+            "a <hypernet:ink:0.70:hr=.5> cat <hypernet:y>",
+        ),
         ("a <hypernet:x:0.70> cat <hypernet:y>", "none", "a  cat <hypernet:y>"),
         ("a <hypernet:x> <hypernet:x>", "ink", "a <hypernet:ink> <hypernet:x>"),
         ("<lora:x:1> a", "ink", "<lora:x:1> a<hypernet:ink:1>"),
@@ -109,7 +127,10 @@ def test_a_tag_that_is_added_has_the_hosts_default_multiplier(fake_webui: FakeWe
 @pytest.mark.parametrize(
     ("prompt", "expected"),
     [
-        ("a <hypernet:x:0.70:hr=.5> <lora:x:1>, <hypernet:y>", "a <hypernet:x:{}:hr=.5> <lora:x:1>, <hypernet:y:{}>"),
+        (
+            "a <hypernet:x:0.70:hr=.5> <lora:x:1>, <hypernet:y>",
+            "a <hypernet:x:{}:hr=.5> <lora:x:1>, <hypernet:y:{}>",
+        ),
         ("a <hypernet:x:start=0.5>", "a <hypernet:x:{}:start=0.5>"),
         ("a cat", "a cat"),
     ],
@@ -126,14 +147,18 @@ def test_multipliers_and_schedules(prompt: str, expected: str, fake_webui: FakeW
 
 
 def test_a_schedule_is_scaled_by_a_multiplier(fake_webui: FakeWebui) -> None:
-    found = prompts(fake_webui, "<hypernet:x>", (SCHEDULE, ["0@0;1@10", "none"]), (MULTIPLIER, [0.5, -0.1]))
+    found = prompts(
+        fake_webui, "<hypernet:x>", (SCHEDULE, ["0@0;1@10", "none"]), (MULTIPLIER, [0.5, -0.1])
+    )
     assert found == [
         *("<hypernet:x:0@0,0.5@10>", "<hypernet:x:0@0,-0.1@10>"),
         *("<hypernet:x:0.5>", "<hypernet:x:-0.1>"),
     ]
 
 
-@pytest.mark.parametrize("prompt", ["a cat", "a <hypernet:x:0.3:k=1> cat", "<hypernet:x><hypernet:y:2>"])
+@pytest.mark.parametrize(
+    "prompt", ["a cat", "a <hypernet:x:0.3:k=1> cat", "<hypernet:x><hypernet:y:2>"]
+)
 @pytest.mark.parametrize("name", ["ink", "None"])
 @pytest.mark.parametrize("schedule", ["0.5@0;1@1", "none"])
 def test_axes_in_any_order(prompt: str, name: str, schedule: str, fake_webui: FakeWebui) -> None:
@@ -150,7 +175,9 @@ def test_axes_in_any_order(prompt: str, name: str, schedule: str, fake_webui: Fa
 def test_cells_do_not_see_one_another(fake_webui: FakeWebui) -> None:
     add(fake_webui.folder, "ink.pt")
     p = job(fake_webui, "a")
-    found = plot(fake_webui).run(p, [(MULTIPLIER, [1, 2]), (NAME, ["None", "ink"])], lambda pc: pc.prompt)
+    found = plot(fake_webui).run(
+        p, [(MULTIPLIER, [1, 2]), (NAME, ["None", "ink"])], lambda pc: pc.prompt
+    )
     assert found == ["a", "a", "a<hypernet:ink:1>", "a<hypernet:ink:2>"]
     assert p.prompt == "a"
     assert not any("hypernet" in name for name in vars(p))
@@ -188,7 +215,9 @@ def test_the_prompt_of_a_later_pass(field: str, fake_webui: FakeWebui) -> None:
 def test_negative_prompts_are_left_alone(fake_webui: FakeWebui) -> None:
     add(fake_webui.folder, "ink.pt")
     p = job(fake_webui, "a", negative_prompt="b <hypernet:y>")
-    assert plot(fake_webui).run(p, [(NAME, ["ink"])], lambda pc: pc.negative_prompt) == ["b <hypernet:y>"]
+    assert plot(fake_webui).run(p, [(NAME, ["ink"])], lambda pc: pc.negative_prompt) == [
+        "b <hypernet:y>"
+    ]
 
 
 def test_prompts_that_were_prepared_before_do_not_count(fake_webui: FakeWebui) -> None:
@@ -211,7 +240,9 @@ def test_prompts_that_were_prepared_before_do_not_count(fake_webui: FakeWebui) -
         (SCHEDULE, ["1:start=0.5"], MultiplierError, "not a number"),
     ],
 )
-def test_refusals(axis: str, values: list[str], error: type[Exception], message: str, fake_webui: FakeWebui) -> None:
+def test_refusals(
+    axis: str, values: list[str], error: type[Exception], message: str, fake_webui: FakeWebui
+) -> None:
     add(fake_webui.folder, "ink.pt", "a/twice.pt", "b/twice.pt")
     drawn: list[object] = []
     with pytest.raises(error, match=message):

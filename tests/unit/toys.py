@@ -10,11 +10,21 @@ import torch
 from torch import nn
 
 import hypernetworks as hn
-from hypernetworks.training import Batch, Caption, Example, Examples, NoiseSchedule, Run, TrainingSettings
+from hypernetworks.training import (
+    Batch,
+    Caption,
+    Example,
+    Examples,
+    NoiseSchedule,
+    Run,
+    TrainingSettings,
+)
 from hypernetworks.training.contexts import Condition, Contexts
 
 DIM = 16
-SCHEDULE = NoiseSchedule(torch.linspace(0.02, 1e-4, 20), "v_prediction")  # mostly noise: the context tells
+SCHEDULE = NoiseSchedule(
+    torch.linspace(0.02, 1e-4, 20), "v_prediction"
+)  # mostly noise: the context tells
 
 
 class ToyUnet(nn.Module):
@@ -27,11 +37,15 @@ class ToyUnet(nn.Module):
         for attention in (self.attn1, self.attn2):
             attention.to_q, attention.to_k, attention.to_v = (nn.Linear(DIM, DIM) for _ in range(3))
 
-    def attend(self, attention: nn.Module, hidden: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    def attend(
+        self, attention: nn.Module, hidden: torch.Tensor, context: torch.Tensor
+    ) -> torch.Tensor:
         query, key, value = attention.to_q(hidden), attention.to_k(context), attention.to_v(context)
         return hidden + torch.softmax(query @ key.transpose(1, 2) / DIM**0.5, -1) @ value
 
-    def forward(self, latents: torch.Tensor, times: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, latents: torch.Tensor, times: torch.Tensor, context: torch.Tensor
+    ) -> torch.Tensor:
         hidden = self.into(latents.flatten(2).transpose(1, 2))
         hidden = self.attend(self.attn1, hidden, hidden)
         hidden = self.attend(self.attn2, hidden, context)
@@ -48,14 +62,26 @@ def toy_examples(count: int = 6, **changes: Any) -> list[Example]:
     """Pictures of one brightness each, which their captions tell."""
     contexts = encode([f"picture {i}" for i in range(count)])
     return [
-        Example(f"{i}", Caption((f"picture {i}",)), (c["context"].mean().expand(4, 2, 2).clone(),), **changes)
+        Example(
+            f"{i}",
+            Caption((f"picture {i}",)),
+            (c["context"].mean().expand(4, 2, 2).clone(),),
+            **changes,
+        )
         for i, c in enumerate(contexts)
     ]
 
 
 def toy_settings(**changes: Any) -> TrainingSettings:
     """A short run; ``changes`` are settings."""
-    usual: dict[str, Any] = {"steps": 8, "rate": "1e-2", "warm_up": 2, "batch": 4, "save_every": 2, "watch_every": 0}
+    usual: dict[str, Any] = {
+        "steps": 8,
+        "rate": "1e-2",
+        "warm_up": 2,
+        "batch": 4,
+        "save_every": 2,
+        "watch_every": 0,
+    }
     return TrainingSettings(**usual | changes)
 
 
@@ -92,7 +118,9 @@ class Toy:
 
     def predict(self, noisy: torch.Tensor, times: torch.Tensor, batch: Batch) -> torch.Tensor:
         """The toy UNet's prediction."""
-        prediction: torch.Tensor = self.unet(noisy.to(self.dtype), times, batch.context.to(self.dtype))
+        prediction: torch.Tensor = self.unet(
+            noisy.to(self.dtype), times, batch.context.to(self.dtype)
+        )
         return prediction
 
     def run(self, settings: TrainingSettings, folder: Path | None = None, **others: Any) -> Run:

@@ -30,7 +30,9 @@ def build_tokenizer(settings: Path) -> CLIPTokenizer:
     config = json.loads((settings / "tokenizer_config.json").read_text(encoding="utf-8"))
     with TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "tokenizer_config.json").write_text(json.dumps(config | {"pad_token": END}), encoding="utf-8")
+        (folder / "tokenizer_config.json").write_text(
+            json.dumps(config | {"pad_token": END}), encoding="utf-8"
+        )
         (folder / "vocab.json").write_text(json.dumps(vocabulary()), encoding="utf-8")
         (folder / "merges.txt").write_text("#version: 0.2\n" + merges(), encoding="utf-8")
         tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(name, local_files_only=True)
@@ -54,5 +56,9 @@ def vocabulary() -> dict[str, int]:
 
 def _byte_symbols() -> list[str]:
     """A visible character for each byte: itself where it has one, else one from 256 on (GPT-2's alphabet)."""
-    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    visible = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     return [chr(code) for code in visible] + [chr(256 + n) for n in range(256 - len(visible))]

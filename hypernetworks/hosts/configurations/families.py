@@ -21,7 +21,9 @@ _WHOLE = "name a whole checkpoint of SD1, SD2 or SDXL (UNet, VAE and text encode
 
 _REFINER = "this is the SDXL refiner, which only finishes pictures: name the SDXL base model or a finetune of it"
 
-_HYPERNETWORK = "this is a hypernetwork, not a checkpoint: name it in a tag <hypernet:…>, and a checkpoint here"
+_HYPERNETWORK = (
+    "this is a hypernetwork, not a checkpoint: name it in a tag <hypernet:…>, and a checkpoint here"
+)
 
 _SPECIAL = {
     9: "this is an inpainting model",
@@ -32,15 +34,36 @@ _SPECIAL = {
 
 _OTHER_KINDS = (
     (r"^\d+\.[kv]\.linear\.", _HYPERNETWORK),
-    (r"lora|\.hada_|\.lokr_|\.oft_", f"this is a LoRA, which changes a checkpoint but is none: {_WHOLE}"),
+    (
+        r"lora|\.hada_|\.lokr_|\.oft_",
+        f"this is a LoRA, which changes a checkpoint but is none: {_WHOLE}",
+    ),
     (r"^control_model\.|^controlnet_|^zero_conv", f"this is a ControlNet: {_WHOLE}"),
-    (r"\bdouble_blocks\.", f"this is a Flux model, which has no cross-attention for a hypernetwork: {_WHOLE}"),
-    (r"\bjoint_blocks\.", f"this is an SD3 model, which has no cross-attention for a hypernetwork: {_WHOLE}"),
-    (r"^emb_params$|^clip_[lg]$|^string_to_param", f"this is an embedding (textual inversion): {_WHOLE}"),
+    (
+        r"\bdouble_blocks\.",
+        f"this is a Flux model, which has no cross-attention for a hypernetwork: {_WHOLE}",
+    ),
+    (
+        r"\bjoint_blocks\.",
+        f"this is an SD3 model, which has no cross-attention for a hypernetwork: {_WHOLE}",
+    ),
+    (
+        r"^emb_params$|^clip_[lg]$|^string_to_param",
+        f"this is an embedding (textual inversion): {_WHOLE}",
+    ),
     (r"^(first_stage_model\.|vae\.)?(en|de)coder\.(conv_in|mid)", f"this is only a VAE: {_WHOLE}"),
-    (r"^(model\.diffusion_model\.)?input_blocks\.", f"this is only a UNet, or a part of one: {_WHOLE}"),
-    (r"^(down_blocks|mid_block|up_blocks)\.", "this is one part of a diffusers folder: name the folder around it"),
-    (r"^(text_model|cond_stage_model|conditioner|transformer\.resblocks)\.", f"this is only a text encoder: {_WHOLE}"),
+    (
+        r"^(model\.diffusion_model\.)?input_blocks\.",
+        f"this is only a UNet, or a part of one: {_WHOLE}",
+    ),
+    (
+        r"^(down_blocks|mid_block|up_blocks)\.",
+        "this is one part of a diffusers folder: name the folder around it",
+    ),
+    (
+        r"^(text_model|cond_stage_model|conditioner|transformer\.resblocks)\.",
+        f"this is only a text encoder: {_WHOLE}",
+    ),
 )
 
 _PICKLE = (
@@ -52,7 +75,10 @@ _HEADS = (
     (b"PK\x03\x04", _PICKLE),
     (b"\x80", _PICKLE),
     (b"GGUF", f"this is a quantised GGUF file: {_WHOLE}"),
-    (b"version https://git-lfs", "this is only a Git LFS pointer to a checkpoint: run `git lfs pull`"),
+    (
+        b"version https://git-lfs",
+        "this is only a Git LFS pointer to a checkpoint: run `git lfs pull`",
+    ),
     (b"<", "this is a web page, not a checkpoint: the download went wrong, repeat it"),
 )
 
@@ -69,7 +95,9 @@ class Contents:
         """What the UNet predicts, where the file says so: by a marker tensor, or by the modelspec metadata."""
         if "v_pred" in self.shapes:
             return "v_prediction"
-        return {"epsilon": "epsilon", "v": "v_prediction"}.get(self.metadata.get("modelspec.prediction_type", ""))
+        return {"epsilon": "epsilon", "v": "v_prediction"}.get(
+            self.metadata.get("modelspec.prediction_type", "")
+        )
 
     @property
     def zero_terminal_snr(self) -> bool:
@@ -91,14 +119,20 @@ def read_contents(path: Path) -> Contents:
     if not head:
         raise CheckpointError("the file is empty: download it again")
     for start, message in _HEADS:
-        if head.startswith(start) and not looks_like(head):  # a header's length may begin with any byte
-            raise CheckpointError(_HYPERNETWORK if message is _PICKLE and _is_hypernetwork(path) else message)
+        if head.startswith(start) and not looks_like(
+            head
+        ):  # a header's length may begin with any byte
+            raise CheckpointError(
+                _HYPERNETWORK if message is _PICKLE and _is_hypernetwork(path) else message
+            )
     try:
         with safe_open(str(path), framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             return Contents(shapes, file.metadata() or {})
     except SafetensorError as error:
-        raise CheckpointError(f"the file is damaged, incomplete or no .safetensors ({error}): {_WHOLE}") from error
+        raise CheckpointError(
+            f"the file is damaged, incomplete or no .safetensors ({error}): {_WHOLE}"
+        ) from error
 
 
 def _is_hypernetwork(path: Path) -> bool:
@@ -123,12 +157,21 @@ def family_of_file(contents: Contents, configurations: Path) -> str:
     if entrance is None or exit_ is None:
         raise CheckpointError(_other_kind(contents))
     if any(name.startswith("edm_") for name in names):
-        raise CheckpointError(f"it was trained on another noise schedule (EDM: Playground 2.5, CosXL): {_WHOLE}")
-    width = next((shape[-1] for name, shape in names.items() if name.endswith("attn2.to_k.weight")), None)
+        raise CheckpointError(
+            f"it was trained on another noise schedule (EDM: Playground 2.5, CosXL): {_WHOLE}"
+        )
+    width = next(
+        (shape[-1] for name, shape in names.items() if name.endswith("attn2.to_k.weight")), None
+    )
     family = _family(width, entrance[1], exit_[0], configurations)
     if family is None:
-        raise CheckpointError(f"its UNet takes a context of width {width}, which is no known model's: {_WHOLE}")
-    for part, prefixes in (("text encoder", ("cond_stage_model.", "conditioner.")), ("VAE", ("first_stage_model.",))):
+        raise CheckpointError(
+            f"its UNet takes a context of width {width}, which is no known model's: {_WHOLE}"
+        )
+    for part, prefixes in (
+        ("text encoder", ("cond_stage_model.", "conditioner.")),
+        ("VAE", ("first_stage_model.",)),
+    ):
         if not any(name.startswith(prefixes) for name in names):
             raise CheckpointError(f"it has a UNet but no {part}: {_WHOLE}")
     return family
@@ -151,14 +194,21 @@ def family_of_folder(folder: Path, configurations: Path) -> str:
     if not index.is_file():
         files = sorted(file.name for file in folder.glob("*.safetensors"))
         hint = f"name a file in it, such as {files[0]}" if files else "name the folder that has one"
-        raise CheckpointError(f"this folder has no model_index.json, so it is no diffusers model: {hint}")
+        raise CheckpointError(
+            f"this folder has no model_index.json, so it is no diffusers model: {hint}"
+        )
     kind = read_json(index).get("_class_name")
     unet = folder / "unet" / "config.json"
     facts = read_json(unet) if unet.is_file() else {}
     width = facts.get("cross_attention_dim")
     if not isinstance(width, int):
-        raise CheckpointError(f"this folder holds a {kind}, which has no cross-attention for a hypernetwork: {_WHOLE}")
-    return _family(width, facts.get("in_channels", 4), facts.get("out_channels", 4), configurations) or "custom"
+        raise CheckpointError(
+            f"this folder holds a {kind}, which has no cross-attention for a hypernetwork: {_WHOLE}"
+        )
+    return (
+        _family(width, facts.get("in_channels", 4), facts.get("out_channels", 4), configurations)
+        or "custom"
+    )
 
 
 def _family(width: int | None, taken: int, given: int, configurations: Path) -> str | None:
@@ -167,7 +217,9 @@ def _family(width: int | None, taken: int, given: int, configurations: Path) -> 
         raise CheckpointError(_REFINER)
     if taken != given:
         kind = _SPECIAL.get(taken, "this model wants more than a text")
-        raise CheckpointError(f"{kind} ({taken} input channels, {given} output channels): name one for text to image")
+        raise CheckpointError(
+            f"{kind} ({taken} input channels, {given} output channels): name one for text to image"
+        )
     files = configurations.glob("*/unet/config.json")
     return {read_json(file)["cross_attention_dim"]: file.parts[-3] for file in files}.get(width)
 

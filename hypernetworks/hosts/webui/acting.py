@@ -68,7 +68,10 @@ class Acting:
             host.tell_of_fault(p, "applying the networks", error)
 
         if (other := host.replaced_unet()) is not None:
-            host.tell(p, f"{other} runs in place of the UNet, where networks can't act: switch it off in the settings")
+            host.tell(
+                p,
+                f"{other} runs in place of the UNet, where networks can't act: switch it off in the settings",
+            )
         pictures = self._fitting(p, unet, pictures)
         networks = [[(use.network, use.multiplier) for use in picture] for picture in pictures]
         asked = [[(use.entry.path, str(use.multiplier)) for use in picture] for picture in pictures]
@@ -90,18 +93,32 @@ class Acting:
                 check_fit(use.network, use.multiplier, sites, any_family=settings.force_family())
             except HypernetworkError as error:
                 unfit.add(id(use))
-                host.tell(p, f"{use.tag} is left out in the model that was loaded on the way: {error}")
+                host.tell(
+                    p, f"{use.tag} is left out in the model that was loaded on the way: {error}"
+                )
         return [[use for use in picture if id(use) not in unfit] for picture in pictures]
 
     def _run_eagerly(self, p: Any) -> None:
         self._compile_again = compiled.run_eagerly()
         if self._compile_again is None:
-            host.tell(p, "the model is compiled, where networks can't act: switch that off in the settings")
+            host.tell(
+                p,
+                "the model is compiled, where networks can't act: switch that off in the settings",
+            )
         else:
-            host.tell(p, "the model is compiled, and runs uncompiled while networks act: this is slower")
+            host.tell(
+                p, "the model is compiled, and runs uncompiled while networks act: this is slower"
+            )
 
     def before_step(
-        self, p: Any, step: int, total: int, *, hires: bool, conditions: Sequence[int] | None, unet: Any = None
+        self,
+        p: Any,
+        step: int,
+        total: int,
+        *,
+        hires: bool,
+        conditions: Sequence[int] | None,
+        unet: Any = None,
     ) -> None:
         """The sampler is about to run the UNet for this step of the pass.
 

@@ -41,7 +41,9 @@ def register(app: Any) -> None:
 
     accounts = api_accounts()
     known = {getattr(route, "path", None) for route in app.routes}
-    subpath = str(getattr(shared.opts, "subpath", None) or "")  # SD.Next's; the others leave it to the server
+    subpath = str(
+        getattr(shared.opts, "subpath", None) or ""
+    )  # SD.Next's; the others leave it to the server
     for start in dict.fromkeys(("", subpath)):
         for path, method, answer, parameters in (
             ("/list", "GET", list_networks, []),
@@ -68,7 +70,9 @@ def list_networks(_request: Request) -> list[dict[str, Any]]:
     for name, entries in named(folders.library().entries).items():
         for entry in entries:
             look = time.monotonic() < deadline
-            described.append({"name": name, **_description(entry, listings[entry.path.parent], look)})
+            described.append(
+                {"name": name, **_description(entry, listings[entry.path.parent], look)}
+            )
     return described
 
 
@@ -84,7 +88,9 @@ def inspect_network(request: Request) -> dict[str, Any]:
     if not name:
         raise HypernetworkError("which one? Add ?name= with a name as in a tag")
     entry = folders.library().find(name)
-    found = inspect(read(entry.path), entry.path).as_dict()  # not kept: the cache is for what makes pictures
+    found = inspect(
+        read(entry.path), entry.path
+    ).as_dict()  # not kept: the cache is for what makes pictures
     return {**found, "path": f"{entry.full_name}{entry.path.suffix}"}
 
 
@@ -138,10 +144,14 @@ def _plain(value: Any) -> Any:
 
 def _may_enter(app: Any, accounts: dict[str, str] | None, request: Request) -> bool:
     """With a login for the page or for the API: who is logged in to one of the two. Without: everybody."""
-    page_is_open = getattr(app, "auth", None) is None and getattr(app, "auth_dependency", None) is None
+    page_is_open = (
+        getattr(app, "auth", None) is None and getattr(app, "auth_dependency", None) is None
+    )
     if page_is_open and accounts is None:
         return True
-    return (not page_is_open and _has_session(app, request)) or _has_password(accounts or {}, request)
+    return (not page_is_open and _has_session(app, request)) or _has_password(
+        accounts or {}, request
+    )
 
 
 def _has_session(app: Any, request: Request) -> bool:
@@ -179,13 +189,19 @@ def api_accounts() -> dict[str, str] | None:
     lines = more.split(",") if more else []
     if path := getattr(shared.cmd_opts, "auth_file", None):
         lines += Path(path).read_text(encoding="utf8").splitlines()
-    pairs += [":".join(part.strip() for part in line.replace('"', "").split(":", 1)) for line in lines]
+    pairs += [
+        ":".join(part.strip() for part in line.replace('"', "").split(":", 1)) for line in lines
+    ]
     if not pairs:
         return None
-    return {user: password for user, colon, password in (pair.partition(":") for pair in pairs) if colon}
+    return {
+        user: password for user, colon, password in (pair.partition(":") for pair in pairs) if colon
+    }
 
 
 def _refusal(request: Request) -> Response:
     """Asks for the password, but not in the midst of a page: its script would make the browser open a window."""
-    headers = {"WWW-Authenticate": "Basic"} if request.headers.get("sec-fetch-dest") != "empty" else {}
+    headers = (
+        {"WWW-Authenticate": "Basic"} if request.headers.get("sec-fetch-dest") != "empty" else {}
+    )
     return JSONResponse({"error": "log in first"}, status_code=401, headers=headers)

@@ -9,7 +9,14 @@ from html import escape
 from typing import Any
 
 from ...errors import FileWriteError
-from ...library.sidecars import ACTIVATION_TEXT, BASE_MODEL, DESCRIPTION, MULTIPLIER, NOTES, write_user_metadata
+from ...library.sidecars import (
+    ACTIVATION_TEXT,
+    BASE_MODEL,
+    DESCRIPTION,
+    MULTIPLIER,
+    NOTES,
+    write_user_metadata,
+)
 from ...ui import card_fields
 from . import folders, host
 from .cards import UNKNOWN, Card, Deck
@@ -46,16 +53,34 @@ class CardEditor(HostEditor):  # type: ignore[misc]
         fields = card_fields.card_fields()
         self.edit_notes = fields.notes
         self.create_default_buttons()
-        stock = [self.edit_name, self.edit_description, self.html_filedata, self.html_preview, self.edit_notes]
+        stock = [
+            self.edit_name,
+            self.edit_description,
+            self.html_filedata,
+            self.html_preview,
+            self.edit_notes,
+        ]
         shown = [*stock, self.base_model, fields.activation_text, fields.multiplier]
-        self.button_edit.click(fn=self.put_values_into_components, inputs=[self.edit_name_input], outputs=shown).then(
-            fn=card_fields.show, inputs=[], outputs=[self.box]
-        )
-        edited = [self.edit_description, self.base_model, fields.activation_text, fields.multiplier, self.edit_notes]
+        self.button_edit.click(
+            fn=self.put_values_into_components, inputs=[self.edit_name_input], outputs=shown
+        ).then(fn=card_fields.show, inputs=[], outputs=[self.box])
+        edited = [
+            self.edit_description,
+            self.base_model,
+            fields.activation_text,
+            fields.multiplier,
+            self.edit_notes,
+        ]
         self.setup_save_handler(self.button_save, self.save, edited)
 
     def save(
-        self, name: str, description: str, base_model: str, activation_text: str, multiplier: float | None, notes: str
+        self,
+        name: str,
+        description: str,
+        base_model: str,
+        activation_text: str,
+        multiplier: float | None,
+        notes: str,
     ) -> None:
         """Write the fields into ``NAME.json``; all else that stands there is kept."""
         self.write_user_metadata(
@@ -88,7 +113,8 @@ class CardEditor(HostEditor):  # type: ignore[misc]
         return {
             **beside.user_metadata,
             DESCRIPTION: beside.description,
-            BASE_MODEL: beside.base_model or (card.facts.family if card.facts.family in card_fields.FAMILIES else ""),
+            BASE_MODEL: beside.base_model
+            or (card.facts.family if card.facts.family in card_fields.FAMILIES else ""),
             ACTIVATION_TEXT: beside.activation_text,
             MULTIPLIER: beside.preferred_multiplier or 0.0,
             NOTES: beside.notes,

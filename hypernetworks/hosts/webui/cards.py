@@ -63,7 +63,9 @@ class Card:
     @property
     def family(self) -> str:
         """What the widths tell; where they don't, what the user or the site says."""
-        return self.facts.family if self.facts.family != UNKNOWN else self.beside.base_model or UNKNOWN
+        return (
+            self.facts.family if self.facts.family != UNKNOWN else self.beside.base_model or UNKNOWN
+        )
 
     @property
     def description(self) -> str:
@@ -98,7 +100,9 @@ def named(entries: tuple[Entry, ...]) -> dict[str, list[Entry]]:
     stems = Counter(entry.name for entry in entries)
     for entry in entries:
         if entry.is_text:
-            found.setdefault(entry.name if stems[entry.name] == 1 else entry.full_name, []).append(entry)
+            found.setdefault(entry.name if stems[entry.name] == 1 else entry.full_name, []).append(
+                entry
+            )
     return found
 
 
@@ -117,7 +121,14 @@ class Deck:
 
     def name_at(self, filename: str) -> str | None:
         """The name of the card whose file is at this absolute path."""
-        return next((name for name, entries in self._entries.items() if absolute(entries[0].path) == filename), None)
+        return next(
+            (
+                name
+                for name, entries in self._entries.items()
+                if absolute(entries[0].path) == filename
+            ),
+            None,
+        )
 
     def card(self, name: str) -> Card:
         """The card of this name; looks at the file and at what stands beside it.
@@ -128,7 +139,9 @@ class Deck:
         entries = self._entries[name]
         beside = read_sidecars(entries[0], self._listings[entries[0].path.parent])
         plain = Card(name, entries[0], beside, facts(entries[0]), ())
-        return replace(plain, marks=tuple(f"⚠ {mark}" for mark in _marks(plain, entries, self._loaded)))
+        return replace(
+            plain, marks=tuple(f"⚠ {mark}" for mark in _marks(plain, entries, self._loaded))
+        )
 
 
 def _marks(card: Card, entries: list[Entry], loaded: str | None) -> Iterator[str]:
@@ -151,7 +164,9 @@ def facts(entry: Entry) -> Facts:
         return Facts(problem=str(error))
 
 
-@lru_cache(maxsize=1 << 16)  # more than any library has: a list that is longer than its memory is read anew each time
+@lru_cache(
+    maxsize=1 << 16
+)  # more than any library has: a list that is longer than its memory is read anew each time
 def _facts(entry: Entry) -> Facts:
     found = read_description(entry.path)
     return Facts(family(found.widths), _trained_with(found.provenance))
@@ -224,7 +239,9 @@ def describe(entry: Entry) -> dict[str, Any]:
 @lru_cache(maxsize=64)
 def _describe(entry: Entry) -> dict[str, Any]:
     found = inspect(read(entry.path), entry.path)
-    provenance = {key.replace("_", " "): value for key, value in found.provenance.items() if value is not None}
+    provenance = {
+        key.replace("_", " "): value for key, value in found.provenance.items() if value is not None
+    }
     described = {
         "family": found.family,
         "widths": _line(found.widths),
@@ -236,7 +253,10 @@ def _describe(entry: Entry) -> dict[str, Any]:
         "dtype": found.dtype,
         "parameters": found.parameters,
         "bytes": found.bytes,
-        "norms": {f"{n.width} {'keys' if n.side == 'k' else 'values'}": _line(n.norms) for n in found.norms},
+        "norms": {
+            f"{n.width} {'keys' if n.side == 'k' else 'values'}": _line(n.norms)
+            for n in found.norms
+        },
         "provenance": provenance,
         "warnings": dict(enumerate(found.warnings, start=1)),
     }

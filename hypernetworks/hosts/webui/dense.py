@@ -43,7 +43,9 @@ def _is_dense_of_forge(module: nn.Module) -> bool:
         )
     }
     known = own["parameters_manual_cast"] is not None or own["ldm_patched_cast_weights"] is not None
-    changed = any(value is not None and value is not False and value != [] for value in own.values())
+    changed = any(
+        value is not None and value is not False and value != [] for value in own.values()
+    )
     beneath = not isinstance(module, nn.Linear) or is_torchs_own(nn.Linear.forward)
     return known and not changed and beneath
 
@@ -51,7 +53,10 @@ def _is_dense_of_forge(module: nn.Module) -> bool:
 def _lora_of(module: nn.Module) -> dict[str, Any] | None:
     """The globals of A1111's LoRA extension where it, and nothing else, has put itself before torch's own forward."""
     forward = getattr(type(module), "forward", None)
-    if not isinstance(module, nn.Linear) or getattr(forward, "__name__", "") != "network_Linear_forward":
+    if (
+        not isinstance(module, nn.Linear)
+        or getattr(forward, "__name__", "") != "network_Linear_forward"
+    ):
         return None
     found: dict[str, Any] = getattr(forward, "__globals__", {})
     plain = is_torchs_own(getattr(found.get("originals"), "Linear_forward", None))

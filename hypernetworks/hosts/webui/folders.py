@@ -24,7 +24,10 @@ def folders() -> tuple[Path, ...]:
     """Where networks are looked for: the webui's own folder, then those of our setting, each once."""
     from modules import paths, shared
 
-    own = getattr(shared.cmd_opts, "hypernetwork_dir", None) or Path(paths.models_path) / "hypernetworks"
+    own = (
+        getattr(shared.cmd_opts, "hypernetwork_dir", None)
+        or Path(paths.models_path) / "hypernetworks"
+    )
     found: dict[Path, Path] = {}
     for folder in (Path(own), *settings.extra_folders()):
         real = Path(os.path.realpath(folder))
@@ -35,7 +38,9 @@ def folders() -> tuple[Path, ...]:
 
 def library() -> Library:
     """The library of this webui, with the folders and the size of cache that the settings say now."""
-    _LIBRARY.look_in(folders()[::-1])  # of folders in one another, the last one names the files: the webui's own
+    _LIBRARY.look_in(
+        folders()[::-1]
+    )  # of folders in one another, the last one names the files: the webui's own
     _LIBRARY.cache_bytes = settings.cache_bytes()
     return _LIBRARY
 
@@ -83,7 +88,9 @@ def start_hash(entry: Entry) -> None:
 def register() -> None:
     """Callback ``on_before_ui``: take over the host's list where it has one; any number of times."""
     with suppress(OSError):
-        folders()[0].mkdir(parents=True, exist_ok=True)  # so that users of every webui find where files belong
+        folders()[0].mkdir(
+            parents=True, exist_ok=True
+        )  # so that users of every webui find where files belong
     host = _host_module()
     if host is not None:
         _replace(host, "list_hypernetworks", _list_ours)
@@ -127,7 +134,10 @@ def _list_ours(original: Callable[[str], dict[str, str]]) -> Callable[[str], dic
             library().scan()
             return host_list()
         except Exception:
-            print("Hypernetworks: listing the files failed; the webui lists those that it knows", file=sys.stderr)
+            print(
+                "Hypernetworks: listing the files failed; the webui lists those that it knows",
+                file=sys.stderr,
+            )
             traceback.print_exc()
             return original(path)
 

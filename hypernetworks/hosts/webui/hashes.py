@@ -39,7 +39,11 @@ def start(entry: Entry, name: str) -> None:
 def sha256(entry: Entry, name: str) -> str | None:
     """The same, waited for if need be; ``None`` with ``--no-hashing``, or where the file can't be read."""
     known = known_sha256(entry, name)
-    return known if known is not None else _BACKGROUND.result(entry.path, lambda: _compute(entry, name))
+    return (
+        known
+        if known is not None
+        else _BACKGROUND.result(entry.path, lambda: _compute(entry, name))
+    )
 
 
 def _compute(entry: Entry, name: str) -> str | None:
@@ -50,7 +54,9 @@ def _compute(entry: Entry, name: str) -> str | None:
         return known
     title = _title(entry, name)
     try:
-        _store().pop(title, None)  # the host takes any hash that is newer than the file, that of another file, too
+        _store().pop(
+            title, None
+        )  # the host takes any hash that is newer than the file, that of another file, too
         return hashes.sha256(str(entry.path), title) or None
     except OSError:
         return None

@@ -71,7 +71,9 @@ def replaced_unet() -> str | None:
     """
     from modules import shared
 
-    backend, targets = (getattr(shared.opts, f"cuda_compile{end}", None) for end in ("_backend", ""))
+    backend, targets = (
+        getattr(shared.opts, f"cuda_compile{end}", None) for end in ("_backend", "")
+    )
     if backend in _FOREIGN_BACKENDS and "Model" in (targets or ()):
         return str(backend)
     if not has_module("modules.sd_unet"):
@@ -79,7 +81,11 @@ def replaced_unet() -> str | None:
     from modules import sd_unet
 
     option = getattr(sd_unet, "current_unet_option", None)
-    return str(getattr(option, "label", option)) if getattr(sd_unet, "current_unet", None) is not None else None
+    return (
+        str(getattr(option, "label", option))
+        if getattr(sd_unet, "current_unet", None) is not None
+        else None
+    )
 
 
 def tell(p: Any, message: str) -> None:
@@ -89,7 +95,10 @@ def tell(p: Any, message: str) -> None:
         return
     told.append(message)
     comment = getattr(p, "comment", None)
-    for say in (_log, comment):  # a console that is gone, or a host's fault, must not cost the picture
+    for say in (
+        _log,
+        comment,
+    ):  # a console that is gone, or a host's fault, must not cost the picture
         if callable(say):
             with suppress(Exception):
                 say(f"Hypernetworks: {message}")
@@ -114,4 +123,7 @@ def tell_of_fault(p: Any, doing: str, error: BaseException) -> None:
     with suppress(Exception):
         traceback.print_exception(type(error), error, error.__traceback__)
     if p is not None:
-        tell(p, f"{doing} failed ({type(error).__name__}: {error}); the picture is made without hypernetworks")
+        tell(
+            p,
+            f"{doing} failed ({type(error).__name__}: {error}); the picture is made without hypernetworks",
+        )

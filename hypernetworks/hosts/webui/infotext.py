@@ -42,14 +42,18 @@ def on_pasted(_infotext: str, params: dict[str, Any]) -> None:
     early = _early_tag(params)
     hashes = parse_hashes(str(params.get(HASHES) or ""))
     if early is not None and (early_hash := params.get("Hypernet hash")):
-        hashes.setdefault(early.name, str(early_hash).zfill(_EARLY))  # SD.Next makes a number of digits
+        hashes.setdefault(
+            early.name, str(early_hash).zfill(_EARLY)
+        )  # SD.Next makes a number of digits
     renaming = _Renaming(folders.library(), hashes)
     for key in _PROMPTS:
         if isinstance(prompt := params.get(key), str):
             params[key] = rewrite_tags(prompt, renaming)
     if early is not None and isinstance(prompt := params.get("Prompt"), str):
         tag = renaming(early)
-        if not any(other.name == tag.name for other in parse(prompt)[1]):  # A1111, Forge and reForge have added it
+        if not any(
+            other.name == tag.name for other in parse(prompt)[1]
+        ):  # A1111, Forge and reForge have added it
             params["Prompt"] = f"{prompt}{tag}"
 
 
@@ -79,14 +83,21 @@ class _Renaming:
         entry = self._named(name)
         if entry is not None:
             own = (entry.name.casefold(), entry.full_name.casefold())
-            return name if hashed is None or name.strip().casefold() in own else self._library.name_of(entry)
+            return (
+                name
+                if hashed is None or name.strip().casefold() in own
+                else self._library.name_of(entry)
+            )
         plain = hashed[1] if hashed else name
         wanted = self._hash_of(name) or self._hash_of(plain) or (hashed[2] if hashed else None)
         entry = self._find(wanted, plain) if wanted else None
         here = self._library.name_of(entry) if entry is not None else name
         if here == name or any(character in here for character in ":>"):  # which no tag can hold
             return name
-        print(f'Hypernetworks: "{name}" of the pasted text is "{here}" here (same hash)', file=sys.stderr)
+        print(
+            f'Hypernetworks: "{name}" of the pasted text is "{here}" here (same hash)',
+            file=sys.stderr,
+        )
         return here
 
     def _named(self, name: str) -> Entry | None:
@@ -106,7 +117,8 @@ class _Renaming:
         """From "Hypernet hashes", where a file in a sub-folder may stand with or without its folder."""
         name = name.strip().casefold()
         return self._hashes.get(name) or next(
-            (v for n, v in self._hashes.items() if n.rpartition("/")[2] == name.rpartition("/")[2]), None
+            (v for n, v in self._hashes.items() if n.rpartition("/")[2] == name.rpartition("/")[2]),
+            None,
         )
 
     def _find(self, wanted: str, near: str) -> Entry | None:

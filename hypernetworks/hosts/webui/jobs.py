@@ -74,7 +74,10 @@ class Resolver:
     """
 
     def __init__(
-        self, library: Library, check: Callable[[Hypernetwork, Multiplier], None], tell: Callable[[str], None]
+        self,
+        library: Library,
+        check: Callable[[Hypernetwork, Multiplier], None],
+        tell: Callable[[str], None],
     ) -> None:
         self._library, self._check, self._tell = library, check, tell
         self._known: dict[tuple[str, ...], Use | None] = {}

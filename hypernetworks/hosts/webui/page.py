@@ -82,7 +82,12 @@ class HypernetworksPage(Tab):
         preview = str(card.beside.preview) if card.beside.preview is not None else None
         if preview is None and shared.opts.samples_format not in PREVIEW_SUFFIXES:
             preview = self._preview(stem)
-        terms = (self.search_terms_from_path(card.filename), sha256, card.beside.activation_text, card.beside.title)
+        terms = (
+            self.search_terms_from_path(card.filename),
+            sha256,
+            card.beside.activation_text,
+            card.beside.title,
+        )
         return {
             "name": card.name,
             "filename": card.filename,
@@ -114,7 +119,9 @@ class HypernetworksPage(Tab):
     def _preview(stem: str) -> str | None:
         from modules import shared
 
-        found = find_preview(Path(stem), None, dict.fromkeys((*PREVIEW_SUFFIXES, shared.opts.samples_format)))
+        found = find_preview(
+            Path(stem), None, dict.fromkeys((*PREVIEW_SUFFIXES, shared.opts.samples_format))
+        )
         return str(found) if found is not None else None
 
     def _link(self, preview: str | None) -> str | None:
@@ -126,11 +133,17 @@ class HypernetworksPage(Tab):
         return str(self.link_preview(preview))
 
     @guarded("")
-    def create_item_html(self, tabname: str, item: dict[str, Any], template: str | None = None) -> Any:
+    def create_item_html(
+        self, tabname: str, item: dict[str, Any], template: str | None = None
+    ) -> Any:
         """A card, or without a template its parts, as the host draws it, from escaped texts and with our click."""
         from modules import shared
 
-        shown = {**item, "filename": escape(item["filename"]), "search_terms": [*map(escape, item["search_terms"])]}
+        shown = {
+            **item,
+            "filename": escape(item["filename"]),
+            "search_terms": [*map(escape, item["search_terms"])],
+        }
         if getattr(shared.opts, "extra_networks_card_description_is_html", False):
             shown["description"] = escape(item["description"])
         parts = super().create_item_html(tabname, shown)
@@ -147,7 +160,9 @@ class HypernetworksPage(Tab):
         shown = {**item, "name": escape(item["name"]), "shorthash": item["shorthash"] or ""}
         return sound(super().create_tree_file_item_html(tabname, escape(file_path), shown))
 
-    def create_tree_dir_item_html(self, tabname: str, dir_path: str, content: str | None = None) -> str | None:
+    def create_tree_dir_item_html(
+        self, tabname: str, dir_path: str, content: str | None = None
+    ) -> str | None:
         """A folder of the tree; the host puts its path in as it is."""
         made: str | None = super().create_tree_dir_item_html(tabname, escape(dir_path), content)
         return made
@@ -157,7 +172,9 @@ class HypernetworksPage(Tab):
         """The tree. The host's own loses a library folder that has the same name as another, and walks in circles."""
         root = _Branch()
         for item in self.items.values():
-            *parts, name = Path(self.search_terms_from_path(item["filename"]) or item["filename"]).parts
+            *parts, name = Path(
+                self.search_terms_from_path(item["filename"]) or item["filename"]
+            ).parts
             branch = root
             for part in parts:
                 branch = branch.folders.setdefault(part, _Branch(branch.path / part))
@@ -169,9 +186,16 @@ class HypernetworksPage(Tab):
 
         for name in sorted(branch.folders, key=shared.natural_sort_key):
             below = branch.folders[name]
-            yield self.create_tree_dir_item_html(tabname, str(below.path), "".join(self._branch(tabname, below))) or ""
+            yield (
+                self.create_tree_dir_item_html(
+                    tabname, str(below.path), "".join(self._branch(tabname, below))
+                )
+                or ""
+            )
         for name in sorted(branch.items, key=shared.natural_sort_key):
-            yield self.create_tree_file_item_html(tabname, str(branch.path / name), branch.items[name])
+            yield self.create_tree_file_item_html(
+                tabname, str(branch.path / name), branch.items[name]
+            )
 
     @guarded("")
     def create_dirs_view_html(self, tabname: str) -> str:
@@ -197,5 +221,7 @@ def _prompt(click: Click | None) -> str:
     if click is None:
         return '""'
     name, multiplier, text = click
-    number = "opts.extra_networks_default_multiplier" if multiplier is None else json.dumps(multiplier)
+    number = (
+        "opts.extra_networks_default_multiplier" if multiplier is None else json.dumps(multiplier)
+    )
     return f"{json.dumps(f'<hypernet:{name}:')} + {number} + {json.dumps(f'> {text}'.rstrip())}"

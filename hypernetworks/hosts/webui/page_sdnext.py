@@ -38,12 +38,16 @@ class HypernetworkPage(Tab):
             "hash": known_hash(card),
             "prompt": json.dumps(_prompt(card.click)),
             "metadata": {"family": card.family},
-            "mtime": datetime.fromtimestamp(card.entry.mtime_ns // 10**9),  # local time, as the host's own
+            "mtime": datetime.fromtimestamp(
+                card.entry.mtime_ns // 10**9
+            ),  # local time, as the host's own
             "size": card.entry.size,
             "version": _version(card),
             "info": self.find_info(card.filename),
             "description": card.beside.description,
-            "tags": "|".join(word.strip() for word in card.beside.activation_text.split(",") if word.strip()),
+            "tags": "|".join(
+                word.strip() for word in card.beside.activation_text.split(",") if word.strip()
+            ),
             "click": card.click,
         }
 

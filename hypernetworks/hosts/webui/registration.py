@@ -51,7 +51,10 @@ def _safely(name: str, callback: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return callback(*arguments, **named)
         except Exception:
-            print(f"Hypernetworks: {name} failed; the webui goes on without that part", file=sys.stderr)
+            print(
+                f"Hypernetworks: {name} failed; the webui goes on without that part",
+                file=sys.stderr,
+            )
             traceback.print_exc()
             return None
 

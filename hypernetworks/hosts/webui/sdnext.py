@@ -85,7 +85,8 @@ def _begin(p: Any, pipe: Any, arguments: Any, activate: Activate) -> None:
         arguments[name] = run.counted(arguments[name], legacy=name == "callback")
     elif not all(use.multiplier.is_constant for picture in run.pictures for use in picture):
         host.tell(
-            p, f"{type(pipe).__name__} doesn't say at which step it is: multipliers stay as they are in the first step"
+            p,
+            f"{type(pipe).__name__} doesn't say at which step it is: multipliers stay as they are in the first step",
         )
 
 
@@ -118,15 +119,21 @@ class _Run:
         """Whether networks for the loaded model fit the UNet of this pipeline; says so where not."""
         unet, loaded = host.unwrapped(self._unet), host.live_unet()
         if unet is not None and unet is not loaded and _text_widths(unet) != _text_widths(loaded):
-            host.tell(self._p, "the refiner is a model of another kind: hypernetworks don't act in it")
+            host.tell(
+                self._p, "the refiner is a model of another kind: hypernetworks don't act in it"
+            )
             return False
         return unet is not None
 
     def before(self, step: int, total: int) -> None:
         """A step comes next."""
-        one_of_many = self._refines and self._p.batch_size > 1  # which of the pictures, the host doesn't say
+        one_of_many = (
+            self._refines and self._p.batch_size > 1
+        )  # which of the pictures, the host doesn't say
         conditions = () if one_of_many else None
-        ACTING.before_step(self._p, step, total, hires=self._hires, conditions=conditions, unet=self._unet)
+        ACTING.before_step(
+            self._p, step, total, hires=self._hires, conditions=conditions, unet=self._unet
+        )
 
     def counted(self, callback: Callable[..., Any], *, legacy: bool) -> Callable[..., Any]:
         """The host's callback, and after it ours."""
@@ -162,7 +169,11 @@ def position(pipe: Any, runs: int) -> tuple[int, int]:
 
 
 def _text_widths(unet: nn.Module | None) -> set[int | None]:
-    return {site.width for site in find_sites(unet) if site.kind == "cross"} if unet is not None else set()
+    return (
+        {site.width for site in find_sites(unet) if site.kind == "cross"}
+        if unet is not None
+        else set()
+    )
 
 
 def _give_up(p: Any, error: Exception) -> None:

@@ -34,7 +34,9 @@ def _options() -> dict[str, Any]:
 
     def option(default: object, label: str, explanation: str, **more: Any) -> Any:
         section = ("hypernetworks", "Hypernetworks")
-        return OptionInfo(default, label, section=section, category_id="sd", **more).info(explanation)
+        return OptionInfo(default, label, section=section, category_id="sd", **more).info(
+            explanation
+        )
 
     visible = not getattr(shared.cmd_opts, "hide_ui_dir_config", False)
     return {
@@ -70,7 +72,10 @@ def extra_folders() -> tuple[Path, ...]:
     """The folders of our setting, as absolute paths; a relative one starts at the webui's data folder."""
     from modules import paths
 
-    texts = [text.strip().strip("\"'").strip() for text in re.split("[;\n]", str(_read(FOLDERS, "") or ""))]
+    texts = [
+        text.strip().strip("\"'").strip()
+        for text in re.split("[;\n]", str(_read(FOLDERS, "") or ""))
+    ]
     return tuple(Path(paths.data_path) / os.path.expanduser(text) for text in texts if text)  # noqa: PTH111
 
 

@@ -78,10 +78,16 @@ class Tab(HostPage):  # type: ignore[misc]
         self._folders = None
         self._folders = self.allowed_directories_for_previews()
         deck = self.deck()
-        made = [self._try_item(deck, name, index) for index, name in enumerate(deck.names)] if deck else []
+        made = (
+            [self._try_item(deck, name, index) for index, name in enumerate(deck.names)]
+            if deck
+            else []
+        )
         return [item for item in made if item is not None]
 
-    def create_item(self, name: str, index: int | None = None, enable_filter: bool = True) -> dict[str, Any]:
+    def create_item(
+        self, name: str, index: int | None = None, enable_filter: bool = True
+    ) -> dict[str, Any]:
         """The item of one card, looked at anew.
 
         Raises:

@@ -84,9 +84,17 @@ def _read(p: Any, given: Sequence[Sequence[str]]) -> Batch:
     given = _with_added_network(p, given)
     _clean_negative_prompts(p)
     first = raw_prompts(p, "all_prompts")
-    hires = raw_prompts(p, "all_hr_prompts") or sdnext.hires_prompts(p) if getattr(p, "enable_hr", False) else []
-    resolver = Resolver(folders.library(), _fits_the_live_unet(), lambda message: host.tell(p, message))
-    of_first, of_hires = [[tag.items for tag in parse(texts[0])[1]] if texts else None for texts in (first, hires)]
+    hires = (
+        raw_prompts(p, "all_hr_prompts") or sdnext.hires_prompts(p)
+        if getattr(p, "enable_hr", False)
+        else []
+    )
+    resolver = Resolver(
+        folders.library(), _fits_the_live_unet(), lambda message: host.tell(p, message)
+    )
+    of_first, of_hires = [
+        [tag.items for tag in parse(texts[0])[1]] if texts else None for texts in (first, hires)
+    ]
     here = [tuple(items) for items in given]
     if getattr(p, "is_hr_pass", False) or (here == of_hires and here != of_first):
         given_first, given_hires = of_first or [], here
@@ -200,7 +208,9 @@ def _steps_by_timesteps(denoiser: Any, told: int, name: str) -> int:
     From a picture, the list is one shorter than the steps that the host says.
     """
     starts_from_picture = getattr(denoiser, "init_latent", None) is not None
-    timesteps = told - 1 if starts_from_picture else len(denoiser.sampler.get_timesteps(denoiser.p, told))
+    timesteps = (
+        told - 1 if starts_from_picture else len(denoiser.sampler.get_timesteps(denoiser.p, told))
+    )
     return max(1, timesteps - (name != "UniPC"))
 
 
@@ -249,9 +259,15 @@ def _watch_the_end_of_jobs() -> None:
 
 def _show_messages(told: Sequence[str], processed: Any) -> None:
     parameters = getattr(processed, "extra_generation_params", None)
-    if told and isinstance(parameters, dict):  # the pictures have their infotexts by now: this is for the API
+    if told and isinstance(
+        parameters, dict
+    ):  # the pictures have their infotexts by now: this is for the API
         parameters[MESSAGES] = "\n".join(told)
     comments = getattr(processed, "comments", None)
-    missing = [f"Hypernetworks: {line}" for line in told if isinstance(comments, str) and line not in comments]
+    missing = [
+        f"Hypernetworks: {line}"
+        for line in told
+        if isinstance(comments, str) and line not in comments
+    ]
     if missing:  # SD.Next doesn't hand the job's comments on
         processed.comments = "\n".join([*filter(None, [comments]), *missing])

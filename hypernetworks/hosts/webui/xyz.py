@@ -40,7 +40,9 @@ class Cell:
         if self.schedule is None:
             return None if self.multiplier is None else format_number(self.multiplier)
         factor = 1.0 if self.multiplier is None else self.multiplier
-        points = tuple((round(value * factor, 6), position) for value, position in self.schedule.points)
+        points = tuple(
+            (round(value * factor, 6), position) for value, position in self.schedule.points
+        )
         return str(Schedule(points, self.schedule.in_steps))
 
 
@@ -52,7 +54,9 @@ def register() -> None:
         options, axis = getattr(module, "axis_options", None), getattr(module, "AxisOption", None)
         if isinstance(options, list) and axis is not None:
             ours = axes(axis)
-            options[:] = [option for option in options if option.label not in {o.label for o in ours}] + ours
+            options[:] = [
+                option for option in options if option.label not in {o.label for o in ours}
+            ] + ours
 
 
 def axes(axis: Callable[..., Any]) -> list[Any]:
@@ -63,7 +67,14 @@ def axes(axis: Callable[..., Any]) -> list[Any]:
     """
     return [
         # the axis with the highest cost changes least often: each file is read once, however small the cache is
-        axis(NAME, str, apply_name, confirm=confirm_names, choices=lambda: ["None", *folders.host_list()], cost=0.5),
+        axis(
+            NAME,
+            str,
+            apply_name,
+            confirm=confirm_names,
+            choices=lambda: ["None", *folders.host_list()],
+            cost=0.5,
+        ),
         axis(MULTIPLIER, float, apply_multiplier, confirm=confirm_multipliers),
         axis(SCHEDULE, str, apply_schedule, confirm=confirm_schedules),
     ]
@@ -126,7 +137,10 @@ def apply_multiplier(p: Any, value: float, _values: Sequence[float]) -> None:
 
 def apply_schedule(p: Any, text: str, _texts: Sequence[str]) -> None:
     """Every tag has this schedule; "none" leaves them as they are."""
-    _write(p, replace(_cell(p), schedule=None if text.strip().lower() in _NONE else Schedule.parse(text)))
+    _write(
+        p,
+        replace(_cell(p), schedule=None if text.strip().lower() in _NONE else Schedule.parse(text)),
+    )
 
 
 def _cell(p: Any) -> Cell:
@@ -139,7 +153,9 @@ def _write(p: Any, cell: Cell) -> None:
     setattr(p, _CELL, cell)
     text = cell.text
     if text is not None:
-        _change_prompts(p, lambda prompt, **_: rewrite_tags(prompt, lambda tag: tag.with_multiplier(text)))
+        _change_prompts(
+            p, lambda prompt, **_: rewrite_tags(prompt, lambda tag: tag.with_multiplier(text))
+        )
 
 
 def _change_prompts(p: Any, change: Callable[..., str]) -> None:

@@ -30,7 +30,9 @@ SHADOW, MIDDLE, LIGHT = "#0b2545", "#2a6f97", "#f4f1de"
 """Prussian blue to paper, as cyanotypes have them."""
 
 
-def paint_example(painter: Painter, places: Places, tell: Callable[[Update], None], wish: threading.Event) -> Path:
+def paint_example(
+    painter: Painter, places: Places, tell: Callable[[Update], None], wish: threading.Event
+) -> Path:
     """The folder of the example; painted when it is not there yet.
 
     Raises:
@@ -38,7 +40,9 @@ def paint_example(painter: Painter, places: Places, tell: Callable[[Update], Non
         InterruptedJobError: it was stopped; what was painted stays for the next time.
     """
     if not painter.is_miniature:
-        raise TrainingDataError("the example is for the miniature: choose it in the Model tab, or add pictures")
+        raise TrainingDataError(
+            "the example is for the miniature: choose it in the Model tab, or add pictures"
+        )
     folder = places.pictures / "example"
     folder.mkdir(parents=True, exist_ok=True)
     for number, words in enumerate(_captions()):
@@ -57,7 +61,9 @@ def paint_example(painter: Painter, places: Places, tell: Callable[[Update], Non
 def _captions() -> list[str]:
     """What the pictures show: some subjects, on all colours in turn; the same ones each time."""
     chosen = random.Random(SEED).sample(subject_names(), COUNT)
-    return [caption(name, list(COLOURS)[number % len(COLOURS)]) for number, name in enumerate(chosen)]
+    return [
+        caption(name, list(COLOURS)[number % len(COLOURS)]) for number, name in enumerate(chosen)
+    ]
 
 
 def tone(picture: Image) -> Image:

@@ -44,9 +44,17 @@ class Form:
         painter = self.trainer.desk.painter
         with gr.Row():
             self._text("name", "Name", placeholder="what tags will call it", min_width=140)
-            purposes = [(preset.label.partition(":")[0].capitalize(), key) for key, preset in PRESETS.items()]
+            purposes = [
+                (preset.label.partition(":")[0].capitalize(), key)
+                for key, preset in PRESETS.items()
+            ]
             self.fields["purpose"] = gr.Radio(
-                purposes, value="style", label="Purpose", elem_id="train_purpose", min_width=230, scale=2
+                purposes,
+                value="style",
+                label="Purpose",
+                elem_id="train_purpose",
+                min_width=230,
+                scale=2,
             )
         self.fields["key"] = gr.Dropdown(
             self.folders(),
@@ -67,7 +75,12 @@ class Form:
             self._text("rate", "Learning rate", min_width=110)
             self._number("preview_every", "Preview every … steps", min_width=120)
         prompts = example.PROMPTS if painter.is_miniature else ""
-        self._text("previews", f"Preview prompts (one a line, at most {MOST_PREVIEWS})", value=prompts, lines=2)
+        self._text(
+            "previews",
+            f"Preview prompts (one a line, at most {MOST_PREVIEWS})",
+            value=prompts,
+            lines=2,
+        )
         self.size = gr.HTML(self.size_html(Wishes(**self._values)), elem_id="train_size")
 
     def more(self) -> None:
@@ -127,9 +140,15 @@ class Form:
             self._number("height", "Height")
             self._choice("fit", "Shapes", FITS, "cropped to one size, or buckets by aspect ratio")
             self._number("crops", "Crops of each")
-            self._text("template", "Caption", info="[filewords]: the picture's words, [name]: the network's name")
+            self._text(
+                "template",
+                "Caption",
+                info="[filewords]: the picture's words, [name]: the network's name",
+            )
             self._number("tag_dropout", "Leave tags out", "share, 0 to 1", whole=False)
-            self._number("held_out", "Held out", "share, where there are 8 pictures or more", whole=False)
+            self._number(
+                "held_out", "Held out", "share, where there are 8 pictures or more", whole=False
+            )
         self._tick("flip", "Mirrored, too")
         self._tick("alpha", "What is transparent is not learned")
         self._tick("shuffle", "Shuffle tags")
@@ -144,7 +163,9 @@ class Form:
     def _value(self, name: str) -> Any:
         return self._values.get(name, getattr(Wishes, name))
 
-    def _number(self, name: str, label: str, info: str = "", *, whole: bool = True, min_width: int = 130) -> None:
+    def _number(
+        self, name: str, label: str, info: str = "", *, whole: bool = True, min_width: int = 130
+    ) -> None:
         self.fields[name] = gr.Number(
             self._value(name),
             label=label,
@@ -161,7 +182,12 @@ class Form:
 
     def _choice(self, name: str, label: str, known: Iterable[str], info: str = "") -> None:
         self.fields[name] = gr.Dropdown(
-            list(known), value=self._value(name), label=label, info=info or None, elem_id=f"train_{name}", min_width=170
+            list(known),
+            value=self._value(name),
+            label=label,
+            info=info or None,
+            elem_id=f"train_{name}",
+            min_width=170,
         )
 
     def _tick(self, name: str, label: str) -> None:

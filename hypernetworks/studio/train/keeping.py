@@ -23,7 +23,9 @@ def check_free(job: TrainingJob, library: Library, folder: Path | None, may_repl
         FileWriteError: the name is taken, or there is no folder for it.
     """
     if folder is None:
-        raise FileWriteError("there is no folder to keep the network in: start with --hypernetworks FOLDER")
+        raise FileWriteError(
+            "there is no folder to keep the network in: start with --hypernetworks FOLDER"
+        )
     library.scan()
     try:
         found = library.find(job.name).path
@@ -31,10 +33,14 @@ def check_free(job: TrainingJob, library: Library, folder: Path | None, may_repl
         return may_replace
     target = folder / f"{job.name}{job.suffix}"
     if found != target:
-        raise FileWriteError(f'"{job.name}" is in the library already ({found.name}): choose another name')
+        raise FileWriteError(
+            f'"{job.name}" is in the library already ({found.name}): choose another name'
+        )
     if may_replace or (not job.restart and _is_own(target, job.folder)):
         return True
-    raise FileWriteError(f'"{job.name}" is in the library already: choose another name, or tick "Replace"')
+    raise FileWriteError(
+        f'"{job.name}" is in the library already: choose another name, or tick "Replace"'
+    )
 
 
 def _is_own(target: Path, run: Path) -> bool:
@@ -55,7 +61,9 @@ def keep(job: TrainingJob, file: Path, library: Library, folder: Path, may_repla
     """
     target = folder / f"{job.name}{job.suffix}"
     if target.exists() and not may_replace:
-        raise FileWriteError(f"{target.name} appeared in the library meanwhile: the network is in {job.folder}")
+        raise FileWriteError(
+            f"{target.name} appeared in the library meanwhile: the network is in {job.folder}"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         replace(target, lambda temporary: shutil.copyfile(file, temporary))
@@ -63,7 +71,10 @@ def keep(job: TrainingJob, file: Path, library: Library, folder: Path, may_repla
         replace(job.folder / MARK, lambda temporary: temporary.write_text(mark, encoding="utf-8"))
         previews = sorted((job.folder / "previews").glob("1-*.png"))
         if previews:
-            replace(target.with_suffix(".png"), lambda temporary: shutil.copyfile(previews[-1], temporary))
+            replace(
+                target.with_suffix(".png"),
+                lambda temporary: shutil.copyfile(previews[-1], temporary),
+            )
     except OSError as error:
         raise FileWriteError(
             f"{target.name} can't be kept in the library ({error.strerror or error}); it is in {job.folder}"

@@ -56,8 +56,19 @@ class Places:
         for number, root in enumerate((self.pictures, *self.sources)):
             for folder, count in _with_pictures(root):
                 relative = folder.relative_to(root).as_posix()
-                shown = root.name if relative == "." else f"{root.name}/{relative}" if number else relative
-                found.append((f"{shown} ({count} picture{'' if count == 1 else 's'})", f"{number}:{relative}"))
+                shown = (
+                    root.name
+                    if relative == "."
+                    else f"{root.name}/{relative}"
+                    if number
+                    else relative
+                )
+                found.append(
+                    (
+                        f"{shown} ({count} picture{'' if count == 1 else 's'})",
+                        f"{number}:{relative}",
+                    )
+                )
         return found
 
     def folder(self, key: str) -> Path:
@@ -67,7 +78,9 @@ class Places:
             TrainingDataError: it is none of :meth:`choices`.
         """
         if key not in {known for _, known in self.choices()}:
-            raise TrainingDataError("this folder of pictures is not one that can be chosen here: choose it again")
+            raise TrainingDataError(
+                "this folder of pictures is not one that can be chosen here: choose it again"
+            )
         number, _, relative = key.partition(":")
         return (self.pictures, *self.sources)[int(number)] / relative
 
@@ -85,11 +98,15 @@ class Places:
         check_name(name)
         sources = [Path(file) for file in files]
         if len(sources) > MOST_FILES:
-            raise TrainingDataError(f"{len(sources)} files at once are too many: send at most {MOST_FILES}")
+            raise TrainingDataError(
+                f"{len(sources)} files at once are too many: send at most {MOST_FILES}"
+            )
         for source in sources:
             _check_file(source)
         if not any(source.suffix.lower() in SUFFIXES for source in sources):
-            raise TrainingDataError(f"there is no picture among the files: add some ({', '.join(SUFFIXES)})")
+            raise TrainingDataError(
+                f"there is no picture among the files: add some ({', '.join(SUFFIXES)})"
+            )
         try:
             self.pictures.mkdir(parents=True, exist_ok=True)
             self._tidy()
@@ -115,7 +132,9 @@ def _with_pictures(root: Path) -> Iterator[tuple[Path, int]]:
     for here, below, files in islice(os.walk(root), MOST_FOLDERS):
         folder = Path(here)
         depth = len(folder.relative_to(root).parts)
-        below[:] = sorted(name for name in below if not name.startswith(".")) if depth < DEEPEST else []
+        below[:] = (
+            sorted(name for name in below if not name.startswith(".")) if depth < DEEPEST else []
+        )
         count = sum(name.lower().endswith(SUFFIXES) for name in files)
         if count:
             yield folder, count
@@ -125,13 +144,17 @@ def _check_file(source: Path) -> None:
     """Raises TrainingDataError unless it is a picture or a short text under a plain name."""
     name, suffix = source.name, source.suffix.lower()
     if not is_plain(name) or not name.isprintable() or len(name.encode()) > 200:
-        raise TrainingDataError("a file name has no slashes and is not hidden or very long: rename it, then add it")
+        raise TrainingDataError(
+            "a file name has no slashes and is not hidden or very long: rename it, then add it"
+        )
     if suffix == ".txt":
         _check_text(source)
     elif suffix in SUFFIXES:
         _check_picture(source)
     else:
-        raise TrainingDataError(f"{name} is neither a picture ({', '.join(SUFFIXES)}) nor a caption (.txt)")
+        raise TrainingDataError(
+            f"{name} is neither a picture ({', '.join(SUFFIXES)}) nor a caption (.txt)"
+        )
 
 
 def _check_text(source: Path) -> None:
@@ -140,7 +163,9 @@ def _check_text(source: Path) -> None:
             raise TrainingDataError(f"{source.name} is too long for a caption: keep it below 64 kB")
         source.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise TrainingDataError(f"{source.name} can't be read as UTF-8 text, save it as such") from error
+        raise TrainingDataError(
+            f"{source.name} can't be read as UTF-8 text, save it as such"
+        ) from error
 
 
 def _check_picture(source: Path) -> None:
@@ -150,7 +175,9 @@ def _check_picture(source: Path) -> None:
         with Image.open(source, formats=FORMATS) as picture:
             picture.verify()
     except Exception as error:  # whatever Pillow makes of a damaged file
-        raise TrainingDataError(f"{source.name} can't be read as a picture: mend it or leave it out") from error
+        raise TrainingDataError(
+            f"{source.name} can't be read as a picture: mend it or leave it out"
+        ) from error
 
 
 def _free(path: Path) -> Path:

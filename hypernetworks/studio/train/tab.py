@@ -20,7 +20,9 @@ from .wishes import NEW, Wishes, job_of, of_preset
 Following = Iterator[tuple[Any, ...]]
 
 
-def train_tab(trainer: Trainer) -> tuple[list[gr.components.Component], Callable[[], tuple[Any, ...]]]:
+def train_tab(
+    trainer: Trainer,
+) -> tuple[list[gr.components.Component], Callable[[], tuple[Any, ...]]]:
     """Add the tab.
 
     Returns:
@@ -32,7 +34,9 @@ def train_tab(trainer: Trainer) -> tuple[list[gr.components.Component], Callable
         curves = gr.HTML("", elem_id="train_curves")
         previews = gr.HTML("", elem_id="train_previews_shown")
         messages = gr.HTML("", elem_id="train_messages")
-        told = gr.HTML("", elem_id="train_told")  # to this window alone, where the training's own words don't reach
+        told = gr.HTML(
+            "", elem_id="train_told"
+        )  # to this window alone, where the training's own words don't reach
         with gr.Row(elem_id="train_buttons"):
             example_button = gr.Button(example.BUTTON, elem_id="train_example", scale=3)
             stop = gr.Button("Interrupt", elem_id="train_interrupt", scale=1, min_width=110)
@@ -48,7 +52,13 @@ def train_tab(trainer: Trainer) -> tuple[list[gr.components.Component], Callable
         """As it is now. Nothing is queued where nothing runs: gradio may lose what is sent while another event ends."""
         state = trainer.state
         number = state.number if state.is_running else gr.skip()
-        return views.progress(state), views.curves(state), views.previews(state), _messages(state), number
+        return (
+            views.progress(state),
+            views.curves(state),
+            views.previews(state),
+            _messages(state),
+            number,
+        )
 
     def follow() -> Following:
         yield from _follow(trainer)
@@ -107,7 +117,9 @@ def _wire_buttons(
     def train_example() -> Following:
         values = of_preset("style", trainer.desk.painter)
         try:
-            trainer.start(Wishes(**{**values, **example.SETTINGS, "name": example.NAME, "key": example.KEY}))
+            trainer.start(
+                Wishes(**{**values, **example.SETTINGS, "name": example.NAME, "key": example.KEY})
+            )
         except HypernetworkError as error:
             yield *[gr.skip()] * 4, messages_html([str(error)], "error")
             return
@@ -129,7 +141,9 @@ def _kept(trainer: Trainer, wishes: Wishes, files: list[str]) -> str:
     """Keep pictures that were sent, once the rest of the fields is right; the key of their folder."""
     places = trainer.places
     if wishes.key:
-        raise TrainingDataError("choose a folder or add pictures, not both: set the folder to (none)")
+        raise TrainingDataError(
+            "choose a folder or add pictures, not both: set the folder to (none)"
+        )
     job_of(wishes, trainer.desk.painter, places.pictures, places.runs)
     return places.key(places.keep(files, wishes.name.strip()))
 

@@ -87,13 +87,17 @@ class Trainer:
             HypernetworkError: the fields say something impossible, or a training runs already.
         """
         if not wishes.key:
-            raise TrainingDataError("there are no pictures yet: choose a folder of them, or drop some")
+            raise TrainingDataError(
+                "there are no pictures yet: choose a folder of them, or drop some"
+            )
         pictures = None if wishes.key == example.KEY else self.places.folder(wishes.key)
         job = job_of(wishes, self.desk.painter, pictures or self.places.pictures, self.places.runs)
         may_replace = check_free(job, self.desk.library, self.folder, wishes.replace)
         with self._starting:
             if self.state.is_running:
-                raise HypernetworkError(f'"{self.state.name}" is being trained: wait, or interrupt it first')
+                raise HypernetworkError(
+                    f'"{self.state.name}" is being trained: wait, or interrupt it first'
+                )
             self.state = State(job.name, "Starting …", total=job.settings.steps, is_running=True)
         arguments = (wishes, pictures, may_replace, self.state)
         self._thread = threading.Thread(target=self._run, args=arguments, daemon=True)
@@ -129,7 +133,11 @@ class Trainer:
         try:
             for said in self.desk.run(WINDOW, work, state.describe):
                 if isinstance(said, Update):
-                    state.note, state.done, state.total = said.note, said.done, said.total or state.total
+                    state.note, state.done, state.total = (
+                        said.note,
+                        said.done,
+                        said.total or state.total,
+                    )
                 else:
                     job, outcome = said
                     button = example.BUTTON if pictures is None else "Train"
@@ -140,14 +148,20 @@ class Trainer:
             state.messages.append(str(error))
             state.is_wrong = True
         except Exception as error:  # memory, drivers: whatever torch may raise
-            state.messages.append(f"the training ended ({type(error).__name__}: {error}): try a smaller batch or size")
+            state.messages.append(
+                f"the training ended ({type(error).__name__}: {error}): try a smaller batch or size"
+            )
             state.is_wrong = True
         finally:
             state.is_running = False
 
-    def _finish(self, job: TrainingJob, outcome: Outcome, may_replace: bool, state: State, button: str) -> None:
+    def _finish(
+        self, job: TrainingJob, outcome: Outcome, may_replace: bool, state: State, button: str
+    ) -> None:
         if not outcome.is_finished:
-            state.messages.append(f'interrupted after {outcome.step} steps: press "{button}" to go on from there')
+            state.messages.append(
+                f'interrupted after {outcome.step} steps: press "{button}" to go on from there'
+            )
         if outcome.file is not None and self.folder is not None:
             state.kept_as = keep(job, outcome.file, self.desk.library, self.folder, may_replace)
 
@@ -159,11 +173,17 @@ def _watcher(state: State, wish: threading.Event) -> Watcher:
             raise InterruptedJobError
 
     def on_step(step: TrainingStep) -> None:
-        if state.rows and state.rows[-1].step >= step.step:  # steps that were lost, and are done again
+        if (
+            state.rows and state.rows[-1].step >= step.step
+        ):  # steps that were lost, and are done again
             state.rows = [row for row in state.rows if row.step < step.step]
             state.previews = [shown for shown in state.previews if shown[0] < step.step]
         state.rows.append(step)
-        state.note, state.done, state.total = f"Step {step.step} of {step.steps}", step.step, step.steps
+        state.note, state.done, state.total = (
+            f"Step {step.step} of {step.steps}",
+            step.step,
+            step.steps,
+        )
 
     def on_painting(done: int, total: int) -> None:
         state.note = f"Painting previews: {done} of {total}"

@@ -37,7 +37,9 @@ def progress(state: State) -> str:
 
 def _ended(state: State) -> str:
     if state.kept_as is None:
-        return f'<p class="studio-done" role="status">{text(state.name)}: the training has ended</p>'
+        return (
+            f'<p class="studio-done" role="status">{text(state.name)}: the training has ended</p>'
+        )
     name = text(state.kept_as)
     button = f'<button type="button" class="studio-try" data-name="{name}">Put it into the prompt</button>'
     said = f"<b>{name}</b> is among your networks, after {state.rows[-1].step if state.rows else state.done} steps."
@@ -57,7 +59,9 @@ def _figures(rows: Sequence[TrainingStep]) -> str:
         "steps per second": f"{last.steps_per_second:.2g}",
         "time left": duration(last.seconds_left),
     }
-    cells = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in figures.items())
+    cells = "".join(
+        f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in figures.items()
+    )
     return f'<dl class="studio-figures">{cells}</dl>'
 
 
@@ -77,7 +81,9 @@ def curves(state: State) -> str:
         logarithmic=True,
     )
     rate = _plot("Learning rate", {"smoothed": _line(rows, lambda row: row.rate)}, width=300)
-    norm = _plot("Gradient norm", {"smoothed": _line(rows, lambda row: row.gradient_norm)}, width=300)
+    norm = _plot(
+        "Gradient norm", {"smoothed": _line(rows, lambda row: row.gradient_norm)}, width=300
+    )
     return f'<div class="studio-plot studio-curves">{loss}<div>{rate}{norm}</div></div>'
 
 
@@ -100,11 +106,15 @@ class _Frame:
     logarithmic: bool
 
     def x(self, step: int) -> float:
-        return round(44 + (self.size[0] - 52) * (step - self.first) / max(1, self.last - self.first), 1)
+        return round(
+            44 + (self.size[0] - 52) * (step - self.first) / max(1, self.last - self.first), 1
+        )
 
     def y(self, value: float) -> float:
         height = self._height(value)
-        return round(22 + (self.size[1] - 40) * (self._height(self.high) - height) / self._span(), 1)
+        return round(
+            22 + (self.size[1] - 40) * (self._height(self.high) - height) / self._span(), 1
+        )
 
     def _height(self, value: float) -> float:
         return math.log(max(value, 1e-12)) if self.logarithmic else value
@@ -113,21 +123,32 @@ class _Frame:
         return self._height(self.high) - self._height(self.low) or 1.0
 
 
-def _plot(title: str, lines: dict[str, Line], *, width: int = 640, height: int = 110, logarithmic: bool = False) -> str:
+def _plot(
+    title: str,
+    lines: dict[str, Line],
+    *,
+    width: int = 640,
+    height: int = 110,
+    logarithmic: bool = False,
+) -> str:
     """Lines by their name, which is also their look: "each step" pale, "smoothed" plain, "held out" dotted."""
     points = [point for line in lines.values() for point in line if point[1] > 0 or not logarithmic]
     if not points:
         return ""
     values = [value for _, value in points]
     low, high = (min(values), max(values)) if logarithmic else (min(0.0, *values), max(values))
-    frame = _Frame(points[0][0], max(step for step, _ in points), low, high, (width, height), logarithmic)
+    frame = _Frame(
+        points[0][0], max(step for step, _ in points), low, high, (width, height), logarithmic
+    )
     drawn = "".join(_drawn(name, line, frame) for name, line in lines.items() if line)
     marks = "".join(
         f'<line x1="44" x2="{width - 8}" y1="{frame.y(value)}" y2="{frame.y(value)}"/>'
         f'<text x="40" y="{frame.y(value) + 4}" text-anchor="end">{value:.2g}</text>'
         for value in dict.fromkeys((low, high))
     )
-    legend = "" if len(lines) == 1 else _legend([name for name, line in lines.items() if line], width)
+    legend = (
+        "" if len(lines) == 1 else _legend([name for name, line in lines.items() if line], width)
+    )
     said = f"{title} from {values[0]:.3g} to {values[-1]:.3g}, step {frame.first} to {frame.last}"
     return (
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{text(said)}">{marks}{drawn}'
@@ -139,7 +160,11 @@ def _plot(title: str, lines: dict[str, Line], *, width: int = 640, height: int =
 def _drawn(name: str, line: Line, frame: _Frame) -> str:
     look = f"studio-{name.replace(' ', '-')}"
     places = [(frame.x(step), frame.y(value)) for step, value in line]
-    dots = "".join(f'<circle class="{look}" cx="{x}" cy="{y}" r="3"/>' for x, y in places) if name == "held out" else ""
+    dots = (
+        "".join(f'<circle class="{look}" cx="{x}" cy="{y}" r="3"/>' for x, y in places)
+        if name == "held out"
+        else ""
+    )
     joined = " ".join(f"{x},{y}" for x, y in places)
     return f'<polyline class="{look}" points="{joined}"/>{dots}'
 

@@ -94,8 +94,14 @@ def of_preset(purpose: str, painter: Painter) -> dict[str, Any]:
     """
     job = preset_job(purpose, "some", Path(), painter)
     structure = job.creation.structure
-    own = {"layers": ", ".join(f"{part:g}" for part in structure.layer_structure), "activation": structure.activation}
-    values: dict[str, Any] = own | {"dropout": max(structure.dropout, default=0.0), "layer_norm": structure.layer_norm}
+    own = {
+        "layers": ", ".join(f"{part:g}" for part in structure.layer_structure),
+        "activation": structure.activation,
+    }
+    values: dict[str, Any] = own | {
+        "dropout": max(structure.dropout, default=0.0),
+        "layer_norm": structure.layer_norm,
+    }
     for record in (job.settings, job.picture_settings, job.creation):
         for field in fields(Wishes):
             if field.name in {known.name for known in fields(record)}:
@@ -112,12 +118,26 @@ def creation_of(wishes: Wishes) -> Creation:
     try:
         layers = tuple(float(part) for part in re.split(r"[,;\s]+", wishes.layers.strip(" ,;[]")))
     except ValueError as error:
-        raise TrainingSettingsError(f'the layer structure "{wishes.layers}" is no list such as 1, 2, 1') from error
-    dropout = (0.0, *[float(wishes.dropout or 0)] * (len(layers) - 2), 0.0) if len(layers) > 1 else (0.0,)
-    structure = Structure(
-        layers, wishes.activation, activate_output=False, layer_norm=wishes.layer_norm, dropout=dropout
+        raise TrainingSettingsError(
+            f'the layer structure "{wishes.layers}" is no list such as 1, 2, 1'
+        ) from error
+    dropout = (
+        (0.0, *[float(wishes.dropout or 0)] * (len(layers) - 2), 0.0) if len(layers) > 1 else (0.0,)
     )
-    return Creation(structure, wishes.initialisation, wishes.zero_last, wishes.self_attention, int(wishes.seed or 0))
+    structure = Structure(
+        layers,
+        wishes.activation,
+        activate_output=False,
+        layer_norm=wishes.layer_norm,
+        dropout=dropout,
+    )
+    return Creation(
+        structure,
+        wishes.initialisation,
+        wishes.zero_last,
+        wishes.self_attention,
+        int(wishes.seed or 0),
+    )
 
 
 def size_of(wishes: Wishes, painter: Painter) -> str:
@@ -141,7 +161,9 @@ def job_of(wishes: Wishes, painter: Painter, pictures: Path, runs: Path) -> Trai
     """
     job = preset_job(wishes.purpose, wishes.name.strip(), pictures, painter)
     if wishes.template.strip().endswith(".txt"):
-        raise TrainingSettingsError("a template on the page is a line of text, not a file: write the line itself")
+        raise TrainingSettingsError(
+            "a template on the page is a line of text, not a file: write the line itself"
+        )
     _check_size(wishes, painter)
     prompts = [line.strip() for line in wishes.previews.splitlines() if line.strip()]
     begin = None if wishes.begin_with in ("", NEW) else painter.library.find(wishes.begin_with).path
@@ -162,16 +184,26 @@ def _check_size(wishes: Wishes, painter: Painter) -> None:
     limits = {"batch": LARGEST_BATCH, "width": LARGEST_EDGE, "height": LARGEST_EDGE}
     for name, most in limits.items():
         if (getattr(wishes, name) or 0) > most:
-            raise TrainingSettingsError(f"{name} is {getattr(wishes, name):g}: on the page it can be at most {most}")
+            raise TrainingSettingsError(
+                f"{name} is {getattr(wishes, name):g}: on the page it can be at most {most}"
+            )
     widths = FrozenModel(painter.pipeline).widths(wishes.self_attention)
     layers = creation_of(wishes).structure
     if max(layers.layer_structure) > 100 or parameter_count(layers, widths) > MOST_NUMBERS:
-        raise TrainingSettingsError("the network would be larger than 4 GB: use a smaller layer structure")
+        raise TrainingSettingsError(
+            "the network would be larger than 4 GB: use a smaller layer structure"
+        )
 
 
 def _changes(wishes: Wishes, record: TrainingSettings | PictureSettings) -> dict[str, Any]:
     """Fields of a record that the page has values for, whole numbers as such."""
     names = {field.name for field in fields(record)} & {field.name for field in fields(wishes)}
-    given = {name: getattr(wishes, name) for name in names if getattr(wishes, name) not in (None, "")}
-    whole = {name for name in names if isinstance(getattr(record, name), int) and not isinstance(given.get(name), bool)}
+    given = {
+        name: getattr(wishes, name) for name in names if getattr(wishes, name) not in (None, "")
+    }
+    whole = {
+        name
+        for name in names
+        if isinstance(getattr(record, name), int) and not isinstance(given.get(name), bool)
+    }
     return {name: int(value) if name in whole else value for name, value in given.items()}

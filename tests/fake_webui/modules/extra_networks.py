@@ -23,8 +23,14 @@ class ExtraNetworkParams:
 
     def __init__(self, items=None):
         self.items = items or []
-        self.named = dict(item.split("=", 1) for item in self.items if isinstance(item, str) and item.count("=") == 1)
-        self.positional = [item for item in self.items if not (isinstance(item, str) and item.count("=") == 1)]
+        self.named = dict(
+            item.split("=", 1)
+            for item in self.items
+            if isinstance(item, str) and item.count("=") == 1
+        )
+        self.positional = [
+            item for item in self.items if not (isinstance(item, str) and item.count("=") == 1)
+        ]
 
 
 class ExtraNetwork:

@@ -98,14 +98,22 @@ class ExtraNetworksPage:
         preview = item.get("preview")
         parts = {
             **names,
-            "background_image": f'<img src="{html.escape(preview)}" class="preview">' if preview else "",
+            "background_image": f'<img src="{html.escape(preview)}" class="preview">'
+            if preview
+            else "",
             "card_clicked": onclick,
             "copy_path_button": self.btn_copy_path_tpl.format(filename=item["filename"]),
             "description": description,
             "edit_button": self.btn_edit_item_tpl.format(**names),
-            "metadata_button": self.btn_metadata_tpl.format(**names) if item.get("metadata") else "",
-            "search_terms": "".join(f"<span class='search_terms'>{term}</span>" for term in item["search_terms"]),
-            "sort_keys": " ".join(f'data-sort-{k}="{html.escape(str(v))}"' for k, v in sort_keys.items()),
+            "metadata_button": self.btn_metadata_tpl.format(**names)
+            if item.get("metadata")
+            else "",
+            "search_terms": "".join(
+                f"<span class='search_terms'>{term}</span>" for term in item["search_terms"]
+            ),
+            "sort_keys": " ".join(
+                f'data-sort-{k}="{html.escape(str(v))}"' for k, v in sort_keys.items()
+            ),
             "style": "",
         }
         return template.format(**parts) if template else parts
@@ -115,7 +123,12 @@ class ExtraNetworksPage:
         parts = self.create_item_html(tabname, item)
         buttons = parts["copy_path_button"] + parts["metadata_button"] + parts["edit_button"]
         return self._tree(
-            tabname, file_path, item["name"], item["shorthash"], parts["card_clicked"], f"<div>{buttons}</div>"
+            tabname,
+            file_path,
+            item["name"],
+            item["shorthash"],
+            parts["card_clicked"],
+            f"<div>{buttons}</div>",
         )
 
     def create_tree_dir_item_html(self, tabname, dir_path, content=None):
@@ -143,12 +156,16 @@ class ExtraNetworksPage:
 
     def create_dirs_view_html(self, tabname):
         """A button per folder."""
-        found = [name for root in self.allowed_directories_for_previews() for name in os.listdir(root)]
+        found = [
+            name for root in self.allowed_directories_for_previews() for name in os.listdir(root)
+        ]
         return "".join(f"<button>{html.escape(name)}</button>" for name in found)
 
     def create_card_view_html(self, tabname, *, none_message):
         """All cards."""
-        cards = "".join(self.create_item_html(tabname, item, self.card_tpl) for item in self.items.values())
+        cards = "".join(
+            self.create_item_html(tabname, item, self.card_tpl) for item in self.items.values()
+        )
         return cards or none_message
 
     def create_html(self, tabname, *, empty=False):
@@ -175,7 +192,12 @@ class ExtraNetworksPage:
     def get_sort_keys(self, path):
         """What cards are sorted by."""
         changed, created = self.lister.mctime(path)
-        return {"date_created": int(created), "date_modified": int(changed), "name": Path(path).name, "path": path}
+        return {
+            "date_created": int(created),
+            "date_modified": int(changed),
+            "name": Path(path).name,
+            "path": path,
+        }
 
     def find_preview(self, path):
         """The picture of a path without suffix."""
@@ -198,7 +220,11 @@ def register_page(page):
 def get_metadata(page="", item=""):
     """The answer to the metadata button."""
     found = next(x for x in extra_pages if x.name == page).metadata.get(item)
-    return {} if found is None else {"metadata": json.dumps({key: found[key] for key in found}, indent=4)}
+    return (
+        {}
+        if found is None
+        else {"metadata": json.dumps({key: found[key] for key in found}, indent=4)}
+    )
 
 
 def get_single_card(page="", tabname="", name=""):

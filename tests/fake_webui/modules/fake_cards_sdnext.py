@@ -77,7 +77,9 @@ class ExtraNetworksPage:
     def update_all_previews(self, items):
         """The pictures of all items."""
         for item in items:
-            item["local_preview"] = f"{os.path.splitext(item['filename'])[0]}.{shared.opts.samples_format}"
+            item["local_preview"] = (
+                f"{os.path.splitext(item['filename'])[0]}.{shared.opts.samples_format}"
+            )
             item["preview"] = self.link_preview(item["local_preview"])
 
     def find_description(self, path, info=None):

@@ -26,6 +26,8 @@ def parse_generation_parameters(x):
     result.update({"Prompt": prompt, "Negative prompt": negative})
     if HAS_HYPERNETWORKS:
         if "Hypernet" in result:
-            result["Prompt"] += f"<hypernet:{result['Hypernet']}:{result.get('Hypernet strength', '1.0')}>"
+            result["Prompt"] += (
+                f"<hypernet:{result['Hypernet']}:{result.get('Hypernet strength', '1.0')}>"
+            )
         result.setdefault("Hires prompt", "")
     return result

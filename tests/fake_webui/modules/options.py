@@ -25,7 +25,11 @@ class OptionInfo:
         self.component, self.component_args = component, component_args
         self.onchange, self.section, self.refresh = onchange, section, refresh
         self.comment_before, self.comment_after = comment_before, comment_after
-        self.infotext, self.restrict_api, self.category_id = infotext, restrict_api and HOST != "sdnext", category_id
+        self.infotext, self.restrict_api, self.category_id = (
+            infotext,
+            restrict_api and HOST != "sdnext",
+            category_id,
+        )
 
     def info(self, info):
         """Explain it."""
@@ -37,7 +41,9 @@ class Options:
     """All settings; values are attributes, as far as they are known."""
 
     def __init__(self, data_labels, restricted_opts):
-        self.__dict__.update(data_labels=data_labels, restricted_opts=restricted_opts, hide_ui_dir_config=False)
+        self.__dict__.update(
+            data_labels=data_labels, restricted_opts=restricted_opts, hide_ui_dir_config=False
+        )
         self.__dict__["data"] = {key: option.default for key, option in data_labels.items()}
 
     def __getattr__(self, item):
@@ -54,7 +60,10 @@ class Options:
     def set(self, key, value, is_api=False, run_callbacks=True):
         """Change one, unless it may not be; its callback runs."""
         option = self.data_labels[key]
-        hidden = isinstance(option.component_args, dict) and option.component_args.get("visible", True) is False
+        hidden = (
+            isinstance(option.component_args, dict)
+            and option.component_args.get("visible", True) is False
+        )
         if hidden or (is_api and option.restrict_api):
             return False
         self.data[key] = value

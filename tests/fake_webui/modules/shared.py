@@ -21,7 +21,9 @@ if HOST != "classic":
     hypernetworks: dict[str, str] = {}
 
 restricted_opts = {"outdir_samples"}
-_stock = {"extra_networks_default_multiplier": OptionInfo(1.0, "Default multiplier for extra networks")}
+_stock = {
+    "extra_networks_default_multiplier": OptionInfo(1.0, "Default multiplier for extra networks")
+}
 if HAS_HYPERNETWORKS:
     _stock["sd_hypernetwork"] = OptionInfo("None", "Add hypernetwork to prompt")
 if HOST == "sdnext":

@@ -24,7 +24,11 @@ class UserMetadataEditor:
 
     def __init__(self, ui, tabname, page):
         self.ui, self.tabname, self.page = ui, tabname, page
-        self.box, self.edit_name_input, self.button_edit = Component("box"), Component("input"), Component("edit")
+        self.box, self.edit_name_input, self.button_edit = (
+            Component("box"),
+            Component("input"),
+            Component("edit"),
+        )
 
     def get_user_metadata(self, name):
         """What is in the fields."""
@@ -46,7 +50,9 @@ class UserMetadataEditor:
 
     def get_card_html(self, name):
         """The preview."""
-        address = self.page.find_preview(str(Path(self.page.items[name]["filename"]).with_suffix("")))
+        address = self.page.find_preview(
+            str(Path(self.page.items[name]["filename"]).with_suffix(""))
+        )
         return f"<img src='{html.escape(address)}'>" if address else ""
 
     def get_metadata_table(self, name):
@@ -57,9 +63,18 @@ class UserMetadataEditor:
     def put_values_into_components(self, name):
         """The values of the fields."""
         metadata = self.get_user_metadata(name)
-        rows = "".join(f"<tr><th>{label}</th><td>{value}</td></tr>" for label, value in self.get_metadata_table(name))
+        rows = "".join(
+            f"<tr><th>{label}</th><td>{value}</td></tr>"
+            for label, value in self.get_metadata_table(name)
+        )
         description, notes = metadata.get("description", ""), metadata.get("notes", "")
-        return html.escape(name), description, f"<table>{rows}</table>", self.get_card_html(name), notes
+        return (
+            html.escape(name),
+            description,
+            f"<table>{rows}</table>",
+            self.get_card_html(name),
+            notes,
+        )
 
     def write_user_metadata(self, name, metadata):
         """Into the file."""

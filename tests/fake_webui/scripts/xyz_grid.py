@@ -19,7 +19,16 @@ if HOST == "sdnext":
     class AxisOption:
         """What a row or a column changes."""
 
-        def __init__(self, label, tipe, apply, fmt=format_value_add_label, confirm=None, cost=0.0, choices=None):
+        def __init__(
+            self,
+            label,
+            tipe,
+            apply,
+            fmt=format_value_add_label,
+            confirm=None,
+            cost=0.0,
+            choices=None,
+        ):
             self.label, self.type, self.apply, self.format_value = label, tipe, apply, fmt
             self.confirm, self.cost, self.choices = confirm, cost, choices
 
@@ -55,7 +64,9 @@ class Script(scripts.Script):
 
     def ui(self, is_img2img):
         """Remembers the axes that there are now."""
-        self.current_axis_options = [option for option in axis_options if type(option) is AxisOption]
+        self.current_axis_options = [
+            option for option in axis_options if type(option) is AxisOption
+        ]
         return []
 
     def run(self, p, axes, draw):

@@ -18,7 +18,9 @@ class Hypernetwork:
 
 def list_hypernetworks(path):
     """Path by stem; the last one of a stem."""
-    return {file.stem: str(file) for file in sorted(Path(path).rglob("*.pt")) if file.stem != "None"}
+    return {
+        file.stem: str(file) for file in sorted(Path(path).rglob("*.pt")) if file.stem != "None"
+    }
 
 
 def load_hypernetwork(name):

@@ -90,7 +90,11 @@ class Tap:
                 self.calls[-1][path] = [arguments[0].detach().clone(), None]
 
         def forward(context, *more):
-            if self.fault_at is not None and len(self.calls) >= self.fault_at and "output_blocks.6" in path:
+            if (
+                self.fault_at is not None
+                and len(self.calls) >= self.fault_at
+                and "output_blocks.6" in path
+            ):
                 self.fault_at = None
                 raise ProbeError("the probe was told to fail here")
             if self.calls and path in self.calls[-1]:
@@ -100,7 +104,9 @@ class Tap:
         kind, own = type(projection), vars(projection).get("forward")
         self._undo.append(projection.register_forward_pre_hook(before, prepend=True).remove)
         projection.forward = forward
-        self._undo.append(lambda: vars(projection).update(forward=own) if own else vars(projection).pop("forward"))
+        self._undo.append(
+            lambda: vars(projection).update(forward=own) if own else vars(projection).pop("forward")
+        )
 
 
 TAP = Tap()
@@ -128,17 +134,29 @@ def state(collect: bool = False):
         for module in (unet.modules() if unet is not None else ())
         for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
     ]
-    ours = [hook for hook in hooks if (getattr(hook, "__module__", "") or "").startswith("hypernetworks.")]
+    ours = [
+        hook
+        for hook in hooks
+        if (getattr(hook, "__module__", "") or "").startswith("hypernetworks.")
+    ]
     return {
         "host": host(),
         "hooks": len(hooks),
         "our_hooks": len(ours),
-        "attributes": [name for name in (vars(unet) if unet is not None else ()) if "hypernet" in name.lower()],
-        "wrapped": sum("forward" in vars(module) for module in (unet.modules() if unet is not None else ())),
+        "attributes": [
+            name for name in (vars(unet) if unet is not None else ()) if "hypernet" in name.lower()
+        ],
+        "wrapped": sum(
+            "forward" in vars(module) for module in (unet.modules() if unet is not None else ())
+        ),
         "resident_bytes": resident_bytes(),
-        "tensors": sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects()) if collect else None,
+        "tensors": sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects())
+        if collect
+        else None,
         "unet": id(unet),
-        "built_in_loaded": [network.name for network in getattr(shared, "loaded_hypernetworks", None) or []],
+        "built_in_loaded": [
+            network.name for network in getattr(shared, "loaded_hypernetworks", None) or []
+        ],
         "comments": COMMENTS[-20:],
         "counts": dict(COUNTS),
     }
@@ -159,7 +177,11 @@ def arm(body: dict = Body(default={})):  # noqa: B008
     TAP.counting, TAP.folded = bool(body.get("folded")), []
     TAP.leave()
     TAP.calls, TAP.steps = [], 0
-    TAP.wanted, TAP.fault_at, TAP.interrupt_at = body.get("only"), body.get("fault"), body.get("interrupt")
+    TAP.wanted, TAP.fault_at, TAP.interrupt_at = (
+        body.get("only"),
+        body.get("fault"),
+        body.get("interrupt"),
+    )
     TAP.follow()
     return {}
 
@@ -170,7 +192,11 @@ def recorded(body: dict = Body(default={})):  # noqa: B008
     TAP.wanted = TAP.fault_at = TAP.interrupt_at = None
     if body.get("path"):
         torch.save(
-            [{path: [t.float().cpu() for t in pair] for path, pair in c.items()} for c in TAP.calls], body["path"]
+            [
+                {path: [t.float().cpu() for t in pair] for path, pair in c.items()}
+                for c in TAP.calls
+            ],
+            body["path"],
         )
     calls, TAP.calls = len(TAP.calls), []
     return {"calls": calls, "steps": TAP.steps, "folded": TAP.folded}
