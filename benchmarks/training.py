@@ -40,7 +40,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import hypernetworks as hn
 from hypernetworks.engine.initialising import create_network
 from hypernetworks.engine.network import without_autocast
-from hypernetworks.hosts.training_model import FrozenModel, cpu_has_bf16, quick_on_cpu
+from hypernetworks.hosts.diffusers.training.frozen_model import FrozenModel
+from hypernetworks.hosts.diffusers.training.precision import cpu_has_bf16, quick_on_cpu
 from hypernetworks.patching import find_sites
 from hypernetworks.patching.sites import SELF
 from hypernetworks.training import (
@@ -80,8 +81,8 @@ class Model:
         torch.manual_seed(0)
         self.device, self.edge = device, (96 if name == "miniature" else size) // 8
         if name == "miniature":
-            from hypernetworks.hosts.checkpoints import load_checkpoint
             from hypernetworks.hosts.diffusers import MINIATURE
+            from hypernetworks.hosts.diffusers.checkpoints.loading import load_checkpoint
 
             pipeline: Any = load_checkpoint(MINIATURE)
             self.unet, self._text, self.channels = pipeline.unet, pipeline.text_encoder, 8
@@ -418,7 +419,7 @@ def measure_start() -> dict[str, Any]:
     from PIL import Image
 
     from hypernetworks.hosts.diffusers import Painter
-    from hypernetworks.hosts.training import Watcher, preset_job, train_job
+    from hypernetworks.hosts.diffusers.training import Watcher, preset_job, train_job
     from hypernetworks.library import Library
 
     loading = time.perf_counter()

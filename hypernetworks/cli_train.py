@@ -19,7 +19,7 @@ from .progress import Progress
 
 if TYPE_CHECKING:
     from .hosts.diffusers import Painter
-    from .hosts.training import TrainingJob
+    from .hosts.diffusers.training import TrainingJob
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
@@ -142,8 +142,8 @@ def _add_previews(group: Any) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     from .cli import load_painter
+    from .hosts.diffusers.training import Watcher, train_job
     from .hosts.processes import together
-    from .hosts.training import Watcher, train_job
 
     with together(options.device) as place, _interrupt() as is_interrupted:
         options.device = place.device(options.device)
@@ -173,7 +173,7 @@ def _train(options: argparse.Namespace) -> int:
 
 def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
     """The preset's job with what was typed."""
-    from .hosts.training import preset_job
+    from .hosts.diffusers.training import preset_job
     from .training import TrainingSettings
     from .training.pictures import PictureSettings
 

@@ -141,7 +141,7 @@ def _print_size() -> None:
 def _shipped() -> Any:
     import torch
 
-    from ..hosts.checkpoints import load_checkpoint
+    from ..hosts.diffusers.checkpoints.loading import load_checkpoint
 
     return load_checkpoint(HERE / "weights", dtype=torch.float32)
 

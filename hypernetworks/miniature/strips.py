@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,5 @@ def draw_strips(pipeline: Any, networks: Path, styles: Sequence[str], folder: Pa
     folder.mkdir(parents=True, exist_ok=True)
     for style in styles:
         sheet = strip(pipeline, networks / f"{style}.safetensors")
-        replace(
-            folder / f"{style}.png",
-            lambda temporary, sheet=sheet: sheet.save(temporary, format="PNG"),
-        )  # type: ignore[misc]
+        replace(folder / f"{style}.png", partial(sheet.save, format="PNG"))
         print(folder / f"{style}.png")

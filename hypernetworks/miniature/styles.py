@@ -14,7 +14,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..engine.network import Hypernetwork, Provenance
 from ..engine.structure import Structure
-from ..hosts.training_model import quick_on_cpu
+from ..hosts.diffusers.training.precision import quick_on_cpu
 from ..patching import apply
 from ..progress import Progress
 from ..training import (

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from ..errors import HypernetworkError
-from ..hosts.samplers import SAMPLERS
+from ..hosts.diffusers.samplers import SAMPLERS
 from .desk import Desk, InterruptedJobError, Update
 from .generating import messages_html, progress_html
 from .models import CHECKPOINT, MINIATURE, checked_path, devices, load

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from ..errors import CheckpointError
-from ..hosts.checkpoints import checkpoint_family
 from ..hosts.diffusers import Painter
+from ..hosts.diffusers.checkpoints.loading import checkpoint_family
 from .desk import Desk, Update
 
 MINIATURE, CHECKPOINT = "The miniature", "A checkpoint"

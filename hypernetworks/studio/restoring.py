@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import HypernetworkError
-from ..hosts.samplers import SAMPLERS
+from ..hosts.diffusers.samplers import SAMPLERS
 from ..library import Library
 from ..prompts import parse, parse_infotext
 from ..prompts.infotext import parse_hashes

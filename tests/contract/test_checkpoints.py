@@ -32,10 +32,14 @@ from hypernetworks.engine.network import Hypernetwork
 from hypernetworks.engine.structure import Structure
 from hypernetworks.errors import CheckpointError
 from hypernetworks.files import write
-from hypernetworks.hosts.checkpoints import checkpoint_family, load_checkpoint
-from hypernetworks.hosts.configurations.clip_tokenizer import build_tokenizer, vocabulary
-from hypernetworks.hosts.configurations.families import CONFIGURATIONS
-from hypernetworks.hosts.configurations.original_names import text_weights, unet_name, vae_name
+from hypernetworks.hosts.diffusers.checkpoints.clip_tokenizer import build_tokenizer, vocabulary
+from hypernetworks.hosts.diffusers.checkpoints.families import CONFIGURATIONS
+from hypernetworks.hosts.diffusers.checkpoints.loading import checkpoint_family, load_checkpoint
+from hypernetworks.hosts.diffusers.checkpoints.original_names import (
+    text_weights,
+    unet_name,
+    vae_name,
+)
 
 Tensors = dict[str, torch.Tensor]
 
@@ -797,7 +801,7 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_importing_the_module_is_cheap() -> None:
     code = (
-        "import sys, hypernetworks.hosts.checkpoints; "
+        "import sys, hypernetworks.hosts.diffusers.checkpoints.loading; "
         "sys.exit(bool({'diffusers', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -19,8 +19,8 @@ import hypernetworks as hn
 from hypernetworks.cli import main
 from hypernetworks.errors import TrainingDataError, TrainingSettingsError
 from hypernetworks.hosts.diffusers import Painter
-from hypernetworks.hosts.training import TrainingJob, Watcher, preset_job, train_job
-from hypernetworks.hosts.training_model import FrozenModel
+from hypernetworks.hosts.diffusers.training import TrainingJob, Watcher, preset_job, train_job
+from hypernetworks.hosts.diffusers.training.frozen_model import FrozenModel
 from hypernetworks.training import Batch, TrainingStep
 
 
@@ -310,8 +310,8 @@ def tiny_xl() -> Any:
     )
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    from hypernetworks.hosts.configurations.clip_tokenizer import build_tokenizer
-    from hypernetworks.hosts.configurations.families import CONFIGURATIONS
+    from hypernetworks.hosts.diffusers.checkpoints.clip_tokenizer import build_tokenizer
+    from hypernetworks.hosts.diffusers.checkpoints.families import CONFIGURATIONS
 
     torch.manual_seed(0)
     tokenizer = build_tokenizer(CONFIGURATIONS / "sdxl" / "tokenizer")
@@ -537,7 +537,7 @@ def test_the_commands(
         watched = replace(watcher, on_step=lambda _: signal.raise_signal(signal.SIGINT))
         return real(job, painter, watched, **others)
 
-    monkeypatch.setattr("hypernetworks.hosts.training.train_job", interrupted)
+    monkeypatch.setattr("hypernetworks.hosts.diffusers.training.train_job", interrupted)
     assert main([*train, "--restart"]) == 130
     output = capsys.readouterr()
     assert "the same command without --restart goes on" in output.err

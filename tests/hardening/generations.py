@@ -40,7 +40,7 @@ from unit.containers import save_legacy, save_zip  # noqa: E402
 
 import hypernetworks as hn  # noqa: E402
 from hypernetworks.hosts.diffusers import Generation, Painter, save_png  # noqa: E402
-from hypernetworks.hosts.samplers import SAMPLERS, build_sampler  # noqa: E402
+from hypernetworks.hosts.diffusers.samplers import SAMPLERS, build_sampler  # noqa: E402
 from hypernetworks.hosts.webui import folders as webui_folders  # noqa: E402
 
 WIDTHS = (96, 160, 192)

@@ -26,7 +26,7 @@ import hypernetworks as hn
 from hypernetworks.engine.folding import Fold
 from hypernetworks.engine.network import Hypernetwork
 from hypernetworks.hosts.diffusers import Generation, Painter
-from hypernetworks.hosts.samplers import SAMPLERS
+from hypernetworks.hosts.diffusers.samplers import SAMPLERS
 from hypernetworks.patching import folded
 
 OURS = tuple(error for error in ERRORS if issubclass(error, Exception))

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import hypernetworks as hn
-from hypernetworks.hosts.training import Outcome, TrainingJob, Watcher
+from hypernetworks.hosts.diffusers.training import Outcome, TrainingJob, Watcher
 from hypernetworks.studio.desk import Desk, Update
 from hypernetworks.studio.train import example, trainer, views, wishes
 from hypernetworks.studio.train.keeping import check_free, keep

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from ...errors import FileWriteError, UnknownNameError
 from ...files.writing import replace
-from ...hosts.training_job import MARK
+from ...hosts.diffusers.training.job import MARK
 from ...library import Library
 
 if TYPE_CHECKING:
-    from ...hosts.training import TrainingJob
+    from ...hosts.diffusers.training import TrainingJob
 
 
 def check_free(job: TrainingJob, library: Library, folder: Path | None, may_replace: bool) -> bool:

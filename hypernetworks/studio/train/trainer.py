@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import HypernetworkError, TrainingDataError
-from ...hosts.training import Outcome, Watcher, train_job
+from ...hosts.diffusers.training import Outcome, Watcher, train_job
 from ...training import TrainingStep
 from ...training.checkpoints import STATE
 from ...training.records import read_log
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ...hosts.diffusers import Painter
-    from ...hosts.training import TrainingJob
+    from ...hosts.diffusers.training import TrainingJob
 
 WINDOW = "training"
 """Whose jobs these are to the desk: no window's, so that none stops them by accident."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ...engine.initialising import parameter_count
 from ...engine.structure import Structure
 from ...errors import HypernetworkError, TrainingSettingsError
-from ...hosts.training import TrainingJob, preset_job
-from ...hosts.training_model import FrozenModel
+from ...hosts.diffusers.training import TrainingJob, preset_job
+from ...hosts.diffusers.training.frozen_model import FrozenModel
 from ...training import TrainingSettings
 from ...training.creation import Creation
 from ...training.pictures import PictureSettings

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import HypernetworkError
+from ...errors import HypernetworkError
 
 SAMPLERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "DDIM": ("DDIM", {}),

@@ -5,72 +5,30 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..engine.multiplier import Multiplier
-from ..engine.network import Hypernetwork
-from ..errors import CheckpointError, HypernetworkError
-from ..library import Entry, Library
-from ..patching import Handle, apply, find_sites
-from ..prompts import Tag, format_infotext, parse
-from .checkpoints import load_checkpoint
-from .fit import check_fit
-from .forming import Forming
+from ...engine.multiplier import Multiplier
+from ...engine.network import Hypernetwork
+from ...errors import CheckpointError, HypernetworkError
+from ...library import Entry, Library
+from ...patching import Handle, apply, find_sites
+from ...prompts import Tag, format_infotext, parse
+from ..fit import check_fit
+from .checkpoints.loading import load_checkpoint
+from .generation import Generation, Picture, Result
+from .live_preview import Forming
 from .samplers import build_sampler, check_steps, sampler_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MINIATURE = Path(__file__).parents[1] / "miniature" / "weights"
+MINIATURE = Path(__file__).parents[2] / "miniature" / "weights"
 """The small model that ships, as a diffusers folder."""
-MINIATURE_NETWORKS = Path(__file__).parents[1] / "miniature" / "networks"
+MINIATURE_NETWORKS = Path(__file__).parents[2] / "miniature" / "networks"
 """The style networks that ship with it."""
-
-
-@dataclass(frozen=True)
-class Generation:
-    """Everything that one job is made of.
-
-    Attributes:
-        prompt: as typed, tags included.
-        negative: negative prompt.
-        steps: sampling steps.
-        cfg: classifier-free guidance scale; ``None`` is the model's own default.
-        seed: of the first picture; the others count up from it.
-        batch: number of pictures.
-        width, height: in pixels; ``None`` is the model's own size.
-        sampler: a name of :data:`~hypernetworks.hosts.samplers.SAMPLERS`; ``None`` is the model's own.
-    """
-
-    prompt: str
-    negative: str = ""
-    steps: int = 20
-    cfg: float | None = None
-    seed: int = 0
-    batch: int = 1
-    width: int | None = None
-    height: int | None = None
-    sampler: str | None = None
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A finished picture and the infotext that its PNG carries."""
-
-    image: Image
-    infotext: str
-
-
-@dataclass
-class Result:
-    """The pictures of a job, and what the user has to be told."""
-
-    pictures: list[Picture] = field(default_factory=list)
-    messages: list[str] = field(default_factory=list)
 
 
 class Painter:
@@ -293,18 +251,3 @@ class Painter:
                 f"{name}: {digest}" for name, digest in hashes.items()
             )
         return format_infotext(job.prompt, job.negative, pairs)
-
-
-def save_png(picture: Picture, path: Path) -> None:
-    """Write a PNG with the infotext under ``parameters``, where webuis look for it; atomic.
-
-    Raises:
-        FileWriteError: it can't be written.
-    """
-    from PIL.PngImagePlugin import PngInfo
-
-    from ..files.writing import replace
-
-    metadata = PngInfo()
-    metadata.add_text("parameters", picture.infotext)
-    replace(path, lambda temporary: picture.image.save(temporary, format="PNG", pnginfo=metadata))

@@ -17,17 +17,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import safe_open
 
-from ..errors import CheckpointError
-from ..files.pickles import printable
-from .configurations.clip_tokenizer import build_tokenizer
-from .configurations.families import (
-    CONFIGURATIONS,
-    family_of_file,
-    family_of_folder,
-    read_contents,
-    read_json,
-)
-from .configurations.original_names import text_weights, unet_name, vae_name
+from ....errors import CheckpointError
+from ....files.pickles import printable
+from .clip_tokenizer import build_tokenizer
+from .families import CONFIGURATIONS, family_of_file, family_of_folder, read_contents, read_json
+from .original_names import text_weights, unet_name, vae_name
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

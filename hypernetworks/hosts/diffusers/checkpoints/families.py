@@ -10,9 +10,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from ...errors import CheckpointError, HypernetworkError
-from ...files import reading
-from ...files.safetensors_files import looks_like
+from ....errors import CheckpointError, HypernetworkError
+from ....files import reading
+from ....files.safetensors_files import looks_like
 
 CONFIGURATIONS = Path(__file__).parent
 """The configurations that ship: one folder per family, like a diffusers folder without weights."""

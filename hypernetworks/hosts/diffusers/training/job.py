@@ -7,17 +7,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.structure import Structure
-from ..errors import TrainingSettingsError
-from ..training import PRESETS, TrainingSettings, TrainingStep
-from ..training.checkpoints import STATE, saved_networks
-from ..training.creation import Creation, check_name
-from ..training.pictures import PictureSettings
+from ....engine.structure import Structure
+from ....errors import TrainingSettingsError
+from ....training import PRESETS, TrainingSettings, TrainingStep
+from ....training.checkpoints import STATE, saved_networks
+from ....training.creation import Creation, check_name
+from ....training.pictures import PictureSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from .diffusers import Painter
+    from ..pipeline import Painter
 
 SUFFIXES = (".safetensors", ".pt")
 CHECKPOINTINGS = ("auto", "on", "off")

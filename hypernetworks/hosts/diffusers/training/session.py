@@ -11,24 +11,23 @@ from typing import Any
 
 import torch
 
-from ..engine.initialising import can_begin_at_zero, create_network
-from ..engine.network import Hypernetwork
-from ..errors import FileWriteError, HypernetworkError, TrainingSettingsError
-from ..files import read
-from ..files.writing import replace as replace_file
-from ..patching import apply
-from ..training import Examples, Run, TrainingStep, train
-from ..training.checkpoints import STATE, make_folder
-from ..training.contexts import Condition, Contexts
-from ..training.held_out import HeldOut
-from ..training.pictures import find_pictures, load_examples, split_held_out
-from ..training.processes import World
-from ..training.records import Log, save_curve, save_preview, save_sheet
-from .diffusers import Generation, Painter
-from .training_job import SETTINGS, Outcome, TrainingJob, Watcher, preset_job, throw_away
-from .training_model import FrozenModel
-
-__all__ = ["Outcome", "TrainingJob", "Watcher", "preset_job", "throw_away", "train_job"]
+from ....engine.initialising import can_begin_at_zero, create_network
+from ....engine.network import Hypernetwork
+from ....errors import FileWriteError, HypernetworkError, TrainingSettingsError
+from ....files import read
+from ....files.writing import replace as replace_file
+from ....patching import apply
+from ....training import Examples, Run, TrainingStep, train
+from ....training.checkpoints import STATE, make_folder
+from ....training.contexts import Condition, Contexts
+from ....training.held_out import HeldOut
+from ....training.pictures import find_pictures, load_examples, split_held_out
+from ....training.processes import World
+from ....training.records import Log, save_curve, save_preview, save_sheet
+from ..generation import Generation
+from ..pipeline import Painter
+from .frozen_model import FrozenModel
+from .job import SETTINGS, Outcome, TrainingJob, Watcher, throw_away
 
 CURVE_EVERY = 25
 """Steps between drawings of the loss curve."""

@@ -1,0 +1,67 @@
+"""One generation as a record, and what comes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Everything that one job is made of.
+
+    Attributes:
+        prompt: as typed, tags included.
+        negative: negative prompt.
+        steps: sampling steps.
+        cfg: classifier-free guidance scale; ``None`` is the model's own default.
+        seed: of the first picture; the others count up from it.
+        batch: number of pictures.
+        width, height: in pixels; ``None`` is the model's own size.
+        sampler: a name of :data:`~hypernetworks.hosts.diffusers.samplers.SAMPLERS`; ``None`` is the model's own.
+    """
+
+    prompt: str
+    negative: str = ""
+    steps: int = 20
+    cfg: float | None = None
+    seed: int = 0
+    batch: int = 1
+    width: int | None = None
+    height: int | None = None
+    sampler: str | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished picture and the infotext that its PNG carries."""
+
+    image: Image
+    infotext: str
+
+
+@dataclass
+class Result:
+    """The pictures of a job, and what the user has to be told."""
+
+    pictures: list[Picture] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+
+
+def save_png(picture: Picture, path: Path) -> None:
+    """Write a PNG with the infotext under ``parameters``, where webuis look for it; atomic.
+
+    Raises:
+        FileWriteError: it can't be written.
+    """
+    from PIL.PngImagePlugin import PngInfo
+
+    from ...files.writing import replace
+
+    metadata = PngInfo()
+    metadata.add_text("parameters", picture.infotext)
+    replace(path, lambda temporary: picture.image.save(temporary, format="PNG", pnginfo=metadata))
