@@ -18,7 +18,7 @@ from ..errors import HypernetworkError
 from ..hosts.diffusers import MINIATURE_NETWORKS
 from .cards import own_folder
 from .desk import Desk
-from .train.places import Places
+from .train.folders import Places
 from .train.trainer import Trainer
 
 if TYPE_CHECKING:

@@ -2,11 +2,11 @@
 
 from .captions import Caption
 from .examples import Batch, Example, Examples
+from .health import TrainingStep
 from .loop import Run, train
 from .objective import NoiseSchedule
 from .rates import RateSchedule
 from .settings import PRESETS, Preset, TrainingSettings
-from .watching import TrainingStep
 
 __all__ = [
     "PRESETS",

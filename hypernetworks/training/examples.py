@@ -10,8 +10,8 @@ import torch
 
 from ..errors import TrainingDataError
 from .captions import Caption
-from .chance import mixed, sample_noise, sample_random
 from .contexts import Contexts
+from .seeding import mixed, sample_noise, sample_random
 
 
 @dataclass(frozen=True)

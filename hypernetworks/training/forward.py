@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from ..engine.structure import Structure
-from .chance import mixed, sample_noise, sample_random
 from .examples import Batch, Examples
 from .objective import NoiseSchedule, losses, with_offset
+from .seeding import mixed, sample_noise, sample_random
 from .settings import TrainingSettings
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")

@@ -9,11 +9,11 @@ from random import Random
 import torch
 
 from ..engine.network import Hypernetwork
-from .chance import mixed, sample_noise
 from .contexts import Contexts
 from .examples import Batch, Example
 from .objective import NoiseSchedule, losses
 from .processes import Predict
+from .seeding import mixed, sample_noise
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Time steps at which each picture is measured, as fractions of the schedule."""

@@ -27,12 +27,12 @@ from .checkpoints import (
 )
 from .examples import Examples
 from .forward import ForwardPass, is_out_of_memory
+from .health import MOST_SKIPPED, Pace, TrainingStep, Watch
 from .held_out import HeldOut, at_rest
 from .objective import NoiseSchedule
 from .optimisers import Stepper, build_optimiser, build_scaler
 from .processes import Learner, Predict, World, joined
 from .settings import TrainingSettings
-from .watching import MOST_SKIPPED, Pace, TrainingStep, Watch
 
 SNAPSHOT_EVERY = 50
 """Steps between copies of the state that a diverged run goes back to; every checkpoint makes one as well."""

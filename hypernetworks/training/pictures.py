@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from ..errors import TrainingDataError, TrainingSettingsError
 from .captions import Caption, read_template, words_of
-from .chance import mixed
 from .examples import Example
+from .seeding import mixed
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..errors import FileWriteError
 from ..files.writing import replace as replace_file
 from .checkpoints import make_folder
-from .watching import TrainingStep
+from .health import TrainingStep
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -23,8 +23,9 @@ import pytest
 from fake_webui import FakeWebui
 from webui_cards import HOSTILE, Elements, toggled, write_network
 
-import hypernetworks.hosts.webui.cards as cards
-from hypernetworks.hosts.webui import folders, page, page_sdnext
+import hypernetworks.hosts.webui.cards_tab.cards as cards
+from hypernetworks.hosts.webui import folders
+from hypernetworks.hosts.webui.cards_tab import page, page_sdnext
 
 SOURCES = os.environ.get("HYPERNETWORKS_WEBUI_SOURCES", "")
 WITH_TABS = ("a1111", "forge", "reforge", "classic")

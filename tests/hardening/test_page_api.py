@@ -22,7 +22,7 @@ from hypernetworks.hosts.diffusers import MINIATURE_NETWORKS, Painter
 from hypernetworks.hosts.webui import api
 from hypernetworks.studio import cards, safety, server
 from hypernetworks.studio.desk import Desk
-from hypernetworks.studio.train.places import Places
+from hypernetworks.studio.train.folders import Places
 from hypernetworks.studio.train.trainer import Trainer
 
 pytest.importorskip("gradio")

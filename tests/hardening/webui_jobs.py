@@ -12,7 +12,7 @@ from fake_webui import FakeWebui
 from torch import nn
 
 from hypernetworks.hosts.webui import registration
-from hypernetworks.hosts.webui.acting import ACTING
+from hypernetworks.hosts.webui.active import ACTING
 from hypernetworks.patching.handle import MARK
 
 ERRORS: tuple[type[BaseException], ...] = (

@@ -28,10 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "miniature": {*CORE, "hosts"},
     "ui": CORE,
     "studio": {*CORE, "hosts", "ui", "miniature"},
-    "cli": {*CORE, "hosts", "studio", "miniature", "cli_create", "cli_train"},
-    "cli_create": {*CORE, "cli_values"},
-    "cli_train": {*CORE, "hosts", "cli", "cli_create", "cli_values"},
-    "cli_values": set(),
+    "cli": {*CORE, "hosts", "studio", "miniature"},
     "__main__": {"cli"},
     "__init__": CORE,
 }

@@ -17,11 +17,11 @@ from PIL import Image
 import hypernetworks as hn
 from hypernetworks.hosts.diffusers.training import Outcome, TrainingJob, Watcher
 from hypernetworks.studio.desk import Desk, Update
-from hypernetworks.studio.train import example, trainer, views, wishes
-from hypernetworks.studio.train.keeping import check_free, keep
-from hypernetworks.studio.train.places import Places
+from hypernetworks.studio.train import example, form_values, trainer, views
+from hypernetworks.studio.train.folders import Places
+from hypernetworks.studio.train.form_values import Wishes, creation_of, job_of, of_preset, size_of
+from hypernetworks.studio.train.publish import check_free, keep
 from hypernetworks.studio.train.trainer import State, Trainer
-from hypernetworks.studio.train.wishes import Wishes, creation_of, job_of, of_preset, size_of
 from hypernetworks.training import PRESETS, TrainingStep
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -32,7 +32,7 @@ def painter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """As much of a painter as the fields need; the miniature's numbers."""
     (tmp_path / "library").mkdir()
     monkeypatch.setattr(
-        wishes,
+        form_values,
         "FrozenModel",
         lambda _pipeline: SimpleNamespace(widths=lambda own: (96, 192)[not own :]),
     )
@@ -74,7 +74,7 @@ def test_the_fields_begin_with_the_preset_and_mean_it(
 ) -> None:
     values = of_preset(purpose, painter)
     job = job_of(Wishes(name="a", purpose=purpose, **values), painter, tmp_path, tmp_path / "runs")
-    expected = wishes.preset_job(purpose, "a", tmp_path, painter, runs=tmp_path / "runs")
+    expected = form_values.preset_job(purpose, "a", tmp_path, painter, runs=tmp_path / "runs")
     assert job == replace(
         expected, creation=replace(expected.creation, structure=job.creation.structure)
     )

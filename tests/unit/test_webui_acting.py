@@ -8,8 +8,8 @@ import pytest
 from torch import nn
 
 import hypernetworks as hn
-from hypernetworks.hosts.webui import acting, settings
-from hypernetworks.hosts.webui.jobs import Use
+from hypernetworks.hosts.webui import active, settings
+from hypernetworks.hosts.webui.batch import Use
 from hypernetworks.library import Entry
 
 
@@ -42,10 +42,10 @@ def test_networks_of_the_first_models_family_are_left_out(
 ) -> None:
     monkeypatch.setattr(settings, "force_family", lambda: force)
     sd1, only_self, p = use("one", 640, 768), use("two", 640), SimpleNamespace()
-    here = acting.Acting._fitting(p, Blocks(768), [[sd1, only_self], [sd1]])
+    here = active.Acting._fitting(p, Blocks(768), [[sd1, only_self], [sd1]])
     assert here == [[sd1, only_self], [sd1]]
     assert not hasattr(p, "_hypernetwork_messages")
-    there = acting.Acting._fitting(p, Blocks(2048), [[sd1, only_self], [sd1]])
+    there = active.Acting._fitting(p, Blocks(2048), [[sd1, only_self], [sd1]])
     assert there == ([[sd1, only_self], [sd1]] if force else [[only_self], []])
     if not force:
         (message,) = p._hypernetwork_messages

@@ -14,7 +14,7 @@ from unit.test_library import add, network
 
 import hypernetworks as hn
 from hypernetworks.errors import UnsupportedVariantError
-from hypernetworks.hosts.webui import folders, hashes, settings, tag_handler
+from hypernetworks.hosts.webui import extra_network, folders, hashes, settings
 
 with_built_in = pytest.mark.parametrize("fake_webui", ["a1111", "forge", "reforge"], indirect=True)
 without_built_in = pytest.mark.parametrize("fake_webui", ["classic", "sdnext"], indirect=True)
@@ -340,7 +340,7 @@ def test_the_cache_is_back_within_its_limit_when_a_job_is_over(
             raise RuntimeError
 
     monkeypatch.setattr(processing, "process_images_inner", job)
-    tag_handler.register()
+    extra_network.register()
     processing.process_images_inner(processing.StableDiffusionProcessing("a"))
     assert 1 << 20 < library.loaded_bytes < 2 << 20, "the last one is kept in any case"
     with pytest.raises(RuntimeError):

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from webui_cards import HOSTILE, Elements, toggled, write_network
 
-import hypernetworks.hosts.webui.cards as cards
-from hypernetworks.hosts.webui import folders, page
+import hypernetworks.hosts.webui.cards_tab.cards as cards
+from hypernetworks.hosts.webui import folders
+from hypernetworks.hosts.webui.cards_tab import page
 from hypernetworks.library import Entry
 from hypernetworks.library.sidecars import Sidecars
 

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hypernetworks.hosts.webui.jobs import raw_prompts, tags_of
-from hypernetworks.hosts.webui.rows import Rows
-from hypernetworks.hosts.webui.tag_handler import position
+from hypernetworks.hosts.webui.batch import raw_prompts, tags_of
+from hypernetworks.hosts.webui.batch_rows import Rows
+from hypernetworks.hosts.webui.extra_network import position
 
 
 def call(count: int) -> tuple[torch.Tensor]:

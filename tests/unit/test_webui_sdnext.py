@@ -16,8 +16,8 @@ from torch import nn
 import hypernetworks as hn
 from hypernetworks.engine.network import Hypernetwork
 from hypernetworks.engine.structure import Structure
-from hypernetworks.hosts.webui import compiled, folders, host, sdnext, tag_handler
-from hypernetworks.hosts.webui.acting import ACTING
+from hypernetworks.hosts.webui import compiled, extra_network, folders, host, sdnext
+from hypernetworks.hosts.webui.active import ACTING
 
 SELF, TEXT = 16, 8
 
@@ -176,7 +176,7 @@ def sd(fake_webui: FakeWebui, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]
             nn.init.normal_(weights, std=0.3)
         hn.write(network, fake_webui.folder / f"{name}.pt")
     folders.refresh()
-    tag_handler.register()
+    extra_network.register()
     original = ACTING.before_step
 
     def before_step(p: Any, step: int, total: int, **named: Any) -> None:

@@ -23,7 +23,7 @@ from ...files import read
 from ...library import Entry, inspect
 from ...library.sidecars import Listings, for_the_panel, read_sidecars
 from . import folders
-from .cards import UNKNOWN, facts, named, sound
+from .cards_tab.cards import UNKNOWN, facts, named, sound
 
 PREFIX = "/hypernetworks/v1"
 SECONDS = 0.5

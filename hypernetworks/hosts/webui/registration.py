@@ -7,8 +7,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from . import api, folders, infotext, page, settings, tag_handler, xyz
-from .acting import ACTING
+from . import api, extra_network, folders, infotext, settings, xyz
+from .active import ACTING
+from .cards_tab import page
 
 
 def register() -> None:
@@ -19,8 +20,8 @@ def register() -> None:
         ("on_ui_settings", settings.register),
         ("on_before_ui", before_ui),
         ("on_app_started", app_started),
-        ("on_cfg_denoiser", tag_handler.on_step),
-        ("on_cfg_after_cfg", tag_handler.after_step),
+        ("on_cfg_denoiser", extra_network.on_step),
+        ("on_cfg_after_cfg", extra_network.after_step),
         ("on_infotext_pasted", infotext.on_pasted),
         ("on_script_unloaded", unloaded),
     ):
@@ -31,7 +32,7 @@ def register() -> None:
 
 def before_ui() -> None:
     """The host's registries have just been emptied and filled with its own."""
-    for register_part in (folders.register, tag_handler.register, page.register, xyz.register):
+    for register_part in (folders.register, extra_network.register, page.register, xyz.register):
         _safely(register_part.__name__, register_part)()
 
 

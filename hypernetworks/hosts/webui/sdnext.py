@@ -12,8 +12,8 @@ from torch import nn
 from ...patching import find_sites
 from ...prompts import parse
 from . import host
-from .acting import ACTING, BATCH
-from .jobs import Batch
+from .active import ACTING, BATCH
+from .batch import Batch
 
 _ORIGINAL = "_hypernetwork_original"
 _STEP_CALLBACKS = ("callback_on_step_end", "prior_callback_on_step_end", "callback")

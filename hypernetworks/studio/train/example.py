@@ -13,7 +13,7 @@ from ...files.writing import replace
 from ...hosts.diffusers import Generation
 from ...miniature.subjects import COLOURS, caption, subject_names
 from ..desk import InterruptedJobError, Update
-from .places import Places
+from .folders import Places
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -17,7 +17,7 @@ from ...training.settings import PRECISIONS
 from ..cards import choices
 from ..safety import text
 from . import example
-from .wishes import MOST_PREVIEWS, NEW, Wishes, of_preset, size_of
+from .form_values import MOST_PREVIEWS, NEW, Wishes, of_preset, size_of
 
 if TYPE_CHECKING:
     from .trainer import Trainer

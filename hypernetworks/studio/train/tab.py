@@ -14,8 +14,8 @@ from ..generating import messages_html
 from ..tabs import PRIVATE
 from . import example, views
 from .form import Form
+from .form_values import NEW, Wishes, job_of, of_preset
 from .trainer import State, Trainer
-from .wishes import NEW, Wishes, job_of, of_preset
 
 Following = Iterator[tuple[Any, ...]]
 

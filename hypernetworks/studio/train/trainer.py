@@ -17,9 +17,9 @@ from ...training.checkpoints import STATE
 from ...training.records import read_log
 from ..desk import Desk, InterruptedJobError, Update
 from . import example
-from .keeping import check_free, keep
-from .places import Places
-from .wishes import Wishes, job_of
+from .folders import Places
+from .form_values import Wishes, job_of
+from .publish import check_free, keep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

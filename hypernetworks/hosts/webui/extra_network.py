@@ -12,8 +12,8 @@ from ...patching import find_sites
 from ...prompts import parse
 from ..fit import check_fit
 from . import folders, host, infotext, sdnext, settings
-from .acting import ACTING, BATCH
-from .jobs import Batch, Resolver, raw_prompts, tags_of
+from .active import ACTING, BATCH
+from .batch import Batch, Resolver, raw_prompts, tags_of
 
 MESSAGES = "Hypernet messages"
 """Key of the API's info."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
+from collections.abc import Callable
 
 
 def integers(text: str) -> tuple[int, ...]:
@@ -33,9 +35,36 @@ def option(text: str) -> tuple[str, object]:
         raise argparse.ArgumentTypeError(f'"{text}" is no option such as momentum=0.9') from None
 
 
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """A parser of whole numbers in ``[low, high]``."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"\d{1,19}", text) or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f'"{text}" is not a whole number from {low} to {high}')
+        return int(text)
+
+    return parse
+
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    """A parser of numbers in ``[low, high]``."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f'"{text}" is not a number from {low} to {high}')
+        return value
+
+    return parse
+
+
 def size(text: str) -> tuple[int, int]:
     """``512`` or ``512x768``."""
-    parts = text.lower().split("x")
-    if not 1 <= len(parts) <= 2 or not all(part.isdigit() and len(part) < 6 for part in parts):
+    match = re.fullmatch(r"(\d{1,5})(?:[xX](\d{1,5}))?", text)
+    if match is None:
         raise argparse.ArgumentTypeError(f'"{text}" is not a size, write 512 or 512x768')
-    return int(parts[0]), int(parts[-1])
+    return int(match[1]), int(match[2] or match[1])

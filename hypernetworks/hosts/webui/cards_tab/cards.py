@@ -12,13 +12,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ...engine.network import Provenance
-from ...errors import HypernetworkError
-from ...files import read, read_description
-from ...library import Entry, inspect
-from ...library.inspection import FAMILIES, family
-from ...library.sidecars import Listings, Sidecars, read_sidecars
-from . import folders, hashes
+from ....engine.network import Provenance
+from ....errors import HypernetworkError
+from ....files import read, read_description
+from ....library import Entry, inspect
+from ....library.inspection import FAMILIES, family
+from ....library.sidecars import Listings, Sidecars, read_sidecars
+from .. import folders, hashes
 
 UNKNOWN = "unknown"
 Click = tuple[str, float | None, str]

@@ -8,8 +8,8 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from ...errors import FileWriteError
-from ...library.sidecars import (
+from ....errors import FileWriteError
+from ....library.sidecars import (
     ACTIVATION_TEXT,
     BASE_MODEL,
     DESCRIPTION,
@@ -17,8 +17,8 @@ from ...library.sidecars import (
     NOTES,
     write_user_metadata,
 )
-from ...ui import card_fields
-from . import folders, host
+from ....ui import card_fields
+from .. import folders, host
 from .cards import UNKNOWN, Card, Deck
 
 HostEditor: Any = object

@@ -9,9 +9,9 @@ from ...errors import HypernetworkError
 from ...patching import Handle, apply, apply_per_picture, find_sites
 from ..fit import check_fit
 from . import compiled, host, settings
+from .batch import Batch, Use
+from .batch_rows import Rows
 from .dense import is_dense
-from .jobs import Batch, Use
-from .rows import Rows
 
 BATCH = "_hypernetwork_batch"
 """Attribute of a processing object: what its current batch asked for."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from . import folders, host
+from .. import folders, host
 from .cards import Card, Deck, Metadata, absolute
 
 HostPage: Any = object

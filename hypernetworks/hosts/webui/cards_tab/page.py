@@ -14,11 +14,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ...library.sidecars import PREVIEW_SUFFIXES, find_preview
-from . import card_editor, folders
+from ....library.sidecars import PREVIEW_SUFFIXES, find_preview
+from .. import folders
+from . import editor
+from .base import Tab, allow_previews, guarded
 from .cards import Card, Click, absolute, known_hash, script, sound
 from .page_sdnext import HypernetworkPage
-from .tab import Tab, allow_previews, guarded
 
 NAMES = ("hypernetworks", "hypernetwork")
 """Of the tab, in lower case: AUTOMATIC1111's and SD.Next's."""
@@ -213,7 +214,7 @@ class HypernetworksPage(Tab):
 
     def create_user_metadata_editor(self, ui: Any, tabname: str) -> Any:
         """The dialogue behind a card's tool button."""
-        return card_editor.make(ui, tabname, self)
+        return editor.make(ui, tabname, self)
 
 
 def _prompt(click: Click | None) -> str:

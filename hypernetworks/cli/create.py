@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cli_values import floats, integers
-from .errors import HypernetworkError, StructureError
+from ..errors import HypernetworkError, StructureError
+from .values import floats, integers
 
 if TYPE_CHECKING:
-    from .engine.structure import Structure
-    from .training.creation import Creation
+    from ..engine.structure import Structure
+    from ..training.creation import Creation
 
 FAMILIES: dict[str, tuple[int, ...]] = {
     "sd1": (320, 640, 768, 1280),
@@ -42,7 +42,7 @@ def add_create(parser: argparse.ArgumentParser) -> None:
         "--format", choices=("pt", "safetensors"), default="pt", help="pt is read by every webui"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
-    parser.set_defaults(command=_create)
+    parser.set_defaults(command=_run)
 
 
 def add_structure(parser: argparse.ArgumentParser) -> None:
@@ -70,10 +70,10 @@ def add_structure(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--network-seed", type=int, default=0, metavar="SEED")
 
 
-def _create(options: argparse.Namespace) -> int:
-    from .engine.initialising import create_network, parameter_count
-    from .files import write
-    from .training.creation import check_name
+def _run(options: argparse.Namespace) -> int:
+    from ..engine.initialising import create_network, parameter_count
+    from ..files import write
+    from ..training.creation import check_name
 
     check_name(options.name)
     creation = creation_of(options)
@@ -102,8 +102,8 @@ def _create(options: argparse.Namespace) -> int:
 
 def creation_of(options: argparse.Namespace) -> Creation:
     """What was typed of a fresh network, over the preset's."""
-    from .training.creation import Creation
-    from .training.settings import PRESETS
+    from ..training.creation import Creation
+    from ..training.settings import PRESETS
 
     preset = PRESETS[options.preset]
     return Creation(
@@ -116,8 +116,8 @@ def creation_of(options: argparse.Namespace) -> Creation:
 
 
 def _structure(options: argparse.Namespace) -> Structure:
-    from .engine.structure import Structure
-    from .training.settings import PRESETS
+    from ..engine.structure import Structure
+    from ..training.settings import PRESETS
 
     preset = PRESETS[options.preset]
     layers = options.layers or preset.layer_structure

@@ -13,13 +13,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli_create import add_structure, creation_of
-from .cli_values import option, size
-from .progress import Progress
+from ..progress import Progress
+from .create import add_structure, creation_of
+from .values import option, size
 
 if TYPE_CHECKING:
-    from .hosts.diffusers import Painter
-    from .hosts.diffusers.training import TrainingJob
+    from ..hosts.diffusers import Painter
+    from ..hosts.diffusers.training import TrainingJob
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +53,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     _add_pictures(parser.add_argument_group("pictures and captions"))
     _add_settings(parser.add_argument_group("training"))
     _add_previews(parser.add_argument_group("previews"))
-    parser.set_defaults(command=_train, hypernetworks=[])
+    parser.set_defaults(command=_run, hypernetworks=[])
 
 
 def _add_pictures(group: Any) -> None:
@@ -140,10 +140,10 @@ def _add_previews(group: Any) -> None:
     group.add_argument("--preview-steps", type=int, default=20)
 
 
-def _train(options: argparse.Namespace) -> int:
-    from .cli import load_painter
-    from .hosts.diffusers.training import Watcher, train_job
-    from .hosts.processes import together
+def _run(options: argparse.Namespace) -> int:
+    from ..hosts.diffusers.training import Watcher, train_job
+    from ..hosts.processes import together
+    from .model import load_painter
 
     with together(options.device) as place, _interrupt() as is_interrupted:
         options.device = place.device(options.device)
@@ -173,9 +173,9 @@ def _train(options: argparse.Namespace) -> int:
 
 def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
     """The preset's job with what was typed."""
-    from .hosts.diffusers.training import preset_job
-    from .training import TrainingSettings
-    from .training.pictures import PictureSettings
+    from ..hosts.diffusers.training import preset_job
+    from ..training import TrainingSettings
+    from ..training.pictures import PictureSettings
 
     job = preset_job(options.preset, options.name, options.pictures, painter)
     typed = {key: value for key, value in vars(options).items() if value is not None}

@@ -11,8 +11,8 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
+from .base import Tab, guarded
 from .cards import Card, Click, known_hash, script, sound
-from .tab import Tab, guarded
 
 VERSIONS = {"SD1": "SD 1.5", "SD2": "SD 2"}
 """Families as this host writes them on cards and filter buttons, where it differs."""

@@ -1,0 +1,66 @@
+"""The command line: ``generate``, ``inspect``, ``convert``, ``create``, ``train``, ``studio``.
+
+Anything unusable gets one line and exit code 2; a tag that can't be used gets one line, and the picture all the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from ..errors import HypernetworkError
+from .convert import add_convert
+from .create import add_create
+from .generate import add_generate
+from .inspect import add_inspect
+from .studio import add_studio
+from .train import add_train
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except HypernetworkError as error:
+        print(f"hypernetworks: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("hypernetworks: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # such as `inspect … | head`
+        sys.stderr.close()
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="hypernetworks", description="Hypernetworks for Stable Diffusion.", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    add_generate(
+        commands.add_parser(
+            "generate", help="make pictures from a prompt with tags", allow_abbrev=False
+        )
+    )
+    add_inspect(commands.add_parser("inspect", help="tell what is in a file", allow_abbrev=False))
+    add_convert(
+        commands.add_parser("convert", help="write a file in another format", allow_abbrev=False)
+    )
+    add_create(
+        commands.add_parser("create", help="make a fresh network to train", allow_abbrev=False)
+    )
+    add_train(commands.add_parser("train", help="train a network on pictures", allow_abbrev=False))
+    add_studio(commands.add_parser("studio", help="open the page", allow_abbrev=False))
+    return parser

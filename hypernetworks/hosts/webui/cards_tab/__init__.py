@@ -1,0 +1,1 @@
+"""The tab "Hypernetworks" with its cards, on the page of each webui."""
