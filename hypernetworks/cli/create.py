@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..engine.families import BY_KEY
 from ..errors import HypernetworkError, StructureError
 from .values import floats, integers
 
@@ -13,14 +14,6 @@ if TYPE_CHECKING:
     from ..engine.structure import Structure
     from ..training.creation import Creation
 
-FAMILIES: dict[str, tuple[int, ...]] = {
-    "sd1": (320, 640, 768, 1280),
-    "sd2": (320, 640, 1024, 1280),
-    "sdxl": (640, 1280, 2048),
-    "miniature": (96, 160, 192),
-}
-"""Context widths by model family; those of the text are below."""
-TEXT_WIDTHS = {"sd1": 768, "sd2": 1024, "sdxl": 2048, "miniature": 192}
 PURPOSES = ("style", "subject", "small")
 """Names of the presets: spelled out, so that the help needs no torch."""
 
@@ -32,7 +25,7 @@ def add_create(parser: argparse.ArgumentParser) -> None:
         "-o", "--folder", type=Path, default=Path(), help="where NAME.pt goes (default: here)"
     )
     parser.add_argument(
-        "--family", choices=sorted(FAMILIES), default="sd1", help="what model it is for"
+        "--family", choices=sorted(BY_KEY), default="sd1", help="what model it is for"
     )
     parser.add_argument(
         "--widths", type=integers, help="in place of the family's, such as 768,320,640,1280"
@@ -77,9 +70,9 @@ def _run(options: argparse.Namespace) -> int:
 
     check_name(options.name)
     creation = creation_of(options)
-    widths = options.widths or FAMILIES[options.family]
+    widths = options.widths or BY_KEY[options.family].widths
     if not creation.self_attention and options.widths is None:
-        widths = (TEXT_WIDTHS[options.family],)
+        widths = (BY_KEY[options.family].text_width,)
     count = parameter_count(creation.structure, widths)
     path = options.folder / f"{options.name}.{options.format}"
     if path.exists() and not options.overwrite:

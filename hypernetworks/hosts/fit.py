@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..engine.families import LABELS
 from ..engine.multiplier import Multiplier
 from ..engine.network import Hypernetwork
 from ..errors import NoAttentionError, NoMatchingWidthError
-from ..library.inspection import FAMILIES
 from ..patching import Site
 from ..patching.part import Part
 
@@ -36,8 +36,8 @@ def check_fit(
         )
     here = {site.width for site in sites}
     cross = {site.width for site in sites if site.kind == "cross"}
-    families = set(network.widths) & set(FAMILIES)
-    if not any_family and families and cross and cross <= set(FAMILIES) and not families & cross:
+    families = set(network.widths) & set(LABELS)
+    if not any_family and families and cross and cross <= set(LABELS) and not families & cross:
         raise NoMatchingWidthError(
             f"it was made for {_families(families)}, the loaded model is {_families(cross)}: it would act on "
             "the wrong parts, and is left out"
@@ -52,5 +52,5 @@ def check_fit(
 
 def _families(widths: set[int] | set[int | None]) -> str:
     return " or ".join(
-        f"{FAMILIES[w]} (text width {w})" for w in sorted(w for w in widths if w is not None)
+        f"{LABELS[w]} (text width {w})" for w in sorted(w for w in widths if w is not None)
     )

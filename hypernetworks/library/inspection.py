@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..engine.families import family_label
 from ..engine.network import Hypernetwork
 
 _POSITIVE = ("relu", "relu6", "sigmoid", "hardsigmoid")
-FAMILIES: dict[int, str] = {768: "SD1", 1024: "SD2", 2048: "SDXL"}
-"""Model family by the text width that only it has."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +56,6 @@ class Inspection:
         return asdict(self)
 
 
-def family(widths: tuple[int, ...]) -> str:
-    """The base model family that these widths belong to."""
-    found = [name for width, name in FAMILIES.items() if width in widths]
-    if len(found) > 1:
-        return " or ".join(found)
-    return found[0] if found else "unknown"
-
-
 def inspect(network: Hypernetwork, path: Path) -> Inspection:
     """Look at a network that was read from ``path``. Touches every tensor once."""
     structure = network.structure
@@ -78,7 +69,7 @@ def inspect(network: Hypernetwork, path: Path) -> Inspection:
     return Inspection(
         name=network.name,
         path=str(path),
-        family=family(network.widths),
+        family=family_label(network.widths),
         widths=network.widths,
         layer_structure=structure.layer_structure,
         activation=structure.activation,
@@ -125,7 +116,7 @@ def _warnings(network: Hypernetwork, norms: tuple[LayerNorms, ...]) -> list[str]
         found.append(
             "the activation after the last layer lets it only add to a context, never subtract: right?"
         )
-    if family(network.widths) == "unknown":
+    if family_label(network.widths) == "unknown":
         found.append(
             "no text width of SD1 (768), SD2 (1024) or SDXL (2048): made for none of these"
         )

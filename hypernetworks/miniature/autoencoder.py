@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderTiny
 from torch import nn
 
-from .rendering import SIZE
+from .rendering import SIZE, styled
 from .subjects import COLOURS, STYLES
 
 LATENT_CHANNELS = 8
@@ -131,7 +131,6 @@ def train_decoder(
 
     It may run at any time after :func:`train`: nothing else depends on the decoder.
     """
-    from .base import encode_pictures
     from .rendering import styled
     from .running import run
 
@@ -144,3 +143,22 @@ def train_decoder(
     loss_of = decoder_loss_function(torch.cat(latents), torch.cat(wanted), batch_size)
     run(decoder, loss_of, steps, folder, rate=1e-3, bf16=True)
     return vae
+
+
+@torch.no_grad()
+def encode_pictures(
+    vae: AutoencoderTiny, pictures: np.ndarray, style: str
+) -> dict[str, torch.Tensor]:
+    """Latents ``(subjects, 8, 12, 12)`` of one style, by background colour.
+
+    Args:
+        pictures: RGBA uint8 ``(styles, subjects, SIZE, SIZE, 4)``.
+    """
+    latents = {}
+    for colour in COLOURS:
+        rgb = (
+            torch.from_numpy(styled(pictures, style, colour)).permute(0, 3, 1, 2).float() / 127.5
+            - 1
+        )
+        latents[colour] = torch.cat([vae.encode(chunk).latents for chunk in torch.split(rgb, 32)])
+    return latents

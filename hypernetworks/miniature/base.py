@@ -14,8 +14,8 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from .autoencoder import LATENT_CHANNELS
-from .rendering import SIZE, styled
+from .autoencoder import LATENT_CHANNELS, encode_pictures
+from .rendering import SIZE
 from .subjects import COLOURS, is_held_out_pair, subject_names, varied_caption
 
 TEXT_WIDTH = 192
@@ -122,25 +122,6 @@ def build_scheduler() -> DDIMScheduler:
         set_alpha_to_one=False,
         steps_offset=1,
     )
-
-
-@torch.no_grad()
-def encode_pictures(
-    vae: AutoencoderTiny, pictures: np.ndarray, style: str
-) -> dict[str, torch.Tensor]:
-    """Latents ``(subjects, 8, 12, 12)`` of one style, by background colour.
-
-    Args:
-        pictures: RGBA uint8 ``(styles, subjects, SIZE, SIZE, 4)``.
-    """
-    latents = {}
-    for colour in COLOURS:
-        rgb = (
-            torch.from_numpy(styled(pictures, style, colour)).permute(0, 3, 1, 2).float() / 127.5
-            - 1
-        )
-        latents[colour] = torch.cat([vae.encode(chunk).latents for chunk in torch.split(rgb, 32)])
-    return latents
 
 
 class TextToLatent(nn.Module):

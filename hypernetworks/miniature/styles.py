@@ -29,7 +29,8 @@ from ..training import (
     train,
 )
 from ..training.contexts import Condition, Contexts, Encode
-from .base import CHANNELS, TEXT_LENGTH, TEXT_WIDTH, build_scheduler, encode_pictures
+from .autoencoder import encode_pictures
+from .base import CHANNELS, TEXT_LENGTH, TEXT_WIDTH, build_scheduler
 from .subjects import COLOURS, caption, is_held_out_from_styles, spoken, subject_names
 
 

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple, NoReturn
 
 import gradio as gr
 
-FAMILIES = ("SD1", "SD2", "SDXL", "Unknown")
+from ..engine.families import PUBLIC
+
+FAMILIES = (*(family.label for family in PUBLIC), "Unknown")
 """Base models to choose from, as the LoRA cards name them."""
 
 

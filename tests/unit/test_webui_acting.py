@@ -8,8 +8,8 @@ import pytest
 from torch import nn
 
 import hypernetworks as hn
+from hypernetworks.hosts.resolving import Use
 from hypernetworks.hosts.webui import active, settings
-from hypernetworks.hosts.webui.batch import Use
 from hypernetworks.library import Entry
 
 

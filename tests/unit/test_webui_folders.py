@@ -14,7 +14,7 @@ from unit.test_library import add, network
 
 import hypernetworks as hn
 from hypernetworks.errors import UnsupportedVariantError
-from hypernetworks.hosts.webui import extra_network, folders, hashes, settings
+from hypernetworks.hosts.webui import extra_network, folders, hashes, registration, settings
 
 with_built_in = pytest.mark.parametrize("fake_webui", ["a1111", "forge", "reforge"], indirect=True)
 without_built_in = pytest.mark.parametrize("fake_webui", ["classic", "sdnext"], indirect=True)
@@ -105,7 +105,7 @@ def test_a_change_of_the_setting_reaches_the_hosts_list(
     fake_webui: FakeWebui, tmp_path: Path
 ) -> None:
     add(tmp_path / "more", "b.safetensors")
-    settings.register()
+    registration.ui_settings()
     folders.register()
     fake_webui.shared.opts.set(settings.FOLDERS, str(tmp_path / "more"))
     assert fake_webui.shared.hypernetworks == {"b": str(tmp_path / "more" / "b.safetensors")}

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from unit.test_library import add, network
 
 import hypernetworks as hn
+from hypernetworks.hosts.infotext import HASHES, hashes_line
 from hypernetworks.hosts.webui import folders, infotext
 from hypernetworks.prompts.infotext import (
     format_hashes,
@@ -103,7 +104,7 @@ def test_the_line_survives_the_hosts_infotext(name: str, fake_webui: FakeWebui) 
     text = f"a cat\nNegative prompt: ugly\nSteps: 20, Hypernet hashes: {utilities.quote(line)}, Seed: 1"
     for read in (utilities.parse_generation_parameters(text), parse_infotext(text)[2]):
         assert read["Seed"] == "1"
-        assert parse_hashes(read[infotext.HASHES]) == {name: "0123456789", "other": "63a0e9f701"}
+        assert parse_hashes(read[HASHES]) == {name: "0123456789", "other": "63a0e9f701"}
 
 
 @every_host
@@ -112,10 +113,14 @@ def test_the_line_of_a_picture(fake_webui: FakeWebui) -> None:
         network(fake_webui.folder / name, seed=i)
         for i, name in enumerate(("a/x.pt", "b/x.pt", "sub/ink.pt"))
     ]
-    line = infotext.hashes_line([folders.library().find(name) for name in ("ink", "b/x", "ink")])
+    line = hashes_line(
+        folders.library(),
+        [folders.library().find(name) for name in ("ink", "b/x", "ink")],
+        folders.short_hash,
+    )
     assert line == f"ink: {sha(paths[2])}, b/x: {sha(paths[1])}"
     fake_webui.shared.cmd_opts.no_hashing = True
-    assert infotext.hashes_line([folders.library().find("a/x")]) == ""
+    assert hashes_line(folders.library(), [folders.library().find("a/x")], folders.short_hash) == ""
 
 
 # Rewriting tags
@@ -227,7 +232,11 @@ def test_what_a_picture_says_leads_back_to_its_files(fake_webui: FakeWebui) -> N
     for number, name in enumerate(('a, "b" [c].pt', "sub/夏の絵.safetensors")):
         network(fake_webui.folder / name, seed=number)
     prompt = 'x <hypernet:a, "b" [c]:0.5> <hypernet:夏の絵>'
-    line = infotext.hashes_line([folders.library().find(tag.name) for tag in hn.parse(prompt)[1]])
+    line = hashes_line(
+        folders.library(),
+        [folders.library().find(tag.name) for tag in hn.parse(prompt)[1]],
+        folders.short_hash,
+    )
     (fake_webui.folder / 'a, "b" [c].pt').rename(fake_webui.folder / "b.pt")
     (fake_webui.folder / "sub" / "夏の絵.safetensors").rename(
         fake_webui.folder / "summer.safetensors"

@@ -16,7 +16,7 @@ from torch import nn
 import hypernetworks as hn
 from hypernetworks.engine.network import Hypernetwork
 from hypernetworks.engine.structure import Structure
-from hypernetworks.hosts.webui import compiled, extra_network, folders, host, sdnext
+from hypernetworks.hosts.webui import compiled, extra_network, folders, host
 from hypernetworks.hosts.webui.active import ACTING
 
 SELF, TEXT = 16, 8
@@ -228,23 +228,6 @@ def test_a_pipeline_without_steps_is_reported_where_it_matters(sd: Host) -> None
     assert result.comments == ""
     result, _ = sd.draw("x <hypernet:ink:0@0,1@1>")
     assert "Pipeline doesn't say at which step it is" in result.comments
-
-
-@pytest.mark.parametrize(
-    ("scheduler", "loop", "expected"),
-    [
-        ({"order": 1}, 3, [0, 1, 2]),
-        ({"order": 2}, 5, [0, 0, 1, 1, 2]),  # Heun
-        ({"order": 1, "prk_timesteps": []}, 4, [0, 0, 1, 2]),  # PNDM without Runge-Kutta steps
-        ({"order": 1, "prk_timesteps": [0] * 12}, 14, [0] * 4 + [1] * 4 + [2] * 4 + [3, 4]),
-    ],
-)
-def test_steps_of_schedulers(
-    scheduler: dict[str, Any], loop: int, expected: list[int], sd: Host
-) -> None:
-    pipe = SimpleNamespace(scheduler=SimpleNamespace(**scheduler), num_timesteps=loop)
-    assert [sdnext.position(pipe, runs)[0] for runs in range(loop)] == expected
-    assert {sdnext.position(pipe, runs)[1] for runs in range(loop + 1)} == {expected[-1] + 1}
 
 
 def test_the_hires_pass_has_its_own_prompt_and_multiplier(sd: Host) -> None:

@@ -8,7 +8,7 @@ import pytest
 from fake_webui import FakeWebui
 from unit.test_library import add
 
-from hypernetworks.hosts.webui import folders, settings
+from hypernetworks.hosts.webui import folders, registration, settings
 from hypernetworks.library.folders import CACHE_BYTES
 
 KEYS = [settings.FOLDERS, settings.FORCE_FAMILY, settings.CACHE_MB]
@@ -19,7 +19,7 @@ every_host = pytest.mark.parametrize(
 
 @every_host
 def test_the_section(fake_webui: FakeWebui) -> None:
-    fake_webui.module("script_callbacks").on_ui_settings(settings.register)
+    fake_webui.module("script_callbacks").on_ui_settings(registration.ui_settings)
     for _ in range(2):
         fake_webui.module("script_callbacks").ui_settings_callback()
     labels = fake_webui.shared.opts.data_labels
@@ -39,7 +39,7 @@ def test_the_section(fake_webui: FakeWebui) -> None:
 
 def test_a_value_in_the_settings_file_stays(fake_webui: FakeWebui) -> None:
     fake_webui.shared.opts.data[settings.CACHE_MB] = 5
-    settings.register()
+    registration.ui_settings()
     assert settings.cache_bytes() == 5 << 20
 
 
@@ -47,7 +47,7 @@ def test_a_value_in_the_settings_file_stays(fake_webui: FakeWebui) -> None:
 @pytest.mark.parametrize("registered", [False, True])
 def test_defaults(registered: bool, fake_webui: FakeWebui) -> None:
     if registered:
-        settings.register()
+        registration.ui_settings()
     assert settings.extra_folders() == ()
     assert settings.force_family() is False
     assert settings.cache_bytes() == CACHE_BYTES
@@ -100,13 +100,13 @@ def test_the_hosts_own_setting_add_hypernetwork_to_prompt(fake_webui: FakeWebui)
 
 @pytest.mark.parametrize("fake_webui", ["classic", "sdnext"], indirect=True)
 def test_it_is_not_added_where_it_is_missing(fake_webui: FakeWebui) -> None:
-    settings.register()
+    registration.ui_settings()
     assert "sd_hypernetwork" not in fake_webui.shared.opts.data_labels
     assert settings.added_network() is None
 
 
 def test_who_may_only_use_the_api_can_not_change_the_folders(fake_webui: FakeWebui) -> None:
-    settings.register()
+    registration.ui_settings()
     assert not fake_webui.shared.opts.set(settings.FOLDERS, "/", is_api=True)
     assert fake_webui.shared.opts.set(settings.CACHE_MB, 5, is_api=True)
     assert settings.extra_folders() == ()
@@ -115,7 +115,7 @@ def test_who_may_only_use_the_api_can_not_change_the_folders(fake_webui: FakeWeb
 @every_host
 def test_folders_are_locked_together_with_the_hosts(fake_webui: FakeWebui) -> None:
     fake_webui.shared.cmd_opts.hide_ui_dir_config = True
-    settings.register()
+    registration.ui_settings()
     assert settings.FOLDERS in fake_webui.shared.restricted_opts
     assert fake_webui.shared.opts.data_labels[settings.FOLDERS].component_args["visible"] is False
     assert not fake_webui.shared.opts.set(settings.FOLDERS, "/")

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...engine.multiplier import Multiplier
-from ...engine.network import Hypernetwork
 from ...errors import CheckpointError, HypernetworkError
 from ...library import Entry, Library
 from ...patching import Handle, apply, find_sites
 from ...prompts import Tag, format_infotext, parse
 from ..fit import check_fit
+from ..infotext import HASHES, hashes_line
+from ..resolving import Resolver, Use
+from ..steps import position
 from .checkpoints.loading import load_checkpoint
 from .generation import Generation, Picture, Result
 from .live_preview import Forming
@@ -128,38 +129,30 @@ class Painter:
         result.pictures = [
             Picture(
                 image,
-                self._infotext(
-                    job, job.seed + i, (width, height), [entry for _, entry, _ in chosen]
-                ),
+                self._infotext(job, job.seed + i, (width, height), [use.entry for use in chosen]),
             )
             for i, image in enumerate(images)
         ]
         self.library.trim()
         return result
 
-    def _resolve(
-        self, tags: Sequence[Tag], messages: list[str]
-    ) -> list[tuple[Hypernetwork, Entry, Multiplier]]:
+    def _resolve(self, tags: Sequence[Tag], messages: list[str]) -> list[Use]:
         """Networks of the tags that can be used; a message for each that can't."""
-        chosen = []
-        sites = find_sites(self.pipeline.unet) if tags else []
-        for tag in tags:
-            try:
-                if tag.multiplier is None:
-                    raise tag.error or HypernetworkError(str(tag))
-                entry = self.library.find(tag.name)
-                network = self.library.load(entry)
-                self.library.hashes.start(entry)  # the infotext needs it when the picture is there
-                check_fit(network, tag.multiplier, sites)
-                chosen.append((network, entry, tag.multiplier))
-            except HypernetworkError as error:
-                text = str(error) if str(tag) in str(error) else f"{tag}: {error}"
-                messages.append(f"{text} (the picture is made without it)")
-        return chosen
+        if not tags:
+            return []
+
+        sites = find_sites(self.pipeline.unet)
+        resolver = Resolver(
+            self.library,
+            lambda network, multiplier: check_fit(network, multiplier, sites),
+            messages.append,
+            on_found=self.library.hashes.start,  # the infotext needs it when the image is there
+        )
+        return resolver.uses(tags)
 
     def _apply(
         self,
-        chosen: Sequence[tuple[Hypernetwork, Entry, Multiplier]],
+        chosen: Sequence[Use],
         patches: ExitStack,
         messages: list[str],
     ) -> Handle | None:
@@ -171,7 +164,7 @@ class Painter:
             failed = f"applying the networks failed ({type(error).__name__}: {error})"
             messages.append(f"{failed}; the picture is made without hypernetworks")
 
-        networks = [(network, multiplier) for network, _, multiplier in chosen]
+        networks = [(use.network, use.multiplier) for use in chosen]
         return patches.enter_context(apply(self.pipeline.unet, networks, on_error=give_up))
 
     def _size(self, job: Generation) -> tuple[int, int]:
@@ -199,15 +192,14 @@ class Painter:
         forming: Forming | None,
         on_step: Callable[[int, int], bool | None] | None,
     ) -> list[Image]:
-        order = getattr(self.pipeline.scheduler, "order", 1)
         if handle is not None:
-            handle.at(0, job.steps)
+            handle.at(0, 1)  # before the first step, of how many makes no difference
 
         def after_step(
             pipeline: Any, index: int, _time: object, tensors: dict[str, Any]
         ) -> dict[str, Any]:
             if handle is not None:
-                handle.at((index + 1) // order, job.steps)
+                handle.at(*position(pipeline.scheduler, index + 1, pipeline.num_timesteps))
             if forming is not None:
                 forming.look()
             if on_step is not None and on_step(index + 1, pipeline.num_timesteps) is False:
@@ -242,12 +234,7 @@ class Painter:
             "Size": f"{size[0]}x{size[1]}",
             "Model": self.model_name,
         }
-        hashes: dict[str, str] = {}
-        for entry in entries:
-            with suppress(OSError):  # the file is gone by now: no reason to lose the picture
-                hashes[entry.name] = self.library.hashes.sha256(entry)[:10]  # as webuis show it
+        hashes = hashes_line(self.library, entries, lambda e: self.library.hashes.sha256(e)[:10])
         if hashes:
-            pairs["Hypernet hashes"] = ", ".join(
-                f"{name}: {digest}" for name, digest in hashes.items()
-            )
+            pairs[HASHES] = hashes
         return format_infotext(job.prompt, job.negative, pairs)

@@ -8,8 +8,9 @@ from typing import Any
 from ...errors import HypernetworkError
 from ...patching import Handle, apply, apply_per_picture, find_sites
 from ..fit import check_fit
+from ..resolving import Use
 from . import compiled, host, settings
-from .batch import Batch, Use
+from .batch import Batch
 from .batch_rows import Rows
 from .dense import is_dense
 

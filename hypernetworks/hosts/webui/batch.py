@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...engine.multiplier import Multiplier
-from ...engine.network import Hypernetwork
-from ...errors import HypernetworkError
-from ...library import Entry, Library
+from ...library import Entry
 from ...prompts import Tag, parse
-
-
-@dataclass(frozen=True)
-class Use:
-    """A tag that can be used: its file, its network, how strong."""
-
-    tag: Tag
-    entry: Entry
-    network: Hypernetwork
-    multiplier: Multiplier
+from ..resolving import Use
 
 
 @dataclass
@@ -62,47 +50,6 @@ def tags_of(prompts: Iterable[str], given: Sequence[Sequence[str]]) -> list[list
     if found and any([tag.items for tag in tags] == here for tags in (found[0], last)):
         return found
     return [[Tag(tuple(items)) for items in given]] * max(1, len(found))
-
-
-class Resolver:
-    """Finds and loads what tags name; says what can't be used, and why, once.
-
-    Args:
-        library: where to look.
-        check: raises when a network doesn't fit the loaded model.
-        tell: takes a line for the user.
-    """
-
-    def __init__(
-        self,
-        library: Library,
-        check: Callable[[Hypernetwork, Multiplier], None],
-        tell: Callable[[str], None],
-    ) -> None:
-        self._library, self._check, self._tell = library, check, tell
-        self._known: dict[tuple[str, ...], Use | None] = {}
-
-    def uses(self, tags: Iterable[Tag]) -> list[Use]:
-        """The usable ones among the tags of one prompt."""
-        return [use for tag in tags if (use := self._use(tag)) is not None]
-
-    def _use(self, tag: Tag) -> Use | None:
-        if tag.items not in self._known or tag.error is not None:
-            self._known[tag.items] = self._resolve(tag)
-        return self._known[tag.items]
-
-    def _resolve(self, tag: Tag) -> Use | None:
-        try:
-            if tag.multiplier is None:
-                raise tag.error or HypernetworkError("it can't be understood")
-            entry = self._library.find(tag.name)
-            network = self._library.load(entry)
-            self._check(network, tag.multiplier)
-            return Use(tag, entry, network, tag.multiplier)
-        except HypernetworkError as error:
-            text = str(error) if str(tag) in str(error) else f"{tag}: {error}"
-            self._tell(f"{text} (the picture is made without it)")
-        return None
 
 
 def raw_prompts(p: Any, name: str) -> list[str]:

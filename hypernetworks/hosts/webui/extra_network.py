@@ -11,9 +11,11 @@ from ...errors import PatchError
 from ...patching import find_sites
 from ...prompts import parse
 from ..fit import check_fit
-from . import folders, host, infotext, sdnext, settings
+from ..infotext import HASHES, hashes_line
+from ..resolving import Resolver
+from . import folders, host, sdnext, settings
 from .active import ACTING, BATCH
-from .batch import Batch, Resolver, raw_prompts, tags_of
+from .batch import Batch, raw_prompts, tags_of
 
 MESSAGES = "Hypernet messages"
 """Key of the API's info."""
@@ -153,11 +155,11 @@ def _write_hashes(p: Any, batch: Batch) -> None:
     parameters = getattr(p, "extra_generation_params", None)
     if parameters is None:
         return
-    line = infotext.hashes_line(batch.entries) if batch.entries else ""
+    line = hashes_line(folders.library(), batch.entries, folders.short_hash)
     if line:
-        parameters[infotext.HASHES] = line
+        parameters[HASHES] = line
     else:
-        parameters.pop(infotext.HASHES, None)
+        parameters.pop(HASHES, None)
 
 
 def on_step(params: Any) -> None:

@@ -13,24 +13,16 @@ from typing import Any
 from ...errors import NameLookupError
 from ...library import Entry, Library
 from ...prompts import Tag, parse
-from ...prompts.infotext import format_hashes, parse_hashes
+from ...prompts.infotext import parse_hashes
 from ...prompts.rewriting import rewrite_tags
+from ..infotext import HASHES
 from . import folders
 
-HASHES = "Hypernet hashes"
-"""Key of the infotext, and of ``extra_generation_params``."""
 SECONDS = 2.0
 """How long one pasting may hash files in search of a renamed one."""
 _PROMPTS = ("Prompt", "Hires prompt", "Refiner prompt")
 _HASHED_NAME = re.compile(r"\s*(.+)\(([0-9a-f]{8,64})\)\s*")
 _EARLY = 8
-
-
-def hashes_line(entries: Iterable[Entry]) -> str:
-    """The value of "Hypernet hashes" for the files that a picture was made with; empty with ``--no-hashing``."""
-    library = folders.library()
-    hashes = {library.name_of(entry): folders.short_hash(entry) for entry in entries}
-    return format_hashes({name: value for name, value in hashes.items() if value})
 
 
 def on_pasted(_infotext: str, params: dict[str, Any]) -> None:

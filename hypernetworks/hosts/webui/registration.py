@@ -17,7 +17,7 @@ def register() -> None:
     from modules import script_callbacks
 
     for name, callback in (
-        ("on_ui_settings", settings.register),
+        ("on_ui_settings", ui_settings),
         ("on_before_ui", before_ui),
         ("on_app_started", app_started),
         ("on_cfg_denoiser", extra_network.on_step),
@@ -28,6 +28,11 @@ def register() -> None:
         add = getattr(script_callbacks, name, None)  # SD.Next and Classic lack some
         if add is not None:
             add(_safely(name, callback))
+
+
+def ui_settings() -> None:
+    """The host collects its settings."""
+    settings.register(on_folders_changed=folders.refresh)
 
 
 def before_ui() -> None:

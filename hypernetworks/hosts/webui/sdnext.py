@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from torch import nn
 
 from ...patching import find_sites
 from ...prompts import parse
+from ..steps import position
 from . import host
 from .active import ACTING, BATCH
 from .batch import Batch
@@ -144,28 +144,13 @@ class _Run:
                 ACTING.after_step(self._p)
                 pipe = self._pipe if legacy else arguments[0]
                 done = arguments[0 if legacy else 1]
-                self.before(*position(pipe, done + 1))
+                runs = int(getattr(pipe, "num_timesteps", 0) or 0)
+                self.before(*position(pipe.scheduler, done + 1, runs))
             except Exception as error:
                 _give_up(self._p, error)
             return result
 
         return call
-
-
-def position(pipe: Any, runs: int) -> tuple[int, int]:
-    """``(step, steps of the pass)`` after so many runs of the pipeline's loop.
-
-    Second-order schedulers run it twice per step, and once in the last. PNDM runs it four times in each of its first
-    three steps, or, without Runge-Kutta steps, once more in the first one.
-    """
-    scheduler = pipe.scheduler
-    total = int(getattr(pipe, "num_timesteps", 0) or len(scheduler.timesteps))
-    if (slow := getattr(scheduler, "prk_timesteps", None)) is not None:
-        more = len(slow) * 3 // 4 or 1  # runs than steps
-        runs, total = max(min(runs, len(slow)) // 4, runs - more), total - more
-    per_step = max(1, int(getattr(scheduler, "order", 1)))
-    steps = max(1, math.ceil(total / per_step))
-    return min(runs // per_step, steps - 1), steps
 
 
 def _text_widths(unet: nn.Module | None) -> set[int | None]:

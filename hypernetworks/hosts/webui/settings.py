@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,22 @@ CACHE_MB = "hypernetworks_cache_mb"
 _MEBIBYTE = 1 << 20
 
 
-def register() -> None:
-    """Callback ``on_ui_settings``: add our section; any number of times."""
+def register(on_folders_changed: Callable[[], object]) -> None:
+    """Add our section; any number of times.
+
+    Args:
+        on_folders_changed: called when the user has changed the setting with folders.
+    """
     from modules import shared
 
-    for key, option in _options().items():
+    for key, option in _options(on_folders_changed).items():
         shared.opts.add_option(key, option)
     restricted = getattr(shared, "restricted_opts", None)
     if isinstance(restricted, set):  # what --hide-ui-dir-config locks
         restricted.add(FOLDERS)
 
 
-def _options() -> dict[str, Any]:
+def _options(on_folders_changed: Callable[[], object]) -> dict[str, Any]:
     """Without component classes (those are gradio's): the host takes the one that fits the default's type."""
     from modules import shared
     from modules.options import OptionInfo
@@ -45,7 +50,7 @@ def _options() -> dict[str, Any]:
             "More folders with hypernetworks",
             "one per line, or with ; in between; searched with their sub-folders, next to the webui's own folder",
             component_args={"lines": 2, "visible": visible},
-            onchange=_refresh,
+            onchange=on_folders_changed,
             restrict_api=True,  # who may only use the API must not point it at other folders
         ),
         FORCE_FAMILY: option(
@@ -60,12 +65,6 @@ def _options() -> dict[str, Any]:
             "those in use and the last one are kept in any case",
         ),
     }
-
-
-def _refresh() -> None:
-    from . import folders
-
-    folders.refresh()
 
 
 def extra_folders() -> tuple[Path, ...]:

@@ -12,11 +12,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ....engine.families import LABELS, family_label
 from ....engine.network import Provenance
 from ....errors import HypernetworkError
 from ....files import read, read_description
 from ....library import Entry, inspect
-from ....library.inspection import FAMILIES, family
 from ....library.sidecars import Listings, Sidecars, read_sidecars
 from .. import folders, hashes
 
@@ -169,7 +169,7 @@ def facts(entry: Entry) -> Facts:
 )  # more than any library has: a list that is longer than its memory is read anew each time
 def _facts(entry: Entry) -> Facts:
     found = read_description(entry.path)
-    return Facts(family(found.widths), _trained_with(found.provenance))
+    return Facts(family_label(found.widths), _trained_with(found.provenance))
 
 
 def _trained_with(provenance: Provenance) -> str:
@@ -193,7 +193,7 @@ def loaded_family() -> str | None:
             return name
     configuration = getattr(getattr(model, "unet", None), "config", None)  # SD.Next, on diffusers
     width = getattr(configuration, "cross_attention_dim", None)
-    return FAMILIES.get(width) if isinstance(width, int) else None
+    return LABELS.get(width) if isinstance(width, int) else None
 
 
 def script(tab: str, click: Click | None) -> str:
