@@ -142,14 +142,14 @@ def _add_previews(group: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from ..hosts.diffusers.training import Watcher, train_job
-    from ..hosts.processes import together
+    from ..training.processes import together
     from .model import load_painter
 
-    with together(options.device) as place, _interrupt() as is_interrupted:
-        options.device = place.device(options.device)
+    with together(options.device) as world, _interrupt() as is_interrupted:
+        options.device = world.device(options.device)
         painter = load_painter(options)
         job = _job(options, painter)
-        with _Report(job.name, quiet=not place.is_first) as report:
+        with _Report(job.name, quiet=not world.is_first) as report:
             watcher = Watcher(
                 report.stage,
                 report.step,
@@ -158,7 +158,7 @@ def _run(options: argparse.Namespace) -> int:
                 should_stop=is_interrupted,
             )
             outcome = train_job(job, painter, watcher, keep_model=False)
-        if place.is_first:
+        if world.is_first:
             if not outcome.is_finished:
                 command = (
                     "the same command without --restart" if job.restart else "the same command"

@@ -1,8 +1,10 @@
-"""Several processes that train together: ``torchrun`` starts them, torch's distributed data parallel joins them."""
+"""Several processes that train together: ``torchrun`` starts them, and torch joins them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import distributed, nn
@@ -16,17 +18,28 @@ Predict = Callable[[torch.Tensor, torch.Tensor, Batch], torch.Tensor]
 
 
 class World:
-    """The processes of this run: just this one, or those of torch's default process group."""
+    """The processes of this run: just this one, or those of torch's default process group.
+
+    Attributes:
+        rank: number of this process among all of them.
+        local_rank: its number among those of this machine, which is the number of its GPU.
+        size: how many there are.
+    """
 
     def __init__(self) -> None:
         joined = distributed.is_available() and distributed.is_initialized()
         self.rank = distributed.get_rank() if joined else 0
         self.size = distributed.get_world_size() if joined else 1
+        self.local_rank = int(os.environ.get("LOCAL_RANK", "0")) if joined else 0
 
     @property
     def is_first(self) -> bool:
         """Whether this process writes files and reports."""
         return self.rank == 0
+
+    def device(self, asked: str | None) -> str:
+        """The device that was asked for, else a GPU of this process's own, else the CPU."""
+        return _device(asked, self.local_rank, self.size)
 
     def share(self, batch: int) -> range:
         """Which samples of a batch are this process's.
@@ -63,6 +76,39 @@ class World:
         value = torch.tensor(float(flag), device=device)
         distributed.all_reduce(value)
         return bool(value.item())
+
+
+@contextmanager
+def together(device: str | None = None) -> Iterator[World]:
+    """Join the processes that ``torchrun`` started, if it did, and leave them afterwards.
+
+    Args:
+        device: what was asked for, ``None`` for a GPU where there is one.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World()
+        return
+
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    on_gpu = torch.cuda.is_available() and _device(device, local_rank, size).startswith("cuda")
+    if on_gpu:
+        torch.cuda.set_device(local_rank)
+
+    # Windows has no nccl.
+    distributed.init_process_group("nccl" if on_gpu and distributed.is_nccl_available() else "gloo")
+    try:
+        yield World()
+    finally:
+        distributed.destroy_process_group()
+
+
+def _device(asked: str | None, local_rank: int, size: int) -> str:
+    if asked is not None and asked != "cuda":
+        return asked
+    if not torch.cuda.is_available():
+        return asked or "cpu"
+    return f"cuda:{local_rank}" if size > 1 else "cuda"
 
 
 class Learner(nn.Module):

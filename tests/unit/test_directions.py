@@ -24,15 +24,22 @@ ROOMS: dict[str, set[str]] = {
     "library": {"files", "engine", "errors"},
     "patching": {"engine", "errors"},
     "training": {"engine", "files", "errors"},
-    "hosts": {*CORE, "ui"},
-    "miniature": {*CORE, "hosts"},
+    "hosts": CORE,
+    "hosts.webui": {*CORE, "hosts", "ui"},
+    "hosts.diffusers": {*CORE, "hosts"},
+    "miniature": {*CORE, "hosts.diffusers"},
     "ui": CORE,
-    "studio": {*CORE, "hosts", "ui", "miniature"},
-    "cli": {*CORE, "hosts", "studio", "miniature"},
+    "studio": {*CORE, "hosts", "hosts.diffusers", "ui", "miniature"},
+    "cli": {*CORE, "hosts", "hosts.diffusers", "studio", "miniature"},
     "__main__": {"cli"},
     "__init__": CORE,
 }
-"""What each room may import of this package. On top sit ``studio``, ``cli`` and the webui's scripts."""
+"""What each room may import of this package. On top sit ``studio``, ``cli`` and the webui's scripts.
+
+``hosts`` is what all hosts share; each host has a room of its own, with walls between them.
+"""
+NESTED = ("engine.multiplier", "hosts.webui", "hosts.diffusers")
+"""Rooms inside of others."""
 FOREIGN: dict[str, set[str]] = {
     "errors": set(),
     "progress": set(),
@@ -44,16 +51,17 @@ FOREIGN: dict[str, set[str]] = {
     "__init__": set(),
 }
 """Third parties, where the list is closed."""
+WEBUI = {"hosts.webui"}
 ONLY_IN: dict[str, set[str]] = {
-    "diffusers": {"hosts", "miniature"},
-    "transformers": {"hosts", "miniature"},
+    "diffusers": {"hosts.diffusers", "miniature"},
+    "transformers": {"hosts.diffusers", "miniature"},
     "gradio": {"ui", "studio"},
-    "modules": {"hosts"},
-    "modules_forge": {"hosts"},
-    "backend": {"hosts"},
-    "ldm": {"hosts"},
-    "ldm_patched": {"hosts"},
-    "sgm": {"hosts"},
+    "modules": WEBUI,
+    "modules_forge": WEBUI,
+    "backend": WEBUI,
+    "ldm": WEBUI,
+    "ldm_patched": WEBUI,
+    "sgm": WEBUI,
 }
 """Third parties that a few rooms may import."""
 
@@ -71,10 +79,11 @@ def imported(source: str, module: str, is_package: bool = False) -> Iterator[str
 
 
 def room_of(module: str) -> str:
-    """``hypernetworks.engine.stack.Stack`` is in ``engine``; :mod:`.multiplier` is a room of its own."""
+    """``hypernetworks.engine.stack.Stack`` is in ``engine``; :data:`NESTED` rooms are their own."""
     parts = module.split(".")[1:]
-    if parts[:2] == ["engine", "multiplier"]:
-        return "engine.multiplier"
+    nested = ".".join(parts[:2])
+    if nested in NESTED:
+        return nested
     return parts[0] if parts else "__init__"
 
 
@@ -96,16 +105,74 @@ def offences(source: str, module: str, is_package: bool = False) -> list[str]:
     return found
 
 
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import each other, however far round (Tarjan's algorithm)."""
+    number, lowest, stack, found = dict[str, int](), dict[str, int](), list[str](), []
+
+    def visit(module: str) -> None:
+        number[module] = lowest[module] = len(number)
+        stack.append(module)
+
+        for other in sorted(graph[module]):
+            if other not in number:
+                visit(other)
+                lowest[module] = min(lowest[module], lowest[other])
+            elif other in stack:
+                lowest[module] = min(lowest[module], number[other])
+
+        if lowest[module] == number[module]:
+            group = stack[stack.index(module) :]
+            del stack[-len(group) :]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for module in sorted(graph):
+        if module not in number:
+            visit(module)
+    return found
+
+
+def module_of(path: str) -> tuple[str, bool]:
+    """The dotted name of a file, and whether it is a package's ``__init__``."""
+    parts = list(Path(path).with_suffix("").parts)
+    is_package = parts[-1] == "__init__"
+    return ".".join(parts[:-1] if is_package else parts), is_package
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Module -> the modules of this package that it imports, wherever the import stands."""
+    modules = {module: (path, pk) for path in MODULES for module, pk in [module_of(path)]}
+    graph: dict[str, set[str]] = {}
+    for module, (path, is_package) in modules.items():
+        source = (ROOT / path).read_text(encoding="utf-8")
+        names = imported(source, module, is_package)
+        found = {name if name in modules else name.rpartition(".")[0] for name in names}
+        graph[module] = (found & set(modules)) - {module}
+    return graph
+
+
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / PACKAGE).rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", MODULES)
 def test_imports_go_in_the_allowed_direction(path: str) -> None:
-    parts = list(Path(path).with_suffix("").parts)
-    is_package = parts[-1] == "__init__"
-    module = ".".join(parts[:-1] if is_package else parts)
+    module, is_package = module_of(path)
     assert room_of(module) in ROOMS, f"{path} is in no known room"
-    assert offences((ROOT / path).read_text(), module, is_package) == []
+    assert offences((ROOT / path).read_text(encoding="utf-8"), module, is_package) == []
+
+
+def test_no_two_files_import_each_other_however_far_round() -> None:
+    assert circles(import_graph()) == []
+
+
+def test_circles_are_noticed() -> None:
+    graph = import_graph()
+    assert circles(graph) == []
+    assert graph["hypernetworks.patching.handle"], "the graph holds the imports"
+
+    graph["hypernetworks.errors"].add("hypernetworks.patching.handle")
+    (group,) = circles(graph)
+    assert {"hypernetworks.errors", "hypernetworks.patching.handle"} <= set(group)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +196,18 @@ def test_imports_go_in_the_allowed_direction(path: str) -> None:
         ),
         ("hypernetworks.ui.tab", "from ..hosts.diffusers import Painter"),
         ("hypernetworks.hosts.webui", "import gradio"),
+        ("hypernetworks.hosts.webui.batch", "import diffusers"),
+        ("hypernetworks.hosts.webui.batch", "from transformers import CLIPTextModel"),
+        ("hypernetworks.hosts.webui.batch", "from ..diffusers import Painter"),
+        ("hypernetworks.hosts.webui.batch", "from ..diffusers.samplers import SAMPLERS"),
+        ("hypernetworks.hosts.webui.batch", "def f():\n    from .. import diffusers"),
+        ("hypernetworks.hosts.diffusers.pipeline", "from modules import shared"),
+        ("hypernetworks.hosts.diffusers.pipeline", "from ..webui import host"),
+        ("hypernetworks.hosts.diffusers.pipeline", "from ...ui import panel"),
+        ("hypernetworks.hosts.fit", "from .webui.host import tell"),
+        ("hypernetworks.hosts.fit", "import diffusers"),
+        ("hypernetworks.studio.page", "from ..hosts.webui import host"),
+        ("hypernetworks.training.loop", "from ..hosts.resolving import Use"),
         ("hypernetworks.library.folders", "from modules import shared"),
         ("hypernetworks.cli", "import gradio"),
     ],
@@ -153,8 +232,8 @@ def test_offences_are_noticed(module: str, source: str) -> None:
             "from ..files import read\nfrom ..engine.network import Hypernetwork",
         ),
         (
-            "hypernetworks.hosts.webui",
-            "from modules import shared\nimport diffusers\nfrom ..prompts import parse",
+            "hypernetworks.hosts.webui.batch",
+            "from modules import shared\nfrom ..resolving import Use\nfrom ...prompts import parse",
         ),
         ("hypernetworks.studio.page", "import gradio as gr\nfrom ..hosts.diffusers import Painter"),
     ],

@@ -8,21 +8,21 @@ from pathlib import Path
 import torch
 from toys import Toy, toy_examples, toy_settings
 
-from hypernetworks.hosts.processes import together
 from hypernetworks.training import TrainingStep, train
 from hypernetworks.training.held_out import HeldOut
+from hypernetworks.training.processes import together
 
 
 def main(folder: Path, steps: int) -> None:
     """Train, save, and keep the losses."""
     seen: list[TrainingStep] = []
-    with together() as place:
+    with together() as world:
         toy = Toy()
-        held_out = HeldOut(toy_examples(3), toy.contexts, 0) if place.is_first else None
+        held_out = HeldOut(toy_examples(3), toy.contexts, 0) if world.is_first else None
         settings = toy_settings(steps=8, accumulation=2, optimiser="SGD", rate="1", watch_every=4)
         run = toy.run(settings, folder, held_out=held_out)
-        train(run, on_step=seen.append, should_stop=lambda: place.is_first and len(seen) == steps)
-        if place.is_first:
+        train(run, on_step=seen.append, should_stop=lambda: world.is_first and len(seen) == steps)
+        if world.is_first:
             torch.save([(s.loss, s.gradient_norm, s.held_out) for s in seen], folder / "seen.pt")
 
 
