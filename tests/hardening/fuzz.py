@@ -320,7 +320,7 @@ def _moving_file(drawn: Random) -> tuple[str, bytes]:
     """A healthy file of some megabytes, so that there is time to change it."""
     if not _LARGE:
         from reference import Recipe
-        from unit.containers import save_legacy, save_safetensors, save_zip
+        from unit.files.containers import save_legacy, save_safetensors, save_zip
 
         for name, save in (
             ("net.pt", save_zip),

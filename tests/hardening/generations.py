@@ -36,7 +36,7 @@ import torch  # noqa: E402
 from fake_webui import installed  # noqa: E402
 from hardening.webui_jobs import ERRORS, WebuiWithUNet, forget, left_on  # noqa: E402
 from reference import Recipe  # noqa: E402
-from unit.containers import save_legacy, save_zip  # noqa: E402
+from unit.files.containers import save_legacy, save_zip  # noqa: E402
 
 import hypernetworks as hn  # noqa: E402
 from hypernetworks.hosts.diffusers import Generation, Painter, save_png  # noqa: E402

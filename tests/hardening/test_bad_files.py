@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import Recipe
-from unit.containers import save_legacy, save_zip
+from unit.files.containers import save_legacy, save_zip
 
 import hypernetworks as hn
 from hypernetworks.errors import FileCorruptError, HypernetworkError, NotAHypernetworkError

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from laws.hosts import Host, make, traces
 from reference import Recipe, relative_error
-from unit.containers import save_zip
+from unit.files.containers import save_zip
 
 import hypernetworks as hn
 from hypernetworks.engine.folding import Fold

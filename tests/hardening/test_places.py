@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from reference import Recipe
-from unit.containers import save_legacy, save_safetensors, save_zip
+from unit.files.containers import save_legacy, save_safetensors, save_zip
 
 import hypernetworks as hn
 from hypernetworks import cli

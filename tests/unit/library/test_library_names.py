@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from unit.test_library import add
+from unit.library.test_library import add
 
 from hypernetworks.errors import AmbiguousNameError, UnknownNameError
 from hypernetworks.library import Entry, Library

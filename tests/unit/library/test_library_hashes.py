@@ -18,7 +18,7 @@ from hypernetworks.library import Entry
 from hypernetworks.library.background import Background
 from hypernetworks.library.hashing import Hashes, usual_store
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def file(path: Path, content: bytes = b"content") -> Entry:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from reference import Recipe
-from unit.containers import save_zip
+from unit.files.containers import save_zip
 
 import hypernetworks as hn
 from hypernetworks.errors import (

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import Recipe
-from unit.containers import TORCH_CONTAINERS, save_legacy, save_safetensors, save_zip
-from unit.test_variants import REFUSED, VARIANTS
+from unit.files.containers import TORCH_CONTAINERS, save_legacy, save_safetensors, save_zip
+from unit.files.test_variants import REFUSED, VARIANTS
 
 import hypernetworks as hn
 from hypernetworks.errors import HypernetworkError

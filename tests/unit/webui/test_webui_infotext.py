@@ -11,7 +11,7 @@ import pytest
 from fake_webui import FakeWebui
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.test_library import add, network
+from unit.library.test_library import add, network
 
 import hypernetworks as hn
 from hypernetworks.hosts.infotext import HASHES, hashes_line

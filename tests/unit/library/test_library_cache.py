@@ -14,8 +14,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import Recipe
-from unit.containers import save_zip
-from unit.test_library import network
+from unit.files.containers import save_zip
+from unit.library.test_library import network
 
 import hypernetworks as hn
 from hypernetworks.errors import FileError, NotAHypernetworkError

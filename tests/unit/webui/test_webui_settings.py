@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from fake_webui import FakeWebui
-from unit.test_library import add
+from unit.library.test_library import add
 
 from hypernetworks.hosts.webui import folders, registration, settings
 from hypernetworks.library.folders import CACHE_BYTES

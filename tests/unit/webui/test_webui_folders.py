@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from fake_webui import FakeWebui
-from unit.test_library import add, network
+from unit.library.test_library import add, network
 
 import hypernetworks as hn
 from hypernetworks.errors import UnsupportedVariantError

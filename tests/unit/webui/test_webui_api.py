@@ -11,7 +11,7 @@ import torch
 from fake_webui import FakeWebui
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from unit.test_library import add, network
+from unit.library.test_library import add, network
 
 import hypernetworks as hn
 from hypernetworks.hosts.webui import api, folders

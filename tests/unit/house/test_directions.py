@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PACKAGE = "hypernetworks"
 
 CORE = {"engine", "errors", "files", "library", "patching", "progress", "prompts", "training"}

@@ -25,7 +25,7 @@ def start(folder: Path, size: int, steps: int) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    paths = os.pathsep.join(map(str, (HERE, HERE.parents[1])))
+    paths = os.pathsep.join(map(str, (HERE, HERE.parents[2])))
     shared = {
         "PYTHONPATH": paths,
         "MASTER_ADDR": "127.0.0.1",

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from reference import BATCH_COUPLING, Content, Recipe, Reference, as_stored, recipes, relative_error
 from safetensors import safe_open
 from torch import nn
-from unit.containers import TORCH_CONTAINERS, save_legacy, save_safetensors, save_zip
+from unit.files.containers import TORCH_CONTAINERS, save_legacy, save_safetensors, save_zip
 
 import hypernetworks as hn
 from hypernetworks.engine.network import Provenance

@@ -35,7 +35,7 @@ from hardening.pickling import (
 )
 from reference import Recipe
 from safetensors.torch import save_file
-from unit.containers import save_legacy, save_safetensors, save_zip
+from unit.files.containers import save_legacy, save_safetensors, save_zip
 
 import hypernetworks as hn
 from hypernetworks.errors import (
