@@ -1,7 +1,7 @@
 """How a foreign UNet is altered and restored, without importing any host."""
 
 from .handle import Handle, RowsOf, apply, apply_per_picture
-from .part import Networks
+from .site_multipliers import Networks
 from .seam import is_plain_linear, is_torchs_own
 from .sites import Site, find_sites
 

@@ -14,7 +14,7 @@ from torch import nn
 from ..engine.stack import KEY, VALUE, Stack
 from ..errors import NoAttentionError, NoMatchingWidthError, PatchError
 from .folded import FoldedProjection
-from .part import Networks, Part
+from .site_multipliers import Networks, Part
 from .projection import Projection
 from .seam import IsDense, Seam, is_plain_linear
 from .sites import CROSS, SELF, Site, find_sites
