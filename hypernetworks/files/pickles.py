@@ -18,7 +18,13 @@ from typing import IO, Any, NoReturn
 
 import torch
 
-from ..errors import FileCorruptError, FileError, FileUnsafeError, NotAHypernetworkError
+from ..errors import (
+    FileCorruptError,
+    FileError,
+    FileUnsafeError,
+    NotAHypernetworkError,
+    printable,
+)
 
 STORAGE_DTYPES: dict[str, torch.dtype] = {
     "FloatStorage": torch.float32,
@@ -321,8 +327,3 @@ def load_plain(stream: IO[bytes]) -> Any:
         raise FileCorruptError(
             f"its pickle can't be decoded ({reason}): download it again"
         ) from error
-
-
-def printable(text: str, longest: int = 80) -> str:
-    """Text from a file or a path, short and without control characters, fit for a message."""
-    return "".join(c if c.isprintable() else "?" for c in text[:longest])

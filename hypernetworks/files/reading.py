@@ -19,10 +19,11 @@ from ..errors import (
     NotAHypernetworkError,
     StructureError,
     UnsupportedVariantError,
+    printable,
 )
 from . import safetensors_files, torch_files
 from .opened import OpenedFile, shown
-from .pickles import TensorPointer, printable
+from .pickles import TensorPointer
 
 _Result = TypeVar("_Result")
 SUFFIXES: tuple[str, ...] = (".pt", ".safetensors", ".bin", ".ckpt", ".pth")

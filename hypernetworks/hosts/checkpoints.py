@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import safe_open
 
-from ..errors import CheckpointError
-from ..files.pickles import printable
+from ..errors import CheckpointError, printable
 from .configurations.clip_tokenizer import build_tokenizer
 from .configurations.families import (
     CONFIGURATIONS,
