@@ -125,3 +125,8 @@ class TrainingStateError(TrainingError):
 
 class DivergenceError(TrainingError):
     """The loss is not a finite number or has run away; the network is back at the last good state."""
+
+
+def printable(text: str, longest: int = 80) -> str:
+    """Text from a file or a path, short and without control characters, fit for a message."""
+    return "".join(c if c.isprintable() else "?" for c in text[:longest])

@@ -18,10 +18,9 @@ import torch
 
 from ..engine.network import Hypernetwork
 from ..engine.structure import StateDict
-from ..errors import FileWriteError
+from ..errors import FileWriteError, printable
 from . import safetensors_files
 from .opened import shown
-from .pickles import printable
 
 ALIGNMENT = 64
 """Tensors begin at multiples of this many bytes in the file, so that they can be mapped."""

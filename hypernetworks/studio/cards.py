@@ -6,14 +6,14 @@ import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from ..errors import FileError, FileWriteError, HypernetworkError
 from ..files import SUFFIXES, read
+from ..files.naming import DEVICE, is_plain
 from ..library import Entry, Library, inspect
 from ..library.sidecars import Listings, for_the_panel, read_sidecars
-from ..training.creation import DEVICE
 
 LARGEST = 4 << 30
 """Bytes of a file that may be added."""
@@ -49,13 +49,6 @@ def preview_of(library: Library, name: str) -> Path | None:
         NameLookupError: there is no such network.
     """
     return read_sidecars(library.find(name)).preview
-
-
-def is_plain(name: str) -> bool:
-    """Whether a file name is one part of a path on every system, and not hidden."""
-    return PurePosixPath(name).name == name == PureWindowsPath(name).name and not name.startswith(
-        "."
-    )
 
 
 def checked_name(name: str) -> str:

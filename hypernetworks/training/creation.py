@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 
 from ..engine.structure import Structure
 from ..errors import TrainingSettingsError
-
-DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)\s*(\..*)?", re.IGNORECASE)
-"""File names that are devices on Windows, with any suffix: a file of that name can't be kept or copied there."""
+from ..files.naming import DEVICE
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from .checkpoints import (
     STATE,
     check_fits,
     copied_to_cpu,
+    damaged,
     load_state,
     make_folder,
     remove_old,
@@ -300,7 +301,10 @@ class Run:
             return
         assert self.folder is not None
         check_fits(state, self._parameters, type(self._stepper.optimiser).__name__, self.folder)
-        self._restore(state)
+        try:
+            self._restore(state)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # of another's making
+            raise damaged(self.folder) from error
         self._saved = self.step
         self._base = state["base"]
         self._tell_step()

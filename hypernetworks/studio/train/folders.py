@@ -12,9 +12,9 @@ from itertools import islice
 from pathlib import Path
 
 from ...errors import FileWriteError, TrainingDataError
+from ...files.naming import is_plain
 from ...training.creation import check_name
 from ...training.pictures import SUFFIXES
-from ..cards import is_plain
 
 DEEPEST, MOST_FOLDERS = 3, 500
 """How far below an allowed folder, and how many folders, are looked at for pictures."""
