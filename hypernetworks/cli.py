@@ -314,9 +314,9 @@ def _studio(options: argparse.Namespace) -> int:
     _need("diffusers", "transformers", "PIL", "gradio")
     from .library.hashing import Hashes, usual_store
     from .studio import launch
-    from .studio.login import new_password
-    from .studio.server import TRAINING
     from .studio.train.places import Places
+    from .studio.web.login import new_password
+    from .studio.web.server import TRAINING
 
     own = (
         [] if options.hypernetworks else [Path.home() / "hypernetworks"]

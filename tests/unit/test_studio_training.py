@@ -16,7 +16,7 @@ from PIL import Image
 
 import hypernetworks as hn
 from hypernetworks.hosts.training import Outcome, TrainingJob, Watcher
-from hypernetworks.studio.desk import Desk, Update
+from hypernetworks.studio.job_queue import Desk, Update
 from hypernetworks.studio.train import example, trainer, views, wishes
 from hypernetworks.studio.train.keeping import check_free, keep
 from hypernetworks.studio.train.places import Places

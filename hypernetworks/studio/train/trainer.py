@@ -15,7 +15,7 @@ from ...hosts.training import Outcome, Watcher, train_job
 from ...training import TrainingStep
 from ...training.checkpoints import STATE
 from ...training.records import read_log
-from ..desk import Desk, InterruptedJobError, Update
+from ..job_queue import Desk, InterruptedJobError, Update
 from . import example
 from .keeping import check_free, keep
 from .places import Places
