@@ -181,7 +181,7 @@ def test_the_studio_says_what_listening_means(
 ) -> None:
     import uvicorn
 
-    from hypernetworks.studio import server
+    from hypernetworks.studio.web import server
 
     hosts: list[str] = []
     monkeypatch.setattr(uvicorn.Server, "run", lambda *_a, **_k: None)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from hypernetworks.studio import login
-from hypernetworks.studio.login import LOGIN, PasswordGate, new_password
-from hypernetworks.studio.safety import OwnAddressOnly
+from hypernetworks.studio.web import login
+from hypernetworks.studio.web.login import LOGIN, PasswordGate, new_password
+from hypernetworks.studio.web.safety import OwnAddressOnly
 
 WORD = "öpen sesame&=+"
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 import hypernetworks as hn
-from hypernetworks.studio import cards, generating, safety
-from hypernetworks.studio.desk import Update
+from hypernetworks.studio import cards, widgets
+from hypernetworks.studio.job_queue import Update
+from hypernetworks.studio.web import safety
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&\u202e\x00"
 
@@ -103,10 +104,10 @@ def test_a_refused_request_never_reaches_the_page() -> None:
 @pytest.mark.parametrize(
     "made",
     [
-        safety.text(HOSTILE),
-        generating.messages_html([HOSTILE]),
-        generating.empty_html(HOSTILE),
-        generating.progress_html(Update(note=HOSTILE)),
+        widgets.text(HOSTILE),
+        widgets.messages_html([HOSTILE]),
+        widgets.empty_html(HOSTILE),
+        widgets.progress_html(Update(note=HOSTILE)),
     ],
 )
 def test_hostile_text_is_shown_and_nothing_else(made: str) -> None:

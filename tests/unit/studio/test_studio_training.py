@@ -16,7 +16,7 @@ from PIL import Image
 
 import hypernetworks as hn
 from hypernetworks.hosts.diffusers.training import Outcome, TrainingJob, Watcher
-from hypernetworks.studio.desk import Desk, Update
+from hypernetworks.studio.job_queue import Desk, Update
 from hypernetworks.studio.train import example, form_values, trainer, views
 from hypernetworks.studio.train.folders import Places
 from hypernetworks.studio.train.form_values import Wishes, creation_of, job_of, of_preset, size_of

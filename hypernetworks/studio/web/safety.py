@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from html import escape
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,14 +26,6 @@ _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 )
-
-
-def text(value: object) -> str:
-    """Anything of a user or a file as HTML that shows it and is nothing else; no character that hides or turns text."""
-    shown = "".join(
-        c if c.isprintable() or c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in str(value)
-    )
-    return escape(shown, quote=True)
 
 
 def refusal(headers: Mapping[str, str], *, anywhere: bool) -> str | None:

@@ -14,15 +14,15 @@ import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import HypernetworkError
-from ..hosts.diffusers import MINIATURE_NETWORKS
-from .cards import own_folder
-from .desk import Desk
-from .train.folders import Places
-from .train.trainer import Trainer
+from ...errors import HypernetworkError
+from ...hosts.diffusers import MINIATURE_NETWORKS
+from ..cards import own_folder
+from ..job_queue import Desk
+from ..train.folders import Places
+from ..train.trainer import Trainer
 
 if TYPE_CHECKING:
-    from ..hosts.diffusers import Painter
+    from ...hosts.diffusers import Painter
 
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
@@ -54,8 +54,8 @@ def build_app(
     import gradio as gr
     from fastapi import FastAPI
 
+    from ..page import build_page
     from .login import PasswordGate
-    from .page import build_page
     from .routes import head, register
     from .safety import OwnAddressOnly
 
