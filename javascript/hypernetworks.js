@@ -4,11 +4,13 @@
  * The first of five plain scripts that a webui puts into its page by the order of their names, and the studio, too:
  * text here, the list of networks in hypernetworks_catalogue.js, the controls of the panel in hypernetworks_controls.js
  * and hypernetworks_curve.js, and what ties them to a page's prompts in hypernetworks_panel.js. They share
- * window.hypernetworks, and no other name of the page.
+ * window.hypernetworksExtension, and no other name of the page: popular extensions have globals such as
+ * "hypernetworks", "loras" and "embeddings" of their own, and assign them at any time.
  */
 (() => {
     "use strict";
-    if (window.hypernetworks) return;
+    const MARK = "the hypernetwork extension";
+    if (window.hypernetworksExtension?.mark === MARK) return; // this file is loaded a second time
 
     const EXTRA_NETWORK = /<([\p{L}\p{N}_]+):([^>]+)>/gu;
     const KIND = "hypernet";
@@ -262,5 +264,8 @@
 
     const asText = { parseTags, rewrite, scale, remove, removeAll, append, isWritable };
     const curves = { readSchedule, positionOf, valueBetween, valueAt };
-    window.hypernetworks = { ...asText, format, curves };
+
+    // Not writable: cards call it by its name, whatever other scripts assign.
+    const value = { mark: MARK, ...asText, format, curves };
+    Object.defineProperty(window, "hypernetworksExtension", { value, configurable: true });
 })();
