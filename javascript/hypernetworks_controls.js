@@ -13,7 +13,10 @@
     /* ---------------------------------------------------------------- rows */
 
     let lastId = 0;
-    const newId = () => `hypernetworks-${(lastId += 1)}`;
+    function newId() {
+        lastId += 1;
+        return `hypernetworks-${lastId}`;
+    }
 
     /** An element with attributes and children; text becomes text, never markup. */
     function make(kind, attributes = {}, ...children) {
