@@ -1,6 +1,8 @@
-"""All benchmarks of the project, one after the other: ``python benchmarks [--output FOLDER]``. Takes about an hour.
+"""All benchmarks of the project, one after the other: ``python -m benchmarks [--output FOLDER]``. Takes about an hour.
 
-Each can be run alone, and says more with ``--help``: ``seam.py``, ``unet_call.py``, ``loading.py``, ``training.py``.
+Each can be run alone, and says more with ``--help``: ``python -m benchmarks.seam``, and ``unet_call``, ``loading``,
+``training``.
+What there is to measure on a GPU is ``python -m benchmarks.gpu``.
 """
 
 from __future__ import annotations
@@ -10,13 +12,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("seam", "unet_call", "loading", "training")
 
 
 def main() -> int:
     """Run them; returns the number of those that failed."""
-    parser = argparse.ArgumentParser(prog="python benchmarks", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__.split("\n")[0]
+    )
     parser.add_argument(
         "--output", type=Path, default=Path("build"), help="folder for the JSON files"
     )
@@ -26,11 +30,12 @@ def main() -> int:
         print(f"\n# {name}", flush=True)
         command = [
             sys.executable,
-            str(HERE / f"{name}.py"),
+            "-m",
+            f"benchmarks.{name}",
             "--output",
-            str(options.output / f"{name}.json"),
+            str((options.output / f"{name}.json").resolve()),
         ]
-        failed += subprocess.run(command, check=False).returncode != 0
+        failed += subprocess.run(command, cwd=ROOT, check=False).returncode != 0
     return failed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import random
@@ -10,14 +11,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import hypernetworks as hn
 from hypernetworks.patching import find_sites
@@ -62,11 +61,19 @@ def ours(unet: torch.nn.Module, networks: Networks) -> Acting:
     return lambda: hn.apply(unet, networks)
 
 
+def variants(unet: torch.nn.Module) -> dict[str, Acting]:
+    """No network, and each stack of :func:`stacks` in the naive way and in ours."""
+    made: dict[str, Acting] = {"no network": nullcontext}
+    for name, stack in stacks().items():
+        made[f"naive: {name}"], made[f"ours: {name}"] = naive(unet, stack), ours(unet, stack)
+    return made
+
+
 def naive(unet: torch.nn.Module, networks: Networks) -> Acting:
     """Every layer computes its own MLPs in fp32, network after network, as AUTOMATIC1111's built-in does."""
     device = next(unet.parameters()).device
     mlps = [
-        ({dim: [mlp.linear.to(device) for mlp in pair] for dim, pair in n.pairs.items()}, m)
+        ({dim: [fp32_copy(mlp.linear, device) for mlp in p] for dim, p in n.pairs.items()}, m)
         for n, m in networks
     ]
 
@@ -92,6 +99,11 @@ def naive(unet: torch.nn.Module, networks: Networks) -> Acting:
             yield
 
     return acting
+
+
+def fp32_copy(layers: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """Layers of their own: the network stays where it is."""
+    return copy.deepcopy(layers).to(device, torch.float32)
 
 
 def interleaved(

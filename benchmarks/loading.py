@@ -1,4 +1,4 @@
-"""What it costs to have hypernetworks at hand: ``python benchmarks/loading.py``. Prints tables and writes JSON.
+"""What it costs to have hypernetworks at hand: ``python -m benchmarks.loading``. Prints tables and writes JSON.
 
 * **Loading**: a file of 84 MiB (SD1.5, all widths) from the page cache, until every number was touched once, against
   ``torch.load`` and a copy into fp32 modules; and a second use from the library's cache. Interleaved and paired: every
@@ -29,8 +29,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import hypernetworks as hn
 from hypernetworks.library import folders
@@ -275,7 +273,14 @@ def memory(folder: Path) -> dict[str, Row]:
                 network((1, 2, 1), (320, 768), number), place / f"{number:02}.pt", dtype=dtype
             )
         for limit in (64, 0):
-            command = [sys.executable, __file__, "--child", str(place), str(limit)]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.loading",
+                "--child",
+                str(place),
+                str(limit),
+            ]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             rows |= {
                 f"{kind}, limit {limit} MiB, {name}": row

@@ -1,4 +1,4 @@
-"""The attention seam alone: all ``to_k`` and ``to_v`` calls of one UNet call, replayed: ``python benchmarks/seam.py``.
+"""The attention seam alone: all ``to_k`` and ``to_v`` calls of one UNet call, replayed: ``python -m benchmarks.seam``.
 
 The module tree is that of full-size SD1.5, the shapes are recorded from a real call of it, and the replay goes through
 the UNet's own start and end of a call. Every replay gets fresh tensors of fresh content, so that nothing remembered
@@ -16,21 +16,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
-from cases import (
-    Acting,
-    Networks,
-    Summary,
-    dtype_of,
-    full_size_unet,
-    interleaved,
-    naive,
-    ours,
-    parser_of,
-    stacks,
-    write_json,
-)
 
 from hypernetworks.patching import Site, find_sites
+
+from . import cases
+from .cases import Networks, Summary
 
 Inputs = list[torch.Tensor]
 
@@ -115,31 +105,23 @@ def floor(
 
 def measure(size: int, rounds: int, device: str, dtype: torch.dtype) -> dict[str, object]:
     """One size: times, and the rows of the table."""
-    unet = full_size_unet(device, dtype)
+    unet = cases.full_size_unet(device, dtype)
     order, numbers, inputs = recorded(unet, size)
 
     def fresh() -> Inputs:
         return [tensor * random.uniform(0.8, 1.2) for tensor in inputs]
 
-    networks = stacks()
-    variants: dict[str, Acting] = {"no network": nullcontext}
-    for name, stack in networks.items():
-        variants[f"naive: {name}"], variants[f"ours: {name}"] = (
-            naive(unet, stack),
-            ours(unet, stack),
-        )
-    bare = floor(networks["relu, all widths"], order, numbers, inputs, onednn=False)
-    fused = (
-        floor(networks["relu, all widths"], order, numbers, inputs, onednn=True)
-        if device == "cpu"
-        else bare
-    )
+    variants, relu = cases.variants(unet), cases.stacks()["relu, all widths"]
+    bare = floor(relu, order, numbers, inputs, onednn=False)
+    fused = floor(relu, order, numbers, inputs, onednn=True) if device == "cpu" else bare
     with replaying(unet, order, numbers):
-        times = interleaved(variants, fresh, unet, rounds, f"seam {size}")
-        floors = interleaved({"floor": nullcontext}, fresh, bare, rounds, "floor")
-        floors |= interleaved({"floor, oneDNN": nullcontext}, fresh, fused, rounds, "floor, oneDNN")
+        times = cases.interleaved(variants, fresh, unet, rounds, f"seam {size}")
+        floors = cases.interleaved({"floor": nullcontext}, fresh, bare, rounds, "floor")
+        floors |= cases.interleaved(
+            {"floor, oneDNN": nullcontext}, fresh, fused, rounds, "floor, oneDNN"
+        )
         short = [tensor[:1, :1] for tensor in inputs]
-        overhead = interleaved(
+        overhead = cases.interleaved(
             {n: variants[n] for n in ("no network", "ours: linear, all widths")}, lambda: [t.clone() for t in short],
             unet, 40, "overhead",
         )  # fmt: skip
@@ -162,7 +144,7 @@ def summarised(
     print(
         f"\n{size}x{size}: added to {1e3 * Summary.of(times['no network']).median:.0f} ms of projections"
     )
-    for name in stacks():
+    for name in cases.stacks():
         mine, theirs = added(f"ours: {name}"), added(f"naive: {name}")
         rows[name] = {
             "ours_ms": 1e3 * Summary.of(mine).median,
@@ -198,11 +180,11 @@ def summarised(
 
 def main() -> None:
     """Print a table and write JSON."""
-    options = parser_of(__doc__, "seam.json", rounds=11).parse_args()
-    dtype = dtype_of(options)
+    options = cases.parser_of(__doc__, "seam.json", rounds=11).parse_args()
+    dtype = cases.dtype_of(options)
     with torch.inference_mode():
         sizes = [measure(size, options.rounds, options.device, dtype) for size in options.sizes]
-    write_json({"sizes": sizes}, options)
+    cases.write_json({"sizes": sizes}, options)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a training step costs: ``python benchmarks/training.py [--model full|miniature] [--device cpu|cuda]``.
+"""What a training step costs: ``python -m benchmarks.training [--model full|miniature] [--device cpu|cuda]``.
 
 Three loops on one UNet, interleaved and paired: every round times one step of each in a random order, and ratios are
 taken within the round, because the machines are shared and noisy.
@@ -34,8 +34,6 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch.utils.checkpoint import checkpoint
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import hypernetworks as hn
 from hypernetworks.engine.initialising import create_network
@@ -389,7 +387,8 @@ def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
     for name in ("idle", "plain", "ours"):
         command = [
             sys.executable,
-            __file__,
+            "-m",
+            "benchmarks.training",
             "--peak",
             name,
             "--model",

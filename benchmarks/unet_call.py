@@ -1,4 +1,4 @@
-"""What hypernetworks add to a whole UNet call of full-size SD1.5 (random weights): ``python benchmarks/unet_call.py``.
+"""What hypernetworks add to a whole UNet call of full-size SD1.5 (random weights): ``python -m benchmarks.unet_call``.
 
 Interleaved and paired: every round times all variants in a random order, and ratios are taken within the round, because
 the machines are shared and noisy. The naive reference does what AUTOMATIC1111 does: every network in every layer, fp32
@@ -12,33 +12,25 @@ import time
 from contextlib import nullcontext
 
 import torch
-from cases import (
-    Acting,
-    Networks,
-    Summary,
-    dtype_of,
-    full_size_unet,
-    interleaved,
-    naive,
-    ours,
-    parser_of,
-    stacks,
-    wait,
-    write_json,
-)
 from diffusers import UNet2DConditionModel
 
 import hypernetworks as hn
 
+from . import cases
+from .cases import Networks, Summary
+
 CLOSE = ("linear, all widths", "relu, 768 alone")
 """What should cost nothing: these are measured without the naive reference as well, in more rounds."""
+
+
+CLOSE_OURS = tuple(f"ours: {name}" for name in CLOSE)
 
 
 def whole_calls(
     unet: UNet2DConditionModel, size: int, rounds: int, close_rounds: int
 ) -> dict[str, object]:
     """Ratios to no network."""
-    weight, networks = next(unet.parameters()), stacks()
+    weight = next(unet.parameters())
 
     def fresh() -> tuple[torch.Tensor, torch.Tensor]:
         return (
@@ -49,22 +41,17 @@ def whole_calls(
     def call(inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
         unet(inputs[0], 500, inputs[1])
 
-    everything: dict[str, Acting] = {"no network": nullcontext}
-    for name, stack in networks.items():
-        everything[f"naive: {name}"], everything[f"ours: {name}"] = (
-            naive(unet, stack),
-            ours(unet, stack),
-        )
+    everything = cases.variants(unet)
     close = {
         "no network": nullcontext,
-        **{f"ours: {name}": ours(unet, networks[name]) for name in CLOSE},
+        **{name: acting for name, acting in everything.items() if name in CLOSE_OURS},
     }
     rows: dict[str, object] = {}
     for title, variants, count in (
         ("with the naive reference", everything, rounds),
         ("close", close, close_rounds),
     ):
-        times = interleaved(variants, fresh, call, count, f"{size}, {title}") if count else {}
+        times = cases.interleaved(variants, fresh, call, count, f"{size}, {title}") if count else {}
         print(f"\n{size}x{size}, {title}, {count} rounds, ratio to no network")
         for name, seconds in times.items():
             ratio = Summary.of([s / b for s, b in zip(seconds, times["no network"], strict=True)])
@@ -78,7 +65,7 @@ def slider(unet: UNet2DConditionModel, size: int, rounds: int) -> dict[str, obje
     found: dict[str, object] = {}
     weight = next(unet.parameters())
     for count in (1, 2, 3):
-        networks = stacks()["linear x 3, all widths"][:count]
+        networks = cases.stacks()["linear x 3, all widths"][:count]
         extra = []
         for number in range(rounds):
             seconds = []
@@ -88,10 +75,10 @@ def slider(unet: UNet2DConditionModel, size: int, rounds: int) -> dict[str, obje
                         2, 4, size // 8, size // 8, device=weight.device, dtype=weight.dtype
                     )
                     text = torch.randn(2, 77, 768, device=weight.device, dtype=weight.dtype)
-                    wait()
+                    cases.wait()
                     start = time.perf_counter()
                     unet(inputs, 500, text)
-                    wait()
+                    cases.wait()
                     seconds.append(time.perf_counter() - start)
                 assert "folded" in handle.paths.values()
             extra.append((seconds[0] - seconds[1]) / count)
@@ -106,7 +93,7 @@ def slider(unet: UNet2DConditionModel, size: int, rounds: int) -> dict[str, obje
 
 def memory(unet: UNet2DConditionModel, size: int) -> dict[str, object]:
     """Tensors before the first tag, with tags, and after the last one when what was made ready is released."""
-    weight, networks = next(unet.parameters()), stacks()
+    weight, networks = next(unet.parameters()), cases.stacks()
     tags: list[tuple[str, Networks]] = [
         ("before", []),
         *((n, networks[n]) for n in CLOSE),
@@ -137,10 +124,10 @@ def _tensors() -> dict[str, float]:
 
 def main() -> None:
     """Print tables and write JSON."""
-    parser = parser_of(__doc__, "unet_call.json", rounds=7)
+    parser = cases.parser_of(__doc__, "unet_call.json", rounds=7)
     parser.add_argument("--close-rounds", type=int, default=25)
     options = parser.parse_args()
-    unet = full_size_unet(options.device, dtype_of(options))
+    unet = cases.full_size_unet(options.device, cases.dtype_of(options))
     with torch.inference_mode():
         still = (
             torch.randn(2, 4, 16, 16).to(unet.conv_in.weight),
@@ -157,7 +144,7 @@ def main() -> None:
             "exact": torch.equal(unet(*still).sample, before),
         }  # fmt: skip
     print(f"before equals after, bit for bit: {facts['exact']}")
-    write_json(facts, options)
+    cases.write_json(facts, options)
 
 
 if __name__ == "__main__":
