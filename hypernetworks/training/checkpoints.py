@@ -13,6 +13,7 @@ import torch
 from ..engine.network import Hypernetwork
 from ..errors import FileError, FileWriteError, TrainingStateError, printable
 from ..files import write
+from ..files.naming import composed
 from ..files.torch_files import read_plain
 from ..files.writing import replace as replace_file
 
@@ -51,11 +52,11 @@ def remove_old(folder: Path, name: str, suffix: str, keep: int) -> None:
 
 def saved_networks(folder: Path, name: str, suffix: str) -> list[Path]:
     """Network files of a run, by rising step."""
-    pattern = re.compile(re.escape(name) + r"-(\d+)" + re.escape(suffix))
-    found = [
+    pattern = re.compile(re.escape(composed(name)) + r"-(\d+)" + re.escape(suffix))
+    found = [  # macOS lists names in another Unicode form than they were given
         (int(match[1]), path)
         for path in folder.iterdir()
-        if (match := pattern.fullmatch(path.name))
+        if (match := pattern.fullmatch(composed(path.name)))
     ]
     return [path for _, path in sorted(found)]
 
