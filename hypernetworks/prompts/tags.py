@@ -77,9 +77,11 @@ class Tag:
     def _editing_advice(self, editing: Editing) -> str:
         if editing.window is None:
             return "tags are taken out before [alternation], so they can't take part in it: use a schedule outside"
+        instead = replace(self.with_argument(*editing.window), editing=None)
+        advice = "use a schedule" if instead.error is not None else f"write {instead}"
         return (
             "tags are taken out before [prompt editing], so it can't switch them: "
-            f"write {self.with_argument(*editing.window)} outside the brackets instead"
+            f"{advice} outside the brackets instead"
         )
 
     def with_name(self, name: str) -> Tag:

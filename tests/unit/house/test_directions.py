@@ -40,6 +40,8 @@ ROOMS: dict[str, set[str]] = {
 """
 NESTED = ("engine.multiplier", "hosts.webui", "hosts.diffusers")
 """Rooms inside of others."""
+BENEATH_THE_MULTIPLIER = ("engine.schedules", "engine.blocks")
+"""Files of the same kind as ``engine.multiplier``: plain numbers, which the prompts may use."""
 FOREIGN: dict[str, set[str]] = {
     "errors": set(),
     "progress": set(),
@@ -84,6 +86,8 @@ def room_of(module: str) -> str:
     nested = ".".join(parts[:2])
     if nested in NESTED:
         return nested
+    if nested in BENEATH_THE_MULTIPLIER:
+        return "engine.multiplier"
     return parts[0] if parts else "__init__"
 
 
