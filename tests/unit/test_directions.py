@@ -33,6 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "cli_train": {*CORE, "hosts", "cli", "cli_create", "cli_values"},
     "cli_values": set(),
     "__main__": {"cli"},
+    "installing": {"__version__"},
     "__init__": CORE,
 }
 """What each room may import of this package. On top sit ``studio``, ``cli`` and the webui's scripts."""
@@ -45,6 +46,7 @@ FOREIGN: dict[str, set[str]] = {
     "files": {"torch", "safetensors"},
     "patching": {"torch"},
     "__init__": set(),
+    "installing": set(),
 }
 """Third parties, where the list is closed."""
 ONLY_IN: dict[str, set[str]] = {
