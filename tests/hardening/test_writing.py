@@ -48,7 +48,7 @@ KEPT_BY_OTHERS: dict[str, str] = {
     "hypernetworks/studio/train/folders.py keep": "into a temporary folder, which then takes its name whole",
     "hypernetworks/training/records.py add": "one line more at the end of a log; half of one can only be its last",
     "hypernetworks/miniature": "the tools that rebuild what ships; nobody's files are there",
-    "install.py prepare": "the mark of a finished set-up; half of one counts as none",
+    "hypernetworks/installing": "marks in .venv; half of one counts as none, and a broken .venv is made again",
 }
 """Writes that do without :func:`hypernetworks.files.writing.replace`, and why they may; or a whole room."""
 

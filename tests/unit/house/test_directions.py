@@ -32,6 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "studio": {*CORE, "hosts", "hosts.diffusers", "ui", "miniature"},
     "cli": {*CORE, "hosts", "hosts.diffusers", "studio", "miniature"},
     "__main__": {"cli"},
+    "installing": {"__version__"},
     "__init__": CORE,
 }
 """What each room may import of this package. On top sit ``studio``, ``cli`` and the webui's scripts.
@@ -51,6 +52,7 @@ FOREIGN: dict[str, set[str]] = {
     "files": {"torch", "safetensors"},
     "patching": {"torch"},
     "__init__": set(),
+    "installing": set(),
 }
 """Third parties, where the list is closed."""
 WEBUI = {"hosts.webui"}
