@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import HypernetworkError
+from ..errors import HypernetworkError, ImageError, ImageTooLargeError
+from ..files.images import open_image
 from ..hosts.samplers import SAMPLERS
 from ..library import Library
 from ..prompts import parse, parse_infotext
@@ -41,12 +42,12 @@ def read_infotext(path: Path) -> str:
     Raises:
         HypernetworkError: it is no picture, or has no infotext.
     """
-    from PIL import Image
-
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
+        with open_image(path, ["PNG"]) as picture:
             found = picture.info.get("parameters")
-    except Exception as error:  # whatever Pillow raises over a damaged file
+    except ImageTooLargeError as error:
+        raise HypernetworkError(f"this picture can't be read: {error}") from error
+    except ImageError as error:
         raise HypernetworkError(
             "this is not a PNG picture: drop one that a webui or this studio has made"
         ) from error
