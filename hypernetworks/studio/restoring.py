@@ -15,6 +15,9 @@ from ..prompts import parse, parse_infotext
 from ..prompts.infotext import parse_hashes
 
 LONGEST = 1 << 18
+"""Characters of an infotext that are looked at."""
+MOST_NAMES = 50
+"""Networks of an infotext that are looked for: each unknown one is compared with every name."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,10 @@ def restore(infotext: str, library: Library, model: str) -> Restored:
 
 def _of_networks(prompt: str, pairs: Mapping[str, str], library: Library) -> list[str]:
     found, hashes = list[str](), parse_hashes(pairs.get("Hypernet hashes", ""))
-    for name in dict.fromkeys(tag.name for tag in parse(prompt)[1]):
+    names = list(dict.fromkeys(tag.name for tag in parse(prompt)[1]))
+    if len(names) > MOST_NAMES:
+        found.append(f"it names {len(names)} networks, only {MOST_NAMES} were looked for")
+    for name in names[:MOST_NAMES]:
         try:
             entry = library.find(name)
         except HypernetworkError as error:

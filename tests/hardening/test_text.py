@@ -6,16 +6,19 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hypernetworks as hn
+from hypernetworks.library import Library
 from hypernetworks.library.sidecars import _without_markup
 from hypernetworks.prompts import parse_infotext
 from hypernetworks.prompts.editing import LONGEST
 from hypernetworks.prompts.infotext import parse_hashes
+from hypernetworks.studio.restoring import MOST_NAMES, restore
 
 WEBUI = re.compile(r"<(\w+):([^>]+)>")
 """How AUTOMATIC1111 finds extra networks."""
@@ -196,6 +199,13 @@ def test_an_infotext_of_a_mebibyte(number: int) -> None:
     )
     text = infotexts(pieces)[number]
     assert seconds(lambda: parse_infotext(text)) < 2
+
+
+def test_few_of_thousands_of_unknown_names_are_looked_for(tmp_path: Path) -> None:
+    tags = "".join(f"<hypernet:name {i}>" for i in range(10_000))
+    found = restore(f"{tags}\nSteps: 1, Seed: 2, Size: 8x8", Library([tmp_path]), "mine")
+    assert len(found.messages) == MOST_NAMES + 1
+    assert "10000 networks" in found.messages[0]
 
 
 @pytest.mark.parametrize("piece", ["a", "a: ", "a: abcd", "a: abcd, ", " ", ": "])
