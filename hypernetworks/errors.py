@@ -21,6 +21,8 @@
     │   ├── NoAttentionError            it has no to_k / to_v
     │   └── NoMatchingWidthError        the networks have none of its widths
     ├── CheckpointError               a checkpoint that can't be used
+    ├── ImageError                    an image that can't be read
+    │   └── ImageTooLargeError          it has too many pixels
     └── TrainingError                 a training run that can't start or go on
         ├── TrainingSettingsError       settings that can't be used                       (also ValueError)
         ├── TrainingDataError           pictures or captions that can't be used
@@ -105,6 +107,14 @@ class NoMatchingWidthError(PatchError):
 
 class CheckpointError(HypernetworkError):
     """A checkpoint that can't be used."""
+
+
+class ImageError(HypernetworkError):
+    """An image that can't be read: another kind of file, too many pixels, or damaged."""
+
+
+class ImageTooLargeError(ImageError):
+    """An image of more pixels than are decoded here; it may be sound."""
 
 
 class TrainingError(HypernetworkError):

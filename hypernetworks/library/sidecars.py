@@ -295,7 +295,7 @@ def _sound(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-_TAG = re.compile(r"<(?=[a-zA-Z/!?])(/?[a-zA-Z0-9]*)[^<>]*>")
+_TAG = re.compile(r"<(?=[a-zA-Z/!?])(/?[a-zA-Z0-9]*)(?![a-zA-Z0-9])[^<>]*>")
 
 
 def _without_markup(text: str) -> str:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from ...errors import FileWriteError, TrainingDataError
+from ...errors import FileWriteError, ImageError, TrainingDataError
+from ...files.images import open_image
 from ...files.moving import move
 from ...files.naming import DEVICE, folded, is_plain
 from ...training.creation import check_name
@@ -192,15 +193,11 @@ def _check_text(source: Path) -> None:
 
 
 def _check_picture(source: Path) -> None:
-    from PIL import Image
-
     try:
-        with Image.open(source, formats=FORMATS) as picture:
+        with open_image(source, FORMATS) as picture:
             picture.verify()
-    except Exception as error:  # whatever Pillow makes of a damaged file
-        raise TrainingDataError(
-            f"{source.name} can't be read as a picture: mend it or leave it out"
-        ) from error
+    except ImageError as error:
+        raise TrainingDataError(f"{source.name}: {error}, or leave it out") from error
 
 
 def _free(path: Path) -> Path:

@@ -49,7 +49,7 @@ FOREIGN: dict[str, set[str]] = {
     "prompts": set(),
     "engine.multiplier": set(),
     "engine": {"torch"},
-    "files": {"torch", "safetensors"},
+    "files": {"torch", "safetensors", "PIL"},
     "patching": {"torch"},
     "__init__": set(),
     "installing": set(),
