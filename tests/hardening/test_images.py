@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypernetworks.studio.train.places import _check_picture
+from hypernetworks.studio.train.folders import _check_picture
 
 from hypernetworks.errors import (
     HypernetworkError,
