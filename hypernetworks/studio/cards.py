@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ..files.naming import DEVICE, folded, is_plain
 from ..library import Entry, Library, inspect
 from ..library.sidecars import FolderNames, Listings, for_the_panel, read_sidecars
 
+_BINARY = getattr(os, "O_BINARY", 0)
 LARGEST = 4 << 30
 """Bytes of a file that may be added."""
 
@@ -94,12 +95,14 @@ async def add_file(folder: Path, name: str, chunks: AsyncIterator[bytes]) -> dic
         raise FileWriteError(f"{there} is there already: rename one of the two")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor, path = tempfile.mkstemp(prefix=".adding-", suffix=".tmp", dir=folder)
+        path = folder / f".adding-{secrets.token_hex(8)}.tmp"
+        # with this mode the system takes the user's mask off, which nobody can ask for without changing it
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
     except OSError as error:
         raise FileWriteError(
             f"{name} can't be kept in {folder} ({error.strerror or error})"
         ) from error
-    temporary = Path(path)
+    temporary = path
     try:
         size = 0
         with os.fdopen(descriptor, "wb") as file:
@@ -134,9 +137,6 @@ def _examined(path: Path, name: str) -> dict[str, Any]:
 
 def _move(temporary: Path, target: Path) -> None:
     """Give a finished file its name, unless someone else took it meanwhile."""
-    mask = os.umask(0)
-    os.umask(mask)
-    temporary.chmod(0o666 & ~mask)
     try:
         move_to_free(temporary, target)
     except FileExistsError as error:

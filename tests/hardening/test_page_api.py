@@ -215,7 +215,10 @@ def everything(served: Any) -> list[tuple[str, str]]:
         ("POST", path)
         for path in ("/gradio_api/queue/join", "/gradio_api/upload", "/gradio_api/run/predict")
     }
-    waiting = [*served.app.routes]
+    app = served
+    while not hasattr(app, "routes"):
+        app = app.app
+    waiting = [*app.routes]
     while waiting:
         route = waiting.pop()
         inner = getattr(route, "original_router", None) or getattr(route, "app", None)

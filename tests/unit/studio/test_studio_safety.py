@@ -214,3 +214,29 @@ def test_previews_come_from_the_library_alone(tmp_path: Path, content: bytes) ->
     (described,) = cards.described(library)
     assert described["name"] == described["full_name"] == "ink"
     assert described["preview"]
+
+
+@pytest.mark.parametrize(
+    "host", ["192.168.1.5:7870", "[fe80::1]:7870", "studio.local", "localhost"]
+)
+def test_without_a_password_addresses_and_local_names_are_answered(host: str) -> None:
+    assert safety.refusal({"host": host}, anywhere=True, only_addresses=True) is None
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "evil.example"},
+        {"host": "1.2.3.4.evil.example"},
+        {"host": "local"},
+        {"host": "a@192.168.1.5"},
+        {"host": "192.168.1.5, evil.example"},
+        {"host": ""},
+        {"host": "192.168.1.5", "origin": "http://192.168.1.5.evil.example"},
+        {"host": "192.168.1.5", "origin": "http://x@192.168.1.5"},
+        {"host": "192.168.1.5", "sec-fetch-site": "same-site"},
+        {"host": "192.168.1.5", "sec-fetch-site": "anything"},
+    ],
+)
+def test_without_a_password_names_of_others_are_refused(headers: dict[str, str]) -> None:
+    assert safety.refusal(headers, anywhere=True, only_addresses=True) is not None
