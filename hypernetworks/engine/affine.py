@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from .devices import for_float64
 from .products import linear
 
 
@@ -38,9 +39,10 @@ def collapse(layers: Sequence[nn.Module], device: torch.device | None = None) ->
     ``W2 (W1 x + b1) + b2 = (W2 W1) x + (W2 b1 + b2)``.
 
     Args:
-        device: where to compute; ``None`` for where the layers are.
+        device: where to compute, which has float64; ``None`` for where the layers are, or the CPU.
     """
     linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    device = for_float64(linears[0].weight.device) if device is None else device
     weight, bias = (
         p.detach().to(device, torch.float64) for p in (linears[0].weight, linears[0].bias)
     )

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 
 from .affine import AffineMap
+from .devices import address, is_on_cpu, version
 from .products import linear
 
-_SAMPLE = 16
 FOLDABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 """Weights of other types are packed or scaled: what they stand for is their own module's business."""
 
@@ -24,46 +24,52 @@ class WeightMark:
     """Tells cheaply whether a weight is still what it was when something was computed from it.
 
     Replaced weights and moved ones are told by their identity and address, changes in place by torch's version counter.
-    Writing through ``.data`` escapes the counter, and weights made in inference mode have none: therefore a few numbers
-    are compared as well, at each use on a CPU, where it costs microseconds and nothing has to be waited for.
+    Writing through ``.data`` escapes the counter, and weights made in inference mode have none: therefore one number of
+    each row is compared as well, each in another column. On a CPU that is done at each use, where it costs microseconds
+    and nothing has to be waited for; on other devices the handle asks for all weights at once, and reads the answer
+    at its next call.
     """
 
     def __init__(self, weight: torch.Tensor) -> None:
         self._weight = weakref.ref(weight)
-        self._address, self._version = weight.data_ptr(), _version(weight)
-        self._on_cpu = weight.device.type == "cpu"
-        self._stride = max(1, weight.numel() // _SAMPLE)
-        self._sample = self._drawn(weight).clone()
+        self._address, self._version = address(weight), version(weight)
+        self._on_cpu = is_on_cpu(weight)
+        self.sample = self._drawn(weight).clone()
 
     def holds(self, weight: torch.Tensor, *, closely: bool = False) -> bool:
         """Whether ``weight`` is the same with the same content.
 
         Args:
-            closely: compare the few numbers on other devices than the CPU, too, which waits for the device.
+            closely: compare the numbers on other devices than the CPU, too, which waits for the device.
         """
         return (
             self._weight() is weight
-            and weight.data_ptr() == self._address
-            and _version(weight) == self._version
-            and (not (closely or self._on_cpu) or torch.equal(self._drawn(weight), self._sample))
+            and address(weight) == self._address
+            and version(weight) == self._version
+            and (not (closely or self._on_cpu) or torch.equal(self._drawn(weight), self.sample))
         )
+
+    def drawn_again(self) -> torch.Tensor | None:
+        """The numbers to compare with :attr:`sample`; ``None`` on a CPU, and where :meth:`holds` sees a change."""
+        weight = self._weight()
+        if self._on_cpu or weight is None or not self.holds(weight):
+            return None
+        return self._drawn(weight)
 
     @staticmethod
     def key(weight: torch.Tensor) -> tuple[int, int | None]:
         """What tells two states of one weight apart, without keeping anything."""
-        return weight.data_ptr(), _version(weight)
+        return address(weight), version(weight)
 
     @property
     def is_dead(self) -> bool:
         """Whether the weight is gone."""
         return self._weight() is None
 
-    def _drawn(self, weight: torch.Tensor) -> torch.Tensor:
-        return weight.detach().view(-1)[:: self._stride]
-
-
-def _version(weight: torch.Tensor) -> int | None:
-    return None if weight.is_inference() else weight._version
+    @staticmethod
+    def _drawn(weight: torch.Tensor) -> torch.Tensor:
+        """A number of each row, along the diagonal and around: each row and each column has its own."""
+        return weight.detach().view(-1)[:: weight.shape[-1] + 1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,14 +80,15 @@ class Fold:
         mark: the projection's weight at the time.
         product: ``W A``, ``(outer, dim)``, in the weight's dtype and on its device.
         shift: ``W b``, ``(outer,)``, the same.
-        multipliers: of the networks, where there are several: then ``A`` holds them already. ``None`` for one.
+        baked: the multipliers that ``A`` holds already, where it is that of several networks; ``None`` for one network,
+            whose multiplier is applied by :meth:`added_to`.
         others: the networks after the first, weakly.
     """
 
     mark: WeightMark
     product: torch.Tensor
     shift: torch.Tensor
-    multipliers: tuple[float, ...] | None = None
+    baked: tuple[float, ...] | None = None
     others: tuple[weakref.ref[object], ...] = ()
 
     @classmethod
@@ -89,7 +96,7 @@ class Fold:
         cls,
         weight: torch.Tensor,
         affine: AffineMap,
-        multipliers: tuple[float, ...] | None = None,
+        baked: tuple[float, ...] | None = None,
         others: Sequence[object] = (),
     ) -> Fold:
         """Multiply, in fp32 at least; rounded once, to the weight's dtype.
@@ -97,6 +104,7 @@ class Fold:
         Args:
             weight: ``(outer, dim)``, of one of the types in :data:`FOLDABLE`.
             affine: of width ``dim``, in any dtype, on any device.
+            baked, others: see the attributes.
         """
         precise = torch.promote_types(weight.dtype, torch.float32)
         outer = weight.detach().to(precise)
@@ -104,20 +112,20 @@ class Fold:
         shift = outer @ affine.bias.to(weight.device, precise)
         refs = tuple(weakref.ref(other) for other in others)
         return cls(
-            WeightMark(weight), product.to(weight.dtype), shift.to(weight.dtype), multipliers, refs
+            WeightMark(weight), product.to(weight.dtype), shift.to(weight.dtype), baked, refs
         )
 
     def is_of(
         self,
         weight: torch.Tensor,
         others: Sequence[object],
-        multipliers: tuple[float, ...] | None,
+        baked: tuple[float, ...] | None,
         *,
         closely: bool = False,
     ) -> bool:
         """Whether it is what :meth:`of` would give now. ``closely`` as in :meth:`WeightMark.holds`."""
         return (
-            self.multipliers == multipliers
+            self.baked == baked
             and len(self.others) == len(others)
             and all(ref() is other for ref, other in zip(self.others, others, strict=True))
             and self.mark.holds(weight, closely=closely)
@@ -135,9 +143,10 @@ class Fold:
 
         Args:
             weight: the projection's own; not changed.
-            multiplier: 1 where :attr:`multipliers` are part of the product.
+            multiplier: of the one network; ignored where the multipliers are :attr:`baked` in.
             into: a tensor to write the new weight to, from an earlier call.
         """
+        multiplier = 1.0 if self.baked is not None else multiplier
         if (
             into is None
             or into.shape != weight.shape

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -12,13 +12,11 @@ from torch import nn
 
 from ..errors import StructureError
 from .affine import AffineMap, collapse
-from .folding import Fold
+from .devices import for_float64, is_ordinary
 from .magnitudes import largest_output
+from .prepared import Delta, prepared
 from .products import FUSED, linear
 from .structure import StateDict, Structure
-
-Delta = Callable[[torch.Tensor], torch.Tensor]
-"""What a network adds to a context at multiplier 1: ``(batch, tokens, dim)`` -> the same."""
 
 
 class Mlp(nn.Module):
@@ -83,7 +81,6 @@ class Hypernetwork:
         pairs: context width -> (key MLP, value MLP). The tensors keep the dtype of the file.
         provenance: where it comes from.
         training: parameters are live: they get gradients, dropout is on, nothing is collapsed.
-        folds: products with the weights of projections, kept by :mod:`hypernetworks.patching` until :meth:`release`.
     """
 
     name: str
@@ -91,11 +88,6 @@ class Hypernetwork:
     pairs: dict[int, tuple[Mlp, Mlp]]
     provenance: Provenance = field(default_factory=Provenance)
     training: bool = False
-    _prepared: dict[tuple[int, int, torch.device, torch.dtype], tuple[Delta, int]] = field(
-        default_factory=dict, repr=False
-    )
-    _largest: dict[tuple[int, int], float] = field(default_factory=dict, repr=False)
-    folds: dict[tuple[object, ...], Fold] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_tensors(
@@ -170,8 +162,7 @@ class Hypernetwork:
     @property
     def prepared_bytes(self) -> int:
         """Bytes kept beyond :attr:`nbytes` for speed: converted, collapsed, folded. :meth:`release` frees them."""
-        prepared = sum(added for _, added in list(self._prepared.values()))
-        return prepared + sum(fold.nbytes for fold in list(self.folds.values()))
+        return prepared(self).nbytes
 
     def transform(
         self, context: torch.Tensor, multiplier: float = 1.0
@@ -210,73 +201,83 @@ class Hypernetwork:
             side: 0 for keys, 1 for values.
         """
         if self.training:
-            return self.pairs[dim][side]
+            return _live(self.pairs[dim][side])
         key = (dim, side, device, dtype)
-        prepared = self._prepared.get(key)
-        if prepared is None:
-            with torch.inference_mode(False), torch.no_grad():  # fit for later calls of any mode
-                prepared = self._prepared[key] = self._made_ready(dim, side, device, dtype)
-        return prepared[0]
+        kept = prepared(self).deltas
+        found = kept.get(key)
+        if found is not None:
+            return found[0]
+        with torch.inference_mode(False), torch.no_grad():  # fit for later calls of any mode
+            delta, added, tensors = self._made_ready(dim, side, device, dtype)
+        if is_ordinary(*tensors):  # those of an export mean nothing once it is over
+            kept[key] = delta, added
+        return delta
 
     def affine(self, dim: int, side: int, device: torch.device, dtype: torch.dtype) -> AffineMap:
         """The one affine map that a linear network is: collapsed in float64, kept until :meth:`release`."""
-        prepared = self.delta(dim, side, device, dtype)
-        assert isinstance(prepared, AffineMap)
-        return prepared
+        affine = self.delta(dim, side, device, dtype)
+        assert isinstance(affine, AffineMap)
+        return affine
 
     def _made_ready(
         self, dim: int, side: int, device: torch.device, dtype: torch.dtype
-    ) -> tuple[Delta, int]:
-        """What :meth:`delta` keeps, and how many bytes it takes."""
+    ) -> tuple[Delta, int, list[torch.Tensor]]:
+        """What :meth:`delta` keeps, how many bytes it takes, and the tensors in it."""
         mlp = self.pairs[dim][side]
         if not self.structure.is_linear:
             return _functional(mlp, device, dtype)
-        where = device if device.type == "cuda" else torch.device("cpu")  # others may lack float64
-        made = collapse(list(mlp.linear), where).to(device, dtype)
-        return made, _nbytes(made.weight, made.bias)
+        made = collapse(list(mlp.linear), for_float64(device)).to(device, dtype)
+        tensors = [made.weight, made.bias]
+        return made, _nbytes(*tensors), tensors
 
     def largest_output(self, dim: int, side: int) -> float:
         """An estimate, on the safe side, of the largest number inside one MLP for contexts as attention has them.
 
         Half precision ends at 65,504; where a network might come near, it is computed in fp32.
         """
-        key = (dim, side)
-        if key not in self._largest:
-            self._largest[key] = largest_output(self.pairs[dim][side].linear, dim)
-        return self._largest[key]
+        kept, key = prepared(self).largest, (dim, side)
+        if key not in kept:
+            kept[key] = largest_output(self.pairs[dim][side].linear, dim)
+        return kept[key]
 
     def release(self) -> None:
-        """Forget everything made ready by :meth:`delta` (call it after changing parameters, too)."""
-        self._prepared.clear()
-        self._largest.clear()
-        self.folds.clear()
+        """Forget everything made ready from it (call it after changing parameters, too)."""
+        prepared(self).clear()
 
     def release_devices(self) -> None:
-        """Free what :meth:`delta` and folding keep on other devices than the CPU: for a network that no tag names."""
-        for key in list(self._prepared):
-            if key[2].type != "cpu":
-                self._prepared.pop(key, None)
-        for fold_key, fold in list(self.folds.items()):
-            if fold.product.device.type != "cpu":
-                self.folds.pop(fold_key, None)
+        """Free what is kept on other devices than the CPU: for a network that no tag names."""
+        prepared(self).clear_devices()
 
 
 def _nbytes(*tensors: torch.Tensor) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _functional(mlp: Mlp, device: torch.device, dtype: torch.dtype) -> tuple[Delta, int]:
-    """The MLP as a chain of plain functions, dropouts left out, and how many bytes of converted tensors it keeps."""
+def _live(mlp: Mlp) -> Delta:
+    """An MLP in training, for contexts of any dtype: it computes in that of its parameters, as they are what learns."""
+
+    def run(context: torch.Tensor) -> torch.Tensor:
+        inner: torch.Tensor = mlp(context.to(next(mlp.parameters()).dtype))
+        return inner.to(context.dtype)
+
+    return run
+
+
+def _functional(
+    mlp: Mlp, device: torch.device, dtype: torch.dtype
+) -> tuple[Delta, int, list[torch.Tensor]]:
+    """The MLP as a chain of plain functions without dropouts, the bytes that converting took, and its tensors."""
     steps: list[Delta] = []
     modules = [module for module in mlp.linear if not isinstance(module, nn.Dropout)]
-    added = 0
+    added, all_tensors = 0, list[torch.Tensor]()
     for module, following in zip(modules, [*modules[1:], None], strict=True):
-        tensors = {name: p.detach().to(device, dtype) for name, p in module.named_parameters()}
-        added += sum(
-            _nbytes(t)
-            for n, t in tensors.items()
-            if t.data_ptr() != module.get_parameter(n).data_ptr()
+        own = dict(module.named_parameters())
+        tensors = {name: p.detach().to(device, dtype) for name, p in own.items()}
+        all_tensors += tensors.values()
+        converted = (
+            t for n, t in tensors.items() if own[n].dtype != dtype or t.device != own[n].device
         )
+        added += _nbytes(*converted)
         if isinstance(module, nn.Linear):
             activation = following if type(following) in FUSED else None
             steps.append(_product(tensors["weight"], tensors["bias"], activation))
@@ -294,7 +295,7 @@ def _functional(mlp: Mlp, device: torch.device, dtype: torch.dtype) -> tuple[Del
             context = step(context)
         return context
 
-    return run, added
+    return run, added, all_tensors
 
 
 def _product(weight: torch.Tensor, bias: torch.Tensor, activation: nn.Module | None) -> Delta:

@@ -15,6 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .devices import is_ordinary
+from .tracing import is_compiling
+
 Activation = Callable[[torch.Tensor], torch.Tensor]
 
 FUSED: dict[type[nn.Module], tuple[str, tuple[float, ...], str]] = {
@@ -61,6 +64,8 @@ def _is_for_onednn(inputs: torch.Tensor, weight: torch.Tensor) -> bool:
         inputs.dtype is torch.float32
         and inputs.device.type == "cpu"
         and not torch.is_grad_enabled()
+        and is_ordinary(inputs, weight)
+        and not is_compiling()  # a compiler fuses by itself, and may not know this operator
         and inputs.numel() > 0
         and weight.dtype is torch.float32
         and weight.device.type == "cpu"

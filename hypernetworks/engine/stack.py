@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from .affine import AffineMap, chain
+from .devices import is_on_cpu
 from .network import Hypernetwork, without_autocast
 
 KEY, VALUE = 0, 1
@@ -96,11 +97,15 @@ def as_one_map(
 def _may_be_half(
     active: Sequence[tuple[Hypernetwork, float]], context: torch.Tensor, side: int
 ) -> bool:
-    """Half precision pays on accelerators; fp16 overflows where networks are strong, bf16 doesn't."""
-    if context.device.type == "cpu" or context.dtype not in (torch.float16, torch.bfloat16):
+    """Half precision pays on accelerators; fp16 overflows where networks are strong, bf16 doesn't.
+
+    A network in training is computed as precisely as its parameters are, in either of them.
+    """
+    if is_on_cpu(context) or context.dtype not in (torch.float16, torch.bfloat16):
+        return False
+    if any(network.training for network, _ in active):
         return False
     dim = context.shape[-1]
     return context.dtype is torch.bfloat16 or all(
-        abs(m) <= 4 and n.largest_output(dim, side) < LARGEST_HALF and not n.training
-        for n, m in active
+        abs(m) <= 4 and n.largest_output(dim, side) < LARGEST_HALF for n, m in active
     )

@@ -10,7 +10,7 @@ before it: the same job twice gives the same picture twice.
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..engine.devices import is_on_cpu, is_ordinary
 from ..engine.folding import FOLDABLE, Fold, WeightMark
 from ..engine.network import Hypernetwork
+from ..engine.prepared import prepared
 from ..engine.stack import Stack, as_one_map, split_tail
 from .projection import Projection
 
@@ -51,36 +53,40 @@ class FoldedProjection(Projection):
         self._seen: tuple[int, int | None] | None = None
         self._afforded = False
         self._hopeless = False
-        self._stand_in: _StandIn | None = None
 
-    def install(self) -> None:
-        """Act on the module; by a hook where its forward is stood in for already."""
-        if "forward" in vars(self.module):
-            super().install()
-        else:
-            self._stand_in = vars(self.module)["forward"] = _StandIn(self)
+    @property
+    def mark(self) -> WeightMark | None:
+        """Of the weight that is folded now."""
+        return None if self._ready is None else self._ready.mark
+
+    def forget(self) -> None:
+        """The weight has changed: what was computed from it is no good."""
+        self._ready = self._fold = None
 
     def uninstall(self) -> None:
-        """Leave it as it was. Where others have wrapped the stand-in meanwhile, it goes on as the module's own."""
+        """Leave the module as it was."""
         super().uninstall()
-        if self._stand_in is not None:
-            self._stand_in.projection = None
-            if vars(self.module).get("forward") is self._stand_in:
-                del vars(self.module)["forward"]
-            self._stand_in = None
-        self._ready = self._fold = self._seen = None
+        self.forget()
+        self._seen = None
 
-    def forward(self, context: torch.Tensor, *others: Any, **named: Any) -> Any:
+    def forward(
+        self,
+        module: nn.Module,
+        own: Callable[..., Any] | None,
+        arguments: tuple[Any, ...],
+        named: dict[str, Any],
+    ) -> Any:
         """What the module does, with the networks in it."""
-        ready = None if others or named or self._hopeless else self._made_ready(context)
+        plain = own is None and len(arguments) == 1 and not named and module is self.module
+        ready = self._made_ready(arguments[0]) if plain and not self._hopeless else None
         if ready is None:
-            return type(self.module).forward(self.module, self.changed(context), *others, **named)
-        self.path = "folded"
+            return super().forward(module, own, arguments, named)
+        self.path, self.was_reached = "folded", True
         try:
-            changed = Stack.through(ready.head, context, self.side, exact=False)
+            changed = Stack.through(ready.head, arguments[0], self.side, exact=False)
         except Exception as error:
             self.seam.fail(error)
-            return type(self.module).forward(self.module, context)
+            return type(module).forward(module, *arguments)
         return F.linear(changed, ready.weight, ready.bias)
 
     def _made_ready(self, context: torch.Tensor) -> _Ready | None:
@@ -113,10 +119,12 @@ class FoldedProjection(Projection):
     ) -> _Ready | None:
         """Fold anew, or from what is kept; ``None`` where that can't be or doesn't pay."""
         part, dim = self.seam.parts[0], context.shape[-1]
+        if not _is_foldable(self.module, weight, context):
+            return None
         head, tail = split_tail(part.stack.active(dim, multipliers))
         seen, self._seen = self._seen, WeightMark.key(weight)
         restless = seen is not None and seen != self._seen
-        if not tail or not _is_foldable(self.module, weight, context):
+        if not tail:
             return None
         if not self._pays(
             context.numel() // dim, weight, len(tail), restless, not part.is_constant
@@ -129,7 +137,8 @@ class FoldedProjection(Projection):
         self._ready = (
             None  # an interrupt in the middle of writing leaves neither the old nor the new
         )
-        made = fold.added_to(weight, tail[0][1] if fold.multipliers is None else 1.0, into)
+        made = fold.added_to(weight, tail[0][1], into)
+        self.seam.folds_on_device |= not is_on_cpu(weight)
         self._ready = _Ready(fold.mark, multipliers, head, *made)
         return self._ready
 
@@ -154,16 +163,16 @@ class FoldedProjection(Projection):
     def _product(self, weight: torch.Tensor, tail: list[Active]) -> Fold:
         """The tail's product with the weight: the one at hand, the one kept with the network, or a new one."""
         network, others = tail[0][0], [network for network, _ in tail[1:]]
-        multipliers = tuple(m for _, m in tail) if others else None
-        if self._fold is not None and self._fold.is_of(weight, others, multipliers):
+        baked = tuple(m for _, m in tail) if others else None
+        if self._fold is not None and self._fold.is_of(weight, others, baked):
             return self._fold
         key = (id(weight), self.side, bool(others))  # alone, and with those that came after it last
-        kept = network.folds.get(key)
-        if kept is None or not kept.is_of(weight, others, multipliers, closely=True):
+        kept = prepared(network).folds.get(key)
+        if kept is None or not kept.is_of(weight, others, baked, closely=True):
             precise = torch.promote_types(weight.dtype, torch.float32)
             affine = as_one_map(tail, weight.shape[1], self.side, weight.device, precise)
-            kept = Fold.of(weight, affine, multipliers, others)
-            _keep(network, key, kept)
+            kept = Fold.of(weight, affine, baked, others)
+            prepared(network).keep(key, kept)
         self._fold = kept
         return kept
 
@@ -178,26 +187,9 @@ class FoldedProjection(Projection):
         return True
 
 
-class _StandIn:
-    """The ``forward`` of a module on which networks act. A copy of the module gets its own, without networks."""
-
-    def __init__(self, projection: FoldedProjection) -> None:
-        self.projection: FoldedProjection | None = projection
-        self._module = projection.module
-
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
-        if self.projection is None:
-            return type(self._module).forward(self._module, *arguments, **named)
-        return self.projection.forward(*arguments, **named)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        copied = memo.get(id(self._module), self._module)
-        return functools.partial(type(copied).forward, copied)
-
-
 def _is_foldable(module: nn.Module, weight: torch.Tensor, context: torch.Tensor) -> bool:
     return (
-        type(weight) in (nn.Parameter, torch.Tensor)
+        is_ordinary(weight, context)
         and weight.dtype in FOLDABLE
         and weight.ndim == 2
         and weight.shape[1] == context.shape[-1]
@@ -205,14 +197,6 @@ def _is_foldable(module: nn.Module, weight: torch.Tensor, context: torch.Tensor)
         and weight.device == context.device  # an offloaded one is elsewhere
         and getattr(module, "bias", None) is None  # to_k and to_v of all known UNets have none
     )
-
-
-def _keep(network: Hypernetwork, key: tuple[object, ...], fold: Fold) -> None:
-    """For the next handle. Products with weights that are gone make room."""
-    for known, old in list(network.folds.items()):
-        if old.mark.is_dead:
-            network.folds.pop(known, None)
-    network.folds[key] = fold
 
 
 __all__ = ["FoldedProjection"]

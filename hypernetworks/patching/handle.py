@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -12,12 +13,17 @@ import torch
 from torch import nn
 
 from ..engine.stack import KEY, VALUE, Stack
-from ..errors import NoAttentionError, NoMatchingWidthError, PatchError
+from ..errors import HypernetworkError, PatchError
+from .binding import Binding, Reach
+from .checks import check, check_shared, unwrapped
 from .folded import FoldedProjection
+from .hooks import Hook
 from .projection import Projection
 from .seam import IsDense, Seam, is_plain_linear
 from .site_multipliers import Networks, Part
 from .sites import CROSS, SELF, Site, find_sites
+from .stand_in import StandIn, acting_on
+from .watch import WeightWatch
 
 MARK = "_hypernetwork_handles"
 """Attribute of a patched UNet: its live handles, the acting one last. Gone when the last is removed."""
@@ -62,15 +68,24 @@ class Handle:
         self._on_error = on_error
         self._removers: list[torch.utils.hooks.RemovableHandle] = []
         self._seam = Seam(parts, self._fail, is_dense)
-        self._projections = [
-            self._projection(index, side, module)
-            for index, site in enumerate(self._sites)
-            for side, module in ((KEY, site.to_k), (VALUE, site.to_v))
-        ]
+        self._watch = WeightWatch()
+        self._projections = self._projections_at(sites)
+        self._bindings: weakref.WeakKeyDictionary[nn.Module, Binding] = weakref.WeakKeyDictionary()
+        self._reach: Reach | None = None
 
-    def _projection(self, index: int, side: int, module: nn.Module) -> Projection:
+    def _projections_at(self, sites: Sequence[Site]) -> dict[tuple[int, int], Projection]:
+        """By number of the attention module, and side. Modules that several share have one, and are changed once."""
+        found: dict[tuple[int, int], Projection] = {}
+        known: dict[nn.Module, Projection] = {}
+        for index, site in enumerate(sites):
+            for side, module in ((KEY, site.to_k), (VALUE, site.to_v)):
+                if module not in known:
+                    known[module] = self._projection(index, side, site.kind, module)
+                found[index, side] = known[module]
+        return found
+
+    def _projection(self, index: int, side: int, kind: str | None, module: nn.Module) -> Projection:
         """Networks of single pictures can't be folded into a weight that all of them share, and text is cheap."""
-        kind = self._sites[index].kind
         foldable = kind == SELF and len(self._parts) == 1 and self._parts[0].ends_linear
         return (FoldedProjection if foldable else Projection)(self._seam, index, side, kind, module)
 
@@ -94,34 +109,71 @@ class Handle:
         """Take this handle's networks off. May be called any number of times, in any order with other handles."""
         with _CHANGING:
             unet = self._unet()
-            handles: list[Handle] = getattr(unet, MARK, [])
+            handles = handles_of(unet)
             self._uninstall()
             if unet is None or self not in handles:
                 return
             others = [handle for handle in handles if handle is not self]
-            if others:
-                object.__setattr__(unet, MARK, others)
-            else:
-                delattr(unet, MARK)
+            _mark(unet, others)
             if others and handles[-1] is self:
-                others[-1]._install(unet)
+                others[-1]._install(unet, anew=True)
 
-    def _install(self, unet: nn.Module) -> None:
-        """Register all hooks; nothing at all where no network can ever have an effect."""
+    def _install(self, unet: nn.Module, *, anew: bool = False) -> None:
+        """Register all hooks; nothing at all where no network can ever have an effect.
+
+        Args:
+            anew: the UNet may have changed since the handle was made. What is wrong then is said at the next call.
+        """
         if all(part.is_zero for part in self._parts):
             return
-        self._removers.append(unet.register_forward_pre_hook(self._enter, with_kwargs=True))
-        self._removers.append(unet.register_forward_hook(self._leave, always_call=True))
-        for projection in self._projections:
+        enter, leave = Hook(self._enter), Hook(self._leave)
+        self._removers.append(unet.register_forward_pre_hook(enter, with_kwargs=True))
+        self._removers.append(unet.register_forward_hook(leave, always_call=True))
+        binding = self._bindings.get(unet)
+        if anew and not (binding is not None and binding.is_in_place()):
+            self._bindings.clear()
+            with contextlib.suppress(HypernetworkError):
+                self._bind(unet)
+        else:
+            self._put_on(unet)
+
+    def _put_on(self, unet: nn.Module) -> None:
+        for projection in self._unlike:
             projection.install()
+        self._bindings[unet] = Binding(unet, self._sites, self._unlike)
+        self._reach = Reach(unet, self._sites)
+
+    def _take_off(self) -> None:
+        for projection in self._unlike:
+            projection.uninstall()
+        if self._reach is not None:
+            self._reach.stop()
+            self._reach = None
 
     def _uninstall(self) -> None:
         for remover in self._removers:
             remover.remove()
         self._removers.clear()
-        for projection in self._projections:
-            projection.uninstall()
+        self._take_off()
         self._seam.call.end()
+
+    @property
+    def _unlike(self) -> list[Projection]:
+        """Each projection once."""
+        return list(dict.fromkeys(self._projections.values()))
+
+    def _bind(self, unet: nn.Module) -> None:
+        """Act on what is in the UNet now. Raises what is wrong with it, as :func:`apply` does, and changes nothing."""
+        sites = find_sites(unet)
+        check(unet, [part.stack for part in self._parts], sites)
+        check_shared(self._parts, sites)
+        _check_foreign(unet, sites)
+        parts = tuple(part.on(sites) for part in self._parts)
+        self._take_off()
+        self._sites, self._parts = tuple(sites), parts
+        self._seam.start_over(parts)
+        self._projections = self._projections_at(sites)
+        self._put_on(unet)
 
     def _fail(self, error: Exception) -> None:
         """An error in the middle of a UNet call: raise it, or take the networks off and tell."""
@@ -132,12 +184,53 @@ class Handle:
         self._on_error(error)
 
     def _enter(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        self._seam.call.begin(
-            self._rows_of(arguments, named) if self._rows_of is not None else None
-        )
+        self._seam.call.begin(None)
+        try:
+            self._look_at(module)
+            if self._rows_of is not None:
+                self._seam.call.begin(self._rows_of(arguments, named))
+        except Exception as error:
+            self._fail(error)
+
+    def _look_at(self, module: nn.Module) -> None:
+        """Compare the UNet with what was bound, and bind anew where it has changed."""
+        unet = self._unet()
+        if module is not unet:
+            _adopt(module)
+            return
+        binding = self._bindings.get(unet)
+        if binding is None or not binding.holds():
+            with _CHANGING:
+                self._bind(unet)
+        elif not binding.ways_hold() and self._reach is not None:
+            self._reach.stop()
+            self._reach = Reach(unet, self._sites)
+        self._look_at_weights()
+        self._seam.watch.begin()
+
+    def _look_at_weights(self) -> None:
+        """On accelerators, where a projection can't look by itself without waiting."""
+        if not self._seam.folds_on_device:
+            return
+        folded = [p for p in self._projections.values() if isinstance(p, FoldedProjection)]
+        if self._watch.saw_change(mark for p in folded if (mark := p.mark) is not None):
+            for projection in folded:
+                projection.forget()
 
     def _leave(self, module: nn.Module, arguments: object, result: object) -> None:
         self._seam.call.end()
+        self._seam.watch.end()
+        if result is None or self._reach is None:  # an error is on its way
+            return
+        for index in self._reach.taken():
+            if not any(self._projections[index, side].was_reached for side in (KEY, VALUE)):
+                self._fail(
+                    PatchError(
+                        f"{self._sites[index].path} was computed without calling its to_k and to_v, so the networks "
+                        "could not act there: use an attention processor that calls them"
+                    )
+                )
+                return
 
     @property
     def paths(self) -> dict[str, str]:
@@ -145,8 +238,11 @@ class Handle:
 
         Only those that were called since the networks began to act.
         """
-        names = (f"{site.path}.{name}" for site in self._sites for name in ("to_k", "to_v"))
-        return {name: p.path for name, p in zip(names, self._projections, strict=True) if p.path}
+        names = ("to_k", "to_v")
+        served = (
+            (f"{self._sites[i].path}.{names[s]}", p) for (i, s), p in self._projections.items()
+        )
+        return {name: projection.path for name, projection in served if projection.path}
 
     def __enter__(self) -> Handle:
         return self
@@ -247,14 +343,16 @@ def _apply(
     on_error: OnError | None,
     is_dense: IsDense,
 ) -> Handle:
+    unet = unwrapped(unet)
     sites = find_sites(unet)
-    _check(unet, [Stack([network for network, _ in networks]) for networks in pictures], sites)
+    check(unet, [Stack([network for network, _ in networks]) for networks in pictures], sites)
     parts = [Part(networks, sites) for networks in pictures]
-    handle = Handle(unet, parts, sites, rows_of, on_error, is_dense)
+    check_shared(parts, sites)
     with _CHANGING:
-        handles: list[Handle] = getattr(unet, MARK, [])
+        _check_foreign(unet, sites)
+        handle, handles = Handle(unet, parts, sites, rows_of, on_error, is_dense), handles_of(unet)
         try:
-            object.__setattr__(unet, MARK, [*handles, handle])
+            _mark(unet, [*handles, handle])
             if handles:
                 handles[-1]._uninstall()
             handle._install(unet)
@@ -264,32 +362,58 @@ def _apply(
     return handle
 
 
-def _check(unet: nn.Module, stacks: Sequence[Stack], sites: Sequence[Site]) -> None:
-    """Everything that can be wrong, before anything is changed."""
-    if not sites:
-        raise NoAttentionError(
-            f"{type(unet).__name__} has no attention with to_q, to_k and to_v: hypernetworks need a UNet of the "
-            "SD1, SD2 or SDXL kind (Flux and SD3 have none of these)"
-        )
-    if any(_is_fused(unet.get_submodule(site.path)) for site in sites):
-        raise PatchError(
-            "the attention projections are fused, so to_k and to_v are never called: unfuse them first"
-        )
-    here = {site.width for site in sites}
-    for stack in stacks:
-        if stack.networks and None not in here and not here & set(stack.widths):
-            raise NoMatchingWidthError(
-                f"the networks have the widths {list(stack.widths)}, but {type(unet).__name__} has "
-                f"{sorted(w for w in here if w is not None)}: they were made for another model"
+class _Mark(list[Handle]):
+    """Live handles of one UNet. Copies of the UNet have none."""
+
+    def __init__(self, unet: nn.Module, handles: Sequence[Handle]) -> None:
+        super().__init__(handles)
+        self.unet = weakref.ref(unet)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> list[Handle]:
+        return []
+
+    def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
+        return list, ()
+
+
+def handles_of(unet: nn.Module | None) -> list[Handle]:
+    """Live handles of this UNet, the acting one last; none for a copy that has the UNet's attributes."""
+    mark = vars(unet).get(MARK) if unet is not None else None
+    return list(mark) if isinstance(mark, _Mark) and mark.unet() is unet else []
+
+
+def _mark(unet: nn.Module, handles: Sequence[Handle]) -> None:
+    if handles:
+        object.__setattr__(unet, MARK, _Mark(unet, handles))
+    else:
+        vars(unet).pop(MARK, None)
+
+
+def _check_foreign(unet: nn.Module, sites: Sequence[Site]) -> None:
+    """Raise PatchError where networks act already, by way of another object than this UNet."""
+    ours = {id(handle._seam) for handle in handles_of(unet)}
+    for module in (module for site in sites for module in (site.to_k, site.to_v)):
+        acting = acting_on(module)
+        if acting is not None and id(getattr(acting.projection, "seam", None)) not in ours:
+            raise PatchError(
+                "networks act on these attention modules already, applied to another object that has them too (a "
+                "shallow copy, or a part of the UNet): remove those first, or apply all to the same object"
             )
 
 
-def _is_fused(attention: nn.Module) -> bool:
-    """Whether diffusers bypasses ``to_k`` and ``to_v``: by a flag, which unfusing leaves set, and another processor."""
-    processor = getattr(attention, "processor", None)
-    return getattr(attention, "fused_projections", False) and (
-        processor is None or "Fused" in type(processor).__name__
-    )
+def _adopt(copied: nn.Module) -> None:
+    """A copy that shares the UNet's hooks runs, such as a replica: let its own modules act, with its own weights."""
+    for site in find_sites(copied):
+        for module in (site.to_k, site.to_v):
+            found = vars(module).get("forward")
+            if isinstance(found, StandIn) and found.projection is not None:
+                if not found.stands_for(module):
+                    StandIn(module).put(found.projection)
+            else:
+                raise PatchError(
+                    f"a copy of the UNet runs in which {site.path} is not the UNet's own, so the networks can't act "
+                    "there: apply them to the copy"
+                )
 
 
-__all__ = ["CROSS", "MARK", "Handle", "apply", "apply_per_picture"]
+__all__ = ["CROSS", "MARK", "Handle", "apply", "apply_per_picture", "handles_of"]

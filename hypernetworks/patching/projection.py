@@ -1,13 +1,17 @@
-"""``to_k`` or ``to_v`` of one attention module while networks act on it, by a hook on its input."""
+"""``to_k`` or ``to_v`` of one attention module while networks act on it, through its input."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
 from .seam import Seam
+from .stand_in import StandIn, stand_in_for
 
 
 class Projection:
@@ -26,24 +30,57 @@ class Projection:
     ) -> None:
         self.seam, self.index, self.side, self.kind, self.module = seam, index, side, kind, module
         self.path = ""
-        self._remover: torch.utils.hooks.RemovableHandle | None = None
+        self.was_reached = False
+        self.stand_in: StandIn | None = None
 
     def install(self) -> None:
         """Act on the module."""
-        self._remover = self.module.register_forward_pre_hook(self._before)
+        self.stand_in = stand_in_for(self.module)
+        self.stand_in.put(self)
 
     def uninstall(self) -> None:
         """Leave it as it was."""
-        if self._remover is not None:
-            self._remover.remove()
-            self._remover = None
+        if self.stand_in is not None:
+            self.stand_in.take_away()
+            self.stand_in = None
 
-    def changed(self, context: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        module: nn.Module,
+        own: Callable[..., Any] | None,
+        arguments: tuple[Any, ...],
+        named: dict[str, Any],
+    ) -> Any:
+        """What the module does with the changed context, which may come under any name and among other arguments."""
+        self.was_reached = True
+        if arguments:
+            arguments = (self.changed(arguments[0]), *arguments[1:])
+        elif name := _context_name(own or type(module).forward, named):
+            named = {**named, name: self.changed(named[name])}
+        if own is not None:
+            return own(*arguments, **named)
+        return type(module).forward(module, *arguments, **named)
+
+    def changed(self, context: Any) -> Any:
         """The context with the networks in it, or itself."""
+        if not isinstance(
+            context, torch.Tensor
+        ):  # the module's forward will say what it thinks of it
+            return context
         changed = self.seam.changed(context, self.index, self.side, self.kind)
         self.path = "untouched" if changed is context else "input"
         return changed
 
-    def _before(self, module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        changed = self.changed(arguments[0])
-        return None if changed is arguments[0] else (changed, *arguments[1:])
+
+def _context_name(forward: Callable[..., Any], named: dict[str, Any]) -> str | None:
+    """Which of these arguments is the context: the first tensor, in the order of the forward."""
+    order = [*(name for name in _parameters(forward) if name in named), *named]
+    return next((name for name in order if isinstance(named[name], torch.Tensor)), None)
+
+
+@functools.lru_cache(maxsize=256)
+def _parameters(forward: Callable[..., Any]) -> tuple[str, ...]:
+    try:
+        return tuple(inspect.signature(forward).parameters)
+    except (TypeError, ValueError):  # built in
+        return ()

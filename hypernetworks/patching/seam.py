@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
+from ..engine.devices import is_on_cpu, version
 from .site_multipliers import Part
-from .sites import SELF
+from .sites import CROSS, SELF
+from .watch import ContextWatch
 
 FOLDED_BYTES = 512 << 20
 """Most that one handle keeps for folding: products and weights. SD1.5 in fp32 takes 197 MiB."""
@@ -30,15 +33,42 @@ def is_torchs_own(forward: object) -> bool:
     return code is not None and code.co_filename == nn.modules.linear.__file__
 
 
+class Remembered(NamedTuple):
+    """A context that was transformed in this call.
+
+    It is kept until the call ends, so that its address can't come to mean another tensor. What was changed in place
+    meanwhile is told by its version, and where it has none, in inference mode, by a copy of its numbers.
+    """
+
+    context: torch.Tensor
+    side: int
+    multipliers: tuple[tuple[float, ...], ...]
+    result: torch.Tensor
+    with_gradients: bool
+    version: int | None
+    numbers: torch.Tensor | None
+
+    def is_of(
+        self, context: torch.Tensor, side: int, multipliers: tuple[tuple[float, ...], ...]
+    ) -> bool:
+        """Whether the result is what transforming would give now."""
+        return (
+            self.context is context
+            and self.side == side
+            and self.multipliers == multipliers
+            and self.with_gradients == torch.is_grad_enabled()
+            and self.version == version(context)
+            and (self.numbers is None or torch.equal(self.numbers, context))
+        )
+
+
 class Call(threading.local):
     """What one UNet call remembers, per thread: contexts already transformed. Empty outside a call."""
 
     def __init__(self) -> None:
         self.running = False
         self.rows: tuple[int, ...] | None = None
-        self.remembered: list[
-            tuple[torch.Tensor, int, tuple[tuple[float, ...], ...], torch.Tensor]
-        ] = []
+        self.remembered: list[Remembered] = []
 
     def begin(self, rows: Sequence[int] | None) -> None:
         """A UNet call starts, with these rows."""
@@ -63,12 +93,17 @@ class Seam:
     def __init__(
         self, parts: Sequence[Part], fail: Callable[[Exception], None], is_dense: IsDense
     ) -> None:
-        self.parts, self.is_dense = tuple(parts), is_dense
+        self.is_dense = is_dense
+        self.start_over(parts)
         self._fail = weakref.WeakMethod(
             fail
         )  # else handle and seam would keep each other, and networks, in memory
         self.call = Call()
-        self.bytes_left = FOLDED_BYTES
+        self.watch = ContextWatch()
+
+    def start_over(self, parts: Sequence[Part]) -> None:
+        """For another set of projections."""
+        self.parts, self.bytes_left, self.folds_on_device = tuple(parts), FOLDED_BYTES, False
 
     def fail(self, error: Exception) -> None:
         """Tell the handle of an error."""
@@ -84,25 +119,48 @@ class Seam:
         if not any(map(any, multipliers)):
             return context
         try:
-            if kind != SELF and self.call.running:
+            if kind == CROSS and self.call.running and self._may_remember(context):
                 return self._once_per_call(context, side, multipliers)
             return self._transformed(context, side, multipliers, exact=kind != SELF)
         except Exception as error:
             self.fail(error)
             return context
 
+    def _may_remember(self, context: torch.Tensor) -> bool:
+        """Not what a block with gradient checkpointing needs, as it will compute the same again, alone; see docs."""
+        if not torch.is_grad_enabled():
+            return not self.watch.distrusts
+        if context.requires_grad or any(
+            network.training for part in self.parts for network in part.stack.networks
+        ):
+            return not _saves_elsewhere()
+        return True
+
     def _once_per_call(
         self, context: torch.Tensor, side: int, multipliers: tuple[tuple[float, ...], ...]
     ) -> torch.Tensor:
-        """Transform a context that the layers of one UNet call share, once for all of them.
-
-        The remembered context itself is kept until the call ends, so its address can't come to mean another tensor.
-        """
-        for seen, seen_side, seen_multipliers, result in self.call.remembered:
-            if seen is context and seen_side == side and seen_multipliers == multipliers:
-                return result
+        """Transform a context that the layers of one UNet call share, once for all of them."""
+        for seen in self.call.remembered:
+            if seen.is_of(context, side, multipliers):
+                return seen.result
         result = self._transformed(context, side, multipliers, exact=True)
-        self.call.remembered.append((context, side, multipliers, result))
+        numbers = None
+        if context.is_inference():
+            if is_on_cpu(context):
+                numbers = context.clone()
+            else:  # comparing would wait for the device, so it is asked for when the call ends
+                self.watch.note(context)
+        self.call.remembered.append(
+            Remembered(
+                context,
+                side,
+                multipliers,
+                result,
+                torch.is_grad_enabled(),
+                version(context),
+                numbers,
+            )
+        )
         return result
 
     def _transformed(
@@ -127,3 +185,9 @@ class Seam:
                 context[chosen], side, multipliers[number], exact=exact
             )
         return result
+
+
+def _saves_elsewhere() -> bool:
+    """Whether autograd hands what it saves to somebody, as inside a block with gradient checkpointing."""
+    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    return top is None or top(True) is not None

@@ -28,12 +28,26 @@ class Part:
 
     def __init__(self, networks: Networks, sites: Sequence[Site]) -> None:
         self.stack = Stack([network for network, _ in networks])
+        self._networks = tuple(networks)
+        self._step: tuple[int, int, bool] = (0, 1, False)
         self._multipliers = tuple(Multiplier.of(multiplier) for _, multiplier in networks)
         self._sites = tuple(sites)
         names = list(dict.fromkeys(site.block for site in sites if site.block is not None))
         self._factors = [multiplier.block_factors(names) for multiplier in self._multipliers]
         self._current: list[tuple[tuple[float, ...], tuple[float, ...]]] = []
         self.at(0, 1)
+
+    def on(self, sites: Sequence[Site]) -> Part:
+        """The same networks, at the same step, on other attention modules. Raises as the class does."""
+        moved = Part(self._networks, sites)
+        step, total, hires = self._step
+        moved.at(step, total, hires=hires)
+        return moved
+
+    def treats_alike(self, one: Site, other: Site) -> bool:
+        """Whether two attention modules have the same multipliers at every step."""
+        ones = [1.0] * len(self._multipliers)
+        return self._site_multipliers(one, ones) == self._site_multipliers(other, ones)
 
     @property
     def is_zero(self) -> bool:
@@ -55,6 +69,7 @@ class Part:
 
     def at(self, step: int, total: int, *, hires: bool = False) -> None:
         """Say which step comes next; see :meth:`Handle.at`."""
+        self._step = step, total, hires
         strengths = [m.at(step, total, hires=hires) for m in self._multipliers]
         self._current = [self._site_multipliers(site, strengths) for site in self._sites]
 

@@ -8,6 +8,14 @@ from dataclasses import dataclass
 from torch import nn
 
 CROSS, SELF = "cross", "self"
+ORIGINAL = "_orig_mod"
+"""Where ``torch.compile`` keeps what it was given."""
+
+_TEMPORAL_NAME = re.compile(r"(^|[._])(temporal|temp|motion|time)(_|$|\.)")
+_TEMPORAL_CLASS = re.compile(
+    r"(?<!Spatio)Temporal|Motion(Module|Transformer)|Versatile|AnimateDiffTransformer|VideoTransformerBlock"
+)
+"""Attention over the frames of a video, where ``attn2`` is not to the text. AUTOMATIC1111's built-in isn't there."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +39,44 @@ class Site:
 
 
 def find_sites(unet: nn.Module) -> list[Site]:
-    """All attention modules below ``unet``, in the order of its modules."""
+    """All attention modules below ``unet`` where networks act, in the order of its modules.
+
+    Not among them is attention over the frames of a video, as in motion modules; and, where the UNet names its own
+    ``attn1`` and ``attn2``, whatever else in it has such projections: it was put there by somebody, for something else.
+    """
     sites: list[Site] = []
     layout = _diffusers_layout(unet)
+    temporal = [path for path, module in unet.named_modules() if _is_temporal(path, module)]
     for path, module in unet.named_modules():
+        if ORIGINAL in vars(module)["_modules"] or _is_below(path, temporal):
+            continue
         to_q, to_k, to_v = (getattr(module, name, None) for name in ("to_q", "to_k", "to_v"))
         if (
             isinstance(to_q, nn.Module)
             and isinstance(to_k, nn.Module)
             and isinstance(to_v, nn.Module)
         ):
-            kind = _kind(path, module, to_q, to_k)
-            sites.append(Site(path, to_k, to_v, kind, _block(path, layout), _input_width(to_k)))
-    return sites
+            named = path.replace(f".{ORIGINAL}", "").removeprefix(f"{ORIGINAL}.")
+            kind = _kind(named, module, to_q, to_k)
+            sites.append(Site(path, to_k, to_v, kind, _block(named, layout), _input_width(to_k)))
+    ours = [site for site in sites if _is_named(site)]
+    return ours or sites
+
+
+def _is_temporal(path: str, module: nn.Module) -> bool:
+    name = path.rsplit(".", 1)[-1]
+    return bool(path) and bool(
+        _TEMPORAL_NAME.search(name) or _TEMPORAL_CLASS.search(type(module).__name__)
+    )
+
+
+def _is_below(path: str, others: list[str]) -> bool:
+    return any(path == other or path.startswith(f"{other}.") for other in others)
+
+
+def _is_named(site: Site) -> bool:
+    parts = [part for part in site.path.split(".") if part != ORIGINAL]
+    return bool(parts) and parts[-1] in ("attn1", "attn2")
 
 
 def _kind(path: str, module: nn.Module, to_q: nn.Module, to_k: nn.Module) -> str | None:

@@ -25,6 +25,7 @@ from unit.files.containers import save_zip
 import hypernetworks as hn
 from hypernetworks.engine.folding import Fold
 from hypernetworks.engine.network import Hypernetwork
+from hypernetworks.engine.prepared import prepared
 from hypernetworks.hosts.diffusers import Generation, Painter
 from hypernetworks.hosts.diffusers.samplers import SAMPLERS
 from hypernetworks.patching import folded
@@ -525,7 +526,7 @@ def test_products_with_passing_companions_make_room() -> None:
             host.run(host.context())
         sizes.add(lasting.prepared_bytes)
     assert len(sizes) == 1
-    assert lasting.folds
+    assert prepared(lasting).folds
 
 
 MULTIPLIERS = st.sampled_from(

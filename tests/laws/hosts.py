@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import pytest
 import torch
 from laws.small_ldm import CONTEXT, SmallUNet
 from reference import Content, Recipe, relative_error
@@ -146,9 +148,9 @@ def hooks(module: nn.Module) -> int:
 
 @dataclass
 class Seen:
-    """What reached a projection: before the hooks of a handle, and after them; and what came out of it.
+    """What reached a projection, what it multiplied, with networks in it; and what came out of it.
 
-    Folded networks don't show in ``after``: they are in the product.
+    Folded networks don't show in ``after``: they are in the weight.
     """
 
     site: Site
@@ -165,41 +167,57 @@ class Seen:
 
 
 class Recorder:
-    """Notes contexts before and after a handle's hooks: make it, apply, then :meth:`watch`."""
+    """Notes contexts as they come to projections, and as these multiply them: make it, apply, then :meth:`watch`."""
 
     def __init__(self, host: Host) -> None:
         self.seen: list[Seen] = []
         self._before: dict[nn.Module, torch.Tensor] = {}
+        self._multiplied: dict[int, torch.Tensor] = {}
         self._places = [
             (site, side, p) for site in host.sites for side, p in ((0, site.to_k), (1, site.to_v))
         ]
         self._removers = [p.register_forward_pre_hook(self._note_before) for *_, p in self._places]
+        self._patches = pytest.MonkeyPatch()
 
     def watch(self) -> None:
-        """Call this after applying, so that the second set of hooks sees what the handle made."""
+        """Call this after applying."""
         for site, side, projection in self._places:
             self._removers.append(
-                projection.register_forward_pre_hook(self._note_after(site, side))
+                projection.register_forward_hook(functools.partial(self._note_output, site, side))
             )
-            self._removers.append(projection.register_forward_hook(self._note_output))
+        for kind in {type(p) for *_, p in self._places} - {nn.Linear}:
+            self._patches.setattr(kind, "forward", self._noting(kind.forward, id))
+        linear = self._noting(nn.functional.linear, lambda _: 0)
+        self._patches.setattr(nn.functional, "linear", linear)
+
+    def _noting(
+        self, function: Callable[..., torch.Tensor], key: Callable[[object], int]
+    ) -> Callable[..., torch.Tensor]:
+        """A product of a context ``(context, weight)``, or a forward ``(module, context)``, which is noted."""
+
+        def noted(first: torch.Tensor, second: torch.Tensor, *others: object) -> torch.Tensor:
+            if key(first):
+                self._multiplied[id(first)] = second
+            else:
+                self._multiplied[id(second)] = first
+            return function(first, second, *others)
+
+        return noted
 
     def _note_before(self, module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
         self._before[module] = arguments[0]
 
-    def _note_after(
-        self, site: Site, side: int
-    ) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
-        def note(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
-            self.seen.append(Seen(site, side, self._before[module], arguments[0]))
-
-        return note
-
     def _note_output(
-        self, module: nn.Module, arguments: tuple[torch.Tensor, ...], output: torch.Tensor
+        self, site: Site, side: int, module: nn.Module, arguments: object, output: torch.Tensor
     ) -> None:
-        self.seen[-1].output = output
+        before = self._before[module]
+        weight = vars(module)["_parameters"].get("weight")
+        after = self._multiplied.get(id(module), self._multiplied.get(id(weight), before))
+        self._multiplied.clear()
+        self.seen.append(Seen(site, side, before, after, output))
 
     def stop(self) -> None:
         """Take the recorder's own hooks off."""
         for remover in self._removers:
             remover.remove()
+        self._patches.undo()

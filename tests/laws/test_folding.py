@@ -17,6 +17,7 @@ from torch import nn
 
 import hypernetworks as hn
 from hypernetworks.engine.folding import Fold, WeightMark
+from hypernetworks.engine.prepared import prepared
 from hypernetworks.patching import folded, seam
 
 SELF_PATHS = 2
@@ -356,15 +357,15 @@ def test_products_go_with_the_network_and_with_the_unet() -> None:
     host, network = make("ldm"), make("ldm").network(None)[1]
     with hn.apply(host.unet, [(network, 0.8)]):
         host.run(host.context())
-    kept = weakref.ref(next(iter(network.folds.values())).product)
-    assert len(network.folds) == len(weights(host))
+    kept = weakref.ref(next(iter(prepared(network).folds.values())).product)
+    assert len(prepared(network).folds) == len(weights(host))
     del host
     gc.collect()
     other = make("ldm")
     with hn.apply(other.unet, [(network, 0.8)]):
         other.run(other.context())
     assert kept() is None, "products with weights that are gone make room"
-    assert len(network.folds) == len(weights(other))
+    assert len(prepared(network).folds) == len(weights(other))
 
 
 def test_an_error_in_a_network_before_the_folded_one_costs_no_picture(

@@ -293,7 +293,7 @@ def test_law_10_everything_is_checked_before_anything_is_changed(host: Host, cas
     error, attempt = failing(host)[case]
     context, base = host.context(), host.run(host.context())
     with hn.apply(host.unet, [(host.network(None)[1], 1)]) as handle:
-        acting, patched = traces(host.unet), proven(host, base, context)
+        patched, acting = proven(host, base, context), traces(host.unet)
         with pytest.raises(error):
             attempt()
         assert traces(host.unet) == acting, "what acted before still acts"

@@ -1,0 +1,111 @@
+"""Whether tensors on an accelerator are still what they were: asked of the device now, and read when it has answered.
+
+Nothing here waits for the device as long as it has events (CUDA, XPU); elsewhere an answer is a whole UNet call old
+when it is read.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from ..engine.folding import WeightMark
+
+CHANGED_CONTEXT = (
+    "a context was changed in place in the middle of a UNet call, in inference mode, where that shows only afterwards: "
+    "in that call the networks acted on what it had been; from now on every layer computes for itself. Use "
+    "torch.no_grad() instead of torch.inference_mode() to have it seen at once"
+)
+
+
+class Later:
+    """A comparison whose answer comes later."""
+
+    def __init__(self) -> None:
+        self._answer: torch.Tensor | None = None
+        self._done: Any = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an answer is still to be read."""
+        return self._answer is not None
+
+    def ask(self, now: torch.Tensor, before: torch.Tensor) -> None:
+        """Have the device find out whether two tensors differ."""
+        differs = torch.ne(now, before).any()
+        events = getattr(getattr(torch, differs.device.type, None), "Event", None)
+        if differs.device.type == "cpu" or events is None:
+            self._answer, self._done = differs, None
+            return
+        self._answer = torch.empty((), dtype=torch.bool, pin_memory=True)
+        self._answer.copy_(differs, non_blocking=True)
+        self._done = events()
+        self._done.record()
+
+    def read(self) -> bool | None:
+        """Whether they differed; ``None`` where nothing was asked, or the device is not that far."""
+        if self._answer is None or (self._done is not None and not self._done.query()):
+            return None
+        answer, self._answer, self._done = bool(self._answer), None, None
+        return answer
+
+
+class WeightWatch:
+    """Sees writes that escape torch's counter, such as ``fuse_lora``'s, in weights that are folded."""
+
+    def __init__(self) -> None:
+        self._later = Later()
+        self._marks: list[WeightMark] = []
+        self._before: torch.Tensor | None = None
+
+    def saw_change(self, marks: Iterable[WeightMark]) -> bool:
+        """Whether any weight had changed when this was last called; asks the same for now."""
+        changed = self._later.read()
+        if _is_capturing() or self._later.is_open:
+            return bool(changed)
+        now = {mark: drawn for mark in marks if (drawn := mark.drawn_again()) is not None}
+        if not now or len({(d.device, d.dtype) for d in now.values()}) > 1:
+            return bool(changed)
+        if self._before is None or self._marks != list(now):
+            self._marks = list(now)
+            self._before = torch.cat([mark.sample for mark in self._marks])
+        self._later.ask(torch.cat(list(now.values())), self._before)
+        return bool(changed)
+
+
+class ContextWatch:
+    """Sees whether contexts without a version are changed in the middle of a call.
+
+    Attributes:
+        distrusts: that has happened.
+    """
+
+    def __init__(self) -> None:
+        self.distrusts = False
+        self._later = Later()
+        self._noted: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def note(self, context: torch.Tensor) -> None:
+        """This context is remembered from now on; of several, one is looked at."""
+        if self._noted is None and not self._later.is_open and not _is_capturing():
+            self._noted = context, context.clone()
+
+    def end(self) -> None:
+        """The call is over."""
+        if self._noted is not None:
+            noted, self._noted = self._noted, None
+            self._later.ask(*noted)
+
+    def begin(self) -> None:
+        """A call starts; the answer on the last one may have come."""
+        if self._later.read():
+            self.distrusts = True
+            warnings.warn(CHANGED_CONTEXT, stacklevel=2)
+
+
+def _is_capturing() -> bool:
+    """Whether CUDA records what is asked of it, instead of doing it."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()

@@ -1,0 +1,101 @@
+"""UNets that change under an applied handle, and what the next call must then give, computed without this project."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from laws.hosts import Host, latents
+from laws.small_ldm import CrossAttention
+from reference import Content, stacked
+from torch import nn
+
+TIMES = torch.tensor([7.0, 7.0])
+
+
+class LoraLayer(nn.Module):
+    """A projection with a LoRA, wrapped as peft does it: the layer itself is kept as ``base_layer``."""
+
+    def __init__(self, base_layer: nn.Module, seed: int = 0, rank: int = 2) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        weight = base_weight(base_layer)
+        drawn = torch.Generator().manual_seed(seed)
+        self.down = nn.Parameter(torch.randn(rank, weight.shape[1], generator=drawn).to(weight) / 2)
+        self.up = nn.Parameter(torch.randn(weight.shape[0], rank, generator=drawn).to(weight) / 2)
+        self.requires_grad_(False)
+        self.merged = False
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """That of the layer, as in peft."""
+        return self.base_layer.weight  # type: ignore[return-value]
+
+    def forward(self, x: torch.Tensor, *others: object, **named: object) -> torch.Tensor:
+        """The layer and, unless it is merged, the LoRA."""
+        result: torch.Tensor = self.base_layer(x, *others, **named)
+        return result if self.merged else result + x @ self.down.T @ self.up.T
+
+    def fuse(self, sign: float = 1.0) -> None:
+        """Merge it into the weight, or out of it, through ``.data``, which no version counter sees."""
+        self.weight.data += sign * (self.up @ self.down)
+        self.merged = sign > 0
+
+
+def base_weight(module: nn.Module) -> torch.Tensor:
+    """The weight below any LoRAs."""
+    while isinstance(module, LoraLayer):
+        module = module.base_layer
+    return module.weight  # type: ignore[return-value]
+
+
+def attentions(unet: nn.Module) -> list[CrossAttention]:
+    return [module for module in unet.modules() if isinstance(module, CrossAttention)]
+
+
+def load_lora(unet: nn.Module, seed: int = 0) -> None:
+    for attention in attentions(unet):
+        for name in ("to_k", "to_v"):
+            setattr(attention, name, LoraLayer(getattr(attention, name), seed))
+
+
+def unload_lora(unet: nn.Module) -> None:
+    for attention in attentions(unet):
+        for name in ("to_k", "to_v"):
+            layer = getattr(attention, name)
+            if isinstance(layer, LoraLayer):
+                setattr(attention, name, layer.base_layer)
+
+
+def fuse_lora(unet: nn.Module, sign: float = 1.0) -> None:
+    for module in unet.modules():
+        if isinstance(module, LoraLayer) and module.merged == (sign < 0):
+            module.fuse(sign)
+
+
+def call(unet: nn.Module, context: torch.Tensor) -> torch.Tensor:
+    return unet(latents(unet), TIMES, context=context)  # type: ignore[no-any-return]
+
+
+def wanted(
+    unet: nn.Module, networks: Sequence[tuple[Content, float]], context: torch.Tensor
+) -> torch.Tensor:
+    """What the UNet gives as it is now, with AUTOMATIC1111's formula in every layer of a copy of it."""
+    copied = copy.deepcopy(unet)
+    for module in copied.modules():  # whatever the copy may have taken over
+        vars(module).pop("forward", None)
+        module._forward_pre_hooks.clear()
+        module._forward_hooks.clear()
+    for attention in attentions(copied):
+        for side, projection in ((0, attention.to_k), (1, attention.to_v)):
+            projection.register_forward_pre_hook(
+                lambda _, given, side=side: (
+                    stacked(networks, given[0].float(), side).to(given[0].dtype),
+                )
+            )
+    return call(copied, context)
+
+
+def network_of(host: Host, activation: str | None, seed: int = 0):  # type: ignore[no-untyped-def]
+    return host.network(activation, seed)
