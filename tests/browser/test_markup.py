@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from browser.test_studio import CHROMIUM, FLAGS, PROMPT, generate, studio
+from browser.test_studio import PROMPT, generate, studio
+from chromium import CHROMIUM, FLAGS, NO_CHROMIUM
 from reference import Recipe
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -60,7 +61,7 @@ def hostile_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page(hostile_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """One window for all; whatever opens a dialog, leaves the page, or asks another machine is noted."""
     if CHROMIUM is None:
-        pytest.skip("no Chromium here")
+        pytest.skip(NO_CHROMIUM)
     with (
         studio("--hypernetworks", str(hostile_folder)) as address,
         sync_api.sync_playwright() as playwright,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import CHROMIUM, FLAGS, NO_CHROMIUM
 
 from hypernetworks.engine.multiplier import format_number
 from hypernetworks.prompts import parse
@@ -26,15 +27,6 @@ from hypernetworks.prompts import parse
 sync_api = pytest.importorskip("playwright.sync_api")
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-]
 PINNED = ("3.41.2", "4.40.0")
 VERSIONS = (*PINNED, "current")
 PANEL = "#txt2img_hypernetworks_panel"
@@ -108,9 +100,7 @@ def server(version: str) -> Iterator[str]:
 def addresses() -> Iterator[dict[str, str]]:
     """All the servers; they are installed and started side by side."""
     if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI needs a browser: install Debian's chromium")
-        pytest.skip("no Chromium here: install it to run the browser tests")
+        pytest.skip(NO_CHROMIUM)
     if sys.version_info >= (3, 13):
         pytest.skip("gradio 3.41.2 and its companions need Python 3.10 to 3.12")
     with ExitStack() as stack, ThreadPoolExecutor(len(VERSIONS)) as pool:
