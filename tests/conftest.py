@@ -135,7 +135,8 @@ def pytest_unconfigure() -> None:
 def fake_webui(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FakeWebui]:
-    """A small webui under the name ``modules``; like A1111, or like the one that indirect parametrization names."""
+    """A small webui under the name ``modules``; like A1111, or like the one that indirect
+    parametrization names."""
     from hypernetworks.hosts.webui import folders
     from hypernetworks.library import Library
 

@@ -1,4 +1,5 @@
-"""Markup and script wherever a file or a person can put text, looked at in a real browser: it is shown, and no more."""
+"""Markup and script wherever a file or a person can put text, looked at in a real browser: it is
+shown, and no more."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ def hostile_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(hostile_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """One window for all; whatever opens a dialog, leaves the page, or asks another machine is noted."""
+    """One window for all; whatever opens a dialog, leaves the page, or asks another machine is
+    noted."""
     if CHROMIUM is None:
         pytest.skip(NO_CHROMIUM)
     with (

@@ -1,4 +1,5 @@
-"""A real browser uses the panel under every gradio that a webui runs, and Python has the prompt that it wrote."""
+"""A real browser uses the panel under every gradio that a webui runs, and Python has the prompt
+that it wrote."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ PROMPT = "#txt2img_prompt textarea"
 
 
 def environment(version: str) -> Path:
-    """The interpreter that has this gradio: our own, or a small environment without torch, kept for the next time."""
+    """The interpreter that has this gradio: our own, or a small environment without torch, kept for
+    the next time."""
     if version not in PINNED:
         return Path(sys.executable)
     requirements, folder = HERE / f"gradio-{version}.txt", ROOT / f".venv-gradio-{version}"
@@ -180,7 +182,8 @@ def expect_rows(page: Any, count: int) -> None:
 
 
 def control(page: Any, kind: str, label: str) -> Any:
-    """A slider, spinbutton, textbox, button or combobox of the panel by what a screen reader calls it."""
+    """A slider, spinbutton, textbox, button or combobox of the panel by what a screen reader calls
+    it."""
     return page.locator(PANEL).get_by_role(kind, name=label, exact=True)
 
 
@@ -298,7 +301,8 @@ def test_a_schedule_is_text_that_can_be_edited(page: Any) -> None:
 
 
 def place(page: Any, x: float, y: float) -> tuple[float, float]:
-    """A place on the one curve that is shown: shares of its paper from the first step and from the lowest value."""
+    """A place on the one curve that is shown: shares of its paper from the first step and from the
+    lowest value."""
     paper = page.locator(f"{PANEL} .hypernetworks-curve > svg:visible")
     paper.scroll_into_view_if_needed()
     box = paper.bounding_box()

@@ -326,7 +326,8 @@ def test_two_windows_do_not_mix_their_networks(page: Any, browser: Any, address:
 
 
 def fill_multipliers(page: Any, values: str) -> None:
-    """Type them once the field is there with what it begins with: gradio mounts a tab when it is first shown."""
+    """Type them once the field is there with what it begins with: gradio mounts a tab when it is
+    first shown."""
     field = page.locator("#compare_multipliers :is(input, textarea)")
     expect(field).not_to_have_value("")
     field.fill(values)
@@ -428,7 +429,8 @@ def test_a_network_is_trained_interrupted_used_and_finished(
 
 
 def start_over(page: Any, done: int) -> None:
-    """It needs the other tick as well, and is not ticked for longer: what is trained now is not thrown away."""
+    """It needs the other tick as well, and is not ticked for longer: what is trained now is not
+    thrown away."""
     page.get_by_role("button", name="More settings").click()
     tick = page.get_by_label("Start over")
     tick.check()

@@ -1,4 +1,5 @@
-"""A real browser on the real page: the tab, a card, the panel's slider, a picture, and the card again."""
+"""A real browser on the real page: the tab, a card, the panel's slider, a picture, and the card
+again."""
 
 from __future__ import annotations
 
@@ -112,7 +113,8 @@ def screenshots(request: pytest.FixtureRequest) -> Path | None:
 
 @pytest.fixture
 def page(probed: Webui) -> Iterator[Any]:
-    """The webui's page, with no request to any other machine; the test fails on an error that names our files."""
+    """The webui's page, with no request to any other machine; the test fails on an error that names
+    our files."""
     if CHROMIUM is None:
         pytest.skip(NO_CHROMIUM)
     with sync_api.sync_playwright() as playwright:
