@@ -1,1 +1,2 @@
-"""What the project costs, measured: ``python -m benchmarks``; on a GPU ``python -m benchmarks.gpu``."""
+"""What the project costs, measured: ``python -m benchmarks``; on a GPU ``python -m
+benchmarks.gpu``."""

@@ -1,8 +1,9 @@
-"""All benchmarks of the project, one after the other: ``python -m benchmarks [--output FOLDER]``. Takes about an hour.
+"""All benchmarks of the project, one after the other: ``python -m benchmarks [--output FOLDER]``.
+Takes about an hour.
 
-Each can be run alone, and says more with ``--help``: ``python -m benchmarks.seam``, and ``unet_call``, ``loading``,
-``training``.
-What there is to measure on a GPU is ``python -m benchmarks.gpu``.
+Each can be run alone, and says more with ``--help``: ``python -m benchmarks.seam``, and
+``unet_call``, ``loading``, ``training``. What there is to measure on a GPU is ``python -m
+benchmarks.gpu``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What the benchmarks of a UNet compare: networks, the naive reference, and how to pair and summarise times."""
+"""What the benchmarks of a UNet compare: networks, the naive reference, and how to pair and
+summarise times."""
 
 from __future__ import annotations
 
@@ -70,7 +71,8 @@ def variants(unet: torch.nn.Module) -> dict[str, Acting]:
 
 
 def naive(unet: torch.nn.Module, networks: Networks) -> Acting:
-    """Every layer computes its own MLPs in fp32, network after network, as AUTOMATIC1111's built-in does."""
+    """Every layer computes its own MLPs in fp32, network after network, as AUTOMATIC1111's built-in
+    does."""
     device = next(unet.parameters()).device
     mlps = [
         ({dim: [fp32_copy(mlp.linear, device) for mlp in p] for dim, p in n.pairs.items()}, m)
@@ -113,10 +115,11 @@ def interleaved(
     rounds: int,
     name: str,
 ) -> dict[str, list[float]]:
-    """Seconds of each variant in each round: a random order in every round, fresh inputs for every call.
+    """Seconds of each variant in each round: a random order in every round, fresh inputs for every
+    call.
 
-    Each variant is applied anew every time, and warmed up by one call outside the clock, so that the clock sees a step
-    in the middle of a generation.
+    Each variant is applied anew every time, and warmed up by one call outside the clock, so that
+    the clock sees a step in the middle of a generation.
     """
     times: dict[str, list[float]] = {variant: [] for variant in variants}
     for number in range(rounds):
@@ -150,7 +153,8 @@ class Summary:
 
     @classmethod
     def of(cls, numbers: Sequence[float]) -> Summary:
-        """By the binomial distribution of how many lie below the true median; all of them for fewer than 6."""
+        """By the binomial distribution of how many lie below the true median; all of them for fewer
+        than 6."""
         ordered, n = sorted(numbers), len(numbers)
         below, rank = 0.0, 0
         while rank < n // 2:

@@ -1,13 +1,18 @@
-"""What it costs to have hypernetworks at hand: ``python -m benchmarks.loading``. Prints tables and writes JSON.
+"""What it costs to have hypernetworks at hand: ``python -m benchmarks.loading``. Prints tables and
+writes JSON.
 
-* **Loading**: a file of 84 MiB (SD1.5, all widths) from the page cache, until every number was touched once, against
-  ``torch.load`` and a copy into fp32 modules; and a second use from the library's cache. Interleaved and paired: every
-  round times all variants in a random order, and ratios are taken within the round.
-* **Library**: 5,000 files in 50 folders, alone and with a preview, a card and a description beside each: a first scan,
-  one without news, finding names, and what hosts list for the page. The interpreter's audit hook counts opened files.
-* **Sweep**: 20 networks, 3 multipliers, either outermost, with room for all and with room for five: readings of files.
-* **Memory**: a process of its own loads and uses 20 networks one after the other within a limit: before, peak, after.
-  The heap is handed back to the system before each look: what the allocator holds for later is not the library's.
+* **Loading**: a file of 84 MiB (SD1.5, all widths) from the page cache, until every number was
+  touched once, against ``torch.load`` and a copy into fp32 modules; and a second use from the
+  library's cache. Interleaved and paired: every round times all variants in a random order, and
+  ratios are taken within the round.
+* **Library**: 5,000 files in 50 folders, alone and with a preview, a card and a description beside
+  each: a first scan, one without news, finding names, and what hosts list for the page. The
+  interpreter's audit hook counts opened files.
+* **Sweep**: 20 networks, 3 multipliers, either outermost, with room for all and with room for five:
+  readings of files.
+* **Memory**: a process of its own loads and uses 20 networks one after the other within a limit:
+  before, peak, after. The heap is handed back to the system before each look: what the allocator
+  holds for later is not the library's.
 """
 
 from __future__ import annotations
@@ -262,7 +267,8 @@ def sweeps(folder: Path) -> dict[str, Row]:
 
 
 def memory(folder: Path) -> dict[str, Row]:
-    """In a process of its own, by the kind of files: anonymous memory (ours alone), and mapped files (the system's)."""
+    """In a process of its own, by the kind of files: anonymous memory (ours alone), and mapped
+    files (the system's)."""
     rows = {}
     for kind in ("fp32", "fp16"):
         place = folder / kind

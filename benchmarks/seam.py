@@ -1,12 +1,13 @@
-"""The attention seam alone: all ``to_k`` and ``to_v`` calls of one UNet call, replayed: ``python -m benchmarks.seam``.
+"""The attention seam alone: all ``to_k`` and ``to_v`` calls of one UNet call, replayed: ``python -m
+benchmarks.seam``.
 
-The module tree is that of full-size SD1.5, the shapes are recorded from a real call of it, and the replay goes through
-the UNet's own start and end of a call. Every replay gets fresh tensors of fresh content, so that nothing remembered
-from another call can look like speed.
+The module tree is that of full-size SD1.5, the shapes are recorded from a real call of it, and the
+replay goes through the UNet's own start and end of a call. Every replay gets fresh tensors of fresh
+content, so that nothing remembered from another call can look like speed.
 
 *Added* is the time with networks less the time without. *The floor* is the arithmetic that can't be avoided: bare
-products of matrices into tensors that are there already, the text's once per call; by ``torch.mm`` and, on a CPU, by
-oneDNN. What can be folded has no floor in self-attention.
+products of matrices into tensors that are there already, the text's once per call; by ``torch.mm``
+and, on a CPU, by oneDNN. What can be folded has no floor in self-attention.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ Inputs = list[torch.Tensor]
 
 
 def recorded(unet: torch.nn.Module, size: int) -> tuple[list[Site], list[int], Inputs]:
-    """The attention modules in the order of their calls, which input each takes, and the inputs, the text only once."""
+    """The attention modules in the order of their calls, which input each takes, and the inputs,
+    the text only once."""
     weight = next(unet.parameters())
     sites, order, numbers, inputs = find_sites(unet), list[Site](), list[int](), Inputs()
     text = torch.randn(2, 77, 768, device=weight.device, dtype=weight.dtype)

@@ -1,17 +1,20 @@
-"""What a training step costs: ``python -m benchmarks.training [--model full|miniature] [--device cpu|cuda]``.
+"""What a training step costs: ``python -m benchmarks.training [--model full|miniature] [--device
+cpu|cuda]``.
 
-Three loops on one UNet, interleaved and paired: every round times one step of each in a random order, and ratios are
-taken within the round, because the machines are shared and noisy.
+Three loops on one UNet, interleaved and paired: every round times one step of each in a random
+order, and ratios are taken within the round, because the machines are shared and noisy.
 
-* "plain" does what AUTOMATIC1111's trainer does: the UNet is not frozen (its weight gradients are computed and pile
-  up), captions are encoded at every step, attention keeps its scores, every layer computes its own MLPs, torch's plain
-  AdamW. Its activation checkpointing, which makes it slower still and smaller, is there with ``--recompute`` only.
+* "plain" does what AUTOMATIC1111's trainer does: the UNet is not frozen (its weight gradients are
+  computed and pile up), captions are encoded at every step, attention keeps its scores, every layer
+  computes its own MLPs, torch's plain AdamW. Its activation checkpointing, which makes it slower
+  still and smaller, is there with ``--recompute`` only.
 * "ours" is :class:`hypernetworks.training.Run`, whole steps of it.
-* "floor" is forward and activation-backward of the frozen UNet, in the same precision as ours, with the network's own
-  products (fp32, as everywhere), and nothing else.
+* "floor" is forward and activation-backward of the frozen UNet, in the same precision as ours, with
+  the network's own products (fp32, as everywhere), and nothing else.
 
-Peak memory is taken in a process of its own per loop, all of the process counted; "idle" is one that has done nothing
-but to import the libraries. Time to the first step: 100 pictures, from the call to ``train_job``.
+Peak memory is taken in a process of its own per loop, all of the process counted; "idle" is one
+that has done nothing but to import the libraries. Time to the first step: 100 pictures, from the
+call to ``train_job``.
 """
 
 from __future__ import annotations
@@ -72,7 +75,8 @@ class Model:
         name: ``full`` or ``miniature``.
         device: such as ``cpu``.
         size: pixels; the miniature's own is 96.
-        precision: of "ours" and "floor"; "plain" computes in fp32, as AUTOMATIC1111 does on the CPU.
+        precision: of "ours" and "floor"; "plain" computes in fp32, as AUTOMATIC1111 does on the
+            CPU.
     """
 
     def __init__(self, name: str, device: str, size: int, precision: str) -> None:
@@ -149,7 +153,8 @@ def every_layer(unet: torch.nn.Module, net: hn.Hypernetwork) -> list[Any]:
 def once_per_call(
     unet: torch.nn.Module, net: hn.Hypernetwork, shared: dict[int, torch.Tensor]
 ) -> list[Any]:
-    """The least that can be done: what layers share is computed beforehand, the rest where it is used."""
+    """The least that can be done: what layers share is computed beforehand, the rest where it is
+    used."""
 
     def hook(side: int, is_self: bool) -> Callable[..., tuple[torch.Tensor, ...]]:
         def before(
@@ -323,7 +328,8 @@ def build(name: str, model: Model, batch: int) -> Plain | Ours | Floor:
 
 
 def timed(loop: Plain | Ours | Floor, device: str) -> float:
-    """Seconds of one step, after one that isn't counted: the first after a change of loops meets cold memory."""
+    """Seconds of one step, after one that isn't counted: the first after a change of loops meets
+    cold memory."""
     with loop.prepared():
         loop.step()
         if device == "cuda":

@@ -1,8 +1,10 @@
-"""What hypernetworks add to a whole UNet call of full-size SD1.5 (random weights): ``python -m benchmarks.unet_call``.
+"""What hypernetworks add to a whole UNet call of full-size SD1.5 (random weights): ``python -m
+benchmarks.unet_call``.
 
-Interleaved and paired: every round times all variants in a random order, and ratios are taken within the round, because
-the machines are shared and noisy. The naive reference does what AUTOMATIC1111 does: every network in every layer, fp32
-MLP. Also what moving a slider costs, what memory it takes, and whether the UNet afterwards is what it was, bit for bit.
+Interleaved and paired: every round times all variants in a random order, and ratios are taken
+within the round, because the machines are shared and noisy. The naive reference does what
+AUTOMATIC1111 does: every network in every layer, fp32 MLP. Also what moving a slider costs, what
+memory it takes, and whether the UNet afterwards is what it was, bit for bit.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from . import cases
 from .cases import Networks, Summary
 
 CLOSE = ("linear, all widths", "relu, 768 alone")
-"""What should cost nothing: these are measured without the naive reference as well, in more rounds."""
+"""What should cost nothing: these are measured without the naive reference as well, in more rounds.
+"""
 
 
 CLOSE_OURS = tuple(f"ours: {name}" for name in CLOSE)
@@ -92,7 +95,8 @@ def slider(unet: UNet2DConditionModel, size: int, rounds: int) -> dict[str, obje
 
 
 def memory(unet: UNet2DConditionModel, size: int) -> dict[str, object]:
-    """Tensors before the first tag, with tags, and after the last one when what was made ready is released."""
+    """Tensors before the first tag, with tags, and after the last one when what was made ready is
+    released."""
     weight, networks = next(unet.parameters()), cases.stacks()
     tags: list[tuple[str, Networks]] = [
         ("before", []),

@@ -21,6 +21,7 @@ import pytest
 import torch
 from fake_webui import FakeWebui, installed
 from hypothesis import HealthCheck, settings
+from left_out import FOLDER_MARKS, LeftOut
 
 torch.set_num_threads(1)  # tests are many and small
 settings.register_profile(
@@ -69,6 +70,62 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+LEFT_OUT = LeftOut()
+ROOT = Path(__file__).parents[1]
+
+
+def marks_of(item: pytest.Item) -> set[str]:
+    return {mark.name for mark in item.iter_markers()}
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark tests by their folder, before ``-m`` selects."""
+    for folder, mark in FOLDER_MARKS.items():
+        if ROOT / folder in item.path.parents:
+            item.add_marker(mark)
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Count what ``-m`` and ``-k`` leave out."""
+    for item in items:
+        LEFT_OUT.deselect(item.path.relative_to(ROOT).as_posix(), marks_of(item))
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Count files that skip themselves as a whole."""
+    if report.skipped:
+        LEFT_OUT.skip(report.nodeid, set(), skip_reason(report))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Count skipped tests."""
+    if report.skipped and not hasattr(report, "wasxfail"):
+        LEFT_OUT.skip(report.nodeid, set(report.keywords), skip_reason(report))
+
+
+def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return text.removeprefix("Skipped: ")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run on a machine of CI that has no browser."""
+    if LEFT_OUT.faults(ci=bool(os.environ.get("CI"))) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what the run left out, and how to get it."""
+    if lines := LEFT_OUT.lines():
+        terminalreporter.section("left out of this run")
+        for line in lines:
+            terminalreporter.write_line(line)
+    for fault in LEFT_OUT.faults(ci=bool(os.environ.get("CI"))):
+        terminalreporter.write_line(f"FAILED: {fault}", red=True)
+
+
 def pytest_unconfigure() -> None:
     """Take the tests' own cache folder away."""
     shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
@@ -78,7 +135,8 @@ def pytest_unconfigure() -> None:
 def fake_webui(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FakeWebui]:
-    """A small webui under the name ``modules``; like A1111, or like the one that indirect parametrization names."""
+    """A small webui under the name ``modules``; like A1111, or like the one that indirect
+    parametrization names."""
     from hypernetworks.hosts.webui import folders
     from hypernetworks.library import Library
 

@@ -1,7 +1,8 @@
-"""The yardstick: AUTOMATIC1111's hypernetwork arithmetic in the plainest form, and random dictionaries to measure.
+"""The yardstick: AUTOMATIC1111's hypernetwork arithmetic in the plainest form, and random
+dictionaries to measure.
 
-Written from the format's description alone. It shares no code with the package under test, not even its table of
-activations, and it is slow and obvious on purpose.
+Written from the format's description alone. It shares no code with the package under test, not even
+its table of activations, and it is slow and obvious on purpose.
 """
 
 from __future__ import annotations
@@ -129,7 +130,8 @@ def _sequential(
     layer_norm: bool,
     dropout: Sequence[float],
 ) -> nn.Sequential:
-    """Linear, activation, layer norm, dropout; again for every layer; each only where the file asks for it."""
+    """Linear, activation, layer norm, dropout; again for every layer; each only where the file asks
+    for it."""
     sizes = [int(width * multiple) for multiple in layer_structure]
     modules: list[nn.Module] = []
     for layer in range(1, len(sizes)):
@@ -145,7 +147,8 @@ def _sequential(
 
 
 def rebuilt_dropout(layers: int, use_dropout: bool, last_layer_dropout: bool) -> list[float]:
-    """Dropout of files that only say yes or no: none at the ends, 0.3 between, the last hidden layer by its flag."""
+    """Dropout of files that only say yes or no: none at the ends, 0.3 between, the last hidden
+    layer by its flag."""
     probabilities = [0.0] * layers
     if use_dropout:
         for hidden in range(1, layers - 1):
@@ -188,7 +191,8 @@ class Reference:
         return sequential.to(self.dtype).eval().requires_grad_(False)
 
     def __call__(self, context: torch.Tensor, side: int, multiplier: float) -> torch.Tensor:
-        """``x + multiplier * mlp(x)`` in the reference's own precision; side 0 is for keys, 1 for values."""
+        """``x + multiplier * mlp(x)`` in the reference's own precision; side 0 is for keys, 1 for
+        values."""
         context = context.to(self.dtype)
         if context.shape[-1] not in self.pairs:
             return context

@@ -1,4 +1,5 @@
-"""What the tests of cards share: networks, names that try to break out, and a look at HTML as a browser has it."""
+"""What the tests of cards share: networks, names that try to break out, and a look at HTML as a
+browser has it."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ HOSTILE = (
     "-->",
     "%s %(x)s ${y} `z`",
 )
-"""Stems of files. The parentheses, braces and entities are for those who escape twice, or too late."""
+"""Stems of files. The parentheses, braces and entities are for those who escape twice, or too late.
+"""
 
 
 def write_network(path: Path, widths: tuple[int, ...] = (4, 768), **provenance: Any) -> None:

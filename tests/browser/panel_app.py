@@ -1,6 +1,8 @@
-"""As little of a webui as the panel needs, under whichever gradio runs it: prompts, the panel, and a list of networks.
+"""As little of a webui as the panel needs, under whichever gradio runs it: prompts, the panel, and
+a list of networks.
 
-``python panel_app.py PORT`` serves it. Scripts and styles get into the page the way AUTOMATIC1111 puts them there.
+``python panel_app.py PORT`` serves it. Scripts and styles get into the page the way AUTOMATIC1111
+puts them there.
 """
 
 from __future__ import annotations

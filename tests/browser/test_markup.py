@@ -1,4 +1,5 @@
-"""Markup and script wherever a file or a person can put text, looked at in a real browser: it is shown, and no more."""
+"""Markup and script wherever a file or a person can put text, looked at in a real browser: it is
+shown, and no more."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from browser.test_studio import CHROMIUM, FLAGS, PROMPT, generate, studio
+from browser.test_studio import PROMPT, generate, studio
+from chromium import CHROMIUM, FLAGS, NO_CHROMIUM
 from reference import Recipe
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -58,9 +60,10 @@ def hostile_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(hostile_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """One window for all; whatever opens a dialog, leaves the page, or asks another machine is noted."""
+    """One window for all; whatever opens a dialog, leaves the page, or asks another machine is
+    noted."""
     if CHROMIUM is None:
-        pytest.skip("no Chromium here")
+        pytest.skip(NO_CHROMIUM)
     with (
         studio("--hypernetworks", str(hostile_folder)) as address,
         sync_api.sync_playwright() as playwright,

@@ -1,4 +1,5 @@
-"""Other extensions share the page: their globals, faults and habits leave the panel and the cards alone.
+"""Other extensions share the page: their globals, faults and habits leave the panel and the cards
+alone.
 
 ``a1111-sd-webui-tagcomplete`` declares ``var hypernetworks = []`` and assigns it again whenever its
 lists are loaded; it once took the panel's own global away.

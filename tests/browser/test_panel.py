@@ -1,4 +1,5 @@
-"""A real browser uses the panel under every gradio that a webui runs, and Python has the prompt that it wrote."""
+"""A real browser uses the panel under every gradio that a webui runs, and Python has the prompt
+that it wrote."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import CHROMIUM, FLAGS, NO_CHROMIUM
 
 from hypernetworks.engine.multiplier import format_number
 from hypernetworks.prompts import parse
@@ -26,15 +28,6 @@ from hypernetworks.prompts import parse
 sync_api = pytest.importorskip("playwright.sync_api")
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-]
 PINNED = ("3.41.2", "4.40.0")
 VERSIONS = (*PINNED, "current")
 PANEL = "#txt2img_hypernetworks_panel"
@@ -44,7 +37,8 @@ PROMPT = "#txt2img_prompt textarea"
 
 
 def environment(version: str) -> Path:
-    """The interpreter that has this gradio: our own, or a small environment without torch, kept for the next time."""
+    """The interpreter that has this gradio: our own, or a small environment without torch, kept for
+    the next time."""
     if version not in PINNED:
         return Path(sys.executable)
     requirements, folder = HERE / f"gradio-{version}.txt", ROOT / f".venv-gradio-{version}"
@@ -108,9 +102,7 @@ def server(version: str) -> Iterator[str]:
 def addresses() -> Iterator[dict[str, str]]:
     """All the servers; they are installed and started side by side."""
     if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI needs a browser: install Debian's chromium")
-        pytest.skip("no Chromium here: install it to run the browser tests")
+        pytest.skip(NO_CHROMIUM)
     if sys.version_info >= (3, 13):
         pytest.skip("gradio 3.41.2 and its companions need Python 3.10 to 3.12")
     with ExitStack() as stack, ThreadPoolExecutor(len(VERSIONS)) as pool:
@@ -190,7 +182,8 @@ def expect_rows(page: Any, count: int) -> None:
 
 
 def control(page: Any, kind: str, label: str) -> Any:
-    """A slider, spinbutton, textbox, button or combobox of the panel by what a screen reader calls it."""
+    """A slider, spinbutton, textbox, button or combobox of the panel by what a screen reader calls
+    it."""
     return page.locator(PANEL).get_by_role(kind, name=label, exact=True)
 
 
@@ -308,7 +301,8 @@ def test_a_schedule_is_text_that_can_be_edited(page: Any) -> None:
 
 
 def place(page: Any, x: float, y: float) -> tuple[float, float]:
-    """A place on the one curve that is shown: shares of its paper from the first step and from the lowest value."""
+    """A place on the one curve that is shown: shares of its paper from the first step and from the
+    lowest value."""
     paper = page.locator(f"{PANEL} .hypernetworks-curve > svg:visible")
     paper.scroll_into_view_if_needed()
     box = paper.bounding_box()

@@ -17,19 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import CHROMIUM, FLAGS, NO_CHROMIUM
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
 expect.set_options(timeout=20_000)
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-]
 NETWORKS = Path(__file__).parents[2] / "hypernetworks" / "miniature" / "networks"
 HOSTILE = "<img src=x onerror=window.hacked=1>"
 PROMPT = "#hypernetworks_prompt textarea"
@@ -90,9 +82,7 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(own_folder: Path, training: Path) -> Iterator[str]:
     """One studio for all."""
     if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI needs a browser: install Debian's chromium")
-        pytest.skip("no Chromium here: install it to run the browser tests")
+        pytest.skip(NO_CHROMIUM)
     folders = ["--training", str(training / "own"), "--pictures", str(training / "mine")]
     with studio("--hypernetworks", str(own_folder), *folders) as address:
         yield address
@@ -336,7 +326,8 @@ def test_two_windows_do_not_mix_their_networks(page: Any, browser: Any, address:
 
 
 def fill_multipliers(page: Any, values: str) -> None:
-    """Type them once the field is there with what it begins with: gradio mounts a tab when it is first shown."""
+    """Type them once the field is there with what it begins with: gradio mounts a tab when it is
+    first shown."""
     field = page.locator("#compare_multipliers :is(input, textarea)")
     expect(field).not_to_have_value("")
     field.fill(values)
@@ -438,7 +429,8 @@ def test_a_network_is_trained_interrupted_used_and_finished(
 
 
 def start_over(page: Any, done: int) -> None:
-    """It needs the other tick as well, and is not ticked for longer: what is trained now is not thrown away."""
+    """It needs the other tick as well, and is not ticked for longer: what is trained now is not
+    thrown away."""
     page.get_by_role("button", name="More settings").click()
     tick = page.get_by_label("Start over")
     tick.check()

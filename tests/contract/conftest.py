@@ -90,7 +90,8 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def networks_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Networks for the tiny model: a strong one, a second one, one of another family, and a damaged file."""
+    """Networks for the tiny model: a strong one, a second one, one of another family, and a damaged
+    file."""
     folder = tmp_path_factory.mktemp("networks")
     torch.manual_seed(1)
     for name, structure, widths in (

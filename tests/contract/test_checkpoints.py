@@ -1,7 +1,8 @@
-"""Loading whole models: tiny ones in the original layout, the shipped configurations at full size, and wrong files.
+"""Loading whole models: tiny ones in the original layout, the shipped configurations at full size,
+and wrong files.
 
-The tiny checkpoints are made the other way round: diffusers and transformers models with random weights, renamed to the
-original layout by tables of this file's own.
+The tiny checkpoints are made the other way round: diffusers and transformers models with random
+weights, renamed to the original layout by tables of this file's own.
 """
 
 from __future__ import annotations
@@ -114,7 +115,8 @@ OPEN_CLIP = {
 
 
 def original_unet(name: str, layers: int, crossing: set[int]) -> str:
-    """The original name; ``crossing`` are the up blocks with attention, whose upsampler is the third part."""
+    """The original name; ``crossing`` are the up blocks with attention, whose upsampler is the
+    third part."""
     ends = {
         "conv_in": "input_blocks.0.0",
         "time_embedding.linear_1": "time_embed.0",
@@ -255,7 +257,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def originals(tiny: Path) -> dict[str, dict[str, Any]]:
-    """Random models of each family; norms and biases are random too, so that no two tensors are alike."""
+    """Random models of each family; norms and biases are random too, so that no two tensors are
+    alike."""
     generator = torch.Generator().manual_seed(0)
     families = {
         family: {part: built(tiny / family, part) for part in MODELS[family]} for family in FAMILIES
@@ -710,7 +713,8 @@ def test_the_shipped_configurations_are_the_public_models(family: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        # spot checks from the public files, so that the tables above are not only each other's mirror
+        # spot checks from the public files, so that the tables above are not only each other's
+        # mirror
         ("input_blocks.4.0.skip_connection.weight", "down_blocks.1.resnets.0.conv_shortcut.weight"),
         ("input_blocks.3.0.op.bias", "down_blocks.0.downsamplers.0.conv.bias"),
         ("input_blocks.8.1.transformer_blocks.0.attn2.to_k.weight",

@@ -1,7 +1,7 @@
 """Files that we write, loaded and computed by ComfyUI's own loader.
 
-``HYPERNETWORKS_WEBUI_SOURCES`` names a folder with ``comfyui/``; without it, everything here is skipped. The loader
-runs in a process of its own, as its modules have common names.
+``HYPERNETWORKS_WEBUI_SOURCES`` names a folder with ``comfyui/``; without it, everything here is
+skipped. The loader runs in a process of its own, as its modules have common names.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The small model that ships: what it was taught, its size, and that it does what its model card says."""
+"""The small model that ships: what it was taught, its size, and that it does what its model card
+says."""
 
 from __future__ import annotations
 
@@ -60,7 +61,8 @@ def test_captions() -> None:
 
 
 def test_a_tokenizer_that_is_there_is_kept(tmp_path: Path) -> None:
-    """A second training would give some words each other's numbers, and a network would learn "bug" as "bus"."""
+    """A second training would give some words each other's numbers, and a network would learn "bug"
+    as "bus"."""
     first = build_tokenizer(tmp_path)
     table = json.loads((tmp_path / "vocab.json").read_text(encoding="utf-8"))
     bug, bus = table["bug</w>"], table["bus</w>"]

@@ -1,8 +1,9 @@
-"""What the tag handler assumes of Forge Classic and of SD.Next, checked against their sources without running them.
+"""What the tag handler assumes of Forge Classic and of SD.Next, checked against their sources
+without running them.
 
-``HYPERNETWORKS_WEBUI_SOURCES`` names the folder with ``classic/`` and ``sdnext/``; those that are missing are skipped.
-Settings, folders, infotexts, axes and the API are in ``test_webui_sources.py``, the tab in
-``test_webui_page_contract.py``.
+``HYPERNETWORKS_WEBUI_SOURCES`` names the folder with ``classic/`` and ``sdnext/``; those that are
+missing are skipped. Settings, folders, infotexts, axes and the API are in
+``test_webui_sources.py``, the tab in ``test_webui_page_contract.py``.
 """
 
 from __future__ import annotations
@@ -262,7 +263,8 @@ def test_classic_model_load_activates_with_a_bare_job(classic: str) -> None:
 
 
 def test_sdnext_hands_the_step_over(sdnext_host: str) -> None:
-    """``activate(p, args, step=step)``, and more for handlers that have parameters of these names: ours takes any."""
+    """``activate(p, args, step=step)``, and more for handlers that have parameters of these names:
+    ours takes any."""
     networks = source(sdnext_host, "modules/extra_networks.py")
     text = text_of(networks, "activate")
     assert "extra_network.activate(p, extra_network_args, step=step)" in text
@@ -276,7 +278,8 @@ def test_sdnext_takes_the_tags_of_the_last_prompt_that_has_any(sdnext_host: str)
 
 
 def test_sdnext_passes(sdnext_host: str) -> None:
-    """Activation, arguments and run of each pass, in this order; the arguments' maker is found by its name."""
+    """Activation, arguments and run of each pass, in this order; the arguments' maker is found by
+    its name."""
     passes = source(sdnext_host, "modules/processing_diffusers.py")
     assert "set_pipeline_args" in passes.assigned()
     base, hires, refine = (
@@ -357,7 +360,8 @@ def test_sdnext_step_callbacks(sdnext_host: str) -> None:
 
 
 def test_sdnext_detailer(sdnext_host: str) -> None:
-    """A copy of the job, with extra networks disabled before its own activation, which therefore does nothing."""
+    """A copy of the job, with extra networks disabled before its own activation, which therefore
+    does nothing."""
     text = text_of(source(sdnext_host, "modules/detailer/detailer.py"), "restore")
     in_order(
         text,
@@ -395,7 +399,8 @@ def test_sdnext_log(sdnext_host: str) -> None:
 
 
 def test_sdnext_compiling(sdnext_host: str) -> None:
-    """What the setting offers: backends of ``torch.compile``, and others that put something else in place."""
+    """What the setting offers: backends of ``torch.compile``, and others that put something else in
+    place."""
     settings = source(sdnext_host, "modules/ui_definitions.py").text
     line = next(
         line for line in settings.splitlines() if '"cuda_compile_backend": OptionInfo' in line
@@ -430,12 +435,14 @@ def test_sdnext_fused_projections(sdnext_host: str) -> None:
 
 
 def test_sdnext_restarts_as_a_new_process(sdnext_host: str) -> None:
-    """There is no "Reload UI" within a process, and its purge of ``sys.modules`` doesn't matter to us."""
+    """There is no "Reload UI" within a process, and its purge of ``sys.modules`` doesn't matter to
+    us."""
     in_order(text_of(source(sdnext_host, "launch.py"), "main"), "clean_server()", "os.execv(")
 
 
 def test_sdnext_panel_is_not_in_the_control_tab(sdnext_host: str) -> None:
-    """Scripts of extensions are left out there, but for a list of titles: cards and tags work there all the same."""
+    """Scripts of extensions are left out there, but for a list of titles: cards and tags work there
+    all the same."""
     text = text_of(source(sdnext_host, "modules/scripts_manager.py"), "ScriptRunner.add_script")
     assert "if is_control and script.external:" in text
     assert "Hypernetworks" not in source(sdnext_host, "installer.py").text

@@ -1,7 +1,8 @@
-"""The tab of cards on the real sources of the webuis, with the rest of the webui replaced by the fake one.
+"""The tab of cards on the real sources of the webuis, with the rest of the webui replaced by the
+fake one.
 
-``HYPERNETWORKS_WEBUI_SOURCES`` names a folder with ``a1111/``, ``forge/``, ``reforge/``, ``classic/`` and ``sdnext/``,
-checkouts of these webuis; those that are missing are skipped.
+``HYPERNETWORKS_WEBUI_SOURCES`` names a folder with ``a1111/``, ``forge/``, ``reforge/``,
+``classic/`` and ``sdnext/``, checkouts of these webuis; those that are missing are skipped.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""What the extension and the fake webui assume of the real hosts, checked against their sources without running them.
+"""What the extension and the fake webui assume of the real hosts, checked against their sources
+without running them.
 
-``HYPERNETWORKS_WEBUI_SOURCES`` names a folder with ``a1111/``, ``forge/``, ``reforge/``, ``classic/``, ``sdnext/``, or
-some of them; without it, everything here is skipped.
+``HYPERNETWORKS_WEBUI_SOURCES`` names a folder with ``a1111/``, ``forge/``, ``reforge/``,
+``classic/``, ``sdnext/``, or some of them; without it, everything here is skipped.
 """
 
 from __future__ import annotations
@@ -180,7 +181,8 @@ def test_the_command_line(host: str) -> None:
 
 
 def test_the_list_of_hypernetworks_has_one_origin(host: str) -> None:
-    """All callers go through ``reload_hypernetworks``, and that looks the function up in its module."""
+    """All callers go through ``reload_hypernetworks``, and that looks the function up in its
+    module."""
     if host not in BUILT_IN:
         assert "reload_hypernetworks" not in source(host, "modules/shared_items.py").text
         return

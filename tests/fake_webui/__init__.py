@@ -1,7 +1,8 @@
-"""A webui of a few hundred lines for tests: the parts of a host's ``modules`` package that the extension touches.
+"""A webui of a few hundred lines for tests: the parts of a host's ``modules`` package that the
+extension touches.
 
-Written from what hosts do, not from their text; ``tests/contract/test_webui_sources.py`` compares names and parameters
-with the real sources. What differs by host follows :data:`HOSTS`.
+Written from what hosts do, not from their text; ``tests/contract/test_webui_sources.py`` compares
+names and parameters with the real sources. What differs by host follows :data:`HOSTS`.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class FakeWebui:
         return self.root / "models" / "hypernetworks"
 
     def load_xyz(self) -> ModuleType:
-        """Load the X/Y/Z script as hosts load scripts: under a bare file name, and not into ``sys.modules``."""
+        """Load the X/Y/Z script as hosts load scripts: under a bare file name, and not into
+        ``sys.modules``."""
         path = HERE / "scripts" / "xyz_grid.py"
         specification = importlib.util.spec_from_file_location(path.name, path)
         assert specification is not None
@@ -63,7 +65,8 @@ class FakeWebui:
 
 @contextlib.contextmanager
 def installed(root: Path, host: str = "a1111") -> Iterator[FakeWebui]:
-    """Make ``import modules`` mean the fake; afterwards nothing of it is left in ``sys.path`` or ``sys.modules``."""
+    """Make ``import modules`` mean the fake; afterwards nothing of it is left in ``sys.path`` or
+    ``sys.modules``."""
     assert host in HOSTS
     assert not any(name.split(".")[0] == "modules" for name in sys.modules), (
         "another webui is imported"

@@ -1,4 +1,5 @@
-"""Archives with something odd about them, written byte by byte, and contents that mean something strange."""
+"""Archives with something odd about them, written byte by byte, and contents that mean something
+strange."""
 
 from __future__ import annotations
 
@@ -258,7 +259,8 @@ def metadata(drawn: Random) -> Drawn:
 
 
 def contents(drawn: Random) -> Drawn:
-    """Tensors that are no layers, numbers that are none, keys that are too many or of the wrong kind."""
+    """Tensors that are no layers, numbers that are none, keys that are too many or of the wrong
+    kind."""
     content = drawn.choice(RECIPES).content()
     key, value, fill = (
         list(content[8][0]),

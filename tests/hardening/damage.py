@@ -1,4 +1,7 @@
-"""Families of bad files: each draws one file from a random generator. The same generator state, the same file."""
+"""Families of bad files: each draws one file from a random generator.
+
+The same generator state, the same file.
+"""
 
 from __future__ import annotations
 
@@ -175,7 +178,8 @@ _FIXED: dict[str, int] = {"uint1": 1, "uint2": 2, "int4": 4, "uint4": 4, "uint8"
 
 
 def _instruction(drawn: Random) -> bytes:
-    """An instruction of any kind with an argument of the right form, most of the time an honest one."""
+    """An instruction of any kind with an argument of the right form, most of the time an honest
+    one."""
     opcode = drawn.choice(pickletools.opcodes)
     code, kind = opcode.code.encode("latin1"), opcode.arg.name if opcode.arg else ""
     if not kind:
@@ -364,7 +368,8 @@ HEADER_VALUES: list[Any] = [
 
 
 def safetensors_headers(drawn: Random) -> Drawn:
-    """A header whose types, shapes, places or keys are others, with the right length or a wrong one."""
+    """A header whose types, shapes, places or keys are others, with the right length or a wrong
+    one."""
     content = healthy(
         drawn.choice([kind for kind in KINDS if kind.startswith("safetensors")])
     ).content

@@ -1,8 +1,8 @@
 """Bad files by the thousand: ``python -m tests.hardening.fuzz --cases 20000 --seed 1``.
 
-Draws files of all families, lets another process read them (:mod:`hardening.watched`), and holds what it saw
-against what docs/SECURITY.md promises. Prints a table by family; ends with code 1 when a promise was broken, and keeps
-those files.
+Draws files of all families, lets another process read them (:mod:`hardening.watched`), and holds
+what it saw against what docs/SECURITY.md promises. Prints a table by family; ends with code 1 when
+a promise was broken, and keeps those files.
 """
 
 from __future__ import annotations
@@ -273,7 +273,8 @@ KEYS += ["model", "name", "baseModel", "x"]
 
 
 def side_cars(drawn: Random) -> damage.Drawn:
-    """What stands beside a network: JSON of any shape, text that goes on and on, pictures that are none."""
+    """What stands beside a network: JSON of any shape, text that goes on and on, pictures that are
+    none."""
     name = drawn.choice(
         [
             "net.json",
@@ -338,7 +339,8 @@ _LARGE: dict[str, bytes] = {}
 
 
 def _ask_moving(reader: Reader, path: Path, drawn: Random) -> dict[str, object]:
-    """Let it read while the file is cut, overwritten, removed or replaced; then again cut what it has read."""
+    """Let it read while the file is cut, overwritten, removed or replaced; then again cut what it
+    has read."""
     how, size, wait = drawn.randrange(5), path.stat().st_size, drawn.random() * 0.004
     other = path.with_name("other.tmp")
 

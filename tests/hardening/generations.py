@@ -1,10 +1,12 @@
-"""Thousands of generations in one process: ``python -m tests.hardening.generations --runs 2000 --seed 1 --out FOLDER``.
+"""Thousands of generations in one process: ``python -m tests.hardening.generations --runs 2000
+--seed 1 --out FOLDER``.
 
-Random tags, multipliers, schedules, batches and sizes, half of them as the studio makes pictures and half as a webui
-does, while files are added, removed, replaced and broken, jobs interrupted or ended by errors, and the page reloaded.
-Measured all the while: hooks, tensors, open files, threads, memory, temporary files. Every so often an earlier job is
-made again, with the files of then, and must be the same to the bit. Writes ``generations.csv`` and a plot
-``generations.png``; ends with code 1 when a promise of docs/SECURITY.md was broken.
+Random tags, multipliers, schedules, batches and sizes, half of them as the studio makes pictures
+and half as a webui does, while files are added, removed, replaced and broken, jobs interrupted or
+ended by errors, and the page reloaded. Measured all the while: hooks, tensors, open files, threads,
+memory, temporary files. Every so often an earlier job is made again, with the files of then, and
+must be the same to the bit. Writes ``generations.csv`` and a plot ``generations.png``; ends with
+code 1 when a promise of docs/SECURITY.md was broken.
 """
 
 from __future__ import annotations
@@ -73,10 +75,12 @@ TAILS = (
 CACHE = 16 << 20
 """Of the libraries: a handful of networks with all that is made ready from them."""
 KEPT = 500
-"""Tensors by which the most of two quarters may differ: it depends on which networks are loaded. One for every second
+"""Tensors by which the most of two quarters may differ: it depends on which networks are loaded.
+One for every second
 job of a long run would be more."""
 GROWTH = 48 << 20
-"""Bytes by which resident memory may grow from the second quarter of a run to its last: the allocator's own."""
+"""Bytes by which resident memory may grow from the second quarter of a run to its last: the
+allocator's own."""
 
 
 class DeliberateError(Exception):

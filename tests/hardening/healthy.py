@@ -1,4 +1,5 @@
-"""Healthy files of every container and variant, as bytes, with the places where their parts begin and end."""
+"""Healthy files of every container and variant, as bytes, with the places where their parts begin
+and end."""
 
 from __future__ import annotations
 

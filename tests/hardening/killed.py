@@ -1,7 +1,8 @@
-"""Writes of all kinds, killed in the middle: ``python -m tests.hardening.killed --kills 200 --seed 1``.
+"""Writes of all kinds, killed in the middle: ``python -m tests.hardening.killed --kills 200 --seed
+1``.
 
-A process writes the same file over and over, in two states; another kills it at a random moment with SIGKILL and looks
-at what is there: one of the two states, whole, or a broken promise.
+A process writes the same file over and over, in two states; another kills it at a random moment
+with SIGKILL and looks at what is there: one of the two states, whole, or a broken promise.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ WRITES: dict[str, tuple[str, Callable[[Path, int, Any], object]]] = {
 
 
 def _read(path: Path) -> str:
-    """What is in a file, as a hash: of the tensors where there are some (safetensors orders its metadata anyhow)."""
+    """What is in a file, as a hash: of the tensors where there are some (safetensors orders its
+    metadata anyhow)."""
     if path.name.startswith("net.json"):
         return hashlib.sha256(path.read_bytes()).hexdigest()
     if path.name == "state.pt":
@@ -90,7 +92,8 @@ def _read(path: Path) -> str:
 
 
 def _write_for_ever(kind: str, folder: Path, ready: int) -> None:
-    """What the process that gets killed does; a letter after the first rounds tells that it is under way."""
+    """What the process that gets killed does; a letter after the first rounds tells that it is
+    under way."""
     _, write = WRITES[kind]
     networks = [_network(state) for state in range(STATES)]
     for number in itertools.count():

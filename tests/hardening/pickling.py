@@ -1,4 +1,5 @@
-"""Pickles written by hand, opcode by opcode: expressions, containers around them, and those that run something."""
+"""Pickles written by hand, opcode by opcode: expressions, containers around them, and those that
+run something."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Files whose parts are shared: lists of the same lists of the same lists are small in a file, endless as text."""
+"""Files whose parts are shared: lists of the same lists of the same lists are small in a file,
+endless as text."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ def get(place: int) -> bytes:
 
 
 def graph(drawn: Random, levels: int, wide: int = 2) -> bytes:
-    """The expression of a container whose every level names the one below several times, and sometimes deeper ones."""
+    """The expression of a container whose every level names the one below several times, and
+    sometimes deeper ones."""
     leaf = drawn.choice([text("a" * 8), number(7), b"N", MATRIX, b"]", b"G" + bytes(8)])
     program = leaf + put(0) + b"0"
     for level in range(levels):

@@ -1,4 +1,5 @@
-"""A seeded part of the fuzzer's long run, the watch itself, and descriptions just within the limits."""
+"""A seeded part of the fuzzer's long run, the watch itself, and descriptions just within the
+limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Generations that go wrong: whatever is raised, wherever and whenever, the UNet is as it was before."""
+"""Generations that go wrong: whatever is raised, wherever and whenever, the UNet is as it was
+before."""
 
 from __future__ import annotations
 
@@ -120,7 +121,8 @@ def write_networks(host: Host, folder: Path) -> None:
 
 @pytest.fixture
 def acting(ready: Studio) -> tuple[Studio, torch.Tensor]:
-    """The same, and what a job gives in which nothing goes wrong: proven to differ from one without networks."""
+    """The same, and what a job gives in which nothing goes wrong: proven to differ from one without
+    networks."""
     made = ready.job()
     assert made.told == []
     assert relative_error(made.latents, ready.job("").latents) > 1e-3
@@ -410,7 +412,8 @@ def test_a_sampler_with_few_steps_gives_a_picture_or_says_why_not(
 
 
 def test_interrupted_at_any_line_of_ours() -> None:
-    """A KeyboardInterrupt before any line that we run; afterwards the UNet is clean, at the latest when asked again."""
+    """A KeyboardInterrupt before any line that we run; afterwards the UNet is clean, at the latest
+    when asked again."""
     host = make("ldm")
     before, base = traces(host.unet), host.run(host.context())
     networks = [(host.network("relu")[1], 0.5), (host.network(None, 1)[1], "0.2@0,1@1")]
@@ -541,7 +544,8 @@ UNETS = st.integers(0, 1)
 class Patches(RuleBasedStateMachine):
     """UNets on which handles come and go in any order, among faults and changes of their weights.
 
-    Beside each stands a clean one with the same weights, on which the acting handle's networks are applied afresh.
+    Beside each stands a clean one with the same weights, on which the acting handle's networks are
+    applied afresh.
     """
 
     @initialize()

@@ -1,4 +1,5 @@
-"""Files that other programs hold: Windows refuses to replace them for a while, and a run must not end over it."""
+"""Files that other programs hold: Windows refuses to replace them for a while, and a run must not
+end over it."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ def refusal(path: object, winerror: int = 32) -> OSError:
 
 @pytest.fixture
 def refuse(monkeypatch: pytest.MonkeyPatch) -> Refusing:
-    """Moves onto some files are refused so many times; gives the pauses that were made, none of them real."""
+    """Moves onto some files are refused so many times; gives the pauses that were made, none of
+    them real."""
 
     def begin(
         times: int, error: Callable[[Path], OSError] = refusal, *, suffix: str = ""

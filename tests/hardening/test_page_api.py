@@ -1,4 +1,5 @@
-"""Everything that can be asked of the studio's and of the extension's routes by who is not meant to."""
+"""Everything that can be asked of the studio's and of the extension's routes by who is not meant
+to."""
 
 from __future__ import annotations
 

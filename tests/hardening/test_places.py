@@ -1,4 +1,5 @@
-"""Where files are: pipes and devices, links and loops, folders without permission, names of all kinds, moving files."""
+"""Where files are: pipes and devices, links and loops, folders without permission, names of all
+kinds, moving files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Every file is written under a temporary name and moved into place: by the source, killed, and with a full disk."""
+"""Every file is written under a temporary name and moved into place: by the source, killed, and
+with a full disk."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ KEPT_BY_OTHERS: dict[str, str] = {
     "hypernetworks/miniature": "the tools that rebuild what ships; nobody's files are there",
     "hypernetworks/installing": "marks in .venv; half of one counts as none, and a broken .venv is made again",
 }
-"""Writes that do without :func:`hypernetworks.files.writing.replace`, and why they may; or a whole room."""
+"""Writes that do without :func:`hypernetworks.files.writing.replace`, and why they may; or a whole
+room."""
 
 
 def writes(source: str) -> Iterator[tuple[str, str]]:
@@ -166,7 +168,8 @@ for kind, (name, write) in WRITES.items():
 
 @pytest.fixture(params=["a limit", "a small disk"])
 def full_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A folder that takes no more: by the limit on a file's size, or on a disk of its own, where that is allowed."""
+    """A folder that takes no more: by the limit on a file's size, or on a disk of its own, where
+    that is allowed."""
     if sys.platform != "linux":
         pytest.skip("limits of Linux")
     if request.param == "a limit":

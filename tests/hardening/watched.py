@@ -1,6 +1,7 @@
 """The process that reads one bad file after the other, and watches itself while it does.
 
-Each line of the input asks for one reading: JSON with ``path``, ``mode`` and ``again``. Each gets one line back, a
+Each line of the input asks for one reading: JSON with ``path``, ``mode`` and ``again``. Each gets
+one line back, a
 :class:`Seen`. It is started by :mod:`hardening.fuzz`, which kills it when it hangs and notices when it dies.
 """
 
@@ -32,7 +33,8 @@ from hypernetworks.library import Entry, Library, inspect
 from hypernetworks.library.sidecars import read_sidecars
 
 SPARE = 1 << 30
-"""Bytes of address space beyond what the process has, so that a bomb ends it and not the machine."""
+"""Bytes of address space beyond what the process has, so that a bomb ends it and not the machine.
+"""
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 FORBIDDEN = (
     "subprocess.", "socket.", "shutil.", "ctypes.", "pty.", "tempfile.", "webbrowser.", "marshal.", "exec", "compile",
@@ -56,7 +58,8 @@ class Seen:
         foreign: whether that class is not one of the project's.
         events: audit events that should not be.
         milliseconds: of the processor's time.
-        kibibytes: of memory at the worst moment, more than before; ``None`` where the system doesn't tell.
+        kibibytes: of memory at the worst moment, more than before; ``None`` where the system
+            doesn't tell.
         left: descriptors, modules that were not there before.
         agreement: what torch's or safetensors' own reader says of an accepted file.
         digest: a sum over an accepted network, to be compared with a later one of the same.

@@ -1,4 +1,5 @@
-"""Jobs of a webui on a real UNet: the fake webui, told to sample with the miniature in the order in which hosts do."""
+"""Jobs of a webui on a real UNet: the fake webui, told to sample with the miniature in the order in
+which hosts do."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ ERRORS: tuple[type[BaseException], ...] = (
     KeyboardInterrupt,
     SystemExit,
 )
-"""What may be raised anywhere: by ordinary code, by a full memory or device, by a driver, by the user."""
+"""What may be raised anywhere: by ordinary code, by a full memory or device, by a driver, by the
+user."""
 
 
 def left_on(unet: nn.Module) -> list[str]:

@@ -160,7 +160,8 @@ class Seen:
     output: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
     def error(self, expected: torch.Tensor) -> float:
-        """How far the output is from the projection of this context ``(batch, tokens, dim)``, in fp32."""
+        """How far the output is from the projection of this context ``(batch, tokens, dim)``, in
+        fp32."""
         projection = self.site.to_v if self.side else self.site.to_k
         weight = projection.weight.detach().float()  # type: ignore[operator,union-attr]
         return relative_error(self.output.float(), nn.functional.linear(expected.float(), weight))

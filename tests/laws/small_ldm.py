@@ -1,8 +1,9 @@
-"""A UNet in the shape of CompVis' latent diffusion, as webuis run it: the same names, the same calls, a few channels.
+"""A UNet in the shape of CompVis' latent diffusion, as webuis run it: the same names, the same
+calls, a few channels.
 
-What matters to a hypernetwork is faithful: ``input_blocks``, ``middle_block`` and ``output_blocks`` numbered as in SD1,
-a transformer with ``attn1`` (no context given: it attends to itself) and ``attn2`` (the text), and attention that calls
-``to_k(context)`` and ``to_v(context)`` separately.
+What matters to a hypernetwork is faithful: ``input_blocks``, ``middle_block`` and ``output_blocks``
+numbered as in SD1, a transformer with ``attn1`` (no context given: it attends to itself) and
+``attn2`` (the text), and attention that calls ``to_k(context)`` and ``to_v(context)`` separately.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class CrossAttention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(query_dim, query_dim), nn.Dropout(0.0))
 
     def forward(self, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
-        """``(batch, positions, query_dim)``, ``(batch, tokens, context_dim)`` -> ``(batch, positions, query_dim)``."""
+        """``(batch, positions, query_dim)``, ``(batch, tokens, context_dim)`` -> ``(batch,
+        positions, query_dim)``."""
         context = x if context is None else context
         query, key, value = self.to_q(x), self.to_k(context), self.to_v(context)
         query, key, value = (
@@ -123,7 +125,8 @@ class TimestepEmbedSequential(nn.Sequential):
 
 
 class SmallUNet(nn.Module):
-    """SD1's UNet in small: 12 input blocks, a middle block, 12 output blocks; attention in 16 of them."""
+    """SD1's UNet in small: 12 input blocks, a middle block, 12 output blocks; attention in 16 of
+    them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,7 +158,8 @@ class SmallUNet(nn.Module):
     def forward(
         self, x: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor
     ) -> torch.Tensor:
-        """``(batch, 4, height, width)``, ``(batch,)``, ``(batch, tokens, CONTEXT)`` -> the shape of ``x``."""
+        """``(batch, 4, height, width)``, ``(batch,)``, ``(batch, tokens, CONTEXT)`` -> the shape of
+        ``x``."""
         phases = timesteps[:, None] * timesteps.new_tensor([0.1, 0.01])
         emb = torch.cat([phases.sin(), phases.cos()], dim=-1).to(x.dtype)
         kept = []

@@ -1,4 +1,5 @@
-"""Linear networks inside the weights of ``to_k`` and ``to_v``: which path is taken, and that nobody is fooled by it."""
+"""Linear networks inside the weights of ``to_k`` and ``to_v``: which path is taken, and that nobody
+is fooled by it."""
 
 from __future__ import annotations
 
@@ -145,7 +146,8 @@ def test_another_multiplier_needs_no_new_product(
 
 
 def test_the_same_job_twice_is_the_same_to_the_bit(ldm: Host) -> None:
-    """Whatever is kept from the first: other handles, other multipliers, and a cleared cache lie between."""
+    """Whatever is kept from the first: other handles, other multipliers, and a cleared cache lie
+    between."""
     networks = [
         (ldm.network(None, seed=seed)[1], tail) for seed, tail in ((1, "0.2@0,1@1"), (2, 0.5))
     ]

@@ -1,4 +1,5 @@
-"""The ten laws of patching, and what else an applied handle owes, on an ldm UNet and three of diffusers."""
+"""The ten laws of patching, and what else an applied handle owes, on an ldm UNet and three of
+diffusers."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ from hypernetworks.patching import find_sites
 from hypernetworks.patching.handle import MARK
 
 KINDS = pytest.mark.parametrize("activation", ["folded", "linear", "relu"], indirect=True)
-"""Linear networks, folded at once or never, and others act in different ways; the laws are the same."""
+"""Linear networks, folded at once or never, and others act in different ways; the laws are the
+same."""
 
 FEW = pytest.mark.parametrize("host", ["ldm", "sdxl"], indirect=True)
 """The two that differ most, where four would only take longer."""
@@ -331,7 +333,8 @@ def test_every_projection_gets_what_the_reference_computes(
 
 
 def strengths(host: Host, content: Content, recorder: Recorder) -> dict[tuple[str, int], float]:
-    """The multiplier that each projection really saw, found by projecting onto what the network adds."""
+    """The multiplier that each projection really saw, found by projecting onto what the network
+    adds."""
     found = {}
     for seen in recorder.seen:
         added = stacked([(content, 1)], seen.before, seen.side) - seen.before

@@ -1,7 +1,8 @@
-"""The opt-in tests on a real webui: ``pytest tests/real_host --webui PATH``; without an option, all are skipped.
+"""The opt-in tests on a real webui: ``pytest tests/real_host --webui PATH``; without an option, all
+are skipped.
 
-The webui needs an SD1 checkpoint. On a machine without a GPU its flags go into ``--webui-args``, such as
-``"--use-cpu all --no-half --precision full --skip-torch-cuda-test"``.
+The webui needs an SD1 checkpoint. On a machine without a GPU its flags go into ``--webui-args``,
+such as ``"--use-cpu all --no-half --precision full --skip-torch-cuda-test"``.
 """
 
 from __future__ import annotations

@@ -1,27 +1,19 @@
-"""A real browser on the real page: the tab, a card, the panel's slider, a picture, and the card again."""
+"""A real browser on the real page: the tab, a card, the panel's slider, a picture, and the card
+again."""
 
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import CHROMIUM, FLAGS, NO_CHROMIUM
 from webui_client import Webui
 from webui_networks import AWKWARD
 
 sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-]
 MILLISECONDS = 240_000
 """How long the page may take for a picture."""
 
@@ -121,9 +113,10 @@ def screenshots(request: pytest.FixtureRequest) -> Path | None:
 
 @pytest.fixture
 def page(probed: Webui) -> Iterator[Any]:
-    """The webui's page, with no request to any other machine; the test fails on an error that names our files."""
+    """The webui's page, with no request to any other machine; the test fails on an error that names
+    our files."""
     if CHROMIUM is None:
-        pytest.skip("no Chromium here: install it to run the browser tests")
+        pytest.skip(NO_CHROMIUM)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 1500})

@@ -23,7 +23,8 @@ PROMPTS = (
 SWITCH_EVERY = 33
 """Jobs between two changes of the checkpoint."""
 WARM_UP = 40
-"""Jobs after which memory must not grow any more: every network has been read, both checkpoints loaded."""
+"""Jobs after which memory must not grow any more: every network has been read, both checkpoints
+loaded."""
 GROWTH = 300 << 20
 """Bytes that may come and go with the allocator."""
 

@@ -1,4 +1,5 @@
-"""AUTOMATIC1111: our pictures equal its built-in's; and where the built-in is wrong, ours are right."""
+"""AUTOMATIC1111: our pictures equal its built-in's; and where the built-in is wrong, ours are
+right."""
 
 from __future__ import annotations
 
@@ -174,7 +175,8 @@ class TestWhereTheBuiltInIsWrong:
     def test_the_name_inside_the_file_decides(
         self, a1111: Webui, files: Callable[[str, Any], Path]
     ) -> None:
-        """After ``foo-1000``, whose inner name is ``foo``, the tag ``foo`` still means ``foo-1000`` to the built-in."""
+        """After ``foo-1000``, whose inner name is ``foo``, the tag ``foo`` still means ``foo-1000``
+        to the built-in."""
         files("foo.pt", create("foo", seed=41))
         files("foo-1000.pt", create("foo", seed=42))
         right = a1111.txt2img("x <hypernet:foo:1>").picture
@@ -238,7 +240,8 @@ class TestWhereTheBuiltInIsWrong:
     def test_kohya_files_get_an_activation_too_many(
         self, a1111: Webui, files: Callable[[str, Any], Path]
     ) -> None:
-        """They have ``enable_sizes``, no ``activate_output``, and no activation after their last layer."""
+        """They have ``enable_sizes``, no ``activate_output``, and no activation after their last
+        layer."""
         right = create("right", (1, 2, 1), "relu", seed=46, activate_output=False)
         files("right.pt", right)
         kohya = content(a1111.folder / "right.pt")  # type: ignore[operator]

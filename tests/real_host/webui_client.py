@@ -132,7 +132,8 @@ class Webui:
         return dict(self.get(f"/probe/state?collect={collect}"))
 
     def record(self, only: str = "attn") -> None:
-        """Record the contexts of the next generation at projections whose path matches a regular expression."""
+        """Record the contexts of the next generation at projections whose path matches a regular
+        expression."""
         self.post("/probe/arm", {"only": only})
 
     def recorded(self, path: Path) -> Recording:

@@ -96,7 +96,8 @@ def content(path: Path) -> dict[Any, Any]:
 
 
 def write_lora(path: Path, rank: int = 4, strength: float = 0.5) -> None:
-    """A LoRA in kohya's names on the attention of every block of an SD1 UNet, keys and values included."""
+    """A LoRA in kohya's names on the attention of every block of an SD1 UNet, keys and values
+    included."""
     from safetensors.torch import save_file
 
     generator = torch.Generator().manual_seed(7)

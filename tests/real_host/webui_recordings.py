@@ -30,7 +30,8 @@ class Recording:
         return len(self.calls[0])
 
     def error(self, networks: Sequence[tuple[str, float]], call: int = 0) -> tuple[float, str]:
-        """The largest relative error against AUTOMATIC1111's formula over all projections, and where it is.
+        """The largest relative error against AUTOMATIC1111's formula over all projections, and
+        where it is.
 
         Args:
             networks: file name below the folder, multiplier; in the order of the tags.
@@ -44,7 +45,8 @@ class Recording:
         return errors[worst], worst
 
     def multipliers(self, name: str) -> list[float]:
-        """How strong a single network acted in each call, measured on the first recorded projection."""
+        """How strong a single network acted in each call, measured on the first recorded
+        projection."""
         network = Reference(content(self.folder / name), torch.float64)
         found = []
         for call in self.calls:

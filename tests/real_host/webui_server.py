@@ -31,7 +31,8 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def linked(folder: Path, extensions: Path, name: str) -> Iterator[None]:
-    """A folder as an extension of the webui, by a link or, where there are none, a copy; there already is fine."""
+    """A folder as an extension of the webui, by a link or, where there are none, a copy; there
+    already is fine."""
     if any(path.resolve() == folder.resolve() for path in extensions.iterdir() if path.is_dir()):
         yield
         return

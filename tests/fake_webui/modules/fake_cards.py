@@ -1,4 +1,5 @@
-"""Cards as A1111, Forge, reForge and Classic make them: what they escape is escaped here, what not is not."""
+"""Cards as A1111, Forge, reForge and Classic make them: what they escape is escaped here, what not
+is not."""
 
 import contextlib
 import html

@@ -19,7 +19,8 @@ def unquote(text):
 
 
 def parse_generation_parameters(x):
-    """Prompts and parameters by name; hosts that had hypernetworks make a tag of those in old infotexts."""
+    """Prompts and parameters by name; hosts that had hypernetworks make a tag of those in old
+    infotexts."""
     *lines, last = x.strip().split("\n")
     result = {key: unquote(value) for key, value in _PARAMETER.findall(last)}
     prompt, _, negative = "\n".join(lines).partition("\nNegative prompt: ")

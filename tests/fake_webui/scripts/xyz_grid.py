@@ -73,7 +73,8 @@ class Script(scripts.Script):
         """``draw(job)`` for each cell; the axis with the highest cost changes least often.
 
         Args:
-            axes: pairs of an axis' label and its values, in the order in which they are applied to a job.
+            axes: pairs of an axis' label and its values, in the order in which they are applied to
+                a job.
         """
         known = {option.label: option for option in self.current_axis_options}
         chosen = [(known[label], [known[label].type(x) for x in values]) for label, values in axes]

@@ -1,4 +1,5 @@
-"""Hostile, damaged and foreign files: always one of our errors, promptly, and never a line of their code run."""
+"""Hostile, damaged and foreign files: always one of our errors, promptly, and never a line of their
+code run."""
 
 from __future__ import annotations
 
@@ -76,7 +77,8 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
 
 
 def refused(path: Path | str, *kinds: type[HypernetworkError]) -> HypernetworkError:
-    """The error that reading ends with: one of ours, of the kind expected, in time, with something to say."""
+    """The error that reading ends with: one of ours, of the kind expected, in time, with something
+    to say."""
     began = time.monotonic()
     with pytest.raises(HypernetworkError) as caught:
         hn.read(path)

@@ -1,4 +1,5 @@
-"""Every variant of file in the wild, read with the right arithmetic or refused by name; and what is written."""
+"""Every variant of file in the wild, read with the right arithmetic or refused by name; and what is
+written."""
 
 from __future__ import annotations
 
@@ -120,7 +121,8 @@ def unstructured() -> Disguised:
 
 
 def later_writers() -> Disguised:
-    """What newer torch and numpy put into a pickle: parameters, OrderedDict with a state, scalars, torch.Size."""
+    """What newer torch and numpy put into a pickle: parameters, OrderedDict with a state, scalars,
+    torch.Size."""
     content = Recipe(activation="gelu").content()
     states = []
     for state in content[8]:

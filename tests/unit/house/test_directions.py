@@ -1,4 +1,5 @@
-"""The directions between the rooms of the house, read off the imports; and that importing does no work."""
+"""The directions between the rooms of the house, read off the imports; and that importing does no
+work."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ ROOMS: dict[str, set[str]] = {
     "installing": {"__version__"},
     "__init__": CORE,
 }
-"""What each room may import of this package. On top sit ``studio``, ``cli`` and the webui's scripts.
+"""What each room may import of this package. On top sit ``studio``, ``cli`` and the webui's
+scripts.
 
 ``hosts`` is what all hosts share; each host has a room of its own, with walls between them.
 """

@@ -13,7 +13,11 @@ ROOT = Path(__file__).parents[3]
 LONGEST_FUNCTION = 60
 
 
-@pytest.mark.parametrize("command", [["ruff", "check", "."], ["mypy"]], ids=lambda c: c[0])
+CHECKERS = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", CHECKERS, ids=" ".join)
 def test_checker(command: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False

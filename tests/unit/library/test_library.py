@@ -1,4 +1,5 @@
-"""Folders of networks: names, what is ambiguous, what is kept in memory, and that a scan opens nothing."""
+"""Folders of networks: names, what is ambiguous, what is kept in memory, and that a scan opens
+nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Hashes of files: in the background, once for each state of a file, over restarts; and the thread that does it."""
+"""Hashes of files: in the background, once for each state of a file, over restarts; and the thread
+that does it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Side-cars: what is read beside a file, that broken ones cost nothing but a warning, and what writing keeps."""
+"""Side-cars: what is read beside a file, that broken ones cost nothing but a warning, and what
+writing keeps."""
 
 from __future__ import annotations
 

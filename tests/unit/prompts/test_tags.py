@@ -1,4 +1,5 @@
-"""The tag language: finding tags, understanding them, changing one value, schedules, blocks, and the infotext."""
+"""The tag language: finding tags, understanding them, changing one value, schedules, blocks, and
+the infotext."""
 
 from __future__ import annotations
 

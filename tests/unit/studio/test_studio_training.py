@@ -1,4 +1,5 @@
-"""The Train tab without a page: what its fields mean, the folders it may use, and the way into the library."""
+"""The Train tab without a page: what its fields mean, the folders it may use, and the way into the
+library."""
 
 from __future__ import annotations
 

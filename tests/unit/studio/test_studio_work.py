@@ -1,4 +1,5 @@
-"""The studio's own work, without a page: jobs of several windows, sheets, reports, and settings from pictures."""
+"""The studio's own work, without a page: jobs of several windows, sheets, reports, and settings
+from pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The training loop: it learns, resumes exactly, stops on nonsense, and touches nothing but the network."""
+"""The training loop: it learns, resumes exactly, stops on nonsense, and touches nothing but the
+network."""
 
 from __future__ import annotations
 
@@ -284,7 +285,8 @@ def test_a_number_that_is_none_stops_the_run_at_the_last_good_state(
 
 
 def test_a_diverged_run_goes_on_from_its_last_good_state_with_its_average(tmp_path: Path) -> None:
-    """The loss of a step tells what the step before it left: a checkpoint of broken weights is taken back."""
+    """The loss of a step tells what the step before it left: a checkpoint of broken weights is
+    taken back."""
     settings = toy_settings(steps=40, save_every=5, ema=0.99)
     broken = replace(settings, rate="1e-2:19, 1e30:20, 1e-2", shape="constant", clip=0)
     folder = tmp_path / "broken"

@@ -1,4 +1,5 @@
-"""Pictures and captions as training sees them: sizes, versions, alpha, templates, and the order of samples."""
+"""Pictures and captions as training sees them: sizes, versions, alpha, templates, and the order of
+samples."""
 
 from __future__ import annotations
 
@@ -201,7 +202,8 @@ def test_templates_are_lines(tmp_path: Path) -> None:
 
 
 def test_captions_are_drawn_anew_each_time() -> None:
-    """AUTOMATIC1111 draws a template line once per picture, when the data set is loaded, and keeps it for ever."""
+    """AUTOMATIC1111 draws a template line once per picture, when the data set is loaded, and keeps
+    it for ever."""
     lines = tuple(f"{word} [filewords]" for word in ("a", "the", "one", "my"))
     example = Example("1", Caption(lines, "cat"), (torch.zeros(4, 2, 2),))
     examples = Examples([example], Contexts(encode), batch=1)

@@ -1,4 +1,5 @@
-"""Two processes joined by torch's data parallel learn what one process learns from the same global batch."""
+"""Two processes joined by torch's data parallel learn what one process learns from the same global
+batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Fresh networks, optimisers and gradient steps: what A1111's Create and trainer do, and what ours does better."""
+"""Fresh networks, optimisers and gradient steps: what A1111's Create and trainer do, and what ours
+does better."""
 
 from __future__ import annotations
 

@@ -86,7 +86,8 @@ def toy_settings(**changes: Any) -> TrainingSettings:
 
 
 class Toy:
-    """A toy UNet with a fresh network applied, as in a fresh process. Made from the same seed each time.
+    """A toy UNet with a fresh network applied, as in a fresh process. Made from the same seed each
+    time.
 
     Args:
         structure: of the network.

@@ -1,4 +1,7 @@
-"""One process of a toy run: ``torchrun`` starts several, or a test starts one. Writes what came out to a file."""
+"""One process of a toy run: ``torchrun`` starts several, or a test starts one.
+
+Writes what came out to a file.
+"""
 
 from __future__ import annotations
 

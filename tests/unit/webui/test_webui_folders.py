@@ -1,4 +1,5 @@
-"""Folders of a webui: which ones, the host's own list in step with ours, hashes through the host's cache."""
+"""Folders of a webui: which ones, the host's own list in step with ours, hashes through the host's
+cache."""
 
 from __future__ import annotations
 

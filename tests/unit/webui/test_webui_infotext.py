@@ -1,4 +1,5 @@
-"""Hashes in the infotext, and pasting: renamed files, old infotexts, and that a large library costs no time."""
+"""Hashes in the infotext, and pasting: renamed files, old infotexts, and that a large library costs
+no time."""
 
 from __future__ import annotations
 

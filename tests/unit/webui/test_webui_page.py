@@ -1,4 +1,5 @@
-"""The tab of cards in a fake webui of each kind: its place, its items, and that no name breaks out of its card."""
+"""The tab of cards in a fake webui of each kind: its place, its items, and that no name breaks out
+of its card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Rows of UNet calls to pictures, the step of a pass, and the tags of a batch: what the webui hosts work out."""
+"""Rows of UNet calls to pictures, the step of a pass, and the tags of a batch: what the webui hosts
+work out."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ def call(count: int) -> tuple[torch.Tensor]:
 def test_a1111_goes_through_its_rows_in_order_however_it_splits_them(
     counts: list[int], data: st.DataObject
 ) -> None:
-    """The conditions of each picture, then one unconditional row per picture, as CFGDenoiser lays them out."""
+    """The conditions of each picture, then one unconditional row per picture, as CFGDenoiser lays
+    them out."""
     expected = [picture for picture, count in enumerate(counts) for _ in range(count)] + list(
         range(len(counts))
     )

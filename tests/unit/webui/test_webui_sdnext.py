@@ -1,4 +1,5 @@
-"""SD.Next's jobs, with the parts of its pipelines that the extension looks at: passes, steps, pictures, and the end."""
+"""SD.Next's jobs, with the parts of its pipelines that the extension looks at: passes, steps,
+pictures, and the end."""
 
 from __future__ import annotations
 
@@ -71,7 +72,8 @@ class Pipeline:
 
 
 class Host:
-    """What of SD.Next runs a job: activation, arguments of the pipeline, the pipeline, deactivation."""
+    """What of SD.Next runs a job: activation, arguments of the pipeline, the pipeline,
+    deactivation."""
 
     def __init__(self, webui: FakeWebui) -> None:
         self.webui = webui
@@ -244,7 +246,8 @@ def test_the_hires_pass_has_its_own_prompt_and_multiplier(sd: Host) -> None:
 
 
 def test_each_picture_of_a_batch_has_its_own_networks(sd: Host) -> None:
-    """The host hands over the last prompt's tags; rows are all unconditional ones, then all conditional ones."""
+    """The host hands over the last prompt's tags; rows are all unconditional ones, then all
+    conditional ones."""
     _, [alone, *_] = sd.draw("x <hypernet:ink:1>")
     _, [other, *_] = sd.draw("x <hypernet:oil:1>")
     _, [plain, *_] = sd.draw("x")
@@ -305,7 +308,8 @@ def test_pictures_that_the_refiner_does_not_tell_apart_are_reported(sd: Host) ->
 def test_the_detailer_draws_with_networks_too(
     sd: Host, prompt: str, detail: str, acts: bool
 ) -> None:
-    """Its copy of the job says that extra networks are disabled; the job itself has been deactivated by then."""
+    """Its copy of the job says that extra networks are disabled; the job itself has been
+    deactivated by then."""
     _, [plain, *_] = sd.draw("x")
     sd.detail(detail)
     _, drawn = sd.draw(prompt)

@@ -1,4 +1,5 @@
-"""The axes of the X/Y/Z plot: what they make of a prompt, in any order, and that a sweep reads each file once."""
+"""The axes of the X/Y/Z plot: what they make of a prompt, in any order, and that a sweep reads each
+file once."""
 
 from __future__ import annotations
 

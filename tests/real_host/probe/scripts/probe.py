@@ -1,6 +1,8 @@
-"""A tiny webui extension for the tests: looks at the live UNet and hands out what it saw, at ``/probe/…``.
+"""A tiny webui extension for the tests: looks at the live UNet and hands out what it saw, at
+``/probe/…``.
 
-It shares no code with the extension under test. The webui loads it from ``extensions/``; nobody else should.
+It shares no code with the extension under test. The webui loads it from ``extensions/``; nobody
+else should.
 """
 
 import gc
@@ -43,7 +45,8 @@ class ProbeError(RuntimeError):
 
 
 class Tap:
-    """Listens at ``to_k`` and ``to_v`` of the live UNet: what comes in before all hooks, and what arrives."""
+    """Listens at ``to_k`` and ``to_v`` of the live UNet: what comes in before all hooks, and what
+    arrives."""
 
     def __init__(self):
         self.wanted, self.fault_at, self.interrupt_at = None, None, None
@@ -170,7 +173,8 @@ def stand_ins():
 
 
 def arm(body: dict = Body(default={})):  # noqa: B008
-    """Record the contexts of paths that match ``only``; or fail at UNet call ``fault``; or interrupt at ``step``.
+    """Record the contexts of paths that match ``only``; or fail at UNet call ``fault``; or
+    interrupt at ``step``.
 
     With ``folded``, count at each step what is folded.
     """
@@ -203,7 +207,8 @@ def recorded(body: dict = Body(default={})):  # noqa: B008
 
 
 def handler(body: dict = Body(default={})):  # noqa: B008
-    """Put the built-in extra network in the place of the extension's (``which: built-in``), or back (``ours``)."""
+    """Put the built-in extra network in the place of the extension's (``which: built-in``), or back
+    (``ours``)."""
     from modules import extra_networks
 
     registry = extra_networks.extra_network_registry
@@ -277,7 +282,8 @@ def reload_ui(body: dict = Body(default={})):  # noqa: B008
 
 
 class Witness(scripts.Script):
-    """Sees what a job told its user beneath the picture; gives a job other prompts, as other extensions do."""
+    """Sees what a job told its user beneath the picture; gives a job other prompts, as other
+    extensions do."""
 
     def title(self):
         return "Hypernetworks' probe"
