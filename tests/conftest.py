@@ -69,6 +69,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--webui-screenshots", metavar="FOLDER", help="where the browser tests put screenshots"
     )
 
+    parser.addoption(
+        "--registry", action="store_true", help="run the tests that ask a package registry"
+    )
+
+
+MARKED = {"browser": "browser", "real_host": "webui", "hardening": "slow"}
+"""Folders whose tests all have one marker."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests of whole folders; those that ask a registry run on request only."""
+    tests = Path(__file__).parent
+    for item in items:
+        marker = MARKED.get(item.path.relative_to(tests).parts[0])
+        if marker is not None:
+            item.add_marker(marker)
+        if item.get_closest_marker("registry") and not config.getoption("--registry"):
+            item.add_marker(pytest.mark.skip(reason="asks a package registry (--registry)"))
+
 
 LEFT_OUT = LeftOut()
 ROOT = Path(__file__).parents[1]

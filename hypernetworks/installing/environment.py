@@ -70,17 +70,17 @@ def make() -> None:
 
     check_venv_module()
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "venv", str(ENVIRONMENT)],
-            env=surroundings.clean(os.environ),
-            check=False,
-        )
+        code = create()
     except OSError as error:
-        raise SetUpError(
-            f"This Python can't be started ({error}): install Python again."
-        ) from error
-    if done.returncode or version() is None or not _has_pip():
+        raise SetUpError(f"This Python can't be started ({error}): install it again.") from error
+    if code or version() is None or not _has_pip():
         raise SetUpError(f"Making {ENVIRONMENT} failed{true_reason()}")
+
+
+def create() -> int:
+    """Run the ``venv`` module, free of the user's settings; returns its exit code."""
+    line = [sys.executable, "-m", "venv", str(ENVIRONMENT)]
+    return subprocess.call(line, env=surroundings.clean(os.environ))
 
 
 def _has_pip() -> bool:

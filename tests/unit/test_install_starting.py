@@ -1,0 +1,106 @@
+"""Signals and exit codes go through ``install.py`` as if it were not there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hypernetworks.installing import starting
+
+ROOT = Path(__file__).parents[2]
+POSIX = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+SAVES = """
+import signal, sys, time
+def save(number, frame):
+    print("saving", flush=True)
+    time.sleep(0.5)
+    print("saved", flush=True)
+    sys.exit(5)
+signal.signal(signal.SIGINT, save); signal.signal(signal.SIGTERM, save); signal.signal(signal.SIGHUP, save)
+print("ready", flush=True)
+time.sleep(60)
+"""
+STUBBORN = """
+import signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def through(function: str, program: str) -> subprocess.Popen[str]:
+    """A session of its own, in which ``install.py``'s last step runs a program; returned when that is ready."""
+    call = {
+        "start": "starting.start([sys.executable, '-c', program])",
+        "wait": "starting.wait([sys.executable, '-c', program], dict(os.environ))",
+    }[function]
+    code = f"import os, sys; from hypernetworks.installing import starting; program = {program!r}; sys.exit({call})"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@POSIX
+@pytest.mark.parametrize("function", ["start", "wait"])
+def test_ctrl_c_waits_until_the_child_has_saved(function: str) -> None:
+    process = through(function, SAVES)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+    assert process.communicate(timeout=30)[0] == "saving\nsaved\n"
+    assert process.returncode == 5
+
+
+@POSIX
+def test_the_second_ctrl_c_kills() -> None:
+    process = through("wait", STUBBORN)
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode not in (0, None)
+
+
+@POSIX
+@pytest.mark.parametrize(
+    ("function", "name"), [("start", "SIGTERM"), ("start", "SIGHUP"), ("wait", "SIGTERM")]
+)
+def test_a_signal_to_install_py_alone_reaches_the_child(function: str, name: str) -> None:
+    process = through(function, SAVES)
+    os.kill(process.pid, getattr(signal, name))
+    assert process.communicate(timeout=30)[0] == "saving\nsaved\n"
+    assert process.returncode == 5
+
+
+def test_the_exit_code_is_the_childs() -> None:
+    assert starting.wait([sys.executable, "-c", "raise SystemExit(7)"], dict(os.environ)) == 7
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # put back
+
+
+def test_the_fast_ring() -> None:
+    assert starting.command("test", ["--fast", "-x"])[1:] == [
+        "-m",
+        "pytest",
+        "-m",
+        "not slow and not browser and not webui and not cuda",
+        "-x",
+    ]
+    assert starting.command("studio", ["--port", "1"])[1:] == [
+        "-m",
+        "hypernetworks",
+        "studio",
+        "--port",
+        "1",
+    ]
