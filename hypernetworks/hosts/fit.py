@@ -36,11 +36,10 @@ def check_fit(
         )
     here = {site.width for site in sites}
     cross = {site.width for site in sites if site.kind == "cross"}
-    families = set(network.widths) & set(LABELS)
-    if not any_family and families and cross and cross <= set(LABELS) and not families & cross:
+    if not any_family and _is_of_another_family(set(network.widths), here, cross):
         raise NoMatchingWidthError(
-            f"it was made for {_families(families)}, the loaded model is {_families(cross)}: it would act on "
-            "the wrong parts, and is left out"
+            f"it was made for {_families(set(network.widths) & set(LABELS))}, the loaded model is {_families(cross)}: "
+            "it would act on the wrong parts, and is left out"
         )
     if None not in here and not here & set(network.widths):
         raise NoMatchingWidthError(
@@ -50,7 +49,26 @@ def check_fit(
     Part([(network, multiplier)], sites)
 
 
+def _is_of_another_family(widths: set[int], here: set[int | None], cross: set[int | None]) -> bool:
+    """Whether widths match only by chance: 768 is the text of SD1, and features of the SDXL refiner.
+
+    Args:
+        widths: of the network.
+        here: all context widths of the model.
+        cross: its text widths; where one isn't known (packed weights), nothing is refused.
+    """
+    families = widths & set(LABELS)
+    if not families or not cross or None in cross or families & cross:
+        return False
+    made_for_this = widths <= here and bool(widths & cross)
+    return not made_for_this
+
+
+_OTHERS = {1280: "an SDXL refiner", 192: "the miniature"}
+
+
 def _families(widths: set[int] | set[int | None]) -> str:
     return " or ".join(
-        f"{LABELS[w]} (text width {w})" for w in sorted(w for w in widths if w is not None)
+        f"{LABELS.get(w) or _OTHERS.get(w) or 'of another kind'} (text width {w})"
+        for w in sorted(w for w in widths if w is not None)
     )
