@@ -13,10 +13,21 @@ import pytest
 ROOT = Path(__file__).parents[3]
 PACKAGE = "hypernetworks"
 
-CORE = {"engine", "errors", "files", "library", "patching", "progress", "prompts", "training"}
+CORE = {
+    "ending",
+    "engine",
+    "errors",
+    "files",
+    "library",
+    "patching",
+    "progress",
+    "prompts",
+    "training",
+}
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "progress": set(),
+    "ending": set(),
     "engine": {"errors"},
     "engine.multiplier": {"errors"},
     "files": {"engine", "errors"},
@@ -43,6 +54,7 @@ NESTED = ("engine.multiplier", "hosts.webui", "hosts.diffusers")
 FOREIGN: dict[str, set[str]] = {
     "errors": set(),
     "progress": set(),
+    "ending": set(),
     "prompts": set(),
     "engine.multiplier": set(),
     "engine": {"torch"},
