@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+import unicodedata
 from types import TracebackType
 from typing import TextIO
+
+LONGEST_BAR, SHORTEST_BAR = 24, 6
+USUAL_WIDTH = 80
+"""Columns of a terminal that doesn't say how many it has."""
 
 
 class Progress:
     """A context manager that draws ``label [#####.....] 12/20 3.4/s 0:02 left`` on one line of ``stream``.
 
-    On a stream that is not a terminal it prints a plain line at most every 30 seconds instead.
+    The line fits the terminal and is drawn over itself without escape codes, which not every console knows. On a
+    stream that is not a terminal it prints a plain line at most every 30 seconds instead. A terminal that goes away
+    ends nothing.
     """
 
     def __init__(
@@ -19,7 +27,8 @@ class Progress:
     ) -> None:
         self.total, self.label, self.initial = total, label, initial
         self.stream = sys.stderr if stream is None else stream
-        self._live = self.stream.isatty()
+        self._live = self.stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._columns = 0  # of what is drawn now
         self._began = self._drawn = time.monotonic()
         self._done = -1
 
@@ -33,7 +42,7 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         if self._live:
-            self.stream.write("\n")
+            self._write("\n")
 
     def update(self, done: int, note: str = "") -> None:
         """Show that ``done`` of ``total`` are finished."""
@@ -44,10 +53,73 @@ class Progress:
         self._drawn, self._done = now, done
         rate = (done - self.initial) / max(now - self._began, 1e-9)
         left = int((self.total - done) / rate) if rate else 0
-        filled = 24 * done // max(self.total, 1)
-        line = (
-            f"{self.label} [{'#' * filled}{'.' * (24 - filled)}] {done}/{self.total} "
-            f"{rate:.2f}/s {left // 60}:{left % 60:02d} left {note}"
+        figures = f"{rate:.2f}/s {left // 60}:{left % 60:02d} left"
+        if not self._live:
+            self._write(f"{self._line(done, LONGEST_BAR)} {figures} {note}".rstrip() + "\n")
+            return
+
+        # The last column stays free: a console that writes there goes on to the next line.
+        width = self._terminal_width() - 1
+        line = fitted(
+            (self._line(done, LONGEST_BAR), self._line(done, SHORTEST_BAR)), figures, note, width
         )
-        self.stream.write(f"\r{line}\x1b[K" if self._live else f"{line}\n")
-        self.stream.flush()
+        columns = columns_of(line)
+        self._write(f"\r{line}{' ' * (min(self._columns, width) - columns)}")
+        self._columns = columns
+
+    def _line(self, done: int, bar: int) -> str:
+        filled = bar * done // max(self.total, 1)
+        return f"{self.label} [{'#' * filled}{'.' * (bar - filled)}] {done}/{self.total}"
+
+    def _terminal_width(self) -> int:
+        try:
+            return os.get_terminal_size(self.stream.fileno()).columns or USUAL_WIDTH
+        except (OSError, ValueError, AttributeError):  # no terminal of the system's
+            return USUAL_WIDTH
+
+    def _write(self, text: str) -> None:
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except (OSError, ValueError):  # the window was closed, the pipe has no reader
+            pass
+
+
+def fitted(bars: tuple[str, str], figures: str, note: str, width: int) -> str:
+    """As much as fits into the width, what matters most first.
+
+    Args:
+        bars: the line's beginning with a long and a short bar.
+        figures: rate and time left.
+        note: anything else; cut where there is no room for all of it.
+        width: columns of the terminal that may be used.
+    """
+    long, short = bars
+    for line in (f"{long} {figures} {note}", f"{short} {figures} {note}"):
+        if columns_of(line.rstrip()) <= width:
+            return line.rstrip()
+    line = f"{short} {figures}"
+    if columns_of(line) > width:
+        return cut(short, width)
+    return cut(f"{line} {note}", width).rstrip()
+
+
+def columns_of(text: str) -> int:
+    """How many columns a terminal shows the text in: two for wide letters, none for marks on others."""
+    return sum(map(_columns_of_one, text))
+
+
+def _columns_of_one(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
+
+
+def cut(text: str, width: int) -> str:
+    """The beginning of a text that is no wider than that."""
+    kept = ""
+    for character in text:
+        if columns_of(kept + character) > width:
+            break
+        kept += character
+    return kept

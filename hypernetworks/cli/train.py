@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..ending import noticed
 from ..progress import Progress
 from .create import add_structure, creation_of
 from .values import option, size
@@ -20,6 +16,9 @@ from .values import option, size
 if TYPE_CHECKING:
     from ..hosts.diffusers import Painter
     from ..hosts.diffusers.training import TrainingJob
+
+STOPPING = "hypernetworks: stopping after this step (Ctrl+C again stops at once)"
+"""Said when a training is asked to end."""
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
@@ -145,7 +144,7 @@ def _run(options: argparse.Namespace) -> int:
     from ..training.processes import together
     from .model import load_painter
 
-    with together(options.device) as world, _interrupt() as is_interrupted:
+    with together(options.device) as world, noticed(STOPPING) as ending:
         options.device = world.device(options.device)
         painter = load_painter(options)
         job = _job(options, painter)
@@ -155,7 +154,7 @@ def _run(options: argparse.Namespace) -> int:
                 report.step,
                 report.painting,
                 on_message=report.message,
-                should_stop=is_interrupted,
+                should_stop=lambda: bool(ending),
             )
             outcome = train_job(job, painter, watcher, keep_model=False)
         if world.is_first:
@@ -253,27 +252,3 @@ class _Report:
             )
         if self._current is not None:
             self._current[1].update(done, note)
-
-
-@contextmanager
-def _interrupt() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl+C ends the run after the step that is under way; the second ends it at once."""
-    asked = [False]
-    if threading.current_thread() is not threading.main_thread():  # signals are not ours to take
-        yield lambda: False
-        return
-
-    def on_signal(number: int, frame: object) -> None:
-        if asked[0]:
-            raise KeyboardInterrupt
-        asked[0] = True
-        os.write(2, b"\nhypernetworks: stopping after this step\n")
-
-    before = {
-        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield lambda: asked[0]
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import signal
 import socket
-import sys
-import tempfile
 import threading
 import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...ending import Ending, noticed
 from ...errors import HypernetworkError
 from ...hosts.diffusers import MINIATURE_NETWORKS
 from ..cards import own_folder
@@ -21,6 +20,7 @@ from ..job_queue import Desk
 from ..train.folders import Places
 from ..train.trainer import Trainer
 from . import limits
+from .leftovers import temporary_folder
 
 if TYPE_CHECKING:
     from ...hosts.diffusers import Painter
@@ -116,32 +116,44 @@ def launch(
         HypernetworkError: the port is taken.
     """
     listener = _listen("0.0.0.0" if anywhere else "127.0.0.1", port)
-    folder = Path(tempfile.mkdtemp(prefix="hypernetworks-studio-"))
     address = f"http://127.0.0.1:{port}"
     places = places or Places(Path.home() / TRAINING)
     trainer = Trainer(Desk(painter), places, own_folder(painter.library, MINIATURE_NETWORKS))
-    try:
-        app = build_app(trainer, folder, anywhere=anywhere, password=password)
-        print(f"Hypernetworks studio: {address}  {_reach(anywhere, port, password)}", flush=True)
-        if open_browser:
-            threading.Timer(1.0, webbrowser.open, [address]).start()
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(
-                signal.SIGTERM, lambda *_: sys.exit(0)
-            )  # so that the pictures' folder goes, too
-        _serve(app, listener)
-    finally:
-        listener.close()
-        if trainer.interrupt():
-            print(f"Saving the training of {trainer.state.name} …", flush=True)
-            trainer.wait(60)
-        shutil.rmtree(folder, ignore_errors=True)
+    with noticed("Stopping; Ctrl+C again ends at once") as ending, temporary_folder() as folder:
+        try:
+            app = build_app(trainer, folder, anywhere=anywhere, password=password)
+            print(
+                f"Hypernetworks studio: {address}  {_reach(anywhere, port, password)}", flush=True
+            )
+            if open_browser:
+                threading.Timer(1.0, webbrowser.open, [address]).start()
+            _serve(app, listener, ending)
+        finally:
+            listener.close()
+            _save(trainer)
 
 
-def _serve(app: Any, listener: socket.socket) -> None:
+def _save(trainer: Trainer) -> None:
+    """Let a training that runs end with its present step, which it saves; however long that takes."""
+    if not trainer.interrupt():
+        return
+    with suppress(OSError):  # the terminal may be gone
+        print(f"Saving the training of {trainer.state.name} …", flush=True)
+    while trainer.state.is_running:
+        trainer.wait(0.5)  # not longer: on Windows no signal is heard meanwhile
+
+
+def _serve(app: Any, listener: socket.socket, ending: Ending) -> None:
     import uvicorn
 
     class Server(uvicorn.Server):  # type: ignore[misc]
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield  # they are noted by ``ending``, which has more of them
+
+        async def on_tick(self, counter: int) -> bool:
+            return bool(ending) or await super().on_tick(counter)
+
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             # Pages that are open have streams that are cut now: nothing to tell, let alone with a traceback.
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)

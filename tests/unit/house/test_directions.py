@@ -14,10 +14,21 @@ import pytest
 ROOT = Path(__file__).parents[3]
 PACKAGE = "hypernetworks"
 
-CORE = {"engine", "errors", "files", "library", "patching", "progress", "prompts", "training"}
+CORE = {
+    "ending",
+    "engine",
+    "errors",
+    "files",
+    "library",
+    "patching",
+    "progress",
+    "prompts",
+    "training",
+}
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "progress": set(),
+    "ending": set(),
     "engine": {"errors"},
     "engine.multiplier": {"errors"},
     "files": {"engine", "errors"},
@@ -48,6 +59,7 @@ BENEATH_THE_MULTIPLIER = ("engine.schedules", "engine.blocks")
 FOREIGN: dict[str, set[str]] = {
     "errors": set(),
     "progress": set(),
+    "ending": set(),
     "prompts": set(),
     "engine.multiplier": set(),
     "engine": {"torch"},

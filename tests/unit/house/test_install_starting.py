@@ -13,7 +13,7 @@ import pytest
 
 from hypernetworks.installing import starting
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 POSIX = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 SAVES = """
 import signal, sys, time

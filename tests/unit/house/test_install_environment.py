@@ -14,7 +14,7 @@ import pytest
 from hypernetworks.installing import command, environment, machine, packages, surroundings, wheels
 from hypernetworks.installing.environment import SetUpError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 POSIX = pytest.mark.skipif(os.name == "nt", reason="POSIX only")
 
 

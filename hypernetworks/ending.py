@@ -1,0 +1,109 @@
+"""Requests to end a command: Ctrl+C, SIGTERM, a terminal window that is closed, a user who logs off.
+
+All of them should leave what a training has learned, as Ctrl+C does. POSIX sends SIGHUP when a terminal goes; Windows
+calls a console's handlers, and Python turns Ctrl+Break into SIGBREAK. When a console window is closed, Windows ends the
+process as soon as the handler returns, five seconds later at the latest, so a handler of our own waits inside.
+"""
+
+from __future__ import annotations
+
+import _thread
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+REQUESTS: tuple[signal.Signals, ...] = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    if hasattr(signal, name)
+)
+"""Signals that ask a program to end, as far as this system has them."""
+_AT_ONCE = (signal.SIGINT, signal.SIGTERM)
+"""The second of these ends at once. The others may well come twice by themselves."""
+_CONSOLE_GOES = (2, 5, 6)
+"""What Windows tells a console's handler: the window is closed, the user logs off, the machine is shut down."""
+_LONGEST_WAIT = 30.0
+"""Seconds; Windows itself waits five for a window that is closed, and somewhat longer when it is shut down."""
+
+
+class Ending:
+    """Whether it was asked to end. ``bool(ending)`` may be asked from any thread."""
+
+    def __init__(self, said: str) -> None:
+        self._said, self._asked, self._is_urgent = said, False, False
+        self._is_over = threading.Event()
+
+    def __bool__(self) -> bool:
+        return self._asked
+
+    def on_signal(self, number: int, frame: object) -> None:
+        """Note the first request, end at once on the second."""
+        if self._is_urgent or (self._asked and number in _AT_ONCE):
+            raise KeyboardInterrupt
+        if not self._asked:
+            self._asked = True
+            with suppress(OSError):  # the terminal may be what went
+                os.write(2, f"\n{self._said}\n".encode("ascii", "replace"))
+
+    def on_console(self, event: int) -> bool:
+        """What Windows calls in a thread of its own; the process lives until this returns."""
+        if event not in _CONSOLE_GOES:
+            return False  # Ctrl+C and Ctrl+Break come as signals
+        self._asked = self._is_urgent = True  # there is no time for the rest of a step
+        _thread.interrupt_main()
+        self._is_over.wait(_LONGEST_WAIT)
+        return True
+
+    def over(self) -> None:
+        """All is saved."""
+        self._is_over.set()
+
+
+@contextmanager
+def noticed(said: str) -> Iterator[Ending]:
+    """Inside, the first request to end is noted, and the second Ctrl+C or SIGTERM raises ``KeyboardInterrupt``.
+
+    A request that is ignored, as with ``nohup``, stays ignored. In other threads than the main one, nothing is noted.
+
+    Args:
+        said: written to the terminal at the first request.
+    """
+    ending = Ending(said)
+    if threading.current_thread() is not threading.main_thread():  # signals are not ours to take
+        yield ending
+        return
+
+    before = {
+        number: signal.signal(number, ending.on_signal)
+        for number in REQUESTS
+        if signal.getsignal(number) not in (signal.SIG_IGN, None)
+    }
+    try:
+        with _console(ending):
+            yield ending
+    finally:
+        ending.over()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _console(ending: Ending) -> Iterator[None]:
+    """On Windows, the console's own requests are heard inside."""
+    if sys.platform != "win32":
+        yield
+        return
+
+    kind: Any = ctypes.WINFUNCTYPE(ctypes.c_int, ctypes.c_uint)
+    handler = kind(ending.on_console)
+    set_handler = ctypes.windll.kernel32.SetConsoleCtrlHandler
+    set_handler(handler, 1)
+    try:
+        yield
+    finally:
+        set_handler(handler, 0)
