@@ -21,6 +21,8 @@
     │   ├── NoAttentionError            it has no to_k / to_v
     │   └── NoMatchingWidthError        the networks have none of its widths
     ├── CheckpointError               a checkpoint that can't be used
+    ├── ImageError                    an image that can't be read
+    │   └── ImageTooLargeError          it has too many pixels
     └── TrainingError                 a training run that can't start or go on
         ├── TrainingSettingsError       settings that can't be used                       (also ValueError)
         ├── TrainingDataError           pictures or captions that can't be used
@@ -107,6 +109,14 @@ class CheckpointError(HypernetworkError):
     """A checkpoint that can't be used."""
 
 
+class ImageError(HypernetworkError):
+    """An image that can't be read: another kind of file, too many pixels, or damaged."""
+
+
+class ImageTooLargeError(ImageError):
+    """An image of more pixels than are decoded here; it may be sound."""
+
+
 class TrainingError(HypernetworkError):
     """A training run that can't start or go on."""
 
@@ -125,3 +135,8 @@ class TrainingStateError(TrainingError):
 
 class DivergenceError(TrainingError):
     """The loss is not a finite number or has run away; the network is back at the last good state."""
+
+
+def printable(text: str, longest: int = 80) -> str:
+    """Text from a file or a path, short and without control characters, fit for a message."""
+    return "".join(c if c.isprintable() else "?" for c in text[:longest])

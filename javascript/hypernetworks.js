@@ -4,22 +4,24 @@
  * The first of five plain scripts that a webui puts into its page by the order of their names, and the studio, too:
  * text here, the list of networks in hypernetworks_catalogue.js, the controls of the panel in hypernetworks_controls.js
  * and hypernetworks_curve.js, and what ties them to a page's prompts in hypernetworks_panel.js. They share
- * window.hypernetworks, and no other name of the page.
+ * window.hypernetworksExtension, and no other name of the page: popular extensions have globals such as
+ * "hypernetworks", "loras" and "embeddings" of their own, and assign them at any time.
  */
 (() => {
     "use strict";
-    if (window.hypernetworks) return;
+    const MARK = "the hypernetwork extension";
+    if (window.hypernetworksExtension?.mark === MARK) return; // this file is loaded a second time
 
     const EXTRA_NETWORK = /<([\p{L}\p{N}_]+):([^>]+)>/gu;
     const KIND = "hypernet";
-    const PYTHON_FLOAT = /^\s*[-+]?(\d+(_\d+)*(\.(\d+(_\d+)*)?)?|\.\d+(_\d+)*)(e[-+]?\d+(_\d+)*)?\s*$/i;
+    const FLOAT = /^\s*[-+]?(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?\s*$/i;
     const ARGUMENTS = ["start", "stop", "hr", "k", "v", "attn", "lbw"];
     const PRESETS = ["NONE", "ALL", "INS", "IND", "INALL", "MIDD", "OUTD", "OUTS", "OUTALL"];
     const BLOCK_COUNTS = [11, 12, 16, 17];
 
-    /** A finite number as Python's float() reads it, or NaN. */
+    /** A finite number as Python's float() reads it, but without underscores, or NaN. */
     function toNumber(text) {
-        const number = PYTHON_FLOAT.test(text) ? Number(text.replace(/_/g, "")) : NaN;
+        const number = FLOAT.test(text) ? Number(text) : NaN;
         return Number.isFinite(number) ? number : NaN;
     }
 
@@ -67,9 +69,50 @@
         },
     };
 
+    /** Whether a value after the multiplier is read as block factors, as older versions of LoRA block weight have it. */
+    function isBlocks(text) {
+        return PRESETS.includes(text.toUpperCase()) || BLOCK_COUNTS.includes(text.split(/[,;]/).length);
+    }
+
+    /** The value of a schedule at a position: linear between its points, held at both ends. */
+    function valueAt(points, position) {
+        const after = points.findIndex((point) => point.position > position);
+        if (after === 0) return points[0].value;
+        if (after === -1) return points[points.length - 1].value;
+        const [a, b] = [points[after - 1], points[after]];
+        return a.value + ((position - a.position) / (b.position - a.position)) * (b.value - a.value);
+    }
+
+    /** Why a network with this window would never act, or null. */
+    function windowProblem(given, strength, hires) {
+        const [start, stop] = ["start", "stop"].map((name) => (given.has(name) ? toNumber(given.get(name)) : null));
+        if (start === null && stop === null) return null;
+        const last = lastPosition(strength);
+        const largest = Math.max(start ?? 0, stop ?? 0);
+        if (last !== null && last <= 1 && largest > 1) return "start and stop are steps, the schedule is in fractions";
+        if (last > 1 && [start, stop].some((position) => position > 0 && position < 1)) {
+            return "start and stop are fractions, the schedule is in steps";
+        }
+        if (start !== null && stop !== null && start > stop) return "start is after stop: exchange the two";
+
+        const inSteps = last === null ? largest > 1 : last > 1;
+        const schedules = [strength, hires].filter((text) => text !== undefined);
+        const otherUnits = schedules.some((text) => lastPosition(text) !== null && lastPosition(text) > 1 !== inSteps);
+        const [low, high] = [start ?? 0, stop ?? Infinity];
+        const all = schedules.map(readPoints);
+        const acts = all[0].some((point) => point.value !== 0);
+        const actsHere = all.some(
+            (points) =>
+                valueAt(points, low) !== 0 ||
+                valueAt(points, high) !== 0 ||
+                points.some((point) => point.position >= low && point.position <= high && point.value !== 0),
+        );
+        return acts && !otherUnits && !actsHere ? "the schedule is 0 everywhere between start and stop" : null;
+    }
+
     /** Why the items after a name can't be understood, or null. */
     function itemsProblem(items) {
-        const strength = items.find((item) => !item.includes("=")) ?? "1";
+        const [strength = "1", ...more] = items.filter((item) => !item.includes("="));
         const first = scheduleProblem(strength);
         if (first !== null) return first;
         const given = new Map();
@@ -79,13 +122,16 @@
             if (given.has(name)) return `the argument "${name}" is given twice`;
             given.set(name, value.trim());
         }
+        for (const item of more.map((text) => text.trim())) {
+            if (isBlocks(item) && given.has("lbw")) return `"${item}" and lbw= are both block factors`;
+            if (isBlocks(item)) given.set("lbw", item);
+            else if (Number.isNaN(toNumber(item))) return `"${item}" after the multiplier has no name, write lbw= before it`;
+        }
         for (const [name, value] of given) {
             const problem = ARGUMENT_PROBLEMS[name](value);
             if (problem !== null) return problem;
         }
-        const last = lastPosition(strength);
-        const inSteps = Math.max(...["start", "stop"].map((name) => toNumber(given.get(name) ?? "0"))) > 1;
-        return last !== null && last <= 1 && inSteps ? "start and stop are steps, the schedule is in fractions" : null;
+        return windowProblem(given, strength, given.get("hr"));
     }
 
     /* What hypernetworks/engine/multiplier.py makes of a multiplier, step for step; a test holds the two equal. */
@@ -262,5 +308,8 @@
 
     const asText = { parseTags, rewrite, scale, remove, removeAll, append, isWritable };
     const curves = { readSchedule, positionOf, valueBetween, valueAt };
-    window.hypernetworks = { ...asText, format, curves };
+
+    // Not writable: cards call it by its name, whatever other scripts assign.
+    const value = { mark: MARK, ...asText, format, curves };
+    Object.defineProperty(window, "hypernetworksExtension", { value, configurable: true });
 })();

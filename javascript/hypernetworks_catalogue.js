@@ -3,7 +3,7 @@
  */
 (() => {
     "use strict";
-    if (window.hypernetworks.catalogue) return;
+    if (window.hypernetworksExtension.catalogue) return;
 
     const LIST = "./hypernetworks/v1/list";
     const REFRESH = "./hypernetworks/v1/refresh";
@@ -41,6 +41,6 @@
 
     const entryOf = (name) => catalogue.entries.find((entry) => entry.name === name);
 
-    window.hypernetworks.catalogue = Object.assign(catalogue, { load, refresh, entryOf });
-    window.hypernetworks.refresh = refresh;
+    window.hypernetworksExtension.catalogue = Object.assign(catalogue, { load, refresh, entryOf });
+    window.hypernetworksExtension.refresh = refresh;
 })();

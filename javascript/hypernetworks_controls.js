@@ -7,13 +7,16 @@
  */
 (() => {
     "use strict";
-    const { parseTags, rewrite, scale, format, isWritable, catalogue } = window.hypernetworks;
+    const { parseTags, rewrite, scale, format, isWritable, catalogue } = window.hypernetworksExtension;
     const { load, refresh, entryOf } = catalogue;
 
     /* ---------------------------------------------------------------- rows */
 
     let lastId = 0;
-    const newId = () => `hypernetworks-${(lastId += 1)}`;
+    function newId() {
+        lastId += 1;
+        return `hypernetworks-${lastId}`;
+    }
 
     /** An element with attributes and children; text becomes text, never markup. */
     function make(kind, attributes = {}, ...children) {
@@ -41,7 +44,7 @@
             this.number = make("input", { ...common, type: "number", step: "0.05" });
             this.text = make("input", { ...common, type: "text", spellcheck: "false", autocomplete: "off" });
             this.removal = make("button", { type: "button", class: "hypernetworks-button" }, "×");
-            this.curve = new window.hypernetworks.Curve((text) => this.change(text)); // it is loaded after this file
+            this.curve = new window.hypernetworksExtension.Curve((text) => this.change(text)); // it is loaded after this file
             this.note = make("p", { id: note, class: "hypernetworks-note" });
             const label = make("bdi", { class: "hypernetworks-name", title: name }, name);
             const inputs = [this.slider, this.number, this.text, this.curve.button, this.removal];
@@ -334,5 +337,5 @@
         }
     }
 
-    window.hypernetworks.controls = { Row, Menu, Master, make, setText, isFocused };
+    window.hypernetworksExtension.controls = { Row, Menu, Master, make, setText, isFocused };
 })();

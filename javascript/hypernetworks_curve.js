@@ -5,8 +5,8 @@
  */
 (() => {
     "use strict";
-    if (window.hypernetworks.Curve) return;
-    const { format, curves, controls } = window.hypernetworks;
+    if (window.hypernetworksExtension.Curve) return;
+    const { format, curves, controls } = window.hypernetworksExtension;
     const { readSchedule, positionOf, valueBetween, valueAt } = curves;
     const { make, setText, isFocused } = controls;
 
@@ -334,5 +334,5 @@
         }
     }
 
-    window.hypernetworks.Curve = Curve;
+    window.hypernetworksExtension.Curve = Curve;
 })();

@@ -4,7 +4,7 @@
  */
 (() => {
     "use strict";
-    const { parseTags, remove, removeAll, append, format, isWritable, catalogue, controls } = window.hypernetworks;
+    const { parseTags, remove, removeAll, append, format, isWritable, catalogue, controls } = window.hypernetworksExtension;
     const { Row, Menu, Master, make, setText, isFocused } = controls;
     const { entryOf } = catalogue;
 
@@ -242,6 +242,6 @@
     setInterval(tick, 300);
     tick();
 
-    Object.assign(window.hypernetworks, { toggle, insert, sync: tick });
-    Object.freeze(window.hypernetworks);
+    Object.assign(window.hypernetworksExtension, { toggle, insert, sync: tick });
+    Object.freeze(window.hypernetworksExtension);
 })();

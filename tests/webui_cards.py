@@ -110,9 +110,12 @@ class Elements(HTMLParser):
 
 
 def toggled(script: str) -> list[Any]:
-    """What a click's script hands to ``hypernetworks.toggle``, less the tab: name, multiplier, activation text."""
+    """What a click's script hands to ``hypernetworksExtension.toggle``, less the tab.
+
+    That is name, multiplier and activation text.
+    """
     match = re.fullmatch(
-        r"hypernetworks\.toggle\((?:\"\w+\"|this\.closest\([^)]*\)[\w.]+\('_extra_tabs',''\)), (.*)\);",
+        r"hypernetworksExtension\.toggle\((?:\"\w+\"|this\.closest\([^)]*\)[\w.]+\('_extra_tabs',''\)), (.*)\);",
         script,
     )
     assert match, script

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+import hypernetworks
+
 from ..errors import HypernetworkError
 from .convert import add_convert
 from .create import add_create
@@ -27,9 +29,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command, or print the help where none is named; returns the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
+
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
@@ -48,7 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="hypernetworks", description="Hypernetworks for Stable Diffusion.", allow_abbrev=False
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    parser.add_argument(
+        "--version", action="version", version=f"hypernetworks {hypernetworks.__version__}"
+    )
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
     add_generate(
         commands.add_parser(
             "generate", help="make pictures from a prompt with tags", allow_abbrev=False

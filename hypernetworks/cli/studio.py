@@ -46,9 +46,9 @@ def _run(options: argparse.Namespace) -> int:
     need("diffusers", "transformers", "PIL", "gradio")
     from ..library.hashing import Hashes, usual_store
     from ..studio import launch
-    from ..studio.login import new_password
-    from ..studio.server import TRAINING
     from ..studio.train.folders import Places
+    from ..studio.web.login import new_password
+    from ..studio.web.server import TRAINING
 
     own = (
         [] if options.hypernetworks else [Path.home() / "hypernetworks"]

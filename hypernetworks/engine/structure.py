@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -19,6 +19,13 @@ from ..errors import StructureError
 
 StateDict = Mapping[str, torch.Tensor]
 """``linear.N.weight`` / ``linear.N.bias`` -> tensor, of one MLP."""
+
+MOST_LAYERS = 100
+"""Entries of a layer structure; people train with three to ten. Each is a module, and text in messages."""
+MOST_WIDTHS = 32
+"""Context widths of one hypernetwork; a model has at most six."""
+MOST_TENSORS = 4 * MOST_LAYERS
+"""Tensors of one MLP: weight and bias of a layer, and of its norm."""
 
 UNBUILDABLE = {
     "glu": "it halves the width",
@@ -65,6 +72,10 @@ class Structure:
 
     def __post_init__(self) -> None:
         layers = self.layer_structure
+        if len(layers) > MOST_LAYERS:
+            raise StructureError(
+                f"the layer structure has {len(layers)} entries: at most {MOST_LAYERS} are possible"
+            )
         if len(layers) < 2 or layers[0] != 1 or layers[-1] != 1 or any(m <= 0 for m in layers):
             raise StructureError(
                 f"the layer structure {list(layers)} must be positive and start and end with 1"
@@ -200,11 +211,13 @@ def _spacing(
 ) -> tuple[tuple[tuple[int, int], ...], bool, int, tuple[bool, ...]]:
     """Gaps, layer norm, norm gap and prelu flags of an :class:`Outline`."""
     gaps, norms, prelu, norm_gap = [], [], [], 0
-    for i, n in enumerate(linears):
-        end = linears[i + 1] if i + 1 < len(linears) else None
-        inside = {kind: m for m, kind in kinds if n < m and (end is None or m < end)}
-        count = sum(n < m and (end is None or m < end) for m, _ in kinds)
-        order = [kind for m, kind in kinds if m in inside.values()]
+    places = [at for at, (_, kind) in enumerate(kinds) if kind == "linear"]
+    for n, end, first, last in zip(
+        linears, [*linears[1:], None], places, [*places[1:], len(kinds)], strict=True
+    ):
+        following = kinds[first + 1 : last]
+        inside = {kind: m for m, kind in following}
+        order, count = [kind for _, kind in following], len(following)
         if count != len(inside) or order not in ([], ["norm"], ["prelu"], ["prelu", "norm"]):
             raise StructureError(
                 f"the modules after linear.{n} are in no order that the webui writes"
@@ -243,6 +256,27 @@ class Claims:
     dropout: tuple[float, ...] | None = None
 
 
+def check_size(networks: Mapping[int, tuple[Sized, Sized]]) -> None:
+    """Refuse networks by width that are more, or larger, than any model takes, before they are looked at.
+
+    A file of a few kilobytes can name the same dictionary of 50,000 entries under 50,000 widths.
+
+    Raises:
+        StructureError: which it is.
+    """
+    if not networks:
+        raise StructureError("it holds no network of any width")
+    if len(networks) > MOST_WIDTHS:
+        raise StructureError(
+            f"it has networks for {len(networks)} widths: at most {MOST_WIDTHS} are possible"
+        )
+    largest = max(len(state) for pair in networks.values() for state in pair)
+    if largest > MOST_TENSORS:
+        raise StructureError(
+            f"a network in it has {largest} tensors: at most {MOST_TENSORS} are possible"
+        )
+
+
 def derive_structure(
     tensors: Mapping[int, tuple[StateDict, StateDict]], claims: Claims
 ) -> Structure:
@@ -251,8 +285,7 @@ def derive_structure(
     Raises:
         StructureError: a tensor and another, or the metadata, disagree; the message says which.
     """
-    if not tensors:
-        raise StructureError("it holds no network of any width")
+    check_size(tensors)
     outlines = {
         (dim, kv): Outline.of(pair[i]) for dim, pair in tensors.items() for i, kv in enumerate("kv")
     }

@@ -16,8 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import FileCorruptError, FileUnreadableError, NotAHypernetworkError
-from .pickles import printable
+from ..errors import FileCorruptError, FileUnreadableError, NotAHypernetworkError, printable
 
 LARGEST_PIECE = 4 << 20
 """Bytes of one piece of a description (a pickle, a header, a table of contents); more than this is refused unread."""

@@ -18,7 +18,13 @@ from typing import IO, Any, NoReturn
 
 import torch
 
-from ..errors import FileCorruptError, FileError, FileUnsafeError, NotAHypernetworkError
+from ..errors import (
+    FileCorruptError,
+    FileError,
+    FileUnsafeError,
+    NotAHypernetworkError,
+    printable,
+)
 
 STORAGE_DTYPES: dict[str, torch.dtype] = {
     "FloatStorage": torch.float32,
@@ -36,6 +42,8 @@ STORAGE_DTYPES: dict[str, torch.dtype] = {
 
 LONGEST_PROGRAM = 200_000
 """Instructions of a pickle, more than a checkpoint of SDXL has (a network: some thousands); they take half a second."""
+LONGEST_KEY = 1000
+"""Characters of a key or a storage's name; comparing keys of megabytes, over and over, would take minutes."""
 _LONGEST_NUMBER = 100
 """Characters of a number that is written as text; older Pythons need 3 s for a million digits, 12 for two."""
 
@@ -103,7 +111,8 @@ def _encoded(text: object, encoding: object = "latin1") -> bytes:
 
 
 def _numpy_dtype(code: object = "", *_: object) -> _Name:
-    return _Name(str(code))
+    """Text alone: a list that shares its parts is small in a file and endless as text."""
+    return _Name(code if isinstance(code, str) and len(code) <= 8 else "")
 
 
 def _numpy_scalar(dtype: object, raw: object = b"") -> float | int:
@@ -178,6 +187,7 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
         if not (
             isinstance(pid, tuple)
             and len(pid) >= 5
+            and isinstance(pid[0], str)
             and pid[0] == "storage"
             and isinstance(pid[1], _Name)
         ):
@@ -185,8 +195,9 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
         if (
             pid[1].name not in STORAGE_DTYPES
             or not isinstance(pid[2], str)
+            or len(pid[2]) > LONGEST_KEY
             or type(pid[4]) is not int
-            or pid[4] < 0
+            or not 0 <= pid[4] < 1 << 62
         ):
             raise FileCorruptError("a storage reference in the file is malformed")
         if len(pid) > 5 and pid[5] is not None:
@@ -211,15 +222,35 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
 
     def _number(self) -> None:
         """INT and LONG: decimal text, whose last character may be an L; 00 and 01 are truth values."""
-        text = self.readline().strip()
+        text = self._digits()
+        self.append(text == b"01" if text in (b"00", b"01") else int(text.removesuffix(b"L"), 0))
+
+    def _get(self) -> None:
+        """GET, whose place in the memo is decimal text."""
+        place = int(self._digits())
+        if place not in self.memo:
+            raise ValueError("it takes what it never put aside")
+        self.append(self.memo[place])
+
+    def _memoise(self) -> None:
+        """PUT, likewise."""
+        place = int(self._digits())
+        if place < 0:
+            raise ValueError("it puts something aside at no place")
+        self.memo[place] = self.stack[-1]
+
+    def _digits(self) -> bytes:
+        text: bytes = self.readline().strip()
         if len(text) > _LONGEST_NUMBER:
             raise ValueError("a number has too many digits")
-        self.append(text == b"01" if text in (b"00", b"01") else int(text.removesuffix(b"L"), 0))
+        return text
 
     def _reduce(self) -> None:
         arguments = self.stack.pop()
         function = self.stack[-1]
-        if function not in CALLABLES.values() or not isinstance(arguments, tuple):
+        if not isinstance(arguments, tuple) or not any(
+            function is known for known in CALLABLES.values()
+        ):
             raise FileUnsafeError("it calls something that no hypernetwork needs. Nothing was run")
         self.stack[-1] = function(*arguments)
 
@@ -254,13 +285,15 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
         target, keys = self.stack[-1], items[::2]
         if not isinstance(target, dict) or not all(_is_plain_key(key) for key in keys):
             raise NotAHypernetworkError(
-                "it has a dictionary whose keys are neither text nor numbers"
+                "it has a dictionary whose keys are neither short text nor numbers"
             )
         target.update(zip(keys, items[1::2], strict=True))
 
     dispatch: Any = dict(_Unpickler.dispatch)  # noqa: RUF012 - the base has it here, an instance its counting copy
     dispatch[pickle.GLOBAL[0]] = _global
     dispatch[pickle.INT[0]] = dispatch[pickle.LONG[0]] = _number
+    dispatch[pickle.GET[0]] = _get
+    dispatch[pickle.PUT[0]] = _memoise
     dispatch[pickle.REDUCE[0]] = _reduce
     dispatch[pickle.BUILD[0]] = _build
     dispatch[pickle.SETITEM[0]] = _set_item
@@ -295,7 +328,8 @@ class _Counted(dict[int, Any]):
 def _is_plain_key(key: object) -> bool:
     """Text or a number: a nested tuple's hash can take for ever or overflow the C stack, huge integers' can collide."""
     return (
-        isinstance(key, (str, bytes, float))
+        (isinstance(key, (str, bytes)) and len(key) <= LONGEST_KEY)
+        or isinstance(key, float)
         or key is None
         or (isinstance(key, int) and abs(key) < 1 << 60)
     )
@@ -317,12 +351,13 @@ def load_plain(stream: IO[bytes]) -> Any:
     except FileError:
         raise
     except Exception as error:
-        reason = printable(f"{type(error).__name__}: {error}")
         raise FileCorruptError(
-            f"its pickle can't be decoded ({reason}): download it again"
+            f"its pickle can't be decoded ({_reason(error)}): download it again"
         ) from error
 
 
-def printable(text: str, longest: int = 80) -> str:
-    """Text from a file or a path, short and without control characters, fit for a message."""
-    return "".join(c if c.isprintable() else "?" for c in text[:longest])
+def _reason(error: Exception) -> str:
+    """What an error says, unless it was given anything but text: an object of the file's can be endless as text."""
+    said = error.args[0] if len(error.args) == 1 else None
+    name = type(error).__name__
+    return printable(f"{name}: {said[:80]}" if isinstance(said, str) else name)

@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 import torch
 
 from ..engine.network import Hypernetwork, Provenance
-from ..engine.structure import Claims, StateDict, Structure, derive_structure, rebuilt_dropout
+from ..engine.structure import (
+    MOST_LAYERS,
+    Claims,
+    StateDict,
+    Structure,
+    check_size,
+    derive_structure,
+    rebuilt_dropout,
+)
 from ..errors import (
     FileCorruptError,
     FileMissingError,
@@ -19,10 +27,11 @@ from ..errors import (
     NotAHypernetworkError,
     StructureError,
     UnsupportedVariantError,
+    printable,
 )
 from . import safetensors_files, torch_files
 from .opened import OpenedFile, shown
-from .pickles import TensorPointer, printable
+from .pickles import TensorPointer
 
 _Result = TypeVar("_Result")
 SUFFIXES: tuple[str, ...] = (".pt", ".safetensors", ".bin", ".ckpt", ".pth")
@@ -124,18 +133,20 @@ def _split(content: Any) -> tuple[dict[int, tuple[StateDict, StateDict]], dict[s
     if not isinstance(content, dict):
         kind = "Tensor" if isinstance(content, TensorPointer) else type(content).__name__
         raise NotAHypernetworkError(f"it holds a {kind}, not a dictionary of networks")
-    tensors: dict[int, tuple[StateDict, StateDict]] = {}
+    pairs: dict[int, tuple[dict[Any, Any], dict[Any, Any]]] = {}
     metadata: dict[str, Any] = {}
     for key, value in content.items():
         width = _width(key)
         if width is None:
             metadata[str(key)] = value
-        elif width in tensors:
+        elif width in pairs:
             raise StructureError(f"it has two networks for width {width}")
         else:
-            tensors[width] = _pair(width, value)
-    if not tensors:
+            pairs[width] = _pair(width, value)
+    if not pairs:
         raise NotAHypernetworkError(_other_kind(content))
+    check_size(pairs)  # before anything is done per width: a small file can share parts among many
+    tensors = {width: (_renamed(k), _renamed(v)) for width, (k, v) in pairs.items()}
     if _truth(metadata.get("skip_connection")):
         raise UnsupportedVariantError(_RESIDUAL)
     return tensors, metadata
@@ -159,7 +170,7 @@ _RESIDUAL = (
 )
 
 
-def _pair(width: int, value: Any) -> tuple[StateDict, StateDict]:
+def _pair(width: int, value: Any) -> tuple[dict[Any, Any], dict[Any, Any]]:
     if (
         not isinstance(value, (list, tuple))
         or len(value) != 2
@@ -168,7 +179,7 @@ def _pair(width: int, value: Any) -> tuple[StateDict, StateDict]:
         raise StructureError(
             f"width {width} does not hold a pair of networks, one for keys and one for values"
         )
-    return _renamed(value[0]), _renamed(value[1])
+    return value[0], value[1]
 
 
 def _renamed(tensors: Mapping[Any, Any]) -> StateDict:
@@ -229,9 +240,11 @@ def _dropout(
 def _numbers(value: Any, key: str) -> tuple[float, ...] | None:
     if value is None:
         return None
-    if not isinstance(value, (list, tuple)) or not all(isinstance(v, (int, float)) for v in value):
+    if not isinstance(value, (list, tuple)) or not all(
+        isinstance(v, (int, float)) for v in value[: MOST_LAYERS + 1]
+    ):
         raise StructureError(f"{key} is not a list of numbers")
-    if len(value) > 1000 or any(not -1e6 < v < 1e6 for v in value):
+    if len(value) > MOST_LAYERS or any(not -1e6 < v < 1e6 for v in value):
         raise StructureError(f"{key} is not a list of plausible numbers")
     return tuple(float(v) for v in value)
 

@@ -7,6 +7,7 @@ import math
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ from .pickles import StoragePointer, TensorPointer, load_plain
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """First pickled number of a legacy file."""
+
+DEEPEST = 12
+"""Containers within containers of a file whose every tensor is wanted; the state of a run has six."""
 
 Find = Callable[[StoragePointer], Region]
 """Where a storage's bytes are in the file."""
@@ -119,10 +123,13 @@ def _load_legacy(file: OpenedFile, head: bytes) -> tuple[Any, Find]:
     if b"." not in head:
         raise NotAHypernetworkError("it is a pickle, but not one that torch wrote")
     stream = io.BytesIO(file.piece(0, LARGEST_PIECE))
-    if load_plain(stream) != LEGACY_MAGIC:
+    magic = load_plain(stream)
+    if not isinstance(magic, int) or magic != LEGACY_MAGIC:
         raise NotAHypernetworkError("it is a pickle, but not one that torch wrote")
     protocol, system = load_plain(stream), load_plain(stream)
-    if protocol != 1001 or not isinstance(system, dict) or system.get("little_endian") is False:
+    if not (isinstance(protocol, int) and protocol == 1001 and isinstance(system, dict)):
+        raise FileCorruptError("its legacy header is of an unknown kind")
+    if system.get("little_endian") is False:
         raise FileCorruptError("its legacy header is of an unknown kind")
     described, keys = load_plain(stream), load_plain(stream)
     regions = _legacy_regions(file, stream.tell(), described, keys)
@@ -168,12 +175,30 @@ def _tensors(described: Any) -> Iterator[TensorPointer]:
             waiting.extend(item.values() if isinstance(item, dict) else item)
 
 
-def materialise(described: Any, file: OpenedFile, find: Find) -> Any:
+def read_plain(path: Path) -> Any:
+    """Containers, numbers, text and tensors of any torch file, such as the state of a training run.
+
+    Raises:
+        FileError: see :func:`load`; or it is deeper than :data:`DEEPEST`.
+        OSError: it can't be read.
+    """
+    with OpenedFile(path) as file:
+        described, find = load(file)
+        content = materialise(described, file, find, DEEPEST)
+        file.check_unchanged()
+    return content
+
+
+def materialise(described: Any, file: OpenedFile, find: Find, depth: int = 4) -> Any:
     """Replace tensor pointers by tensors, down to the depth of networks by width with something beside them.
 
     Every storage is read once, into memory of its own, after all pointers were checked.
 
+    Args:
+        depth: containers below it stay as they are, but for :data:`DEEPEST`, which no file may exceed.
+
     Raises:
+        NotAHypernetworkError: it is deeper than :data:`DEEPEST`.
         FileCorruptError: a tensor reaches beyond its numbers, or the file got shorter.
     """
     regions = {
@@ -184,20 +209,24 @@ def materialise(described: Any, file: OpenedFile, find: Find) -> Any:
         tuple[int, int], Any
     ] = {}  # lists of the same lists of the same lists are small in a file
 
-    def visit(item: Any, depth: int) -> Any:
+    def visit(item: Any, left: int) -> Any:
         if isinstance(item, TensorPointer):
             return _tensor(item, memory, places.get(regions[item], 0), regions[item][1])
-        if not depth or not isinstance(item, (dict, list, tuple)):
+        if not isinstance(item, (dict, list, tuple)):
             return item
-        if (id(item), depth) not in visited:
-            visited[id(item), depth] = (
-                {key: visit(value, depth - 1) for key, value in item.items()}
+        if not left:
+            if depth == DEEPEST:
+                raise NotAHypernetworkError("its lists stand within each other too deep")
+            return item
+        if (id(item), left) not in visited:
+            visited[id(item), left] = (
+                {key: visit(value, left - 1) for key, value in item.items()}
                 if isinstance(item, dict)
-                else [visit(value, depth - 1) for value in item]
+                else type(item)(visit(value, left - 1) for value in item)
             )
-        return visited[id(item), depth]
+        return visited[id(item), left]
 
-    return visit(described, 4)
+    return visit(described, depth)
 
 
 def _checked(pointer: TensorPointer, region: Region) -> Region:

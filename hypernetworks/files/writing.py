@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
 import secrets
+import shutil
 import struct
 import time
 import zipfile
@@ -18,10 +20,10 @@ import torch
 
 from ..engine.network import Hypernetwork
 from ..engine.structure import StateDict
-from ..errors import FileWriteError
+from ..errors import FileWriteError, printable
 from . import safetensors_files
+from .moving import move, patiently, remove
 from .opened import shown
-from .pickles import printable
 
 ALIGNMENT = 64
 """Tensors begin at multiples of this many bytes in the file, so that they can be mapped."""
@@ -58,34 +60,47 @@ def replace(path: Path, save: Callable[[Path], object]) -> None:
     """Let ``save`` write a temporary file beside ``path``, flush it to disk and move it into place.
 
     Ended at any point, it leaves the old file or the new one, whole. The content is on the disk before it gets the
-    name; the folder is not flushed, so that after a power failure the old file may be back. What killed processes have
-    left in the folder goes after a day.
+    name; the folder is not flushed, so that after a power failure the old file may be back. A file that another
+    program has open (on Windows it can't be replaced then) is waited for, two to three seconds. What killed processes
+    have left in the folder goes after a day.
 
     Raises:
         FileWriteError: anything that the system refuses; ``path`` is untouched and nothing is left behind.
     """
-    temporary: Path | None = None
     if "\0" in str(path):
         raise FileWriteError(f"{shown(path)}: it can't be written, a name has no null characters")
+
+    temporary: Path | None = None
     try:
         mode = path.stat().st_mode & 0o777 if path.exists() else None
         _sweep(path.parent)
         temporary = _new_file(path.parent, 0o666 if mode is None else 0o600)
         save(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        if mode is not None:
-            temporary.chmod(mode)
-        temporary.replace(path)
+        _flush(temporary)
+        move(temporary, path)
         temporary = None
+        if mode is not None:
+            # Not before: on Windows a read-only file can't be moved over, or deleted.
+            with suppress(OSError):  # network drives often know no modes
+                path.chmod(mode)
     except Exception as error:
-        reason = _reason(error)
+        reason = _reason(error, path.parent)
         if reason is None:
             raise
         raise FileWriteError(f"{shown(path)}: it can't be written ({reason})") from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            remove(temporary)
+
+
+def _flush(path: Path) -> None:
+    """Bring a file's content to the disk, where the file system can be told to."""
+    with patiently(lambda: path.open("rb+")) as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:  # some network drives don't know how
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+                raise
 
 
 def _new_file(folder: Path, mode: int) -> Path:
@@ -95,16 +110,34 @@ def _new_file(folder: Path, mode: int) -> Path:
     return path
 
 
-def _reason(error: Exception) -> str | None:
+def _reason(error: Exception, folder: Path) -> str | None:
     """What the system refuses, also where a library's exception stands before it; ``None`` for other errors."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError):
-            return printable(cause.strerror or str(cause), 1000)
+            return _of_system(cause, folder)
         if any(mark in str(cause) for mark in _SAID_BY_LIBRARIES):
-            return "the disk is full, or takes no more"
+            return f"the disk is full, or takes no more{_room(folder)}"
         cause = cause.__cause__ or cause.__context__
     return None
+
+
+def _of_system(error: OSError, folder: Path) -> str:
+    said = printable(error.strerror or str(error), 1000)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{said}{_room(folder)}"
+    if isinstance(error, PermissionError):
+        return f"{said}: it may be open in another program, or not yours to change"
+    return said
+
+
+def _room(folder: Path) -> str:
+    """How much is left on the disk, to be added to a sentence."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return ""
+    return f": {free / 1e6:,.1f} MB are free, make room"
 
 
 _SAID_BY_LIBRARIES = ("I/O error", "No space", "iostream error", "file write failed")

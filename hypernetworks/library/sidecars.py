@@ -13,11 +13,13 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..files.naming import folded
 from ..files.writing import replace
 from .entry import Entry
 
@@ -35,14 +37,26 @@ _LARGEST = 2 << 20
 _LONGEST_DESCRIPTION = 1 << 14
 
 
-class Listings(dict[Path, frozenset[str]]):
+class FolderNames(frozenset[str]):
+    """What is in a folder."""
+
+    @cached_property
+    def _by_folded(self) -> dict[str, str]:
+        return {folded(name): name for name in sorted(self, reverse=True)}
+
+    def spelled(self, name: str) -> str | None:
+        """The name as it is written there, such as ``ink.PNG`` for ``ink.png``; ``None`` where there is none."""
+        return name if name in self else self._by_folded.get(folded(name))
+
+
+class Listings(dict[Path, FolderNames]):
     """The files of folders, each folder looked at once, when it is first asked for; none of one that can't be read."""
 
-    def __missing__(self, folder: Path) -> frozenset[str]:
+    def __missing__(self, folder: Path) -> FolderNames:
         try:
-            self[folder] = frozenset(os.listdir(folder))
+            self[folder] = FolderNames(os.listdir(folder))
         except OSError:
-            self[folder] = frozenset()
+            self[folder] = FolderNames()
         return self[folder]
 
 
@@ -73,7 +87,7 @@ class Sidecars:
     warnings: tuple[str, ...] = ()
 
 
-def read_sidecars(entry: Entry, names: Container[str] | None = None) -> Sidecars:
+def read_sidecars(entry: Entry, names: FolderNames | None = None) -> Sidecars:
     """Read all that stands beside an entry. Never raises for what is broken: that yields an empty value and a warning.
 
     Args:
@@ -134,7 +148,7 @@ def write_user_metadata(entry: Entry, changes: Mapping[str, Any]) -> None:
 
 
 def find_preview(
-    stem: Path, names: Container[str] | None = None, suffixes: Iterable[str] = PREVIEW_SUFFIXES
+    stem: Path, names: FolderNames | None = None, suffixes: Iterable[str] = PREVIEW_SUFFIXES
 ) -> Path | None:
     """The preview picture of a file: ``NAME.preview.SUFFIX`` before ``NAME.SUFFIX``.
 
@@ -145,12 +159,10 @@ def find_preview(
     candidates = (
         f"{stem.name}{middle}.{suffix}" for middle in (".preview", "") for suffix in suffixes
     )
-    found = (
-        name
-        for name in candidates
-        if (_is_file(stem.parent / name) if names is None else name in names)
-    )
-    return next((stem.parent / name for name in found), None)
+    is_known = names is not None
+    there = Listings()[stem.parent] if names is None else names
+    found = (stem.parent / name for c in candidates if (name := there.spelled(c)) is not None)
+    return next((path for path in found if is_known or _is_file(path)), None)
 
 
 def family_named(text: str) -> str:
@@ -172,7 +184,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _json(path: Path, names: Container[str] | None, warnings: list[str]) -> dict[str, Any]:
+def _json(path: Path, names: FolderNames | None, warnings: list[str]) -> dict[str, Any]:
     """A file's JSON object; empty, with a warning, when it holds none."""
     content = _bytes(path, names, warnings)
     if content is None:
@@ -194,8 +206,13 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def _bytes(path: Path, names: Container[str] | None, warnings: list[str]) -> bytes | None:
-    if (names is not None and path.name not in names) or not _is_file(path):
+def _bytes(path: Path, names: FolderNames | None, warnings: list[str]) -> bytes | None:
+    if names is not None:
+        name = names.spelled(path.name)
+        if name is None:
+            return None
+        path = path.with_name(name)
+    if not _is_file(path):
         return None
     try:
         with path.open("rb") as file:
@@ -210,7 +227,7 @@ def _bytes(path: Path, names: Container[str] | None, warnings: list[str]) -> byt
 
 
 def _description(
-    user: Mapping[str, Any], entry: Entry, names: Container[str] | None, warnings: list[str]
+    user: Mapping[str, Any], entry: Entry, names: FolderNames | None, warnings: list[str]
 ) -> str:
     """The card editor's where there is one, even an empty one; else the text file's."""
     written = user.get(DESCRIPTION)
@@ -278,7 +295,7 @@ def _sound(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-_TAG = re.compile(r"<(?=[a-zA-Z/!?])(/?[a-zA-Z0-9]*)[^<>]*>")
+_TAG = re.compile(r"<(?=[a-zA-Z/!?])(/?[a-zA-Z0-9]*)(?![a-zA-Z0-9])[^<>]*>")
 
 
 def _without_markup(text: str) -> str:

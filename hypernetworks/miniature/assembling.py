@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from torch import nn
 
+from ..files.moving import move
 from . import autoencoder
 from .base import TextToLatent, build_scheduler, build_text_encoder, build_tokenizer, build_unet
 
@@ -53,4 +54,4 @@ def save(pipeline: StableDiffusionPipeline, tokenizer: Path, folder: Path) -> No
     shutil.rmtree(temporary / "tokenizer")
     shutil.copytree(tokenizer, temporary / "tokenizer")
     shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
+    move(temporary, folder)

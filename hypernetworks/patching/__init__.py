@@ -1,8 +1,8 @@
 """How a foreign UNet is altered and restored, without importing any host."""
 
 from .handle import Handle, RowsOf, apply, apply_per_picture
-from .part import Networks
 from .seam import is_plain_linear, is_torchs_own
+from .site_multipliers import Networks
 from .sites import Site, find_sites
 
 __all__ = [

@@ -14,9 +14,9 @@ from torch import nn
 from ..engine.stack import KEY, VALUE, Stack
 from ..errors import NoAttentionError, NoMatchingWidthError, PatchError
 from .folded import FoldedProjection
-from .part import Networks, Part
 from .projection import Projection
 from .seam import IsDense, Seam, is_plain_linear
+from .site_multipliers import Networks, Part
 from .sites import CROSS, SELF, Site, find_sites
 
 MARK = "_hypernetwork_handles"

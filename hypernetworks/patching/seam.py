@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from .part import Part
+from .site_multipliers import Part
 from .sites import SELF
 
 FOLDED_BYTES = 512 << 20

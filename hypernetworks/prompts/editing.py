@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from ..engine.multiplier import format_number
 
+LONGEST = 1 << 16
+"""Characters of a prompt in which editing is looked for: a megabyte of brackets takes seconds."""
 _NUMBER = re.compile(r"\s*\d*\.?\d+\s*")
 
 
@@ -60,27 +62,67 @@ def find_brackets(prompt: str) -> list[Bracket]:
     return found
 
 
-def enclosing_editing(prompt: str, brackets: Sequence[Bracket], position: int) -> Editing | None:
-    """The innermost prompt editing or alternation around ``position``, or ``None``."""
-    for bracket in brackets:
-        if not bracket.opening < position < bracket.closing:
-            continue
-        if bracket.bars and not bracket.colons:
-            return Editing(None)
-        if bracket.colons and _NUMBER.fullmatch(
-            when := prompt[bracket.colons[-1] + 1 : bracket.closing]
-        ):
-            return Editing(_window(when, bracket.colons, position))
-    return None
+def editings(prompt: str, positions: Sequence[int]) -> list[Editing | None]:
+    """The innermost prompt editing or alternation around each position, or ``None``.
+
+    In linear time: brackets and positions are gone through once, side by side.
+
+    Args:
+        prompt: with every tag replaced by as many null characters, so that colons in tags don't count.
+        positions: rising.
+    """
+    waiting = sorted(find_brackets(prompt), key=lambda b: b.opening, reverse=True)
+    around: list[tuple[int, _Halves | None]] = []  # closing, and what is innermost up to there
+    found: list[Editing | None] = []
+    for position in positions:
+        while waiting and waiting[-1].opening < position:
+            bracket = waiting.pop()
+            _leave(around, bracket.opening)
+            outer = around[-1][1] if around else None
+            around.append((bracket.closing, _halves(prompt, bracket) or outer))
+        _leave(around, position)
+        halves = around[-1][1] if around else None
+        found.append(None if halves is None else halves.at(position))
+    return found
 
 
-def _window(when: str, separators: list[int], position: int) -> tuple[str, str]:
+def _leave(around: list[tuple[int, _Halves | None]], position: int) -> None:
+    while around and around[-1][0] < position:
+        around.pop()
+
+
+@dataclass(frozen=True)
+class _Halves:
+    """What stands before ``border`` in an editing, and what stands behind it."""
+
+    border: int
+    before: Editing
+    behind: Editing
+
+    def at(self, position: int) -> Editing:
+        return self.before if position < self.border else self.behind
+
+
+def _halves(prompt: str, bracket: Bracket) -> _Halves | None:
+    """The editing or alternation that a bracket is, or ``None``."""
+    if not bracket.colons:
+        alternation = Editing(None)
+        return _Halves(0, alternation, alternation) if bracket.bars else None
+    # fullmatch would try every way to part a long number in two
+    number = _NUMBER.match(prompt, bracket.colons[-1] + 1)
+    if number is None or number.end() != bracket.closing:
+        return None
+    border = bracket.colons[-2] if len(bracket.colons) > 1 else 0
+    before, behind = (Editing(_window(number[0], half)) for half in (True, False))
+    return _Halves(border, before, behind)
+
+
+def _window(when: str, first_half: bool) -> tuple[str, str]:
     """``[a:b:when]``: a until then, b from then on; ``[b:when]`` is the second half alone.
 
     A whole number counts steps, and AUTOMATIC1111 lets the step of that number (from 0) still see a.
     """
     number = min(float(when), 1e9)  # a prompt may hold any number of digits
-    first_half = len(separators) > 1 and position < separators[-2]
     if "." in when or number < 1:
         return ("stop" if first_half else "start", format_number(min(number, 1.0)))
     if not first_half:

@@ -21,12 +21,13 @@ fractions of the pass when the largest is at most 1, else steps counted from 0.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ..engine.multiplier import Multiplier, format_number
 from ..errors import MultiplierError, TagError
-from .editing import Editing, enclosing_editing, find_brackets
+from .editing import LONGEST, Editing, editings
 
 EXTRA_NETWORK = re.compile(r"<(\w+):([^>]+)>")
 """How AUTOMATIC1111 finds extra networks in a prompt."""
@@ -77,9 +78,11 @@ class Tag:
     def _editing_advice(self, editing: Editing) -> str:
         if editing.window is None:
             return "tags are taken out before [alternation], so they can't take part in it: use a schedule outside"
+        instead = replace(self.with_argument(*editing.window), editing=None)
+        advice = "use a schedule" if instead.error is not None else f"write {instead}"
         return (
             "tags are taken out before [prompt editing], so it can't switch them: "
-            f"write {self.with_argument(*editing.window)} outside the brackets instead"
+            f"{advice} outside the brackets instead"
         )
 
     def with_name(self, name: str) -> Tag:
@@ -115,12 +118,36 @@ def parse(prompt: str) -> tuple[str, list[Tag]]:
         The prompt as AUTOMATIC1111's own substitution leaves it (spaces stay; other networks' tags are left alone),
         and the tags in order. One that can't be understood carries its ``error``.
     """
-    matches = [m for m in EXTRA_NETWORK.finditer(prompt) if m[1] == KIND]
-    masked = EXTRA_NETWORK.sub(lambda m: "\0" * len(m[0]), prompt)
-    brackets = find_brackets(masked)
+    found = list(_extra_networks(prompt))
+    own = [m for m in found if m[1] == KIND]
+    masked = _masked(prompt, found) if own and len(prompt) <= LONGEST else ""
+    edited = editings(masked, [m.start() for m in own])
     tags = [
-        Tag(tuple(m[2].split(":")), m.start(), enclosing_editing(masked, brackets, m.start()))
-        for m in matches
+        Tag(tuple(m[2].split(":")), m.start(), editing)
+        for m, editing in zip(own, edited, strict=True)
     ]
-    clean = EXTRA_NETWORK.sub(lambda m: "" if m[1] == KIND else m[0], prompt)
-    return clean, tags
+    return _without(prompt, own, lambda _: ""), tags
+
+
+def _extra_networks(prompt: str) -> Iterator[re.Match[str]]:
+    """All that :data:`EXTRA_NETWORK` matches, in linear time.
+
+    Behind the last ">" the expression looks for one up to the end of the text, from every beginning of a tag; in front
+    of it, it finds one where it looks.
+    """
+    return EXTRA_NETWORK.finditer(prompt, 0, prompt.rfind(">") + 1)
+
+
+def _masked(prompt: str, found: Sequence[re.Match[str]]) -> str:
+    """The prompt with as many null characters in the place of each tag, so that what stands in it doesn't count."""
+    return _without(prompt, found, lambda m: "\0" * (m.end() - m.start()))
+
+
+def _without(
+    prompt: str, found: Sequence[re.Match[str]], instead: Callable[[re.Match[str]], str]
+) -> str:
+    parts, position = list[str](), 0
+    for match in found:
+        parts += (prompt[position : match.start()], instead(match))
+        position = match.end()
+    return "".join([*parts, prompt[position:]])

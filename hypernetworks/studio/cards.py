@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
+import secrets
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from ..errors import FileError, FileWriteError, HypernetworkError
 from ..files import SUFFIXES, read
+from ..files.moving import move_to_free, remove
+from ..files.naming import DEVICE, folded, is_plain
 from ..library import Entry, Library, inspect
-from ..library.sidecars import Listings, for_the_panel, read_sidecars
-from ..training.creation import DEVICE
+from ..library.sidecars import FolderNames, Listings, for_the_panel, read_sidecars
 
+_BINARY = getattr(os, "O_BINARY", 0)
 LARGEST = 4 << 30
 """Bytes of a file that may be added."""
 
@@ -30,7 +32,7 @@ def described(library: Library) -> list[dict[str, Any]]:
     return [_description(library, e, listings[e.path.parent]) for e in library.entries if e.is_text]
 
 
-def _description(library: Library, entry: Entry, names: frozenset[str]) -> dict[str, Any]:
+def _description(library: Library, entry: Entry, names: FolderNames) -> dict[str, Any]:
     beside = read_sidecars(entry, names)
     return {
         **for_the_panel(entry, beside),
@@ -49,13 +51,6 @@ def preview_of(library: Library, name: str) -> Path | None:
         NameLookupError: there is no such network.
     """
     return read_sidecars(library.find(name)).preview
-
-
-def is_plain(name: str) -> bool:
-    """Whether a file name is one part of a path on every system, and not hidden."""
-    return PurePosixPath(name).name == name == PureWindowsPath(name).name and not name.startswith(
-        "."
-    )
 
 
 def checked_name(name: str) -> str:
@@ -95,16 +90,19 @@ async def add_file(folder: Path, name: str, chunks: AsyncIterator[bytes]) -> dic
         FileError: it isn't one, or can't be kept; nothing is left behind.
     """
     target = folder / checked_name(name)
-    if target.exists():
-        raise FileWriteError(f"{name} is there already: rename one of the two")
+    if target.exists() or (taken := _other_spelling(target)) is not None:
+        there = name if target.exists() else taken
+        raise FileWriteError(f"{there} is there already: rename one of the two")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor, path = tempfile.mkstemp(prefix=".adding-", suffix=".tmp", dir=folder)
+        path = folder / f".adding-{secrets.token_hex(8)}.tmp"
+        # with this mode the system takes the user's mask off, which nobody can ask for without changing it
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
     except OSError as error:
         raise FileWriteError(
             f"{name} can't be kept in {folder} ({error.strerror or error})"
         ) from error
-    temporary = Path(path)
+    temporary = path
     try:
         size = 0
         with os.fdopen(descriptor, "wb") as file:
@@ -122,7 +120,7 @@ async def add_file(folder: Path, name: str, chunks: AsyncIterator[bytes]) -> dic
             raise
         raise FileWriteError(f"{name} can't be kept ({error.strerror or error})") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
     return {"name": target.stem, "folder": folder.name, **found}
 
 
@@ -139,17 +137,19 @@ def _examined(path: Path, name: str) -> dict[str, Any]:
 
 def _move(temporary: Path, target: Path) -> None:
     """Give a finished file its name, unless someone else took it meanwhile."""
-    mask = os.umask(0)
-    os.umask(mask)
-    temporary.chmod(0o666 & ~mask)
     try:
-        os.link(temporary, target)
+        move_to_free(temporary, target)
     except FileExistsError as error:
         raise FileWriteError(f"{target.name} is there already: rename one of the two") from error
-    except OSError:  # a file system without links
-        if target.exists():
-            raise FileWriteError(f"{target.name} is there already: rename one of the two") from None
-        temporary.rename(target)
+
+
+def _other_spelling(target: Path) -> str | None:
+    """A file that is the same one on Windows or macOS: in other case, or with accents stored otherwise."""
+    try:
+        names = os.listdir(target.parent)
+    except OSError:
+        return None
+    return next((name for name in names if folded(name) == folded(target.name)), None)
 
 
 def choices(library: Library) -> Sequence[str]:

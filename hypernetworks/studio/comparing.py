@@ -14,7 +14,7 @@ from ..hosts.diffusers import Generation, Picture
 from ..library import Library
 from ..prompts import Tag, parse
 from ..prompts.rewriting import rewrite_tags
-from .desk import Update
+from .job_queue import Update
 
 if TYPE_CHECKING:
     from PIL.Image import Image

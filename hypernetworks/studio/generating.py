@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import random
 import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..hosts.diffusers import Generation, Result, save_png
-from .desk import Update
-from .safety import text
+from .job_queue import Update
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -123,39 +120,3 @@ def keep(result: Result, folder: Path) -> list[Kept]:
 def new_path(folder: Path, stem: str) -> Path:
     """A name for a new PNG, in a fresh folder so that it can be plain and yet never taken."""
     return Path(tempfile.mkdtemp(prefix=time.strftime("%H%M%S-"), dir=folder)) / f"{stem}.png"
-
-
-def progress_html(update: Update) -> str:
-    """The bar, the words, and the forming picture if there is one."""
-    known = f' max="{update.total}" value="{update.done}"' if update.total else ""
-    picture = "<i></i>"
-    if update.picture is not None:
-        picture = f'<img alt="The forming picture" src="{data_url(update.picture)}">'
-    return f'<div class="studio-progress">{picture}<p>{text(update.note)}</p><progress{known}></progress></div>'
-
-
-def data_url(picture: Image) -> str:
-    """A picture as a small JPEG that stands in the page itself."""
-    small = picture.convert("RGB")
-    small.thumbnail((512, 512))
-    buffer = io.BytesIO()
-    small.save(buffer, format="JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def messages_html(messages: Sequence[str], kind: str = "note") -> str:
-    """Messages as a list; empty where there is nothing to say."""
-    if not messages:
-        return ""
-    items = "".join(f"<li>{text(_sentence(message))}</li>" for message in messages)
-    return f'<ul class="studio-messages studio-{kind}" role="status">{items}</ul>'
-
-
-def _sentence(message: str) -> str:
-    """With a capital letter, unless it begins with a name."""
-    return message[:1].upper() + message[1:] if re.match("[a-z]+ ", message) else message
-
-
-def empty_html(words: str) -> str:
-    """What stands where something will be, and how to get it."""
-    return f'<p class="studio-empty">{text(words)}</p>'

@@ -15,7 +15,7 @@ from ..engine.network import Hypernetwork
 from ..errors import HypernetworkError
 from ..files import read
 from ..library import Inspection, Library, inspect
-from .safety import text
+from .widgets import text
 
 SECONDS = 6.0
 """How long singular values may take; layers that come later go without."""

@@ -11,7 +11,8 @@ import torch
 from ..errors import CheckpointError
 from ..hosts.diffusers import Painter
 from ..hosts.diffusers.checkpoints.loading import checkpoint_family
-from .desk import Desk, Update
+from ..hosts.diffusers.samplers import SAMPLERS
+from .job_queue import Desk, Update
 
 MINIATURE, CHECKPOINT = "The miniature", "A checkpoint"
 
@@ -70,3 +71,8 @@ def load(
         return f"{name} was not taken: interrupted"
     desk.put(painter)
     return f"{name} is loaded"
+
+
+def samplers(desk: Desk) -> list[str]:
+    """What may be chosen, the model's own first."""
+    return list(dict.fromkeys([desk.painter.default_sampler, *SAMPLERS]))

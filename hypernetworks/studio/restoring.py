@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import HypernetworkError
+from ..errors import HypernetworkError, ImageError, ImageTooLargeError
+from ..files.images import open_image
 from ..hosts.diffusers.samplers import SAMPLERS
 from ..library import Library
 from ..prompts import parse, parse_infotext
 from ..prompts.infotext import parse_hashes
 
 LONGEST = 1 << 18
+"""Characters of an infotext that are looked at."""
+MOST_NAMES = 50
+"""Networks of an infotext that are looked for: each unknown one is compared with every name."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,12 @@ def read_infotext(path: Path) -> str:
     Raises:
         HypernetworkError: it is no picture, or has no infotext.
     """
-    from PIL import Image
-
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
+        with open_image(path, ["PNG"]) as picture:
             found = picture.info.get("parameters")
-    except Exception as error:  # whatever Pillow raises over a damaged file
+    except ImageTooLargeError as error:
+        raise HypernetworkError(f"this picture can't be read: {error}") from error
+    except ImageError as error:
         raise HypernetworkError(
             "this is not a PNG picture: drop one that a webui or this studio has made"
         ) from error
@@ -83,7 +87,10 @@ def restore(infotext: str, library: Library, model: str) -> Restored:
 
 def _of_networks(prompt: str, pairs: Mapping[str, str], library: Library) -> list[str]:
     found, hashes = list[str](), parse_hashes(pairs.get("Hypernet hashes", ""))
-    for name in dict.fromkeys(tag.name for tag in parse(prompt)[1]):
+    names = list(dict.fromkeys(tag.name for tag in parse(prompt)[1]))
+    if len(names) > MOST_NAMES:
+        found.append(f"it names {len(names)} networks, only {MOST_NAMES} were looked for")
+    for name in names[:MOST_NAMES]:
         try:
             entry = library.find(name)
         except HypernetworkError as error:

@@ -12,6 +12,10 @@ from ..errors import TrainingDataError
 
 NAME, WORDS = "[name]", "[filewords]"
 """Placeholders of a template, as in AUTOMATIC1111: the network's name, and the picture's own words."""
+LARGEST = 1 << 16
+"""Bytes of a caption file; what is drawn from it is made anew for every sample."""
+LONGEST_LINE = 4000
+"""Characters of a line of a template; each placeholder in it is a copy of the caption."""
 MOST_WAYS = 64
 """Templates of one picture that are listed beforehand; more of them are encoded when they are drawn."""
 
@@ -72,6 +76,10 @@ def words_of(picture: Path) -> str:
     beside = picture.with_suffix(".txt")
     if beside.is_file():
         try:
+            if beside.stat().st_size > LARGEST:
+                raise TrainingDataError(
+                    f"{beside.name}: it is too long for a caption, keep it below {LARGEST >> 10} KiB"
+                )
             return " ".join(beside.read_text(encoding="utf-8-sig").split())
         except (UnicodeDecodeError, OSError) as error:
             raise TrainingDataError(
@@ -99,6 +107,10 @@ def read_template(template: str) -> tuple[str, ...]:
                 f"the template {path}: it can't be read as UTF-8 text"
             ) from error
     lines = [line for line in lines if line]
+    if any(len(line) > LONGEST_LINE for line in lines):
+        raise TrainingDataError(
+            f"the template has a line of more than {LONGEST_LINE} characters: make it shorter"
+        )
     if not lines:
         raise TrainingDataError(
             f'the template is empty: write something like "a picture of {WORDS}"'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from typing import Any
 import torch
 
 from ..engine.network import Hypernetwork
-from ..errors import FileWriteError, TrainingStateError
+from ..errors import FileError, FileWriteError, TrainingStateError, printable
 from ..files import write
+from ..files.naming import composed
+from ..files.torch_files import read_plain
 from ..files.writing import replace as replace_file
 
 STATE = "state.pt"
@@ -50,11 +52,11 @@ def remove_old(folder: Path, name: str, suffix: str, keep: int) -> None:
 
 def saved_networks(folder: Path, name: str, suffix: str) -> list[Path]:
     """Network files of a run, by rising step."""
-    pattern = re.compile(re.escape(name) + r"-(\d+)" + re.escape(suffix))
-    found = [
+    pattern = re.compile(re.escape(composed(name)) + r"-(\d+)" + re.escape(suffix))
+    found = [  # macOS lists names in another Unicode form than they were given
         (int(match[1]), path)
         for path in folder.iterdir()
-        if (match := pattern.fullmatch(path.name))
+        if (match := pattern.fullmatch(composed(path.name)))
     ]
     return [path for _, path in sorted(found)]
 
@@ -84,20 +86,49 @@ def load_state(folder: Path | None) -> dict[str, Any] | None:
     if folder is None or not (folder / STATE).exists():
         return None
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "TypedStorage is deprecated"
-            )  # torch 2.1 warns of itself
-            state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
-    except Exception as error:  # whatever torch makes of a damaged file
-        raise TrainingStateError(
-            f"{folder / STATE} is damaged: delete it to start anew, or put back a copy of it"
-        ) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        state = read_plain(folder / STATE)
+    except (FileError, OSError, MemoryError) as error:
+        raise damaged(folder) from error
+    version = state.get("format") if isinstance(state, dict) else None
+    if not isinstance(version, int) or version != FORMAT:
         raise TrainingStateError(
             f"{folder / STATE} is of another version: finish that run with it, or delete the file"
         )
-    return state
+    if not all(fits(state.get(key)) for key, fits in _KINDS.items()):
+        raise damaged(folder)
+    return dict(state)
+
+
+def damaged(folder: Path) -> TrainingStateError:
+    """The error for a state that can't be used."""
+    return TrainingStateError(
+        f"{folder / STATE} is damaged: delete it to start anew, or put back a copy of it"
+    )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value < 1 << 62
+
+
+def _are_tensors(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, torch.Tensor) for item in value)
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(v, (int, float)) for v in value.values())
+
+
+_KINDS: dict[str, Callable[[object], bool]] = {
+    "step": _is_count,
+    "base": _is_count,
+    "parameters": _are_tensors,
+    "average": _are_tensors,
+    "optimiser_name": lambda value: isinstance(value, str) and value.isidentifier(),
+    "optimiser": lambda value: isinstance(value, dict) and {"state", "param_groups"} <= set(value),
+    "scaler": _are_numbers,
+    "watch": _are_numbers,
+}
+"""What stands in a state. The file may be a stranger's, and nothing else of it is compared or shown."""
 
 
 def check_fits(
@@ -113,8 +144,8 @@ def check_fits(
         raise TrainingStateError(
             f"{folder} holds a run of a network of another structure: use another folder, or the same structure"
         )
-    if state["optimiser_name"] != optimiser:
+    theirs = printable(state["optimiser_name"])
+    if theirs != optimiser:
         raise TrainingStateError(
-            f"{folder} holds a run with {state['optimiser_name']}, not {optimiser}: go on with that one, or use "
-            "another folder"
+            f"{folder} holds a run with {theirs}, not {optimiser}: go on with that one, or use another folder"
         )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from dataclasses import dataclass, field
 
 from ..engine.structure import Structure
 from ..errors import TrainingSettingsError
+from ..files.naming import DEVICE
 
-DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)\s*(\..*)?", re.IGNORECASE)
-"""File names that are devices on Windows, with any suffix: a file of that name can't be kept or copied there."""
+LONGEST_NAME = 100
+"""Characters of a network's name."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,11 @@ def check_name(name: str) -> None:
     Raises:
         TrainingSettingsError: what is wrong with it.
     """
+    begins_well = name[:1].isalnum()
     if (
-        not re.fullmatch(r"[^\W_][\w .()+-]{0,99}", name)
+        not begins_well
+        or len(name) > LONGEST_NAME
+        or not all(map(_can_be_in_a_name, name))
         or name != name.rstrip(" .")
         or name == "None"
     ):
@@ -47,3 +51,12 @@ def check_name(name: str) -> None:
         )
     if DEVICE.fullmatch(name):
         raise TrainingSettingsError(f'the name "{name}" is a device on Windows: choose another')
+
+
+def _can_be_in_a_name(character: str) -> bool:
+    """Letters, digits and a few signs; accents that stand as characters of their own belong to their letters."""
+    return (
+        character.isalnum()
+        or character in "_ .()+-"
+        or unicodedata.category(character).startswith("M")
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -13,12 +14,13 @@ from typing import Any
 import torch
 
 from ..engine.network import Hypernetwork
-from ..errors import DivergenceError, TrainingStateError
+from ..errors import DivergenceError, FileWriteError, TrainingStateError
 from .averaging import Average, write_values
 from .checkpoints import (
     STATE,
     check_fits,
     copied_to_cpu,
+    damaged,
     load_state,
     make_folder,
     remove_old,
@@ -36,6 +38,10 @@ from .settings import TrainingSettings
 
 SNAPSHOT_EVERY = 50
 """Steps between copies of the state that a diverged run goes back to; every checkpoint makes one as well."""
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=2)
 
 
 class Run:
@@ -58,6 +64,7 @@ class Run:
         save_memory: called once when memory runs out; the step is tried again where it returns ``True``.
         every_width: whether the model has every width of the network (several processes must know).
         resume: ``False`` begins anew whatever ``folder`` has, and changes nothing there before its first checkpoint.
+        on_warning: told what ends no run but should be known, such as a checkpoint that could not be written.
 
     Raises:
         TrainingSettingsError: settings that don't go together.
@@ -79,6 +86,7 @@ class Run:
         save_memory: Callable[[], bool] | None = None,
         every_width: bool = True,
         resume: bool = True,
+        on_warning: Callable[[str], object] = _warn,
     ) -> None:
         self.network, self.examples, self.schedule, self.settings = (
             network,
@@ -109,6 +117,8 @@ class Run:
         self._rates, self._watch, self._pace = settings.rates(), Watch(), Pace()
         self.step, self._base = 0, network.provenance.step
         self._saved: int | None = None
+        self._refused: int | None = None  # the step whose checkpoint could not be written
+        self.warn = on_warning
         self._is_whole = True  # the weights are those of a finished step
         if resume:
             self._resume()
@@ -208,10 +218,13 @@ class Run:
         self._restore(self._good)
         self._is_whole, self._saved = True, None
         self._tell_step()
-        if self.step:
-            self.save()
-        elif self.folder is not None and self.world.is_first and (self.folder / STATE).exists():
-            save_state(self.folder, self._state())
+        try:
+            if self.step:
+                self.save()
+            elif self.folder is not None and self.world.is_first and (self.folder / STATE).exists():
+                save_state(self.folder, self._state())
+        except FileWriteError as error:  # what went wrong first is what counts
+            self.warn(f"step {self.step}, to which the network is back, isn't saved: {error}")
         self._saved = self.step
         advice = "a lower learning rate, a longer warm-up, or more clipping"
         if self.settings.precision == "fp16":
@@ -228,8 +241,8 @@ class Run:
         is_due = self.is_finished or bool(
             settings.save_every and done.step % settings.save_every == 0
         )
-        if is_due:
-            path = self.save()
+        if is_due or self._refused is not None:
+            path = self._try_to_save()
             done = replace(done, saved=None if path is None else path.name)
         if is_due or done.step % SNAPSHOT_EVERY == 0:
             self._candidate = self._copied_state()
@@ -258,14 +271,37 @@ class Run:
         ):
             yield
 
+    def _try_to_save(self) -> Path | None:
+        """As :meth:`save`; a refusal is told once, and the next step tries again."""
+        try:
+            path = self.save()
+        except FileWriteError as error:
+            if self._refused is None:
+                self.warn(
+                    f"the checkpoint of step {self.step} is missing: {error}; the training goes on, and "
+                    "the next step tries again"
+                )
+                self._refused = self.step
+            return None
+        if self._refused is not None and self._saved == self.step:
+            self.warn(f"step {self.step} is saved, in place of step {self._refused}")
+            self._refused = None
+        return path
+
     def save(self) -> Path | None:
-        """Write the network's file and the state to resume from; returns the file, ``None`` without a folder."""
+        """Write the network's file and the state to resume from; returns the file, ``None`` without a folder.
+
+        Raises:
+            FileWriteError: one of them can't be written; the other one is, where that is possible.
+        """
         if self.folder is None or not self.world.is_first or self._saved == self.step:
             return None
         make_folder(self.folder)
-        with self._average.inside():
-            path = save_network(self.network, self.folder, self.suffix)
-        save_state(self.folder, self._state())
+        try:
+            with self._average.inside():
+                path = save_network(self.network, self.folder, self.suffix)
+        finally:
+            save_state(self.folder, self._state())
         self._saved = self.step
         if self.settings.keep:
             remove_old(self.folder, self.network.name, self.suffix, self.settings.keep)
@@ -300,7 +336,10 @@ class Run:
             return
         assert self.folder is not None
         check_fits(state, self._parameters, type(self._stepper.optimiser).__name__, self.folder)
-        self._restore(state)
+        try:
+            self._restore(state)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # of another's making
+            raise damaged(self.folder) from error
         self._saved = self.step
         self._base = state["base"]
         self._tell_step()
@@ -357,8 +396,13 @@ def train(
                 on_step(done)
             if run.world.any(should_stop is not None and should_stop(), run.device):
                 break
-    finally:
-        run.finish()
+    except BaseException:
+        try:
+            run.finish()
+        except FileWriteError as refused:  # the first error is the one to be told
+            run.warn(f"step {run.step} isn't saved: {refused}")
+        raise
+    run.finish()
 
 
 def _is_finite(number: float) -> bool:

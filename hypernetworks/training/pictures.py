@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..errors import TrainingDataError, TrainingSettingsError
+from ..errors import ImageError, TrainingDataError, TrainingSettingsError
+from ..files.images import open_image
 from .captions import Caption, read_template, words_of
 from .examples import Example
 from .seeding import mixed
@@ -153,14 +154,12 @@ def read_versions(path: Path, settings: PictureSettings) -> list[Version]:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             image = _eight_bit(ImageOps.exif_transpose(file))
             has_alpha = "A" in image.getbands() or "transparency" in image.info
             image = image.convert("RGBA" if has_alpha else "RGB")
-    except Exception as error:  # whatever Pillow makes of a damaged file
-        raise TrainingDataError(
-            f"{path.name}: it can't be read as a picture, mend it or take it away"
-        ) from error
+    except ImageError as error:
+        raise TrainingDataError(f"{path.name}: {error}, or take it away") from error
     if has_alpha and not settings.alpha:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image).convert("RGB")

@@ -127,9 +127,20 @@ def browser(addresses: dict[str, str]) -> Iterator[Any]:
         browser.close()
 
 
-def open_page(browser: Any, address: str, problems: list[str], **options: Any) -> Any:
-    """A page whose panel is there; console errors go to ``problems``, fonts and such from elsewhere are left out."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900}, **options)
+def open_page(
+    browser: Any, address: str, problems: list[str], *, script: str = "", **options: Any
+) -> Any:
+    """A page whose panel is there; fonts and such from elsewhere are left out.
+
+    Args:
+        problems: takes the errors of the console.
+        script: runs in the page before anything of its own.
+    """
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
+    if script:
+        context.add_init_script(script)
+
+    page = context.new_page()
     page.set_default_timeout(10_000)
     page.route(
         re.compile(r"^https?://(?!127\.0\.0\.1)"), lambda route: route.fulfill(status=200, body="")
@@ -439,7 +450,7 @@ def test_tabs_do_not_touch_each_other(page: Any) -> None:
     sync_api.expect(page.locator("#img2img_prompt textarea")).to_have_value("b <hypernet:ink:1.05>")
     expect_told(page, "b <hypernet:ink:1.05>", "img2img")
     page.evaluate(
-        "hypernetworks.toggle('control', 'sepia', 1)"
+        "hypernetworksExtension.toggle('control', 'sepia', 1)"
     )  # no such tab: the prompt that can be seen
     assert (
         page.input_value("#img2img_prompt textarea") == "b <hypernet:ink:1.05> <hypernet:sepia:1>"
@@ -553,9 +564,9 @@ def test_the_master_slider_keeps_relations(page: Any) -> None:
 def test_the_default_is_what_cards_without_their_own_get(page: Any) -> None:
     field = control(page, "spinbutton", "Default for cards")
     field.fill("0.45")
-    page.evaluate("hypernetworks.toggle('txt2img', 'ink', null)")
-    page.evaluate("hypernetworks.toggle('txt2img', 'sepia', '')")
-    page.evaluate("hypernetworks.toggle('txt2img', 'x', 0.8)")
+    page.evaluate("hypernetworksExtension.toggle('txt2img', 'ink', null)")
+    page.evaluate("hypernetworksExtension.toggle('txt2img', 'sepia', '')")
+    page.evaluate("hypernetworksExtension.toggle('txt2img', 'x', 0.8)")
     assert prompt(page) == "<hypernet:ink:0.45> <hypernet:sepia:0.45> <hypernet:x:0.8>"
     assert page.evaluate("localStorage.getItem('hypernetworks.default_multiplier')") == "0.45"
     page.evaluate(
@@ -567,9 +578,9 @@ def test_the_default_is_what_cards_without_their_own_get(page: Any) -> None:
         field.fill("0.3")
         assert page.evaluate("opts.extra_networks_default_multiplier") == 0.3
         page.fill(PROMPT, "a")
-        page.evaluate("hypernetworks.toggle('txt2img', 'ink')")
+        page.evaluate("hypernetworksExtension.toggle('txt2img', 'ink')")
         assert prompt(page) == "a, <hypernet:ink:0.3>"
-        page.evaluate("hypernetworks.toggle('txt2img', 'ink')")
+        page.evaluate("hypernetworksExtension.toggle('txt2img', 'ink')")
         assert prompt(page) == "a"
     finally:
         page.evaluate("delete window.opts")
@@ -594,7 +605,7 @@ def test_the_default_is_what_cards_without_their_own_get(page: Any) -> None:
     ],
 )
 def test_a_second_click_removes_the_tag_in_every_form(page: Any, multiplier: str) -> None:
-    call = "hypernetworks.toggle('txt2img', 'ink', 0.7, 'in ink')"
+    call = "hypernetworksExtension.toggle('txt2img', 'ink', 0.7, 'in ink')"
     page.fill(PROMPT, "a  cat, <lora:ink:1>")
     assert page.evaluate(call) is True
     assert prompt(page) == "a  cat, <lora:ink:1> <hypernet:ink:0.7> in ink"
@@ -619,13 +630,13 @@ def test_only_the_activation_text_that_came_along_is_removed(
     page: Any, before: str, after: str
 ) -> None:
     page.fill(PROMPT, before)
-    page.evaluate("hypernetworks.toggle('txt2img', 'ink', 0.7, 'in ink')")
+    page.evaluate("hypernetworksExtension.toggle('txt2img', 'ink', 0.7, 'in ink')")
     assert prompt(page) == after
 
 
 def test_names_never_become_markup(page: Any) -> None:
     name = "a & b 🎨 [x] 'quoted' \"twice\" &lt;b&gt; <i"
-    page.evaluate("name => hypernetworks.toggle('txt2img', name, 1)", name)
+    page.evaluate("name => hypernetworksExtension.toggle('txt2img', name, 1)", name)
     assert prompt(page) == f"<hypernet:{name}:1>"
     expect_rows(page, 1)
     assert page.locator(f"{PANEL} .hypernetworks-name").text_content() == name
@@ -640,7 +651,8 @@ def test_names_never_become_markup(page: Any) -> None:
     sync_api.expect(page.locator(f"{PANEL} .hypernetworks-message")).to_contain_text("rename")
     assert prompt(page) == f"<hypernet:{name}:1>"
     page.evaluate(
-        "name => hypernetworks.toggle('txt2img', name, 1)", "<img src=x onerror=window.hacked=1>"
+        "name => hypernetworksExtension.toggle('txt2img', name, 1)",
+        "<img src=x onerror=window.hacked=1>",
     )
     write(page, "<hypernet:<img src=x onerror=window.hacked=1:1> <hypernet:<script src=//x:0,5>")
     assert page.locator(f"{PANEL} :is(img, script, i, b)").count() == 0
@@ -814,9 +826,10 @@ def test_tags_mean_what_they_mean_to_python(browser: Any, addresses: dict[str, s
     problems: list[str] = []
     page = open_page(browser, addresses["current"], problems)
     read = page.evaluate(
-        """prompts => prompts.map((text) => hypernetworks.parseTags(text).map((tag, index) => ({
+        """prompts => prompts.map((text) => hypernetworksExtension.parseTags(text).map((tag, index) => ({
             items: tag.items, start: tag.start, wrong: tag.problem !== null, number: tag.number,
-            rewritten: hypernetworks.rewrite(text, index, "0.123"), spaced: tag.items.some((i) => i !== i.trim()),
+            rewritten: hypernetworksExtension.rewrite(text, index, "0.123"),
+            spaced: tag.items.some((i) => i !== i.trim()),
         })))""",
         prompts,
     )
@@ -872,10 +885,10 @@ def test_curves_are_those_of_python(browser: Any, addresses: dict[str, str]) -> 
     page = open_page(browser, addresses["current"], problems)
     drawn = page.evaluate(
         """([tails, totals]) => tails.map((tail) => {
-            const [tag] = hypernetworks.parseTags(`<hypernet:a:${tail}>`);
-            const schedule = hypernetworks.curves.readSchedule(tag);
+            const [tag] = hypernetworksExtension.parseTags(`<hypernet:a:${tail}>`);
+            const schedule = hypernetworksExtension.curves.readSchedule(tag);
             return totals.map((total) => Array.from(
-                { length: total }, (_, step) => hypernetworks.curves.valueAt(schedule, step, total),
+                { length: total }, (_, step) => hypernetworksExtension.curves.valueAt(schedule, step, total),
             ));
         })""",
         [[text for text, _ in known], [1, 2, 9, 20]],

@@ -300,7 +300,7 @@ def test_requests_of_the_real_page(webui: FakeWebui) -> None:
         json.loads(pages.get_single_card("hypernetworks", "img2img", "ink").body)["html"]
     )
     attributes, _ = card.of_class("card")[0]
-    assert attributes["onclick"] == 'hypernetworks.toggle("img2img", "ink", 2.0, "");'
+    assert attributes["onclick"] == 'hypernetworksExtension.toggle("img2img", "ink", 2.0, "");'
     assert attributes.get("data-sort-sdversion", "SdVersion.Unknown") == "SdVersion.Unknown"
     assert pages.fetch_file(str(webui.folder / "ink.png")).path == str(webui.folder / "ink.png")
     with pytest.raises(ValueError, match="cannot be fetched"):

@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 
-from hardening import archives, damage  # noqa: E402
+from hardening import archives, damage, sharing  # noqa: E402
 from hardening.healthy import KINDS, healthy  # noqa: E402
 
 FAMILIES: dict[str, damage.Family] = {
@@ -44,6 +44,7 @@ FAMILIES: dict[str, damage.Family] = {
     "zip bombs": archives.zip_bombs,
     "metadata": archives.metadata,
     "contents": archives.contents,
+    "shared parts": sharing.shared_parts,
 }
 SIDE_CARS = "side-cars"
 MOVING = "changed while read"

@@ -20,10 +20,11 @@ from starlette.websockets import WebSocketDisconnect
 import hypernetworks as hn
 from hypernetworks.hosts.diffusers import MINIATURE_NETWORKS, Painter
 from hypernetworks.hosts.webui import api
-from hypernetworks.studio import cards, safety, server
-from hypernetworks.studio.desk import Desk
+from hypernetworks.studio import cards
+from hypernetworks.studio.job_queue import Desk
 from hypernetworks.studio.train.folders import Places
 from hypernetworks.studio.train.trainer import Trainer
+from hypernetworks.studio.web import safety, server
 
 pytest.importorskip("gradio")
 
@@ -214,7 +215,10 @@ def everything(served: Any) -> list[tuple[str, str]]:
         ("POST", path)
         for path in ("/gradio_api/queue/join", "/gradio_api/upload", "/gradio_api/run/predict")
     }
-    waiting = [*served.app.routes]
+    app = served
+    while not hasattr(app, "routes"):
+        app = app.app
+    waiting = [*app.routes]
     while waiting:
         route = waiting.pop()
         inner = getattr(route, "original_router", None) or getattr(route, "app", None)

@@ -42,13 +42,13 @@ WRITES |= {
 }
 MODULES = {"shutil", "tempfile", "os", "np", "torch", "json", "pickle"}
 KEPT_BY_OTHERS: dict[str, str] = {
-    "hypernetworks/hosts/configurations/clip_tokenizer.py build_tokenizer": "into a folder that is gone at once",
+    "hypernetworks/hosts/diffusers/checkpoints/clip_tokenizer.py build_tokenizer": "into a folder that is gone at once",
     "hypernetworks/studio/cards.py add_file": "a dropped file, under a temporary name of its own",
-    "hypernetworks/studio/generating.py _data_url": "into memory",
-    "hypernetworks/studio/train/places.py keep": "into a temporary folder, which then takes its name whole",
+    "hypernetworks/studio/widgets.py data_url": "into memory",
+    "hypernetworks/studio/train/folders.py keep": "into a temporary folder, which then takes its name whole",
     "hypernetworks/training/records.py add": "one line more at the end of a log; half of one can only be its last",
     "hypernetworks/miniature": "the tools that rebuild what ships; nobody's files are there",
-    "install.py prepare": "the mark of a finished set-up; half of one counts as none",
+    "hypernetworks/installing": "marks in .venv; half of one counts as none, and a broken .venv is made again",
 }
 """Writes that do without :func:`hypernetworks.files.writing.replace`, and why they may; or a whole room."""
 

@@ -11,7 +11,7 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from ...errors import AmbiguousNameError, HypernetworkError, NameLookupError
 from ...files import read
 from ...library import Entry, inspect
-from ...library.sidecars import Listings, for_the_panel, read_sidecars
+from ...library.sidecars import FolderNames, Listings, for_the_panel, read_sidecars
 from . import folders
 from .cards_tab.cards import UNKNOWN, facts, named, sound
 
@@ -94,7 +94,7 @@ def inspect_network(request: Request) -> dict[str, Any]:
     return {**found, "path": f"{entry.full_name}{entry.path.suffix}"}
 
 
-def _description(entry: Entry, names: Container[str], look: bool) -> dict[str, Any]:
+def _description(entry: Entry, names: FolderNames, look: bool) -> dict[str, Any]:
     beside = read_sidecars(entry, names)
     family = facts(entry).family if look else UNKNOWN
     return {

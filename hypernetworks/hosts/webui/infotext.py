@@ -21,7 +21,7 @@ from . import folders
 SECONDS = 2.0
 """How long one pasting may hash files in search of a renamed one."""
 _PROMPTS = ("Prompt", "Hires prompt", "Refiner prompt")
-_HASHED_NAME = re.compile(r"\s*(.+)\(([0-9a-f]{8,64})\)\s*")
+_HASHED_NAME = re.compile(r"(.+)\(([0-9a-f]{8,64})\)")
 _EARLY = 8
 
 
@@ -71,7 +71,7 @@ class _Renaming:
         return tag if self._known[tag.name] == tag.name else tag.with_name(self._known[tag.name])
 
     def _name_here(self, name: str) -> str:
-        hashed = _HASHED_NAME.fullmatch(name)
+        hashed = _HASHED_NAME.fullmatch(name.strip())
         entry = self._named(name)
         if entry is not None:
             own = (entry.name.casefold(), entry.full_name.casefold())

@@ -1,11 +1,11 @@
 /*
  * The studio's own part of the page: the cards of the library, dropping files anywhere, and two keys.
  *
- * Loaded after the panel's scripts, and uses their window.hypernetworks. Names go into the page as text.
+ * Loaded after the panel's scripts, and uses their window.hypernetworksExtension. Names go into the page as text.
  */
 (() => {
     "use strict";
-    const { parseTags, toggle, refresh, isWritable, controls } = window.hypernetworks;
+    const { parseTags, toggle, refresh, isWritable, controls } = window.hypernetworksExtension;
     const { make, setText } = controls;
     const API = "./hypernetworks/v1";
     const SUFFIXES = [".pt", ".safetensors", ".bin", ".ckpt", ".pth"];
@@ -39,7 +39,7 @@
         }
         button.addEventListener("click", () => {
             toggle(TAB, entry.name, entry.preferred_multiplier, entry.activation_text);
-            window.hypernetworks.sync();
+            window.hypernetworksExtension.sync();
             cards.forEach((each) => each.mark());
         });
         return button;

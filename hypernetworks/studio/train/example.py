@@ -12,7 +12,7 @@ from ...errors import TrainingDataError
 from ...files.writing import replace
 from ...hosts.diffusers import Generation
 from ...miniature.subjects import COLOURS, caption, subject_names
-from ..desk import InterruptedJobError, Update
+from ..job_queue import InterruptedJobError, Update
 from .folders import Places
 
 if TYPE_CHECKING:

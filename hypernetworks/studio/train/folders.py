@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 import tempfile
@@ -11,10 +12,12 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from ...errors import FileWriteError, TrainingDataError
+from ...errors import FileWriteError, ImageError, TrainingDataError
+from ...files.images import open_image
+from ...files.moving import move
+from ...files.naming import DEVICE, folded, is_plain
 from ...training.creation import check_name
 from ...training.pictures import SUFFIXES
-from ..cards import is_plain
 
 DEEPEST, MOST_FOLDERS = 3, 500
 """How far below an allowed folder, and how many folders, are looked at for pictures."""
@@ -103,6 +106,7 @@ class Places:
             )
         for source in sources:
             _check_file(source)
+        sources = _without_repeated(sources)
         if not any(source.suffix.lower() in SUFFIXES for source in sources):
             raise TrainingDataError(
                 f"there is no picture among the files: add some ({', '.join(SUFFIXES)})"
@@ -115,7 +119,9 @@ class Places:
                 made.mkdir()
                 for source in sources:
                     shutil.copyfile(source, made / source.name)
-                return made.rename(_free(self.pictures / name))
+                target = _free(self.pictures / name)
+                move(made, target)
+                return target
         except OSError as error:
             raise FileWriteError(
                 f"the pictures can't be kept in {self.pictures} ({error.strerror or error})"
@@ -140,6 +146,22 @@ def _with_pictures(root: Path) -> Iterator[tuple[Path, int]]:
             yield folder, count
 
 
+def _without_repeated(sources: Sequence[Path]) -> list[Path]:
+    """The files, each once.
+
+    Raises:
+        TrainingDataError: different files of one name; one of them would be lost, or get the other's caption.
+    """
+    found: dict[str, Path] = {}
+    for source in sources:
+        known = found.setdefault(folded(source.name), source)
+        if known is not source and not filecmp.cmp(known, source, shallow=False):
+            raise TrainingDataError(
+                f"two different files are called {source.name} (capital letters don't count): rename one of them"
+            )
+    return list(found.values())
+
+
 def _check_file(source: Path) -> None:
     """Raises TrainingDataError unless it is a picture or a short text under a plain name."""
     name, suffix = source.name, source.suffix.lower()
@@ -147,6 +169,8 @@ def _check_file(source: Path) -> None:
         raise TrainingDataError(
             "a file name has no slashes and is not hidden or very long: rename it, then add it"
         )
+    if DEVICE.fullmatch(name):
+        raise TrainingDataError(f"{name} is a device on Windows: rename it, then add it")
     if suffix == ".txt":
         _check_text(source)
     elif suffix in SUFFIXES:
@@ -169,15 +193,11 @@ def _check_text(source: Path) -> None:
 
 
 def _check_picture(source: Path) -> None:
-    from PIL import Image
-
     try:
-        with Image.open(source, formats=FORMATS) as picture:
+        with open_image(source, FORMATS) as picture:
             picture.verify()
-    except Exception as error:  # whatever Pillow makes of a damaged file
-        raise TrainingDataError(
-            f"{source.name} can't be read as a picture: mend it or leave it out"
-        ) from error
+    except ImageError as error:
+        raise TrainingDataError(f"{source.name}: {error}, or leave it out") from error
 
 
 def _free(path: Path) -> Path:

@@ -15,7 +15,7 @@ from ...training.pictures import FITS, SUFFIXES
 from ...training.rates import SHAPES
 from ...training.settings import PRECISIONS
 from ..cards import choices
-from ..safety import text
+from ..widgets import text
 from . import example
 from .form_values import MOST_PREVIEWS, NEW, Wishes, of_preset, size_of
 

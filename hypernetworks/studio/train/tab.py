@@ -10,8 +10,7 @@ import gradio as gr
 
 from ...errors import HypernetworkError, TrainingDataError
 from ..cards import choices
-from ..generating import messages_html
-from ..tabs import PRIVATE
+from ..widgets import PRIVATE, messages_html
 from . import example, views
 from .form import Form
 from .form_values import NEW, Wishes, job_of, of_preset

@@ -15,7 +15,7 @@ from ...hosts.diffusers.training import Outcome, Watcher, train_job
 from ...training import TrainingStep
 from ...training.checkpoints import STATE
 from ...training.records import read_log
-from ..desk import Desk, InterruptedJobError, Update
+from ..job_queue import Desk, InterruptedJobError, Update
 from . import example
 from .folders import Places
 from .form_values import Wishes, job_of

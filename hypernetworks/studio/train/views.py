@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...training.records import evenly
-from ..generating import data_url, empty_html
-from ..safety import text
+from ..widgets import data_url, empty_html, text
 from .trainer import State, duration
 
 if TYPE_CHECKING:

@@ -36,6 +36,21 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return output.err
 
 
+def test_without_a_command_it_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    output = capsys.readouterr()
+    assert "COMMAND" in output.out
+    assert all(name in output.out for name in ("generate", "inspect", "convert", "train", "studio"))
+    assert output.err == ""
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert not stop.value.code
+    assert capsys.readouterr().out == f"hypernetworks {hn.__version__}\n"
+
+
 def test_inspect_tells_what_is_in_a_file(
     network_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,7 +134,6 @@ def test_convert_overwrites_only_when_told(
         (["generate", "a cat", "--sampler", "Eule"], "Euler a"),
         (["generate"], "required"),
         (["dance"], "dance"),
-        ([], "COMMAND"),
     ],
 )
 def test_what_is_unusable_gets_one_line_and_code_2(
@@ -181,7 +195,7 @@ def test_the_studio_says_what_listening_means(
 ) -> None:
     import uvicorn
 
-    from hypernetworks.studio import server
+    from hypernetworks.studio.web import server
 
     hosts: list[str] = []
     monkeypatch.setattr(uvicorn.Server, "run", lambda *_a, **_k: None)

@@ -32,6 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "studio": {*CORE, "hosts", "hosts.diffusers", "ui", "miniature"},
     "cli": {*CORE, "hosts", "hosts.diffusers", "studio", "miniature"},
     "__main__": {"cli"},
+    "installing": {"__version__"},
     "__init__": CORE,
 }
 """What each room may import of this package. On top sit ``studio``, ``cli`` and the webui's scripts.
@@ -40,15 +41,18 @@ ROOMS: dict[str, set[str]] = {
 """
 NESTED = ("engine.multiplier", "hosts.webui", "hosts.diffusers")
 """Rooms inside of others."""
+BENEATH_THE_MULTIPLIER = ("engine.schedules", "engine.blocks")
+"""Files of the same kind as ``engine.multiplier``: plain numbers, which the prompts may use."""
 FOREIGN: dict[str, set[str]] = {
     "errors": set(),
     "progress": set(),
     "prompts": set(),
     "engine.multiplier": set(),
     "engine": {"torch"},
-    "files": {"torch", "safetensors"},
+    "files": {"torch", "safetensors", "PIL"},
     "patching": {"torch"},
     "__init__": set(),
+    "installing": set(),
 }
 """Third parties, where the list is closed."""
 WEBUI = {"hosts.webui"}
@@ -84,6 +88,8 @@ def room_of(module: str) -> str:
     nested = ".".join(parts[:2])
     if nested in NESTED:
         return nested
+    if nested in BENEATH_THE_MULTIPLIER:
+        return "engine.multiplier"
     return parts[0] if parts else "__init__"
 
 

@@ -11,6 +11,7 @@ import pytest
 import hypernetworks as hn
 from hypernetworks import errors
 
+ROOT = Path(__file__).parents[3]
 SIGNATURES = {
     "read": "(path: 'str | os.PathLike[str]') -> 'Hypernetwork'",
     "write": "(network: 'Hypernetwork', path: 'str | os.PathLike[str]') -> 'None'",
@@ -85,14 +86,21 @@ def test_a_name_that_does_not_exist() -> None:
         hn.nonsense  # noqa: B018
 
 
-def test_it_is_typed_and_tells_its_version() -> None:
-    root = Path(hn.__file__).parent
-    assert (root / "py.typed").exists()
-    declared = re.search(
-        r'^version = "(.+)"$', (root.parent / "pyproject.toml").read_text(), re.MULTILINE
-    )
-    assert declared is not None
-    assert hn.__version__ == declared[1]
+def test_it_is_typed() -> None:
+    assert (Path(hn.__file__).parent / "py.typed").exists()
+
+
+def test_the_version_is_written_in_one_place() -> None:
+    written = re.compile(rf"(?<![\d.]){re.escape(hn.__version__)}(?![\d.])")
+    for name in ("pyproject.toml", "metadata.ini", "README.md", "install.py"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert not written.search(text), f"{name} repeats the version of hypernetworks/__init__.py"
+    assert 'attr = "hypernetworks.__version__"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_the_version_has_a_section_in_the_changelog() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## \[{re.escape(hn.__version__)}\] - \d{{4}}-\d\d-\d\d$", changelog, re.M)
 
 
 def drawn_tree() -> dict[str, str]:

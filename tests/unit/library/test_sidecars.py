@@ -19,6 +19,7 @@ from hypernetworks.library.sidecars import (
     DESCRIPTION,
     MULTIPLIER,
     NOTES,
+    FolderNames,
     Sidecars,
     family_named,
     find_preview,
@@ -76,6 +77,9 @@ def test_all_file_types_and_stems_with_dots(tmp_path: Path, suffix: str) -> None
         (["ink.preview.webp", "ink.png"], "ink.preview.webp"),
         (["ink.preview.jpg", "ink.preview.jpeg"], "ink.preview.jpg"),
         (["ink.txt", "ink2.png", "in.png"], None),
+        (["ink.PNG"], "ink.PNG"),
+        (["Ink.Preview.Jpg"], "Ink.Preview.Jpg"),
+        (["ink.PNG", "ink.png"], "ink.png"),
     ],
 )
 def test_previews(tmp_path: Path, there: list[str], shown: str | None) -> None:
@@ -84,7 +88,7 @@ def test_previews(tmp_path: Path, there: list[str], shown: str | None) -> None:
         (tmp_path / name).touch()
     expected = tmp_path / shown if shown else None
     assert read_sidecars(entry).preview == expected
-    assert read_sidecars(entry, frozenset(os.listdir(tmp_path))).preview == expected
+    assert read_sidecars(entry, FolderNames(os.listdir(tmp_path))).preview == expected
 
 
 def test_previews_of_another_suffix(tmp_path: Path) -> None:
@@ -235,7 +239,7 @@ def test_folders_and_pipes_of_these_names(tmp_path: Path) -> None:
     entry = entry_in(tmp_path)
     (tmp_path / "ink.txt").mkdir()
     os.mkfifo(tmp_path / "ink.json")
-    names = frozenset(os.listdir(tmp_path))
+    names = FolderNames(os.listdir(tmp_path))
     assert read_sidecars(entry) == read_sidecars(entry, names) == Sidecars()
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import hypernetworks as hn
+from hypernetworks.engine.blocks import preset_factors
 from hypernetworks.engine.multiplier import (
     BLOCK_PRESETS,
     BLOCKS_SD1,
@@ -149,7 +151,7 @@ def test_no_multiplier_means_1() -> None:
 
 
 def test_further_plain_values_are_ignored_as_in_the_webui() -> None:
-    assert understood("0.5:0.25:whatever") == understood("0.5")
+    assert understood("0.5:0.25:-3") == understood("0.5")
 
 
 def test_named_arguments_need_no_number_before_them() -> None:
@@ -168,8 +170,8 @@ def test_named_arguments_need_no_number_before_them() -> None:
         ("1:attn=self", {"attention": "self"}),
         ("1:attn=both", {}),
         ("1: k = 0.5 ", {"key": 0.5}),
-        ("1:lbw=OUTALL", {"blocks": (0.0,) * 7 + (1.0,) * 9}),
-        ("1:lbw=outall", {"blocks": (0.0,) * 7 + (1.0,) * 9}),
+        ("1:lbw=OUTALL", {"blocks": "OUTALL"}),
+        ("1:lbw=outall", {"blocks": "OUTALL"}),
         ("1:lbw=0,0.5,1,0,0,0,0,0,0,0,0", {"blocks": (0.0, 0.5, 1.0, *(0.0,) * 8)}),
         ("1:hr=0.4", {"hires": Schedule.constant(0.4)}),
     ],
@@ -397,7 +399,9 @@ def tags(draw: st.DrawFn) -> str:
     items = [f"{key}={value}" for key, value in draw(ARGUMENTS).items()]
     if draw(st.booleans()):
         items.insert(draw(st.integers(0, len(items))), draw(SCHEDULES))
-    return f"<hypernet:{':'.join([draw(st.sampled_from(NAMES)), *items])}>"
+    source = f"<hypernet:{':'.join([draw(st.sampled_from(NAMES)), *items])}>"
+    assume(only(source).error is None)  # such as a window that ends before it begins
+    return source
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
@@ -604,16 +608,132 @@ def test_numbers_for_another_unet_are_a_tag_error(count: int, blocks: tuple[str,
         multiplier.block_factors(blocks)
 
 
-@pytest.mark.parametrize("blocks", [(), ("MID",), BLOCKS_SD1[1:], (*BLOCKS_SD1, "OUT12")])
+@pytest.mark.parametrize(
+    "blocks", [(), ("IN03", "MID"), (*BLOCKS_SD1, "OUT12"), ("OUT00", "OUT09")]
+)
 def test_unets_without_such_names_are_a_tag_error(blocks: tuple[str, ...]) -> None:
     with pytest.raises(TagError, match="leave it out"):
-        understood("1:lbw=ALL").block_factors(blocks)
-    assert understood("1").block_factors(blocks) == dict.fromkeys(blocks, 1.0)
+        understood("1:lbw=OUTALL").block_factors(blocks)
+    for everywhere in ("1", "1:lbw=ALL"):
+        assert understood(everywhere).block_factors(blocks) == dict.fromkeys(blocks, 1.0)
 
 
-def test_presets_do_not_fit_sdxl() -> None:
-    with pytest.raises(TagError, match="11 blocks"):
-        understood("1:lbw=OUTALL").block_factors(BLOCKS_SDXL)
+@pytest.mark.parametrize(
+    ("preset", "acting"),
+    [
+        ("NONE", ""),
+        ("ALL", "IN04 IN05 IN07 IN08 MID OUT00 OUT01 OUT02 OUT03 OUT04 OUT05"),
+        ("INS", "IN04"),
+        ("IND", "IN05 IN07 IN08"),
+        ("INALL", "IN04 IN05 IN07 IN08"),
+        ("MIDD", "IN05 IN07 IN08 MID OUT00 OUT01 OUT02 OUT03"),
+        ("OUTD", "OUT00 OUT01 OUT02 OUT03"),
+        ("OUTS", "OUT04 OUT05"),
+        ("OUTALL", "OUT00 OUT01 OUT02 OUT03 OUT04 OUT05"),
+    ],
+)
+def test_presets_on_sdxl_and_on_what_is_distilled_from_it(preset: str, acting: str) -> None:
+    multiplier = understood(f"1:lbw={preset}")
+    expected = {block: float(block in acting.split()) for block in BLOCKS_SDXL}
+    assert multiplier.block_factors(BLOCKS_SDXL) == expected
+
+    without_mid = tuple(block for block in BLOCKS_SDXL if block not in ("MID", "IN05", "OUT05"))
+    assert multiplier.block_factors(without_mid) == {b: expected[b] for b in without_mid}
+
+
+def test_numbers_on_a_distilled_unet_count_the_blocks_of_the_whole_one() -> None:
+    numbers = [i / 10 for i in range(16)]
+    multiplier = understood("1:lbw=" + ",".join(map(format_number, numbers)))
+    whole = multiplier.block_factors(BLOCKS_SD1)
+    here = tuple(block for block in BLOCKS_SD1 if block not in ("MID", "IN08", "OUT03"))
+    assert multiplier.block_factors(here) == {block: whole[block] for block in here}
+
+
+def test_the_tables_of_presets_in_the_docs() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "tags.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([A-Z]+) \| ([^|]+) \| ([^|]+) \|$", text, re.MULTILINE)
+    assert {row[0] for row in rows} == set(BLOCK_PRESETS)
+    for preset, *columns in rows:
+        for column, blocks in zip(columns, (BLOCKS_SD1, BLOCKS_SDXL), strict=True):
+            acting = [b for b, factor in preset_factors(preset, blocks).items() if factor]
+            assert column.split() == (acting or ["none"]), preset
+
+
+@pytest.mark.parametrize(
+    ("tail", "expected"),
+    [
+        ("1:OUTD", "OUTD"),
+        ("0.8:outall", "OUTALL"),
+        ("1:" + ",".join("0" * 17), (0.0,) * 17),
+        ("1: " + ";".join("1" * 11), (1.0,) * 11),
+        ("1:k=0.5:INS", "INS"),
+    ],
+)
+def test_block_factors_as_the_old_form_has_them(tail: str, expected: object) -> None:
+    assert understood(tail).blocks == expected
+
+
+@pytest.mark.parametrize(
+    ("tail", "words"),
+    [
+        ("1:1:XYZ", ["XYZ", "lbw="]),
+        ("1:OUTDD", ["OUTDD", "lbw="]),
+        ("0.7:cross", ["cross", "attn="]),
+        ("1:" + ",".join("0" * 13), ["0,0,0", "lbw="]),
+        ("1:1,x" + ",1" * 14, ["list of numbers"]),
+        ("1:OUTD:lbw=INS", ["OUTD", "both"]),
+        ("1:INS:OUTS", ["OUTS", "both"]),
+        ("1_0", ["1_0", "not a number"]),
+        ("1:k=1_000", ["1_000", "not a number"]),
+        ("0@0,1@1_0", ["1_0", "not a number"]),
+    ],
+)
+def test_what_would_be_ignored_silently_is_an_error(tail: str, words: list[str]) -> None:
+    error = str(only(f"<hypernet:a:{tail}>").error)
+    assert all(word in error for word in words), error
+
+
+@pytest.mark.parametrize(
+    ("tail", "words"),
+    [
+        ("1:start=0.8:stop=0.2", ["start=0.8 is after stop=0.2"]),
+        ("1:start=5:stop=2", ["start=5 is after stop=2"]),
+        ("0@0,1@20:start=0.2:stop=0.8", ["fractions", "steps"]),
+        ("0@0,1@20:stop=0.5", ["fractions", "steps"]),
+        ("0@0.5,1@1:stop=0.5", ["0 everywhere", "widen"]),
+        ("1@0,0@5,0@20:start=5", ["0 everywhere"]),
+        ("0@0.5,1@1:hr=0@0.4,1@1:stop=0.3", ["0 everywhere"]),
+    ],
+)
+def test_windows_that_never_act_are_errors(tail: str, words: list[str]) -> None:
+    error = str(only(f"<hypernet:a:{tail}>").error)
+    assert all(word in error for word in words), error
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "1:start=0.5:stop=0.5",
+        "0@0,1@20:start=1:stop=1",
+        "0@0,1@20:stop=1",
+        "0@0.5,1@1:stop=0.6",
+        "0:start=0.2",
+        "0@0,0@1:stop=0.5",
+        "0:hr=0@0.5,1@1:stop=0.3",
+        "0@0,1@1,0@0.5:start=0.5",
+        "0:hr=1@0,1@30:start=0.2",
+    ],
+)
+def test_windows_that_act_or_are_switched_off_are_none(tail: str) -> None:
+    assert only(f"<hypernet:a:{tail}>").error is None
+
+
+def test_advice_for_prompt_editing_is_a_tag_that_works() -> None:
+    for prompt in ("[<hypernet:a:0@0,1@20>:0.5]", "[<hypernet:a:1:start=0.6>:b:0.3]"):
+        error = str(only(prompt).error)
+        assert "fractions" not in error
+        for source in re.findall(r"write (<[^>]+>)", error):
+            assert only(source).error is None
 
 
 # Infotext

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from hypernetworks.studio import login
-from hypernetworks.studio.login import LOGIN, PasswordGate, new_password
-from hypernetworks.studio.safety import OwnAddressOnly
+from hypernetworks.studio.web import login
+from hypernetworks.studio.web.login import LOGIN, PasswordGate, new_password
+from hypernetworks.studio.web.safety import OwnAddressOnly
 
 WORD = "öpen sesame&=+"
 
@@ -158,3 +158,27 @@ def test_passwords_that_are_made_up_differ() -> None:
 
 def test_a_large_form_is_cut_off() -> None:
     assert asyncio.run(Visitor().ask(LOGIN, "POST", b"x" * 100_000 + form(WORD)))[0] == 401
+
+
+def test_guesses_do_not_lock_out_who_has_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    never = asyncio.Event()
+
+    async def sleep(_seconds: float) -> None:
+        await never.wait()
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+
+    async def story() -> None:
+        visitor = Visitor()
+        guesses = [
+            asyncio.ensure_future(visitor.ask(LOGIN, "POST", form(f"{i}"))) for i in range(24)
+        ]
+        await asyncio.wait(guesses, timeout=0.5)
+        assert sum(guess.done() for guess in guesses) == 24 - login.MOST_WAITING
+        assert (await visitor.ask("/x", authorization=basic("wrong")))[0] == 429
+        assert (await visitor.ask("/x", authorization=basic(WORD)))[2] == "inside"
+        for guess in guesses:
+            guess.cancel()
+        await asyncio.gather(*guesses, return_exceptions=True)
+
+    asyncio.run(story())

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 import hypernetworks as hn
-from hypernetworks.studio import cards, generating, safety
-from hypernetworks.studio.desk import Update
+from hypernetworks.studio import cards, widgets
+from hypernetworks.studio.job_queue import Update
+from hypernetworks.studio.web import safety
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&\u202e\x00"
 
@@ -103,10 +104,10 @@ def test_a_refused_request_never_reaches_the_page() -> None:
 @pytest.mark.parametrize(
     "made",
     [
-        safety.text(HOSTILE),
-        generating.messages_html([HOSTILE]),
-        generating.empty_html(HOSTILE),
-        generating.progress_html(Update(note=HOSTILE)),
+        widgets.text(HOSTILE),
+        widgets.messages_html([HOSTILE]),
+        widgets.empty_html(HOSTILE),
+        widgets.progress_html(Update(note=HOSTILE)),
     ],
 )
 def test_hostile_text_is_shown_and_nothing_else(made: str) -> None:
@@ -213,3 +214,29 @@ def test_previews_come_from_the_library_alone(tmp_path: Path, content: bytes) ->
     (described,) = cards.described(library)
     assert described["name"] == described["full_name"] == "ink"
     assert described["preview"]
+
+
+@pytest.mark.parametrize(
+    "host", ["192.168.1.5:7870", "[fe80::1]:7870", "studio.local", "localhost"]
+)
+def test_without_a_password_addresses_and_local_names_are_answered(host: str) -> None:
+    assert safety.refusal({"host": host}, anywhere=True, only_addresses=True) is None
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "evil.example"},
+        {"host": "1.2.3.4.evil.example"},
+        {"host": "local"},
+        {"host": "a@192.168.1.5"},
+        {"host": "192.168.1.5, evil.example"},
+        {"host": ""},
+        {"host": "192.168.1.5", "origin": "http://192.168.1.5.evil.example"},
+        {"host": "192.168.1.5", "origin": "http://x@192.168.1.5"},
+        {"host": "192.168.1.5", "sec-fetch-site": "same-site"},
+        {"host": "192.168.1.5", "sec-fetch-site": "anything"},
+    ],
+)
+def test_without_a_password_names_of_others_are_refused(headers: dict[str, str]) -> None:
+    assert safety.refusal(headers, anywhere=True, only_addresses=True) is not None

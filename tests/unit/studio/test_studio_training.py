@@ -16,7 +16,7 @@ from PIL import Image
 
 import hypernetworks as hn
 from hypernetworks.hosts.diffusers.training import Outcome, TrainingJob, Watcher
-from hypernetworks.studio.desk import Desk, Update
+from hypernetworks.studio.job_queue import Desk, Update
 from hypernetworks.studio.train import example, form_values, trainer, views
 from hypernetworks.studio.train.folders import Places
 from hypernetworks.studio.train.form_values import Wishes, creation_of, job_of, of_preset, size_of
@@ -173,6 +173,17 @@ def test_pictures_that_are_sent_are_kept_and_never_replaced(tmp_path: Path) -> N
     assert sorted(path.name for path in first.iterdir()) == ["a cat.png", "a cat.txt"]
     assert places.folder(places.key(second)) == second
     assert sorted(path.name for path in places.pictures.iterdir()) == ["cats", "cats-2"]
+
+
+@pytest.mark.parametrize("other", ["a cat.png", "A Cat.PNG"])
+def test_files_of_one_name_are_refused_unless_they_are_the_same(tmp_path: Path, other: str) -> None:
+    places, sent = Places(tmp_path / "own"), pictures(tmp_path / "first", "a cat.png")
+    again = pictures(tmp_path / "second", other)
+    kept = places.keep([*sent, *again], "cats")
+    assert [path.name for path in kept.iterdir()] == ["a cat.png"]
+    Image.new("RGB", (8, 8), "blue").save(again[0], format="PNG")
+    with pytest.raises(hn.HypernetworkError, match="two different files"):
+        places.keep([*sent, *again], "cats")
 
 
 def test_what_a_killed_studio_left_half_sent_goes_after_a_day(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from PIL import Image
 import hypernetworks as hn
 from hypernetworks.hosts.diffusers import Generation, Picture, Result, save_png
 from hypernetworks.studio.comparing import compare, plan, sheet, split_multipliers
-from hypernetworks.studio.desk import Desk, InterruptedJobError, Update
 from hypernetworks.studio.generating import job_of, paint
 from hypernetworks.studio.inspecting import report
+from hypernetworks.studio.job_queue import Desk, InterruptedJobError, Update
 from hypernetworks.studio.models import checked_path, devices
 from hypernetworks.studio.restoring import read_infotext, restore
 

@@ -476,7 +476,7 @@ def test_one_card_is_drawn_anew(webui: FakeWebui) -> None:
     assert card.of_class("description")[0][1] == "brown"
     assert (
         card.of_class("card")[0][0]["onclick"]
-        == 'hypernetworks.toggle("img2img", "sepia", 0.3, "");'
+        == 'hypernetworksExtension.toggle("img2img", "sepia", 0.3, "");'
     )
     assert card.of_class("card")[0][0]["data-sort-default"] == "1"
     mtime = (webui.folder / "sepia.preview.png").lstat().st_mtime

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import safe_open
 
-from ....errors import CheckpointError
-from ....files.pickles import printable
+from ....errors import CheckpointError, printable
 from .clip_tokenizer import build_tokenizer
 from .families import CONFIGURATIONS, family_of_file, family_of_folder, read_contents, read_json
 from .original_names import text_weights, unet_name, vae_name

@@ -104,6 +104,7 @@ class _Session:
                 save_memory=self._save_memory if job.checkpointing == "auto" else None,
                 every_width=set(network.widths) <= set(self.model.widths()),
                 resume=not job.restart,
+                on_warning=self._tell,
             )
             if self.is_first:
                 self._prepare_folder()

@@ -204,7 +204,9 @@ def script(tab: str, click: Click | None) -> str:
     """
     if click is None:
         return ""
-    return f"hypernetworks.toggle({tab}, {', '.join(json.dumps(value) for value in click)});"
+    return (
+        f"hypernetworksExtension.toggle({tab}, {', '.join(json.dumps(value) for value in click)});"
+    )
 
 
 class Metadata(MutableMapping[str, dict[str, Any]]):

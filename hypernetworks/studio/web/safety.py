@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from html import escape
+from functools import cache
+from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 
@@ -15,7 +17,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-LARGEST_BODY = 8 << 20
+LARGEST_BODY = 4 << 20
 """Bytes that a request may hold, since they are kept in memory; the longest prompt is a small part of that."""
 UPLOADS = ("/gradio_api/upload", "/hypernetworks/v1/add")
 """Routes that take files, go to the disk piece by piece, and have limits of their own."""
@@ -29,43 +31,67 @@ _HEADERS = (
 )
 
 
-def text(value: object) -> str:
-    """Anything of a user or a file as HTML that shows it and is nothing else; no character that hides or turns text."""
-    shown = "".join(
-        c if c.isprintable() or c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in str(value)
-    )
-    return escape(shown, quote=True)
-
-
-def refusal(headers: Mapping[str, str], *, anywhere: bool) -> str | None:
+def refusal(
+    headers: Mapping[str, str], *, anywhere: bool, only_addresses: bool = False
+) -> str | None:
     """Why a request is refused, or ``None``.
 
     A page of another site may make a browser send requests here, and may even take our address for its own name (DNS
-    rebinding): the first shows in ``Origin``, the second in ``Host``.
+    rebinding): the first shows in ``Origin`` and ``Sec-Fetch-Site``, the second in ``Host``.
 
     Args:
         headers: with lower-case names.
-        anywhere: the studio listens on all interfaces, so it can't know its own names.
+        anywhere: the studio listens on all interfaces.
+        only_addresses: without a password, names that someone else's DNS can give out are refused there, too.
     """
     host = headers.get("host", "")
-    if not anywhere and _name(host) not in LOOPBACK:
+    name = _name(host)
+    if name is None:
+        return "the Host of the request is damaged"
+    if not anywhere and name not in LOOPBACK:
         return "this page answers to its own address only: open it as http://127.0.0.1"
+    if anywhere and only_addresses and not _is_ours(name):
+        return "without a password this page answers to IP addresses and its own name only"
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != host:
+    if origin is not None and origin.lower() not in (
+        f"http://{host.lower()}",
+        f"https://{host.lower()}",
+    ):
         return "a page of another site can't use this one"
-    if (
-        headers.get("sec-fetch-site") == "cross-site"
-        and headers.get("sec-fetch-mode") != "navigate"
+    site = headers.get("sec-fetch-site", "none")
+    if site not in ("none", "same-origin") and not (
+        site in ("same-site", "cross-site")
+        and headers.get("sec-fetch-mode") == "navigate"
+        and headers.get("sec-fetch-dest", "document") == "document"
+        and origin is None
     ):
         return "a page of another site can't use this one"
     return None
 
 
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::(\d{1,5}))?")
+
+
 def _name(host: str) -> str | None:
-    try:
-        return urlsplit(f"//{host}").hostname
-    except ValueError:
+    """The name in a Host header, in small letters; ``None`` where it is none."""
+    match = _HOST.fullmatch(host)
+    if match is None or int(match[2] or 0) > 65535:
         return None
+    return match[1].strip("[]").lower()
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a name is an IP address, this machine's own, or one that only the local network gives out."""
+    try:
+        ip_address(name)
+    except ValueError:
+        return name.rstrip(".").endswith(".local") or name in LOOPBACK | _machine_names()
+    return True
+
+
+@cache
+def _machine_names() -> frozenset[str]:
+    return frozenset(found.lower() for found in (socket.gethostname(), socket.getfqdn()) if found)
 
 
 class OwnAddressOnly:
@@ -73,11 +99,11 @@ class OwnAddressOnly:
 
     Args:
         app: what answers the others.
-        anywhere: see :func:`refusal`.
+        anywhere, only_addresses: see :func:`refusal`.
     """
 
-    def __init__(self, app: App, anywhere: bool = False) -> None:
-        self.app, self.anywhere = app, anywhere
+    def __init__(self, app: App, anywhere: bool = False, only_addresses: bool = False) -> None:
+        self.app, self.anywhere, self.only_addresses = app, anywhere, only_addresses
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one connection."""
@@ -88,7 +114,9 @@ class OwnAddressOnly:
             name.decode("latin-1").lower(): value.decode("latin-1")
             for name, value in scope["headers"]
         }
-        reason = refusal(headers, anywhere=self.anywhere)
+        reason = refusal(
+            headers, anywhere=self.anywhere, only_addresses=self.only_addresses
+        ) or _twice([name for name, _ in scope["headers"]])
         if reason is None:
             is_upload = str(scope["path"]).rstrip("/").endswith(UPLOADS)
             await self.app(scope, receive if is_upload else _limited(receive), _with_headers(send))
@@ -98,6 +126,14 @@ class OwnAddressOnly:
             kind = (b"content-type", b"text/plain; charset=utf-8")
             await send({"type": "http.response.start", "status": 403, "headers": [kind]})
             await send({"type": "http.response.body", "body": reason.encode()})
+
+
+def _twice(names: list[bytes]) -> str | None:
+    """Two of a header that decides: a browser sends one, and which one counts would be a matter of taste."""
+    for name in (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest"):
+        if sum(one.lower() == name for one in names) > 1:
+            return f"the request has more than one {name.decode()} header"
+    return None
 
 
 def _limited(receive: Receive) -> Receive:

@@ -1,4 +1,4 @@
-"""The tabs next to the picture that compare and inspect."""
+"""The tab that compares networks and multipliers on one sheet."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from typing import Any
 
 import gradio as gr
 
-from ..errors import HypernetworkError
-from ..hosts.diffusers import save_png
-from .cards import choices
-from .comparing import compare, plan
-from .desk import Desk, InterruptedJobError, Update
-from .generating import empty_html, job_of, messages_html, new_path, progress_html
-from .inspecting import report
+from ...errors import HypernetworkError
+from ...hosts.diffusers import save_png
+from ..cards import choices
+from ..comparing import compare, plan
+from ..generating import job_of, new_path
+from ..job_queue import Desk, InterruptedJobError, Update
+from ..widgets import PRIVATE, empty_html, messages_html, progress_html
 
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 COMPARE_HINT = "One press makes a labelled sheet with the prompt and settings on the left: same seed throughout."
-INSPECT_HINT = "Choose a network to see what is in its file."
 
 
 def compare_tab(desk: Desk, folder: Path, fields: list[gr.components.Component]) -> None:
@@ -116,25 +114,3 @@ def _compare(
     except Exception as error:  # memory, drivers: whatever torch may raise
         words = f"the sheet could not be made ({type(error).__name__}: {error})"
         yield empty_html(COMPARE_HINT), gr.skip(), messages_html([words], "error")
-
-
-def inspect_tab(desk: Desk) -> None:
-    """Add the tab that tells what is in a file."""
-    with gr.Tab("Inspect", id="inspect", elem_id="studio_inspect_tab") as tab:
-        name = gr.Dropdown(
-            choices(desk.library), value=None, label="Network", elem_id="inspect_name"
-        )
-        found = gr.HTML(empty_html(INSPECT_HINT), elem_id="inspect_report")
-
-    def show(chosen: str | None) -> str:
-        if not chosen:
-            return empty_html(INSPECT_HINT)
-        try:
-            return report(chosen, desk.library)
-        except HypernetworkError as error:
-            return messages_html([str(error)], "error")
-
-    tab.select(lambda: gr.update(choices=choices(desk.library)), None, name, queue=False, **PRIVATE)
-    name.change(
-        show, name, found, api_visibility="private", show_progress="minimal", concurrency_limit=2
-    )

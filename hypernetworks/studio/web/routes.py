@@ -14,14 +14,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from ..errors import HypernetworkError
-from ..library import Library
-from .cards import add_file, described, own_folder, preview_of
+from ...errors import HypernetworkError
+from ...library import Library
+from ..cards import add_file, described, own_folder, preview_of
 
 PREFIX = "/hypernetworks/v1"
 FILES = "/hypernetworks/files"
-_HERE = Path(__file__).parent / "static"
-_ROOTS = (Path(__file__).parents[2], Path(sys.prefix) / "share" / "hypernetworks")
+_HERE = Path(__file__).parents[1] / "static"
+_ROOTS = (Path(__file__).parents[3], Path(sys.prefix) / "share" / "hypernetworks")
 """A checkout, or what ``pip install`` put beside the interpreter."""
 
 

@@ -18,7 +18,7 @@ LOGIN = "/hypernetworks/login"
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 """Without characters that are taken for one another."""
 PAUSE = 1.0
-"""Seconds after a wrong password before anyone's next one is looked at."""
+"""Seconds that a wrong password waits for its answer, one after the other."""
 MOST_WAITING = 20
 """Logins that wait for that; more are sent away."""
 LARGEST_FORM = 4096
@@ -64,8 +64,11 @@ class PasswordGate:
             name.decode("latin-1").lower(): value.decode("latin-1")
             for name, value in scope["headers"]
         }
-        if self._has_ticket(headers) or await self._has_basic(headers):
+        right = self._has_ticket(headers) or await self._has_basic(headers)
+        if right:
             await self.app(scope, receive, send)
+        elif right is None and scope["type"] == "http":
+            await _answer(send, 429, "too many wrong passwords at once: wait a minute", _TEXT)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         elif (scope["method"], scope["path"]) == ("POST", LOGIN):
@@ -84,7 +87,8 @@ class PasswordGate:
             morsel.value.encode(), self._ticket.encode()
         )
 
-    async def _has_basic(self, headers: Mapping[str, str]) -> bool:
+    async def _has_basic(self, headers: Mapping[str, str]) -> bool | None:
+        """See :meth:`_is_right`."""
         kind, _, value = headers.get("authorization", "").partition(" ")
         if kind.lower() != "basic":
             return False
@@ -92,19 +96,22 @@ class PasswordGate:
             word = base64.b64decode(value.strip(), validate=True).decode().partition(":")[2]
         except (binascii.Error, UnicodeDecodeError):
             return False
-        return await self._is_right(word) is True
+        return await self._is_right(word)
 
     async def _is_right(self, word: str) -> bool | None:
-        """Whether it is the password; ``None`` when too many wait for an answer already."""
+        """Whether it is the password; ``None`` when too many wrong ones wait for an answer already.
+
+        The right one is never kept waiting by those who guess.
+        """
+        if hmac.compare_digest(sha256(word.encode()).digest(), self._password):
+            return True
         if self._waiting >= MOST_WAITING:
             return None
         self._waiting += 1
         try:
             async with self._one_guess:
-                if hmac.compare_digest(sha256(word.encode()).digest(), self._password):
-                    return True
                 await asyncio.sleep(PAUSE)
-                return False
+            return False
         finally:
             self._waiting -= 1
 

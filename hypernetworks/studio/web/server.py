@@ -14,22 +14,21 @@ import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import HypernetworkError
-from ..hosts.diffusers import MINIATURE_NETWORKS
-from .cards import own_folder
-from .desk import Desk
-from .train.folders import Places
-from .train.trainer import Trainer
+from ...errors import HypernetworkError
+from ...hosts.diffusers import MINIATURE_NETWORKS
+from ..cards import own_folder
+from ..job_queue import Desk
+from ..train.folders import Places
+from ..train.trainer import Trainer
+from . import limits
 
 if TYPE_CHECKING:
-    from ..hosts.diffusers import Painter
+    from ...hosts.diffusers import Painter
 
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 TRAINING = "hypernetworks-training"
 """In the user's home: where runs and pictures to learn from are kept unless another folder is named."""
-LARGEST_UPLOAD = 64 << 20
-"""Bytes of a picture that is dropped on the page."""
 LISTENING = (
     "It listens on every network of this machine. Who has the password can make pictures here, see and add\n"
     "networks; it travels unencrypted, so use a network that you trust. Leave --listen out for this machine only."
@@ -54,29 +53,47 @@ def build_app(
     import gradio as gr
     from fastapi import FastAPI
 
+    # Read by gradio when components are made; nothing else is to be in a folder that it gives out.
+    folder = folder.resolve()
+    cache = folder / "gradio"
+    os.environ["GRADIO_TEMP_DIR"] = str(cache)
+    os.environ["GRADIO_EXAMPLES_CACHE"] = str(cache / "examples")
+    from ..page import build_page
+    from .gate import PageGate
     from .login import PasswordGate
-    from .page import build_page
     from .routes import head, register
     from .safety import OwnAddressOnly
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     register(app, trainer.desk.library, MINIATURE_NETWORKS)
     page = build_page(trainer, folder, anywhere=anywhere)
-    page.queue(default_concurrency_limit=8)
+    page.queue(default_concurrency_limit=8, max_size=limits.MOST_QUEUED_IN_ALL)
+    page.state_session_capacity = limits.MOST_SESSIONS
     served = gr.mount_gradio_app(
         app,
         page,
         path="/",
         footer_links=[],
         show_error=True,
-        max_file_size=LARGEST_UPLOAD,
+        max_file_size=limits.LARGEST_FILE,
         theme=gr.themes.Default(
             primary_hue="indigo", neutral_hue="slate", font=FONT, font_mono=MONO
         ),
         head=head(),
         ssr_mode=False,
+        mcp_server=False,
+        run_history=False,
+        enable_monitoring=False,
     )
-    return OwnAddressOnly(served if password is None else PasswordGate(served, password), anywhere)
+    page.has_launched = (
+        True  # gradio's own check of paths rests on it, and a mounted page never launches
+    )
+    gated = PageGate(served, page, cache)
+    return OwnAddressOnly(
+        gated if password is None else PasswordGate(gated, password),
+        anywhere,
+        only_addresses=password is None,
+    )
 
 
 def launch(
@@ -100,7 +117,6 @@ def launch(
     """
     listener = _listen("0.0.0.0" if anywhere else "127.0.0.1", port)
     folder = Path(tempfile.mkdtemp(prefix="hypernetworks-studio-"))
-    os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
     address = f"http://127.0.0.1:{port}"
     places = places or Places(Path.home() / TRAINING)
     trainer = Trainer(Desk(painter), places, own_folder(painter.library, MINIATURE_NETWORKS))
@@ -131,9 +147,14 @@ def _serve(app: Any, listener: socket.socket) -> None:
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
             await super().shutdown(sockets)
 
-    Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)).run(
-        sockets=[listener]
-    )
+    Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            timeout_graceful_shutdown=2,
+            limit_concurrency=limits.MOST_CONNECTIONS,
+        )
+    ).run(sockets=[listener])
 
 
 def _reach(anywhere: bool, port: int, password: str | None) -> str:

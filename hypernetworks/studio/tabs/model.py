@@ -9,13 +9,10 @@ from typing import Any
 
 import gradio as gr
 
-from ..errors import HypernetworkError
-from ..hosts.diffusers.samplers import SAMPLERS
-from .desk import Desk, InterruptedJobError, Update
-from .generating import messages_html, progress_html
-from .models import CHECKPOINT, MINIATURE, checked_path, devices, load
-from .safety import text
-from .tabs import PRIVATE
+from ...errors import HypernetworkError
+from ..job_queue import Desk, InterruptedJobError, Update
+from ..models import CHECKPOINT, MINIATURE, checked_path, devices, load, samplers
+from ..widgets import PRIVATE, messages_html, progress_html, text
 
 
 def model_tab(
@@ -130,11 +127,6 @@ def model_updates(desk: Desk) -> tuple[Any, ...]:
         gr.update(**size),
         gr.update(**size),
     )
-
-
-def samplers(desk: Desk) -> list[str]:
-    """What may be chosen, the model's own first."""
-    return list(dict.fromkeys([desk.painter.default_sampler, *SAMPLERS]))
 
 
 def status_html(desk: Desk) -> str:

@@ -1,0 +1,86 @@
+"""Networks with their multipliers at every attention module of one UNet, at the current step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from ..engine.multiplier import Multiplier, Schedule
+from ..engine.network import Hypernetwork
+from ..engine.stack import KEY, Stack
+from .sites import Site
+
+Networks: TypeAlias = Sequence[tuple[Hypernetwork, "float | str | Schedule | Multiplier"]]
+"""``(network, multiplier)`` in the order of application."""
+
+
+class Part:
+    """One stack of networks, and how strong each is where and when.
+
+    Args:
+        networks: in the order of application.
+        sites: the attention modules that it will act on.
+
+    Raises:
+        MultiplierError: a multiplier that can't be understood.
+        TagError: block factors that don't fit these sites.
+    """
+
+    def __init__(self, networks: Networks, sites: Sequence[Site]) -> None:
+        self.stack = Stack([network for network, _ in networks])
+        self._multipliers = tuple(Multiplier.of(multiplier) for _, multiplier in networks)
+        self._sites = tuple(sites)
+        names = list(dict.fromkeys(site.block for site in sites if site.block is not None))
+        self._factors = [multiplier.block_factors(names) for multiplier in self._multipliers]
+        self._current: list[tuple[tuple[float, ...], tuple[float, ...]]] = []
+        self.at(0, 1)
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether none of its networks can ever have an effect."""
+        return all(multiplier.is_zero for multiplier in self._multipliers)
+
+    @property
+    def ends_linear(self) -> bool:
+        """Whether the last network that ever has an effect is linear, so that it can be folded into what follows."""
+        acting = [
+            n for n, m in zip(self.stack.networks, self._multipliers, strict=True) if not m.is_zero
+        ]
+        return bool(acting) and acting[-1].structure.is_linear
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether every step has the same multipliers."""
+        return all(multiplier.is_constant for multiplier in self._multipliers)
+
+    def at(self, step: int, total: int, *, hires: bool = False) -> None:
+        """Say which step comes next; see :meth:`Handle.at`."""
+        strengths = [m.at(step, total, hires=hires) for m in self._multipliers]
+        self._current = [self._site_multipliers(site, strengths) for site in self._sites]
+
+    def multipliers(self, site: int, side: int) -> tuple[float, ...]:
+        """Multipliers of all its networks at one attention module, by the module's number, for keys or values."""
+        keys, values = self._current[site]
+        return keys if side == KEY else values
+
+    def _site_multipliers(
+        self, site: Site, strengths: Sequence[float]
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Multipliers of all networks at one attention module: (for keys, for values)."""
+        shared = [
+            0.0
+            if multiplier.attention != "both" and multiplier.attention != site.kind
+            else strength * (factors.get(site.block, 1.0) if site.block is not None else 1.0)
+            for multiplier, strength, factors in zip(
+                self._multipliers, strengths, self._factors, strict=True
+            )
+        ]
+        return (
+            tuple(s * m.key for s, m in zip(shared, self._multipliers, strict=True)),
+            tuple(s * m.value for s, m in zip(shared, self._multipliers, strict=True)),
+        )
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{n.name} {m}" for n, m in zip(self.stack.networks, self._multipliers, strict=True)
+        )

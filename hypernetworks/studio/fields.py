@@ -1,0 +1,117 @@
+"""The prompt and the settings on the left of the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import gradio as gr
+
+from ..ui.panel import panel
+from .generating import MOST_PICTURES, MOST_STEPS
+from .job_queue import Desk
+from .models import samplers
+
+
+@dataclass(frozen=True)
+class Components:
+    """A record of components."""
+
+    def all(self) -> list[gr.components.Component]:
+        """Its components as gradio wants them."""
+        return [getattr(self, field.name) for field in fields(self)]
+
+
+@dataclass(frozen=True)
+class Inputs(Components):
+    """The fields of one job, in the order of :func:`~hypernetworks.studio.generating.job_of`."""
+
+    prompt: gr.Textbox
+    negative: gr.Textbox
+    steps: gr.Slider
+    cfg: gr.Slider
+    seed: gr.Number
+    sampler: gr.Dropdown
+    batch: gr.Slider
+    width: gr.Number
+    height: gr.Number
+
+
+def prompt_and_settings(
+    desk: Desk,
+) -> tuple[Inputs, gr.Button, gr.Button, tuple[gr.Button, gr.Button]]:
+    prompt = gr.Textbox(
+        label="Prompt",
+        value="a strawberry on blue <hypernet:ink:0.8>" if desk.painter.is_miniature else "",
+        placeholder="What do you want to see?",
+        lines=3,
+        elem_id="hypernetworks_prompt",
+    )
+    with gr.Row(elem_id="studio_buttons"):
+        generate = gr.Button(
+            "Generate", variant="primary", elem_id="hypernetworks_generate", scale=3
+        )
+        interrupt = gr.Button(
+            "Interrupt", elem_id="hypernetworks_interrupt", scale=1, min_width=110
+        )
+    panel("hypernetworks")
+    negative = gr.Textbox(label="Negative prompt", lines=1, elem_id="hypernetworks_negative")
+    inputs, used = _settings(desk, prompt, negative)
+    return inputs, generate, interrupt, used
+
+
+def _settings(
+    desk: Desk, prompt: gr.Textbox, negative: gr.Textbox
+) -> tuple[Inputs, tuple[gr.Button, gr.Button]]:
+    painter = desk.painter
+    size = {
+        "precision": 0,
+        "minimum": painter.size_step,
+        "maximum": 4096,
+        "step": painter.size_step,
+        "min_width": 90,
+    }
+    with gr.Accordion("Settings", open=True, elem_id="studio_settings"):
+        with gr.Row():
+            steps = gr.Slider(
+                1, MOST_STEPS, value=20, step=1, label="Steps", elem_id="hypernetworks_steps"
+            )
+            cfg = gr.Slider(
+                1,
+                20,
+                value=painter.default_cfg,
+                step=0.5,
+                label="CFG scale",
+                elem_id="hypernetworks_cfg",
+            )
+        with gr.Row(elem_id="studio_seed"):
+            seed = gr.Number(
+                value=0,
+                precision=0,
+                label="Seed (−1: random)",
+                elem_id="hypernetworks_seed",
+                scale=3,
+            )
+            dice = gr.Button(
+                "Random", elem_id="hypernetworks_random", scale=1, min_width=80, size="sm"
+            )
+            reuse = gr.Button(
+                "Reuse", elem_id="hypernetworks_reuse", scale=1, min_width=80, size="sm"
+            )
+        with gr.Row():
+            sampler = gr.Dropdown(
+                samplers(desk),
+                value=painter.default_sampler,
+                label="Sampler",
+                elem_id="hypernetworks_sampler",
+                min_width=140,
+            )
+            width = gr.Number(
+                painter.default_size, label="Width", elem_id="hypernetworks_width", **size
+            )
+            height = gr.Number(
+                painter.default_size, label="Height", elem_id="hypernetworks_height", **size
+            )
+        batch = gr.Slider(
+            1, MOST_PICTURES, value=1, step=1, label="Pictures", elem_id="hypernetworks_batch"
+        )
+    return Inputs(prompt, negative, steps, cfg, seed, sampler, batch, width, height), (dice, reuse)

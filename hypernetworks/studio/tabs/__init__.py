@@ -1,0 +1,1 @@
+"""The tabs next to the prompt, a file each."""

@@ -1,0 +1,35 @@
+"""The tab that tells what is in a file."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from ...errors import HypernetworkError
+from ..cards import choices
+from ..inspecting import report
+from ..job_queue import Desk
+from ..widgets import PRIVATE, empty_html, messages_html
+
+INSPECT_HINT = "Choose a network to see what is in its file."
+
+
+def inspect_tab(desk: Desk) -> None:
+    """Add the tab that tells what is in a file."""
+    with gr.Tab("Inspect", id="inspect", elem_id="studio_inspect_tab") as tab:
+        name = gr.Dropdown(
+            choices(desk.library), value=None, label="Network", elem_id="inspect_name"
+        )
+        found = gr.HTML(empty_html(INSPECT_HINT), elem_id="inspect_report")
+
+    def show(chosen: str | None) -> str:
+        if not chosen:
+            return empty_html(INSPECT_HINT)
+        try:
+            return report(chosen, desk.library)
+        except HypernetworkError as error:
+            return messages_html([str(error)], "error")
+
+    tab.select(lambda: gr.update(choices=choices(desk.library)), None, name, queue=False, **PRIVATE)
+    name.change(
+        show, name, found, api_visibility="private", show_progress="minimal", concurrency_limit=2
+    )
