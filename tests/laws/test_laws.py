@@ -309,6 +309,7 @@ def test_law_10_everything_is_checked_before_anything_is_changed(host: Host, cas
 # The arithmetic at the seam
 
 
+@pytest.mark.slow
 @KINDS
 def test_every_projection_gets_what_the_reference_computes(
     host: Host, activation: str | None
@@ -422,6 +423,7 @@ def test_schedules_through_the_handle(host: Host, tail: str, values: list[float]
                 assert torch.equal(host.run(context), expected[step])
 
 
+@pytest.mark.slow
 @FEW
 def test_the_hires_pass_through_the_handle(host: Host) -> None:
     path = host.sites[0].path, 0

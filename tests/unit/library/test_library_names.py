@@ -51,6 +51,7 @@ def by_looking_at_all(entries: tuple[Entry, ...], name: str) -> Entry | str:
     return "unknown"
 
 
+@pytest.mark.slow
 @given(FILES, NAMES, st.sampled_from(["", " ", "(f00f)"]))
 @example([("", "ß", ".pt"), ("x", "SS", ".pt")], "ss", "")
 @example([("x", "a", ".pt"), ("", "x/a", ".pt")], "x/a", "")

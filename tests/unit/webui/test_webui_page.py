@@ -387,6 +387,7 @@ def made_up(webui: FakeWebui, ours: Any, name: str, beside: Sidecars) -> Element
     return drawn(webui, ours, name)
 
 
+@pytest.mark.slow
 @given(
     name=st.text(min_size=1, max_size=30),
     words=st.text(max_size=30),
