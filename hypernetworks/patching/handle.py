@@ -204,6 +204,8 @@ class Handle:
                 self._bind(unet)
         elif not binding.ways_hold() and self._reach is not None:
             self._reach.stop()
+            for projection in self._unlike:
+                projection.was_reached = False
             self._reach = Reach(unet, self._sites)
         self._look_at_weights()
         self._seam.watch.begin()
