@@ -63,7 +63,7 @@ def parts() -> dict[str, Part]:
 
 NOT_AT_ONCE = ("training", "training-memory")
 """What has a run of its own: without ``--only``, these are left to it."""
-SAME_CODE = ("sdxl-graphs", "large", "sdxl-memory", "sdxl-small")
+SAME_CODE = ("sdxl-graphs", "bf16", "large", "sdxl-memory", "sdxl-small")
 """Other sizes of what a rehearsal has run already."""
 
 
@@ -113,13 +113,14 @@ def _options() -> argparse.Namespace:
         "--only", nargs="+", choices=list(parts()), metavar="PART", help="; ".join(parts())
     )
     parser.add_argument(
-        "--minutes", type=float, default=6.0, help="parts that would begin later are left out"
+        "--minutes", type=float, default=None, help="6; parts that would begin later are left out"
     )
     parser.add_argument("--rounds", type=int, default=None, help="of interleaved measurements")  # fmt: skip
     options = parser.parse_args()
     if not options.rehearse and not torch.cuda.is_available():
         parser.error("there is no CUDA device: --rehearse runs everything in small on the CPU")
     options.device = "cpu" if options.rehearse else "cuda"
+    options.minutes = options.minutes or (60.0 if options.rehearse else 6.0)
     options.rounds = options.rounds or (2 if options.rehearse else 15)
     return options
 

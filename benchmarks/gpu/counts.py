@@ -93,7 +93,7 @@ def per_call(setting: Setting) -> Iterator[Table]:
         "whole UNet call, float16, meta device: what is added to no network",
         ("family, stack", "way", "kernels", "MiB", "products", "casts"),
     )
-    names = ("relu", "linear") if setting.is_small else None
+    names = ("relu",) if setting.is_small else None
     for family, size in (("SD1.5", 512), ("SDXL", 1024))[: 1 if setting.is_small else 2]:
         subject = Subject(family, size, torch.float16, "meta")
         inputs = subject.inputs()

@@ -91,7 +91,7 @@ class Subject:
 
     Args:
         family: ``"SD1.5"`` or ``"SDXL"``.
-        size: pixels of one edge; a rehearsal takes an eighth of it.
+        size: pixels of one edge; a rehearsal takes a sixteenth of it.
         device: ``"meta"`` for counts alone.
     """
 
@@ -113,7 +113,7 @@ class Subject:
 
     def inputs(self, size: int | None = None, batch: int = 2) -> dict[str, Any]:
         """Fresh arguments of one call: ``batch`` rows, as with guidance."""
-        edge = max(8, (size or self.size) // (64 if self.is_small else 8))
+        edge = max(8, (size or self.size) // (128 if self.is_small else 8))
         kind = {"device": self.device, "dtype": self.dtype}
         found: dict[str, Any] = {
             "sample": torch.randn(batch, 4, edge, edge, **kind),  # type: ignore[call-overload]

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
+from hypernetworks.studio.train.places import Places
 from starlette.exceptions import HTTPException
 
 import hypernetworks as hn
