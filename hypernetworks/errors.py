@@ -21,6 +21,7 @@
     │   ├── NoAttentionError            it has no to_k / to_v
     │   └── NoMatchingWidthError        the networks have none of its widths
     ├── CheckpointError               a checkpoint that can't be used
+    ├── DeviceError                   a device that this machine, or its torch, can't compute on
     └── TrainingError                 a training run that can't start or go on
         ├── TrainingSettingsError       settings that can't be used                       (also ValueError)
         ├── TrainingDataError           pictures or captions that can't be used
@@ -105,6 +106,10 @@ class NoMatchingWidthError(PatchError):
 
 class CheckpointError(HypernetworkError):
     """A checkpoint that can't be used."""
+
+
+class DeviceError(HypernetworkError):
+    """A device that this machine, or its torch, can't compute on."""
 
 
 class TrainingError(HypernetworkError):

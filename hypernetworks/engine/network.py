@@ -275,7 +275,7 @@ def _functional(mlp: Mlp, device: torch.device, dtype: torch.dtype) -> tuple[Del
         added += sum(
             _nbytes(t)
             for n, t in tensors.items()
-            if t.data_ptr() != module.get_parameter(n).data_ptr()
+            if (t.device, t.dtype) != ((p := module.get_parameter(n)).device, p.dtype)
         )
         if isinstance(module, nn.Linear):
             activation = following if type(following) in FUSED else None

@@ -9,11 +9,12 @@ from typing import Any
 
 import gradio as gr
 
+from ..devices import name_of, usable_devices
 from ..errors import HypernetworkError
 from ..hosts.diffusers.samplers import SAMPLERS
 from .desk import Desk, InterruptedJobError, Update
 from .generating import messages_html, progress_html
-from .models import CHECKPOINT, MINIATURE, checked_path, devices, load
+from .models import CHECKPOINT, MINIATURE, checked_path, load
 from .safety import text
 from .tabs import PRIVATE
 
@@ -74,7 +75,7 @@ def model_tab(
 
 
 def _fields(desk: Desk, anywhere: bool) -> tuple[gr.Radio, gr.Textbox, gr.Dropdown, gr.Checkbox]:
-    here = devices()
+    here, now = usable_devices(), name_of(desk.painter.pipeline.device)
     kind = gr.Radio([MINIATURE, CHECKPOINT], value=_kind(desk), label="Model", elem_id="model_kind")
     path = gr.Textbox(
         _shown_path(desk, anywhere),
@@ -87,7 +88,7 @@ def _fields(desk: Desk, anywhere: bool) -> tuple[gr.Radio, gr.Textbox, gr.Dropdo
     )
     with gr.Row():
         device = gr.Dropdown(
-            here, value=desk.painter.pipeline.device.type, label="Device", elem_id="model_device"
+            list(dict.fromkeys([*here, now])), value=now, label="Device", elem_id="model_device"
         )
         half = gr.Checkbox(
             value=len(here) > 1, label="Half precision (not on the CPU)", interactive=len(here) > 1
@@ -140,7 +141,9 @@ def samplers(desk: Desk) -> list[str]:
 def status_html(desk: Desk) -> str:
     """Title and model, in one line."""
     painter = desk.painter
-    device = f"{painter.pipeline.device.type.upper()}, {str(painter.dtype).removeprefix('torch.')}"
+    device = (
+        f"{name_of(painter.pipeline.device).upper()}, {str(painter.dtype).removeprefix('torch.')}"
+    )
     return (
         f"<h1>Hypernetworks</h1><p>Model: <b>{text(painter.model_name)}</b> on {text(device)}</p>"
     )
