@@ -23,6 +23,7 @@
     ├── CheckpointError               a checkpoint that can't be used
     ├── ImageError                    an image that can't be read
     │   └── ImageTooLargeError          it has too many pixels
+    ├── DeviceError                   a device that this machine, or its torch, can't compute on
     └── TrainingError                 a training run that can't start or go on
         ├── TrainingSettingsError       settings that can't be used                       (also ValueError)
         ├── TrainingDataError           pictures or captions that can't be used
@@ -115,6 +116,10 @@ class ImageError(HypernetworkError):
 
 class ImageTooLargeError(ImageError):
     """An image of more pixels than are decoded here; it may be sound."""
+
+
+class DeviceError(HypernetworkError):
+    """A device that this machine, or its torch, can't compute on."""
 
 
 class TrainingError(HypernetworkError):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import HypernetworkError
 from ..progress import Progress
-from .model import load_painter, need
+from .model import add_device, load_painter, need
 from .values import integer, number, size
 
 
@@ -34,7 +34,7 @@ def add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prediction", choices=("epsilon", "v_prediction"), help="for SD2: epsilon for 512 models"
     )
-    parser.add_argument("--device", default="cpu", help="such as cuda")
+    add_device(parser)
     parser.set_defaults(command=_run)
 
 

@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
-from hypernetworks.studio.train.places import Places
 from starlette.exceptions import HTTPException
 
 import hypernetworks as hn
