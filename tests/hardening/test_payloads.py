@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 import hypernetworks as hn
 from hypernetworks.hosts.diffusers import MINIATURE_NETWORKS, Painter
 from hypernetworks.studio.job_queue import Desk
-from hypernetworks.studio.train.places import Places
+from hypernetworks.studio.train.folders import Places
 from hypernetworks.studio.train.trainer import Trainer
 from hypernetworks.studio.web import limits, payloads, server, uploads
 

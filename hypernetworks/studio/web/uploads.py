@@ -14,7 +14,7 @@ from pathlib import Path
 
 from starlette.exceptions import HTTPException
 
-from ...training.creation import DEVICE
+from ...files.naming import DEVICE
 from . import limits
 
 
