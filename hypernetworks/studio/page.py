@@ -306,10 +306,9 @@ def _wire_fields(
             found = restore(read_infotext(Path(path)), desk.library, desk.painter.model_name)
         except HypernetworkError as error:
             return (messages_html([str(error)], "error"), *[gr.skip()] * 8)
-        told = [
-            "prompt and settings are those of the picture, press Generate to make it again",
-            *found.messages,
-        ]
+        complete = "prompt and settings are those of the picture, press Generate to make it again"
+        partial = "prompt and settings are those of the picture as far as this studio has them:"
+        told = [partial, *found.messages] if found.messages else [complete]
         return messages_html(told), *_values(found)
 
     dice, again = used

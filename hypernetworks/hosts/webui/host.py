@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from ...errors import sendable
+
 _FOREIGN_BACKENDS = ("openvino", "openvino_fx", "onediff", "stable-fast", "olive-ai", "pruna")
 """What SD.Next's setting "Compile backend" offers besides backends of ``torch.compile``."""
 
@@ -90,6 +92,7 @@ def replaced_unet() -> str | None:
 
 def tell(p: Any, message: str) -> None:
     """A line for the user, once per job: beneath the picture, in the API's answer, and in the console."""
+    message = sendable(message)  # pages and the API take UTF-8, and a file may have any name
     told = p.__dict__.setdefault("_hypernetwork_messages", [])
     if message in told:
         return

@@ -13,10 +13,21 @@ import pytest
 ROOT = Path(__file__).parents[3]
 PACKAGE = "hypernetworks"
 
-CORE = {"engine", "errors", "files", "library", "patching", "progress", "prompts", "training"}
+CORE = {
+    "console",
+    "engine",
+    "errors",
+    "files",
+    "library",
+    "patching",
+    "progress",
+    "prompts",
+    "training",
+}
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
-    "progress": set(),
+    "progress": {"console"},
+    "console": set(),
     "engine": {"errors"},
     "engine.multiplier": {"errors"},
     "files": {"engine", "errors"},
