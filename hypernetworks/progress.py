@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import TextIO
 
+from .console import write
+
 
 class Progress:
     """A context manager that draws ``label [#####.....] 12/20 3.4/s 0:02 left`` on one line of ``stream``.
@@ -33,7 +35,7 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         if self._live:
-            self.stream.write("\n")
+            write("\n", self.stream)
 
     def update(self, done: int, note: str = "") -> None:
         """Show that ``done`` of ``total`` are finished."""
@@ -49,5 +51,4 @@ class Progress:
             f"{self.label} [{'#' * filled}{'.' * (24 - filled)}] {done}/{self.total} "
             f"{rate:.2f}/s {left // 60}:{left % 60:02d} left {note}"
         )
-        self.stream.write(f"\r{line}\x1b[K" if self._live else f"{line}\n")
-        self.stream.flush()
+        write(f"\r{line}\x1b[K" if self._live else f"{line}\n", self.stream)

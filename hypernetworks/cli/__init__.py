@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from ..console import say
 from ..errors import HypernetworkError
 from .convert import add_convert
 from .create import add_create
@@ -23,22 +24,30 @@ class _Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
+        say(f"{self.prog}: {message}", sys.stderr)
+        self.exit(2)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    given = [*(sys.argv[1:] if arguments is None else arguments)]
+    options = parser.parse_args(given)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
     except HypernetworkError as error:
-        print(f"hypernetworks: {error}", file=sys.stderr)
+        say(f"hypernetworks: {error}", sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("hypernetworks: interrupted", file=sys.stderr)
+        say("hypernetworks: interrupted", sys.stderr)
         return 130
+    except UnicodeEncodeError as error:  # such as a prompt typed in a Latin-1 terminal
+        say(
+            f"hypernetworks: an argument is no valid text ({error.object!a:.60}): use UTF-8",
+            sys.stderr,
+        )
+        return 2
     except BrokenPipeError:  # such as `inspect … | head`
         sys.stderr.close()
         return 0

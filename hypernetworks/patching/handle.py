@@ -13,6 +13,7 @@ from torch import nn
 
 from ..engine.stack import KEY, VALUE, Stack
 from ..errors import NoAttentionError, NoMatchingWidthError, PatchError
+from .arguments import check_arguments
 from .folded import FoldedProjection
 from .part import Networks, Part
 from .projection import Projection
@@ -247,6 +248,7 @@ def _apply(
     on_error: OnError | None,
     is_dense: IsDense,
 ) -> Handle:
+    check_arguments(unet, pictures)
     sites = find_sites(unet)
     _check(unet, [Stack([network for network, _ in networks]) for networks in pictures], sites)
     parts = [Part(networks, sites) for networks in pictures]

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from ...console import say
 from ...errors import sendable
 
 _FOREIGN_BACKENDS = ("openvino", "openvino_fx", "onediff", "stable-fast", "olive-ai", "pruna")
@@ -98,13 +99,13 @@ def tell(p: Any, message: str) -> None:
         return
     told.append(message)
     comment = getattr(p, "comment", None)
-    for say in (
+    for sayer in (
         _log,
         comment,
     ):  # a console that is gone, or a host's fault, must not cost the picture
-        if callable(say):
+        if callable(sayer):
             with suppress(Exception):
-                say(f"Hypernetworks: {message}")
+                sayer(f"Hypernetworks: {message}")
 
 
 def _log(text: str) -> None:
@@ -113,7 +114,7 @@ def _log(text: str) -> None:
     if log is not None:
         log.warning("%s", text)
     else:
-        print(text, file=sys.stderr)
+        say(text, sys.stderr)
 
 
 def messages(p: Any) -> list[str]:
