@@ -15,6 +15,7 @@ from ...errors import CheckpointError, HypernetworkError
 from ...library import Entry, Library
 from ...patching import Handle, apply, find_sites
 from ...prompts import Tag, format_infotext, parse
+from ...prompts.near_misses import near_misses
 from ..fit import check_fit
 from ..infotext import HASHES, hashes_line
 from ..resolving import Resolver, Use
@@ -23,6 +24,7 @@ from .checkpoints.loading import load_checkpoint
 from .finite import Finite, NotFiniteError, watched
 from .generation import Generation, Picture, Result
 from .live_preview import Forming
+from .reading import unread
 from .samplers import build_sampler, check_steps, sampler_name
 
 if TYPE_CHECKING:
@@ -129,6 +131,8 @@ class Painter:
             f"{tag} has no effect in the negative prompt: move it to the prompt"
             for tag in misplaced
         ]
+        result.messages += near_misses(f"{clean}\n{negative}", loras=False)
+        result.messages += unread(self.pipeline, clean)
         chosen = self._resolve(tags, result.messages)
         width, height = self._size(job)
         check_steps(job.sampler, self._own_scheduler, job.steps)

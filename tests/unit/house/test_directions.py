@@ -17,6 +17,7 @@ PACKAGE = "hypernetworks"
 CORE = {
     "devices",
     "ending",
+    "console",
     "engine",
     "errors",
     "files",
@@ -28,7 +29,8 @@ CORE = {
 }
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
-    "progress": set(),
+    "console": set(),
+    "progress": {"console"},
     "ending": set(),
     "devices": {"errors"},
     "engine": {"errors"},
