@@ -172,7 +172,7 @@ def test_the_examples_of_the_documentation_run(
     names: dict[str, object] = {}
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(compile(block, "docs/diffusers.md", "exec"), names)
-        picture = np.asarray(names.pop("picture"))
+        picture = np.asarray(names.pop("image"))
         assert picture.shape == (8, 8, 3)
     assert isinstance(names["steps"], int)
 
