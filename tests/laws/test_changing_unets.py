@@ -166,6 +166,7 @@ def test_what_changed_while_another_handle_acted_is_seen(ldm: Host) -> None:
         assert relative_error(call(ldm.unet, ldm.context()), expected) <= 1e-4
 
 
+@torch.no_grad()
 def test_fusing_after_apply_says_so() -> None:
     host = make("sd1")
     told: list[Exception] = []
