@@ -34,7 +34,8 @@ def write(network: Hypernetwork, path: str | os.PathLike[str]) -> None:
     """Write a network, by suffix: ``.pt`` (loads in AUTOMATIC1111 1.10.1) or ``.safetensors`` (docs/safetensors.md).
 
     The tensors keep their dtype; one that the format can't hold (8 bits in a ``.pt``) becomes float16, and the log says
-    so. The file appears whole or not at all: it is written under a temporary name in the same folder and moved into place.
+    so. The file appears whole or not at all: it is written under a temporary name in the same folder and moved into
+    place.
 
     Raises:
         FileWriteError: another suffix, a missing folder, a full disk, no permission; what was there is untouched.
