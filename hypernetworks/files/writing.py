@@ -75,11 +75,11 @@ def replace(path: Path, save: Callable[[Path], object]) -> None:
     if "\0" in str(path):
         raise FileWriteError(f"{shown(path)}: it can't be written, a name has no null characters")
 
-    if path.is_symlink():  # the link stays, and leads to the new file
-        path = Path(os.path.realpath(path))
-
     temporary: Path | None = None
     try:
+        if path.is_symlink():  # the link stays, and leads to the new file
+            path = Path(os.path.realpath(path))
+
         mode = path.stat().st_mode & 0o777 if path.exists() else None
         _sweep(path.parent)
         temporary = _new_file(path.parent, 0o666 if mode is None else 0o600)

@@ -39,6 +39,7 @@ class Inputs(Components):
 def prompt_and_settings(
     desk: Desk,
 ) -> tuple[Inputs, gr.Button, gr.Button, tuple[gr.Button, gr.Button]]:
+    """The left column: prompt, panel, settings and buttons, in the Blocks that are being built."""
     prompt = gr.Textbox(
         label="Prompt",
         value="a strawberry on blue <hypernet:ink:0.8>" if desk.painter.is_miniature else "",

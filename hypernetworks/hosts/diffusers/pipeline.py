@@ -125,17 +125,11 @@ class Painter:
             HypernetworkError: the job itself is not possible, such as a size that the model can't make.
         """
         result = Result()
-        clean, tags = parse(job.prompt)
-        negative, misplaced = parse(job.negative)
-        result.messages += [
-            f"{tag} has no effect in the negative prompt: move it to the prompt"
-            for tag in misplaced
-        ]
-        result.messages += near_misses(f"{clean}\n{negative}", loras=False)
-        result.messages += unread(self.pipeline, clean)
+        clean, negative, tags = self._prompts(job, result.messages)
         chosen = self._resolve(tags, result.messages)
-        width, height = self._size(job)
+        size = self._size(job)
         check_steps(job.sampler, self._own_scheduler, job.steps)
+
         again = self.dtype != torch.float32 and not keep_precision
 
         def attempt(again: bool) -> list[Image]:
@@ -145,7 +139,6 @@ class Painter:
                 patches.callback(setattr, self.pipeline, "scheduler", self._own_scheduler)
                 forming = None if on_picture is None else Forming(self.pipeline, on_picture)
                 finite = patches.enter_context(watched(self.pipeline.vae, raises=again))
-                size = (width, height)
                 images = self._sample(
                     job, (clean, negative), size, handle, forming, on_step, finite
                 )
@@ -153,21 +146,33 @@ class Painter:
                 result.messages.append(NOT_FINITE)
             return images
 
-        with self._enough_memory(job, (width, height)):
+        with self._enough_memory(job, size):
             try:
                 images = attempt(again)
             except NotFiniteError:
                 result.messages.append(self._widen())
                 images = attempt(False)
+
+        entries = [use.entry for use in chosen]
         result.pictures = [
-            Picture(
-                image,
-                self._infotext(job, job.seed + i, (width, height), [use.entry for use in chosen]),
-            )
+            Picture(image, self._infotext(job, job.seed + i, size, entries))
             for i, image in enumerate(images)
         ]
         self.library.trim()
         return result
+
+    def _prompts(self, job: Generation, messages: list[str]) -> tuple[str, str, list[Tag]]:
+        """Prompt and negative prompt without tags, and the prompt's tags; messages about the rest."""
+        clean, tags = parse(job.prompt)
+        negative, misplaced = parse(job.negative)
+
+        messages += [
+            f"{tag} has no effect in the negative prompt: move it to the prompt"
+            for tag in misplaced
+        ]
+        messages += near_misses(f"{clean}\n{negative}", loras=False)
+        messages += unread(self.pipeline, clean)
+        return clean, negative, tags
 
     def _widen(self) -> str:
         """Convert the model to fp32, for good; what to tell."""

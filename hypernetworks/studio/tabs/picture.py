@@ -33,6 +33,7 @@ class Outputs(Components):
 
 
 def picture_tab() -> tuple[Outputs, gr.File]:
+    """Add the tab with the image, its infotext, and the place to drop one."""
     with gr.Tab("Picture", id="picture", elem_id="studio_picture_tab"):
         progress = gr.HTML(empty_html(NOTHING_YET), elem_id="hypernetworks_progress")
         gallery = gr.Gallery(
@@ -68,6 +69,8 @@ def picture_tab() -> tuple[Outputs, gr.File]:
 def wire_generating(
     desk: Desk, folder: Path, inputs: Inputs, outputs: Outputs, buttons: tuple[gr.Button, gr.Button]
 ) -> None:
+    """Let the two buttons start and interrupt a generation."""
+
     def generate(request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
         *settings, kept = values
         yield (
@@ -137,6 +140,8 @@ def wire_fields(
     restored: gr.File,
     used: tuple[gr.Button, gr.Button],
 ) -> None:
+    """Let the seed's buttons, the gallery and a dropped image fill the fields."""
+
     def select(kept: list[tuple[str, str]], event: gr.SelectData) -> str:
         index = event.index if isinstance(event.index, int) else 0
         return kept[index][1] if 0 <= index < len(kept) else ""

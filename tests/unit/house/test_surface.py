@@ -23,7 +23,7 @@ SIGNATURES = {
     "Hypernetwork.create": "(name: 'str', structure: 'Structure', widths: 'Iterable[int]') -> 'Hypernetwork'",
     "Handle.at": "(self, step: 'int', total: 'int', *, hires: 'bool' = False) -> 'None'",
     "Handle.remove": "(self) -> 'None'",
-    "Library": "(folders: 'Iterable[str | os.PathLike[str]]', *, cache_bytes: 'int' = 1073741824) -> 'None'",
+    "Library": "(folders: 'Folders', *, cache_bytes: 'int' = 1073741824) -> 'None'",
     "Library.scan": "(self) -> 'tuple[Entry, ...]'",
     "Library.find": "(self, name: 'str') -> 'Entry'",
     "Library.load": "(self, entry: 'Entry') -> 'Hypernetwork'",

@@ -112,7 +112,7 @@ def test_items_of_all_file_types_and_folders(webui: FakeWebui) -> None:
     (webui.folder / "odd.bin").write_bytes((webui.folder / "ink.pt").read_bytes())
     ours = our_page(webui)
     ours.create_html("txt2img")
-    assert list(ours.items) == ["ink", "old/ink", "odd", "sepia"]
+    assert list(ours.items) == ["ink", "odd", "old/ink", "sepia"]
     item = ours.items["old/ink"]
     assert item["filename"] == str(webui.folder / "old" / "ink.safetensors")
     assert item["local_preview"] == str(webui.folder / "old" / "ink.preview.png")
