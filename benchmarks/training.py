@@ -28,7 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ from hypernetworks.training import (
     TrainingSettings,
 )
 from hypernetworks.training.contexts import Contexts
+from hypernetworks.training.optimisers import build_scaler
 
 SD15 = {"cross_attention_dim": 768, "attention_head_dim": 8, "sample_size": 64}
 LOOPS = ("plain", "ours", "floor")
@@ -161,7 +162,7 @@ def once_per_call(
             module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]
         ) -> tuple[torch.Tensor, ...]:
             if not is_self:
-                return (shared[side], *inputs[1:])
+                return (shared[side].to(inputs[0].dtype), *inputs[1:])
             with without_autocast(inputs[0].device.type):
                 context = inputs[0].float()
                 return (
@@ -184,9 +185,18 @@ def bare(model: Model) -> FrozenModel:
     made.unet, made.device, made._is_quick = (
         model.unet,
         torch.device(model.device),
-        model.precision == "bf16",
+        model.precision == "bf16" and model.device == "cpu",
     )
+    made._hooks = []
     return made
+
+
+def autocast_of(model: Model) -> AbstractContextManager[object]:
+    """On a GPU, what a UNet in half precision is trained in; nothing elsewhere."""
+    dtype = model.unet.dtype
+    return torch.autocast(
+        model.device, dtype, enabled=model.device == "cuda" and dtype.itemsize == 2
+    )
 
 
 class Plain:
@@ -200,6 +210,9 @@ class Plain:
             else []
         )
         self.optimiser = torch.optim.AdamW(list(self.net.parameters()), lr=1e-5, fused=False)
+        self._scaler = build_scaler(
+            model.precision if model.device == "cuda" else "fp32", model.device
+        )
         self._parked: list[torch.Tensor | None] = [None] * len(list(model.unet.parameters()))
 
     @contextmanager
@@ -236,11 +249,14 @@ class Plain:
             torch.randint(1000, (self.batch,), device=model.device),
         )
         noisy, target = model.schedule.noisy_and_target(latents, noise, times)
-        loss = torch.nn.functional.mse_loss(model.unet(noisy, times, context).sample, target)
+        with autocast_of(model):
+            prediction = model.unet(*_like(model.unet, noisy, times, context)).sample
+            loss = torch.nn.functional.mse_loss(prediction.float(), target)
         loss.item()
-        loss.backward()
+        self._scaler.scale(loss).backward()
         torch.nn.utils.clip_grad_norm_(list(self.net.parameters()), 1.0)
-        self.optimiser.step()
+        self._scaler.step(self.optimiser)
+        self._scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
 
 
@@ -313,13 +329,20 @@ class Floor:
         """Forward and backward."""
         pair = self.net.pairs[self._context.shape[-1]]
         self._shared.update({side: self._context + pair[side](self._context) for side in (0, 1)})
-        with torch.autocast(
-            self.model.device, torch.bfloat16, enabled=self.model.precision == "bf16"
-        ):
-            prediction = self.model.unet(self._latents, self._times, self._context).sample
+        on_cpu = torch.autocast("cpu", torch.bfloat16, enabled=self.model.precision == "bf16")
+        with on_cpu if self.model.device == "cpu" else autocast_of(self.model):
+            given = _like(self.model.unet, self._latents, self._times, self._context)
+            prediction = self.model.unet(*given).sample
         prediction.float().square().mean().backward()
         for parameter in self.net.parameters():
             parameter.grad = None
+
+
+def _like(unet: torch.nn.Module, *given: torch.Tensor) -> list[torch.Tensor]:
+    """Inputs in the UNet's type on a GPU, where it is half; as they are elsewhere."""
+    weight = next(unet.parameters())
+    on_gpu = weight.device.type == "cuda"
+    return [t.to(weight.dtype) if on_gpu and t.is_floating_point() else t for t in given]
 
 
 def build(name: str, model: Model, batch: int) -> Plain | Ours | Floor:

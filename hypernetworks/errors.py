@@ -23,6 +23,7 @@
     ├── CheckpointError               a checkpoint that can't be used
     ├── ImageError                    an image that can't be read
     │   └── ImageTooLargeError          it has too many pixels
+    ├── DeviceError                   a device that this machine, or its torch, can't compute on
     └── TrainingError                 a training run that can't start or go on
         ├── TrainingSettingsError       settings that can't be used                       (also ValueError)
         ├── TrainingDataError           pictures or captions that can't be used
@@ -33,8 +34,16 @@
 from __future__ import annotations
 
 
+def sendable(text: str) -> str:
+    """The text with what is no valid Unicode escaped (``\\udce9``): file names may hold it, UTF-8 and JSON can't."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 class HypernetworkError(Exception):
-    """Base of all errors of this package."""
+    """Base of all errors of this package. Their messages can be sent as UTF-8, whatever is in a file's name."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(sendable(a) if isinstance(a, str) else a for a in arguments))
 
 
 class FileError(HypernetworkError):
@@ -115,6 +124,10 @@ class ImageError(HypernetworkError):
 
 class ImageTooLargeError(ImageError):
     """An image of more pixels than are decoded here; it may be sound."""
+
+
+class DeviceError(HypernetworkError):
+    """A device that this machine, or its torch, can't compute on."""
 
 
 class TrainingError(HypernetworkError):

@@ -6,8 +6,11 @@ import os
 import sys
 import time
 import unicodedata
+from contextlib import suppress
 from types import TracebackType
 from typing import TextIO
+
+from .console import write
 
 LONGEST_BAR, SHORTEST_BAR = 24, 6
 USUAL_WIDTH = 80
@@ -78,11 +81,8 @@ class Progress:
             return USUAL_WIDTH
 
     def _write(self, text: str) -> None:
-        try:
-            self.stream.write(text)
-            self.stream.flush()
-        except (OSError, ValueError):  # the window was closed, the pipe has no reader
-            pass
+        with suppress(OSError, ValueError):  # the window was closed, the pipe has no reader
+            write(text, self.stream)
 
 
 def fitted(bars: tuple[str, str], figures: str, note: str, width: int) -> str:

@@ -100,7 +100,7 @@ def marks_of(item: pytest.Item) -> set[str]:
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark tests by their folder, before ``-m`` selects."""
     for folder, mark in FOLDER_MARKS.items():
-        if ROOT / folder in item.path.parents:
+        if ROOT / folder in (item.path, *item.path.parents):
             item.add_marker(mark)
 
 

@@ -52,9 +52,13 @@ GROUPS = {
 }
 """Marker -> its tests. ``sources`` has no marker: it is known by the reasons of its skips."""
 FOLDER_MARKS = {group.folder: mark for mark, group in GROUPS.items() if group.folder} | {
-    "tests/hardening/": "slow"
+    "tests/hardening/": "slow",
+    "tests/contract/test_checkpoints.py": "slow",
+    "tests/contract/test_full_size.py": "slow",
+    "tests/contract/test_miniature.py": "slow",
+    "tests/contract/test_training_job.py": "slow",
 }
-"""Folder -> the marker of all tests in it."""
+"""Folder or file -> the marker of all tests in it."""
 NO_BROWSER = r"no Chromium|playwright"
 """How the reasons of tests read that were skipped for want of a browser."""
 

@@ -191,9 +191,8 @@ class Reference:
         return sequential.to(self.dtype).eval().requires_grad_(False)
 
     def __call__(self, context: torch.Tensor, side: int, multiplier: float) -> torch.Tensor:
-        """``x + multiplier * mlp(x)`` in the reference's own precision; side 0 is for keys, 1 for
-        values."""
-        context = context.to(self.dtype)
+        """``x + multiplier * mlp(x)`` on the CPU; side 0 is for keys, 1 for values."""
+        context = context.to("cpu", self.dtype)
         if context.shape[-1] not in self.pairs:
             return context
         with warnings.catch_warnings():
@@ -215,8 +214,9 @@ def stacked(
 
 def relative_error(result: torch.Tensor, expected: torch.Tensor) -> float:
     """Largest error as a share of the largest expected number; infinite where either holds a NaN."""
-    error = (result.double() - expected.double()).abs().max()
-    share = float(error / expected.double().abs().max().clamp(min=1e-30))
+    result, expected = result.cpu().double(), expected.cpu().double()
+    error = (result - expected).abs().max()
+    share = float(error / expected.abs().max().clamp(min=1e-30))
     return share if share == share else float("inf")
 
 

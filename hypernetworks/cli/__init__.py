@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import hypernetworks
 
+from ..console import say
 from ..errors import HypernetworkError
 from .convert import add_convert
 from .create import add_create
@@ -25,13 +26,15 @@ class _Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
+        say(f"{self.prog}: {message}", sys.stderr)
+        self.exit(2)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command, or print the help where none is named; returns the exit code."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    given = [*(sys.argv[1:] if arguments is None else arguments)]
+    options = parser.parse_args(given)
     if options.command is None:
         parser.print_help()
         return 0
@@ -40,11 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(options)
     except HypernetworkError as error:
-        print(f"hypernetworks: {error}", file=sys.stderr)
+        say(f"hypernetworks: {error}", sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("hypernetworks: interrupted", file=sys.stderr)
+        say("hypernetworks: interrupted", sys.stderr)
         return 130
+    except UnicodeEncodeError as error:  # such as a prompt typed in a Latin-1 terminal
+        say(
+            f"hypernetworks: an argument is no valid text ({error.object!a:.60}): use UTF-8",
+            sys.stderr,
+        )
+        return 2
     except BrokenPipeError:  # such as `inspect … | head`
         sys.stderr.close()
         return 0

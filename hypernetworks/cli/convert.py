@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..console import say
 from ..errors import HypernetworkError
 
 
@@ -22,5 +23,5 @@ def _run(options: argparse.Namespace) -> int:
     if options.target.exists() and not options.overwrite:
         raise HypernetworkError(f"{options.target} exists: choose another name, or add --overwrite")
     write(read(options.source), options.target)
-    print(options.target)
+    say(str(options.target))
     return 0

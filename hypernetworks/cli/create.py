@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..console import say
 from ..engine.families import BY_KEY
 from ..errors import HypernetworkError, StructureError
 from .values import floats, integers
@@ -77,7 +78,7 @@ def _run(options: argparse.Namespace) -> int:
     path = options.folder / f"{options.name}.{options.format}"
     if path.exists() and not options.overwrite:
         raise HypernetworkError(f"{path} exists: choose another name, or add --overwrite")
-    print(
+    say(
         f"{count:,} numbers, {count * 4 / 2**20:.1f} MiB, for the widths {', '.join(map(str, sorted(widths)))}"
     )
     network = create_network(
@@ -89,7 +90,7 @@ def _run(options: argparse.Namespace) -> int:
         seed=creation.seed,
     )
     write(network, path)
-    print(path)
+    say(str(path))
     return 0
 
 
@@ -123,7 +124,7 @@ def _structure(options: argparse.Namespace) -> Structure:
         )
     return Structure(
         tuple(layers),
-        options.activation or preset.activation,
+        (options.activation or preset.activation).lower(),
         activate_output=options.activate_output,
         layer_norm=options.layer_norm,
         dropout=tuple(dropout),

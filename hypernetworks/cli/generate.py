@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+import random
 import sys
 from pathlib import Path
 
-from ..errors import HypernetworkError
+from ..console import say
+from ..errors import HypernetworkError, sendable
 from ..progress import Progress
-from .model import load_painter, need
+from .model import add_device, load_painter, need
 from .values import integer, number, size
 
 
@@ -21,7 +24,7 @@ def add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--negative", default="", help="negative prompt")
     parser.add_argument("--steps", type=integer(1, 1000), default=20)
     parser.add_argument("--cfg", type=number(0, 100), default=None, help="guidance scale")
-    parser.add_argument("--seed", type=integer(0, 2**63 - 1), default=0)
+    parser.add_argument("--seed", type=_seed, default=0, help="-1 draws one")
     parser.add_argument("--sampler", help='such as "Euler a"; left out, the model\'s own')
     parser.add_argument("--batch", type=integer(1, 64), default=1, help="number of pictures")
     parser.add_argument("--size", type=size, default=(None, None), help="such as 512 or 512x768")
@@ -34,15 +37,26 @@ def add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prediction", choices=("epsilon", "v_prediction"), help="for SD2: epsilon for 512 models"
     )
-    parser.add_argument("--device", default="cpu", help="such as cuda")
+    add_device(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace images that are there")
     parser.set_defaults(command=_run)
+
+
+def _seed(text: str) -> int:
+    """A seed; -1 draws one, as in webuis."""
+    return random.randrange(2**32) if text.strip() == "-1" else integer(0, 2**63 - 1)(text)
 
 
 def _run(options: argparse.Namespace) -> int:
     need("diffusers", "transformers", "PIL")
     from ..hosts.diffusers import Generation, save_png
 
-    targets = _targets(options.output, options.batch)
+    for text in (options.prompt, options.negative):
+        if sendable(text) != text:
+            raise HypernetworkError(
+                f"the prompt {sendable(text)} is no valid text: write it in UTF-8"
+            )
+    targets = _targets(options.output, options.batch, options.overwrite)
     painter = load_painter(options)
     job = Generation(
         prompt=options.prompt,
@@ -58,14 +72,14 @@ def _run(options: argparse.Namespace) -> int:
     with Progress(options.steps, "generating") as progress:
         result = painter.paint(job, lambda done, _total: progress.update(done))
     for message in result.messages:
-        print(f"hypernetworks: {message}", file=sys.stderr)
+        say(f"hypernetworks: {message}", sys.stderr)
     for picture, target in zip(result.pictures, targets, strict=True):
         save_png(picture, target)
-        print(target)
+        say(str(target))
     return 0
 
 
-def _targets(output: Path, batch: int) -> list[Path]:
+def _targets(output: Path, batch: int, overwrite: bool) -> list[Path]:
     """One path per picture, checked before the work begins."""
     if output.suffix.lower() != ".png":
         raise HypernetworkError(
@@ -75,6 +89,10 @@ def _targets(output: Path, batch: int) -> list[Path]:
         raise HypernetworkError(
             f"-o {output}: there is no folder {output.parent}, or it is a folder itself"
         )
-    if batch == 1:
-        return [output]
-    return [output.with_name(f"{output.stem}-{i + 1}{output.suffix}") for i in range(batch)]
+    several = [output.with_name(f"{output.stem}-{i + 1}{output.suffix}") for i in range(batch)]
+    targets = [output] if batch == 1 else several
+    if not overwrite and (there := [target for target in targets if target.exists()]):
+        raise HypernetworkError(f"{there[0]} exists: choose another name, or add --overwrite")
+    if not os.access(output.parent, os.W_OK):
+        raise HypernetworkError(f"-o {output}: no permission to write in {output.parent}")
+    return targets

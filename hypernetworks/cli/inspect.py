@@ -5,14 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from ..console import say
 from ..errors import HypernetworkError
 
 
 def add_inspect(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``inspect``."""
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    parser.add_argument(
+        "files",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="files, folders, or patterns such as *.pt",
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.set_defaults(command=_run)
 
@@ -22,17 +30,38 @@ def _run(options: argparse.Namespace) -> int:
     from ..library import inspect
 
     reports, code = [], 0
-    for path in options.files:
+    for path in expanded(options.files):
         try:
             reports.append(inspect(read(path), path).as_dict())
         except HypernetworkError as error:
-            print(f"hypernetworks: {error}", file=sys.stderr)
+            say(f"hypernetworks: {error}", sys.stderr)
             code = 2
     if options.json:
-        print(json.dumps(reports, indent=1))
+        say(json.dumps(reports, indent=1))
     else:
-        print("\n\n".join(_report(report) for report in reports))
+        say("\n\n".join(_report(report) for report in reports))
     return code
+
+
+def expanded(paths: Sequence[Path]) -> list[Path]:
+    """Folders as the files in them, and patterns as what they match: the shells of Windows leave that to programs."""
+    from ..files import SUFFIXES
+
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise HypernetworkError(f"{path}: there is no hypernetwork file in this folder")
+            found += inside
+        elif set("*?[") & set(path.name) and not path.exists():
+            matching = sorted(path.parent.glob(path.name))
+            if not matching:
+                raise HypernetworkError(f"{path}: nothing matches")
+            found += matching
+        else:
+            found.append(path)
+    return found
 
 
 def _report(report: dict) -> str:  # type: ignore[type-arg]

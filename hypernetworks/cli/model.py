@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ def load_painter(options: argparse.Namespace, own: Sequence[Path] = ()):  # type
     Args:
         own: more folders of the user's, which need not exist.
     """
+    from ..devices import choose_device
     from ..hosts.diffusers import MINIATURE_NETWORKS, Painter
     from ..library import Library
 
@@ -23,20 +25,36 @@ def load_painter(options: argparse.Namespace, own: Sequence[Path] = ()):  # type
             raise HypernetworkError(f"--hypernetworks {folder}: there is no such folder")
     library = Library([*options.hypernetworks, *own, MINIATURE_NETWORKS])
     return Painter(
-        options.checkpoint, library, device=_device(options.device), prediction=options.prediction
+        options.checkpoint,
+        library,
+        device=choose_device(options.device, _tell),
+        prediction=options.prediction,
+        precision=getattr(options, "weights", "auto"),
     )
 
 
-def _device(name: str) -> str:
-    import torch
+def add_device(parser: argparse.ArgumentParser, *, precision: bool = True) -> None:
+    """The options that say where to compute, and with how many bits.
 
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise HypernetworkError(
-            f'--device {name}: this machine can\'t use it, leave it out for "cpu"'
-        ) from error
-    return name
+    Args:
+        precision: whether it says the latter, too; training has a ``--precision`` of its own.
+    """
+    parser.add_argument(
+        "--device",
+        help="cuda, cuda:1, xpu, mps, directml or cpu (default: the fastest that works here)",
+    )
+    if precision:
+        parser.add_argument(
+            "--precision",
+            dest="weights",
+            choices=("auto", "fp32", "fp16", "bf16"),
+            default="auto",
+            help="of the model's weights (default: fp32 on the CPU, fp16 elsewhere)",
+        )
+
+
+def _tell(line: str) -> None:
+    print(f"hypernetworks: {line}", file=sys.stderr)
 
 
 def need(*modules: str) -> None:

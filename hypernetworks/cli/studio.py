@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from ..errors import HypernetworkError
-from .model import load_painter, need
+from .model import add_device, load_painter, need
 from .values import integer
 
 
@@ -38,7 +38,7 @@ def add_studio(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="pictures to learn from, below it",
     )
-    parser.add_argument("--device", default="cpu", help="such as cuda")
+    add_device(parser)
     parser.set_defaults(command=_run, prediction=None)
 
 

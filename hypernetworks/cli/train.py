@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..ending import noticed
 from ..progress import Progress
 from .create import add_structure, creation_of
+from .model import add_device
 from .values import option, size
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prediction", choices=("epsilon", "v_prediction"), help="for SD2: epsilon for 512 models"
     )
-    parser.add_argument(
-        "--device", default=None, help="such as cuda (default: cuda where there is one)"
-    )
+    add_device(parser, precision=False)
     parser.add_argument(
         "--network", type=Path, help="a file to go on from, in place of a fresh network"
     )

@@ -353,7 +353,8 @@ def _complete(outline: Outline, layer_structure: tuple[float, ...], claims: Clai
         raise StructureError(
             _contradiction("activation_func", activation, "prelu" if any(outline.prelu) else "none")
         )
-    shown = [_gap_contents(gap, outline.layer_norm, activation) for gap in outline.gaps]
+    named = claims.activation is not None
+    shown = [_gap_contents(gap, outline.layer_norm, activation, named) for gap in outline.gaps]
     output = claims.activate_output
     if activation == "prelu":
         output = _agree("activate_output", output, outline.prelu[-1])
@@ -372,13 +373,20 @@ def _complete(outline: Outline, layer_structure: tuple[float, ...], claims: Clai
     )
 
 
-def _gap_contents(gap: tuple[int, int], layer_norm: bool, activation: str) -> bool:
+def _gap_contents(
+    gap: tuple[int, int], layer_norm: bool, activation: str, named: bool = True
+) -> bool:
     """Whether a dropout stands in this gap; raises where the gap and the activation contradict each other."""
     before, after = gap
     activated = activation != "linear"
     if not layer_norm:  # the activation comes first, a dropout may follow
         before, after = min(before, int(activated)), before - min(before, int(activated))
     if before != activated or after > 1:
+        if not activated and not named:
+            raise StructureError(
+                f"the file doesn't say which activation it has, and its tensors have {sum(gap)} other modules between "
+                "two layers: it can't be read faithfully"
+            )
         kind = f'"{activation}"' if activated else "none"
         raise StructureError(
             f"the metadata says activation {kind}, but the tensors have {sum(gap)} other modules between two layers"

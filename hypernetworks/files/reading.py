@@ -91,16 +91,19 @@ def path_is_folder(path: Path) -> bool:
 
 
 def _read(path: Path) -> Hypernetwork:
-    with OpenedFile(path) as file:
+    # Read in inference mode, they could never be trained or used outside of it.
+    with torch.inference_mode(False), OpenedFile(path) as file:
         tensors, structure, provenance = contents(file, path)
-    return Hypernetwork.from_tensors(path.stem, structure, tensors, provenance)
+        return Hypernetwork.from_tensors(path.stem, structure, tensors, provenance)
 
 
 def contents(
     file: OpenedFile, path: Path
 ) -> tuple[dict[int, tuple[StateDict, StateDict]], Structure, Provenance]:
     """State dicts by width, and what they and the metadata tell."""
-    head = file.piece(0, 64)
+    head = file.piece(0, 512)
+    if what := _failed_download(head):
+        raise NotAHypernetworkError(what)
     if safetensors_files.looks_like(head):
         tensors, metadata = safetensors_files.load(file)
     elif head.lstrip()[:1] in (b"{", b"[", b"(") or path.suffix.lower() == ".hns":
@@ -116,6 +119,20 @@ def contents(
     if layers == {0}:
         raise StructureError("its networks are empty")
     return tensors, derive_structure(tensors, _claims(metadata, tensors)), _provenance(metadata)
+
+
+def _failed_download(head: bytes) -> str | None:
+    """What stands in the place of a network where a download has gone wrong."""
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith(b"version https://git-lfs.github.com/spec/"):
+        return "this is a pointer of Git LFS, not the file itself: run `git lfs pull`, or download the file"
+    if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
+        return "this is a web page, not the file itself: download it again, logged in where that is needed"
+    if start.startswith(b"{") and any(
+        mark in start for mark in (b'"error"', b'"message"', b'"detail"')
+    ):
+        return "this is the answer of a server (an error), not the file itself: download it again, logged in"
+    return None
 
 
 def _load_torch(file: OpenedFile) -> tuple[dict[int, tuple[StateDict, StateDict]], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Hypernetworks as safetensors: the layout is defined in docs/safetensors.md.
+"""Hypernetworks as safetensors: the layout is defined in docs/files.md.
 
 Tensors are called ``WIDTH.k.linear.N.weight`` (and ``.bias``, and ``.v.``). The metadata, text by the format's own
 rule, holds AUTOMATIC1111's keys with JSON values, and ``"hypernetwork": "1"`` as the layout's version.

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..errors import FileCorruptError, NotAHypernetworkError
+from ..errors import FileCorruptError, NotAHypernetworkError, UnsupportedVariantError
 from .opened import LARGEST_PIECE, OpenedFile, Region
 from .pickles import StoragePointer, TensorPointer, load_plain
 
@@ -231,6 +231,10 @@ def materialise(described: Any, file: OpenedFile, find: Find, depth: int = 4) ->
 
 def _checked(pointer: TensorPointer, region: Region) -> Region:
     """The region, if the tensor stays within it."""
+    if any(n > 1 and step == 0 for n, step in zip(pointer.shape, pointer.stride, strict=True)):
+        raise UnsupportedVariantError(
+            "a tensor in the file repeats its numbers (an expanded view): save it again with .contiguous()"
+        )
     extent = 1 + sum((n - 1) * s for n, s in zip(pointer.shape, pointer.stride, strict=True))
     held = min(region[1] // pointer.storage.dtype.itemsize, pointer.storage.numel)
     if 0 not in pointer.shape and (

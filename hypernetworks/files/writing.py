@@ -24,6 +24,8 @@ from ..errors import FileWriteError, printable
 from . import safetensors_files
 from .moving import move, patiently, remove
 from .opened import shown
+from .pickles import STORAGE_DTYPES
+from .portable import portable
 
 ALIGNMENT = 64
 """Tensors begin at multiples of this many bytes in the file, so that they can be mapped."""
@@ -32,10 +34,11 @@ _MEMBERS = re.compile(r"[^/]+/(data/\d+|version|data\.pkl)")
 
 
 def write(network: Hypernetwork, path: str | os.PathLike[str]) -> None:
-    """Write a network, by suffix: ``.pt`` (loads in AUTOMATIC1111 1.10.1) or ``.safetensors`` (docs/safetensors.md).
+    """Write a network, by suffix: ``.pt`` (loads in AUTOMATIC1111 1.10.1) or ``.safetensors``.
 
-    The tensors keep their dtype. The file appears whole or not at all: it is written under a temporary name in the
-    same folder and moved into place.
+    The tensors keep their dtype; one that the format can't hold (8 bits in a ``.pt``) becomes
+    float16, and the log says so. The file appears whole or not at all: it is written under a
+    temporary name in the same folder and moved into place. The layout is in docs/files.md.
 
     Raises:
         FileWriteError: another suffix, a missing folder, a full disk, no permission; what was there is untouched.
@@ -47,8 +50,10 @@ def write(network: Hypernetwork, path: str | os.PathLike[str]) -> None:
     }
     metadata = _metadata(network, path.stem)
     if path.suffix == ".safetensors":
+        tensors = portable(tensors, safetensors_files.DTYPES.values())
         replace(path, lambda temporary: safetensors_files.save(temporary, tensors, metadata))
     elif path.suffix == ".pt":
+        tensors = portable(tensors, STORAGE_DTYPES.values())
         replace(path, lambda temporary: _save_torch(temporary, tensors, metadata))
     else:
         raise FileWriteError(
@@ -69,6 +74,9 @@ def replace(path: Path, save: Callable[[Path], object]) -> None:
     """
     if "\0" in str(path):
         raise FileWriteError(f"{shown(path)}: it can't be written, a name has no null characters")
+
+    if path.is_symlink():  # the link stays, and leads to the new file
+        path = Path(os.path.realpath(path))
 
     temporary: Path | None = None
     try:

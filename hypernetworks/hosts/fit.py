@@ -9,7 +9,7 @@ from ..engine.multiplier import Multiplier
 from ..engine.network import Hypernetwork
 from ..errors import NoAttentionError, NoMatchingWidthError
 from ..patching import Site
-from ..patching.part import Part
+from ..patching.site_multipliers import Part
 
 
 def check_fit(

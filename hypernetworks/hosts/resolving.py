@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..engine.multiplier import Multiplier
 from ..engine.network import Hypernetwork
-from ..errors import HypernetworkError
+from ..errors import HypernetworkError, sendable
 from ..library import Entry, Library
 from ..prompts import Tag
 
@@ -59,11 +59,13 @@ class Resolver:
                 raise tag.error or HypernetworkError("it can't be understood")
 
             entry = self._library.find(tag.name)
+            if others := self._library.others(tag.name, entry):
+                self._tell(sendable(others))
             network = self._library.load(entry)
             self._on_found(entry)
             self._check(network, tag.multiplier)
             return Use(tag, entry, network, tag.multiplier)
         except HypernetworkError as error:
             text = str(error) if str(tag) in str(error) else f"{tag}: {error}"
-            self._tell(f"{text} (the picture is made without it)")
+            self._tell(sendable(f"{text} (the picture is made without it)"))
         return None

@@ -7,6 +7,12 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+EARLY = 8
+"""Characters of the hash that AUTOMATIC1111 wrote until January 2023; see :meth:`Entry.early_hash`."""
+EARLY_OF_SMALL = "e3b0c442"
+"""That hash for every file below 1 MiB: the hash of nothing."""
+_BY_PREFERENCE = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -18,6 +24,7 @@ class Entry:
         folder: path of its folder relative to the library's, with ``/``; empty at the top.
         size: in bytes.
         mtime_ns: modification time in nanoseconds.
+        place: number of the library's folder that it is below; of equal names, the lower one is meant.
     """
 
     name: str
@@ -25,6 +32,7 @@ class Entry:
     folder: str
     size: int
     mtime_ns: int
+    place: int = 0
 
     @property
     def full_name(self) -> str:
@@ -62,6 +70,12 @@ class Entry:
                 if stopping is not None and stopping.is_set():
                     raise InterruptedError("the hash was called off")
         return digest.hexdigest()
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Order among files of one name: the library's folders in their order, then .safetensors before .pt."""
+        suffix = self.path.suffix.lower()
+        return self.place, _BY_PREFERENCE.index(suffix) if suffix in _BY_PREFERENCE else 9
 
     def early_hash(self) -> str | None:
         """The hash that AUTOMATIC1111 wrote until January 2023: 8 characters, of 64 KiB that begin at 1 MiB.

@@ -93,7 +93,7 @@ def _size(path: Path) -> int:
 
 
 def _norm(weight: torch.Tensor) -> float:
-    return float(torch.linalg.vector_norm(weight.detach().double()))
+    return float(torch.linalg.vector_norm(weight.detach().cpu().double()))
 
 
 def _warnings(network: Hypernetwork, norms: tuple[LayerNorms, ...]) -> list[str]:

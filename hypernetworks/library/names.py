@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
-import difflib
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
-from ..errors import AmbiguousNameError, UnknownNameError
+from ..errors import AmbiguousNameError, UnknownNameError, sendable
+from ..files import SUFFIXES
 from .entry import Entry
+from .likeness import Likeness
 
-_HASHED_NAME = re.compile(r"(.+)\(([0-9a-f]{4,64})\)")
+HasHash = Callable[[Entry, str], bool]
+_HASHED_NAME = re.compile(r"(.+)\(([0-9a-f]{8,64})\)")
+_UNTIDY = re.compile(r"\\|^\s|\s$|/\s|\s/")
+_IN_BRACKETS = re.compile(r"(.+?)\s*\([^()]*\)")
+_SUFFIXES = "|".join(map(re.escape, SUFFIXES))
+_NAME_WITH_SUFFIX = re.compile(rf"(.+)({_SUFFIXES})", re.IGNORECASE)
+
+
+def plain(name: str) -> str:
+    """A name as people mean it: composed Unicode, ``/`` between folders, no blanks at the ends of its parts."""
+    if _is_simple(name):
+        return name
+    composed = unicodedata.normalize("NFC", name)
+    return "/".join(part.strip() for part in composed.replace("\\", "/").split("/"))
+
+
+def folded(name: str) -> str:
+    """The same in any case, for systems and people that don't mind it."""
+    return (
+        name.lower() if _is_simple(name) else unicodedata.normalize("NFC", plain(name).casefold())
+    )
+
+
+def compatible(name: str) -> str:
+    """The same with full-width and other compatible letters as plain ones."""
+    return name.lower() if _is_simple(name) else folded(unicodedata.normalize("NFKC", name))
+
+
+def _is_simple(name: str) -> bool:
+    """Nearly all names are, and a library may have 50,000."""
+    return name.isascii() and _UNTIDY.search(name) is None
+
+
+_FOLDS: tuple[Callable[[str], str], ...] = (str, plain, folded, compatible)
 
 
 class Names:
@@ -19,10 +54,12 @@ class Names:
 
     Args:
         entries: in the order in which they are listed.
+        has_hash: whether a file has a hash that begins so; may read the file. Without it, no file has.
     """
 
-    def __init__(self, entries: tuple[Entry, ...]) -> None:
+    def __init__(self, entries: tuple[Entry, ...], has_hash: HasHash | None = None) -> None:
         self.entries = entries
+        self._has_hash = has_hash
 
     @cached_property
     def ambiguous(self) -> frozenset[str]:
@@ -32,53 +69,106 @@ class Names:
         )
 
     @cached_property
+    def _likeness(self) -> Likeness:
+        return Likeness([e.full_name for e in self.entries])
+
+    @cached_property
     def _exact(self) -> dict[str, list[Entry]]:
         return self._by(str)
 
     @cached_property
-    def _folded(self) -> dict[str, list[Entry]]:
-        return self._by(str.casefold)
+    def _loose(self) -> dict[str, list[Entry]]:
+        """By the loosest reading; whatever fits a stricter one stands in the same place."""
+        return self._by(compatible)
 
     def _by(self, fold: Callable[[str], str]) -> dict[str, list[Entry]]:
         table: dict[str, list[Entry]] = {}
         for entry in self.entries:
-            for name in {fold(entry.name), fold(entry.full_name)}:
+            table.setdefault(fold(entry.name), []).append(entry)
+            if entry.folder and (name := fold(entry.full_name)) != fold(entry.name):
                 table.setdefault(name, []).append(entry)
         return table
 
     def find(self, name: str) -> Entry | None:
-        """The file that a tag's name means: exact, then case-insensitive, then as ``name(hash)``; or ``None``.
+        """The file that a tag's name means, see :meth:`Library.find`; or ``None``.
 
         Raises:
             AmbiguousNameError: with the full names to choose from.
         """
-        for wanted in _spellings(name):
-            for table, fold in ((self._exact, str), (self._folded, str.casefold)):
-                entries = table.get(fold(wanted), [])
-                exact = [e for e in entries if fold(e.full_name) == fold(wanted)]
-                if len(entries) == 1 or len(exact) == 1:
-                    return (entries if len(entries) == 1 else exact)[0]
-                if entries:
-                    raise AmbiguousNameError(
-                        f'the name "{name}" is ambiguous{_alternatives(entries)}'
-                    )
-        return None
+        candidates = self._candidates(name)
+        if not candidates:
+            return None
+        first = min(candidates, key=lambda e: e.rank)
+        rivals = [
+            e for e in candidates if e.place == first.place and e.full_name != first.full_name
+        ]
+        if rivals:
+            names = sorted({e.full_name for e in (first, *rivals)})
+            raise AmbiguousNameError(f'the name "{name}" is ambiguous, write {" or ".join(names)}')
+        return first
+
+    def passed_over(self, name: str, entry: Entry) -> list[Entry]:
+        """The other files that the name would mean if ``entry`` were not there."""
+        return [other for other in self._candidates(name) if other is not entry]
+
+    def _candidates(self, name: str) -> list[Entry]:
+        """All files that the closest reading of a name fits, best first."""
+        for found in self._readings(name):
+            if found:
+                return sorted(found, key=lambda e: e.rank)
+        return []
+
+    def _readings(self, name: str) -> Iterator[list[Entry]]:
+        yield from self._spelled(name)
+
+        if match := _NAME_WITH_SUFFIX.fullmatch(name.strip()):
+            for found in self._spelled(match[1]):
+                yield [e for e in found if e.path.suffix.lower() == match[2].lower()]
+
+        if match := _HASHED_NAME.fullmatch(name.strip()):
+            for found in self._spelled(match[1]):
+                has_hash = self._has_hash
+                yield [e for e in found if has_hash is not None and has_hash(e, match[2])]
+
+    def _spelled(self, name: str) -> Iterator[list[Entry]]:
+        """By every way of reading it; a file at the top comes before those in sub-folders."""
+        exact = self._exact.get(name, [])
+        loose = exact or self._loose.get(compatible(name), [])
+        for fold in _FOLDS:
+            wanted = fold(name)
+            found = [e for e in loose if wanted in (fold(e.name), fold(e.full_name))]
+            yield [e for e in found if fold(e.full_name) == wanted] or found
+
+    def name_of(self, entry: Entry) -> str:
+        """What a tag calls it: the stem, ``folder/stem``, or with its suffix, whichever means this file."""
+        stem = entry.full_name if entry.name in self.ambiguous else entry.name
+        if entry.name not in self.ambiguous:
+            return stem
+        same = [e for e in self._exact[entry.full_name] if e.full_name == entry.full_name]
+        return stem if min(same, key=lambda e: e.rank) is entry else stem + entry.path.suffix
 
     def unknown(self, name: str) -> UnknownNameError:
         """The error for a name that no file has, with the nearest ones that are there."""
-        names = {e.name.lower(): e.name for e in self.entries}
-        near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
-        suggestion = f", did you mean {' or '.join(names[n] for n in near)}?" if near else ""
+        hashed = _HASHED_NAME.fullmatch(name.strip())
+        other = _IN_BRACKETS.fullmatch(name.strip()) or _NAME_WITH_SUFFIX.fullmatch(name.strip())
+        core = (hashed or other or [name, name])[1]
+        if hashed and any(self._spelled(core)):
+            here = next(found for found in self._spelled(core) if found)[0].full_name
+            return UnknownNameError(
+                f'there is no hypernetwork "{name}": {here} is here, but it is another file than the one '
+                f"with that hash. Write {here} to use it"
+            )
+        near = [
+            self._short(n)
+            for n in self._likeness.nearest(core)
+            if compatible(n) != compatible(name)
+        ]
+        suggestion = f", did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
         return UnknownNameError(f'there is no hypernetwork "{name}"{suggestion}')
 
-
-def _spellings(name: str) -> list[str]:
-    hashed = _HASHED_NAME.fullmatch(name.strip())
-    return list(dict.fromkeys([name, name.strip(), *([hashed[1].strip()] if hashed else [])]))
-
-
-def _alternatives(entries: Sequence[Entry]) -> str:
-    names = [e.full_name for e in entries]
-    if len(set(names)) == len(names):
-        return f", write {' or '.join(names)}"
-    return f": rename all but one of {', '.join(str(e.path) for e in entries)}"
+    def _short(self, full_name: str) -> str:
+        stem = full_name.rpartition("/")[2]
+        name = full_name if stem in self.ambiguous else stem
+        if sendable(name) == name:
+            return name
+        return f"{sendable(name)} (rename this file: its name is not valid text)"

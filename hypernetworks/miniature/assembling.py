@@ -51,6 +51,10 @@ def save(pipeline: StableDiffusionPipeline, tokenizer: Path, folder: Path) -> No
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     pipeline.to(dtype=torch.float16).save_pretrained(temporary, safe_serialization=True)
+    # Some versions of transformers load a text encoder in the type that stands here, the other parts come in float32.
+    config = temporary / "text_encoder" / "config.json"
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace('"float16"', '"float32"'), encoding="utf-8")
     shutil.rmtree(temporary / "tokenizer")
     shutil.copytree(tokenizer, temporary / "tokenizer")
     shutil.rmtree(folder, ignore_errors=True)

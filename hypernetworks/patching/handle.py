@@ -14,6 +14,7 @@ from torch import nn
 
 from ..engine.stack import KEY, VALUE, Stack
 from ..errors import HypernetworkError, PatchError
+from .arguments import check_arguments
 from .binding import Binding, Reach
 from .checks import check, check_shared, unwrapped
 from .folded import FoldedProjection
@@ -204,6 +205,8 @@ class Handle:
                 self._bind(unet)
         elif not binding.ways_hold() and self._reach is not None:
             self._reach.stop()
+            for projection in self._unlike:
+                projection.was_reached = False
             self._reach = Reach(unet, self._sites)
         self._look_at_weights()
         self._seam.watch.begin()
@@ -343,6 +346,7 @@ def _apply(
     on_error: OnError | None,
     is_dense: IsDense,
 ) -> Handle:
+    check_arguments(unet, pictures)
     unet = unwrapped(unet)
     sites = find_sites(unet)
     check(unet, [Stack([network for network, _ in networks]) for networks in pictures], sites)

@@ -25,10 +25,7 @@ def _quoted(value: str) -> str:
 
 def parse_infotext(text: str) -> tuple[str, str, dict[str, str]]:
     """The inverse: prompt, negative prompt and settings."""
-    *lines, last = text.strip().split("\n")
-    pairs = _pairs(last)
-    if len(pairs) < _LEAST_PAIRS:
-        lines, pairs = [*lines, last], {}
+    lines, pairs = _split(text.strip().split("\n"))
     prompt, negative = list[str](), list[str]()
     target = prompt
     for line in lines:
@@ -38,13 +35,40 @@ def parse_infotext(text: str) -> tuple[str, str, dict[str, str]]:
     return "\n".join(prompt), "\n".join(negative), pairs
 
 
+def _split(lines: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The lines of the prompts, and the settings; other extensions add lines of their own after these."""
+    pairs = _pairs(lines[-1])
+    if len(pairs) >= _LEAST_PAIRS:
+        return lines[:-1], pairs
+    settings = next((i for i in range(len(lines) - 1, 0, -1) if lines[i].startswith("Steps: ")), 0)
+    pairs = _pairs(lines[settings])
+    if not settings or len(pairs) < _LEAST_PAIRS:
+        return lines, {}
+    for line in lines[settings + 1 :]:
+        key, colon, value = line.partition(": ")
+        if line.strip():
+            pairs[key if colon else "Lines after the settings"] = value if colon else line
+    return lines[:settings], pairs
+
+
+def _json_end(line: str, position: int) -> int | None:
+    """Where a JSON list or object ends that other extensions write without quotes around it."""
+    if not line.startswith(("{", "["), position):
+        return None
+    try:
+        end = json.JSONDecoder().raw_decode(line, position)[1]
+    except (ValueError, RecursionError):
+        return None
+    return end if line[end : end + 1] in ("", ",") else None
+
+
 def _pairs(line: str) -> dict[str, str]:
     """``Key: value`` after ``Key: value``, with commas between; a quoted value may hold commas itself."""
     pairs: dict[str, str] = {}
     position = 0
     while key := _KEY.match(line, position):
         quoted = _QUOTED.match(line, key.end())
-        end = quoted.end() if quoted else line.find(",", key.end())
+        end = quoted.end() if quoted else _json_end(line, key.end()) or line.find(",", key.end())
         end = len(line) if end < 0 else end
         pairs[key[1]] = _unquoted(line[key.end() : end].strip())
         position = end + 1

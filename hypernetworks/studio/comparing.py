@@ -112,7 +112,7 @@ def _prompt(prompt: str, compared: Sequence[str], name: str, value: str) -> str:
         return tag.with_multiplier(value)
 
     text = rewrite_tags(prompt, change)
-    return text if seen else f"{text} <hypernet:{name}:{value}>".lstrip()
+    return text if seen else f"{text} {Tag((name, value))}".lstrip()
 
 
 def compare(

@@ -6,8 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
+from ..devices import choose_device, empty_cache, is_out_of_memory
 from ..errors import CheckpointError
 from ..hosts.diffusers import Painter
 from ..hosts.diffusers.checkpoints.loading import checkpoint_family
@@ -15,14 +14,6 @@ from ..hosts.diffusers.samplers import SAMPLERS
 from .job_queue import Desk, Update
 
 MINIATURE, CHECKPOINT = "The miniature", "A checkpoint"
-
-
-def devices() -> list[str]:
-    """Names of the devices that torch can use here, the fastest first."""
-    found = ["cuda"] if torch.cuda.is_available() else []
-    if torch.backends.mps.is_available():
-        found.append("mps")
-    return [*found, "cpu"]
 
 
 def checked_path(text: str) -> Path:
@@ -55,17 +46,19 @@ def load(
         What to tell.
 
     Raises:
+        DeviceError: this machine can't use the device.
         CheckpointError: it can't be used, or there is not enough memory for it.
     """
-    if device not in devices():
-        raise CheckpointError(f"this machine has no {device}: choose one of {', '.join(devices())}")
+    chosen = choose_device(device)
     name = "the miniature" if path is None else path.name
     tell(Update(note=f"Loading {name} on {device.upper()}: a large model takes a minute or two …"))
     try:
-        painter = Painter(path, desk.library, device=device, half=half and device != "cpu")
-    except (RuntimeError, MemoryError) as error:  # torch's word for memory
+        painter = Painter(path, desk.library, device=chosen, half=half and chosen != "cpu")
+    except (RuntimeError, MemoryError) as error:
+        empty_cache(chosen)
+        reason = "not enough memory" if is_out_of_memory(error) else str(error)
         raise CheckpointError(
-            f"{name}: it can't be loaded ({error}); try half precision, or another device"
+            f"{name}: it can't be loaded ({reason}); try half precision, or another device"
         ) from error
     if wish.is_set():
         return f"{name} was not taken: interrupted"

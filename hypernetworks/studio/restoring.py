@@ -6,13 +6,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..errors import HypernetworkError, ImageError, ImageTooLargeError
 from ..files.images import open_image
 from ..hosts.diffusers.samplers import SAMPLERS
+from ..hosts.infotext import HASHES
+from ..hosts.restoring import USED, Source, bring_back
 from ..library import Library
 from ..prompts import parse, parse_infotext
 from ..prompts.infotext import parse_hashes
+from ..prompts.near_misses import near_misses
 
 LONGEST = 1 << 18
 """Characters of an infotext that are looked at."""
@@ -40,38 +44,90 @@ class Restored:
 
 
 def read_infotext(path: Path) -> str:
-    """The infotext of a PNG, as webuis and this studio write it.
+    """The infotext of a PNG, JPEG, WebP or AVIF, as webuis and this studio write it.
 
     Raises:
         HypernetworkError: it is no picture, or has no infotext.
     """
     try:
-        with open_image(path, ["PNG"]) as picture:
-            found = picture.info.get("parameters")
+        with open_image(path) as picture:
+            found = picture.info.get("parameters") or _from_exif(picture.getexif())
     except ImageTooLargeError as error:
         raise HypernetworkError(f"this picture can't be read: {error}") from error
     except ImageError as error:
         raise HypernetworkError(
-            "this is not a PNG picture: drop one that a webui or this studio has made"
+            "this is no picture that can be read: drop a PNG, JPEG or WebP that a webui or this studio has made"
         ) from error
     if not isinstance(found, str) or not found.strip():
         raise HypernetworkError(
             "this picture has no infotext: it was saved without it, or edited since"
         )
-    return found[:LONGEST]
+    return found[:LONGEST].replace("\r\n", "\n")
+
+
+_EXIF, _USER_COMMENT = 0x8769, 0x9286
+
+
+def _from_exif(exif: Any) -> str | None:
+    """The UserComment: eight bytes that name the encoding, then the text, in either byte order."""
+    comment = exif.get_ifd(_EXIF).get(_USER_COMMENT)
+    if isinstance(comment, str):
+        return comment
+    if not isinstance(comment, bytes):
+        return None
+    code, content = comment[:8], comment[8:]
+    if code != b"UNICODE\0":
+        return content.decode("utf-8", "replace").strip("\0")
+    # The letters of an infotext are mostly ASCII: the zero bytes tell the order.
+    little = content[1::2].count(0) > content[0::2].count(0)
+    return content.decode("utf-16-le" if little else "utf-16-be", "replace").strip("\0")
+
+
+_READ = ("Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Model", *USED)
+_HARMLESS = (
+    "Version",
+    "Model hash",
+    "RNG",
+    "Batch size",
+    "Batch pos",
+    "User",
+    "Template",
+    "Negative Template",
+)
+"""Keys that change nothing which this studio could do."""
+_DEFAULTS = {"Clip skip": "1", "Denoising strength": "1", "Schedule type": "Automatic", "ENSD": "0"}
+"""Values that mean the same as leaving the key out."""
 
 
 def restore(infotext: str, library: Library, model: str) -> Restored:
-    """Understand an infotext, and say what of it this studio can't give back."""
-    prompt, negative, pairs = parse_infotext(infotext)
+    """Understand an infotext, and say what of it this studio can't give back: every key is used or named."""
+    prompt, negative, pairs = parse_infotext(infotext.replace("\r\n", "\n"))
     messages: list[str] = []
-    sampler = pairs.get("Sampler")
-    if sampler is not None and sampler not in SAMPLERS:
-        messages.append(f'the sampler "{sampler}" is not known here, the chosen one is kept')
-        sampler = None
+    source = Source(
+        library,
+        lambda e: (library.hashes.known(e) or "")[:10] or None,
+        lambda e: library.hashes.sha256(e)[:10],
+        library.scan,
+        messages.append,
+    )
+    prompt = bring_back({"Prompt": prompt}, pairs, source, "Prompt")["Prompt"]
+
+    sampler = _sampler(pairs, messages)
     if pairs.get("Model", model) != model:
         messages.append(f"it was made with the model {pairs['Model']}, and {model} is loaded")
     width, height = _size(pairs)
+    values: dict[str, object] = {
+        "Steps": _number(pairs, "Steps", 1, 1000),
+        "CFG scale": _fraction(pairs, "CFG scale", 0, 100),
+        "Seed": _number(pairs, "Seed", 0, 2**63 - 1),
+        "Size": width,
+    }
+    messages += _unusable(pairs, values)
+    messages += near_misses(parse(prompt)[0], loras=False)
+    if _WEIGHTED.search(prompt):
+        messages.append(
+            "emphasis such as (word:1.3) is read as words here, so the picture will differ"
+        )
     return Restored(
         prompt,
         negative,
@@ -85,8 +141,47 @@ def restore(infotext: str, library: Library, model: str) -> Restored:
     )
 
 
+_WEIGHTED = re.compile(r"\([^()\n]{1,200}?:\s*-?\d*\.?\d+\s*\)")
+
+
+def _sampler(pairs: Mapping[str, str], messages: list[str]) -> str | None:
+    """The sampler's name, which since A1111 1.9 has the schedule type in a key of its own."""
+    name, schedule = pairs.get("Sampler"), pairs.get("Schedule type", "Automatic")
+    if name is None:
+        return None
+    both = (
+        name if schedule in ("Automatic", "") or name.endswith(schedule) else f"{name} {schedule}"
+    )
+    if both in SAMPLERS:
+        return both
+    if name in SAMPLERS:
+        messages.append(
+            f'the schedule type "{schedule}" is not known here for {name}, its usual one is used'
+        )
+        return name
+    messages.append(f'the sampler "{both}" is not known here, the chosen one is kept')
+    return None
+
+
+def _unusable(pairs: Mapping[str, str], values: Mapping[str, object]) -> list[str]:
+    """Lines for values that can't be used, and one for all keys that nothing here understands."""
+    lines = [
+        f"{key}: {pairs[key]} can't be used here, the field stays as it is"
+        for key, value in values.items()
+        if key in pairs and value is None
+    ]
+    left = [
+        f"{key}: {value if len(value) <= 60 else value[:60] + '…'}"
+        for key, value in pairs.items()
+        if key not in (*_READ, *_HARMLESS) and _DEFAULTS.get(key) != value
+    ]
+    if left:
+        lines.append(f"not used here, so the picture may differ: {', '.join(left)}")
+    return lines
+
+
 def _of_networks(prompt: str, pairs: Mapping[str, str], library: Library) -> list[str]:
-    found, hashes = list[str](), parse_hashes(pairs.get("Hypernet hashes", ""))
+    found, hashes = list[str](), parse_hashes(pairs.get(HASHES, ""))
     names = list(dict.fromkeys(tag.name for tag in parse(prompt)[1]))
     if len(names) > MOST_NAMES:
         found.append(f"it names {len(names)} networks, only {MOST_NAMES} were looked for")

@@ -63,18 +63,21 @@ def saved_networks(folder: Path, name: str, suffix: str) -> list[Path]:
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Replace the state file, whole or not at all."""
-    replace_file(
-        folder / STATE, lambda temporary: torch.save({"format": FORMAT, **state}, temporary)
-    )
+    content = on_cpu({"format": FORMAT, **state})  # whatever device the run goes on with
+    replace_file(folder / STATE, lambda temporary: torch.save(content, temporary))
 
 
-def copied_to_cpu(value: Any) -> Any:
-    """A state with copies of its tensors, on the CPU."""
+def on_cpu(value: Any, *, copy: bool = False) -> Any:
+    """A state with its tensors on the CPU.
+
+    Args:
+        copy: whether those that are there already are copied, too.
+    """
     if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
+        return value.detach().to("cpu", copy=copy)
     if isinstance(value, dict):
-        return {key: copied_to_cpu(item) for key, item in value.items()}
-    return [copied_to_cpu(item) for item in value] if isinstance(value, list) else value
+        return {key: on_cpu(item, copy=copy) for key, item in value.items()}
+    return [on_cpu(item, copy=copy) for item in value] if isinstance(value, list) else value
 
 
 def load_state(folder: Path | None) -> dict[str, Any] | None:

@@ -8,14 +8,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import nn
 
+from ..devices import autocast, forked_rng
 from ..engine.structure import Structure
 from .examples import Batch, Examples
 from .objective import NoiseSchedule, losses, with_offset
 from .seeding import mixed, sample_noise, sample_random
 from .settings import TrainingSettings
-
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
-"""What the messages of CUDA, Metal and the CPU's allocator have in common; not all of them are errors of their own."""
 
 
 class ForwardPass:
@@ -73,7 +71,7 @@ class ForwardPass:
         if self.settings.precision in ("auto", "fp32"):
             return nullcontext()
         kind = torch.bfloat16 if self.settings.precision == "bf16" else torch.float16
-        return torch.autocast(self.device.type, kind)
+        return autocast(self.device, kind)
 
     @contextmanager
     def dropout(self, sample: int) -> Iterator[None]:
@@ -81,14 +79,6 @@ class ForwardPass:
         if not self._is_drawn:
             yield
             return
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
+        with forked_rng(self.device):
             torch.manual_seed(mixed("dropout", self.settings.seed, sample))
             yield
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device, or the CPU, had not enough memory."""
-    return isinstance(error, torch.cuda.OutOfMemoryError) or any(
-        words in str(error) for words in OUT_OF_MEMORY
-    )

@@ -40,7 +40,7 @@ class HeldOut:
     @torch.no_grad()
     def loss(self, predict: Predict, schedule: NoiseSchedule, device: torch.device | str) -> float:
         """Mean loss over all pictures and time steps; unweighted, so that runs can be compared."""
-        total = torch.zeros((), dtype=torch.float64, device=device)
+        total = 0.0
         for index, example in enumerate(self.examples):
             batch = self._batch(index, example).to(device)
             times = torch.tensor([int(share * schedule.length) for share in TIMES], device=device)
@@ -48,8 +48,9 @@ class HeldOut:
                 [self._noise(index, k, example.shape) for k in range(len(TIMES))]
             ).to(batch.latents)
             noisy, target = schedule.noisy_and_target(batch.latents, noise, times)
-            total += losses(predict(noisy, times, batch), target).double().mean()
-        return float(total / len(self.examples))
+            each = losses(predict(noisy, times, batch), target)
+            total += float(each.cpu().double().mean())  # not every device has float64
+        return total / len(self.examples)
 
     def _batch(self, index: int, example: Example) -> Batch:
         conditions = self.contexts.stack([self._texts[index]] * len(TIMES))

@@ -13,27 +13,29 @@ from typing import Any
 
 import torch
 
+from ..devices import forked_rng, is_out_of_memory
 from ..engine.network import Hypernetwork
 from ..errors import DivergenceError, FileWriteError, TrainingStateError
 from .averaging import Average, write_values
 from .checkpoints import (
     STATE,
     check_fits,
-    copied_to_cpu,
     damaged,
     load_state,
     make_folder,
+    on_cpu,
     remove_old,
     save_network,
     save_state,
 )
 from .examples import Examples
-from .forward import ForwardPass, is_out_of_memory
+from .forward import ForwardPass
 from .health import MOST_SKIPPED, Pace, TrainingStep, Watch
 from .held_out import HeldOut, at_rest
 from .objective import NoiseSchedule
-from .optimisers import Stepper, build_optimiser, build_scaler
+from .optimisers import Stepper, build_optimiser
 from .processes import Learner, Predict, World, joined
+from .scaling import Scaler
 from .settings import TrainingSettings
 
 SNAPSHOT_EVERY = 50
@@ -107,7 +109,7 @@ class Run:
         optimiser = build_optimiser(
             settings.optimiser, self._parameters, settings.weight_decay, settings.options
         )
-        scaler = build_scaler(settings.precision, self.device.type)
+        scaler = Scaler(enabled=settings.precision == "fp16")
         self._stepper = Stepper(optimiser, scaler, settings.clip, settings.clip_by)
         self._learner = joined(Learner(network, predict), self.world, every_width)
         self._forward = ForwardPass(
@@ -170,7 +172,7 @@ class Run:
             last = number == settings.accumulation - 1
             with self._unsynchronised(last), self._forward.dropout(samples[0]):
                 loss, power = self._forward.losses(samples)
-                self._stepper.scaler.scale(loss / settings.accumulation).backward()
+                self._stepper.scaler.scale(loss / settings.accumulation).backward()  # type: ignore[no-untyped-call]
             totals += torch.stack([loss.detach(), power.detach()])
         loss_value, power_value = self.world.mean(totals / settings.accumulation).tolist()
         return loss_value, power_value
@@ -261,9 +263,8 @@ class Run:
 
         For previews and the held-out loss; the RNG is restored.
         """
-        devices = [self.device] if self.device.type == "cuda" else []
         with (
-            torch.random.fork_rng(devices),
+            forked_rng(self.device),
             torch.no_grad(),
             self._average.inside(),
             at_rest(self.network),
@@ -322,7 +323,7 @@ class Run:
 
     def _copied_state(self) -> dict[str, Any]:
         """The state as it is now, on the CPU, whatever happens to the run afterwards."""
-        copied: dict[str, Any] = copied_to_cpu(self._state())
+        copied: dict[str, Any] = on_cpu(self._state(), copy=True)
         return copied
 
     def _resume(self) -> None:

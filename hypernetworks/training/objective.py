@@ -57,12 +57,14 @@ class NoiseSchedule:
         ``min(SNR, gamma) / SNR`` for noise prediction, ``min(SNR, gamma) / (SNR + 1)`` for v-prediction; at zero
         terminal SNR they are 1 and 0.
         """
-        power = self.alphas_cumprod.to(times.device)[times].double()
+        power = self.alphas_cumprod.cpu().double()  # not every device has float64
         snr = power / (1 - power).clamp_min(1e-12)
         capped = snr.clamp_max(gamma)
         if self.prediction == "v_prediction":
-            return (capped / (snr + 1)).float()
-        return torch.where(snr > 0, capped / snr.clamp_min(1e-12), 1.0).float()
+            weights = capped / (snr + 1)
+        else:
+            weights = torch.where(snr > 0, capped / snr.clamp_min(1e-12), 1.0)
+        return weights.float().to(times.device)[times]
 
 
 def with_offset(noise: torch.Tensor, offset: torch.Tensor, strength: float) -> torch.Tensor:

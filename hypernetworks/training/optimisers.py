@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import TrainingSettingsError
+from .scaling import Scaler
 
 UNSUITED = {
     "LBFGS": "it evaluates the loss several times per step",
@@ -16,6 +17,11 @@ UNSUITED = {
     "Muon": "it takes matrices only",
 }
 """Optimisers of torch that can't be used here, and why."""
+FUSED_ON = {"cpu", "cuda"}
+"""Kinds of devices whose fused kernels are tried. torch takes it for granted that a foreign device such as DirectML has
+them all, and the first step would fail."""
+FOREACH_ON = {"cpu", "cuda", "xpu", "mps"}
+"""Kinds of devices that take lists of tensors; others get one at a time."""
 
 
 def optimiser_names() -> tuple[str, ...]:
@@ -59,12 +65,11 @@ def build_optimiser(
     arguments: dict[str, Any] = {"weight_decay": weight_decay} if "weight_decay" in accepted else {}
     arguments |= {"lr": 1.0, **options}
     try:
-        if "fused" in accepted and not options.keys() & {
-            "fused",
-            "foreach",
-            "capturable",
-            "differentiable",
-        }:
+        asked = options.keys() & {"fused", "foreach", "capturable", "differentiable"}
+        kinds = {p.device.type for p in parameters}
+        if not asked and "foreach" in accepted and not kinds <= FOREACH_ON:
+            arguments["foreach"] = False
+        elif not asked and "fused" in accepted and kinds <= FUSED_ON:
             try:
                 return kind(parameters, **arguments, fused=True)  # type: ignore[no-any-return]
             except RuntimeError:  # no such kernel for this device in this version of torch
@@ -76,29 +81,22 @@ def build_optimiser(
         ) from error
 
 
-def build_scaler(precision: str, device: str) -> Any:
-    """A gradient scaler, which does nothing but with ``fp16``."""
-    enabled = precision == "fp16"
-    if hasattr(torch.amp, "GradScaler"):  # torch 2.3
-        return torch.amp.GradScaler(device, enabled=enabled)
-    return torch.cuda.amp.GradScaler(enabled=enabled)
-
-
 class Stepper:
     """One step of an optimiser on the gradients that are there: unscale, measure, clip, step.
 
     Args:
         optimiser: its learning rate is set at every step.
-        scaler: see :func:`build_scaler`.
+        scaler: of the losses whose gradients are there.
         clip: largest gradient after unscaling; 0 for none.
         clip_by: ``"norm"`` or ``"value"``.
     """
 
     def __init__(
-        self, optimiser: torch.optim.Optimizer, scaler: Any, clip: float, clip_by: str
+        self, optimiser: torch.optim.Optimizer, scaler: Scaler, clip: float, clip_by: str
     ) -> None:
         self.optimiser, self.scaler, self.clip, self.clip_by = optimiser, scaler, clip, clip_by
         self.parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        self._norm = 0.0
 
     def restore(self, optimiser: dict[str, Any], scaler: dict[str, Any]) -> None:
         """Take up the state of an earlier run, but with this one's own options, and precision."""
@@ -113,19 +111,20 @@ class Stepper:
 
     def measure(self) -> float:
         """Unscale and clip the gradients; returns their norm before clipping, not finite if any of them is not."""
-        self.scaler.unscale_(self.optimiser)
+        self.scaler.unscale([p.grad for p in self.parameters if p.grad is not None])
         limit = self.clip if self.clip and self.clip_by == "norm" else float("inf")
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
         if self.clip and self.clip_by == "value":
             torch.nn.utils.clip_grad_value_(self.parameters, self.clip)
-        return norm.item()
+        self._norm = norm.item()
+        return self._norm
 
     def step(self, rate: float) -> bool:
         """Change the parameters and forget the gradients; returns whether it was left out, because they overflowed."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        before = self.scaler.get_scale()
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
+        skipped = self.scaler.update(self._norm)
+        if not skipped:
+            self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        return bool(self.scaler.get_scale() < before)
+        return skipped

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import distributed, nn
 
+from ..devices import choose_device
 from ..engine.network import Hypernetwork
 from ..errors import TrainingSettingsError
 from .examples import Batch
@@ -38,7 +39,11 @@ class World:
         return self.rank == 0
 
     def device(self, asked: str | None) -> str:
-        """The device that was asked for, else a GPU of this process's own, else the CPU."""
+        """The device that was asked for, else the best there is, a card of this process's own where it has several.
+
+        Raises:
+            DeviceError: this machine can't use it.
+        """
         return _device(asked, self.local_rank, self.size)
 
     def share(self, batch: int) -> range:
@@ -83,7 +88,7 @@ def together(device: str | None = None) -> Iterator[World]:
     """Join the processes that ``torchrun`` started, if it did, and leave them afterwards.
 
     Args:
-        device: what was asked for, ``None`` for a GPU where there is one.
+        device: what was asked for, ``None`` for the best there is.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -91,7 +96,7 @@ def together(device: str | None = None) -> Iterator[World]:
         return
 
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    on_gpu = torch.cuda.is_available() and _device(device, local_rank, size).startswith("cuda")
+    on_gpu = _device(device, local_rank, size).startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(local_rank)
 
@@ -104,11 +109,10 @@ def together(device: str | None = None) -> Iterator[World]:
 
 
 def _device(asked: str | None, local_rank: int, size: int) -> str:
-    if asked is not None and asked != "cuda":
-        return asked
-    if not torch.cuda.is_available():
-        return asked or "cpu"
-    return f"cuda:{local_rank}" if size > 1 else "cuda"
+    """Each process gets a card of its own, unless a certain one was asked for."""
+    chosen = choose_device(asked)
+    many = size > 1 and chosen in ("cuda", "xpu")
+    return f"{chosen}:{local_rank}" if many else chosen
 
 
 class Learner(nn.Module):

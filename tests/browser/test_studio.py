@@ -194,7 +194,7 @@ def test_a_picture_that_is_dropped_brings_everything_back(page: Any, tmp_path: P
     page.reload()
     page.wait_for_selector(".hypernetworks-filled")
     page.set_input_files("#hypernetworks_restore input[type=file]", str(tmp_path / "star.png"))
-    expect(page.locator("#hypernetworks_messages")).to_contain_text("those of the picture")
+    expect(page.locator("#hypernetworks_messages")).to_contain_text("those of the image")
     expect(page.locator(PROMPT)).to_have_value("a star on green <hypernet:night:0.5>")
     expect(page.locator("#hypernetworks_negative textarea")).to_have_value("text")
     expect(page.locator("#hypernetworks_seed input")).to_have_value("77")

@@ -25,7 +25,7 @@ from hypernetworks.studio import cards
 from hypernetworks.studio.job_queue import Desk
 from hypernetworks.studio.train.folders import Places
 from hypernetworks.studio.train.trainer import Trainer
-from hypernetworks.studio.web import safety, server
+from hypernetworks.studio.web import limits, safety, server
 
 pytest.importorskip("gradio")
 
@@ -291,7 +291,7 @@ def test_requests_that_are_too_large(
         == 422
     )
     sent = studio.post(
-        "/gradio_api/upload", files={"files": ("a.png", b"a" * (server.LARGEST_UPLOAD + 1))}
+        "/gradio_api/upload", files={"files": ("a.png", b"a" * (limits.LARGEST_FILE + 1))}
     )
     assert sent.status_code == 413
     assert sorted(home.rglob("*")) == before

@@ -47,6 +47,7 @@ KEPT_BY_OTHERS: dict[str, str] = {
     "hypernetworks/studio/cards.py add_file": "a dropped file, under a temporary name of its own",
     "hypernetworks/studio/widgets.py data_url": "into memory",
     "hypernetworks/studio/train/folders.py keep": "into a temporary folder, which then takes its name whole",
+    "hypernetworks/studio/web/bodies.py _headers_finished": "an upload, in a fresh folder of the studio's own cache",
     "hypernetworks/training/records.py add": "one line more at the end of a log; half of one can only be its last",
     "hypernetworks/miniature": "the tools that rebuild what ships; nobody's files are there",
     "hypernetworks/installing": "marks in .venv; half of one counts as none, and a broken .venv is made again",

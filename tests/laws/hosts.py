@@ -16,6 +16,9 @@ from torch import nn
 import hypernetworks as hn
 from hypernetworks.patching import Site, find_sites
 
+DEVICE = "cpu"
+"""Where hosts are made; ``tests/cuda`` sets another."""
+
 
 @dataclass
 class Host:
@@ -45,7 +48,7 @@ class Host:
     def context(self, seed: int = 0, tokens: int = 5) -> torch.Tensor:
         """A text ``(2, tokens, cross)``, in the UNet's dtype."""
         drawn = torch.randn(2, tokens, self.cross, generator=torch.Generator().manual_seed(seed))
-        return drawn.to(next(self.unet.parameters()).dtype)
+        return drawn.to(next(self.unet.parameters()))
 
     def network(
         self, activation: str | None = "relu", seed: int = 0, **recipe: object
@@ -64,13 +67,13 @@ class Host:
 
 def latents(unet: nn.Module) -> torch.Tensor:
     drawn = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(99))
-    return drawn.to(next(unet.parameters()).dtype)
+    return drawn.to(next(unet.parameters()))
 
 
 def ldm() -> Host:
     unet = SmallUNet().eval().requires_grad_(False)
     times = torch.tensor([7.0, 7.0])
-    return Host("ldm", unet, lambda c: unet(latents(unet), times, context=c), CONTEXT)
+    return Host("ldm", unet, lambda c: unet(latents(unet), times.to(c.device), context=c), CONTEXT)
 
 
 def _diffusers(name: str, cross: int, channels: tuple[int, ...], **settings: object) -> Host:
@@ -88,7 +91,7 @@ def _diffusers(name: str, cross: int, channels: tuple[int, ...], **settings: obj
         if name == "sdxl":
             added = {
                 "text_embeds": context[:, 0, :6],
-                "time_ids": torch.arange(12.0).view(2, 6).to(context.dtype),
+                "time_ids": torch.arange(12.0).view(2, 6).to(context),
             }
         return unet(latents(unet), 7, encoder_hidden_states=context, added_cond_kwargs=added).sample  # type: ignore[no-any-return]
 
@@ -123,7 +126,9 @@ def make(name: str) -> Host:
     """A host with the same random weights every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        return HOSTS[name]()
+        host = HOSTS[name]()
+    host.unet.to(DEVICE)
+    return host
 
 
 def traces(module: nn.Module) -> list[tuple[object, ...]]:
@@ -163,8 +168,10 @@ class Seen:
         """How far the output is from the projection of this context ``(batch, tokens, dim)``, in
         fp32."""
         projection = self.site.to_v if self.side else self.site.to_k
-        weight = projection.weight.detach().float()  # type: ignore[operator,union-attr]
-        return relative_error(self.output.float(), nn.functional.linear(expected.float(), weight))
+        weight = projection.weight.detach().float().cpu()  # type: ignore[operator,union-attr]
+        return relative_error(
+            self.output.float(), nn.functional.linear(expected.float().cpu(), weight)
+        )
 
 
 class Recorder:

@@ -166,6 +166,7 @@ def test_what_changed_while_another_handle_acted_is_seen(ldm: Host) -> None:
         assert relative_error(call(ldm.unet, ldm.context()), expected) <= 1e-4
 
 
+@torch.no_grad()
 def test_fusing_after_apply_says_so() -> None:
     host = make("sd1")
     told: list[Exception] = []
@@ -517,8 +518,9 @@ def test_exporting_leaves_nothing_behind_and_keeps_the_networks(
     with hn.apply(ldm.unet, [(network, 0.8)]):
         exported = torch.export.export(ldm.unet, inputs, strict=False)
         assert relative_error(exported.module()(*inputs), right) <= 1e-4
-    with hn.apply(make("ldm").unet, [(network, 0.8)]) as handle:
-        assert relative_error(call(handle.unet, ldm.context()), expected) <= 1e-4  # type: ignore[arg-type]
+    other = make("ldm").unet
+    with hn.apply(other, [(network, 0.8)]):
+        assert relative_error(call(other, ldm.context()), expected) <= 1e-4
 
 
 @pytest.mark.parametrize("reentrant", [False, True])

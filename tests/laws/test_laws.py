@@ -309,6 +309,7 @@ def test_law_10_everything_is_checked_before_anything_is_changed(host: Host, cas
 # The arithmetic at the seam
 
 
+@pytest.mark.slow
 @KINDS
 def test_every_projection_gets_what_the_reference_computes(
     host: Host, activation: str | None
@@ -337,9 +338,10 @@ def strengths(host: Host, content: Content, recorder: Recorder) -> dict[tuple[st
     adds."""
     found = {}
     for seen in recorder.seen:
-        added = stacked([(content, 1)], seen.before, seen.side) - seen.before
+        before = seen.before.cpu()
+        added = stacked([(content, 1)], before, seen.side) - before
         found[seen.site.path, seen.side] = float(
-            ((seen.after - seen.before) * added).sum() / added.square().sum()
+            ((seen.after.cpu() - before) * added).sum() / added.square().sum()
         )
     return found
 
@@ -422,6 +424,7 @@ def test_schedules_through_the_handle(host: Host, tail: str, values: list[float]
                 assert torch.equal(host.run(context), expected[step])
 
 
+@pytest.mark.slow
 @FEW
 def test_the_hires_pass_through_the_handle(host: Host) -> None:
     path = host.sites[0].path, 0
@@ -443,7 +446,10 @@ def test_contexts_of_any_length(host: Host, tokens: int) -> None:
 def test_autocast_does_not_lower_the_precision(host: Host, activation: str | None) -> None:
     content, network = host.network(activation)
     recorder = Recorder(host)
-    with hn.apply(host.unet, [(network, 0.9)]), torch.autocast("cpu", dtype=torch.bfloat16):
+    with (
+        hn.apply(host.unet, [(network, 0.9)]),
+        torch.autocast(host.context().device.type, dtype=torch.bfloat16),
+    ):
         recorder.watch()
         host.run(host.context())
     recorder.stop()
@@ -592,7 +598,7 @@ def test_attention_called_on_its_own_is_transformed_too(host: Host) -> None:
     with hn.apply(host.unet, [(network, 0.8)]):
         for seed in (1, 2):
             x.copy_(host.context(seed))
-            expected = site.to_k.weight @ stacked([(content, 0.8)], x, 0).mT  # type: ignore[operator]
+            expected = site.to_k.weight.cpu() @ stacked([(content, 0.8)], x, 0).mT  # type: ignore[operator]
             assert relative_error(site.to_k(x), expected.mT) <= 1e-5
 
 

@@ -124,17 +124,20 @@ def started(command: list[str], webui: Path, log: Path) -> Iterator[subprocess.P
 def wait_until_up(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     """Until the API answers.
 
+    Sends no request before the webui reports its start: one that arrives while AUTOMATIC1111 adds
+    its API ends it ("Cannot add middleware after an application has started").
+
     Raises:
         RuntimeError: the process ended, or took too long; with the end of its log.
     """
     client, end = Webui(url), time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < end:
-        try:
+        time.sleep(1)
+        if b"Startup time" not in log.read_bytes():
+            continue
+        with contextlib.suppress(OSError, RuntimeError):
             client.get("/sdapi/v1/options")
             client.get("/probe/pages")
-        except (OSError, RuntimeError):
-            time.sleep(1)
-        else:
             return
     state = (
         f"ended with {process.poll()}"

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ...devices import default_dtype, empty_cache, is_out_of_memory
 from ...errors import CheckpointError, HypernetworkError
 from ...library import Entry, Library
 from ...patching import Handle, apply, find_sites
 from ...prompts import Tag, format_infotext, parse
+from ...prompts.near_misses import near_misses
 from ..fit import check_fit
 from ..infotext import HASHES, hashes_line
 from ..resolving import Resolver, Use
 from ..steps import position
 from .checkpoints.loading import load_checkpoint
+from .finite import Finite, NotFiniteError, watched
 from .generation import Generation, Picture, Result
 from .live_preview import Forming
+from .reading import unread
 from .samplers import build_sampler, check_steps, sampler_name
 
 if TYPE_CHECKING:
@@ -28,6 +32,10 @@ if TYPE_CHECKING:
 
 MINIATURE = Path(__file__).parents[2] / "miniature" / "weights"
 """The small model that ships, as a diffusers folder."""
+NOT_FINITE = (
+    "the image has numbers that are not finite (NaN or infinite) and is black there: the checkpoint or a network may "
+    "be damaged, or a multiplier too strong"
+)
 MINIATURE_NETWORKS = Path(__file__).parents[2] / "miniature" / "networks"
 """The style networks that ship with it."""
 
@@ -41,6 +49,7 @@ class Painter:
         device: such as ``"cpu"`` or ``"cuda"``.
         prediction: ``"epsilon"`` or ``"v_prediction"``, in place of what the checkpoint says.
         half: whether to use 16 bits per number; ``None`` means on every device but the CPU.
+        precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``; ``"auto"`` goes by ``half``.
 
     Raises:
         CheckpointError: the checkpoint can't be used.
@@ -54,13 +63,14 @@ class Painter:
         device: str = "cpu",
         prediction: str | None = None,
         half: bool | None = None,
+        precision: str = "auto",
     ) -> None:
         self.checkpoint = checkpoint
         self.is_miniature = checkpoint is None
         self.model_name = "miniature" if checkpoint is None else checkpoint.stem
-        self.dtype = dtype = (
-            torch.float16 if (device != "cpu" if half is None else half) else torch.float32
-        )
+        if half is not None and precision == "auto":
+            precision = "fp16" if half else "fp32"
+        self.dtype = dtype = default_dtype(device, precision)
         if checkpoint is None and not (MINIATURE / "model_index.json").exists():
             raise CheckpointError(
                 "the miniature's weights are missing: build them, or name a checkpoint"
@@ -100,12 +110,16 @@ class Painter:
         job: Generation,
         on_step: Callable[[int, int], bool | None] | None = None,
         on_picture: Callable[[Image], object] | None = None,
+        *,
+        keep_precision: bool = False,
     ) -> Result:
         """Make the pictures of a job. A tag that can't be used costs a message, never the picture.
 
         Args:
             on_step: called with (finished steps, all steps) after each step; ``False`` stops the job.
             on_picture: called with the forming picture, a few times per second at most.
+            keep_precision: an image that isn't finite is not tried again in fp32, for which the whole model is
+                converted; for a model that something else uses as it is.
 
         Raises:
             HypernetworkError: the job itself is not possible, such as a size that the model can't make.
@@ -117,15 +131,34 @@ class Painter:
             f"{tag} has no effect in the negative prompt: move it to the prompt"
             for tag in misplaced
         ]
+        result.messages += near_misses(f"{clean}\n{negative}", loras=False)
+        result.messages += unread(self.pipeline, clean)
         chosen = self._resolve(tags, result.messages)
         width, height = self._size(job)
         check_steps(job.sampler, self._own_scheduler, job.steps)
-        with ExitStack() as patches:
-            handle = self._apply(chosen, patches, result.messages)
-            self.pipeline.scheduler = build_sampler(job.sampler, self._own_scheduler)
-            patches.callback(setattr, self.pipeline, "scheduler", self._own_scheduler)
-            forming = None if on_picture is None else Forming(self.pipeline, on_picture)
-            images = self._sample(job, (clean, negative), (width, height), handle, forming, on_step)
+        again = self.dtype != torch.float32 and not keep_precision
+
+        def attempt(again: bool) -> list[Image]:
+            with ExitStack() as patches:
+                handle = self._apply(chosen, patches, result.messages)
+                self.pipeline.scheduler = build_sampler(job.sampler, self._own_scheduler)
+                patches.callback(setattr, self.pipeline, "scheduler", self._own_scheduler)
+                forming = None if on_picture is None else Forming(self.pipeline, on_picture)
+                finite = patches.enter_context(watched(self.pipeline.vae, raises=again))
+                size = (width, height)
+                images = self._sample(
+                    job, (clean, negative), size, handle, forming, on_step, finite
+                )
+            if finite.found:
+                result.messages.append(NOT_FINITE)
+            return images
+
+        with self._enough_memory(job, (width, height)):
+            try:
+                images = attempt(again)
+            except NotFiniteError:
+                result.messages.append(self._widen())
+                images = attempt(False)
         result.pictures = [
             Picture(
                 image,
@@ -135,6 +168,36 @@ class Painter:
         ]
         self.library.trim()
         return result
+
+    def _widen(self) -> str:
+        """Convert the model to fp32, for good; what to tell."""
+        before = str(self.dtype).removeprefix("torch.")
+        try:
+            self.pipeline.to(torch.float32)
+        except BaseException:
+            self.pipeline.to(self.dtype)
+            raise
+        self.dtype = torch.float32
+        return (
+            f"the image had numbers that are not finite in {before}, so the model computes in fp32 from now on: "
+            "choose that precision from the start (--precision fp32)"
+        )
+
+    @contextmanager
+    def _enough_memory(self, job: Generation, size: tuple[int, int]) -> Iterator[None]:
+        """Raises HypernetworkError where memory runs out inside."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            empty_cache(self.pipeline.device)
+            advice = "ask for fewer or smaller images"
+            if self.dtype == torch.float32:
+                advice += ", or for half precision (--precision fp16)"
+            raise HypernetworkError(
+                f"there was not enough memory for {job.batch} x {size[0]}x{size[1]}: {advice}"
+            ) from error
 
     def _resolve(self, tags: Sequence[Tag], messages: list[str]) -> list[Use]:
         """Networks of the tags that can be used; a message for each that can't."""
@@ -191,6 +254,7 @@ class Painter:
         handle: Handle | None,
         forming: Forming | None,
         on_step: Callable[[int, int], bool | None] | None,
+        finite: Finite,
     ) -> list[Image]:
         if handle is not None:
             handle.at(0, 1)  # before the first step, of how many makes no difference
@@ -198,6 +262,8 @@ class Painter:
         def after_step(
             pipeline: Any, index: int, _time: object, tensors: dict[str, Any]
         ) -> dict[str, Any]:
+            if index == 0 and finite.raises:  # no need to go on to the end
+                finite.check(tensors["latents"])
             if handle is not None:
                 handle.at(*position(pipeline.scheduler, index + 1, pipeline.num_timesteps))
             if forming is not None:

@@ -67,7 +67,7 @@ def list_networks(_request: Request) -> list[dict[str, Any]]:
     deadline = time.monotonic() + SECONDS
     listings = Listings()
     described = []
-    for name, entries in named(folders.library().entries).items():
+    for name, entries in named(folders.library()).items():
         for entry in entries:
             look = time.monotonic() < deadline
             described.append(

@@ -9,7 +9,8 @@ from ...engine.multiplier import Multiplier
 from ...engine.network import Hypernetwork
 from ...errors import PatchError
 from ...patching import find_sites
-from ...prompts import parse
+from ...prompts import Tag, parse
+from ...prompts.near_misses import near_misses
 from ..fit import check_fit
 from ..infotext import HASHES, hashes_line
 from ..resolving import Resolver
@@ -91,6 +92,9 @@ def _read(p: Any, given: Sequence[Sequence[str]]) -> Batch:
         if getattr(p, "enable_hr", False)
         else []
     )
+    for text in dict.fromkeys([*first, *hires]):
+        for line in near_misses(parse(text)[0], loras=True):
+            host.tell(p, line)
     resolver = Resolver(
         folders.library(), _fits_the_live_unet(), lambda message: host.tell(p, message)
     )
@@ -135,7 +139,7 @@ def _with_added_network(p: Any, given: Sequence[Sequence[str]]) -> Sequence[Sequ
 def _with_tag(prompt: str, items: tuple[str, str]) -> str:
     if any(tag.name == items[0] for tag in parse(prompt)[1]):
         return prompt
-    return f"{prompt}<hypernet:{':'.join(items)}>"
+    return f"{prompt}{Tag(items)}"
 
 
 def _clean_negative_prompts(p: Any) -> None:

@@ -38,9 +38,7 @@ def folders() -> tuple[Path, ...]:
 
 def library() -> Library:
     """The library of this webui, with the folders and the size of cache that the settings say now."""
-    _LIBRARY.look_in(
-        folders()[::-1]
-    )  # of folders in one another, the last one names the files: the webui's own
+    _LIBRARY.look_in(folders())
     _LIBRARY.cache_bytes = settings.cache_bytes()
     return _LIBRARY
 
@@ -63,26 +61,26 @@ def host_list() -> dict[str, str]:
     found = library()
     pt_last = sorted(found.entries, key=lambda entry: entry.path.suffix.lower() == ".pt")
     # of two files with one name the .pt wins, which the host can use, too
-    paths = {found.name_of(entry): str(entry.path) for entry in pt_last if entry.is_text}
+    paths = {found.stem_of(entry): str(entry.path) for entry in pt_last if entry.is_text}
     paths = {name: path for name, path in paths.items() if name != "None"}  # "None": no network
     return dict(sorted(paths.items(), key=lambda item: item[0].lower()))
 
 
 def short_hash(entry: Entry) -> str | None:
     """First ten characters of the file's SHA-256; read from the file once. ``None`` with ``--no-hashing``."""
-    found = hashes.sha256(entry, _LIBRARY.name_of(entry))
+    found = hashes.sha256(entry, _LIBRARY.stem_of(entry))
     return found[:10] if found else None
 
 
 def known_hash(entry: Entry) -> str | None:
     """The same if it has been computed before, else ``None``: for lists of many files."""
-    found = hashes.known_sha256(entry, _LIBRARY.name_of(entry))
+    found = hashes.known_sha256(entry, _LIBRARY.stem_of(entry))
     return found[:10] if found else None
 
 
 def start_hash(entry: Entry) -> None:
     """Have it computed in the background, for a file that will be used soon; returns at once."""
-    hashes.start(entry, _LIBRARY.name_of(entry))
+    hashes.start(entry, _LIBRARY.stem_of(entry))
 
 
 def register() -> None:

@@ -10,6 +10,9 @@ from typing import Any
 
 from torch import nn
 
+from ...console import say
+from ...errors import sendable
+
 _FOREIGN_BACKENDS = ("openvino", "openvino_fx", "onediff", "stable-fast", "olive-ai", "pruna")
 """What SD.Next's setting "Compile backend" offers besides backends of ``torch.compile``."""
 
@@ -90,18 +93,19 @@ def replaced_unet() -> str | None:
 
 def tell(p: Any, message: str) -> None:
     """A line for the user, once per job: beneath the picture, in the API's answer, and in the console."""
+    message = sendable(message)  # pages and the API take UTF-8, and a file may have any name
     told = p.__dict__.setdefault("_hypernetwork_messages", [])
     if message in told:
         return
     told.append(message)
     comment = getattr(p, "comment", None)
-    for say in (
+    for sayer in (
         _log,
         comment,
     ):  # a console that is gone, or a host's fault, must not cost the picture
-        if callable(say):
+        if callable(sayer):
             with suppress(Exception):
-                say(f"Hypernetworks: {message}")
+                sayer(f"Hypernetworks: {message}")
 
 
 def _log(text: str) -> None:
@@ -110,7 +114,7 @@ def _log(text: str) -> None:
     if log is not None:
         log.warning("%s", text)
     else:
-        print(text, file=sys.stderr)
+        say(text, sys.stderr)
 
 
 def messages(p: Any) -> list[str]:

@@ -9,9 +9,10 @@ from typing import Any
 
 import gradio as gr
 
+from ...devices import name_of, usable_devices
 from ...errors import HypernetworkError
 from ..job_queue import Desk, InterruptedJobError, Update
-from ..models import CHECKPOINT, MINIATURE, checked_path, devices, load, samplers
+from ..models import CHECKPOINT, MINIATURE, checked_path, load, samplers
 from ..widgets import PRIVATE, messages_html, progress_html, text
 
 
@@ -71,7 +72,7 @@ def model_tab(
 
 
 def _fields(desk: Desk, anywhere: bool) -> tuple[gr.Radio, gr.Textbox, gr.Dropdown, gr.Checkbox]:
-    here = devices()
+    here, now = usable_devices(), name_of(desk.painter.pipeline.device)
     kind = gr.Radio([MINIATURE, CHECKPOINT], value=_kind(desk), label="Model", elem_id="model_kind")
     path = gr.Textbox(
         _shown_path(desk, anywhere),
@@ -84,7 +85,7 @@ def _fields(desk: Desk, anywhere: bool) -> tuple[gr.Radio, gr.Textbox, gr.Dropdo
     )
     with gr.Row():
         device = gr.Dropdown(
-            here, value=desk.painter.pipeline.device.type, label="Device", elem_id="model_device"
+            list(dict.fromkeys([*here, now])), value=now, label="Device", elem_id="model_device"
         )
         half = gr.Checkbox(
             value=len(here) > 1, label="Half precision (not on the CPU)", interactive=len(here) > 1
@@ -132,7 +133,9 @@ def model_updates(desk: Desk) -> tuple[Any, ...]:
 def status_html(desk: Desk) -> str:
     """Title and model, in one line."""
     painter = desk.painter
-    device = f"{painter.pipeline.device.type.upper()}, {str(painter.dtype).removeprefix('torch.')}"
+    device = (
+        f"{name_of(painter.pipeline.device).upper()}, {str(painter.dtype).removeprefix('torch.')}"
+    )
     return (
         f"<h1>Hypernetworks</h1><p>Model: <b>{text(painter.model_name)}</b> on {text(device)}</p>"
     )

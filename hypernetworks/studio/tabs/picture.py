@@ -56,8 +56,8 @@ def picture_tab() -> tuple[Outputs, gr.File]:
             buttons=["copy"],
         )
         restored = gr.File(
-            label="Drop a PNG here: its prompt and settings come back",
-            file_types=[".png"],
+            label="Drop an image here to restore its prompt and settings",
+            file_types=[".png", ".jpg", ".jpeg", ".webp", ".avif"],
             height=130,
             elem_id="hypernetworks_restore",
         )
@@ -152,10 +152,9 @@ def wire_fields(
             found = restore(read_infotext(Path(path)), desk.library, desk.painter.model_name)
         except HypernetworkError as error:
             return (messages_html([str(error)], "error"), *[gr.skip()] * 8)
-        told = [
-            "prompt and settings are those of the picture, press Generate to make it again",
-            *found.messages,
-        ]
+        complete = "prompt and settings are those of the image. Press Generate to make it again"
+        partial = "prompt and settings are those of the image, as far as this studio has them:"
+        told = [partial, *found.messages] if found.messages else [complete]
         return messages_html(told), *_values(found)
 
     dice, again = used

@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...devices import is_out_of_memory
 from ...errors import HypernetworkError, TrainingDataError
 from ...hosts.diffusers.training import Outcome, Watcher, train_job
 from ...training import TrainingStep
@@ -149,7 +150,9 @@ class Trainer:
             state.is_wrong = True
         except Exception as error:  # memory, drivers: whatever torch may raise
             state.messages.append(
-                f"the training ended ({type(error).__name__}: {error}): try a smaller batch or size"
+                "there was not enough memory: try a smaller batch or size"
+                if is_out_of_memory(error)
+                else f"the training ended ({type(error).__name__}: {error}): try a smaller batch or size"
             )
             state.is_wrong = True
         finally:

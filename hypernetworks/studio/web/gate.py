@@ -69,6 +69,7 @@ class PageGate:
 
     def __init__(self, app: App, page: Any, folder: Path) -> None:
         self.app, self._page = app, page
+        folder.mkdir(parents=True, exist_ok=True)
         self.uploads = Uploads(folder.resolve())
         self._functions = endpoints(page)
         self._secret = secrets.token_bytes(32)

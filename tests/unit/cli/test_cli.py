@@ -129,7 +129,7 @@ def test_convert_overwrites_only_when_told(
         (["generate", "a cat", "-o", "none/picture.png"], "no folder"),
         (["generate", "a cat", "--hypernetworks", "none"], "no such folder"),
         (["generate", "a cat", "--checkpoint", "none.safetensors"], "none.safetensors"),
-        (["generate", "a cat", "--device", "nonsense"], "--device nonsense"),
+        (["generate", "a cat", "--device", "nonsense"], "device nonsense"),
         (["generate", "a cat", "--size", "13"], "multiples of"),
         (["generate", "a cat", "--sampler", "Eule"], "Euler a"),
         (["generate"], "required"),

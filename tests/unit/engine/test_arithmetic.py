@@ -86,6 +86,7 @@ def test_softmax_and_its_kin_couple_the_batch(activation: str) -> None:
     assert relative_error(alone, together) > 1e-3
 
 
+@pytest.mark.slow
 @settings(max_examples=250)
 @given(recipe=recipes(), multiplier=MULTIPLIERS, batch=st.integers(1, 3), tokens=st.integers(1, 6))
 def test_random_networks(recipe: Recipe, multiplier: float, batch: int, tokens: int) -> None:
@@ -117,6 +118,7 @@ def test_dtypes_of_file_and_context(recipe: Recipe, dtype: torch.dtype, multipli
         assert relative_error(changed, expected) <= TOLERANCES[dtype]
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(
     parts=st.lists(st.tuples(recipes(widths=(6, 8)), MULTIPLIERS), min_size=1, max_size=4),

@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[3]
 PACKAGE = "hypernetworks"
 
 CORE = {
+    "devices",
     "ending",
+    "console",
     "engine",
     "errors",
     "files",
@@ -27,15 +29,17 @@ CORE = {
 }
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
-    "progress": set(),
+    "console": set(),
+    "progress": {"console"},
     "ending": set(),
+    "devices": {"errors"},
     "engine": {"errors"},
     "engine.multiplier": {"errors"},
     "files": {"engine", "errors"},
     "prompts": {"errors", "engine.multiplier"},
     "library": {"files", "engine", "errors"},
     "patching": {"engine", "errors"},
-    "training": {"engine", "files", "errors"},
+    "training": {"devices", "engine", "files", "errors"},
     "hosts": CORE,
     "hosts.webui": {*CORE, "hosts", "ui"},
     "hosts.diffusers": {*CORE, "hosts"},
@@ -60,6 +64,7 @@ FOREIGN: dict[str, set[str]] = {
     "errors": set(),
     "progress": set(),
     "ending": set(),
+    "devices": {"torch", "torch_directml"},
     "prompts": set(),
     "engine.multiplier": set(),
     "engine": {"torch"},

@@ -86,7 +86,6 @@ def test_a_run_without_a_browser(ci: str, code: int) -> None:
 
 @pytest.mark.parametrize("folder", FOLDER_MARKS)
 def test_folders_are_marked(folder: str, request: pytest.FixtureRequest) -> None:
-    files = sorted((ROOT / folder).glob("test_*.py"))
-    assert files or folder == "tests/cuda/"
+    assert (ROOT / folder).exists() or folder == "tests/cuda/"
     registered = request.config.getini("markers")
     assert any(line.startswith(f"{FOLDER_MARKS[folder]}:") for line in registered)

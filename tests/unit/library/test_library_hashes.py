@@ -223,6 +223,7 @@ def test_nothing_runs_before_the_first_use(tmp_path: Path) -> None:
     assert threading.active_count() == before
 
 
+@pytest.mark.slow
 def test_the_end_of_the_program_waits_for_no_hash(tmp_path: Path) -> None:
     """A file that would take minutes, in a program that ends at once; what is known is kept."""
     small, store = file(tmp_path / "small.pt"), tmp_path / "hashes.json"

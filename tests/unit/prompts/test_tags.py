@@ -417,6 +417,7 @@ def test_numbers_are_written_short(number: float, text: str) -> None:
     assert format_number(number) == text
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(tags())
 def test_a_multiplier_as_text_means_the_same(source: str) -> None:
@@ -431,6 +432,7 @@ def test_a_multiplier_as_text_means_the_same(source: str) -> None:
     assert replace(again, **unscheduled) == replace(multiplier, **unscheduled)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(source=tags(), value=NUMBERS)
 def test_with_multiplier_changes_that_value_and_nothing_else(source: str, value: float) -> None:

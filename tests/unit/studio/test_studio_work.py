@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 import hypernetworks as hn
+from hypernetworks.devices import usable_devices
 from hypernetworks.hosts.diffusers import Generation, Picture, Result, save_png
 from hypernetworks.studio.comparing import compare, plan, sheet, split_multipliers
 from hypernetworks.studio.generating import job_of, paint
 from hypernetworks.studio.inspecting import report
 from hypernetworks.studio.job_queue import Desk, InterruptedJobError, Update
-from hypernetworks.studio.models import checked_path, devices
+from hypernetworks.studio.models import checked_path
 from hypernetworks.studio.restoring import read_infotext, restore
 
 
@@ -335,7 +336,7 @@ def test_other_files_are_no_pictures_with_infotext(tmp_path: Path) -> None:
 
 
 def test_paths_of_checkpoints_are_looked_at_before_loading(tmp_path: Path) -> None:
-    assert devices()[-1] == "cpu"
+    assert usable_devices()[-1] == "cpu"
     for text in ("", "  ", str(tmp_path / "none"), str(tmp_path)):
         with pytest.raises(hn.HypernetworkError):
             checked_path(text)

@@ -57,6 +57,7 @@ def start(folder: Path, size: int, steps: int) -> None:
             process.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not torch.distributed.is_available(), reason="this torch has no processes to join"
 )

@@ -201,7 +201,7 @@ def test_a_file_that_came_after_the_last_refresh(fake_webui: FakeWebui) -> None:
     folders.register()
     path = network(fake_webui.folder / "new.pt")
     network(fake_webui.folder / "here.pt", seed=1)
-    assert pasted(fake_webui, "<hypernet:here(0123456789)>")["Prompt"] == "<hypernet:here>"
+    assert pasted(fake_webui, "<hypernet:here(e3b0c442)>")["Prompt"] == "<hypernet:here>"
     params = pasted(fake_webui, "<hypernet:ink:1>", **{"Hypernet hashes": f"ink: {sha(path)}"})
     assert params["Prompt"] == "<hypernet:new:1>"
     assert list(fake_webui.shared.hypernetworks) == ["here", "new"]
@@ -256,7 +256,7 @@ def test_what_a_picture_says_leads_back_to_its_files(fake_webui: FakeWebui) -> N
     [
         ({"Hypernet": "anime_3"}, "<hypernet:anime_3:1{}>"),
         ({"Hypernet": "anime_3", "Hypernet strength": "0.6"}, "<hypernet:anime_3:0.6>"),
-        ({"Hypernet": "anime_3(63a0e9f7)", "Hypernet strength": "0.6"}, "<hypernet:anime_3:0.6>"),
+        ({"Hypernet": "anime_3(e3b0c442)", "Hypernet strength": "0.6"}, "<hypernet:anime_3:0.6>"),
         ({"Hypernet": "gone", "Hypernet hash": "63a0e9f7"}, "<hypernet:gone:1{}>"),
     ],
 )

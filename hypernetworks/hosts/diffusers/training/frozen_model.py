@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ....devices import empty_cache
 from ....errors import TrainingSettingsError
 from ....patching import find_sites
 from ....patching.sites import CROSS, SELF
@@ -198,8 +199,7 @@ class FrozenModel:
         for name in names:
             if (part := getattr(self.pipeline, name, None)) is not None:
                 part.to(device)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        empty_cache(self.device)
 
     def save_memory(self) -> bool:
         """Compute activations twice rather than keep them; returns whether that is news."""
@@ -207,8 +207,7 @@ class FrozenModel:
             return False
         self.unet.enable_gradient_checkpointing()
         self._own_contexts()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        empty_cache(self.device)
         return True
 
     def _own_contexts(self) -> None:

@@ -296,7 +296,7 @@ class _Session:
                     height=size.height,
                 )
                 try:
-                    pictures = self.painter.paint(work, on_step).pictures
+                    pictures = self.painter.paint(work, on_step, keep_precision=True).pictures
                 except HypernetworkError as error:
                     self._tell(f'the preview "{prompt}": {error}')
                     continue

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -16,7 +15,7 @@ from ....engine.families import LABELS, family_label
 from ....engine.network import Provenance
 from ....errors import HypernetworkError
 from ....files import read, read_description
-from ....library import Entry, inspect
+from ....library import Entry, Library, inspect
 from ....library.sidecars import Listings, Sidecars, read_sidecars
 from .. import folders, hashes
 
@@ -91,26 +90,25 @@ def nameable(name: str) -> bool:
     return ":" not in name and ">" not in name
 
 
-def named(entries: tuple[Entry, ...]) -> dict[str, list[Entry]]:
-    """Entries by the name that a tag writes: the stem, or ``folder/stem`` where several files share the stem.
+def named(library: Library) -> dict[str, list[Entry]]:
+    """Entries by the name that a tag writes. More than one: the first is meant, and no tag can mean the others.
 
     Files whose path is no valid text are left out: neither a page nor a tag can carry it.
     """
     found: dict[str, list[Entry]] = {}
-    stems = Counter(entry.name for entry in entries)
-    for entry in entries:
-        if entry.is_text:
-            found.setdefault(entry.name if stems[entry.name] == 1 else entry.full_name, []).append(
-                entry
-            )
-    return found
+    for entry in sorted((e for e in library.entries if e.is_text), key=lambda e: e.place):
+        name = library.name_of(entry)
+        if entry.place and name not in found and not library.means(name, entry):
+            name = name.removesuffix(entry.path.suffix)
+        found.setdefault(name, []).append(entry)
+    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
 
 class Deck:
     """All cards of the library as it is now. A card is made when it is asked for: one that fails costs no other."""
 
     def __init__(self) -> None:
-        self._entries = named(folders.library().entries)
+        self._entries = named(folders.library())
         self._loaded = loaded_family()
         self._listings = Listings()
 
@@ -148,7 +146,8 @@ def _marks(card: Card, entries: list[Entry], loaded: str | None) -> Iterator[str
     if not nameable(card.name):
         yield "no tag can hold this name, since it has : or > in it: rename the file"
     if len(entries) > 1:
-        yield f"several files have this name ({', '.join(e.path.name for e in entries)}): rename all but one"
+        others = ", ".join(str(e.path) for e in entries[1:])
+        yield f"it comes before {others}, which has the same name"
     if card.facts.problem:
         yield f"it can't be used: {card.facts.problem}"
     elif loaded is not None and card.family != UNKNOWN and loaded not in card.family.split(" or "):
@@ -213,13 +212,13 @@ class Metadata(MutableMapping[str, dict[str, Any]]):
     """What the metadata button shows, by card name; computed when it is asked for. What hosts put in is ignored."""
 
     def __getitem__(self, name: str) -> dict[str, Any]:
-        return describe(named(folders.library().entries)[name][0])
+        return describe(named(folders.library())[name][0])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(named(folders.library().entries))
+        return iter(named(folders.library()))
 
     def __len__(self) -> int:
-        return len(named(folders.library().entries))
+        return len(named(folders.library()))
 
     def __setitem__(self, name: str, value: object) -> None:
         """Hosts fill it while they list the cards."""

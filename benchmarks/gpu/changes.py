@@ -1,0 +1,196 @@
+"""What moves: first use, a slider, a schedule, and a LoRA that is fused meanwhile; and the host's share of a call."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+import hypernetworks as hn
+from hypernetworks.patching import find_sites
+
+from ..cases import Networks
+from . import timing
+from .models import Setting, Subject, stacks, unfolded
+from .report import Table, with_interval
+
+SCHEDULE = "0.2@0,1@1"
+STEPS = 1000
+CHANGING = ("linear", "three linear", "relu")
+
+
+def first_use_and_slider(setting: Setting) -> Iterator[Table]:
+    """The first call with a network, and the first after its multiplier has changed, beyond a later call."""
+    subject = Subject("SD1.5", 512, setting.half, setting.device, setting.is_small)
+    inputs = subject.inputs()
+    call = partial(subject.call, inputs)
+    table = Table(
+        "SD1.5 512x512: beyond a later call, ms",
+        ("stack", "first use", "slider moved", "kept MiB"),
+    )
+    call()
+    for name, stack in stacks(subject).items():
+        first, moved = 0.0, list[float]()
+        for number in range(setting.rounds + 1):
+            networks = [(network, 0.5 + number / 100) for network, _ in stack]
+            with hn.apply(subject.unet, networks):
+                begun = timing.milliseconds(call, setting.device)
+                later = min(timing.milliseconds(call, setting.device) for _ in range(2))
+            if number:
+                moved.append(begun - later)
+            else:
+                first = begun - later
+        found = timing.bootstrapped(moved)
+        kept = sum(network.prepared_bytes for network, _ in stack) / 2**20
+        table.rows.append([name, f"{first:.1f}", with_interval(found, 2), f"{kept:.0f}"])
+        table.raw[name] = {"first_ms": first, "moved_ms": moved, "kept_mib": kept}
+        for network, _ in stack:
+            network.release()
+    yield table
+
+
+def moving(setting: Setting) -> Iterator[Table]:
+    """Every step another multiplier; and every step another weight, rewritten through ``.data`` as LoRAs are."""
+    subject = Subject("SD1.5", 512, setting.half, setting.device, setting.is_small)
+    inputs, networks = subject.inputs(), stacks(subject, CHANGING)
+    call = partial(subject.call, inputs)
+    table = Table(
+        "SD1.5 512x512: what changes at every step, ms per call",
+        ("stack", "constant", "schedule", "schedule/constant", "LoRA every step", "alone"),
+    )
+    for name in CHANGING:
+        rows = _steps(setting, subject, networks[name], call)
+        summaries = {key: timing.bootstrapped(value) for key, value in rows.items()}
+        table.rows.append(
+            [
+                name,
+                f"{summaries['constant'].median:.2f}",
+                f"{summaries['schedule'].median:.2f}",
+                with_interval(timing.ratio(rows["schedule"], rows["constant"])),
+                f"{summaries['lora'].median:.2f}",
+                f"{summaries['lora alone'].median:.2f}",
+            ]
+        )
+        table.raw[name] = timing.as_json(rows)
+    table.notes.append("alone: the LoRA's own writing at every step, without a network")
+    yield table
+
+
+def _steps(
+    setting: Setting, subject: Subject, stack: Networks, call: Callable[[], object]
+) -> dict[str, list[float]]:
+    """Milliseconds of steps of one generation, for each way to change something."""
+    rows: dict[str, list[float]] = {}
+    moving_stack = [(network, SCHEDULE) for network, _ in stack]
+    weights = [
+        projection.weight
+        for site in find_sites(subject.unet)
+        if site.kind == "self"
+        for projection in (site.to_k, site.to_v)
+    ]
+    for name, networks, writes in (
+        ("constant", stack, False),
+        ("schedule", moving_stack, False),
+        ("lora", stack, True),
+        ("lora alone", [], True),
+    ):
+        with hn.apply(subject.unet, networks) as handle:
+            times = []
+            for step in range(setting.rounds + 2):
+
+                def one(step: int = step, writes: bool = writes) -> None:
+                    handle.at(step, STEPS)
+                    if writes:
+                        _write(weights)
+                    call()
+
+                times.append(timing.milliseconds(one, setting.device))
+        rows[name] = times[2:]
+    return rows
+
+
+def _write(weights: list[Any]) -> None:
+    """Fuse: the same numbers again, behind autograd's counter."""
+    for weight in weights:
+        weight.data.mul_(1.0)
+
+
+def host(setting: Setting) -> Iterator[Table]:
+    """What Python needs more per UNet call, on inputs so small that the device is never waited for."""
+    subject = Subject("SD1.5", 64, setting.half, setting.device, setting.is_small)
+    inputs = subject.inputs()
+    call = partial(subject.call, inputs)
+    table = Table(
+        "SD1.5: host time of hooks per UNet call, ms (launching kernels included)",
+        ("stack", "added", "of that, launches", "synchronisations in a call"),
+    )
+    networks = stacks(subject)
+    variants = {"none": nullcontext, "hooks that do nothing": partial(_idle, subject.unet)}
+    for name, stack in networks.items():
+        variants[f"ours: {name}"] = partial(hn.apply, subject.unet, stack)
+        variants[f"by context: {name}"] = unfolded(subject.unet, stack)
+    clock = partial(timing.host_milliseconds, device=setting.device)
+    times = timing.interleaved(variants, call, 2 * setting.rounds, clock)
+    for name in list(variants)[1:]:
+        added = [a - b for a, b in zip(times[name], times["none"], strict=True)]
+        found = timing.bootstrapped(added)
+        waits = synchronisations(variants[name], call, setting.device)
+        launches = _launches(networks.get(name.removeprefix("ours: ")), subject, setting)
+        table.rows.append(
+            [name, with_interval(found), launches, "-" if waits is None else str(waits)]
+        )
+        table.raw[name] = {"added_ms": added, "synchronisations": waits}
+        if name.startswith("ours"):
+            table.bars.append((name, found.median, found.low, found.high))
+    yield table
+
+
+@contextmanager
+def _idle(unet: nn.Module) -> Iterator[None]:
+    """A hook on every projection that does nothing: the least that hooks can cost."""
+    removers = [
+        projection.register_forward_pre_hook(lambda *_: None)
+        for site in find_sites(unet)
+        for projection in (site.to_k, site.to_v)
+    ]
+    yield
+    for remover in removers:
+        remover.remove()
+
+
+def _launches(stack: Networks | None, subject: Subject, setting: Setting) -> str:
+    """What the bare products of a stack cost the host alone: their launches can't be avoided."""
+    if stack is None:
+        return ""
+    from .models import floor
+
+    variants = {"none": nullcontext, "floor": floor(subject.unet, stack)}
+    clock = partial(timing.host_milliseconds, device=setting.device)
+    times = timing.interleaved(
+        variants, partial(subject.call, subject.inputs()), setting.fewer.rounds, clock
+    )
+    added = [a - b for a, b in zip(times["floor"], times["none"], strict=True)]
+    return f"{timing.bootstrapped(added).median:.3f}"
+
+
+def synchronisations(acting: Any, call: Callable[[], object], device: str) -> int | None:
+    """How often a later call waits for the device, as torch tells; ``None`` where it can't."""
+    if device != "cuda":
+        return None
+    with acting():
+        call()
+        call()
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                call()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in told)

@@ -1,0 +1,55 @@
+"""Finds images that are not finite, as half precision makes them on some cards (GTX 16xx) and of some models (SD2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+class NotFiniteError(Exception):
+    """The latents or the image have numbers that are NaN or infinite."""
+
+
+class Finite:
+    """What :func:`watched` found.
+
+    Attributes:
+        raises: whether the first number that isn't finite ends the job.
+        found: whether there was one.
+    """
+
+    def __init__(self, *, raises: bool) -> None:
+        self.raises, self.found = raises, False
+
+    def check(self, *tensors: torch.Tensor) -> None:
+        """Look at tensors.
+
+        Raises:
+            NotFiniteError: where that is asked for.
+        """
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+            self.found = True
+            if self.raises:
+                raise NotFiniteError
+
+
+@contextmanager
+def watched(vae: Any, *, raises: bool) -> Iterator[Finite]:
+    """What goes into an autoencoder's decoder, and what comes out, is looked at inside.
+
+    Numbers that aren't finite become black, so that nothing after it stumbles over them.
+    """
+    finite = Finite(raises=raises)
+
+    def look(module: object, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        finite.check(*inputs[:1], output)
+        return output.nan_to_num(-1.0, 1.0, -1.0) if finite.found else output
+
+    hook = vae.decoder.register_forward_hook(look)
+    try:
+        yield finite
+    finally:
+        hook.remove()

@@ -1,0 +1,54 @@
+"""What nearly is a tag: spelled otherwise, unclosed, in other brackets, or of a kind that can't act. Stdlib only."""
+
+from __future__ import annotations
+
+import html
+import re
+
+_OPENING = r"(?:&lt;|[\\]?[<＜〈《‹«(\[{（［｛【]\s*)"
+_CLOSING = ">＞〉》›»)]}）］｝】"
+_TAIL = rf"[^\n{re.escape(_CLOSING)}<＜]"
+_MISS = re.compile(
+    rf"(?P<opening>{_OPENING})?(?P<word>hyper[ _-]?net(?:work)?s?)[ ]?[:：](?P<tail>{_TAIL}{{0,300}})"
+    rf"(?P<closing>[{re.escape(_CLOSING)}])?",
+    re.IGNORECASE,
+)
+_FOREIGN = re.compile(
+    r"<(lora|lyco|locon|loha|dora|ti|embedding|lbw):([^>\n]{1,300})>", re.IGNORECASE
+)
+_LONGEST = 60
+
+
+def near_misses(clean: str, *, loras: bool) -> list[str]:
+    """A line for each thing in a prompt that looks like a tag and is none. Takes linear time.
+
+    Args:
+        clean: the prompt without its tags, as :func:`~hypernetworks.prompts.parse` leaves it.
+        loras: whether the host reads tags of LoRAs and the like itself.
+    """
+    lines = [line for match in _MISS.finditer(clean) if (line := _line(match))]
+    if not loras:
+        lines += [
+            f"{_short(match[0])} has no effect: this program uses hypernetworks only, and reads the tag as words"
+            for match in _FOREIGN.finditer(clean)
+        ]
+    return list(dict.fromkeys(lines))
+
+
+def _line(match: re.Match[str]) -> str | None:
+    tail = match["tail"].partition("&gt;")[0]
+    if match["opening"] is None:
+        tail = tail.partition(",")[0]
+        if not tail[:1].strip():  # "hypernet: what it is" is a sentence
+            return None
+    items = [
+        part.strip() for part in html.unescape(tail).replace("：", ":").rstrip("\\ ").split(":")
+    ]
+    written = _short(match[0] if match["opening"] is not None else f"{match['word']}:{tail}")
+    right = _short(f"<hypernet:{':'.join(items) or 'NAME'}>")
+    return f'"{written}" is no tag, and is read as words: write {right}'
+
+
+def _short(text: str) -> str:
+    text = text.strip()
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

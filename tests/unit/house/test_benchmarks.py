@@ -1,0 +1,56 @@
+"""The GPU benchmark runs in small on the CPU, so that nothing in it is tried for the first time on a GPU."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+
+def rehearsed(folder: Path, *parts: str) -> str:
+    """Run parts of the rehearsal, all of them without a failure; returns what it printed."""
+    command = [sys.executable, "-m", "benchmarks.gpu", "--rehearse", "--out", str(folder)]
+    done = subprocess.run(
+        [*command, *(["--only", *parts] if parts else [])],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_rehearsal_of_the_gpu_benchmark(tmp_path: Path) -> None:
+    printed = rehearsed(tmp_path)
+    assert "failed or left out: nothing" in printed
+    for part in ("eager", "graphs", "memory", "cards", "compiled", "training"):
+        content = json.loads((tmp_path / f"{part}.json").read_text(encoding="utf-8"))
+        assert content["tables"][0]["rows"], part
+        assert content["about"]["device"] == "cpu"
+    assert (tmp_path / "eager-1.png").stat().st_size > 1000
+    assert "failed or left out: nothing" in (tmp_path / "summary.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_a_part_that_fails_costs_itself_alone(tmp_path: Path) -> None:
+    program = (
+        "import sys; from benchmarks.gpu import __main__ as m, memory\n"
+        "def fails(*_):\n    raise RuntimeError('on purpose')\n    yield\n"
+        "memory.peaks = fails\n"
+        f"sys.argv = ['x', '--rehearse', '--out', {str(tmp_path)!r}, '--only', 'memory', 'cards']\n"
+        "sys.exit(m.main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "on purpose" in done.stderr
+    assert json.loads((tmp_path / "cards.json").read_text(encoding="utf-8"))["tables"]
