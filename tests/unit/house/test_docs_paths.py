@@ -1,7 +1,8 @@
-"""Every file and folder that the documents name exists."""
+"""Every file, folder, module and name of ours that the documents use exists."""
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -15,6 +16,10 @@ NAMED = re.compile(rf"(?<![\w./-])((?:{TOPS})/[\w./-]*[\w/])")
 SHORT = re.compile(r"(?<=`)(?:[\w-]+/)*[\w-]+\.(?:py|js|css|yaml)(?=`)")
 """A file whose folder the sentence implies."""
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
+ANCHOR = re.compile(r"\]\((?!https?:)([^)#]*)#([^)]+)\)")
+DOTTED = re.compile(r"(?<![\w./-])(hypernetworks(?:\.[A-Za-z_]\w*)+)(?![\w/])")
+"""A module of ours, or a name in one, such as ``hypernetworks.training.Run``."""
+BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 NOT_OURS = ("hypernetworks/v1", "models/hypernetworks")
 """Names with such a beginning that are addresses, or in a webui."""
 
@@ -40,6 +45,41 @@ def missing_files(text: str) -> list[str]:
     ]
 
 
+def imported_names(text: str) -> list[str]:
+    """What the Python examples of the text import from us, dotted."""
+    trees = [ast.parse(block) for block in BLOCK.findall(text)]
+    imports = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+    ours = [i for i in imports if str(i.module).partition(".")[0] == "hypernetworks"]
+    return [f"{i.module}.{alias.name}" for i in ours for alias in i.names]
+
+
+def missing_names(text: str) -> list[str]:
+    """Dotted names of ours, in text and examples, that lead nowhere. Nothing is imported for it."""
+    return [name for name in [*DOTTED.findall(text), *imported_names(text)] if not leads(name)]
+
+
+def leads(dotted: str) -> bool:
+    """Whether this is a module of the package, or a word of one's source."""
+    path = ROOT / dotted.replace(".", "/")
+    if (path / "__init__.py").exists() or path.with_suffix(".py").exists():
+        return True
+    holder, name = path.parent, path.name
+    source = holder / "__init__.py" if holder.is_dir() else holder.with_suffix(".py")
+    return source.exists() and bool(re.search(rf"\b{name}\b", text_of(source)))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_names_in_a_document_lead_somewhere(document: Path) -> None:
+    assert missing_names(text_of(document)) == []
+
+
+def test_a_name_that_has_moved_is_noticed() -> None:
+    moved = "```python\nfrom hypernetworks.hosts.training import Watcher\n```"
+    assert "hypernetworks.hosts.training.Watcher" in missing_names(moved)
+    assert missing_names("`hypernetworks.training.Nothing`") == ["hypernetworks.training.Nothing"]
+    assert missing_names("`hypernetworks.training.Run`, `hypernetworks.read(path)`.") == []
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_what_a_document_names_exists(document: Path) -> None:
     assert missing_paths(text_of(document)) == []
@@ -54,6 +94,20 @@ def test_files_named_in_short_exist(name: str) -> None:
 def test_links_lead_somewhere(document: Path) -> None:
     links = LINK.findall(text_of(document))
     assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def anchors_of(text: str) -> set[str]:
+    """What a link can name after ``#``: the headings, as GitHub spells them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_to_headings(document: Path) -> None:
+    links = [
+        (document.parent / p if p else document, a) for p, a in ANCHOR.findall(text_of(document))
+    ]
+    assert [anchor for path, anchor in links if anchor not in anchors_of(text_of(path))] == []
 
 
 def test_the_readme_leads_to_the_architecture() -> None:
