@@ -13,6 +13,9 @@ from .entry import Entry
 
 _HASHED_NAME = re.compile(r"(.+)\(([0-9a-f]{4,64})\)")
 
+LONGEST_NAME = 200
+"""Characters of a name that is compared with all others; no file system allows many more."""
+
 
 class Names:
     """The entries of one scan, found by name. Never changes; its tables are made when they are first needed.
@@ -64,8 +67,11 @@ class Names:
                     )
         return None
 
-    def unknown(self, name: str) -> UnknownNameError:
-        """The error for a name that no file has, with the nearest ones that are there."""
+    def unknown(self, name: str, suggest: bool = True) -> UnknownNameError:
+        """The error for a name that no file has, with the nearest ones that are there unless it is very long."""
+        if not suggest or len(name) > LONGEST_NAME:
+            return UnknownNameError(f'there is no hypernetwork "{name}"')
+
         names = {e.name.lower(): e.name for e in self.entries}
         near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
         suggestion = f", did you mean {' or '.join(names[n] for n in near)}?" if near else ""
