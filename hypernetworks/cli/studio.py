@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
-from ..errors import HypernetworkError
 from .model import add_device, load_painter, need
+from .passwords import add_password, chosen_password
 from .values import integer
 
 
@@ -15,20 +14,12 @@ def add_studio(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``studio``."""
     parser.add_argument("--port", type=integer(1, 65535), default=7870)
     parser.add_argument("--no-browser", action="store_true", help="don't open a browser")
-    parser.add_argument("--listen", action="store_true", help="let other machines use it, too")
-    entry = parser.add_mutually_exclusive_group()
-    entry.add_argument(
-        "--password",
-        default=os.environ.get("HYPERNETWORKS_PASSWORD"),
-        help="ask for it (without it, --listen makes one up; the variable HYPERNETWORKS_PASSWORD does the same)",
-    )
-    entry.add_argument(
-        "--no-password", action="store_true", help="with --listen: let in whoever can reach it"
-    )
+    parser.add_argument("--listen", action="store_true", help="let other machines use it as well")
+    add_password(parser)
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--hypernetworks", type=Path, action="append", default=[], metavar="DIR")
     parser.add_argument(
-        "--training", type=Path, metavar="DIR", help="for runs and pictures to learn from"
+        "--training", type=Path, metavar="DIR", help="folder for training runs and training images"
     )
     parser.add_argument(
         "--pictures",
@@ -36,7 +27,7 @@ def add_studio(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="pictures to learn from, below it",
+        help="folder that holds training images",
     )
     add_device(parser)
     parser.set_defaults(command=_run, prediction=None)
@@ -53,13 +44,9 @@ def _run(options: argparse.Namespace) -> int:
     own = (
         [] if options.hypernetworks else [Path.home() / "hypernetworks"]
     )  # made when a network is dropped on the page
-    if options.password == "":
-        raise HypernetworkError("the password is empty: write one, or leave --password out")
-    password = (
-        None
-        if options.no_password
-        else options.password or (new_password() if options.listen else None)
-    )
+    password = chosen_password(options)
+    if password is None and options.listen and not options.no_password:
+        password = new_password()
     painter = load_painter(options, own)
     painter.library.hashes = Hashes(usual_store())
     launch(

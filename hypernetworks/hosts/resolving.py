@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from ..engine.multiplier import Multiplier
 from ..engine.network import Hypernetwork
-from ..errors import HypernetworkError, sendable
+from ..errors import HypernetworkError, UnknownNameError, sendable
 from ..library import Entry, Library
 from ..prompts import Tag
+
+MOST_SUGGESTIONS = 10
+"""Unknown names of one job that are compared with all others, which takes time in a large library."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Resolver:
         self._library, self._check, self._tell = library, check, tell
         self._on_found = on_found
         self._known: dict[tuple[str, ...], Use | None] = {}
+        self._unknown = 0
 
     def uses(self, tags: Iterable[Tag]) -> list[Use]:
         """The usable ones among the tags of one prompt."""
@@ -58,7 +62,7 @@ class Resolver:
             if tag.multiplier is None:
                 raise tag.error or HypernetworkError("it can't be understood")
 
-            entry = self._library.find(tag.name)
+            entry = self._find(tag.name)
             if others := self._library.others(tag.name, entry):
                 self._tell(sendable(others))
             network = self._library.load(entry)
@@ -69,3 +73,10 @@ class Resolver:
             text = str(error) if str(tag) in str(error) else f"{tag}: {error}"
             self._tell(sendable(f"{text} (the picture is made without it)"))
         return None
+
+    def _find(self, name: str) -> Entry:
+        try:
+            return self._library.find(name, suggest=self._unknown < MOST_SUGGESTIONS)
+        except UnknownNameError:
+            self._unknown += 1
+            raise

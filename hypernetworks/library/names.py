@@ -48,6 +48,9 @@ def _is_simple(name: str) -> bool:
 
 _FOLDS: tuple[Callable[[str], str], ...] = (str, plain, folded, compatible)
 
+LONGEST_NAME = 200
+"""Characters of a name that is compared with all others; no file system allows many more."""
+
 
 class Names:
     """The entries of one scan, found by name. Never changes; its tables are made when they are first needed.
@@ -147,8 +150,11 @@ class Names:
         same = [e for e in self._exact[entry.full_name] if e.full_name == entry.full_name]
         return stem if min(same, key=lambda e: e.rank) is entry else stem + entry.path.suffix
 
-    def unknown(self, name: str) -> UnknownNameError:
-        """The error for a name that no file has, with the nearest ones that are there."""
+    def unknown(self, name: str, suggest: bool = True) -> UnknownNameError:
+        """The error for a name that no file has, with the nearest ones unless the name is very long."""
+        if not suggest or len(name) > LONGEST_NAME:
+            return UnknownNameError(f'there is no hypernetwork "{name}"')
+
         hashed = _HASHED_NAME.fullmatch(name.strip())
         other = _IN_BRACKETS.fullmatch(name.strip()) or _NAME_WITH_SUFFIX.fullmatch(name.strip())
         core = (hashed or other or [name, name])[1]

@@ -69,12 +69,12 @@ def plan(prompt: str, networks: Sequence[str], multipliers: str, library: Librar
         raise HypernetworkError(
             "there is no network to compare: drop a hypernetwork file on the page first"
         )
-    for name in chosen:
-        library.find(name)  # an unknown name is told before the work, not after
     if len(chosen) * len(columns) > MOST_CELLS:
         raise HypernetworkError(
             f"that is {len(chosen) * len(columns)} pictures: choose at most {MOST_CELLS}"
         )
+    for name in chosen:
+        library.find(name)  # an unknown name is told before the work, not after
     rows = tuple(
         tuple(_prompt(prompt, chosen, name, value) for value in columns) for name in chosen
     )

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import HypernetworkError
 from ..hosts.diffusers import Generation, Result, save_png
+from ..prompts import parse
 from .job_queue import Update
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from ..hosts.diffusers import Painter
 
 MOST_STEPS, MOST_PICTURES = 150, 16
+LONGEST_PROMPT, MOST_TAGS = 20_000, 200
+"""Characters of a prompt, and tags in it. The text encoder reads all of them, and each tag is looked up."""
 LARGEST_SEED = 2**32 - 1
 
 
@@ -52,7 +56,14 @@ def job_of(
     width: float,
     height: float,
 ) -> Generation:
-    """The job that the fields describe. A seed below 0, or none, is drawn here."""
+    """The job that the fields describe. A seed below 0, or none, is drawn here.
+
+    Raises:
+        HypernetworkError: a prompt is too long, or has too many tags.
+    """
+    for name, text in (("prompt", prompt or ""), ("negative prompt", negative or "")):
+        _check_prompt(name, text)
+
     chosen = random.randrange(LARGEST_SEED + 1) if seed is None or seed < 0 else int(seed)
     return Generation(
         prompt=prompt or "",
@@ -65,6 +76,19 @@ def job_of(
         height=_between(height, 1, 4096, 512),
         sampler=sampler or None,
     )
+
+
+def _check_prompt(name: str, text: str) -> None:
+    if len(text) > LONGEST_PROMPT:
+        raise HypernetworkError(
+            f"the {name} has {len(text):,} characters: shorten it to {LONGEST_PROMPT:,}"
+        )
+
+    count = len(parse(text)[1])
+    if count > MOST_TAGS:
+        raise HypernetworkError(
+            f"the {name} has {count:,} hypernetwork tags: use at most {MOST_TAGS}"
+        )
 
 
 def _between(value: float | None, low: int, high: int, otherwise: int) -> int:

@@ -7,9 +7,11 @@ import base64
 import binascii
 import hmac
 import secrets
+from collections import deque
 from collections.abc import Mapping
 from hashlib import sha256
 from http.cookies import CookieError, SimpleCookie
+from time import monotonic
 from urllib.parse import parse_qs
 
 from .safety import App, Message, Receive, Send
@@ -21,6 +23,10 @@ PAUSE = 1.0
 """Seconds that a wrong password waits for its answer, one after the other."""
 MOST_WAITING = 20
 """Logins that wait for that; more are sent away."""
+MOST_WRONG, MINUTE = 100, 60.0
+"""Wrong passwords that one address may send within so many seconds; then none is compared, the right one included."""
+MOST_ADDRESSES = 1_000
+"""Addresses whose wrong passwords are remembered; the one that was quiet for longest is forgotten first."""
 LARGEST_FORM = 4096
 _HTML, _TEXT = (
     (b"content-type", b"text/html; charset=utf-8"),
@@ -36,10 +42,38 @@ def new_password() -> str:
     return "-".join("".join(secrets.choice(ALPHABET) for _ in range(4)) for _ in range(3))
 
 
+class Guesses:
+    """How many wrong passwords each address has sent within the last :data:`MINUTE`. Bounded, whoever sends them."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, deque[float]] = {}
+
+    def are_too_many(self, address: str) -> bool:
+        """Whether another one of this address is not to be compared."""
+        times = self._times.get(address)
+        if not times:
+            return False
+        if monotonic() - times[-1] >= MINUTE:
+            del self._times[address]
+            return False
+        return len(times) >= MOST_WRONG and monotonic() - times[0] < MINUTE
+
+    def add(self, address: str) -> None:
+        """Remember a wrong one."""
+        times = self._times.pop(address, None)
+        if times is None:
+            times = deque(maxlen=MOST_WRONG)
+        times.append(monotonic())
+        self._times[address] = times  # at the end: the first is the one that was quiet for longest
+        if len(self._times) > MOST_ADDRESSES:
+            del self._times[next(iter(self._times))]
+
+
 class PasswordGate:
     """Lets those through who have the password, and asks the others for it.
 
-    A browser gets a cookie that holds as long as the studio runs. What a wrong answer costs is time, for all who guess.
+    A browser gets a cookie that holds as long as the studio runs. A wrong password waits for its answer, and an address
+    that sends too many in a minute gets none compared.
 
     Args:
         app: what answers those who are let in.
@@ -54,6 +88,7 @@ class PasswordGate:
         )
         self._ticket = secrets.token_urlsafe(32)
         self._one_guess, self._waiting = asyncio.Lock(), 0
+        self._guesses = Guesses()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one connection."""
@@ -64,15 +99,16 @@ class PasswordGate:
             name.decode("latin-1").lower(): value.decode("latin-1")
             for name, value in scope["headers"]
         }
-        right = self._has_ticket(headers) or await self._has_basic(headers)
+        address = str((scope.get("client") or ["?"])[0])
+        right = self._has_ticket(headers) or await self._has_basic(headers, address)
         if right:
             await self.app(scope, receive, send)
         elif right is None and scope["type"] == "http":
-            await _answer(send, 429, "too many wrong passwords at once: wait a minute", _TEXT)
+            await _answer(send, 429, "too many wrong passwords: wait a minute", _TEXT)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         elif (scope["method"], scope["path"]) == ("POST", LOGIN):
-            await self._log_in(receive, send)
+            await self._log_in(receive, send, address)
         elif scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
             await _answer(send, 401, _form(""), _HTML)
         else:
@@ -87,7 +123,7 @@ class PasswordGate:
             morsel.value.encode(), self._ticket.encode()
         )
 
-    async def _has_basic(self, headers: Mapping[str, str]) -> bool | None:
+    async def _has_basic(self, headers: Mapping[str, str], address: str) -> bool | None:
         """See :meth:`_is_right`."""
         kind, _, value = headers.get("authorization", "").partition(" ")
         if kind.lower() != "basic":
@@ -96,15 +132,18 @@ class PasswordGate:
             word = base64.b64decode(value.strip(), validate=True).decode().partition(":")[2]
         except (binascii.Error, UnicodeDecodeError):
             return False
-        return await self._is_right(word)
+        return await self._is_right(word, address)
 
-    async def _is_right(self, word: str) -> bool | None:
-        """Whether it is the password; ``None`` when too many wrong ones wait for an answer already.
+    async def _is_right(self, word: str, address: str) -> bool | None:
+        """Whether it is the password; ``None`` when this address guesses too often, or too many guesses wait already.
 
-        The right one is never kept waiting by those who guess.
+        The right one is never kept waiting by those who guess from elsewhere.
         """
+        if self._guesses.are_too_many(address):
+            return None
         if hmac.compare_digest(sha256(word.encode()).digest(), self._password):
             return True
+        self._guesses.add(address)
         if self._waiting >= MOST_WAITING:
             return None
         self._waiting += 1
@@ -115,19 +154,19 @@ class PasswordGate:
         finally:
             self._waiting -= 1
 
-    async def _log_in(self, receive: Receive, send: Send) -> None:
+    async def _log_in(self, receive: Receive, send: Send, address: str) -> None:
         body = await _body(receive)
         word = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True).get(
             "password", [""]
         )[0]
-        right = await self._is_right(word)
+        right = await self._is_right(word, address)
         if right:
             cookie = f"{self._cookie}={self._ticket}; HttpOnly; SameSite=Strict; Path=/"
             await _answer(
                 send, 303, "", _TEXT, (b"location", b"/"), (b"set-cookie", cookie.encode())
             )
         elif right is None:
-            await _answer(send, 429, _form("Too many try at once: wait a minute."), _HTML)
+            await _answer(send, 429, _form("Too many wrong passwords: wait a minute."), _HTML)
         else:
             await _answer(send, 401, _form("That is not the password."), _HTML)
 
@@ -153,7 +192,7 @@ def _form(problem: str) -> str:
     said = (
         f'<p role="alert">{problem}</p>'
         if problem
-        else "<p>The password stands in the terminal of the studio.</p>"
+        else "<p>The terminal of the studio shows the password.</p>"
     )
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Hypernetworks studio</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">

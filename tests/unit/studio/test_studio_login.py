@@ -30,7 +30,7 @@ class Visitor:
             await send({"type": "http.response.body", "body": b"inside"})
 
     async def ask(
-        self, path: str, method: str = "GET", body: bytes = b"", **headers: str
+        self, path: str, method: str = "GET", body: bytes = b"", client: str = "a", **headers: str
     ) -> tuple[int, Any, str]:
         """Status (or a websocket's closing code), headers, body."""
         sent: list[Any] = []
@@ -45,6 +45,7 @@ class Visitor:
             "type": "websocket" if method == "WS" else "http",
             "method": method,
             "path": path,
+            "client": (client, 1),
             "headers": [
                 (name.encode(), value.encode())
                 for name, value in {"host": "a:1", **headers}.items()
@@ -182,3 +183,37 @@ def test_guesses_do_not_lock_out_who_has_the_password(monkeypatch: pytest.Monkey
         await asyncio.gather(*guesses, return_exceptions=True)
 
     asyncio.run(story())
+
+
+def test_an_address_that_guesses_too_often_gets_no_more_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(login, "monotonic", lambda: now[0])
+    monkeypatch.setattr(login, "MOST_WRONG", 5)
+
+    async def story() -> None:
+        visitor = Visitor()
+        for i in range(5):
+            assert (await visitor.ask(LOGIN, "POST", form(f"{i}"), client="10.0.0.1"))[0] == 401
+        right = basic(WORD)
+        assert (await visitor.ask("/x", client="10.0.0.1", authorization=right))[0] == 429
+        assert (await visitor.ask(LOGIN, "POST", form(WORD), client="10.0.0.1"))[0] == 429
+        assert visitor.reached == []
+        assert (await visitor.ask("/x", client="10.0.0.2", authorization=right))[2] == "inside"
+        now[0] += login.MINUTE
+        assert (await visitor.ask("/x", client="10.0.0.1", authorization=right))[2] == "inside"
+
+    asyncio.run(story())
+
+
+def test_guesses_of_many_addresses_take_bounded_memory() -> None:
+    guesses = login.Guesses()
+    for _ in range(2 * login.MOST_WRONG):
+        guesses.add("the loud one")
+    for number in range(3 * login.MOST_ADDRESSES):
+        guesses.add(f"10.{number}")
+        guesses.add("the loud one")
+    assert len(guesses._times) == login.MOST_ADDRESSES
+    assert guesses.are_too_many("the loud one")
+    assert max(map(len, guesses._times.values())) == login.MOST_WRONG
