@@ -74,15 +74,6 @@
         return PRESETS.includes(text.toUpperCase()) || BLOCK_COUNTS.includes(text.split(/[,;]/).length);
     }
 
-    /** The value of a schedule at a position: linear between its points, held at both ends. */
-    function valueAt(points, position) {
-        const after = points.findIndex((point) => point.position > position);
-        if (after === 0) return points[0].value;
-        if (after === -1) return points[points.length - 1].value;
-        const [a, b] = [points[after - 1], points[after]];
-        return a.value + ((position - a.position) / (b.position - a.position)) * (b.value - a.value);
-    }
-
     /** Why a network with this window would never act, or null. */
     function windowProblem(given, strength, hires) {
         const [start, stop] = ["start", "stop"].map((name) => (given.has(name) ? toNumber(given.get(name)) : null));
@@ -103,8 +94,8 @@
         const acts = all[0].some((point) => point.value !== 0);
         const actsHere = all.some(
             (points) =>
-                valueAt(points, low) !== 0 ||
-                valueAt(points, high) !== 0 ||
+                valueBetween(points, low) !== 0 ||
+                valueBetween(points, high) !== 0 ||
                 points.some((point) => point.position >= low && point.position <= high && point.value !== 0),
         );
         return acts && !otherUnits && !actsHere ? "the schedule is 0 everywhere between start and stop" : null;
