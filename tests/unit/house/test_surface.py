@@ -25,7 +25,7 @@ SIGNATURES = {
     "Handle.remove": "(self) -> 'None'",
     "Library": "(folders: 'Folders', *, cache_bytes: 'int' = 1073741824) -> 'None'",
     "Library.scan": "(self) -> 'tuple[Entry, ...]'",
-    "Library.find": "(self, name: 'str') -> 'Entry'",
+    "Library.find": "(self, name: 'str', *, suggest: 'bool' = True) -> 'Entry'",
     "Library.load": "(self, entry: 'Entry') -> 'Hypernetwork'",
     "Multiplier.parse": "(text: 'str') -> 'Multiplier'",
     "Multiplier.of": "(multiplier: 'float | str | Schedule | Multiplier') -> 'Multiplier'",
