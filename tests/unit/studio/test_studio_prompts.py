@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from hypernetworks.errors import HypernetworkError, UnknownNameError
 from hypernetworks.hosts import resolving
 from hypernetworks.library import Library, names
+from hypernetworks.library.likeness import Likeness
 from hypernetworks.prompts import parse
 from hypernetworks.studio import generating
 from hypernetworks.studio.comparing import plan
@@ -32,11 +32,11 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names that were compared with all others."""
     seen: list[str] = []
 
-    def near(name: str, *_others: Any, **_options: Any) -> list[str]:
-        seen.append(name)
+    def nearest(_self: Likeness, wanted: str, *_options: Any) -> list[str]:
+        seen.append(wanted)
         return []
 
-    monkeypatch.setattr(difflib, "get_close_matches", near)
+    monkeypatch.setattr(Likeness, "nearest", nearest)
     return seen
 
 

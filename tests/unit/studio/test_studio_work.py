@@ -331,7 +331,7 @@ def test_other_files_are_no_pictures_with_infotext(tmp_path: Path) -> None:
     with pytest.raises(hn.HypernetworkError, match="no infotext"):
         read_infotext(tmp_path / "b.png")
     Image.new("RGB", (8, 8)).save(tmp_path / "c.jpg")
-    with pytest.raises(hn.HypernetworkError, match="no picture that can be read"):
+    with pytest.raises(hn.HypernetworkError, match="no infotext"):
         read_infotext(tmp_path / "c.jpg")
 
 
