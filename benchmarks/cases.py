@@ -25,7 +25,7 @@ from hypernetworks.patching import find_sites
 SD15 = {"cross_attention_dim": 768, "attention_head_dim": 8, "sample_size": 64}
 ALL_WIDTHS = (320, 640, 768, 1280)
 Networks = list[tuple[hn.Hypernetwork, float]]
-Acting = Callable[[], AbstractContextManager[object]]
+ActiveNetworks = Callable[[], AbstractContextManager[object]]
 
 
 def full_size_unet(device: str, dtype: torch.dtype) -> UNet2DConditionModel:
@@ -57,20 +57,20 @@ def stacks() -> dict[str, Networks]:
     }
 
 
-def ours(unet: torch.nn.Module, networks: Networks) -> Acting:
+def ours(unet: torch.nn.Module, networks: Networks) -> ActiveNetworks:
     """As this project applies them."""
     return lambda: hn.apply(unet, networks)
 
 
-def variants(unet: torch.nn.Module) -> dict[str, Acting]:
+def variants(unet: torch.nn.Module) -> dict[str, ActiveNetworks]:
     """No network, and each stack of :func:`stacks` in the naive way and in ours."""
-    made: dict[str, Acting] = {"no network": nullcontext}
+    made: dict[str, ActiveNetworks] = {"no network": nullcontext}
     for name, stack in stacks().items():
         made[f"naive: {name}"], made[f"ours: {name}"] = naive(unet, stack), ours(unet, stack)
     return made
 
 
-def naive(unet: torch.nn.Module, networks: Networks) -> Acting:
+def naive(unet: torch.nn.Module, networks: Networks) -> ActiveNetworks:
     """Every layer computes its own MLPs in fp32, network after network, as AUTOMATIC1111's built-in
     does."""
     device = next(unet.parameters()).device
@@ -109,7 +109,7 @@ def fp32_copy(layers: torch.nn.Module, device: torch.device) -> torch.nn.Module:
 
 
 def interleaved(
-    variants: Mapping[str, Acting],
+    variants: Mapping[str, ActiveNetworks],
     fresh: Callable[[], object],
     call: Callable[[object], object],
     rounds: int,

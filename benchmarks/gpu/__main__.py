@@ -17,7 +17,7 @@ from . import calls, changes, counts, memory, training
 from .models import Setting
 from .report import Table, facts, write
 
-Part = Callable[[Setting, "Clock"], Iterator[Table]]
+SiteMultipliers = Callable[[Setting, "Clock"], Iterator[Table]]
 INFERENCE, TRAINING = "inference", "training"
 
 
@@ -32,10 +32,10 @@ class Clock:
         return self._end - time.monotonic()
 
 
-def parts() -> dict[str, Part]:
+def parts() -> dict[str, SiteMultipliers]:
     """Everything there is to measure, the most valuable first."""
 
-    def plain(function: Callable[..., Iterator[Table]], *arguments: object) -> Part:
+    def plain(function: Callable[..., Iterator[Table]], *arguments: object) -> SiteMultipliers:
         return lambda setting, _: function(setting, *arguments)
 
     return {

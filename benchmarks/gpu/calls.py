@@ -14,7 +14,7 @@ import torch
 
 import hypernetworks as hn
 
-from ..cases import Acting, Summary
+from ..cases import ActiveNetworks, Summary
 from . import timing
 from .models import Setting, Subject, stacks, ways
 from .report import Table, with_interval
@@ -22,9 +22,9 @@ from .report import Table, with_interval
 NONE = "no network"
 
 
-def variants(subject: Subject, names: tuple[str, ...] | None = None) -> dict[str, Acting]:
+def variants(subject: Subject, names: tuple[str, ...] | None = None) -> dict[str, ActiveNetworks]:
     """No network, and each stack in each way."""
-    made: dict[str, Acting] = {NONE: nullcontext}
+    made: dict[str, ActiveNetworks] = {NONE: nullcontext}
     for name, stack in stacks(subject, names).items():
         for way, acting in ways(subject.unet, stack).items():
             made[f"{way}: {name}"] = acting
@@ -136,7 +136,7 @@ def compiled(setting: Setting, left: Callable[[], float]) -> Iterator[Table]:
         ("variant", "ms", "graphs", "breaks", "compiled s", "again after a moved multiplier"),
     )
     relu, linear = stacks(subject, ("relu", "linear")).values()
-    order: list[tuple[str, list[tuple[hn.Hypernetwork, str]] | Acting]] = [
+    order: list[tuple[str, list[tuple[hn.Hypernetwork, str]] | ActiveNetworks]] = [
         (NONE, nullcontext),
         ("ours: relu", [(relu[0][0], "0.9@0,0.5@1")]),
         ("floor: relu", ways(subject.unet, relu)["floor"]),

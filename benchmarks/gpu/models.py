@@ -15,7 +15,7 @@ import hypernetworks as hn
 from hypernetworks.patching import find_sites
 
 from .. import cases
-from ..cases import Acting, Networks
+from ..cases import ActiveNetworks, Networks
 
 FULL: dict[str, dict[str, Any]] = {
     "SD1.5": {"cross_attention_dim": 768, "attention_head_dim": 8, "sample_size": 64},
@@ -190,7 +190,7 @@ def stacks(subject: Subject, names: Sequence[str] | None = None) -> dict[str, Ne
     return {name: make() for name, make in makers.items() if names is None or name in names}
 
 
-def floor(unet: nn.Module, networks: Networks) -> Acting:
+def floor(unet: nn.Module, networks: Networks) -> ActiveNetworks:
     """The bare products that can't be avoided, in the UNet's own precision.
 
     The text's once per call, those of self-attention where they are used, and none for what is linear there. What
@@ -257,12 +257,12 @@ def _matrices(layers: nn.Module, weight: torch.Tensor, is_linear: bool) -> list[
     return [matrix.to(weight) for matrix in found]
 
 
-def unfolded(unet: nn.Module, networks: Networks) -> Acting:
+def unfolded(unet: nn.Module, networks: Networks) -> ActiveNetworks:
     """Ours where nothing may be folded."""
     return lambda: hn.apply(unet, networks, is_dense=lambda _: False)
 
 
-def ways(unet: nn.Module, networks: Networks) -> dict[str, Acting]:
+def ways(unet: nn.Module, networks: Networks) -> dict[str, ActiveNetworks]:
     """The ways to apply one stack: naive, ours, and the floor."""
     return {
         "naive": cases.naive(unet, networks),

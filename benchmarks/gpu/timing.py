@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..cases import Acting, Summary
+from ..cases import ActiveNetworks, Summary
 
 Call = Callable[[], object]
 RESAMPLES = 1000
@@ -50,7 +50,7 @@ def host_milliseconds(call: Call, device: str) -> float:
 
 
 def interleaved(
-    variants: Mapping[str, Acting],
+    variants: Mapping[str, ActiveNetworks],
     call: Call,
     rounds: int,
     clock: Callable[[Call], float],

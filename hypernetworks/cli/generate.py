@@ -70,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
         sampler=options.sampler,
     )
     with Progress(options.steps, "generating") as progress:
-        result = painter.paint(job, lambda done, _total: progress.update(done))
+        result = painter.generate(job, lambda done, _total: progress.update(done))
     for message in result.messages:
         say(f"hypernetworks: {message}", sys.stderr)
     for picture, target in zip(result.pictures, targets, strict=True):

@@ -37,7 +37,7 @@ def _run(options: argparse.Namespace) -> int:
     need("diffusers", "transformers", "PIL", "gradio")
     from ..library.hashing import Hashes, usual_store
     from ..studio import launch
-    from ..studio.train.folders import Places
+    from ..studio.train.folders import TrainingFolders
     from ..studio.web.login import new_password
     from ..studio.web.server import TRAINING
 
@@ -55,6 +55,8 @@ def _run(options: argparse.Namespace) -> int:
         open_browser=not options.no_browser,
         anywhere=options.listen,
         password=password,
-        places=Places(options.training or Path.home() / TRAINING, tuple(options.pictures)),
+        training_folders=TrainingFolders(
+            options.training or Path.home() / TRAINING, tuple(options.pictures)
+        ),
     )
     return 0

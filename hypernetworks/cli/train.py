@@ -56,71 +56,112 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 
 def _add_pictures(group: Any) -> None:
     group.add_argument(
-        "--size", type=size, help="such as 512 or 512x768 (default: the model's own)"
+        "--size",
+        "--resolution",
+        type=size,
+        help="such as 512 or 512x768 (default: the model's own)",
     )
     group.add_argument(
-        "--buckets",
+        "--buckets", action="store_true", help="keep aspect ratios instead of cropping to one size"
+    )
+    group.add_argument(
+        "--crops", type=int, help="crops of each image, spread over the part that doesn't fit"
+    )
+    group.add_argument(
+        "--flip", action="store_true", default=None, help="train on mirrored images, too"
+    )
+    group.add_argument(
+        "--alpha", action="store_true", default=None, help="don't learn transparent areas"
+    )
+    group.add_argument(
+        "--spread",
         action="store_true",
-        help="keep aspect ratios, rather than cropping to one size",
-    )
-    group.add_argument(
-        "--crops", type=int, help="crops of each picture, spread over what doesn't fit"
-    )
-    group.add_argument("--flip", action="store_true", default=None, help="mirrored pictures, too")
-    group.add_argument(
-        "--alpha", action="store_true", default=None, help="what is transparent is not learned"
-    )
-    group.add_argument(
-        "--spread", action="store_true", default=None, help="draw latents anew each time"
+        default=None,
+        help="sample latents from the VAE's distribution each time",
     )
     group.add_argument(
         "--template", help='"a picture of [name], [filewords]", or a .txt file of such lines'
     )
     group.add_argument(
-        "--shuffle", action="store_true", default=None, help="tags in a new order each time"
+        "--shuffle", action="store_true", default=None, help="shuffle the tags of a caption"
     )
-    group.add_argument("--tag-dropout", type=float, help="leave out each tag with this probability")
     group.add_argument(
-        "--held-out", type=float, help="share of pictures for the held-out loss (default 0.1)"
+        "--tag-dropout", type=float, help="probability of leaving out each tag of a caption"
+    )
+    group.add_argument(
+        "--validation",
+        "--held-out",
+        type=float,
+        help="share of images kept for the validation loss (default: 0.1)",
     )
 
 
 def _add_settings(group: Any) -> None:
-    group.add_argument("--steps", type=int)
-    group.add_argument("--rate", help='learning rate: "1e-4", or "1e-4:500, 1e-5:2000"')
+    """The field's own spellings are accepted beside ours."""
+    group.add_argument("--steps", type=int, help="optimizer steps")
     group.add_argument(
-        "--shape", help="of the rate: constant, linear, cosine (default: cosine for one rate)"
+        "--rate",
+        "--learning-rate",
+        "--lr",
+        help='learning rate: "1e-4", or "1e-4:500, 1e-5:2000"',
     )
-    group.add_argument("--warm-up", type=int, help="steps")
-    group.add_argument("--restarts", type=int, help="how often the fall of the rate begins anew")
-    group.add_argument("--optimiser", help="any of torch.optim by name (default AdamW)")
     group.add_argument(
-        "--option", dest="options", action="append", type=option, metavar="NAME=VALUE"
+        "--shape",
+        "--lr-scheduler",
+        help="of the learning rate: constant, linear or cosine (default: cosine for one rate)",
     )
-    group.add_argument("--weight-decay", type=float)
-    group.add_argument("--batch", type=int, help="pictures at once, over all processes")
-    group.add_argument("--accumulation", type=int, help="batches per step")
-    group.add_argument("--precision", help="auto, fp32, bf16, fp16")
-    group.add_argument("--clip", type=float, help="largest gradient; 0 for no limit")
+    group.add_argument("--warm-up", "--lr-warmup-steps", type=int, help="steps of warm-up")
+    group.add_argument("--restarts", type=int, help="how often the decay starts again")
+    group.add_argument(
+        "--optimiser", "--optimizer", help="any of torch.optim by name (default: AdamW)"
+    )
+    group.add_argument(
+        "--option",
+        dest="options",
+        action="append",
+        type=option,
+        metavar="NAME=VALUE",
+        help="an argument of the optimizer; repeatable",
+    )
+    group.add_argument("--weight-decay", type=float, help="weight decay of the optimizer")
+    group.add_argument(
+        "--batch", "--train-batch-size", type=int, help="images at once, over all processes"
+    )
+    group.add_argument(
+        "--accumulation", "--gradient-accumulation-steps", type=int, help="batches per step"
+    )
+    group.add_argument("--precision", "--mixed-precision", help="auto, fp32, bf16 or fp16")
+    group.add_argument(
+        "--clip", "--max-grad-norm", type=float, help="largest gradient; 0 for no limit"
+    )
     group.add_argument("--clip-by", help="norm or value")
     group.add_argument(
-        "--min-snr", type=float, help="gamma of Min-SNR weighting, usually 5; 0 for none"
+        "--min-snr",
+        "--min-snr-gamma",
+        type=float,
+        help="gamma of Min-SNR weighting, usually 5; 0 for none",
     )
-    group.add_argument("--noise-offset", type=float)
+    group.add_argument("--noise-offset", type=float, help="strength of offset noise; 0 for none")
     group.add_argument(
-        "--ema", type=float, help="decay of the average that files hold, such as 0.999; 0 for none"
-    )
-    group.add_argument(
-        "--caption-dropout", type=float, help="share of empty captions (default 0.1)"
-    )
-    group.add_argument("--seed", type=int)
-    group.add_argument("--save-every", type=int, metavar="STEPS")
-    group.add_argument("--keep", type=int, help="files that stay; 0 for all")
-    group.add_argument(
-        "--watch-every", type=int, metavar="STEPS", help="between held-out losses; 0 for none"
+        "--ema", type=float, help="decay of the weights' moving average, such as 0.999; 0 for none"
     )
     group.add_argument(
-        "--checkpointing", choices=("auto", "on", "off"), default="auto", help="save memory"
+        "--caption-dropout", type=float, help="share of empty captions (default: 0.1)"
+    )
+    group.add_argument("--seed", type=int, help="of everything random in the run")
+    group.add_argument("--save-every", type=int, metavar="STEPS", help="steps between checkpoints")
+    group.add_argument("--keep", type=int, help="checkpoints to keep; 0 for all")
+    group.add_argument(
+        "--watch-every", type=int, metavar="STEPS", help="between validation losses; 0 for none"
+    )
+    group.add_argument(
+        "--checkpointing",
+        "--gradient-checkpointing",
+        choices=("auto", "on", "off"),
+        nargs="?",
+        const="on",
+        default="auto",
+        help="gradient checkpointing, which saves memory (default: auto)",
     )
 
 
@@ -205,7 +246,7 @@ class _Report:
     """Progress lines for the stages and the steps."""
 
     def __init__(self, name: str, *, quiet: bool) -> None:
-        self._name, self._quiet, self._held_out = name, quiet, ""
+        self._name, self._quiet, self._validation = name, quiet, ""
         self._current: tuple[str, Progress] | None = None
         self._steps: tuple[int, int] | None = None
 
@@ -221,9 +262,9 @@ class _Report:
 
     def step(self, done: Any) -> None:
         """A finished step."""
-        if done.held_out is not None:
-            self._held_out = f"  held out {done.held_out:.4f}"
-        note = f"loss {done.smoothed:.4f}{self._held_out}  rate {done.rate:.2g}"
+        if done.validation is not None:
+            self._validation = f"  validation {done.validation:.4f}"
+        note = f"loss {done.smoothed:.4f}{self._validation}  rate {done.rate:.2g}"
         self._steps = done.step, done.steps
         self._show(self._name, *self._steps, note)
 

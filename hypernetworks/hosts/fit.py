@@ -9,7 +9,7 @@ from ..engine.multiplier import Multiplier
 from ..engine.network import Hypernetwork
 from ..errors import NoAttentionError, NoMatchingWidthError
 from ..patching import Site
-from ..patching.site_multipliers import Part
+from ..patching.site_multipliers import SiteMultipliers
 
 
 def check_fit(
@@ -46,7 +46,7 @@ def check_fit(
             f"it has the widths {', '.join(map(str, network.widths))}, and the loaded model has none of them: "
             "it was made for another model"
         )
-    Part([(network, multiplier)], sites)
+    SiteMultipliers([(network, multiplier)], sites)
 
 
 def _is_of_another_family(widths: set[int], here: set[int | None], cross: set[int | None]) -> bool:

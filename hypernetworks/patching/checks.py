@@ -8,7 +8,7 @@ from torch import nn
 
 from ..engine.stack import Stack
 from ..errors import NoAttentionError, NoMatchingWidthError, PatchError
-from .site_multipliers import Part
+from .site_multipliers import SiteMultipliers
 from .sites import ORIGINAL, Site
 
 
@@ -52,7 +52,7 @@ def check(unet: nn.Module, stacks: Sequence[Stack], sites: Sequence[Site]) -> No
             )
 
 
-def check_shared(parts: Sequence[Part], sites: Sequence[Site]) -> None:
+def check_shared(parts: Sequence[SiteMultipliers], sites: Sequence[Site]) -> None:
     """Raise PatchError where attention modules share a projection, but are to have different multipliers."""
     first: dict[int, tuple[Site, bool]] = {}
     for site in sites:

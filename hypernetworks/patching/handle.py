@@ -21,7 +21,7 @@ from .folded import FoldedProjection
 from .hooks import Hook
 from .projection import Projection
 from .seam import IsDense, Seam, is_plain_linear
-from .site_multipliers import Networks, Part
+from .site_multipliers import Networks, SiteMultipliers
 from .sites import CROSS, SELF, Site, find_sites
 from .stand_in import StandIn, acting_on
 from .watch import WeightWatch
@@ -57,7 +57,7 @@ class Handle:
     def __init__(
         self,
         unet: nn.Module,
-        parts: Sequence[Part],
+        parts: Sequence[SiteMultipliers],
         sites: Sequence[Site],
         rows_of: RowsOf | None = None,
         on_error: OnError | None = None,
@@ -350,7 +350,7 @@ def _apply(
     unet = unwrapped(unet)
     sites = find_sites(unet)
     check(unet, [Stack([network for network, _ in networks]) for networks in pictures], sites)
-    parts = [Part(networks, sites) for networks in pictures]
+    parts = [SiteMultipliers(networks, sites) for networks in pictures]
     check_shared(parts, sites)
     with _CHANGING:
         _check_foreign(unet, sites)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..engine.devices import is_on_cpu, version
-from .site_multipliers import Part
+from .site_multipliers import SiteMultipliers
 from .sites import CROSS, SELF
 from .watch import ContextWatch
 
@@ -91,7 +91,7 @@ class Seam:
     """
 
     def __init__(
-        self, parts: Sequence[Part], fail: Callable[[Exception], None], is_dense: IsDense
+        self, parts: Sequence[SiteMultipliers], fail: Callable[[Exception], None], is_dense: IsDense
     ) -> None:
         self.is_dense = is_dense
         self.start_over(parts)
@@ -101,7 +101,7 @@ class Seam:
         self.call = Call()
         self.watch = ContextWatch()
 
-    def start_over(self, parts: Sequence[Part]) -> None:
+    def start_over(self, parts: Sequence[SiteMultipliers]) -> None:
         """For another set of projections."""
         self.parts, self.bytes_left, self.folds_on_device = tuple(parts), FOLDED_BYTES, False
 

@@ -14,7 +14,7 @@ Networks: TypeAlias = Sequence[tuple[Hypernetwork, "float | str | Schedule | Mul
 """``(network, multiplier)`` in the order of application."""
 
 
-class Part:
+class SiteMultipliers:
     """One stack of networks, and how strong each is where and when.
 
     Args:
@@ -37,9 +37,9 @@ class Part:
         self._current: list[tuple[tuple[float, ...], tuple[float, ...]]] = []
         self.at(0, 1)
 
-    def on(self, sites: Sequence[Site]) -> Part:
+    def on(self, sites: Sequence[Site]) -> SiteMultipliers:
         """The same networks, at the same step, on other attention modules. Raises as the class does."""
-        moved = Part(self._networks, sites)
+        moved = SiteMultipliers(self._networks, sites)
         step, total, hires = self._step
         moved.at(step, total, hires=hires)
         return moved

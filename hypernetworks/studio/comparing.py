@@ -41,7 +41,7 @@ class Plan:
 
     @property
     def cells(self) -> list[tuple[int, int]]:
-        """Places in the order of the work: row by row, so that each network's file is read once."""
+        """TrainingFolders in the order of the work: row by row, so that each network's file is read once."""
         return [
             (row, column)
             for row in range(len(self.networks))
@@ -120,7 +120,7 @@ def compare(
     job: Generation,
     todo: Plan,
     tell: Callable[[Update], None],
-    wish: threading.Event,
+    cancelled: threading.Event,
 ) -> tuple[Picture | None, list[str]]:
     """Make a sheet's pictures and put them together; when that is wished, it ends with those that are there.
 
@@ -137,14 +137,14 @@ def compare(
             step: int, _steps: int, done: int = done, total: int = total, where: str = where
         ) -> bool:
             tell(Update(done + min(step, job.steps), total, where))
-            return not wish.is_set()
+            return not cancelled.is_set()
 
-        result = painter.paint(replace(job, prompt=todo.prompts[row][column], batch=1), on_step)
+        result = painter.generate(replace(job, prompt=todo.prompts[row][column], batch=1), on_step)
         # Each picture's prompt has the same wrong tag at another place: once is enough, and without the place.
         messages.update(
             dict.fromkeys(re.sub(r" at character \d+(?=:)", "", said) for said in result.messages)
         )
-        if wish.is_set():
+        if cancelled.is_set():
             messages[f"interrupted after {number - 1} of {len(todo.cells)} pictures"] = None
             break
         made[row, column] = result.pictures[0]

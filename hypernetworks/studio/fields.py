@@ -8,7 +8,7 @@ import gradio as gr
 
 from ..ui.panel import panel
 from .generating import MOST_PICTURES, MOST_STEPS
-from .job_queue import Desk
+from .job_queue import JobQueue
 from .models import samplers
 
 
@@ -37,12 +37,12 @@ class Inputs(Components):
 
 
 def prompt_and_settings(
-    desk: Desk,
+    job_queue: JobQueue,
 ) -> tuple[Inputs, gr.Button, gr.Button, tuple[gr.Button, gr.Button]]:
     """The left column: prompt, panel, settings and buttons, in the Blocks that are being built."""
     prompt = gr.Textbox(
         label="Prompt",
-        value="a strawberry on blue <hypernet:ink:0.8>" if desk.painter.is_miniature else "",
+        value="a strawberry on blue <hypernet:ink:0.8>" if job_queue.painter.is_miniature else "",
         placeholder="What do you want to see?",
         lines=3,
         elem_id="hypernetworks_prompt",
@@ -56,14 +56,14 @@ def prompt_and_settings(
         )
     panel("hypernetworks")
     negative = gr.Textbox(label="Negative prompt", lines=1, elem_id="hypernetworks_negative")
-    inputs, used = _settings(desk, prompt, negative)
+    inputs, used = _settings(job_queue, prompt, negative)
     return inputs, generate, interrupt, used
 
 
 def _settings(
-    desk: Desk, prompt: gr.Textbox, negative: gr.Textbox
+    job_queue: JobQueue, prompt: gr.Textbox, negative: gr.Textbox
 ) -> tuple[Inputs, tuple[gr.Button, gr.Button]]:
-    painter = desk.painter
+    painter = job_queue.painter
     size = {
         "precision": 0,
         "minimum": painter.size_step,
@@ -100,7 +100,7 @@ def _settings(
             )
         with gr.Row():
             sampler = gr.Dropdown(
-                samplers(desk),
+                samplers(job_queue),
                 value=painter.default_sampler,
                 label="Sampler",
                 elem_id="hypernetworks_sampler",

@@ -96,11 +96,11 @@ def _between(value: float | None, low: int, high: int, otherwise: int) -> int:
     return otherwise if value is None else int(min(max(value, low), high))
 
 
-def paint(
+def generate(
     painter: Painter,
     job: Generation,
     tell: Callable[[Update], None],
-    wish: threading.Event,
+    cancelled: threading.Event,
     folder: Path,
 ) -> Outcome:
     """Make the pictures of a job and keep them as PNG; stops after the present step when that is wished."""
@@ -116,13 +116,13 @@ def paint(
                 f"Step {done} of {total}" + (f" · {left:.0f} s left" if left >= 1 else ""),
             )
         )
-        return not wish.is_set()
+        return not cancelled.is_set()
 
     def on_picture(picture: Image) -> None:
         tell(Update(last[0], last[1], f"Step {last[0]} of {last[1]}", picture))
 
     tell(Update(note="Reading the prompt …"))
-    result = painter.paint(job, on_step, on_picture)
+    result = painter.generate(job, on_step, on_picture)
     if last[0] < last[1]:
         result.messages.insert(
             0, f"interrupted after {last[0]} of {last[1]} steps: this is how far the picture came"

@@ -43,11 +43,11 @@ class _Job:
 
     window: str
     kind: str | Callable[[], str]
-    wish: threading.Event = field(default_factory=threading.Event)
+    cancelled: threading.Event = field(default_factory=threading.Event)
     told: queue.SimpleQueue[tuple[str, Any]] = field(default_factory=queue.SimpleQueue)
 
 
-class Desk:
+class JobQueue:
     """The model of the studio and the jobs that use it, first come, first served.
 
     Args:
@@ -70,7 +70,7 @@ class Desk:
         with self._changed:
             mine = [job for job in self._jobs if job.window == window]
             for job in mine:
-                job.wish.set()
+                job.cancelled.set()
             self._changed.notify_all()
         return bool(mine)
 
@@ -100,7 +100,7 @@ class Desk:
                     return
         finally:
             with self._changed:
-                job.wish.set()  # the window was closed in the middle
+                job.cancelled.set()  # the window was closed in the middle
                 self._changed.notify_all()
 
     def _do(self, work: Work, job: _Job) -> None:
@@ -108,7 +108,7 @@ class Desk:
             self._wait_for_turn(job)
             said: tuple[str, Any] = (
                 "result",
-                work(self.painter, lambda update: job.told.put(("update", update)), job.wish),
+                work(self.painter, lambda update: job.told.put(("update", update)), job.cancelled),
             )
         except Exception as error:
             said = ("error", error)
@@ -126,12 +126,12 @@ class Desk:
         said = ""
         with self._changed:
             while self._jobs[0] is not job:
-                if job.wish.is_set():
+                if job.cancelled.is_set():
                     raise InterruptedJobError
                 if said != (said := self._what_is_before(job)):
                     job.told.put(("update", Update(note=said)))
                 self._changed.wait(1.0)  # what is before may have come further
-            if job.wish.is_set():
+            if job.cancelled.is_set():
                 raise InterruptedJobError
 
     def _what_is_before(self, job: _Job) -> str:

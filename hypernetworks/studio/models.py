@@ -11,7 +11,7 @@ from ..errors import CheckpointError
 from ..hosts.diffusers import Painter
 from ..hosts.diffusers.checkpoints.loading import checkpoint_family
 from ..hosts.diffusers.samplers import SAMPLERS
-from .job_queue import Desk, Update
+from .job_queue import JobQueue, Update
 
 MINIATURE, CHECKPOINT = "The miniature", "A checkpoint"
 
@@ -33,12 +33,12 @@ def checked_path(text: str) -> Path:
 
 
 def load(
-    desk: Desk,
+    job_queue: JobQueue,
     path: Path | None,
     device: str,
     half: bool,
     tell: Callable[[Update], None],
-    wish: threading.Event,
+    cancelled: threading.Event,
 ) -> str:
     """Load a model in place of the present one, which is kept when that fails. Runs as a job of the desk.
 
@@ -53,19 +53,19 @@ def load(
     name = "the miniature" if path is None else path.name
     tell(Update(note=f"Loading {name} on {device.upper()}: a large model takes a minute or two …"))
     try:
-        painter = Painter(path, desk.library, device=chosen, half=half and chosen != "cpu")
+        painter = Painter(path, job_queue.library, device=chosen, half=half and chosen != "cpu")
     except (RuntimeError, MemoryError) as error:
         empty_cache(chosen)
         reason = "not enough memory" if is_out_of_memory(error) else str(error)
         raise CheckpointError(
             f"{name}: it can't be loaded ({reason}); try half precision, or another device"
         ) from error
-    if wish.is_set():
+    if cancelled.is_set():
         return f"{name} was not taken: interrupted"
-    desk.put(painter)
+    job_queue.put(painter)
     return f"{name} is loaded"
 
 
-def samplers(desk: Desk) -> list[str]:
+def samplers(job_queue: JobQueue) -> list[str]:
     """What may be chosen, the model's own first."""
-    return list(dict.fromkeys([desk.painter.default_sampler, *SAMPLERS]))
+    return list(dict.fromkeys([job_queue.painter.default_sampler, *SAMPLERS]))

@@ -28,24 +28,24 @@ def build_page(trainer: Trainer, folder: Path, *, anywhere: bool = False) -> gr.
         folder: where pictures of this run are kept.
         anywhere: other machines can use it, too.
     """
-    desk = trainer.desk
+    job_queue = trainer.job_queue
     with gr.Blocks(title="Hypernetworks studio", analytics_enabled=False) as page:
-        status = gr.HTML(status_html(desk), elem_id="hypernetworks_status")
+        status = gr.HTML(status_html(job_queue), elem_id="hypernetworks_status")
         with gr.Row(elem_id="studio_columns"):
             with gr.Column(scale=5, min_width=320):
-                inputs, generate, interrupt, used = prompt_and_settings(desk)
+                inputs, generate, interrupt, used = prompt_and_settings(job_queue)
             with gr.Column(scale=6, min_width=320), gr.Tabs(elem_id="studio_tabs"):
                 outputs, restored = picture_tab()
-                compare_tab(desk, folder, inputs.all())
-                inspect_tab(desk)
+                compare_tab(job_queue, folder, inputs.all())
+                inspect_tab(job_queue)
                 of_training, look = train_tab(trainer)
                 of_model = [status, inputs.cfg, inputs.sampler, inputs.width, inputs.height]
-                of_tab, of_tab_values = model_tab(desk, anywhere=anywhere, on_change=of_model)
+                of_tab, of_tab_values = model_tab(job_queue, anywhere=anywhere, on_change=of_model)
         gr.HTML('<div class="studio-cards" data-tab="hypernetworks"></div>', elem_id="studio_cards")
-        wire_generating(desk, folder, inputs, outputs, (generate, interrupt))
-        wire_fields(desk, inputs, outputs, restored, used)
+        wire_generating(job_queue, folder, inputs, outputs, (generate, interrupt))
+        wire_fields(job_queue, inputs, outputs, restored, used)
         page.load(
-            lambda: (*model_updates(desk), *of_tab_values()),
+            lambda: (*model_updates(job_queue), *of_tab_values()),
             None,
             [*of_model, *of_tab],
             queue=False,

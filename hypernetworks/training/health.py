@@ -1,4 +1,4 @@
-"""What a run tells of itself: smoothed loss, held-out loss on fixed noise and time steps, and signs of divergence."""
+"""What a run tells of itself: smoothed loss, validation loss on fixed noise and time steps, and signs of divergence."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class TrainingStep:
         smoothed: over about the last 50 steps.
         rate: learning rate.
         gradient_norm: of all gradients together, unscaled, before clipping.
-        held_out: loss on examples kept from training, on fixed noise and time steps; ``None`` where this step has none.
+        validation: loss on images kept from training, on fixed noise and time steps; ``None`` where
+            this step has none.
         skipped: gradients overflowed in fp16, and nothing was changed.
         seconds: what this step took.
         steps_per_second: over the last steps.
@@ -40,7 +41,7 @@ class TrainingStep:
     smoothed: float
     rate: float
     gradient_norm: float
-    held_out: float | None = None
+    validation: float | None = None
     skipped: bool = False
     seconds: float = 0.0
     steps_per_second: float = 0.0

@@ -31,12 +31,12 @@ from .checkpoints import (
 from .examples import Examples
 from .forward import ForwardPass
 from .health import MOST_SKIPPED, Pace, TrainingStep, Watch
-from .held_out import HeldOut, at_rest
 from .objective import NoiseSchedule
 from .optimisers import Stepper, build_optimiser
 from .processes import Learner, Predict, World, joined
 from .scaling import Scaler
 from .settings import TrainingSettings
+from .validation import ValidationLoss, at_rest
 
 SNAPSHOT_EVERY = 50
 """Steps between copies of the state that a diverged run goes back to; every checkpoint makes one as well."""
@@ -61,7 +61,7 @@ class Run:
         settings: everything else.
         folder: where ``state.pt`` (for resuming) and ``NAME-STEP.safetensors`` go; ``None`` keeps nothing.
         suffix: ``.safetensors`` or ``.pt`` (which every webui reads).
-        held_out: measured every ``watch_every`` steps.
+        validation: measured every ``watch_every`` steps.
         device: where ``predict`` computes.
         save_memory: called once when memory runs out; the step is tried again where it returns ``True``.
         every_width: whether the model has every width of the network (several processes must know).
@@ -83,7 +83,7 @@ class Run:
         *,
         folder: Path | None = None,
         suffix: str = ".safetensors",
-        held_out: HeldOut | None = None,
+        validation: ValidationLoss | None = None,
         device: torch.device | str = "cpu",
         save_memory: Callable[[], bool] | None = None,
         every_width: bool = True,
@@ -96,10 +96,10 @@ class Run:
             schedule,
             settings,
         )
-        self.folder, self.suffix, self.held_out, self.device = (
+        self.folder, self.suffix, self.validation, self.device = (
             folder,
             suffix,
-            held_out,
+            validation,
             torch.device(device),
         )
         self.world, self._save_memory = World(), save_memory
@@ -239,7 +239,7 @@ class Run:
         """Held-out loss, checkpoint, and what might be gone back to, where they are due."""
         settings = self.settings
         if settings.watch_every and (done.step % settings.watch_every == 0 or self.is_finished):
-            done = replace(done, held_out=self.measure())
+            done = replace(done, validation=self.measure())
         is_due = self.is_finished or bool(
             settings.save_every and done.step % settings.save_every == 0
         )
@@ -251,17 +251,17 @@ class Run:
         return done
 
     def measure(self) -> float | None:
-        """The held-out loss now, with the averaged weights if there are any; ``None`` without held-out examples."""
-        if self.held_out is None or not self.world.is_first:
+        """The validation loss now, with the averaged weights if there are any; ``None`` without validation examples."""
+        if self.validation is None or not self.world.is_first:
             return None
         with self.at_rest():
-            return self.held_out.loss(self._predict, self.schedule, self.device)
+            return self.validation.loss(self._predict, self.schedule, self.device)
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
         """The network as its file would hold it: averaged, no dropout, no gradients, in autocast if the run is.
 
-        For previews and the held-out loss; the RNG is restored.
+        For previews and the validation loss; the RNG is restored.
         """
         with (
             forked_rng(self.device),

@@ -41,7 +41,7 @@ class PictureSettings:
         spread: whether latents are drawn anew from the autoencoder's distribution each time.
         template: a line, or the path of a text file of lines; see :mod:`.captions`.
         shuffle, tag_dropout: see :class:`~.captions.Caption`.
-        held_out: share of the pictures that is kept for the held-out loss, if there are eight or more.
+        validation: share of the pictures that is kept for the validation loss, if there are eight or more.
     """
 
     width: int = 512
@@ -55,14 +55,14 @@ class PictureSettings:
     template: str = "[filewords]"
     shuffle: bool = False
     tag_dropout: float = 0.0
-    held_out: float = 0.1
+    validation: float = 0.1
 
     def __post_init__(self) -> None:
         if self.fit not in FITS:
             raise TrainingSettingsError(f'fit is "{self.fit}", use one of {", ".join(FITS)}')
         if not 1 <= self.crops <= 64:
             raise TrainingSettingsError(f"crops is {self.crops}: it must be from 1 to 64")
-        for name in ("tag_dropout", "held_out"):
+        for name in ("tag_dropout", "validation"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingSettingsError(
                     f"{name} is {getattr(self, name)!r}: it must be in [0, 1)"
@@ -112,10 +112,10 @@ def _is_seen(path: Path) -> bool:
     )  # macOS puts ._NAME beside pictures on foreign disks
 
 
-def split_held_out(
+def split_validation(
     pictures: Sequence[Path], share: float, seed: int
 ) -> tuple[list[Path], list[Path]]:
-    """Pictures to learn from, and those kept for the held-out loss, by name and seed alone."""
+    """Pictures to learn from, and those kept for the validation loss, by name and seed alone."""
     count = max(1, round(share * len(pictures))) if share and len(pictures) >= 8 else 0
     ranked = sorted(pictures, key=lambda path: (mixed("held out", seed, path.name), path.name))
     kept = set(ranked[:count])

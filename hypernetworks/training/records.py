@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-COLUMNS = ("step", "loss", "smoothed", "held_out", "rate", "gradient_norm", "seconds")
-"""Of ``log.csv``; ``held_out`` is empty where it was not measured."""
+COLUMNS = ("step", "loss", "smoothed", "validation", "rate", "gradient_norm", "seconds")
+"""Of ``log.csv``; ``validation`` is empty where it was not measured."""
 SIZE, MARGIN = (960, 480), (64, 24, 24, 40)
 """Of the curve in pixels, and its left, top, right and bottom border."""
 _INK, _GREY, _LIGHT, _BLUE, _ORANGE = "#222222", "#777777", "#dddddd", "#2563eb", "#d97706"
@@ -85,7 +85,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def draw_curve(rows: Sequence[dict[str, Any]], title: str = "") -> Image:
-    """The loss over the steps: every step pale, smoothed in blue, held-out in orange; on a logarithmic scale."""
+    """The loss over the steps: every step pale, smoothed in blue, validation in orange; on a logarithmic scale."""
     from PIL import Image, ImageDraw
 
     image = Image.new("RGB", SIZE, "white")
@@ -93,9 +93,9 @@ def draw_curve(rows: Sequence[dict[str, Any]], title: str = "") -> Image:
     series = {
         "each step": (_LIGHT, [(r["step"], r["loss"]) for r in rows]),
         "smoothed": (_BLUE, [(r["step"], r["smoothed"]) for r in rows]),
-        "held out": (
+        "validation": (
             _ORANGE,
-            [(r["step"], r["held_out"]) for r in rows if r["held_out"] is not None],
+            [(r["step"], r["validation"]) for r in rows if r["validation"] is not None],
         ),
     }
     points = [

@@ -37,7 +37,7 @@ class TrainingSettings:
         seed: of everything random.
         save_every: steps between checkpoints; 0 for the last step alone.
         keep: checkpoint files that stay (the state for resuming is one file); 0 for all.
-        watch_every: steps between held-out losses; 0 for none.
+        watch_every: steps between validation losses; 0 for none.
         preview_every: steps between previews; 0 for none.
     """
 

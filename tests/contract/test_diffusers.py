@@ -30,7 +30,7 @@ def unet_is_clean_afterwards(painter: Painter) -> Iterator[None]:
 
 
 def pixels(painter: Painter, prompt: str, **settings: object) -> np.ndarray:
-    result = painter.paint(Generation(prompt=prompt, steps=4, **settings))  # type: ignore[arg-type]
+    result = painter.generate(Generation(prompt=prompt, steps=4, **settings))  # type: ignore[arg-type]
     assert result.messages == []
     return np.asarray(result.pictures[0].image).astype(int)
 
@@ -58,14 +58,14 @@ def test_multiplier_zero_is_no_tag_bit_for_bit(painter: Painter) -> None:
 def test_a_bad_tag_costs_a_message_and_never_the_picture(
     painter: Painter, tag: str, part: str
 ) -> None:
-    result = painter.paint(Generation(prompt=f"a cat{tag}", steps=4))
+    result = painter.generate(Generation(prompt=f"a cat{tag}", steps=4))
     assert len(result.messages) == 1
     assert part in result.messages[0]
     assert np.array_equal(np.asarray(result.pictures[0].image), pixels(painter, "a cat"))
 
 
 def test_good_tags_act_although_another_is_bad(painter: Painter) -> None:
-    result = painter.paint(
+    result = painter.generate(
         Generation(prompt="a cat<hypernet:nobody:1><hypernet:strong:1>", steps=4)
     )
     assert np.array_equal(
@@ -74,7 +74,9 @@ def test_good_tags_act_although_another_is_bad(painter: Painter) -> None:
 
 
 def test_a_tag_in_the_negative_prompt_is_taken_out_and_reported(painter: Painter) -> None:
-    result = painter.paint(Generation(prompt="a cat", negative="dog<hypernet:strong:1>", steps=4))
+    result = painter.generate(
+        Generation(prompt="a cat", negative="dog<hypernet:strong:1>", steps=4)
+    )
     assert "negative" in result.messages[0]
     assert np.array_equal(
         np.asarray(result.pictures[0].image), pixels(painter, "a cat", negative="dog")
@@ -103,7 +105,7 @@ def test_start_and_stop_limit_the_effect(painter: Painter) -> None:
 
 
 def test_pictures_of_a_batch_are_those_made_alone(painter: Painter) -> None:
-    result = painter.paint(
+    result = painter.generate(
         Generation(prompt="a cat<hypernet:strong:0.5>", steps=4, seed=7, batch=2)
     )
     alone = pixels(painter, "a cat<hypernet:strong:0.5>", seed=8)
@@ -119,7 +121,7 @@ def test_the_infotext_restores_the_job(
     job = Generation(
         prompt="a cat, <hypernet:strong:0.5>", negative="dog", steps=3, cfg=2.5, seed=11
     )
-    result = painter.paint(job)
+    result = painter.generate(job)
     save_png(result.pictures[0], tmp_path / "cat.png")
     with Image.open(tmp_path / "cat.png") as picture:
         prompt, negative, pairs = parse_infotext(picture.info["parameters"])
@@ -141,7 +143,7 @@ def test_a_job_can_be_stopped(painter: Painter) -> None:
         calls.append(done)
         return done < 2
 
-    painter.paint(Generation(prompt="a cat<hypernet:strong:1>", steps=10), on_step)
+    painter.generate(Generation(prompt="a cat<hypernet:strong:1>", steps=10), on_step)
     assert calls == [1, 2]
 
 
@@ -150,12 +152,12 @@ def test_an_exception_in_the_middle_leaves_the_unet_clean(painter: Painter) -> N
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        painter.paint(Generation(prompt="a cat<hypernet:strong:1>", steps=3), on_step)
+        painter.generate(Generation(prompt="a cat<hypernet:strong:1>", steps=3), on_step)
 
 
 def test_an_impossible_size_is_one_clear_error(painter: Painter) -> None:
     with pytest.raises(hn.HypernetworkError, match="multiples of"):
-        painter.paint(Generation(prompt="a cat", width=7, height=8))
+        painter.generate(Generation(prompt="a cat", width=7, height=8))
 
 
 def test_the_examples_of_the_documentation_run(

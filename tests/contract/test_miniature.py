@@ -34,7 +34,7 @@ def painter() -> Painter:
 
 
 def picture(painter: Painter, prompt: str, seed: int = 0) -> np.ndarray:
-    result = painter.paint(Generation(prompt=prompt, steps=10, seed=seed))
+    result = painter.generate(Generation(prompt=prompt, steps=10, seed=seed))
     assert result.messages == []
     return np.asarray(result.pictures[0].image).astype(float)
 

@@ -81,7 +81,7 @@ def test_previews_tell_how_far_they_are_and_stop_in_the_middle(
     seen: list[int] = []
     watcher = Watcher(
         on_step=lambda step: seen.append(step.step),
-        on_painting=lambda *how_far: told.append(how_far),
+        on_preview_progress=lambda *how_far: told.append(how_far),
         should_stop=lambda: len(told) == 6 + 3,
     )
     job = job_on(tiny, pictures, previews=("a red apple", "a b c"), preview_steps=3)
@@ -114,7 +114,7 @@ def test_a_job_leaves_files_and_the_model_as_it_was(tiny: Painter, pictures: Pat
     assert outcome.file == job.folder / "dark-4.safetensors"
     assert hn.read(outcome.file).widths == tuple(sorted({32, 64, 48}))
     assert [step.step for step in steps] == [1, 2, 3, 4]
-    assert [step.held_out is not None for step in steps] == [False, True, False, True]
+    assert [step.validation is not None for step in steps] == [False, True, False, True]
     assert previews == [(0, 2), (2, 2), (4, 2)]
     assert stages[-1] == ("encoding captions", 1, 1)
     assert ("encoding pictures", 8, 8) in stages  # one of nine is held out
@@ -454,18 +454,18 @@ def test_the_miniature_learns_to_be_dark_in_seconds(pictures: Path) -> None:
     )
     settings = replace(job.settings, steps=20, batch=4, watch_every=5, preview_every=20, warm_up=2)
     light: list[float] = []
-    held_out: list[float] = []
+    validation: list[float] = []
 
     def on_step(done: TrainingStep) -> None:
-        if done.held_out is not None:
-            held_out.append(done.held_out)
+        if done.validation is not None:
+            validation.append(done.validation)
 
     def on_preview(step: int, made: Sequence[Image.Image]) -> None:
         light.append(float(np.asarray(made[0]).mean()))
 
     watcher = Watcher(on_step=on_step, on_preview=on_preview)
     train_job(replace(job, settings=settings, preview_steps=4), painter, watcher)
-    assert held_out[-1] < 0.7 * held_out[0]
+    assert validation[-1] < 0.7 * validation[0]
     assert light[1] < 0.7 * light[0]
 
 

@@ -252,7 +252,7 @@ class Runner:
         return self._by_webui(job, fault) if job.host == "webui" else self._by_studio(job, fault)
 
     def _by_studio(self, job: Job, fault: str) -> str:
-        wish = Generation(
+        cancelled = Generation(
             job.prompts[0],
             "",
             job.steps,
@@ -270,7 +270,7 @@ class Runner:
                 raise self.chance.choice(ERRORS)("deliberate")
             return not (fault and done > at)
 
-        result = self.painter.paint(wish, on_step)
+        result = self.painter.generate(cancelled, on_step)
         self.report.counts["messages"] += len(result.messages)
         save_png(result.pictures[0], self.pictures)
         digest = hashlib.sha256(b"".join(picture.image.tobytes() for picture in result.pictures))

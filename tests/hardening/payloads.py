@@ -244,7 +244,7 @@ def _default(props: dict[str, Any]) -> Any:
 def cases(studio: Studio, count: int, seed: int, other: str, trap: int) -> Iterator[Case]:
     """Every input in turn, each time with other paths, shapes and routes."""
     rng = random.Random(seed)
-    places = [(one, i) for one in functions(studio) for i in range(len(one[2]))]
+    training_folders = [(one, i) for one in functions(studio) for i in range(len(one[2]))]
     of_paths, routes = paths(studio, other, trap), list[str]()
     calls = [
         route
@@ -253,10 +253,10 @@ def cases(studio: Studio, count: int, seed: int, other: str, trap: int) -> Itera
     ]
     of_routes = [*ROUTES, *calls, *calls, *calls]  # most cases get as far as the check of payloads
     for number in range(count):
-        if number % len(places) == 0:
-            rng.shuffle(places)
+        if number % len(training_folders) == 0:
+            rng.shuffle(training_folders)
         routes = routes or rng.sample(of_routes, k=len(of_routes))
-        (function, name, defaults), at = places[number % len(places)]
+        (function, name, defaults), at = training_folders[number % len(training_folders)]
         path, shape, place = rng.choice(of_paths), rng.choice([*SHAPES]), rng.choice(PLACES)
         data = list(defaults) if rng.random() < 0.5 else [None] * len(defaults)
         value = SHAPES[shape](path)

@@ -23,8 +23,8 @@ from hypernetworks.hosts.diffusers import MINIATURE_NETWORKS, Generation, Painte
 from hypernetworks.hosts.diffusers.training import preset_job, train_job  # noqa: E402
 from hypernetworks.library.inspection import inspect  # noqa: E402
 from hypernetworks.training import train  # noqa: E402
-from hypernetworks.training.held_out import HeldOut  # noqa: E402
 from hypernetworks.training.optimisers import optimiser_names  # noqa: E402
+from hypernetworks.training.validation import ValidationLoss  # noqa: E402
 
 DROPOUT = hn.Structure((1, 2, 1), "relu", activate_output=False, dropout=(0, 0.3, 0))
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -64,12 +64,12 @@ def toy_on(device: torch.device, structure: hn.Structure | None = None) -> Toy:
 
 
 def trained(toy: Toy, folder: Path, device: torch.device | str, **changes: Any) -> list[float]:
-    """Losses and held-out losses of a short run."""
-    held_out = HeldOut(toy_examples(2), toy.contexts, 0)
+    """Losses and validation losses of a short run."""
+    validation = ValidationLoss(toy_examples(2), toy.contexts, 0)
     settings = toy_settings(steps=4, watch_every=2, save_every=2, **changes)
-    run = toy.run(settings, folder, held_out=held_out, device=device)
+    run = toy.run(settings, folder, validation=validation, device=device)
     seen: list[float] = []
-    train(run, on_step=lambda done: seen.extend([done.loss, done.held_out or 0.0]))
+    train(run, on_step=lambda done: seen.extend([done.loss, done.validation or 0.0]))
     return seen
 
 
@@ -145,7 +145,7 @@ def test_networks_of_every_kind_change_a_unet(
 def test_a_generation_on_the_miniature(device: torch.device, half: bool) -> None:
     library = hn.Library([MINIATURE_NETWORKS])
     painter = Painter(None, library, device=str(device), half=half)
-    made = painter.paint(Generation("a red apple <hypernet:ink:0.8>", steps=2))
+    made = painter.generate(Generation("a red apple <hypernet:ink:0.8>", steps=2))
     assert made.messages == []
     assert len(set(made.pictures[0].image.getdata())) > 10
 

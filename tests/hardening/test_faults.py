@@ -375,26 +375,26 @@ def job(prompt: str, **more: Any) -> Generation:
 def test_faults_while_the_studio_paints(painter: Painter) -> None:
     unet = painter.pipeline.unet
     plain, good = (
-        painter.paint(job(prompt)).pictures[0].image.tobytes()
+        painter.generate(job(prompt)).pictures[0].image.tobytes()
         for prompt in ("", "<hypernet:ink:1>")
     )
     assert plain != good
     for error in ERRORS:
         for step in (1, 2):
             with pytest.raises(error, match="deliberate"):
-                painter.paint(
+                painter.generate(
                     job("<hypernet:ink:1>"),
                     lambda done, _, e=error, s=step: raises(e) if done == s else True,
                 )
             assert left_on(unet) == []
     for error in OURS:
         with failing(Hypernetwork, "step", error, 5):
-            result = painter.paint(job("<hypernet:ink:1>"))
+            result = painter.generate(job("<hypernet:ink:1>"))
         assert ["without hypernetworks" in line for line in result.messages] == [True]
         assert len(result.pictures) == 1
         assert left_on(unet) == []
-    assert painter.paint(job("<hypernet:ink:1>")).pictures[0].image.tobytes() == good
-    assert painter.paint(job("")).pictures[0].image.tobytes() == plain
+    assert painter.generate(job("<hypernet:ink:1>")).pictures[0].image.tobytes() == good
+    assert painter.generate(job("")).pictures[0].image.tobytes() == plain
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -404,7 +404,7 @@ def test_a_sampler_with_few_steps_gives_a_picture_or_says_why_not(
     made = 0
     for steps in (1, 2, 4):
         with suppress(hn.HypernetworkError):
-            made += len(painter.paint(job("", steps=steps, sampler=sampler)).pictures)
+            made += len(painter.generate(job("", steps=steps, sampler=sampler)).pictures)
     assert made == (1 if sampler == "PNDM" else 3)
 
 

@@ -22,8 +22,8 @@ import hypernetworks as hn
 from hypernetworks.hosts.diffusers import MINIATURE_NETWORKS, Painter
 from hypernetworks.hosts.webui import api
 from hypernetworks.studio import cards
-from hypernetworks.studio.job_queue import Desk
-from hypernetworks.studio.train.folders import Places
+from hypernetworks.studio.job_queue import JobQueue
+from hypernetworks.studio.train.folders import TrainingFolders
 from hypernetworks.studio.train.trainer import Trainer
 from hypernetworks.studio.web import limits, safety, server
 
@@ -61,7 +61,7 @@ def served(home: Path) -> Any:
 
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     painter = Painter(None, hn.Library([home / "networks", MINIATURE_NETWORKS]))
-    trainer = Trainer(Desk(painter), Places(home / "training"), home / "networks")
+    trainer = Trainer(JobQueue(painter), TrainingFolders(home / "training"), home / "networks")
     return server.build_app(trainer, home / "pictures")
 
 

@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 
 import hypernetworks as hn
 from hypernetworks.hosts.diffusers import MINIATURE_NETWORKS, Painter
-from hypernetworks.studio.job_queue import Desk
-from hypernetworks.studio.train.folders import Places
+from hypernetworks.studio.job_queue import JobQueue
+from hypernetworks.studio.train.folders import TrainingFolders
 from hypernetworks.studio.train.trainer import Trainer
 from hypernetworks.studio.web import limits, payloads, server, uploads
 
@@ -41,7 +41,7 @@ def gate(home: Path) -> Any:
     for name in ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE"):
         patch.setenv(name, "")  # what was there comes back
     painter = Painter(None, hn.Library([MINIATURE_NETWORKS]))
-    trainer = Trainer(Desk(painter), Places(home / "training"), home / "networks")
+    trainer = Trainer(JobQueue(painter), TrainingFolders(home / "training"), home / "networks")
     yield server.build_app(trainer, home / "studio").app
     patch.undo()
 

@@ -19,8 +19,8 @@ import pytest
 
 import hypernetworks as hn
 from hypernetworks.hosts.diffusers import MINIATURE_NETWORKS, Painter
-from hypernetworks.studio.job_queue import Desk
-from hypernetworks.studio.train.folders import Places
+from hypernetworks.studio.job_queue import JobQueue
+from hypernetworks.studio.train.folders import TrainingFolders
 from hypernetworks.studio.train.trainer import Trainer
 from hypernetworks.studio.web import gate, payloads, server
 
@@ -30,7 +30,7 @@ PINNED = Path(__file__).with_name("pinned_routes.txt")
 def built(folder: Path) -> gate.PageGate:
     """The studio's application, without serving it."""
     painter = Painter(None, hn.Library([MINIATURE_NETWORKS]))
-    trainer = Trainer(Desk(painter), Places(folder / "training"), folder / "networks")
+    trainer = Trainer(JobQueue(painter), TrainingFolders(folder / "training"), folder / "networks")
     app: gate.PageGate = server.build_app(trainer, folder / "studio").app
     return app
 

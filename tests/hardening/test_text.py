@@ -172,9 +172,9 @@ EDITED = st.sampled_from(["[", "]", "(", ")", ":", "|", "\\", "a", "1", "0.5", "
 def test_editing_is_found_as_by_trying_every_pair(prompt: str) -> None:
     from hypernetworks.prompts.editing import editings
 
-    places = [i for i, character in enumerate(prompt) if character == "\0"]
-    found = [None if e is None else e.window or () for e in editings(prompt, places)]
-    assert found == [innermost(prompt, place) for place in places]
+    training_folders = [i for i, character in enumerate(prompt) if character == "\0"]
+    found = [None if e is None else e.window or () for e in editings(prompt, training_folders)]
+    assert found == [innermost(prompt, place) for place in training_folders]
 
 
 def infotexts(pieces: Iterable[str]) -> list[str]:

@@ -13,7 +13,7 @@ from fake_webui import FakeWebui
 from torch import nn
 
 from hypernetworks.hosts.webui import registration
-from hypernetworks.hosts.webui.active import ACTING
+from hypernetworks.hosts.webui.active import ACTIVE
 from hypernetworks.patching.handle import MARK
 
 ERRORS: tuple[type[BaseException], ...] = (
@@ -174,4 +174,4 @@ class WebuiWithUNet:
 
 def forget() -> None:
     """The one set of acting networks outlives a fake webui."""
-    ACTING.remove()
+    ACTIVE.remove()

@@ -30,7 +30,7 @@ _COLOURS = {
 """Linear maps from the four latent channels to red, green and blue, for SD (and for SDXL), as webuis use them."""
 
 
-class Forming:
+class LivePreview:
     """Watches one job's scheduler and shows what the model expects the picture to become.
 
     Args:

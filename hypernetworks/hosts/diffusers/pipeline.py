@@ -23,7 +23,7 @@ from ..steps import position
 from .checkpoints.loading import load_checkpoint
 from .finite import Finite, NotFiniteError, watched
 from .generation import Generation, Picture, Result
-from .live_preview import Forming
+from .live_preview import LivePreview
 from .reading import unread
 from .samplers import build_sampler, check_steps, sampler_name
 
@@ -105,7 +105,7 @@ class Painter:
             * 2 ** (len(self.pipeline.unet.config.block_out_channels) - 1)
         )
 
-    def paint(
+    def generate(
         self,
         job: Generation,
         on_step: Callable[[int, int], bool | None] | None = None,
@@ -137,10 +137,12 @@ class Painter:
                 handle = self._apply(chosen, patches, result.messages)
                 self.pipeline.scheduler = build_sampler(job.sampler, self._own_scheduler)
                 patches.callback(setattr, self.pipeline, "scheduler", self._own_scheduler)
-                forming = None if on_picture is None else Forming(self.pipeline, on_picture)
+                live_preview = (
+                    None if on_picture is None else LivePreview(self.pipeline, on_picture)
+                )
                 finite = patches.enter_context(watched(self.pipeline.vae, raises=again))
                 images = self._sample(
-                    job, (clean, negative), size, handle, forming, on_step, finite
+                    job, (clean, negative), size, handle, live_preview, on_step, finite
                 )
             if finite.found:
                 result.messages.append(NOT_FINITE)
@@ -257,7 +259,7 @@ class Painter:
         prompts: tuple[str, str],
         size: tuple[int, int],
         handle: Handle | None,
-        forming: Forming | None,
+        live_preview: LivePreview | None,
         on_step: Callable[[int, int], bool | None] | None,
         finite: Finite,
     ) -> list[Image]:
@@ -271,8 +273,8 @@ class Painter:
                 finite.check(tensors["latents"])
             if handle is not None:
                 handle.at(*position(pipeline.scheduler, index + 1, pipeline.num_timesteps))
-            if forming is not None:
-                forming.look()
+            if live_preview is not None:
+                live_preview.look()
             if on_step is not None and on_step(index + 1, pipeline.num_timesteps) is False:
                 pipeline._interrupt = True
             return tensors

@@ -18,7 +18,7 @@ BATCH = "_hypernetwork_batch"
 """Attribute of a processing object: what its current batch asked for."""
 
 
-class Acting:
+class ActiveNetworks:
     """Keeps the live UNet in step with the job that samples on it.
 
     Webuis exchange the UNet in the middle of a job (refiner, hires checkpoint) and nest jobs in one another, so that is
@@ -156,5 +156,5 @@ class Acting:
         self._handle, self._rows, self._for, self.job = None, None, (), None
 
 
-ACTING = Acting()
+ACTIVE = ActiveNetworks()
 """The one set. The package stays imported when the webui reloads its scripts, and this with it."""

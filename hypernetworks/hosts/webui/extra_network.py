@@ -15,7 +15,7 @@ from ..fit import check_fit
 from ..infotext import HASHES, hashes_line
 from ..resolving import Resolver
 from . import folders, host, sdnext, settings
-from .active import ACTING, BATCH
+from .active import ACTIVE, BATCH
 from .batch import Batch, raw_prompts, tags_of
 
 MESSAGES = "Hypernet messages"
@@ -72,14 +72,14 @@ def activate(p: Any, given: Sequence[Sequence[str]]) -> None:
         batch = _read(p, given)
         setattr(p, BATCH, batch)
         _write_hashes(p, batch)
-        ACTING.ensure(p, hires=bool(getattr(p, "is_hr_pass", False)))
+        ACTIVE.ensure(p, hires=bool(getattr(p, "is_hr_pass", False)))
     except PatchError as error:
         setattr(p, BATCH, None)
-        ACTING.remove()
+        ACTIVE.remove()
         host.tell(p, f"{error} (the picture is made without hypernetworks)")
     except Exception as error:
         setattr(p, BATCH, None)
-        ACTING.remove()
+        ACTIVE.remove()
         host.tell_of_fault(p, "reading the tags", error)
 
 
@@ -175,18 +175,18 @@ def on_step(params: Any) -> None:
     try:
         step, total = position(denoiser)
         hires = bool(getattr(p, "is_hr_pass", False))
-        ACTING.before_step(p, step, total, hires=hires, conditions=_conditions(denoiser))
+        ACTIVE.before_step(p, step, total, hires=hires, conditions=_conditions(denoiser))
     except Exception as error:
         setattr(p, BATCH, None)
-        ACTING.remove()
+        ACTIVE.remove()
         host.tell_of_fault(p, "applying the networks", error)
 
 
 def after_step(params: Any) -> None:
     """Callback ``on_cfg_after_cfg``: the UNet has run for this step."""
-    p = ACTING.job
+    p = ACTIVE.job
     if p is not None:
-        ACTING.after_step(p)
+        ACTIVE.after_step(p)
 
 
 def position(denoiser: Any) -> tuple[int, int]:
@@ -233,8 +233,8 @@ def end_of_job(p: Any) -> None:
     SD.Next may go on with the last job's object in the place of this one's: when no job is left, nothing may act.
     """
     try:
-        if ACTING.job is None or ACTING.job is p or not _RUNNING:
-            ACTING.remove()
+        if ACTIVE.job is None or ACTIVE.job is p or not _RUNNING:
+            ACTIVE.remove()
     except Exception as error:
         host.tell_of_fault(p, "cleaning up", error)
 

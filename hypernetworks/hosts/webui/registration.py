@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import api, extra_network, folders, infotext, settings, xyz
-from .active import ACTING
+from .active import ACTIVE
 from .cards_tab import page
 
 
@@ -43,7 +43,7 @@ def before_ui() -> None:
 
 def unloaded() -> None:
     """The host is about to load its scripts again, or to go on without ours."""
-    ACTING.remove()
+    ACTIVE.remove()
     folders.unregister()
 
 

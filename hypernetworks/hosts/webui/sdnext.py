@@ -12,7 +12,7 @@ from ...patching import find_sites
 from ...prompts import parse
 from ..steps import position
 from . import host
-from .active import ACTING, BATCH
+from .active import ACTIVE, BATCH
 from .batch import Batch
 
 _ORIGINAL = "_hypernetwork_original"
@@ -77,7 +77,7 @@ def _begin(p: Any, pipe: Any, arguments: Any, activate: Activate) -> None:
         _activate_for_details(p, activate)
     run = _Run(p, pipe)
     if not any(run.pictures) or not run.fits():
-        ACTING.remove()
+        ACTIVE.remove()
         return
     run.before(0, 1)  # of how many steps makes no difference to the first
     name = next((name for name in _STEP_CALLBACKS if arguments.get(name) is not None), None)
@@ -131,7 +131,7 @@ class _Run:
             self._refines and self._p.batch_size > 1
         )  # which of the pictures, the host doesn't say
         conditions = () if one_of_many else None
-        ACTING.before_step(
+        ACTIVE.before_step(
             self._p, step, total, hires=self._hires, conditions=conditions, unet=self._unet
         )
 
@@ -141,7 +141,7 @@ class _Run:
         def call(*arguments: Any, **named: Any) -> Any:
             result = callback(*arguments, **named)
             try:
-                ACTING.after_step(self._p)
+                ACTIVE.after_step(self._p)
                 pipe = self._pipe if legacy else arguments[0]
                 done = arguments[0 if legacy else 1]
                 runs = int(getattr(pipe, "num_timesteps", 0) or 0)
@@ -163,5 +163,5 @@ def _text_widths(unet: nn.Module | None) -> set[int | None]:
 
 def _give_up(p: Any, error: Exception) -> None:
     setattr(p, BATCH, None)
-    ACTING.remove()
+    ACTIVE.remove()
     host.tell_of_fault(p, "applying the networks", error)

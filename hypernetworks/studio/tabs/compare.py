@@ -13,13 +13,13 @@ from ...hosts.diffusers import save_png
 from ..cards import choices
 from ..comparing import compare, plan
 from ..generating import job_of, new_path
-from ..job_queue import Desk, InterruptedJobError, Update
+from ..job_queue import InterruptedJobError, JobQueue, Update
 from ..widgets import PRIVATE, empty_html, messages_html, progress_html
 
 COMPARE_HINT = "One press makes a labelled sheet with the prompt and settings on the left: same seed throughout."
 
 
-def compare_tab(desk: Desk, folder: Path, fields: list[gr.components.Component]) -> None:
+def compare_tab(job_queue: JobQueue, folder: Path, fields: list[gr.components.Component]) -> None:
     """Add the tab that makes sheets.
 
     Args:
@@ -27,7 +27,7 @@ def compare_tab(desk: Desk, folder: Path, fields: list[gr.components.Component])
     """
     with gr.Tab("Compare", id="compare", elem_id="studio_compare_tab") as tab:
         networks = gr.Dropdown(
-            choices(desk.library),
+            choices(job_queue.library),
             value=[],
             multiselect=True,
             label="Networks (a row each; none: those of the prompt, or the first of the library)",
@@ -52,14 +52,18 @@ def compare_tab(desk: Desk, folder: Path, fields: list[gr.components.Component])
         )
         messages = gr.HTML("", elem_id="compare_messages")
     tab.select(
-        lambda: gr.update(choices=choices(desk.library)), None, networks, queue=False, **PRIVATE
+        lambda: gr.update(choices=choices(job_queue.library)),
+        None,
+        networks,
+        queue=False,
+        **PRIVATE,
     )
 
     def run(
         request: gr.Request, names: list[str], values: str, *settings: Any
     ) -> Iterator[tuple[Any, ...]]:
         yield from _compare(
-            desk, folder, str(request.session_hash), (names or [], values or ""), settings
+            job_queue, folder, str(request.session_hash), (names or [], values or ""), settings
         )
 
     gr.on(
@@ -72,22 +76,28 @@ def compare_tab(desk: Desk, folder: Path, fields: list[gr.components.Component])
     )
 
     def interrupt(request: gr.Request) -> None:
-        desk.interrupt(str(request.session_hash))
+        job_queue.interrupt(str(request.session_hash))
 
     stop.click(interrupt, None, None, queue=False, **PRIVATE)
 
 
 def _compare(
-    desk: Desk, folder: Path, window: str, choice: tuple[list[str], str], settings: tuple[Any, ...]
+    job_queue: JobQueue,
+    folder: Path,
+    window: str,
+    choice: tuple[list[str], str],
+    settings: tuple[Any, ...],
 ) -> Iterator[tuple[Any, ...]]:
     """What the tab shows while a sheet is made and when it is there."""
     yield progress_html(Update(note="Starting …")), gr.update(visible=False), ""
     picture = None
     try:
         job = job_of(*settings)
-        todo = plan(job.prompt, *choice, desk.library)
-        for told in desk.run(
-            window, lambda p, tell, wish: compare(p, job, todo, tell, wish), "a comparison"
+        todo = plan(job.prompt, *choice, job_queue.library)
+        for told in job_queue.run(
+            window,
+            lambda p, tell, cancelled: compare(p, job, todo, tell, cancelled),
+            "a comparison",
         ):
             if isinstance(told, Update):
                 picture = told.picture or picture

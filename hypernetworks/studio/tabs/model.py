@@ -11,13 +11,13 @@ import gradio as gr
 
 from ...devices import name_of, usable_devices
 from ...errors import HypernetworkError
-from ..job_queue import Desk, InterruptedJobError, Update
+from ..job_queue import InterruptedJobError, JobQueue, Update
 from ..models import CHECKPOINT, MINIATURE, checked_path, load, samplers
 from ..widgets import PRIVATE, messages_html, progress_html, text
 
 
 def model_tab(
-    desk: Desk, *, anywhere: bool, on_change: list[gr.components.Component]
+    job_queue: JobQueue, *, anywhere: bool, on_change: list[gr.components.Component]
 ) -> tuple[list[gr.components.Component], Callable[[], tuple[Any, ...]]]:
     """Add the tab that chooses the model.
 
@@ -29,7 +29,7 @@ def model_tab(
         Fields of the tab that say which model is loaded, and what gives their values: for a page that is opened later.
     """
     with gr.Tab("Model", id="model", elem_id="studio_model_tab"):
-        kind, path, device, half = _fields(desk, anywhere)
+        kind, path, device, half = _fields(job_queue, anywhere)
         start = gr.Button("Load", variant="primary", elem_id="model_load")
         told = gr.HTML(messages_html([_memory_hint()]), elem_id="model_messages")
     kind.change(
@@ -43,14 +43,16 @@ def model_tab(
         try:
             wanted = None if chosen == MINIATURE else _path(typed, anywhere)
 
-            def work(_painter: Any, tell: Callable[[Update], None], wish: threading.Event) -> str:
-                return load(desk, wanted, where, halved, tell, wish)
+            def work(
+                _painter: Any, tell: Callable[[Update], None], cancelled: threading.Event
+            ) -> str:
+                return load(job_queue, wanted, where, halved, tell, cancelled)
 
-            for said in desk.run(str(request.session_hash), work, "the loading of a model"):
+            for said in job_queue.run(str(request.session_hash), work, "the loading of a model"):
                 if isinstance(said, Update):
                     yield progress_html(said), *same
                 else:
-                    yield messages_html([said]), *model_updates(desk)
+                    yield messages_html([said]), *model_updates(job_queue)
         except InterruptedJobError:
             yield messages_html(["interrupted before it began"]), *same
         except HypernetworkError as error:
@@ -66,21 +68,27 @@ def model_tab(
     )
 
     return [kind, path], lambda: (
-        _kind(desk),
-        gr.update(value=_shown_path(desk, anywhere), visible=not desk.painter.is_miniature),
+        _kind(job_queue),
+        gr.update(
+            value=_shown_path(job_queue, anywhere), visible=not job_queue.painter.is_miniature
+        ),
     )
 
 
-def _fields(desk: Desk, anywhere: bool) -> tuple[gr.Radio, gr.Textbox, gr.Dropdown, gr.Checkbox]:
-    here, now = usable_devices(), name_of(desk.painter.pipeline.device)
-    kind = gr.Radio([MINIATURE, CHECKPOINT], value=_kind(desk), label="Model", elem_id="model_kind")
+def _fields(
+    job_queue: JobQueue, anywhere: bool
+) -> tuple[gr.Radio, gr.Textbox, gr.Dropdown, gr.Checkbox]:
+    here, now = usable_devices(), name_of(job_queue.painter.pipeline.device)
+    kind = gr.Radio(
+        [MINIATURE, CHECKPOINT], value=_kind(job_queue), label="Model", elem_id="model_kind"
+    )
     path = gr.Textbox(
-        _shown_path(desk, anywhere),
+        _shown_path(job_queue, anywhere),
         label="Path of a checkpoint on this machine",
         placeholder="such as /models/v1-5-pruned.safetensors, or a diffusers folder",
         info="SD1, SD2 or SDXL. Nothing is downloaded.",
         elem_id="model_path",
-        visible=not desk.painter.is_miniature,
+        visible=not job_queue.painter.is_miniature,
         interactive=not anywhere,
     )
     with gr.Row():
@@ -93,13 +101,13 @@ def _fields(desk: Desk, anywhere: bool) -> tuple[gr.Radio, gr.Textbox, gr.Dropdo
     return kind, path, device, half
 
 
-def _kind(desk: Desk) -> str:
-    return MINIATURE if desk.painter.is_miniature else CHECKPOINT
+def _kind(job_queue: JobQueue) -> str:
+    return MINIATURE if job_queue.painter.is_miniature else CHECKPOINT
 
 
-def _shown_path(desk: Desk, anywhere: bool) -> str:
+def _shown_path(job_queue: JobQueue, anywhere: bool) -> str:
     """The loaded checkpoint; others than the user of this machine see its name alone."""
-    path = desk.painter.checkpoint
+    path = job_queue.painter.checkpoint
     if path is None:
         return ""
     return path.name if anywhere else str(path)
@@ -117,22 +125,22 @@ def _path(typed: str, anywhere: bool) -> Path:
     return checked_path(typed or "")
 
 
-def model_updates(desk: Desk) -> tuple[Any, ...]:
+def model_updates(job_queue: JobQueue) -> tuple[Any, ...]:
     """Title, CFG, sampler, width and height as they suit the loaded model."""
-    painter = desk.painter
+    painter = job_queue.painter
     size = {"value": painter.default_size, "minimum": painter.size_step, "step": painter.size_step}
     return (
-        status_html(desk),
+        status_html(job_queue),
         painter.default_cfg,
-        gr.update(choices=samplers(desk), value=painter.default_sampler),
+        gr.update(choices=samplers(job_queue), value=painter.default_sampler),
         gr.update(**size),
         gr.update(**size),
     )
 
 
-def status_html(desk: Desk) -> str:
+def status_html(job_queue: JobQueue) -> str:
     """Title and model, in one line."""
-    painter = desk.painter
+    painter = job_queue.painter
     device = (
         f"{name_of(painter.pipeline.device).upper()}, {str(painter.dtype).removeprefix('torch.')}"
     )

@@ -11,8 +11,9 @@ import gradio as gr
 
 from ...errors import HypernetworkError
 from ..fields import Components, Inputs
-from ..generating import Outcome, job_of, paint
-from ..job_queue import Desk, InterruptedJobError, Update
+from ..generating import Outcome, job_of
+from ..generating import generate as generate_images
+from ..job_queue import InterruptedJobError, JobQueue, Update
 from ..restoring import Restored, read_infotext, restore
 from ..widgets import PRIVATE, empty_html, messages_html, progress_html
 
@@ -67,7 +68,11 @@ def picture_tab() -> tuple[Outputs, gr.File]:
 
 
 def wire_generating(
-    desk: Desk, folder: Path, inputs: Inputs, outputs: Outputs, buttons: tuple[gr.Button, gr.Button]
+    job_queue: JobQueue,
+    folder: Path,
+    inputs: Inputs,
+    outputs: Outputs,
+    buttons: tuple[gr.Button, gr.Button],
 ) -> None:
     """Let the two buttons start and interrupt a generation."""
 
@@ -82,8 +87,9 @@ def wire_generating(
         )
         try:
             job, picture = job_of(*settings), None
-            for told in desk.run(
-                str(request.session_hash), lambda p, tell, wish: paint(p, job, tell, wish, folder)
+            for told in job_queue.run(
+                str(request.session_hash),
+                lambda p, tell, cancelled: generate_images(p, job, tell, cancelled, folder),
             ):
                 if isinstance(told, Outcome):
                     yield _finished(told, kept)
@@ -113,7 +119,7 @@ def wire_generating(
     )
 
     def interrupt(request: gr.Request) -> None:
-        desk.interrupt(str(request.session_hash))
+        job_queue.interrupt(str(request.session_hash))
 
     stop.click(interrupt, None, None, queue=False, **PRIVATE)
 
@@ -134,7 +140,7 @@ def _stopped(kept: list[tuple[str, str]], messages: str) -> tuple[Any, ...]:
 
 
 def wire_fields(
-    desk: Desk,
+    job_queue: JobQueue,
     inputs: Inputs,
     outputs: Outputs,
     restored: gr.File,
@@ -147,14 +153,20 @@ def wire_fields(
         return kept[index][1] if 0 <= index < len(kept) else ""
 
     def reuse(infotext: str) -> Any:
-        seed = restore(infotext, desk.library, desk.painter.model_name).seed if infotext else None
+        seed = (
+            restore(infotext, job_queue.library, job_queue.painter.model_name).seed
+            if infotext
+            else None
+        )
         return gr.skip() if seed is None else seed
 
     def bring_back(path: str | None) -> tuple[Any, ...]:
         if path is None:
             return tuple([gr.skip()] * 9)
         try:
-            found = restore(read_infotext(Path(path)), desk.library, desk.painter.model_name)
+            found = restore(
+                read_infotext(Path(path)), job_queue.library, job_queue.painter.model_name
+            )
         except HypernetworkError as error:
             return (messages_html([str(error)], "error"), *[gr.skip()] * 8)
         complete = "prompt and settings are those of the image. Press Generate to make it again"

@@ -13,7 +13,7 @@ from ...files.writing import replace
 from ...hosts.diffusers import Generation
 from ...miniature.subjects import COLOURS, caption, subject_names
 from ..job_queue import InterruptedJobError, Update
-from .folders import Places
+from .folders import TrainingFolders
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,14 +24,17 @@ NAME, KEY, BUTTON = "blueprint", "example", "Train on an example"
 """Of the network, what stands in place of a folder's key, and what begins it."""
 PROMPTS = "a penguin on yellow\na rocket on red"
 SETTINGS = {"steps": 150, "save_every": 50, "preview_every": 25, "previews": PROMPTS}
-"""Where it differs from the preset: after these steps the held-out loss of so few pictures would rise again."""
+"""Where it differs from the preset: after these steps the validation loss of so few pictures would rise again."""
 COUNT, STEPS, SEED = 24, 10, 0
 SHADOW, MIDDLE, LIGHT = "#0b2545", "#2a6f97", "#f4f1de"
 """Prussian blue to paper, as cyanotypes have them."""
 
 
 def paint_example(
-    painter: Painter, places: Places, tell: Callable[[Update], None], wish: threading.Event
+    painter: Painter,
+    training_folders: TrainingFolders,
+    tell: Callable[[Update], None],
+    cancelled: threading.Event,
 ) -> Path:
     """The folder of the example; painted when it is not there yet.
 
@@ -43,15 +46,19 @@ def paint_example(
         raise TrainingDataError(
             "the example is for the miniature: choose it in the Model tab, or add pictures"
         )
-    folder = places.pictures / "example"
+    folder = training_folders.pictures / "example"
     folder.mkdir(parents=True, exist_ok=True)
     for number, words in enumerate(_captions()):
         tell(Update(number, COUNT, f"Painting pictures to learn from: {number + 1} of {COUNT}"))
         path = folder / f"{words}.png"
         if not path.exists():
             job = Generation(words, steps=STEPS, seed=number)
-            picture = painter.paint(job, lambda _step, _steps: not wish.is_set()).pictures[0].image
-            if wish.is_set():
+            picture = (
+                painter.generate(job, lambda _step, _steps: not cancelled.is_set())
+                .pictures[0]
+                .image
+            )
+            if cancelled.is_set():
                 raise InterruptedJobError
             toned = tone(picture)
             replace(path, lambda temporary, toned=toned: toned.save(temporary, format="PNG"))  # type: ignore[misc]

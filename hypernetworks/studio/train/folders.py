@@ -32,7 +32,7 @@ ABANDONED = 24 * 3600
 
 
 @dataclass(frozen=True)
-class Places:
+class TrainingFolders:
     """The only folders that the Train tab reads and writes, besides the library.
 
     Attributes:

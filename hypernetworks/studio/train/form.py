@@ -17,7 +17,7 @@ from ...training.settings import PRECISIONS
 from ..cards import choices
 from ..widgets import text
 from . import example
-from .form_values import MOST_PREVIEWS, NEW, Wishes, of_preset, size_of
+from .form_values import MOST_PREVIEWS, NEW, FormValues, of_preset, size_of
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -29,7 +29,7 @@ class Form:
     """Adds the fields to the Blocks that are being built.
 
     Attributes:
-        fields: by their names in :class:`~.wishes.Wishes`.
+        fields: by their names in :class:`~.wishes.FormValues`.
         upload: pictures that are sent.
         size: says how large the network will be.
     """
@@ -37,11 +37,11 @@ class Form:
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.fields: dict[str, gr.components.Component] = {}
-        self._values = of_preset("style", trainer.desk.painter)
+        self._values = of_preset("style", trainer.job_queue.painter)
 
     def first(self) -> None:
         """Those in view."""
-        painter = self.trainer.desk.painter
+        painter = self.trainer.job_queue.painter
         with gr.Row():
             self._text("name", "Name", placeholder="what tags will call it", min_width=140)
             purposes = [
@@ -81,7 +81,7 @@ class Form:
             value=prompts,
             lines=2,
         )
-        self.size = gr.HTML(self.size_html(Wishes(**self._values)), elem_id="train_size")
+        self.size = gr.HTML(self.size_html(FormValues(**self._values)), elem_id="train_size")
 
     def more(self) -> None:
         """The others, by what they are about."""
@@ -96,19 +96,21 @@ class Form:
             ):
                 with gr.Accordion(title, open=False):
                     add()
-        self.fields = {name: self.fields[name] for name in Wishes.__dataclass_fields__}
+        self.fields = {name: self.fields[name] for name in FormValues.__dataclass_fields__}
 
     def folders(self) -> list[tuple[str, str]]:
         """Folders of pictures to choose from."""
-        return [NO_FOLDER, *self.trainer.places.choices()]
+        return [NO_FOLDER, *self.trainer.training_folders.choices()]
 
-    def size_html(self, wishes: Wishes) -> str:
+    def size_html(self, wishes: FormValues) -> str:
         """How large the network will be."""
-        return f'<p class="studio-done">{text(size_of(wishes, self.trainer.desk.painter))}</p>'
+        return f'<p class="studio-done">{text(size_of(wishes, self.trainer.job_queue.painter))}</p>'
 
     def _network(self) -> None:
         with gr.Row():
-            self._choice("begin_with", "Begin with", [NEW, *choices(self.trainer.desk.library)])
+            self._choice(
+                "begin_with", "Begin with", [NEW, *choices(self.trainer.job_queue.library)]
+            )
             self._text("layers", "Layer structure")
             self._choice("activation", "Activation", sorted(ACTIVATIONS))
             self._choice("initialisation", "Initialisation", INITIALISATIONS)
@@ -147,7 +149,7 @@ class Form:
             )
             self._number("tag_dropout", "Leave tags out", "share, 0 to 1", whole=False)
             self._number(
-                "held_out", "Held out", "share, where there are 8 pictures or more", whole=False
+                "validation", "Held out", "share, where there are 8 pictures or more", whole=False
             )
         self._tick("flip", "Mirrored, too")
         self._tick("alpha", "What is transparent is not learned")
@@ -161,7 +163,7 @@ class Form:
             self._choice("suffix", "Format", (".safetensors", ".pt"))
 
     def _value(self, name: str) -> Any:
-        return self._values.get(name, getattr(Wishes, name))
+        return self._values.get(name, getattr(FormValues, name))
 
     def _number(
         self, name: str, label: str, info: str = "", *, whole: bool = True, min_width: int = 130

@@ -26,12 +26,12 @@ NEW = "(a new network)"
 
 
 @dataclass(frozen=True)
-class Wishes:
+class FormValues:
     """The fields, as the page has them: any of them may be empty.
 
     Attributes:
         name, purpose: of the network; a purpose is a preset.
-        key: of the folder of pictures, see :class:`~.places.Places`.
+        key: of the folder of pictures, see :class:`~.places.TrainingFolders`.
         start_over: throw an earlier run of this name away.
         replace: a network of this name in the library may be replaced.
         previews: prompts, one a line.
@@ -78,7 +78,7 @@ class Wishes:
     template: str = "[filewords]"
     shuffle: bool = False
     tag_dropout: float | None = None
-    held_out: float | None = None
+    validation: float | None = None
     save_every: float | None = None
     keep: float | None = None
     watch_every: float | None = None
@@ -103,13 +103,13 @@ def of_preset(purpose: str, painter: Painter) -> dict[str, Any]:
         "layer_norm": structure.layer_norm,
     }
     for record in (job.settings, job.picture_settings, job.creation):
-        for field in fields(Wishes):
+        for field in fields(FormValues):
             if field.name in {known.name for known in fields(record)}:
                 values[field.name] = getattr(record, field.name)
     return values
 
 
-def creation_of(wishes: Wishes) -> Creation:
+def creation_of(wishes: FormValues) -> Creation:
     """The fresh network that the fields describe.
 
     Raises:
@@ -140,7 +140,7 @@ def creation_of(wishes: Wishes) -> Creation:
     )
 
 
-def size_of(wishes: Wishes, painter: Painter) -> str:
+def size_of(wishes: FormValues, painter: Painter) -> str:
     """How large the network will be, in words; or what is wrong with it."""
     if wishes.begin_with not in ("", NEW):
         return f"As large as {wishes.begin_with}."
@@ -152,7 +152,7 @@ def size_of(wishes: Wishes, painter: Painter) -> str:
     return f"{count:,} numbers, {count * 4 / 1e6:.1f} MB, for the widths {', '.join(map(str, widths))}."
 
 
-def job_of(wishes: Wishes, painter: Painter, pictures: Path, runs: Path) -> TrainingJob:
+def job_of(wishes: FormValues, painter: Painter, pictures: Path, runs: Path) -> TrainingJob:
     """The job that the fields describe, on the loaded model; empty fields are the preset's.
 
     Raises:
@@ -180,7 +180,7 @@ def job_of(wishes: Wishes, painter: Painter, pictures: Path, runs: Path) -> Trai
     )
 
 
-def _check_size(wishes: Wishes, painter: Painter) -> None:
+def _check_size(wishes: FormValues, painter: Painter) -> None:
     limits = {"batch": LARGEST_BATCH, "width": LARGEST_EDGE, "height": LARGEST_EDGE}
     for name, most in limits.items():
         if (getattr(wishes, name) or 0) > most:
@@ -195,7 +195,7 @@ def _check_size(wishes: Wishes, painter: Painter) -> None:
         )
 
 
-def _changes(wishes: Wishes, record: TrainingSettings | PictureSettings) -> dict[str, Any]:
+def _changes(wishes: FormValues, record: TrainingSettings | PictureSettings) -> dict[str, Any]:
     """Fields of a record that the page has values for, whole numbers as such."""
     names = {field.name for field in fields(record)} & {field.name for field in fields(wishes)}
     given = {

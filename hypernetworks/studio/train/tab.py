@@ -13,7 +13,7 @@ from ..cards import choices
 from ..widgets import PRIVATE, messages_html
 from . import example, views
 from .form import Form
-from .form_values import NEW, Wishes, job_of, of_preset
+from .form_values import NEW, FormValues, job_of, of_preset
 from .trainer import State, Trainer
 
 Following = Iterator[tuple[Any, ...]]
@@ -42,7 +42,7 @@ def train_tab(
         form.first()
         start = gr.Button("Train", variant="primary", elem_id="train_start")
         form.more()
-        model = gr.State(trainer.desk.painter.model_name)
+        model = gr.State(trainer.job_queue.painter.model_name)
     shown: list[gr.components.Component] = [progress, curves, previews, messages]
 
     followed = gr.State(-1)
@@ -98,7 +98,7 @@ def _wire_buttons(
     names = list(form.fields)
 
     def train(files: list[str] | None, *values: Any) -> Following:
-        wishes = Wishes(**dict(zip(names, values, strict=True)))
+        wishes = FormValues(**dict(zip(names, values, strict=True)))
         sent = [gr.skip()] * 3
         try:
             if files:
@@ -114,10 +114,12 @@ def _wire_buttons(
             sent = [gr.skip()] * 3
 
     def train_example() -> Following:
-        values = of_preset("style", trainer.desk.painter)
+        values = of_preset("style", trainer.job_queue.painter)
         try:
             trainer.start(
-                Wishes(**{**values, **example.SETTINGS, "name": example.NAME, "key": example.KEY})
+                FormValues(
+                    **{**values, **example.SETTINGS, "name": example.NAME, "key": example.KEY}
+                )
             )
         except HypernetworkError as error:
             yield *[gr.skip()] * 4, messages_html([str(error)], "error")
@@ -136,35 +138,35 @@ def _wire_buttons(
     stop.click(lambda: (trainer.interrupt(), None)[1], None, None, queue=False, **PRIVATE)
 
 
-def _kept(trainer: Trainer, wishes: Wishes, files: list[str]) -> str:
+def _kept(trainer: Trainer, wishes: FormValues, files: list[str]) -> str:
     """Keep pictures that were sent, once the rest of the fields is right; the key of their folder."""
-    places = trainer.places
+    training_folders = trainer.training_folders
     if wishes.key:
         raise TrainingDataError(
             "choose a folder or add pictures, not both: set the folder to (none)"
         )
-    job_of(wishes, trainer.desk.painter, places.pictures, places.runs)
-    return places.key(places.keep(files, wishes.name.strip()))
+    job_of(wishes, trainer.job_queue.painter, training_folders.pictures, training_folders.runs)
+    return training_folders.key(training_folders.keep(files, wishes.name.strip()))
 
 
 def _wire_fields(trainer: Trainer, form: Form, tab: gr.Tab, model: gr.State) -> None:
-    desk, found = trainer.desk, form.fields
-    of_purpose = [name for name in found if name in of_preset("style", desk.painter)]
+    job_queue, found = trainer.job_queue, form.fields
+    of_purpose = [name for name in found if name in of_preset("style", job_queue.painter)]
     targets = [found[name] for name in of_purpose]
 
     def preset(purpose: str) -> list[Any]:
-        values = of_preset(purpose, desk.painter)
+        values = of_preset(purpose, job_queue.painter)
         return [values[name] for name in of_purpose]
 
     def opened(known: str, purpose: str) -> tuple[Any, ...]:
         """Lists may have grown, and another model wants other numbers."""
-        now = desk.painter.model_name
-        begin = gr.update(choices=[NEW, *choices(desk.library)])
+        now = job_queue.painter.model_name
+        begin = gr.update(choices=[NEW, *choices(job_queue.library)])
         changed = preset(purpose) if known != now else [gr.skip()] * len(of_purpose)
         return now, gr.update(choices=form.folders()), begin, *changed
 
     def size(*values: Any) -> str:
-        return form.size_html(Wishes(**dict(zip(sized, values, strict=True))))
+        return form.size_html(FormValues(**dict(zip(sized, values, strict=True))))
 
     purpose = found["purpose"]
     purpose.input(preset, purpose, targets, queue=False, **PRIVATE)

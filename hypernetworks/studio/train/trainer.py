@@ -16,10 +16,10 @@ from ...hosts.diffusers.training import Outcome, Watcher, train_job
 from ...training import TrainingStep
 from ...training.checkpoints import STATE
 from ...training.records import read_log
-from ..job_queue import Desk, InterruptedJobError, Update
+from ..job_queue import InterruptedJobError, JobQueue, Update
 from . import example
-from .folders import Places
-from .form_values import Wishes, job_of
+from .folders import TrainingFolders
+from .form_values import FormValues, job_of
 from .publish import check_free, keep
 
 if TYPE_CHECKING:
@@ -75,13 +75,15 @@ class Trainer:
         folder: the library's folder that takes the finished network; ``None`` where it has none of the user's own.
     """
 
-    def __init__(self, desk: Desk, places: Places, folder: Path | None) -> None:
-        self.desk, self.places, self.folder = desk, places, folder
+    def __init__(
+        self, job_queue: JobQueue, training_folders: TrainingFolders, folder: Path | None
+    ) -> None:
+        self.job_queue, self.training_folders, self.folder = job_queue, training_folders, folder
         self.state = State()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def start(self, wishes: Wishes) -> None:
+    def start(self, wishes: FormValues) -> None:
         """Begin, or go on with the run of this name.
 
         Raises:
@@ -91,9 +93,14 @@ class Trainer:
             raise TrainingDataError(
                 "there are no pictures yet: choose a folder of them, or drop some"
             )
-        pictures = None if wishes.key == example.KEY else self.places.folder(wishes.key)
-        job = job_of(wishes, self.desk.painter, pictures or self.places.pictures, self.places.runs)
-        may_replace = check_free(job, self.desk.library, self.folder, wishes.replace)
+        pictures = None if wishes.key == example.KEY else self.training_folders.folder(wishes.key)
+        job = job_of(
+            wishes,
+            self.job_queue.painter,
+            pictures or self.training_folders.pictures,
+            self.training_folders.runs,
+        )
+        may_replace = check_free(job, self.job_queue.library, self.folder, wishes.replace)
         with self._starting:
             if self.state.is_running:
                 raise HypernetworkError(
@@ -106,7 +113,7 @@ class Trainer:
 
     def interrupt(self) -> bool:
         """Stop after the present step, which is saved; whether one was running."""
-        return self.desk.interrupt(WINDOW)
+        return self.job_queue.interrupt(WINDOW)
 
     def wait(self, seconds: float) -> None:
         """Until the training has ended and is saved, but no longer than that."""
@@ -123,16 +130,22 @@ class Trainer:
                 return
             time.sleep(PAUSE)
 
-    def _run(self, wishes: Wishes, pictures: Path | None, may_replace: bool, state: State) -> None:
-        def work(painter: Painter, tell: Callable[[Update], None], wish: threading.Event) -> Any:
-            found = pictures or example.paint_example(painter, self.places, tell, wish)
-            job = job_of(wishes, painter, found, self.places.runs)
+    def _run(
+        self, wishes: FormValues, pictures: Path | None, may_replace: bool, state: State
+    ) -> None:
+        def work(
+            painter: Painter, tell: Callable[[Update], None], cancelled: threading.Event
+        ) -> Any:
+            found = pictures or example.paint_example(
+                painter, self.training_folders, tell, cancelled
+            )
+            job = job_of(wishes, painter, found, self.training_folders.runs)
             if not job.restart:
                 state.rows, state.previews = _earlier(job)
-            return job, train_job(job, painter, _watcher(state, wish))
+            return job, train_job(job, painter, _watcher(state, cancelled))
 
         try:
-            for said in self.desk.run(WINDOW, work, state.describe):
+            for said in self.job_queue.run(WINDOW, work, state.describe):
                 if isinstance(said, Update):
                     state.note, state.done, state.total = (
                         said.note,
@@ -166,13 +179,15 @@ class Trainer:
                 f'interrupted after {outcome.step} steps: press "{button}" to go on from there'
             )
         if outcome.file is not None and self.folder is not None:
-            state.kept_as = keep(job, outcome.file, self.desk.library, self.folder, may_replace)
+            state.kept_as = keep(
+                job, outcome.file, self.job_queue.library, self.folder, may_replace
+            )
 
 
-def _watcher(state: State, wish: threading.Event) -> Watcher:
+def _watcher(state: State, cancelled: threading.Event) -> Watcher:
     def on_stage(text: str, done: int, total: int) -> None:
         state.note, state.done, state.total = f"{text.capitalize()}: {done} of {total}", done, total
-        if wish.is_set():
+        if cancelled.is_set():
             raise InterruptedJobError
 
     def on_step(step: TrainingStep) -> None:
@@ -188,7 +203,7 @@ def _watcher(state: State, wish: threading.Event) -> Watcher:
             step.steps,
         )
 
-    def on_painting(done: int, total: int) -> None:
+    def on_preview_progress(done: int, total: int) -> None:
         state.note = f"Painting previews: {done} of {total}"
         if not state.rows:  # later the bar shows the steps
             state.done, state.total = done, total
@@ -196,7 +211,9 @@ def _watcher(state: State, wish: threading.Event) -> Watcher:
     def on_preview(step: int, pictures: Sequence[Image]) -> None:
         state.previews.append((step, [_small(picture) for picture in pictures]))
 
-    return Watcher(on_stage, on_step, on_painting, on_preview, state.messages.append, wish.is_set)
+    return Watcher(
+        on_stage, on_step, on_preview_progress, on_preview, state.messages.append, cancelled.is_set
+    )
 
 
 def _small(picture: Image) -> Image:
@@ -219,7 +236,7 @@ def _earlier(job: TrainingJob) -> tuple[list[TrainingStep], list[tuple[int, list
             row["smoothed"] or 0.0,
             row["rate"] or 0.0,
             row["gradient_norm"] or 0.0,
-            row["held_out"],
+            row["validation"],
         )
         for row in read_log(job.folder / "log.csv")
     ]

@@ -49,10 +49,12 @@ def _figures(rows: Sequence[TrainingStep]) -> str:
     if not rows:
         return ""
     last = rows[-1]
-    held_out = next((row.held_out for row in reversed(rows) if row.held_out is not None), None)
+    validation = next(
+        (row.validation for row in reversed(rows) if row.validation is not None), None
+    )
     figures = {
         "loss": f"{last.smoothed:.4f}",
-        "held-out loss": "–" if held_out is None else f"{held_out:.4f}",
+        "validation loss": "–" if validation is None else f"{validation:.4f}",
         "learning rate": f"{last.rate:.2g}",
         "gradient norm": f"{last.gradient_norm:.3g}",
         "steps per second": f"{last.steps_per_second:.2g}",
@@ -74,7 +76,9 @@ def curves(state: State) -> str:
         {
             "each step": _line(rows, lambda row: row.loss),
             "smoothed": _line(rows, lambda row: row.smoothed),
-            "held out": [(row.step, row.held_out) for row in rows if row.held_out is not None],
+            "validation": [
+                (row.step, row.validation) for row in rows if row.validation is not None
+            ],
         },
         height=200,
         logarithmic=True,
@@ -130,7 +134,7 @@ def _plot(
     height: int = 110,
     logarithmic: bool = False,
 ) -> str:
-    """Lines by their name, which is also their look: "each step" pale, "smoothed" plain, "held out" dotted."""
+    """Lines by their name, which is also their look: "each step" pale, "smoothed" plain, "validation" dotted."""
     points = [point for line in lines.values() for point in line if point[1] > 0 or not logarithmic]
     if not points:
         return ""
@@ -158,13 +162,13 @@ def _plot(
 
 def _drawn(name: str, line: Line, frame: _Frame) -> str:
     look = f"studio-{name.replace(' ', '-')}"
-    places = [(frame.x(step), frame.y(value)) for step, value in line]
+    training_folders = [(frame.x(step), frame.y(value)) for step, value in line]
     dots = (
-        "".join(f'<circle class="{look}" cx="{x}" cy="{y}" r="3"/>' for x, y in places)
-        if name == "held out"
+        "".join(f'<circle class="{look}" cx="{x}" cy="{y}" r="3"/>' for x, y in training_folders)
+        if name == "validation"
         else ""
     )
-    joined = " ".join(f"{x},{y}" for x, y in places)
+    joined = " ".join(f"{x},{y}" for x, y in training_folders)
     return f'<polyline class="{look}" points="{joined}"/>{dots}'
 
 

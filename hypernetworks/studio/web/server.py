@@ -16,8 +16,8 @@ from ...ending import Ending, noticed
 from ...errors import HypernetworkError
 from ...hosts.diffusers import MINIATURE_NETWORKS
 from ..cards import own_folder
-from ..job_queue import Desk
-from ..train.folders import Places
+from ..job_queue import JobQueue
+from ..train.folders import TrainingFolders
 from ..train.trainer import Trainer
 from . import limits
 from .leftovers import temporary_folder
@@ -65,7 +65,7 @@ def build_app(
     from .safety import OwnAddressOnly
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    register(app, trainer.desk.library, MINIATURE_NETWORKS)
+    register(app, trainer.job_queue.library, MINIATURE_NETWORKS)
     page = build_page(trainer, folder, anywhere=anywhere)
     page.queue(default_concurrency_limit=8, max_size=limits.MOST_QUEUED_IN_ALL)
     page.state_session_capacity = limits.MOST_SESSIONS
@@ -103,7 +103,7 @@ def launch(
     open_browser: bool,
     anywhere: bool = False,
     password: str | None = None,
-    places: Places | None = None,
+    training_folders: TrainingFolders | None = None,
 ) -> None:
     """Serve the page, on this machine only unless told otherwise, until interrupted.
 
@@ -117,8 +117,10 @@ def launch(
     """
     listener = _listen("0.0.0.0" if anywhere else "127.0.0.1", port)
     address = f"http://127.0.0.1:{port}"
-    places = places or Places(Path.home() / TRAINING)
-    trainer = Trainer(Desk(painter), places, own_folder(painter.library, MINIATURE_NETWORKS))
+    training_folders = training_folders or TrainingFolders(Path.home() / TRAINING)
+    trainer = Trainer(
+        JobQueue(painter), training_folders, own_folder(painter.library, MINIATURE_NETWORKS)
+    )
     with noticed("Stopping; Ctrl+C again ends at once") as ending, temporary_folder() as folder:
         try:
             app = build_app(trainer, folder, anywhere=anywhere, password=password)

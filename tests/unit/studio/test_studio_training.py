@@ -17,10 +17,16 @@ from PIL import Image
 
 import hypernetworks as hn
 from hypernetworks.hosts.diffusers.training import Outcome, TrainingJob, Watcher
-from hypernetworks.studio.job_queue import Desk, Update
+from hypernetworks.studio.job_queue import JobQueue, Update
 from hypernetworks.studio.train import example, form_values, trainer, views
-from hypernetworks.studio.train.folders import Places
-from hypernetworks.studio.train.form_values import Wishes, creation_of, job_of, of_preset, size_of
+from hypernetworks.studio.train.folders import TrainingFolders
+from hypernetworks.studio.train.form_values import (
+    FormValues,
+    creation_of,
+    job_of,
+    of_preset,
+    size_of,
+)
 from hypernetworks.studio.train.publish import check_free, keep
 from hypernetworks.studio.train.trainer import State, Trainer
 from hypernetworks.training import PRESETS, TrainingStep
@@ -74,7 +80,9 @@ def test_the_fields_begin_with_the_preset_and_mean_it(
     purpose: str, painter: Any, tmp_path: Path
 ) -> None:
     values = of_preset(purpose, painter)
-    job = job_of(Wishes(name="a", purpose=purpose, **values), painter, tmp_path, tmp_path / "runs")
+    job = job_of(
+        FormValues(name="a", purpose=purpose, **values), painter, tmp_path, tmp_path / "runs"
+    )
     expected = form_values.preset_job(purpose, "a", tmp_path, painter, runs=tmp_path / "runs")
     assert job == replace(
         expected, creation=replace(expected.creation, structure=job.creation.structure)
@@ -87,7 +95,7 @@ def test_empty_fields_are_the_presets_and_numbers_become_whole(
     painter: Any, tmp_path: Path
 ) -> None:
     job = job_of(
-        Wishes(name=" a ", steps=7.0, batch=3.0, clip=0.5, previews="x\n\n y \n"),
+        FormValues(name=" a ", steps=7.0, batch=3.0, clip=0.5, previews="x\n\n y \n"),
         painter,
         tmp_path,
         tmp_path,
@@ -118,16 +126,19 @@ def test_wrong_fields_are_told(
     changes: dict[str, Any], match: str, painter: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(hn.HypernetworkError, match=match):
-        job_of(replace(Wishes(name="a"), **changes), painter, tmp_path, tmp_path)
+        job_of(replace(FormValues(name="a"), **changes), painter, tmp_path, tmp_path)
 
 
 def test_the_size_is_shown_before(painter: Any) -> None:
-    both, text_alone = size_of(Wishes(), painter), size_of(Wishes(self_attention=False), painter)
+    both, text_alone = (
+        size_of(FormValues(), painter),
+        size_of(FormValues(self_attention=False), painter),
+    )
     assert "96, 192" in both
     assert "widths 192." in text_alone
     assert int(both.split(" ")[0].replace(",", "")) > int(text_alone.split(" ")[0].replace(",", ""))
-    assert "no list" in size_of(Wishes(layers="?"), painter)
-    assert creation_of(Wishes(layers="1; 2 ,2 1", dropout=0.3)).structure.dropout == (
+    assert "no list" in size_of(FormValues(layers="?"), painter)
+    assert creation_of(FormValues(layers="1; 2 ,2 1", dropout=0.3)).structure.dropout == (
         0.0,
         0.3,
         0.3,
@@ -144,12 +155,12 @@ def test_only_folders_with_pictures_can_be_chosen(tmp_path: Path) -> None:
     pictures(tmp_path / "own" / "pictures" / "sent", "1.png")
     pictures(tmp_path / "secret", "1.png")
     (tmp_path / "mine" / "empty").mkdir()
-    places = Places(tmp_path / "own", (tmp_path / "mine",))
-    assert places.choices() == [
+    training_folders = TrainingFolders(tmp_path / "own", (tmp_path / "mine",))
+    assert training_folders.choices() == [
         ("sent (1 picture)", "0:sent"),
         ("mine/cats/more (2 pictures)", "1:cats/more"),
     ]
-    assert places.folder("1:cats/more") == tmp_path / "mine" / "cats" / "more"
+    assert training_folders.folder("1:cats/more") == tmp_path / "mine" / "cats" / "more"
     for key in (
         "1:../secret",
         "2:.",
@@ -162,39 +173,51 @@ def test_only_folders_with_pictures_can_be_chosen(tmp_path: Path) -> None:
         str(tmp_path),
     ):
         with pytest.raises(hn.HypernetworkError, match="chosen"):
-            places.folder(key)
+            training_folders.folder(key)
 
 
 def test_pictures_that_are_sent_are_kept_and_never_replaced(tmp_path: Path) -> None:
-    places, sent = Places(tmp_path / "own"), pictures(tmp_path / "sent", "a cat.png")
+    training_folders, sent = (
+        TrainingFolders(tmp_path / "own"),
+        pictures(tmp_path / "sent", "a cat.png"),
+    )
     (tmp_path / "sent" / "a cat.txt").write_text("a grey cat", encoding="utf-8")
     sent.append(str(tmp_path / "sent" / "a cat.txt"))
-    first, second = places.keep(sent, "cats"), places.keep(sent, "cats")
+    first, second = training_folders.keep(sent, "cats"), training_folders.keep(sent, "cats")
     assert [path.name for path in (first, second)] == ["cats", "cats-2"]
     assert sorted(path.name for path in first.iterdir()) == ["a cat.png", "a cat.txt"]
-    assert places.folder(places.key(second)) == second
-    assert sorted(path.name for path in places.pictures.iterdir()) == ["cats", "cats-2"]
+    assert training_folders.folder(training_folders.key(second)) == second
+    assert sorted(path.name for path in training_folders.pictures.iterdir()) == ["cats", "cats-2"]
 
 
 @pytest.mark.parametrize("other", ["a cat.png", "A Cat.PNG"])
 def test_files_of_one_name_are_refused_unless_they_are_the_same(tmp_path: Path, other: str) -> None:
-    places, sent = Places(tmp_path / "own"), pictures(tmp_path / "first", "a cat.png")
+    training_folders, sent = (
+        TrainingFolders(tmp_path / "own"),
+        pictures(tmp_path / "first", "a cat.png"),
+    )
     again = pictures(tmp_path / "second", other)
-    kept = places.keep([*sent, *again], "cats")
+    kept = training_folders.keep([*sent, *again], "cats")
     assert [path.name for path in kept.iterdir()] == ["a cat.png"]
     Image.new("RGB", (8, 8), "blue").save(again[0], format="PNG")
     with pytest.raises(hn.HypernetworkError, match="two different files"):
-        places.keep([*sent, *again], "cats")
+        training_folders.keep([*sent, *again], "cats")
 
 
 def test_what_a_killed_studio_left_half_sent_goes_after_a_day(tmp_path: Path) -> None:
-    places, sent = Places(tmp_path / "own"), pictures(tmp_path / "sent", "a cat.png")
+    training_folders, sent = (
+        TrainingFolders(tmp_path / "own"),
+        pictures(tmp_path / "sent", "a cat.png"),
+    )
     for name, hours in (("old", 25), ("new", 1)):
-        pictures(places.pictures / f".sending-{name}" / "made", "half.png")
+        pictures(training_folders.pictures / f".sending-{name}" / "made", "half.png")
         then = time.time() - 3600 * hours
-        os.utime(places.pictures / f".sending-{name}", (then, then))
-    places.keep(sent, "cats")
-    assert sorted(path.name for path in places.pictures.iterdir()) == [".sending-new", "cats"]
+        os.utime(training_folders.pictures / f".sending-{name}", (then, then))
+    training_folders.keep(sent, "cats")
+    assert sorted(path.name for path in training_folders.pictures.iterdir()) == [
+        ".sending-new",
+        "cats",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -210,20 +233,23 @@ def test_what_a_killed_studio_left_half_sent_goes_after_a_day(tmp_path: Path) ->
 def test_other_files_are_refused_and_nothing_stays(
     name: str, content: bytes, tmp_path: Path
 ) -> None:
-    places, sent = Places(tmp_path / "own"), pictures(tmp_path / "sent", "fine.png")
+    training_folders, sent = (
+        TrainingFolders(tmp_path / "own"),
+        pictures(tmp_path / "sent", "fine.png"),
+    )
     (tmp_path / "sent" / name).write_bytes(content)
     with pytest.raises(hn.HypernetworkError):
-        places.keep([*sent, str(tmp_path / "sent" / name)], "cats")
+        training_folders.keep([*sent, str(tmp_path / "sent" / name)], "cats")
     for wrong in ("../cats", "", "a/b"):
         with pytest.raises(hn.HypernetworkError):
-            places.keep(sent, wrong)
-    assert not places.pictures.exists() or not list(places.pictures.iterdir())
+            training_folders.keep(sent, wrong)
+    assert not training_folders.pictures.exists() or not list(training_folders.pictures.iterdir())
 
 
 def test_captions_alone_are_no_pictures(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     with pytest.raises(hn.HypernetworkError, match="no picture"):
-        Places(tmp_path / "own").keep([str(tmp_path / "a.txt")], "cats")
+        TrainingFolders(tmp_path / "own").keep([str(tmp_path / "a.txt")], "cats")
 
 
 # ------------------------------------------------------------------ into the library
@@ -262,8 +288,8 @@ def test_a_run_may_replace_its_own_network_and_no_other(tmp_path: Path) -> None:
 @pytest.fixture
 def studio(painter: Any, tmp_path: Path) -> Trainer:
     pictures(tmp_path / "mine" / "cats", "1.png")
-    places = Places(tmp_path / "own", (tmp_path / "mine",))
-    return Trainer(Desk(painter), places, tmp_path / "library")
+    training_folders = TrainingFolders(tmp_path / "own", (tmp_path / "mine",))
+    return Trainer(JobQueue(painter), training_folders, tmp_path / "library")
 
 
 def ended(studio: Trainer) -> State:
@@ -294,14 +320,14 @@ def test_it_runs_alone_is_interrupted_and_reaches_the_library(
     studio: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer, "train_job", train_slowly)
-    studio.start(Wishes(name="a", key="1:cats", steps=10**6))
+    studio.start(FormValues(name="a", key="1:cats", steps=10**6))
     with pytest.raises(hn.HypernetworkError, match="being trained"):
-        studio.start(Wishes(name="b", key="1:cats"))
+        studio.start(FormValues(name="b", key="1:cats"))
     while not studio.state.rows:
         time.sleep(0.01)
-    job = studio.desk.run("a window", lambda *_: "made")
+    job = studio.job_queue.run("a window", lambda *_: "made")
     assert 'Waiting for the training of "a" (step' in next(job).note
-    assert not studio.desk.interrupt("a window 2")
+    assert not studio.job_queue.interrupt("a window 2")
     assert studio.interrupt()
     state = ended(studio)
     assert state.kept_as == "a"
@@ -311,7 +337,7 @@ def test_it_runs_alone_is_interrupted_and_reaches_the_library(
     assert state.previews[0][1][0].size == (192, 115)
     assert list(job)[-1] == "made"
     assert not studio.interrupt()
-    studio.start(Wishes(name="a", key="1:cats", steps=3))  # its own network: no need to ask
+    studio.start(FormValues(name="a", key="1:cats", steps=3))  # its own network: no need to ask
     assert ended(studio).messages == ["a remark"]
     assert "after 3 steps" in views.progress(studio.state)
 
@@ -320,8 +346,8 @@ def test_the_example_goes_on_by_its_own_button(
     studio: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer, "train_job", train_slowly)
-    monkeypatch.setattr(example, "paint_example", lambda *_: studio.places.pictures)
-    studio.start(Wishes(name=example.NAME, key=example.KEY, steps=10**6))
+    monkeypatch.setattr(example, "paint_example", lambda *_: studio.training_folders.pictures)
+    studio.start(FormValues(name=example.NAME, key=example.KEY, steps=10**6))
     while not studio.state.rows:
         time.sleep(0.01)
     assert studio.interrupt()
@@ -332,10 +358,10 @@ def test_previews_tell_how_far_they_are() -> None:
     """On the bar before the first step; later the bar belongs to the steps."""
     state = State("a", is_running=True)
     watcher = trainer._watcher(state, threading.Event())
-    watcher.on_painting(7, 20)
+    watcher.on_preview_progress(7, 20)
     assert (state.note, state.done, state.total) == ("Painting previews: 7 of 20", 7, 20)
     watcher.on_step(step(3))
-    watcher.on_painting(8, 20)
+    watcher.on_preview_progress(8, 20)
     assert (state.note, state.done, state.total) == ("Painting previews: 8 of 20", 3, 100)
 
 
@@ -351,7 +377,7 @@ def test_who_follows_sees_the_end(studio: Trainer, monkeypatch: pytest.MonkeyPat
 def test_what_goes_wrong_is_told(studio: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     for key in ("", "1:dogs"):
         with pytest.raises(hn.HypernetworkError, match="choose"):
-            studio.start(Wishes(name="a", key=key))
+            studio.start(FormValues(name="a", key=key))
     for error, said in (
         (hn.HypernetworkError("too hot"), "too hot"),
         (RuntimeError("no memory"), "smaller batch"),
@@ -361,7 +387,7 @@ def test_what_goes_wrong_is_told(studio: Trainer, monkeypatch: pytest.MonkeyPatc
             raise error
 
         monkeypatch.setattr(trainer, "train_job", fail)
-        studio.start(Wishes(name="a", key="1:cats"))
+        studio.start(FormValues(name="a", key="1:cats"))
         state = ended(studio)
         assert state.is_wrong
         assert said in state.messages[0]
@@ -371,10 +397,10 @@ def test_what_goes_wrong_is_told(studio: Trainer, monkeypatch: pytest.MonkeyPatc
 def test_one_that_waits_can_be_interrupted(studio: Trainer) -> None:
     release, begun = (
         threading.Event(),
-        studio.desk.run("one", lambda _p, tell, _w: (tell(Update()), release.wait(20))),
+        studio.job_queue.run("one", lambda _p, tell, _w: (tell(Update()), release.wait(20))),
     )
     next(begun)
-    studio.start(Wishes(name="a", key="1:cats"))
+    studio.start(FormValues(name="a", key="1:cats"))
     while "Waiting for a picture" not in studio.state.note:
         time.sleep(0.01)
     studio.interrupt()
@@ -391,25 +417,27 @@ def test_the_example_is_painted_once_and_only_on_the_miniature(
 ) -> None:
     jobs = []
 
-    def paint(job: Any, on_step: Any) -> Any:
+    def generate(job: Any, on_step: Any) -> Any:
         assert on_step(1, 10)
         jobs.append(job)
         return SimpleNamespace(
             pictures=[SimpleNamespace(image=Image.radial_gradient("L").convert("RGB"))]
         )
 
-    painter.paint, places = paint, Places(tmp_path / "own")
-    folder = example.paint_example(painter, places, lambda _update: None, threading.Event())
+    painter.generate, training_folders = generate, TrainingFolders(tmp_path / "own")
+    folder = example.paint_example(
+        painter, training_folders, lambda _update: None, threading.Event()
+    )
     assert len(list(folder.iterdir())) == len(jobs) == example.COUNT
     assert len({job.prompt for job in jobs}) == example.COUNT
     with Image.open(next(folder.iterdir())) as made:
         red, _, blue = made.convert("RGB").resize((1, 1)).getpixel((0, 0))  # type: ignore[misc]
     assert blue > red + 20
-    example.paint_example(painter, places, lambda _update: None, threading.Event())
+    example.paint_example(painter, training_folders, lambda _update: None, threading.Event())
     assert len(jobs) == example.COUNT
     painter.is_miniature = False
     with pytest.raises(hn.HypernetworkError, match="miniature"):
-        example.paint_example(painter, places, lambda _update: None, threading.Event())
+        example.paint_example(painter, training_folders, lambda _update: None, threading.Event())
 
 
 def test_names_never_become_markup() -> None:
@@ -425,7 +453,7 @@ def test_names_never_become_markup() -> None:
 
 def test_curves_have_the_losses_and_stay_small() -> None:
     assert views.curves(State("a", rows=[step(1)])) == ""
-    rows = [step(number, held_out=0.5 if number % 10 == 0 else None) for number in range(1, 3001)]
+    rows = [step(number, validation=0.5 if number % 10 == 0 else None) for number in range(1, 3001)]
     drawn = views.curves(State("a", rows=rows))
     assert drawn.count("<svg") == 3
     assert len(drawn) < 40_000

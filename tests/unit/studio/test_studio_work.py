@@ -15,9 +15,9 @@ import hypernetworks as hn
 from hypernetworks.devices import usable_devices
 from hypernetworks.hosts.diffusers import Generation, Picture, Result, save_png
 from hypernetworks.studio.comparing import compare, plan, sheet, split_multipliers
-from hypernetworks.studio.generating import job_of, paint
+from hypernetworks.studio.generating import generate, job_of
 from hypernetworks.studio.inspecting import report
-from hypernetworks.studio.job_queue import Desk, InterruptedJobError, Update
+from hypernetworks.studio.job_queue import InterruptedJobError, JobQueue, Update
 from hypernetworks.studio.models import checked_path
 from hypernetworks.studio.restoring import read_infotext, restore
 
@@ -29,7 +29,7 @@ class FakePainter:
         self.library = library
         self.jobs: list[Generation] = []
 
-    def paint(self, job: Generation, on_step: Any = None, on_picture: Any = None) -> Result:
+    def generate(self, job: Generation, on_step: Any = None, on_picture: Any = None) -> Result:
         self.jobs.append(job)
         for step in range(1, job.steps + 1):
             if on_step is not None and on_step(step, job.steps) is False:
@@ -76,35 +76,35 @@ def test_empty_and_wild_fields_become_a_job() -> None:
 
 
 def test_jobs_take_turns_and_tell_their_own_window(painter: Any) -> None:
-    desk, running, told = Desk(painter), threading.Event(), []
+    job_queue, running, told = JobQueue(painter), threading.Event(), []
 
-    def slow(_painter: Any, tell: Any, wish: threading.Event) -> str:
+    def slow(_painter: Any, tell: Any, cancelled: threading.Event) -> str:
         running.set()
         tell(Update(1, 2, "slow"))
-        wish.wait(10)
+        cancelled.wait(10)
         return "slow"
 
-    first = desk.run("one", slow)
+    first = job_queue.run("one", slow)
     assert next(first).note == "slow"
     running.wait(10)
-    second = desk.run("two", lambda _painter, _tell, _wish: "quick")
+    second = job_queue.run("two", lambda _painter, _tell, _wish: "quick")
     told.append(next(second).note)
-    assert desk.interrupt("one")
+    assert job_queue.interrupt("one")
     assert list(first) == ["slow"]
     assert list(second) == ["quick"]
     assert "Waiting" in told[0]
-    assert not desk.interrupt("one")
+    assert not job_queue.interrupt("one")
 
 
 def test_a_waiting_job_can_be_interrupted_and_errors_arrive(painter: Any) -> None:
-    desk, release = Desk(painter), threading.Event()
-    first = desk.run(
+    job_queue, release = JobQueue(painter), threading.Event()
+    first = job_queue.run(
         "one", lambda _painter, tell, _wish: (tell(Update(note="x")), release.wait(10))[1]
     )
     next(first)
-    second = desk.run("two", lambda _painter, _tell, _wish: "never")
+    second = job_queue.run("two", lambda _painter, _tell, _wish: "never")
     next(second)
-    desk.interrupt("two")
+    job_queue.interrupt("two")
     with pytest.raises(InterruptedJobError):
         list(second)
     release.set()
@@ -114,60 +114,63 @@ def test_a_waiting_job_can_be_interrupted_and_errors_arrive(painter: Any) -> Non
         raise hn.HypernetworkError("wrong")
 
     with pytest.raises(hn.HypernetworkError, match="wrong"):
-        list(desk.run("one", wrong))
-    assert list(desk.run("one", lambda _painter, _tell, _wish: 1)) == [1]
+        list(job_queue.run("one", wrong))
+    assert list(job_queue.run("one", lambda _painter, _tell, _wish: 1)) == [1]
 
 
 def test_a_job_that_exits_ends_the_waiting_of_its_window(painter: Any) -> None:
-    desk = Desk(painter)
+    job_queue = JobQueue(painter)
 
     def leave(*_: object) -> None:
         raise SystemExit(3)
 
     with pytest.raises(RuntimeError, match=r"SystemExit\(3\)"):
-        list(desk.run("a", leave))
-    assert list(desk.run("a", lambda *_: "next")) == ["next"]
+        list(job_queue.run("a", leave))
+    assert list(job_queue.run("a", lambda *_: "next")) == ["next"]
 
 
 def test_interrupt_reaches_all_jobs_of_its_window_and_no_other(painter: Any) -> None:
-    desk = Desk(painter)
+    job_queue = JobQueue(painter)
 
-    def until_told(_painter: Any, tell: Any, wish: threading.Event) -> bool:
+    def until_told(_painter: Any, tell: Any, cancelled: threading.Event) -> bool:
         tell(Update(note="at work"))
-        return wish.wait(10)
+        return cancelled.wait(10)
 
     def until_at_work(job: Any) -> None:
         while next(job).note != "at work":  # what it waits for may change meanwhile
             pass
 
-    running = desk.run("one", until_told)
+    running = job_queue.run("one", until_told)
     assert next(running).note == "at work"
-    waiting, of_other = desk.run("one", until_told), desk.run("two", until_told, "a training")
+    waiting, of_other = (
+        job_queue.run("one", until_told),
+        job_queue.run("two", until_told, "a training"),
+    )
     assert "a picture of this window" in next(waiting).note
     assert "2 jobs" in next(of_other).note
-    assert desk.interrupt("one")
+    assert job_queue.interrupt("one")
     assert list(running) == [True]
     with pytest.raises(InterruptedJobError):
         list(waiting)
-    last = desk.run("three", until_told)
+    last = job_queue.run("three", until_told)
     until_at_work(of_other)
     assert "a training of another window" in next(last).note
-    assert desk.interrupt("two")
+    assert job_queue.interrupt("two")
     assert list(of_other) == [True]
     until_at_work(last)
-    assert desk.interrupt("three")
+    assert job_queue.interrupt("three")
     assert list(last) == [True]
 
 
 def test_jobs_come_in_the_order_of_asking(painter: Any) -> None:
-    desk, begun, release = Desk(painter), [], threading.Event()
+    job_queue, begun, release = JobQueue(painter), [], threading.Event()
 
     def work(name: str) -> Any:
         return lambda _painter, tell, _wish: (begun.append(name), tell(Update()), release.wait(10))[
             0
         ]
 
-    jobs = [desk.run(name, work(name)) for name in "abcdefg"]
+    jobs = [job_queue.run(name, work(name)) for name in "abcdefg"]
     for job in jobs:
         next(job)
     release.set()
@@ -177,14 +180,14 @@ def test_jobs_come_in_the_order_of_asking(painter: Any) -> None:
 
 
 def test_an_interrupted_picture_says_so(painter: Any, tmp_path: Path) -> None:
-    wish, updates = threading.Event(), []
+    cancelled, updates = threading.Event(), []
 
     def tell(update: Update) -> None:
         updates.append(update)
         if update.done == 3:
-            wish.set()
+            cancelled.set()
 
-    made = paint(painter, Generation("a", steps=9), tell, wish, tmp_path)
+    made = generate(painter, Generation("a", steps=9), tell, cancelled, tmp_path)
     assert "after 3 of 9" in made.messages[0]
     assert updates[-1].done == 3
     assert read_infotext(Path(made.pictures[0].path)) == made.pictures[0].infotext
@@ -241,17 +244,17 @@ def test_a_sheet_is_made_in_order_with_one_seed(painter: Any, library: hn.Librar
 
 
 def test_an_interrupted_sheet_has_what_was_made(painter: Any, library: hn.Library) -> None:
-    wish = threading.Event()
+    cancelled = threading.Event()
     todo = plan("a", ["ink", "sepia"], "0, 1", library)
 
     def tell(update: Update) -> None:
         if update.done == 4:
-            wish.set()
+            cancelled.set()
 
-    made, messages = compare(painter, Generation("a", steps=3), todo, tell, wish)
+    made, messages = compare(painter, Generation("a", steps=3), todo, tell, cancelled)
     assert made is not None
     assert messages == ["interrupted after 1 of 4 pictures"]
-    assert compare(painter, Generation("a", steps=3), todo, tell, wish)[0] is None
+    assert compare(painter, Generation("a", steps=3), todo, tell, cancelled)[0] is None
 
 
 def test_labels_do_not_grow_with_names(library: hn.Library) -> None:

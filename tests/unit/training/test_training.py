@@ -14,7 +14,7 @@ from toys import DIM, SCHEDULE, Toy, same, toy_examples, toy_settings
 import hypernetworks as hn
 from hypernetworks.errors import DivergenceError, TrainingSettingsError, TrainingStateError
 from hypernetworks.training import Run, TrainingStep, train
-from hypernetworks.training.held_out import HeldOut
+from hypernetworks.training.validation import ValidationLoss
 
 DROPOUT = hn.Structure((1, 2, 1), "relu", activate_output=False, dropout=(0, 0.3, 0))
 
@@ -228,15 +228,15 @@ def test_previews_change_nothing(tmp_path: Path) -> None:
     assert same(quiet.weights(), busy.weights())
 
 
-def test_the_held_out_loss_is_still_and_tells_learning() -> None:
+def test_the_validation_loss_is_still_and_tells_learning() -> None:
     toy = Toy(DROPOUT)
-    held_out = HeldOut(toy_examples(), toy.contexts, 0)
-    run = toy.run(toy_settings(steps=60, watch_every=20), held_out=held_out)
+    validation = ValidationLoss(toy_examples(), toy.contexts, 0)
+    run = toy.run(toy_settings(steps=60, watch_every=20), validation=validation)
     seen: list[TrainingStep] = []
     before = run.measure()
     assert before == run.measure()
     train(run, on_step=seen.append)
-    measured = [(s.step, s.held_out) for s in seen if s.held_out is not None]
+    measured = [(s.step, s.validation) for s in seen if s.validation is not None]
     assert [step for step, _ in measured] == [20, 40, 60]
     assert measured[-1][1] < 0.95 * before  # type: ignore[operator]
 

@@ -29,7 +29,7 @@ from hypernetworks.training.pictures import (
     latent_weights,
     load_examples,
     read_versions,
-    split_held_out,
+    split_validation,
 )
 
 
@@ -160,20 +160,20 @@ def test_bad_folders_and_pictures_are_named(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     with pytest.raises(TrainingDataError, match=r"broken\.png"):
         load_examples(find_pictures(tmp_path), settings(), pooled)
-    for wrong in ({"fit": "squeeze"}, {"crops": 0}, {"held_out": 1.0}, {"width": 50}):
+    for wrong in ({"fit": "squeeze"}, {"crops": 0}, {"validation": 1.0}, {"width": 50}):
         with pytest.raises(TrainingSettingsError):
             settings(**wrong)
 
 
-def test_held_out_pictures_are_the_same_every_time() -> None:
+def test_validation_pictures_are_the_same_every_time() -> None:
     paths = [Path(f"{i}.png") for i in range(40)]
-    shown, kept = split_held_out(paths, 0.1, 0)
+    shown, kept = split_validation(paths, 0.1, 0)
     assert len(kept) == 4
     assert sorted([*shown, *kept]) == sorted(paths)
-    assert split_held_out(paths[::-1], 0.1, 0)[1] == kept[::-1]
-    assert split_held_out(paths, 0.1, 1)[1] != kept
-    assert split_held_out(paths[:7], 0.1, 0)[1] == []
-    assert split_held_out(paths, 0.0, 0)[1] == []
+    assert split_validation(paths[::-1], 0.1, 0)[1] == kept[::-1]
+    assert split_validation(paths, 0.1, 1)[1] != kept
+    assert split_validation(paths[:7], 0.1, 0)[1] == []
+    assert split_validation(paths, 0.0, 0)[1] == []
 
 
 # --- captions ------------------------------------------------------------------------------------------------------

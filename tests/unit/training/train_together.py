@@ -12,8 +12,8 @@ import torch
 from toys import Toy, toy_examples, toy_settings
 
 from hypernetworks.training import TrainingStep, train
-from hypernetworks.training.held_out import HeldOut
 from hypernetworks.training.processes import together
+from hypernetworks.training.validation import ValidationLoss
 
 
 def main(folder: Path, steps: int) -> None:
@@ -21,12 +21,12 @@ def main(folder: Path, steps: int) -> None:
     seen: list[TrainingStep] = []
     with together() as world:
         toy = Toy()
-        held_out = HeldOut(toy_examples(3), toy.contexts, 0) if world.is_first else None
+        validation = ValidationLoss(toy_examples(3), toy.contexts, 0) if world.is_first else None
         settings = toy_settings(steps=8, accumulation=2, optimiser="SGD", rate="1", watch_every=4)
-        run = toy.run(settings, folder, held_out=held_out)
+        run = toy.run(settings, folder, validation=validation)
         train(run, on_step=seen.append, should_stop=lambda: world.is_first and len(seen) == steps)
         if world.is_first:
-            torch.save([(s.loss, s.gradient_norm, s.held_out) for s in seen], folder / "seen.pt")
+            torch.save([(s.loss, s.gradient_norm, s.validation) for s in seen], folder / "seen.pt")
 
 
 if __name__ == "__main__":

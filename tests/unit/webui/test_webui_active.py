@@ -42,10 +42,10 @@ def test_networks_of_the_first_models_family_are_left_out(
 ) -> None:
     monkeypatch.setattr(settings, "force_family", lambda: force)
     sd1, only_self, p = use("one", 640, 768), use("two", 640), SimpleNamespace()
-    here = active.Acting._fitting(p, Blocks(768), [[sd1, only_self], [sd1]])
+    here = active.ActiveNetworks._fitting(p, Blocks(768), [[sd1, only_self], [sd1]])
     assert here == [[sd1, only_self], [sd1]]
     assert not hasattr(p, "_hypernetwork_messages")
-    there = active.Acting._fitting(p, Blocks(2048), [[sd1, only_self], [sd1]])
+    there = active.ActiveNetworks._fitting(p, Blocks(2048), [[sd1, only_self], [sd1]])
     assert there == ([[sd1, only_self], [sd1]] if force else [[only_self], []])
     if not force:
         (message,) = p._hypernetwork_messages

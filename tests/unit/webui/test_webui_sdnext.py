@@ -18,7 +18,7 @@ import hypernetworks as hn
 from hypernetworks.engine.network import Hypernetwork
 from hypernetworks.engine.structure import Structure
 from hypernetworks.hosts.webui import compiled, extra_network, folders, host
-from hypernetworks.hosts.webui.active import ACTING
+from hypernetworks.hosts.webui.active import ACTIVE
 
 SELF, TEXT = 16, 8
 
@@ -179,16 +179,16 @@ def sd(fake_webui: FakeWebui, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]
         hn.write(network, fake_webui.folder / f"{name}.pt")
     folders.refresh()
     extra_network.register()
-    original = ACTING.before_step
+    original = ACTIVE.before_step
 
     def before_step(p: Any, step: int, total: int, **named: Any) -> None:
         found.seen.append((step, total))
         original(p, step, total, **named)
 
-    monkeypatch.setattr(ACTING, "before_step", before_step)
+    monkeypatch.setattr(ACTIVE, "before_step", before_step)
     yield found
     assert found.hooks == 0
-    assert ACTING.job is None
+    assert ACTIVE.job is None
 
 
 pytestmark = pytest.mark.parametrize("fake_webui", ["sdnext"], indirect=True)

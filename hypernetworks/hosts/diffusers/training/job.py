@@ -106,7 +106,7 @@ class Watcher:
 
     on_stage: Callable[[str, int, int], object] = lambda *_: None
     on_step: Callable[[TrainingStep], object] = lambda *_: None
-    on_painting: Callable[[int, int], object] = lambda *_: None
+    on_preview_progress: Callable[[int, int], object] = lambda *_: None
     on_preview: Callable[[int, Sequence[Image]], object] = lambda *_: None
     on_message: Callable[[str], object] = lambda *_: None
     should_stop: Callable[[], bool] = lambda: False

@@ -20,10 +20,10 @@ from ....patching import apply
 from ....training import Examples, Run, TrainingStep, train
 from ....training.checkpoints import STATE, make_folder
 from ....training.contexts import Condition, Contexts
-from ....training.held_out import HeldOut
-from ....training.pictures import find_pictures, load_examples, split_held_out
+from ....training.pictures import find_pictures, load_examples, split_validation
 from ....training.processes import World
 from ....training.records import Log, save_curve, save_preview, save_sheet
+from ....training.validation import ValidationLoss
 from ..generation import Generation
 from ..pipeline import Painter
 from .frozen_model import FrozenModel
@@ -75,8 +75,8 @@ class _Session:
 
     def train(self) -> Outcome:
         job = self.job
-        paths, held_out = split_held_out(
-            find_pictures(job.pictures), job.picture_settings.held_out, job.settings.seed
+        paths, validation = split_validation(
+            find_pictures(job.pictures), job.picture_settings.validation, job.settings.seed
         )
         network = self._network()
         self._compare()
@@ -86,7 +86,7 @@ class _Session:
                 self.model.ready(job.settings.precision, size=size, keep=self.keep_model)
             )
             contexts = Contexts(self._encode_texts)
-            examples, kept = self._examples(paths, contexts), self._held_out(held_out, contexts)
+            examples, kept = self._examples(paths, contexts), self._validation(validation, contexts)
             if job.checkpointing == "on":
                 self.model.save_memory()
             network.train()
@@ -99,7 +99,7 @@ class _Session:
                 job.settings,
                 folder=job.folder,
                 suffix=job.suffix,
-                held_out=kept,
+                validation=kept,
                 device=self.model.device,
                 save_memory=self._save_memory if job.checkpointing == "auto" else None,
                 every_width=set(network.widths) <= set(self.model.widths()),
@@ -223,12 +223,12 @@ class _Session:
         self.watcher.on_stage("encoding captions", 1, 1)
         return made
 
-    def _held_out(self, paths: Sequence[Path], contexts: Contexts) -> HeldOut | None:
+    def _validation(self, paths: Sequence[Path], contexts: Contexts) -> ValidationLoss | None:
         if not paths or not self.job.settings.watch_every or not self.is_first:
             return None
         settings = replace(self.job.picture_settings, crops=1, flip=False, spread=False)
         examples = load_examples(paths, settings, self.model.encode_pixels, name=self.job.name)
-        return HeldOut(examples, contexts, self.job.settings.seed)
+        return ValidationLoss(examples, contexts, self.job.settings.seed)
 
     def _save_memory(self) -> bool:
         saved = self.model.save_memory()
@@ -281,7 +281,7 @@ class _Session:
         size, total = job.picture_settings, job.preview_steps * len(job.previews)
 
         def on_step(done: int, of: int) -> bool:
-            self.watcher.on_painting(
+            self.watcher.on_preview_progress(
                 number * job.preview_steps + done * job.preview_steps // of, total
             )
             return not self.watcher.should_stop()
@@ -296,7 +296,7 @@ class _Session:
                     height=size.height,
                 )
                 try:
-                    pictures = self.painter.paint(work, on_step, keep_precision=True).pictures
+                    pictures = self.painter.generate(work, on_step, keep_precision=True).pictures
                 except HypernetworkError as error:
                     self._tell(f'the preview "{prompt}": {error}')
                     continue

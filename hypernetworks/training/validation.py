@@ -1,4 +1,4 @@
-"""The held-out loss: pictures that training never sees, on noise and time steps that never change."""
+"""The validation loss, on images that training never sees, with fixed noise and time steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST = 16
 """Pictures that are measured."""
 
 
-class HeldOut:
+class ValidationLoss:
     """A loss that can be compared over the whole run, as nothing random is in it.
 
     Args:
