@@ -68,6 +68,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--webui-screenshots", metavar="FOLDER", help="where the browser tests put screenshots"
     )
+    group.addoption(
+        "--neighbours",
+        metavar="FOLDER",
+        help="of other extensions: all tests run with them installed, loaded after ours and before it",
+    )
 
     parser.addoption(
         "--registry", action="store_true", help="run the tests that ask a package registry"

@@ -9,15 +9,42 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from webui_client import Webui
 from webui_networks import write_all, write_lora
-from webui_server import PROBE, ROOT, command_line, free_port, linked, started, tail, wait_until_up
+from webui_page import Tab, opened
+from webui_server import (
+    PROBE,
+    ROOT,
+    command_line,
+    free_port,
+    installed,
+    linked,
+    started,
+    tail,
+    wait_until_up,
+)
 
 HERE = Path(__file__).parent
 SECONDS = 900
 """For one test, the start of the webui included; ``test_long_run`` has its own."""
+OURS = {
+    "alone": "hypernetworks-under-test",
+    "neighbours last": "!hypernetworks-under-test",
+    "neighbours first": "~hypernetworks-under-test",
+}
+"""The folder of our extension: webuis load extensions in the order of their folders' names."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """With ``--neighbours``, run each test in both orders in which the extensions can be loaded."""
+    if "webui" in metafunc.fixturenames and metafunc.config.getoption("--neighbours"):
+        orders = [order for order in OURS if order != "alone"]
+        if metafunc.definition.get_closest_marker("also_alone"):
+            orders = list(OURS)
+        metafunc.parametrize("webui", orders, indirect=True, scope="session")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -65,7 +92,7 @@ def webui_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def webui(request: pytest.FixtureRequest, webui_folder: Path) -> Iterator[Webui]:
-    """The webui: started here with the project and the probe as extensions, or running already."""
+    """The webui: started here with the project, the probe and the neighbours, or running already."""
     option = request.config.getoption
     if option("--webui-url"):
         yield Webui(option("--webui-url"))
@@ -75,10 +102,13 @@ def webui(request: pytest.FixtureRequest, webui_folder: Path) -> Iterator[Webui]
     log, url = webui_folder / "log.txt", f"http://127.0.0.1:{(port := free_port())}"
     request.session.webui_log = log  # type: ignore[attr-defined]
     checkpoint = next(iter(option("--webui-checkpoints").split(",")), None)
+    order = getattr(request, "param", "alone")
+    neighbours = Path(option("--neighbours")).resolve() if order != "alone" else None
     command = command_line(path, python, port, webui_folder, option("--webui-args"), checkpoint)
     with (
-        linked(ROOT, path / "extensions", "hypernetworks-under-test"),
+        linked(ROOT, path / "extensions", OURS[order]),
         linked(PROBE, path / "extensions", "hypernetworks-probe"),
+        installed(neighbours, path / "extensions"),
         started(command, path, log) as process,
     ):
         wait_until_up(process, url, log)
@@ -115,6 +145,37 @@ def a1111(host: str, probed: Webui) -> Webui:
     if host != "a1111":
         pytest.skip("only AUTOMATIC1111 has built-in hypernetworks that work")
     return probed
+
+
+@pytest.fixture
+def screenshots(request: pytest.FixtureRequest) -> Path | None:
+    """Where they go, if anywhere; each order of the extensions has a folder of its own."""
+    option = request.config.getoption("--webui-screenshots")
+    if option is None:
+        return None
+    callspec = getattr(request.node, "callspec", None)
+    order = callspec.params.get("webui", "") if callspec else ""
+    folder = Path(option) / order
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def page(probed: Webui) -> Iterator[Any]:
+    """The webui's page in Chromium."""
+    with opened(probed.url) as page:
+        yield page
+
+
+@pytest.fixture
+def txt2img(page: Any, screenshots: Path | None) -> Tab:
+    """The first tab, set to small pictures of two steps."""
+    for name, value in (("width", 64), ("height", 64), ("steps", 2)):
+        page.fill(f"#txt2img_{name} input[type=number]", str(value))
+        page.press(f"#txt2img_{name} input[type=number]", "Tab")
+    page.fill("#txt2img_seed input", "1")
+    page.press("#txt2img_seed input", "Tab")
+    return Tab(page, "txt2img", screenshots)
 
 
 @pytest.fixture(autouse=True)

@@ -4,155 +4,14 @@ again."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import CHROMIUM, FLAGS, NO_CHROMIUM
-from webui_client import Webui
 from webui_networks import AWKWARD
+from webui_page import Tab
 
 sync_api = pytest.importorskip("playwright.sync_api")
-MILLISECONDS = 240_000
-"""How long the page may take for a picture."""
-
-
-class Tab:
-    """One of the page's tabs with a prompt.
-
-    Args:
-        page: the browser's.
-        name: ``"txt2img"`` or ``"img2img"``.
-        screenshots: a folder, or ``None``.
-    """
-
-    def __init__(self, page: Any, name: str, screenshots: Path | None) -> None:
-        self.page, self.name, self.screenshots = page, name, screenshots
-
-    @property
-    def prompt(self) -> str:
-        """What stands in the prompt."""
-        return str(self.page.input_value(f"#{self.name}_prompt textarea"))
-
-    def write(self, text: str) -> None:
-        """Type a prompt."""
-        self.page.fill(f"#{self.name}_prompt textarea", text)
-
-    def wait_for(self, pattern: str) -> None:
-        """Until the prompt matches a regular expression of JavaScript."""
-        self.page.wait_for_function(
-            "([selector, pattern]) => new RegExp(pattern).test(document.querySelector(selector).value)",
-            arg=[f"#{self.name}_prompt textarea", pattern],
-            timeout=10_000,
-        )
-
-    def open_cards(self) -> None:
-        """Click the tab Hypernetworks among the extra networks' tabs."""
-        tab = self.page.locator(
-            f"#{self.name}_extra_tabs > .tab-nav button, #{self.name}_extra_tabs button[role=tab]"
-        )
-        tab.filter(has_text=re.compile(r"^\s*Hypernetworks\s*$")).first.click()
-        self.card("small").wait_for(state="visible")
-
-    def close_cards(self) -> None:
-        """Back to the settings, the panel and the gallery."""
-        self.page.locator(f"#{self.name}_extra_tabs button").first.click()
-
-    def card(self, name: str) -> Any:
-        """A card by the name that it shows."""
-        return self.page.locator(f"#{self.name}_hypernetworks_cards .card").filter(
-            has=self.page.get_by_text(name, exact=True)
-        )
-
-    def click(self, name: str) -> None:
-        """Click a card where nothing but the card is."""
-        card = self.card(name).first
-        card.scroll_into_view_if_needed()
-        card.locator(".name").click()
-
-    def row(self, name: str) -> Any:
-        """The panel's row of a network."""
-        rows = self.page.locator(f"#{self.name}_hypernetworks_panel li")
-        return rows.filter(has=self.page.get_by_text(name, exact=True)).first
-
-    def generate(self) -> bytes:
-        """Press the button; the picture that appears."""
-        gallery = f"#{self.name}_gallery img"
-        old = {image.get_attribute("src") for image in self.page.locator(gallery).all()}
-        self.page.click(f"#{self.name}_generate")
-        self.page.wait_for_function(
-            "([selector, old]) => [...document.querySelectorAll(selector)].some(i => i.src && !old.includes(i.src) "
-            "&& !old.includes(i.getAttribute('src')))",
-            arg=[gallery, sorted(filter(None, old))],
-            timeout=MILLISECONDS,
-        )
-        self.page.wait_for_selector(f"#{self.name}_interrupt", state="hidden", timeout=MILLISECONDS)
-        source = self.page.locator(gallery).last.get_attribute("src")
-        return bytes(
-            self.page.request.get(
-                self.page.evaluate("s => new URL(s, document.baseURI).href", source)
-            ).body()
-        )
-
-    def photograph(self, name: str) -> None:
-        """Keep a screenshot."""
-        if self.screenshots is not None:
-            self.page.screenshot(path=self.screenshots / f"{name}.png")
-
-
-@pytest.fixture
-def screenshots(request: pytest.FixtureRequest) -> Path | None:
-    """Where they go, if anywhere."""
-    folder = request.config.getoption("--webui-screenshots")
-    if folder is None:
-        return None
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    return Path(folder)
-
-
-@pytest.fixture
-def page(probed: Webui) -> Iterator[Any]:
-    """The webui's page, with no request to any other machine; the test fails on an error that names
-    our files."""
-    if CHROMIUM is None:
-        pytest.skip(NO_CHROMIUM)
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1400, "height": 1500})
-        problems: list[str] = []
-        page.route(lambda url: not url.startswith(probed.url), lambda route: route.abort())
-        page.on("pageerror", lambda error: problems.append(f"{error}\n{error.stack}"))
-        page.on(
-            "dialog",
-            lambda dialog: (
-                problems.append(f"hypernetworks: a dialog {dialog.message}"),
-                dialog.dismiss(),
-            ),
-        )
-        page.goto(probed.url, timeout=120_000)
-        page.wait_for_selector(
-            ".hypernetworks-panel.hypernetworks-filled", state="attached", timeout=120_000
-        )
-        page.wait_for_function(
-            "() => window.opts && Object.keys(window.opts).length > 0", timeout=60_000
-        )
-        page.wait_for_timeout(1500)  # the webui's own scripts settle
-        yield page
-        browser.close()
-        print("errors on the page:", problems)
-        assert not [problem for problem in problems if "hypernet" in problem.lower()]
-
-
-@pytest.fixture
-def txt2img(page: Any, screenshots: Path | None) -> Tab:
-    """The first tab, set to small pictures of two steps."""
-    for name, value in (("width", 64), ("height", 64), ("steps", 2)):
-        page.fill(f"#txt2img_{name} input[type=number]", str(value))
-        page.press(f"#txt2img_{name} input[type=number]", "Tab")
-    page.fill("#txt2img_seed input", "1")
-    page.press("#txt2img_seed input", "Tab")
-    return Tab(page, "txt2img", screenshots)
 
 
 def test_a_card_the_slider_and_a_picture(txt2img: Tab) -> None:
@@ -230,7 +89,7 @@ def test_a_card_in_img2img(page: Any, screenshots: Path | None) -> None:
     tab.wait_for("<hypernet:other:1>$")
     tab.photograph("6 img2img")
     tab.close_cards()
-    tab.row("other").locator("button").first.click()
+    tab.row("other").get_by_role("button", name="Remove other").click()
     tab.wait_for("^y$")
 
 

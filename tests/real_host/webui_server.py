@@ -52,6 +52,26 @@ def linked(folder: Path, extensions: Path, name: str) -> Iterator[None]:
             shutil.rmtree(place)
 
 
+@contextlib.contextmanager
+def installed(folder: Path | None, extensions: Path) -> Iterator[list[str]]:
+    """Copies of the extensions in a folder under their own names; some write into their folders.
+
+    Raises:
+        FileExistsError: the webui has an extension of that name; the run would test that one instead.
+    """
+    sources = sorted(path for path in folder.iterdir() if path.is_dir()) if folder else []
+    copies: list[Path] = []
+    try:
+        for source in sources:
+            copy = extensions / source.name
+            shutil.copytree(source, copy, ignore=shutil.ignore_patterns(".git", "__pycache__"))
+            copies.append(copy)
+        yield [copy.name for copy in copies]
+    finally:
+        for copy in copies:
+            shutil.rmtree(copy, ignore_errors=True)
+
+
 def write_settings(folder: Path, checkpoint: str | None) -> Path:
     """A settings file that saves no picture and downloads nothing for previews."""
     settings: dict[str, Any] = {
