@@ -55,7 +55,6 @@ from hypernetworks.training import (
     TrainingSettings,
 )
 from hypernetworks.training.contexts import Contexts
-from hypernetworks.training.optimisers import build_scaler
 
 SD15 = {"cross_attention_dim": 768, "attention_head_dim": 8, "sample_size": 64}
 LOOPS = ("plain", "ours", "floor")
@@ -210,8 +209,8 @@ class Plain:
             else []
         )
         self.optimiser = torch.optim.AdamW(list(self.net.parameters()), lr=1e-5, fused=False)
-        self._scaler = build_scaler(
-            model.precision if model.device == "cuda" else "fp32", model.device
+        self._scaler = torch.cuda.amp.GradScaler(  # as AUTOMATIC1111 does
+            enabled=model.device == "cuda" and model.precision == "fp16"
         )
         self._parked: list[torch.Tensor | None] = [None] * len(list(model.unet.parameters()))
 

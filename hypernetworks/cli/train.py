@@ -98,6 +98,12 @@ def _add_pictures(group: Any) -> None:
 
 def _add_settings(group: Any) -> None:
     """The field's own spellings are accepted beside ours."""
+    _add_optimisation(group)
+    _add_loss(group)
+    _add_saving(group)
+
+
+def _add_optimisation(group: Any) -> None:
     group.add_argument("--steps", type=int, help="optimizer steps")
     group.add_argument(
         "--rate",
@@ -132,9 +138,21 @@ def _add_settings(group: Any) -> None:
     )
     group.add_argument("--precision", "--mixed-precision", help="auto, fp32, bf16 or fp16")
     group.add_argument(
+        "--checkpointing",
+        "--gradient-checkpointing",
+        choices=("auto", "on", "off"),
+        nargs="?",
+        const="on",
+        default="auto",
+        help="gradient checkpointing, which saves memory (default: auto)",
+    )
+    group.add_argument(
         "--clip", "--max-grad-norm", type=float, help="largest gradient; 0 for no limit"
     )
     group.add_argument("--clip-by", help="norm or value")
+
+
+def _add_loss(group: Any) -> None:
     group.add_argument(
         "--min-snr",
         "--min-snr-gamma",
@@ -149,19 +167,13 @@ def _add_settings(group: Any) -> None:
         "--caption-dropout", type=float, help="share of empty captions (default: 0.1)"
     )
     group.add_argument("--seed", type=int, help="of everything random in the run")
+
+
+def _add_saving(group: Any) -> None:
     group.add_argument("--save-every", type=int, metavar="STEPS", help="steps between checkpoints")
     group.add_argument("--keep", type=int, help="checkpoints to keep; 0 for all")
     group.add_argument(
         "--watch-every", type=int, metavar="STEPS", help="between validation losses; 0 for none"
-    )
-    group.add_argument(
-        "--checkpointing",
-        "--gradient-checkpointing",
-        choices=("auto", "on", "off"),
-        nargs="?",
-        const="on",
-        default="auto",
-        help="gradient checkpointing, which saves memory (default: auto)",
     )
 
 
