@@ -209,7 +209,8 @@ class Plain:
             else []
         )
         self.optimiser = torch.optim.AdamW(list(self.net.parameters()), lr=1e-5, fused=False)
-        self._scaler = torch.cuda.amp.GradScaler(  # as AUTOMATIC1111 does
+        scaler = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)  # torch 2.3, before
+        self._scaler = scaler(  # as AUTOMATIC1111 does
             enabled=model.device == "cuda" and model.precision == "fp16"
         )
         self._parked: list[torch.Tensor | None] = [None] * len(list(model.unet.parameters()))
