@@ -552,8 +552,11 @@ def test_gradient_checkpointing(activation: str | None, trains: str, reentrant: 
     plain, checkpointed = gradients(False), gradients(True)
     network.train(False)
     assert len(plain) == len(checkpointed) > 0
+
+    # The bias of a key has no effect, so its gradient is rounding: all are held against the largest.
+    largest = max(float(gradient.abs().max()) for gradient in plain)
     for one, other in zip(plain, checkpointed, strict=True):
-        assert relative_error(other, one) <= 1e-4
+        assert float((other - one).abs().max()) <= 1e-4 * largest
 
 
 @pytest.mark.parametrize("way", ["wrapper", "in place", "blocks"])

@@ -810,7 +810,7 @@ def test_attention_is_known_by_its_shape() -> None:
     ]
     network = hn.Hypernetwork.create("x", hn.Structure(activation="relu"), (8, 12))
     with pytest.raises(TagError, match="leave it out"):
-        hn.apply(model, [(network, "1:lbw=ALL")])
+        hn.apply(model, [(network, "1:lbw=OUTALL")])
     x, context = torch.ones(1, 3, 8), torch.ones(1, 3, 12)
     base = model(x, context)
     for parameter in network.parameters():
