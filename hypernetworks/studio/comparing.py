@@ -71,7 +71,7 @@ def plan(prompt: str, networks: Sequence[str], multipliers: str, library: Librar
         )
     if len(chosen) * len(columns) > MOST_CELLS:
         raise HypernetworkError(
-            f"that is {len(chosen) * len(columns)} pictures: choose at most {MOST_CELLS}"
+            f"the sheet would have {len(chosen) * len(columns)} images: choose at most {MOST_CELLS}"
         )
     for name in chosen:
         library.find(name)  # an unknown name is told before the work, not after
@@ -131,7 +131,7 @@ def compare(
     messages: dict[str, None] = {}
     for number, (row, column) in enumerate(todo.cells, 1):
         done, total = (number - 1) * job.steps, len(todo.cells) * job.steps
-        where = f"Picture {number} of {len(todo.cells)}: {todo.networks[row]} at {todo.multipliers[column]}"
+        where = f"Image {number} of {len(todo.cells)}: {todo.networks[row]} at {todo.multipliers[column]}"
 
         def on_step(
             step: int, _steps: int, done: int = done, total: int = total, where: str = where
@@ -145,7 +145,7 @@ def compare(
             dict.fromkeys(re.sub(r" at character \d+(?=:)", "", said) for said in result.messages)
         )
         if cancelled.is_set():
-            messages[f"interrupted after {number - 1} of {len(todo.cells)} pictures"] = None
+            messages[f"interrupted after {number - 1} of {len(todo.cells)} images"] = None
             break
         made[row, column] = result.pictures[0]
         tell(Update(number * job.steps, total, where, picture=result.pictures[0].image))

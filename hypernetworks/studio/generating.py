@@ -125,7 +125,7 @@ def generate(
     result = painter.generate(job, on_step, on_picture)
     if last[0] < last[1]:
         result.messages.insert(
-            0, f"interrupted after {last[0]} of {last[1]} steps: this is how far the picture came"
+            0, f"interrupted after {last[0]} of {last[1]} steps: the image is unfinished"
         )
     return Outcome(keep(result, folder), result.messages, time.monotonic() - began)
 

@@ -30,7 +30,7 @@ def progress_html(update: Update) -> str:
     known = f' max="{update.total}" value="{update.done}"' if update.total else ""
     picture = "<i></i>"
     if update.picture is not None:
-        picture = f'<img alt="The forming picture" src="{data_url(update.picture)}">'
+        picture = f'<img alt="Live preview" src="{data_url(update.picture)}">'
     return f'<div class="studio-progress">{picture}<p>{text(update.note)}</p><progress{known}></progress></div>'
 
 

@@ -248,7 +248,7 @@ def test_other_files_are_refused_and_nothing_stays(
 
 def test_captions_alone_are_no_pictures(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
-    with pytest.raises(hn.HypernetworkError, match="no picture"):
+    with pytest.raises(hn.HypernetworkError, match="no image"):
         TrainingFolders(tmp_path / "own").keep([str(tmp_path / "a.txt")], "cats")
 
 
@@ -359,10 +359,10 @@ def test_previews_tell_how_far_they_are() -> None:
     state = State("a", is_running=True)
     watcher = trainer._watcher(state, threading.Event())
     watcher.on_preview_progress(7, 20)
-    assert (state.note, state.done, state.total) == ("Painting previews: 7 of 20", 7, 20)
+    assert (state.note, state.done, state.total) == ("Generating previews: 7 of 20", 7, 20)
     watcher.on_step(step(3))
     watcher.on_preview_progress(8, 20)
-    assert (state.note, state.done, state.total) == ("Painting previews: 8 of 20", 3, 100)
+    assert (state.note, state.done, state.total) == ("Generating previews: 8 of 20", 3, 100)
 
 
 def test_who_follows_sees_the_end(studio: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,7 +401,7 @@ def test_one_that_waits_can_be_interrupted(studio: Trainer) -> None:
     )
     next(begun)
     studio.start(FormValues(name="a", key="1:cats"))
-    while "Waiting for a picture" not in studio.state.note:
+    while "Waiting for an image" not in studio.state.note:
         time.sleep(0.01)
     studio.interrupt()
     assert ended(studio).messages == ["interrupted before its first step"]
