@@ -140,7 +140,7 @@ class JobQueue:
         if callable(kind):
             return f"Waiting for {kind()} …"
         if len(before) > 1:
-            return f"Waiting for {len(before)} earlier jobs …"
+            return f"Waiting for {len(before)} jobs ahead …"
         return f"Waiting for {kind} of {'this' if before[0].window == job.window else 'another'} window …"
 
 
