@@ -51,7 +51,7 @@ def test_multiplier_zero_is_no_tag_bit_for_bit(painter: Painter) -> None:
         ("<hypernet:stron:1>", "did you mean strong"),
         ("<hypernet:strong:0,5>", 'write "0.5"'),
         ("<hypernet:damaged:1>", "download it again"),
-        ("<hypernet:foreign:1>", "made for another model"),
+        ("<hypernet:foreign:1>", "made for SD1"),
         ("<hypernet:strong:1:lbw=OUTALL>", "lbw needs the blocks"),
     ],
 )
