@@ -462,7 +462,7 @@ def look_from_another_window(browser: Any, address: str, problems: list[str]) ->
         'Waiting for the training of "azure"'
     )
     other.click("#hypernetworks_interrupt")
-    expect(other.locator("#hypernetworks_messages")).to_contain_text("Interrupted before it began")
+    expect(other.locator("#hypernetworks_messages")).to_contain_text("Interrupted before it started")
     other.context.close()
 
 
@@ -579,7 +579,7 @@ def test_interrupt_stops_both_jobs_of_a_window_and_leaves_the_other(
     press_generate(other)
     expect(other.locator("#hypernetworks_progress p")).to_contain_text("Waiting for 2 jobs")
     page.click("#compare_interrupt")
-    expect(page.locator("#compare_messages")).to_contain_text("Interrupted before it began")
+    expect(page.locator("#compare_messages")).to_contain_text("Interrupted before it started")
     picture(other)
     page.get_by_role("tab", name="Image").click()
     expect(page.locator("#hypernetworks_messages")).to_contain_text("Interrupted after")
