@@ -84,7 +84,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _targets(output: Path, batch: int, overwrite: bool) -> list[Path]:
-    """One path per picture, checked before the work begins."""
+    """One path per image, checked before the work begins."""
     if output.suffix.lower() != ".png":
         raise HypernetworkError(
             f"-o {output}: images are saved as PNG: use a name that ends in .png"

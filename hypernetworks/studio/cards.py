@@ -45,7 +45,7 @@ def _description(library: Library, entry: Entry, names: FolderNames) -> dict[str
 
 
 def preview_of(library: Library, name: str) -> Path | None:
-    """The picture beside a network's file.
+    """The preview image beside a network's file.
 
     Raises:
         NameLookupError: there is no such network.

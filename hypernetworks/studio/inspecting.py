@@ -39,7 +39,7 @@ def report(name: str, library: Library) -> str:
     if not name:
         raise HypernetworkError("choose a network first")
     entry = library.find(name)
-    network = read(entry.path)  # not kept: the library's memory is for what makes pictures
+    network = read(entry.path)  # not cached: the library's cache is for networks that generate
     found = inspect(network, entry.path)
     spectra, left_out = singular_values(network, SECONDS)
     remark = (

@@ -145,7 +145,7 @@ class JobQueue:
 
 
 def _latest(told: queue.SimpleQueue[tuple[str, Any]]) -> tuple[str, Any]:
-    """The next thing told; updates that are outdated already are skipped, but not their pictures."""
+    """The next message; outdated updates are skipped, but not their images."""
     kind, value = told.get()
     picture = None
     while kind == "update" and not told.empty():

@@ -1,4 +1,4 @@
-"""From a picture back to what it was made with."""
+"""Restore the settings that an image was generated with."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_NAMES = 50
 
 @dataclass(frozen=True)
 class Restored:
-    """The settings in a picture; ``None`` where it says nothing that can be used.
+    """The settings in an image; ``None`` where it states nothing usable.
 
     Attributes:
         messages: what could not be restored, in words.

@@ -26,7 +26,7 @@ def text(value: object) -> str:
 
 
 def progress_html(update: Update) -> str:
-    """The bar, the words, and the forming picture if there is one."""
+    """The progress bar, its text, and the live preview if there is one."""
     known = f' max="{update.total}" value="{update.done}"' if update.total else ""
     picture = "<i></i>"
     if update.picture is not None:
@@ -35,7 +35,7 @@ def progress_html(update: Update) -> str:
 
 
 def data_url(picture: Image) -> str:
-    """A picture as a small JPEG that stands in the page itself."""
+    """An image as a small JPEG, embedded in the page."""
     small = picture.convert("RGB")
     small.thumbnail((512, 512))
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The tab that makes pictures, and what brings their settings back."""
+"""The tab that generates images and restores their settings."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ..restoring import Restored, read_infotext, restore
 from ..widgets import PRIVATE, empty_html, messages_html, progress_html
 
 MOST_KEPT = 40
-"""Pictures of a window that its gallery shows."""
+"""The most images that a window's gallery shows."""
 NOTHING_YET = "No image yet. Describe what you want to see, click a network below, and press Generate (Ctrl+Enter)."
 
 
 @dataclass(frozen=True)
 class Outputs(Components):
-    """Where a job's progress and pictures are shown."""
+    """Where a job's progress and images are shown."""
 
     progress: gr.HTML
     gallery: gr.Gallery
@@ -134,7 +134,7 @@ def _finished(outcome: Outcome, kept: list[tuple[str, str]]) -> tuple[Any, ...]:
 
 
 def _stopped(kept: list[tuple[str, str]], messages: str) -> tuple[Any, ...]:
-    """Without a new picture: what was there comes back."""
+    """Without a new image, show the earlier ones again."""
     place = "" if kept else empty_html(NOTHING_YET)
     return place, gr.update(visible=bool(kept)), gr.skip(), messages, gr.skip()
 
@@ -189,7 +189,7 @@ def wire_fields(
 
 
 def _values(found: Restored) -> tuple[Any, ...]:
-    """The fields' new values; what the picture doesn't say stays as it is."""
+    """The fields' new values; what the image doesn't state stays as it is."""
     values = [found.steps, found.cfg, found.seed, found.sampler, found.width, found.height]
     return (
         found.prompt,

@@ -1,4 +1,4 @@
-"""Something to train on at once: the miniature's own pictures, as blue and white as an old blueprint."""
+"""An example to train on at once: the miniature's own images in blueprint blue and white."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _captions() -> list[str]:
 
 
 def tone(picture: Image) -> Image:
-    """A picture in blue and white."""
+    """An image in blue and white."""
     from PIL import ImageOps
 
     grey = ImageOps.autocontrast(ImageOps.grayscale(picture), cutoff=1)

@@ -1,4 +1,4 @@
-"""Folders that training on the page may use: pictures to choose from, pictures that were sent, and runs."""
+"""Folders that training on the page may use: images to choose from, uploaded images, and runs."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class TrainingFolders:
 
     @property
     def pictures(self) -> Path:
-        """Where pictures go that are sent to the page."""
+        """The folder for uploaded images."""
         return self.own / "pictures"
 
     def choices(self) -> list[tuple[str, str]]:
-        """Folders with pictures, as (what to show, key); a key is no path that a page could change."""
+        """Folders with images, as (label, key); a key is not a path that a page could change."""
         found = []
         for number, root in enumerate((self.pictures, *self.sources)):
             for folder, count in _with_pictures(root):
@@ -88,11 +88,11 @@ class TrainingFolders:
         return (self.pictures, *self.sources)[int(number)] / relative
 
     def key(self, folder: Path) -> str:
-        """The key of a folder among the pictures that were sent."""
+        """The key of a folder of uploaded images."""
         return f"0:{folder.relative_to(self.pictures).as_posix()}"
 
     def keep(self, files: Sequence[str], name: str) -> Path:
-        """Copy pictures and captions that were sent into a new folder, if they are what they say.
+        """Copy uploaded images and captions into a new folder, if they are valid.
 
         Raises:
             TrainingDataError: one of them isn't, or there is no picture; nothing is left behind.
@@ -163,7 +163,7 @@ def _without_repeated(sources: Sequence[Path]) -> list[Path]:
 
 
 def _check_file(source: Path) -> None:
-    """Raises TrainingDataError unless it is a picture or a short text under a plain name."""
+    """Raises TrainingDataError unless it is an image or a short text under a plain name."""
     name, suffix = source.name, source.suffix.lower()
     if not is_plain(name) or not name.isprintable() or len(name.encode()) > 200:
         raise TrainingDataError(

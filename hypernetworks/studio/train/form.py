@@ -99,7 +99,7 @@ class Form:
         self.fields = {name: self.fields[name] for name in FormValues.__dataclass_fields__}
 
     def folders(self) -> list[tuple[str, str]]:
-        """Folders of pictures to choose from."""
+        """Folders of images to choose from."""
         return [NO_FOLDER, *self.trainer.training_folders.choices()]
 
     def size_html(self, wishes: FormValues) -> str:

@@ -139,7 +139,7 @@ def _wire_buttons(
 
 
 def _kept(trainer: Trainer, wishes: FormValues, files: list[str]) -> str:
-    """Keep pictures that were sent, once the rest of the fields is right; the key of their folder."""
+    """Save uploaded images once the other fields are valid; returns the key of their folder."""
     training_folders = trainer.training_folders
     if wishes.key:
         raise TrainingDataError("choose a folder or add images, not both: set the folder to (none)")
