@@ -188,7 +188,7 @@
         }
 
         fail(error) {
-            this.say(`The list of networks can't be fetched (${error.message}). Type a name and press Enter instead.`);
+            this.say(`The list of networks can't be loaded (${error.message}). Type a name and press Enter instead.`);
         }
 
         async renew() {
@@ -232,7 +232,7 @@
             else if (event.key === "Escape" && !this.list.hidden) this.close();
             else return;
             event.preventDefault();
-            event.stopPropagation(); // a webui's Escape would interrupt the picture
+            event.stopPropagation(); // a webui's Escape would interrupt the generation
         }
 
         move(step) {
@@ -281,7 +281,7 @@
             this.output = make("output", {}, "×1");
             const parts = [make("span", {}, "All"), this.slider, this.output];
             this.element = make("label", { class: "hypernetworks-master" }, ...parts);
-            this.element.title = "Multiplies all numbers; Escape takes it back";
+            this.element.title = "Scales all multipliers except schedules; Escape restores them";
             this.listen();
         }
 

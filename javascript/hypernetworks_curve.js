@@ -11,7 +11,7 @@
     const { make, setText, isFocused } = controls;
 
     const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [320, 104, 34, 16, 10, 22];
-    const NEAR = 15; // as far from a point a finger may be, in the units of the picture
+    const NEAR = 15; // as far from a point a finger may be, in the units of the drawing
     const MOST_DOTS = 60;
     const MOST_VALUE = 100;
     const SVG = "http://www.w3.org/2000/svg";

@@ -88,8 +88,8 @@
         fill() {
             const caption = make("span", {}, "Default for cards");
             const standard = make("label", { class: "hypernetworks-default" }, caption, this.standard);
-            standard.title = "Multiplier of networks that have none of their own. A webui's Settings keep it for good "
-                + "(Default multiplier for extra networks), this field until the page is reloaded.";
+            standard.title = "Multiplier of networks without one of their own. Set it permanently in the webui's Settings "
+                + "(Default multiplier for extra networks); this field lasts until the page is reloaded.";
             const parts = [this.menu.element, standard, this.master.element];
             const tools = make("div", { class: "hypernetworks-tools" }, ...parts);
             this.host.replaceChildren(this.list, this.empty, tools, this.message, this.live);
@@ -112,11 +112,11 @@
             this.arrange(tags);
             this.master.follow(text, tags);
             this.empty.hidden = tags.length > 0;
-            setText(this.empty, text === null ? "No prompt to work on here." : "No hypernetwork in the prompt.");
+            setText(this.empty, text === null ? "This tab has no prompt." : "No hypernetwork in the prompt.");
             this.tellLater(tags.map((tag) => tag.name));
         }
 
-        /** How many steps a picture of this tab gets, for the curves. */
+        /** The number of steps in this tab, for the curves. */
         steps() {
             const field = root().querySelector(`#${CSS.escape(`${this.tab}_steps`)} input[type=number]`);
             const steps = Math.round(Number(field?.value));

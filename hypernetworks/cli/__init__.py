@@ -1,6 +1,6 @@
 """The command line: ``generate``, ``inspect``, ``convert``, ``create``, ``train``, ``studio``.
 
-Anything unusable gets one line and exit code 2; a tag that can't be used gets one line, and the picture all the same.
+An error prints one line and exits with code 2. An unusable tag prints a warning; the image is still generated.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except UnicodeEncodeError as error:  # such as a prompt typed in a Latin-1 terminal
         say(
-            f"hypernetworks: an argument is no valid text ({error.object!a:.60}): use UTF-8",
+            f"hypernetworks: an argument is not valid text ({error.object!a:.60}): use UTF-8",
             sys.stderr,
         )
         return 2
@@ -70,16 +70,20 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
     add_generate(
         commands.add_parser(
-            "generate", help="make pictures from a prompt with tags", allow_abbrev=False
+            "generate", help="generate images from a prompt with tags", allow_abbrev=False
         )
     )
-    add_inspect(commands.add_parser("inspect", help="tell what is in a file", allow_abbrev=False))
+    add_inspect(
+        commands.add_parser("inspect", help="show what a file contains", allow_abbrev=False)
+    )
     add_convert(
-        commands.add_parser("convert", help="write a file in another format", allow_abbrev=False)
+        commands.add_parser("convert", help="convert a file to another format", allow_abbrev=False)
     )
     add_create(
-        commands.add_parser("create", help="make a fresh network to train", allow_abbrev=False)
+        commands.add_parser("create", help="create a new network to train", allow_abbrev=False)
     )
-    add_train(commands.add_parser("train", help="train a network on pictures", allow_abbrev=False))
-    add_studio(commands.add_parser("studio", help="open the page", allow_abbrev=False))
+    add_train(commands.add_parser("train", help="train a network on images", allow_abbrev=False))
+    add_studio(
+        commands.add_parser("studio", help="open the studio in the browser", allow_abbrev=False)
+    )
     return parser

@@ -13,7 +13,7 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``convert``."""
     parser.add_argument("source", type=Path, metavar="SRC")
     parser.add_argument("target", type=Path, metavar="DST", help=".pt or .safetensors")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.set_defaults(command=_run)
 
 

@@ -21,44 +21,59 @@ PURPOSES = ("style", "subject", "small")
 
 def add_create(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``create``."""
-    parser.add_argument("name", help="what tags will call it")
+    parser.add_argument("name", help="the name to use in tags")
     parser.add_argument(
-        "-o", "--folder", type=Path, default=Path(), help="where NAME.pt goes (default: here)"
+        "-o",
+        "--folder",
+        type=Path,
+        default=Path(),
+        help="folder for NAME.pt (default: the current one)",
     )
     parser.add_argument(
-        "--family", choices=sorted(BY_KEY), default="sd1", help="what model it is for"
+        "--family", choices=sorted(BY_KEY), default="sd1", help="family of the base model"
     )
     parser.add_argument(
-        "--widths", type=integers, help="in place of the family's, such as 768,320,640,1280"
+        "--widths",
+        type=integers,
+        help="context widths instead of the family's, such as 768,320,640,1280",
     )
     add_structure(parser)
     parser.add_argument(
-        "--format", choices=("pt", "safetensors"), default="pt", help="pt is read by every webui"
+        "--format", choices=("pt", "safetensors"), default="pt", help="every webui reads pt"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.set_defaults(command=_run)
 
 
 def add_structure(parser: argparse.ArgumentParser) -> None:
     """What a fresh network is made of; left out, the preset's."""
-    group = parser.add_argument_group("a fresh network (left out: as the preset has it)")
+    group = parser.add_argument_group("the new network (default: the preset's values)")
     group.add_argument(
-        "--preset", choices=PURPOSES, default="style", help="what it is for (default: style)"
+        "--preset",
+        choices=PURPOSES,
+        default="style",
+        help="purpose of the network (default: style)",
     )
     group.add_argument("--layers", type=floats, help="layer structure, such as 1,2,1")
     group.add_argument("--activation", help="linear, relu, leakyrelu, elu, swish, tanh, sigmoid, …")
     group.add_argument(
-        "--activate-output", action="store_true", help="the activation after the last layer as well"
+        "--activate-output",
+        action="store_true",
+        help="also apply the activation after the last layer",
     )
     group.add_argument("--layer-norm", action="store_true")
     group.add_argument(
-        "--dropout", type=floats, help="after each layer, such as 0,0.3,0; the first and last are 0"
+        "--dropout",
+        type=floats,
+        help="dropout after each layer, such as 0,0.3,0; the first and last must be 0",
     )
     group.add_argument(
         "--initialisation", metavar="NAME", default="Normal", help="Normal, XavierUniform, …"
     )
     group.add_argument(
-        "--random-last", action="store_true", help="the last layer is drawn, too, not zero"
+        "--random-last",
+        action="store_true",
+        help="initialize the last layer randomly, not with zeros",
     )
     group.add_argument("--text-only", action="store_true", help="no networks for self-attention")
     group.add_argument("--network-seed", type=int, default=0, metavar="SEED")
@@ -79,7 +94,7 @@ def _run(options: argparse.Namespace) -> int:
     if path.exists() and not options.overwrite:
         raise HypernetworkError(f"{path} exists: choose another name, or add --overwrite")
     say(
-        f"{count:,} numbers, {count * 4 / 2**20:.1f} MiB, for the widths {', '.join(map(str, sorted(widths)))}"
+        f"{count:,} parameters, {count * 4 / 2**20:.1f} MiB, for the widths {', '.join(map(str, sorted(widths)))}"
     )
     network = create_network(
         options.name,

@@ -19,14 +19,18 @@ def add_generate(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``generate``."""
     parser.add_argument("prompt", help='such as "a red apple <hypernet:ink:0.8>"')
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("picture.png"), help="PNG; several get numbers"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("picture.png"),
+        help="PNG file; several images are numbered",
     )
     parser.add_argument("--negative", default="", help="negative prompt")
     parser.add_argument("--steps", type=integer(1, 1000), default=20)
     parser.add_argument("--cfg", type=number(0, 100), default=None, help="guidance scale")
-    parser.add_argument("--seed", type=_seed, default=0, help="-1 draws one")
-    parser.add_argument("--sampler", help='such as "Euler a"; left out, the model\'s own')
-    parser.add_argument("--batch", type=integer(1, 64), default=1, help="number of pictures")
+    parser.add_argument("--seed", type=_seed, default=0, help="-1 for a random seed")
+    parser.add_argument("--sampler", help='such as "Euler a" (default: the model\'s own)')
+    parser.add_argument("--batch", type=integer(1, 64), default=1, help="number of images")
     parser.add_argument("--size", type=size, default=(None, None), help="such as 512 or 512x768")
     parser.add_argument(
         "--checkpoint", type=Path, help="SD1/SD2/SDXL .safetensors, or a diffusers folder"
@@ -38,12 +42,12 @@ def add_generate(parser: argparse.ArgumentParser) -> None:
         "--prediction", choices=("epsilon", "v_prediction"), help="for SD2: epsilon for 512 models"
     )
     add_device(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace images that are there")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing images")
     parser.set_defaults(command=_run)
 
 
 def _seed(text: str) -> int:
-    """A seed; -1 draws one, as in webuis."""
+    """A seed; -1 for a random seed, as in webuis."""
     return random.randrange(2**32) if text.strip() == "-1" else integer(0, 2**63 - 1)(text)
 
 
@@ -54,7 +58,7 @@ def _run(options: argparse.Namespace) -> int:
     for text in (options.prompt, options.negative):
         if sendable(text) != text:
             raise HypernetworkError(
-                f"the prompt {sendable(text)} is no valid text: write it in UTF-8"
+                f"the prompt {sendable(text)} is not valid text: write it in UTF-8"
             )
     targets = _targets(options.output, options.batch, options.overwrite)
     painter = load_painter(options)
@@ -80,10 +84,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _targets(output: Path, batch: int, overwrite: bool) -> list[Path]:
-    """One path per picture, checked before the work begins."""
+    """One path per image, checked before the work begins."""
     if output.suffix.lower() != ".png":
         raise HypernetworkError(
-            f"-o {output}: pictures are written as PNG, use a name that ends in .png"
+            f"-o {output}: images are saved as PNG: use a name that ends in .png"
         )
     if not output.parent.is_dir() or output.is_dir():
         raise HypernetworkError(

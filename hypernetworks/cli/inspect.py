@@ -21,7 +21,7 @@ def add_inspect(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="files, folders, or patterns such as *.pt",
     )
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     parser.set_defaults(command=_run)
 
 
@@ -52,7 +52,7 @@ def expanded(paths: Sequence[Path]) -> list[Path]:
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
             if not inside:
-                raise HypernetworkError(f"{path}: there is no hypernetwork file in this folder")
+                raise HypernetworkError(f"{path}: this folder contains no hypernetwork file")
             found += inside
         elif set("*?[") & set(path.name) and not path.exists():
             matching = sorted(path.parent.glob(path.name))
@@ -83,7 +83,7 @@ def _report(report: dict) -> str:  # type: ignore[type-arg]
         ),
         f"  layer norm       {'yes' if report['layer_norm'] else 'no'}",
         f"  dropout          {dropout}",
-        f"  numbers          {report['parameters']:,} ({report['dtype']}, {report['bytes'] / 2**20:.1f} MiB)",
+        f"  parameters       {report['parameters']:,} ({report['dtype']}, {report['bytes'] / 2**20:.1f} MiB)",
         f'  trained          {provenance["step"]:,} steps on {trained}, named "{provenance["name"] or ""}"',
         "  norms            " + f"\n{' ' * 19}".join(_norms(n) for n in report["norms"]),
         *(f"  warning          {warning}" for warning in report["warnings"]),

@@ -34,7 +34,9 @@ def add_password(parser: argparse.ArgumentParser) -> None:
         help="read the password from a file's first line",
     )
     entry.add_argument(
-        "--no-password", action="store_true", help="with --listen: let in whoever can reach it"
+        "--no-password",
+        action="store_true",
+        help="with --listen: allow anyone who can reach it to use it",
     )
 
 

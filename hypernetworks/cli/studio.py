@@ -14,7 +14,9 @@ def add_studio(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``studio``."""
     parser.add_argument("--port", type=integer(1, 65535), default=7870)
     parser.add_argument("--no-browser", action="store_true", help="don't open a browser")
-    parser.add_argument("--listen", action="store_true", help="let other machines use it as well")
+    parser.add_argument(
+        "--listen", action="store_true", help="accept connections from other machines"
+    )
     add_password(parser)
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--hypernetworks", type=Path, action="append", default=[], metavar="DIR")

@@ -24,9 +24,9 @@ STOPPING = "hypernetworks: stopping after this step (Ctrl+C again stops at once)
 
 def add_train(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``train``. Those left out are the preset's."""
-    parser.add_argument("name", help="of the network and of its run's folder")
+    parser.add_argument("name", help="name of the network and of its run's folder")
     parser.add_argument(
-        "pictures", type=Path, help="folder of pictures, with captions in .txt files or file names"
+        "pictures", type=Path, help="folder of images, with captions in .txt files or file names"
     )
     parser.add_argument(
         "--runs", type=Path, default=Path("runs"), help="folder of runs (default: runs)"
@@ -39,16 +39,14 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     )
     add_device(parser, precision=False)
     parser.add_argument(
-        "--network", type=Path, help="a file to go on from, in place of a fresh network"
+        "--network", type=Path, help="a file to start from instead of a new network"
     )
     parser.add_argument(
-        "--format", choices=("pt", "safetensors"), default="pt", help="pt is read by every webui"
+        "--format", choices=("pt", "safetensors"), default="pt", help="every webui reads pt"
     )
-    parser.add_argument(
-        "--restart", action="store_true", help="throw an earlier run of this name away"
-    )
+    parser.add_argument("--restart", action="store_true", help="delete an earlier run of this name")
     add_structure(parser)
-    _add_pictures(parser.add_argument_group("pictures and captions"))
+    _add_pictures(parser.add_argument_group("images and captions"))
     _add_settings(parser.add_argument_group("training"))
     _add_previews(parser.add_argument_group("previews"))
     parser.set_defaults(command=_run, hypernetworks=[])
@@ -68,10 +66,10 @@ def _add_pictures(group: Any) -> None:
         "--crops", type=int, help="crops of each image, spread over the part that doesn't fit"
     )
     group.add_argument(
-        "--flip", action="store_true", default=None, help="train on mirrored images, too"
+        "--flip", action="store_true", default=None, help="also train on mirrored images"
     )
     group.add_argument(
-        "--alpha", action="store_true", default=None, help="don't learn transparent areas"
+        "--alpha", action="store_true", default=None, help="ignore transparent areas"
     )
     group.add_argument(
         "--spread",
@@ -114,10 +112,10 @@ def _add_optimisation(group: Any) -> None:
     group.add_argument(
         "--shape",
         "--lr-scheduler",
-        help="of the learning rate: constant, linear or cosine (default: cosine for one rate)",
+        help="schedule of the learning rate: constant, linear or cosine (default: cosine for one rate)",
     )
     group.add_argument("--warm-up", "--lr-warmup-steps", type=int, help="steps of warm-up")
-    group.add_argument("--restarts", type=int, help="how often the decay starts again")
+    group.add_argument("--restarts", type=int, help="restarts of the decay")
     group.add_argument(
         "--optimiser", "--optimizer", help="any of torch.optim by name (default: AdamW)"
     )
@@ -144,7 +142,7 @@ def _add_optimisation(group: Any) -> None:
         nargs="?",
         const="on",
         default="auto",
-        help="gradient checkpointing, which saves memory (default: auto)",
+        help="gradient checkpointing, saves memory (default: auto)",
     )
     group.add_argument(
         "--clip", "--max-grad-norm", type=float, help="largest gradient; 0 for no limit"
@@ -166,14 +164,17 @@ def _add_loss(group: Any) -> None:
     group.add_argument(
         "--caption-dropout", type=float, help="share of empty captions (default: 0.1)"
     )
-    group.add_argument("--seed", type=int, help="of everything random in the run")
+    group.add_argument("--seed", type=int, help="seed of everything random in the run")
 
 
 def _add_saving(group: Any) -> None:
     group.add_argument("--save-every", type=int, metavar="STEPS", help="steps between checkpoints")
     group.add_argument("--keep", type=int, help="checkpoints to keep; 0 for all")
     group.add_argument(
-        "--watch-every", type=int, metavar="STEPS", help="between validation losses; 0 for none"
+        "--watch-every",
+        type=int,
+        metavar="STEPS",
+        help="steps between validation losses; 0 for none",
     )
 
 
@@ -215,7 +216,7 @@ def _run(options: argparse.Namespace) -> int:
                     "the same command without --restart" if job.restart else "the same command"
                 )
                 print(
-                    f"hypernetworks: stopped after step {outcome.step}; {command} goes on",
+                    f"hypernetworks: stopped after step {outcome.step}; {command} continues",
                     file=sys.stderr,
                 )
             print(outcome.file or job.folder)
@@ -283,9 +284,9 @@ class _Report:
     def painting(self, done: int, total: int) -> None:
         """Part of the previews: on a line of its own before the first step, later beside the steps."""
         if self._steps is None:
-            self._show("painting previews", done, total)
+            self._show("generating previews", done, total)
         else:
-            self._show(self._name, *self._steps, f"painting previews {done}/{total}")
+            self._show(self._name, *self._steps, f"generating previews {done}/{total}")
 
     def message(self, text: str) -> None:
         """What the user should know, on a line of its own."""

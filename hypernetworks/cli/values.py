@@ -14,7 +14,7 @@ def integers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f'"{text}" is no list of whole numbers such as 768,320'
+            f'"{text}" is not a list of whole numbers such as 768,320'
         ) from None
 
 
@@ -23,7 +23,9 @@ def floats(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f'"{text}" is no list of numbers such as 1,2,1') from None
+        raise argparse.ArgumentTypeError(
+            f'"{text}" is not a list of numbers such as 1,2,1'
+        ) from None
 
 
 def option(text: str) -> tuple[str, object]:
@@ -32,7 +34,9 @@ def option(text: str) -> tuple[str, object]:
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
-        raise argparse.ArgumentTypeError(f'"{text}" is no option such as momentum=0.9') from None
+        raise argparse.ArgumentTypeError(
+            f'"{text}" is not an option such as momentum=0.9'
+        ) from None
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
@@ -66,5 +70,5 @@ def size(text: str) -> tuple[int, int]:
     """``512`` or ``512x768``."""
     match = re.fullmatch(r"(\d{1,5})(?:[xX](\d{1,5}))?", text)
     if match is None:
-        raise argparse.ArgumentTypeError(f'"{text}" is not a size, write 512 or 512x768')
+        raise argparse.ArgumentTypeError(f'"{text}" is not a size: write 512 or 512x768')
     return int(match[1]), int(match[2] or match[1])

@@ -71,7 +71,7 @@ class Resolver:
             return Use(tag, entry, network, tag.multiplier)
         except HypernetworkError as error:
             text = str(error) if str(tag) in str(error) else f"{tag}: {error}"
-            self._tell(sendable(f"{text} (the picture is made without it)"))
+            self._tell(sendable(f"{text} (the image is generated without it)"))
         return None
 
     def _find(self, name: str) -> Entry:

@@ -45,7 +45,7 @@ def _description(library: Library, entry: Entry, names: FolderNames) -> dict[str
 
 
 def preview_of(library: Library, name: str) -> Path | None:
-    """The picture beside a network's file.
+    """The preview image beside a network's file.
 
     Raises:
         NameLookupError: there is no such network.
@@ -62,7 +62,7 @@ def checked_name(name: str) -> str:
     stem, suffix = os.path.splitext(name)
     if suffix.lower() not in SUFFIXES:
         raise FileError(
-            f"hypernetworks are files that end in {', '.join(SUFFIXES)}, and this is none"
+            f"a hypernetwork is a file that ends in {', '.join(SUFFIXES)}: choose such a file"
         )
     if (
         not is_plain(name)
@@ -71,12 +71,14 @@ def checked_name(name: str) -> str:
         or set(name) & set('<>:"/\\|?*')
     ):
         raise FileError(
-            "a file name has no slashes, colons or angle brackets: rename it, then drop it again"
+            "a file name can't contain slashes, colons or angle brackets: rename the file, then drop it again"
         )
     if DEVICE.fullmatch(name):
-        raise FileError("the file name is a device on Windows: rename it, then drop it again")
+        raise FileError(
+            "the file name is a reserved device name on Windows: rename the file, then drop it again"
+        )
     if len(name.encode()) > 200:
-        raise FileError("the file name is too long: rename it, then drop it again")
+        raise FileError("the file name is too long: rename the file, then drop it again")
     return name
 
 
@@ -92,7 +94,7 @@ async def add_file(folder: Path, name: str, chunks: AsyncIterator[bytes]) -> dic
     target = folder / checked_name(name)
     if target.exists() or (taken := _other_spelling(target)) is not None:
         there = name if target.exists() else taken
-        raise FileWriteError(f"{there} is there already: rename one of the two")
+        raise FileWriteError(f"{there} already exists: rename one of the two")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f".adding-{secrets.token_hex(8)}.tmp"
@@ -100,7 +102,7 @@ async def add_file(folder: Path, name: str, chunks: AsyncIterator[bytes]) -> dic
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
     except OSError as error:
         raise FileWriteError(
-            f"{name} can't be kept in {folder} ({error.strerror or error})"
+            f"{name} can't be saved in {folder} ({error.strerror or error})"
         ) from error
     temporary = path
     try:
@@ -118,7 +120,7 @@ async def add_file(folder: Path, name: str, chunks: AsyncIterator[bytes]) -> dic
     except OSError as error:
         if isinstance(error, HypernetworkError):
             raise
-        raise FileWriteError(f"{name} can't be kept ({error.strerror or error})") from error
+        raise FileWriteError(f"{name} can't be saved ({error.strerror or error})") from error
     finally:
         remove(temporary)
     return {"name": target.stem, "folder": folder.name, **found}
@@ -140,7 +142,7 @@ def _move(temporary: Path, target: Path) -> None:
     try:
         move_to_free(temporary, target)
     except FileExistsError as error:
-        raise FileWriteError(f"{target.name} is there already: rename one of the two") from error
+        raise FileWriteError(f"{target.name} already exists: rename one of the two") from error
 
 
 def _other_spelling(target: Path) -> str | None:

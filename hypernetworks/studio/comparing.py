@@ -1,4 +1,4 @@
-"""One seed, many settings: a sheet of pictures over multipliers, networks, or both."""
+"""One seed, many settings: a sheet of images over multipliers, networks, or both."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def plan(prompt: str, networks: Sequence[str], multipliers: str, library: Librar
         )
     if len(chosen) * len(columns) > MOST_CELLS:
         raise HypernetworkError(
-            f"that is {len(chosen) * len(columns)} pictures: choose at most {MOST_CELLS}"
+            f"the sheet would have {len(chosen) * len(columns)} images: choose at most {MOST_CELLS}"
         )
     for name in chosen:
         library.find(name)  # an unknown name is told before the work, not after
@@ -122,7 +122,7 @@ def compare(
     tell: Callable[[Update], None],
     cancelled: threading.Event,
 ) -> tuple[Picture | None, list[str]]:
-    """Make a sheet's pictures and put them together; when that is wished, it ends with those that are there.
+    """Generate a sheet's images and join them; when cancelled, the sheet holds those that are finished.
 
     Returns:
         The sheet, with the infotext of its first picture (``None`` if there is none), and what to tell.
@@ -131,7 +131,7 @@ def compare(
     messages: dict[str, None] = {}
     for number, (row, column) in enumerate(todo.cells, 1):
         done, total = (number - 1) * job.steps, len(todo.cells) * job.steps
-        where = f"Picture {number} of {len(todo.cells)}: {todo.networks[row]} at {todo.multipliers[column]}"
+        where = f"Image {number} of {len(todo.cells)}: {todo.networks[row]} at {todo.multipliers[column]}"
 
         def on_step(
             step: int, _steps: int, done: int = done, total: int = total, where: str = where
@@ -140,12 +140,12 @@ def compare(
             return not cancelled.is_set()
 
         result = painter.generate(replace(job, prompt=todo.prompts[row][column], batch=1), on_step)
-        # Each picture's prompt has the same wrong tag at another place: once is enough, and without the place.
+        # Each image repeats a wrong tag's message, at another position: show it once, without it.
         messages.update(
             dict.fromkeys(re.sub(r" at character \d+(?=:)", "", said) for said in result.messages)
         )
         if cancelled.is_set():
-            messages[f"interrupted after {number - 1} of {len(todo.cells)} pictures"] = None
+            messages[f"interrupted after {number - 1} of {len(todo.cells)} images"] = None
             break
         made[row, column] = result.pictures[0]
         tell(Update(number * job.steps, total, where, picture=result.pictures[0].image))
@@ -157,13 +157,13 @@ def compare(
 
 
 def heading(job: Generation) -> str:
-    """The line above a sheet: the words of the prompt, and the seed that all pictures share."""
+    """The line above a sheet: the prompt, and the seed that all images share."""
     words = " ".join(parse(job.prompt)[0].split())
     return f"{words[:90]}{'…' if len(words) > 90 else ''}  (seed {job.seed}, {job.steps} steps)"
 
 
 def sheet(todo: Plan, images: dict[tuple[int, int], Image], title: str = "") -> Image:
-    """One picture of all: multipliers above the columns, networks left of the rows; places without one stay empty."""
+    """Join all images: multipliers above the columns, networks left of the rows; missing cells stay empty."""
     from PIL import Image, ImageDraw, ImageFont
 
     size = next(iter(images.values())).size

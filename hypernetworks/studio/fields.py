@@ -113,6 +113,6 @@ def _settings(
                 painter.default_size, label="Height", elem_id="hypernetworks_height", **size
             )
         batch = gr.Slider(
-            1, MOST_PICTURES, value=1, step=1, label="Pictures", elem_id="hypernetworks_batch"
+            1, MOST_PICTURES, value=1, step=1, label="Images", elem_id="hypernetworks_batch"
         )
     return Inputs(prompt, negative, steps, cfg, seed, sampler, batch, width, height), (dice, reuse)

@@ -1,4 +1,4 @@
-"""One job from the page's fields to pictures with their infotext, and what the page shows meanwhile."""
+"""One job: from the page's fields to images with their infotext, with progress for the page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LARGEST_SEED = 2**32 - 1
 
 @dataclass(frozen=True)
 class Kept:
-    """A finished picture in the studio's own folder for this run."""
+    """A finished image in the studio's own folder for this run."""
 
     path: str
     infotext: str
@@ -38,7 +38,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job leaves: its pictures, and what to tell."""
+    """The result of a job: its images and its messages."""
 
     pictures: list[Kept]
     messages: list[str]
@@ -103,7 +103,7 @@ def generate(
     cancelled: threading.Event,
     folder: Path,
 ) -> Outcome:
-    """Make the pictures of a job and keep them as PNG; stops after the present step when that is wished."""
+    """Generate the images of a job and save them as PNG; when cancelled, stop after the current step."""
     began, last = time.monotonic(), [0, 0]
 
     def on_step(done: int, total: int) -> bool:
@@ -125,13 +125,13 @@ def generate(
     result = painter.generate(job, on_step, on_picture)
     if last[0] < last[1]:
         result.messages.insert(
-            0, f"interrupted after {last[0]} of {last[1]} steps: this is how far the picture came"
+            0, f"interrupted after {last[0]} of {last[1]} steps: the image is unfinished"
         )
     return Outcome(keep(result, folder), result.messages, time.monotonic() - began)
 
 
 def keep(result: Result, folder: Path) -> list[Kept]:
-    """Write the pictures of a result into the folder, under names of their own."""
+    """Write the images of a result into the folder, under unused names."""
     kept = []
     for picture in result.pictures:
         seed = re.search(r"Seed: (\d+)", picture.infotext.rsplit("\n", 1)[-1])

@@ -39,11 +39,11 @@ def report(name: str, library: Library) -> str:
     if not name:
         raise HypernetworkError("choose a network first")
     entry = library.find(name)
-    network = read(entry.path)  # not kept: the library's memory is for what makes pictures
+    network = read(entry.path)  # not cached: the library's cache is for networks that generate
     found = inspect(network, entry.path)
     spectra, left_out = singular_values(network, SECONDS)
     remark = (
-        f"<p><small>{left_out} layers are left out: they would take too long.</small></p>"
+        f"<p><small>{left_out} layers are not shown: they would take too long to analyze.</small></p>"
         if left_out
         else ""
     )
@@ -54,8 +54,8 @@ def report(name: str, library: Library) -> str:
     )
 
 
-_NORMS = "How much each linear layer does, by context width and side (k: keys, v: values). Bars of zero do nothing."
-_SPECTRA = "One line per layer, largest value first. A line that falls steeply: a few directions carry the style."
+_NORMS = "The strength of each linear layer, by context width and side (k: keys, v: values). Zero: no effect."
+_SPECTRA = "One line per layer, largest value first. A steep line means that a few directions carry the style."
 
 
 def _explained(words: str) -> str:
@@ -101,7 +101,7 @@ def _table(found: Inspection) -> str:
         activation += ", after the last layer too"
     dropout = ", ".join(f"{p:g}" for p in found.dropout) if any(found.dropout) else "none"
     rows = {
-        "Made for": found.family
+        "Base model": found.family
         if found.family != "unknown"
         else "unknown (no text width of SD1, SD2 or SDXL)",
         "Context widths": ", ".join(map(str, found.widths)),
@@ -109,7 +109,7 @@ def _table(found: Inspection) -> str:
         "Activation": activation,
         "Layer norm": "yes" if found.layer_norm else "no",
         "Dropout in training": dropout,
-        "Numbers": f"{found.parameters:,} ({found.dtype}, {found.bytes / 2**20:.1f} MiB)",
+        "Parameters": f"{found.parameters:,} ({found.dtype}, {found.bytes / 2**20:.1f} MiB)",
         "Name inside the file": origin["name"] or "none",
         "Trained": f"{origin['step']:,} steps on {trained_on}",
         "Initialisation": origin["weight_initialization"],
@@ -144,7 +144,7 @@ def _spectra_plot(spectra: Sequence[Spectrum]) -> str:
     """Every spectrum over the share of its length, the values on a logarithmic axis of at most six decades."""
     highest = max((s.values[0] for s in spectra if s.values), default=0.0)
     if highest <= 0:
-        return _explained("There is nothing to draw: all layers are zero or not finite.")
+        return _explained("Nothing to plot: all layers are zero or not finite.")
     smallest = min((v for s in spectra for v in s.values if v > 0), default=highest)
     top = math.ceil(math.log10(highest))
     decades = min(max(top - math.floor(math.log10(smallest)), 1), 6)

@@ -75,7 +75,7 @@ class JobQueue:
         return bool(mine)
 
     def run(
-        self, window: str, work: Work, kind: str | Callable[[], str] = "a picture"
+        self, window: str, work: Work, kind: str | Callable[[], str] = "an image"
     ) -> Iterator[Update | Any]:
         """Do some work in a thread: yields its updates, the latest only when the window is slow, and last its result.
 
@@ -140,12 +140,12 @@ class JobQueue:
         if callable(kind):
             return f"Waiting for {kind()} …"
         if len(before) > 1:
-            return f"Waiting for {len(before)} jobs that were asked for earlier …"
+            return f"Waiting for {len(before)} jobs ahead …"
         return f"Waiting for {kind} of {'this' if before[0].window == job.window else 'another'} window …"
 
 
 def _latest(told: queue.SimpleQueue[tuple[str, Any]]) -> tuple[str, Any]:
-    """The next thing told; updates that are outdated already are skipped, but not their pictures."""
+    """The next message; outdated updates are skipped, but not their images."""
     kind, value = told.get()
     picture = None
     while kind == "update" and not told.empty():

@@ -61,7 +61,7 @@ def load(
             f"{name}: it can't be loaded ({reason}); try half precision, or another device"
         ) from error
     if cancelled.is_set():
-        return f"{name} was not taken: interrupted"
+        return f"{name} was not loaded: interrupted"
     job_queue.put(painter)
     return f"{name} is loaded"
 

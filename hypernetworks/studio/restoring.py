@@ -1,4 +1,4 @@
-"""From a picture back to what it was made with."""
+"""Restore the settings that an image was generated with."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_NAMES = 50
 
 @dataclass(frozen=True)
 class Restored:
-    """The settings in a picture; ``None`` where it says nothing that can be used.
+    """The settings in an image; ``None`` where it states nothing usable.
 
     Attributes:
         messages: what could not be restored, in words.
@@ -53,14 +53,14 @@ def read_infotext(path: Path) -> str:
         with open_image(path) as picture:
             found = picture.info.get("parameters") or _from_exif(picture.getexif())
     except ImageTooLargeError as error:
-        raise HypernetworkError(f"this picture can't be read: {error}") from error
+        raise HypernetworkError(f"this image can't be read: {error}") from error
     except ImageError as error:
         raise HypernetworkError(
-            "this is no picture that can be read: drop a PNG, JPEG or WebP that a webui or this studio has made"
+            "this is not a readable image: drop a PNG, JPEG or WebP that a webui or this studio has saved"
         ) from error
     if not isinstance(found, str) or not found.strip():
         raise HypernetworkError(
-            "this picture has no infotext: it was saved without it, or edited since"
+            "this image has no infotext: it was saved without one, or edited since"
         )
     return found[:LONGEST].replace("\r\n", "\n")
 
@@ -114,7 +114,9 @@ def restore(infotext: str, library: Library, model: str) -> Restored:
 
     sampler = _sampler(pairs, messages)
     if pairs.get("Model", model) != model:
-        messages.append(f"it was made with the model {pairs['Model']}, and {model} is loaded")
+        messages.append(
+            f"the image was generated with the model {pairs['Model']}, but {model} is loaded"
+        )
     width, height = _size(pairs)
     values: dict[str, object] = {
         "Steps": _number(pairs, "Steps", 1, 1000),
@@ -126,7 +128,7 @@ def restore(infotext: str, library: Library, model: str) -> Restored:
     messages += near_misses(parse(prompt)[0], loras=False)
     if _WEIGHTED.search(prompt):
         messages.append(
-            "emphasis such as (word:1.3) is read as words here, so the picture will differ"
+            "the studio reads emphasis such as (word:1.3) as plain words, so the image will differ"
         )
     return Restored(
         prompt,
@@ -156,17 +158,17 @@ def _sampler(pairs: Mapping[str, str], messages: list[str]) -> str | None:
         return both
     if name in SAMPLERS:
         messages.append(
-            f'the schedule type "{schedule}" is not known here for {name}, its usual one is used'
+            f'the schedule type "{schedule}" is not known here for {name}; its default is used'
         )
         return name
-    messages.append(f'the sampler "{both}" is not known here, the chosen one is kept')
+    messages.append(f'the sampler "{both}" is not known here; the chosen one is kept')
     return None
 
 
 def _unusable(pairs: Mapping[str, str], values: Mapping[str, object]) -> list[str]:
     """Lines for values that can't be used, and one for all keys that nothing here understands."""
     lines = [
-        f"{key}: {pairs[key]} can't be used here, the field stays as it is"
+        f"{key}: {pairs[key]} can't be used here; the field stays as it is"
         for key, value in values.items()
         if key in pairs and value is None
     ]
@@ -176,7 +178,7 @@ def _unusable(pairs: Mapping[str, str], values: Mapping[str, object]) -> list[st
         if key not in (*_READ, *_HARMLESS) and _DEFAULTS.get(key) != value
     ]
     if left:
-        lines.append(f"not used here, so the picture may differ: {', '.join(left)}")
+        lines.append(f"not used here, so the image may differ: {', '.join(left)}")
     return lines
 
 
@@ -184,7 +186,9 @@ def _of_networks(prompt: str, pairs: Mapping[str, str], library: Library) -> lis
     found, hashes = list[str](), parse_hashes(pairs.get(HASHES, ""))
     names = list(dict.fromkeys(tag.name for tag in parse(prompt)[1]))
     if len(names) > MOST_NAMES:
-        found.append(f"it names {len(names)} networks, only {MOST_NAMES} were looked for")
+        found.append(
+            f"the prompt names {len(names)} networks; only the first {MOST_NAMES} were looked up"
+        )
     for name in names[:MOST_NAMES]:
         try:
             entry = library.find(name)
@@ -194,7 +198,7 @@ def _of_networks(prompt: str, pairs: Mapping[str, str], library: Library) -> lis
         expected = hashes.get(name) or hashes.get(entry.name)
         if expected is not None and not library.hashes.sha256(entry).startswith(expected):
             found.append(
-                f"the file {name} is another here than the one that made the picture (hash {expected})"
+                f"the file {name} differs from the one that generated the image (hash {expected})"
             )
     return found
 

@@ -26,16 +26,16 @@ def text(value: object) -> str:
 
 
 def progress_html(update: Update) -> str:
-    """The bar, the words, and the forming picture if there is one."""
+    """The progress bar, its text, and the live preview if there is one."""
     known = f' max="{update.total}" value="{update.done}"' if update.total else ""
     picture = "<i></i>"
     if update.picture is not None:
-        picture = f'<img alt="The forming picture" src="{data_url(update.picture)}">'
+        picture = f'<img alt="Live preview" src="{data_url(update.picture)}">'
     return f'<div class="studio-progress">{picture}<p>{text(update.note)}</p><progress{known}></progress></div>'
 
 
 def data_url(picture: Image) -> str:
-    """A picture as a small JPEG that stands in the page itself."""
+    """An image as a small JPEG, embedded in the page."""
     small = picture.convert("RGB")
     small.thumbnail((512, 512))
     buffer = io.BytesIO()

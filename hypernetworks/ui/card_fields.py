@@ -28,8 +28,8 @@ def base_model() -> Any:
 def card_fields() -> CardFields:
     """Make the fields, in the Blocks that are being built."""
     return CardFields(
-        gr.Textbox(label="Activation text", info="Goes into the prompt together with the tag"),
-        gr.Number(label="Preferred multiplier", info="0: the default multiplier of the settings"),
+        gr.Textbox(label="Activation text", info="Added to the prompt together with the tag"),
+        gr.Number(label="Preferred multiplier", info="0: the default multiplier from the settings"),
         gr.Textbox(label="Notes", lines=4),
     )
 

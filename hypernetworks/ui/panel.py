@@ -6,7 +6,7 @@ from html import escape
 
 import gradio as gr
 
-_UNTIL_FILLED = "The networks of the prompt appear here. Should this text stay, reload the page."
+_UNTIL_FILLED = "The networks in the prompt appear here. If this text stays, reload the page."
 
 
 def panel(tab: str, *, opened: bool = True) -> None:

@@ -508,7 +508,7 @@ def test_without_the_list_it_says_so_and_takes_names(page: Any) -> None:
     try:
         control(page, "combobox", "Add a network").focus()
         sync_api.expect(page.locator(f"{PANEL} .hypernetworks-message")).to_contain_text(
-            "can't be fetched"
+            "can't be loaded"
         )
         page.keyboard.type("some/name")
         page.keyboard.press("Enter")

@@ -165,7 +165,7 @@ def picture(page: Any) -> bytes:
 
 
 def test_a_newcomer_generates_clicks_a_card_and_moves_the_slider(page: Any) -> None:
-    expect(page.locator("#hypernetworks_progress")).to_contain_text("No picture yet")
+    expect(page.locator("#hypernetworks_progress")).to_contain_text("No image yet")
     plain = generate(page, "a red apple on blue")
     ink = card(page, "ink")
     expect(ink).to_have_attribute("aria-pressed", "false")
@@ -194,7 +194,7 @@ def test_a_picture_that_is_dropped_brings_everything_back(page: Any, tmp_path: P
     page.reload()
     page.wait_for_selector(".hypernetworks-filled")
     page.set_input_files("#hypernetworks_restore input[type=file]", str(tmp_path / "star.png"))
-    expect(page.locator("#hypernetworks_messages")).to_contain_text("those of the image")
+    expect(page.locator("#hypernetworks_messages")).to_contain_text("settings are restored")
     expect(page.locator(PROMPT)).to_have_value("a star on green <hypernet:night:0.5>")
     expect(page.locator("#hypernetworks_negative textarea")).to_have_value("text")
     expect(page.locator("#hypernetworks_seed input")).to_have_value("77")
@@ -307,7 +307,7 @@ def test_the_keyboard_is_enough(page: Any) -> None:
     page.get_by_role("slider", name="Multiplier of ink").focus()
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("Control+Enter")
-    expect(page.locator("#hypernetworks_progress")).to_contain_text("picture in")
+    expect(page.locator("#hypernetworks_progress")).to_contain_text("image in")
     assert page.input_value(INFOTEXT).startswith("a moon on blue <hypernet:ink:0.95>")
 
 
@@ -365,7 +365,7 @@ UNFITTING = """() => {
 def open_training(page: Any, name: str, steps: int) -> None:
     """Fill the Train tab's fields so that a few steps show."""
     page.get_by_role("tab", name="Train").click()
-    expect(page.locator("#train_size")).to_contain_text("numbers")
+    expect(page.locator("#train_size")).to_contain_text("parameters")
     page.fill("#train_name :is(input, textarea)", name)
     page.fill("#train_steps input", str(steps))
     page.fill("#train_rate :is(input, textarea)", "0.05")
@@ -375,7 +375,7 @@ def open_training(page: Any, name: str, steps: int) -> None:
 
 def choose_folder(page: Any) -> None:
     page.locator("#train_key input").click()
-    page.get_by_role("option", name="mine/blues (8 pictures)").click()
+    page.get_by_role("option", name="mine/blues (8 images)").click()
 
 
 @pytest.fixture
@@ -407,9 +407,9 @@ def test_a_network_is_trained_interrupted_used_and_finished(
     expect(page.locator("#train_messages")).to_contain_text("Interrupted after")
     expect(card(page, "azure")).to_be_visible()
     assert (own_folder / "azure.safetensors").exists()
-    page.get_by_role("button", name="Put it into the prompt").click()
+    page.get_by_role("button", name="Add it to the prompt").click()
     assert page.input_value(PROMPT) == "a cat on red <hypernet:azure:1>"
-    page.get_by_role("tab", name="Picture").click()
+    page.get_by_role("tab", name="Image").click()
     half = generate(page, steps=4)
     assert half != plain
     assert (
@@ -423,7 +423,7 @@ def test_a_network_is_trained_interrupted_used_and_finished(
         f"after {done + 2} steps", timeout=60_000
     )
     start_over(page, done)
-    page.get_by_role("tab", name="Picture").click()
+    page.get_by_role("tab", name="Image").click()
     assert generate(page, "a cat on red <hypernet:azure:1>", steps=4) not in (plain, half)
     assert problems == []
 
@@ -455,14 +455,14 @@ def look_from_another_window(browser: Any, address: str, problems: list[str]) ->
     )  # it follows
     other.click("#train_example")
     expect(other.locator("#train_told")).to_contain_text("is being trained")
-    other.get_by_role("tab", name="Picture").click()
+    other.get_by_role("tab", name="Image").click()
     other.fill(PROMPT, "a cat")
     press_generate(other)
     expect(other.locator("#hypernetworks_progress p")).to_contain_text(
         'Waiting for the training of "azure"'
     )
     other.click("#hypernetworks_interrupt")
-    expect(other.locator("#hypernetworks_messages")).to_contain_text("Interrupted before it began")
+    expect(other.locator("#hypernetworks_messages")).to_contain_text("Interrupted before it started")
     other.context.close()
 
 
@@ -513,7 +513,7 @@ def test_every_state_fits(page: Any, width: int, tmp_path: Path) -> None:
     page.click("#train_start")
     expect(page.locator("#train_progress")).to_contain_text("after 3 steps", timeout=60_000)
     page.get_by_role("button", name="More settings").click()
-    for part in ("Network", "Learning", "Pictures", "Files"):
+    for part in ("Network", "Learning", "Images", "Files"):
         page.locator("#train_more").get_by_role("button", name=re.compile(f"^{part}")).click()
     expect(page.locator("#train_template")).to_be_visible()
     assert page.evaluate(UNFITTING) == []
@@ -532,7 +532,7 @@ def test_compare_makes_one_labelled_sheet(page: Any) -> None:
     page.get_by_role("tab", name="Compare").click()
     fill_multipliers(page, "0, 1")
     page.click("#compare_start")
-    expect(page.locator("#compare_progress")).to_contain_text("2 pictures on one sheet")
+    expect(page.locator("#compare_progress")).to_contain_text("2 images on one sheet")
     sheet = page.locator("#compare_sheet img")
     expect(sheet).to_be_visible()
     page.wait_for_function("document.querySelector('#compare_sheet img').naturalWidth > 390")
@@ -540,7 +540,7 @@ def test_compare_makes_one_labelled_sheet(page: Any) -> None:
     page.click("#compare_start")
     expect(page.locator("#compare_messages")).to_contain_text("not a number")
     assert page.get_by_role("tab").all_inner_texts() == [
-        "Picture",
+        "Image",
         "Compare",
         "Inspect",
         "Train",
@@ -551,7 +551,7 @@ def test_compare_makes_one_labelled_sheet(page: Any) -> None:
 def test_compare_can_be_interrupted(page: Any) -> None:
     page.get_by_role("tab", name="Compare").click()
     page.click("#compare_start")
-    expect(page.locator("#compare_progress p")).to_contain_text("Picture 2 of")
+    expect(page.locator("#compare_progress p")).to_contain_text("Image 2 of")
     page.click("#compare_interrupt")
     expect(page.locator("#compare_messages")).to_contain_text("Interrupted after")
     expect(page.locator("#compare_sheet img")).to_be_visible()  # those that are there
@@ -572,16 +572,16 @@ def test_interrupt_stops_both_jobs_of_a_window_and_leaves_the_other(
     page.get_by_role("tab", name="Compare").click()
     page.click("#compare_start")
     expect(page.locator("#compare_progress p")).to_contain_text(
-        "Waiting for a picture of this window"
+        "Waiting for an image of this window"
     )
     other.fill("#hypernetworks_steps input[type=number]", "3")
     other.locator("#hypernetworks_steps input[type=number]").blur()
     press_generate(other)
     expect(other.locator("#hypernetworks_progress p")).to_contain_text("Waiting for 2 jobs")
     page.click("#compare_interrupt")
-    expect(page.locator("#compare_messages")).to_contain_text("Interrupted before it began")
+    expect(page.locator("#compare_messages")).to_contain_text("Interrupted before it started")
     picture(other)
-    page.get_by_role("tab", name="Picture").click()
+    page.get_by_role("tab", name="Image").click()
     expect(page.locator("#hypernetworks_messages")).to_contain_text("Interrupted after")
     other.context.close()
     assert problems == []

@@ -85,7 +85,7 @@
                 this.showFolders();
                 this.render();
             } catch (error) {
-                this.say(`The list of networks can't be fetched (${error.message}). Is the studio still running?`);
+                this.say(`The list of networks can't be loaded (${error.message}). Is the studio still running?`);
             }
         }
 
@@ -110,7 +110,7 @@
             this.grid.replaceChildren(...shown.map(card));
             this.empty.hidden = shown.length > 0;
             setText(this.empty, this.entries.length
-                ? "No network fits. Clear the search, or choose another folder."
+                ? "No network matches. Clear the search, or choose another folder."
                 : "No networks yet. Drop a hypernetwork file (.pt, .safetensors) here to add it.");
             this.say(shown.length === 1 ? "1 network" : `${shown.length} networks`);
             this.mark();
@@ -163,7 +163,7 @@
         window.dispatchEvent(new Event("hypernetworks-added"));
     }
 
-    /** Give a picture to the page's own field for it, wherever it was dropped. */
+    /** Pass a dropped image to the page's own field for it. */
     function restore(file) {
         const field = document.querySelector("#hypernetworks_restore input[type=file]");
         const clear = document.querySelector("#hypernetworks_restore button[aria-label*=lear]");
@@ -184,7 +184,7 @@
         const networks = files.filter(isNetwork);
         const picture = files.find((file) => nameOf(file).endsWith(".png"));
         if (!files.length) return;
-        if (event.target.closest?.("#train_upload")) { // pictures to learn from: gradio's own field takes them
+        if (event.target.closest?.("#train_upload")) { // training images: gradio's own field takes them
             document.body.classList.remove("studio-dragging");
             return;
         }
@@ -193,7 +193,7 @@
         document.body.classList.remove("studio-dragging");
         if (networks.length) addAll(networks);
         else if (picture) restore(picture);
-        else cards.forEach((each) => each.say(`Drop a hypernetwork (${SUFFIXES.join(", ")}) or a PNG made here.`));
+        else cards.forEach((each) => each.say(`Drop a hypernetwork (${SUFFIXES.join(", ")}) or a PNG saved here.`));
     }
 
     const hasFiles = (event) => event.dataTransfer?.types?.includes("Files");
@@ -217,7 +217,7 @@
         event.preventDefault();
     });
 
-    /** On a narrow page the picture is below, and a training is shown above its fields: go there when it begins. */
+    /** A narrow page has the image below, and a training above its fields: scroll there at the start. */
     document.addEventListener("click", (event) => {
         const isTraining = event.target.closest("#train_start, #train_example");
         const isGenerating = event.target.closest("#hypernetworks_generate") && window.innerWidth <= 760;
@@ -226,7 +226,7 @@
         byId("studio_tabs")?.scrollIntoView({ behavior: calm ? "instant" : "smooth", block: "start" });
     });
 
-    /** What a training has put into the library is shown at once, and once. */
+    /** Show a newly trained network in the library at once, but only once. */
     let lastTrained = null;
     function noticeTrained() {
         const said = document.querySelector(".studio-trained")?.dataset.new ?? lastTrained;

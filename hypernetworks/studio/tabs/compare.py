@@ -16,7 +16,9 @@ from ..generating import job_of, new_path
 from ..job_queue import InterruptedJobError, JobQueue, Update
 from ..widgets import PRIVATE, empty_html, messages_html, progress_html
 
-COMPARE_HINT = "One press makes a labelled sheet with the prompt and settings on the left: same seed throughout."
+COMPARE_HINT = (
+    "Generates a labelled sheet from the prompt and settings on the left, all with the same seed."
+)
 
 
 def compare_tab(job_queue: JobQueue, folder: Path, fields: list[gr.components.Component]) -> None:
@@ -30,12 +32,12 @@ def compare_tab(job_queue: JobQueue, folder: Path, fields: list[gr.components.Co
             choices(job_queue.library),
             value=[],
             multiselect=True,
-            label="Networks (a row each; none: those of the prompt, or the first of the library)",
+            label="Networks (one row each; empty: those in the prompt, or the first in the library)",
             elem_id="compare_networks",
         )
         multipliers = gr.Textbox(
             "0, 0.25, 0.5, 0.75, 1",
-            label="Multipliers (a column each; schedules, too)",
+            label="Multipliers (one column each; schedules work too)",
             elem_id="compare_multipliers",
         )
         with gr.Row(elem_id="compare_buttons"):
@@ -113,14 +115,12 @@ def _compare(
                 return
             path = new_path(folder, f"compare-seed-{job.seed}")
             save_png(made, path)
-            done = (
-                f'<p class="studio-done" role="status">{len(todo.cells)} pictures on one sheet</p>'
-            )
+            done = f'<p class="studio-done" role="status">{len(todo.cells)} images on one sheet</p>'
             yield done, gr.update(value=str(path), visible=True), messages_html(messages)
     except InterruptedJobError:
-        yield empty_html(COMPARE_HINT), gr.skip(), messages_html(["interrupted before it began"])
+        yield empty_html(COMPARE_HINT), gr.skip(), messages_html(["interrupted before it started"])
     except HypernetworkError as error:
         yield empty_html(COMPARE_HINT), gr.skip(), messages_html([str(error)], "error")
     except Exception as error:  # memory, drivers: whatever torch may raise
-        words = f"the sheet could not be made ({type(error).__name__}: {error})"
+        words = f"the sheet could not be generated ({type(error).__name__}: {error})"
         yield empty_html(COMPARE_HINT), gr.skip(), messages_html([words], "error")

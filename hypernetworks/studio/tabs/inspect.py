@@ -10,7 +10,7 @@ from ..inspecting import report
 from ..job_queue import JobQueue
 from ..widgets import PRIVATE, empty_html, messages_html
 
-INSPECT_HINT = "Choose a network to see what is in its file."
+INSPECT_HINT = "Choose a network to see what its file contains."
 
 
 def inspect_tab(job_queue: JobQueue) -> None:

@@ -54,7 +54,7 @@ def model_tab(
                 else:
                     yield messages_html([said]), *model_updates(job_queue)
         except InterruptedJobError:
-            yield messages_html(["interrupted before it began"]), *same
+            yield messages_html(["interrupted before it started"]), *same
         except HypernetworkError as error:
             yield messages_html([str(error)], "error"), *same
 
@@ -85,7 +85,7 @@ def _fields(
     path = gr.Textbox(
         _shown_path(job_queue, anywhere),
         label="Path of a checkpoint on this machine",
-        placeholder="such as /models/v1-5-pruned.safetensors, or a diffusers folder",
+        placeholder="for example /models/v1-5-pruned.safetensors, or a diffusers folder",
         info="SD1, SD2 or SDXL. Nothing is downloaded.",
         elem_id="model_path",
         visible=not job_queue.painter.is_miniature,
@@ -114,13 +114,13 @@ def _shown_path(job_queue: JobQueue, anywhere: bool) -> str:
 
 
 def _memory_hint() -> str:
-    return "the model is shared by all windows of this studio; the present one stays until the new one is loaded"
+    return "all windows of this studio share the model; the current one stays until the new one is loaded"
 
 
 def _path(typed: str, anywhere: bool) -> Path:
     if anywhere:
         raise HypernetworkError(
-            "with --listen the page takes no paths: start it with --checkpoint PATH instead"
+            "with --listen, the page accepts no paths: start the studio with --checkpoint PATH instead"
         )
     return checked_path(typed or "")
 

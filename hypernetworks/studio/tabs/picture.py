@@ -1,4 +1,4 @@
-"""The tab that makes pictures, and what brings their settings back."""
+"""The tab that generates images and restores their settings."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ..restoring import Restored, read_infotext, restore
 from ..widgets import PRIVATE, empty_html, messages_html, progress_html
 
 MOST_KEPT = 40
-"""Pictures of a window that its gallery shows."""
-NOTHING_YET = "No picture yet. Write what you want to see, click a network below, and press Generate (Ctrl+Enter)."
+"""The most images that a window's gallery shows."""
+NOTHING_YET = "No image yet. Describe what you want to see, click a network below, and press Generate (Ctrl+Enter)."
 
 
 @dataclass(frozen=True)
 class Outputs(Components):
-    """Where a job's progress and pictures are shown."""
+    """Where a job's progress and images are shown."""
 
     progress: gr.HTML
     gallery: gr.Gallery
@@ -35,7 +35,7 @@ class Outputs(Components):
 
 def picture_tab() -> tuple[Outputs, gr.File]:
     """Add the tab with the image, its infotext, and the place to drop one."""
-    with gr.Tab("Picture", id="picture", elem_id="studio_picture_tab"):
+    with gr.Tab("Image", id="picture", elem_id="studio_picture_tab"):
         progress = gr.HTML(empty_html(NOTHING_YET), elem_id="hypernetworks_progress")
         gallery = gr.Gallery(
             show_label=False,
@@ -97,14 +97,14 @@ def wire_generating(
                     picture = told.picture or picture
                     yield progress_html(replace(told, picture=picture)), *[gr.skip()] * 4
         except InterruptedJobError:
-            yield _stopped(kept, messages_html(["interrupted before it began"]))
+            yield _stopped(kept, messages_html(["interrupted before it started"]))
         except HypernetworkError as error:
             yield _stopped(kept, messages_html([str(error)], "error"))
         except Exception as error:  # memory, drivers: whatever torch may raise
-            words = f"the picture could not be made ({type(error).__name__}: {error})"
+            words = f"the image could not be generated ({type(error).__name__}: {error})"
             yield _stopped(
                 kept,
-                messages_html([words, "try a smaller size, or fewer pictures at once"], "error"),
+                messages_html([words, "try a smaller size, or fewer images at once"], "error"),
             )
 
     start, stop = buttons
@@ -127,14 +127,14 @@ def wire_generating(
 def _finished(outcome: Outcome, kept: list[tuple[str, str]]) -> tuple[Any, ...]:
     new = [(picture.path, picture.infotext) for picture in outcome.pictures]
     kept = [*new, *kept][:MOST_KEPT]
-    count = "1 picture" if len(new) == 1 else f"{len(new)} pictures"
+    count = "1 image" if len(new) == 1 else f"{len(new)} images"
     done = f'<p class="studio-done" role="status">{count} in {outcome.seconds:.1f} s</p>'
     gallery = gr.update(value=[path for path, _ in kept], selected_index=0, visible=True)
     return done, gallery, new[0][1] if new else "", messages_html(outcome.messages), kept
 
 
 def _stopped(kept: list[tuple[str, str]], messages: str) -> tuple[Any, ...]:
-    """Without a new picture: what was there comes back."""
+    """Without a new image, show the earlier ones again."""
     place = "" if kept else empty_html(NOTHING_YET)
     return place, gr.update(visible=bool(kept)), gr.skip(), messages, gr.skip()
 
@@ -169,8 +169,8 @@ def wire_fields(
             )
         except HypernetworkError as error:
             return (messages_html([str(error)], "error"), *[gr.skip()] * 8)
-        complete = "prompt and settings are those of the image. Press Generate to make it again"
-        partial = "prompt and settings are those of the image, as far as this studio has them:"
+        complete = "prompt and settings are restored. Press Generate to generate the image again"
+        partial = "prompt and settings are restored, as far as this studio supports them:"
         told = [partial, *found.messages] if found.messages else [complete]
         return messages_html(told), *_values(found)
 
@@ -189,7 +189,7 @@ def wire_fields(
 
 
 def _values(found: Restored) -> tuple[Any, ...]:
-    """The fields' new values; what the picture doesn't say stays as it is."""
+    """The fields' new values; what the image doesn't state stays as it is."""
     values = [found.steps, found.cfg, found.seed, found.sampler, found.width, found.height]
     return (
         found.prompt,

@@ -1,4 +1,4 @@
-"""Something to train on at once: the miniature's own pictures, as blue and white as an old blueprint."""
+"""An example to train on at once: the miniature's own images in blueprint blue and white."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def paint_example(
     """
     if not painter.is_miniature:
         raise TrainingDataError(
-            "the example is for the miniature: choose it in the Model tab, or add pictures"
+            "the example is for the miniature: choose it in the Model tab, or add images"
         )
     folder = training_folders.pictures / "example"
     folder.mkdir(parents=True, exist_ok=True)
     for number, words in enumerate(_captions()):
-        tell(Update(number, COUNT, f"Painting pictures to learn from: {number + 1} of {COUNT}"))
+        tell(Update(number, COUNT, f"Generating training images: {number + 1} of {COUNT}"))
         path = folder / f"{words}.png"
         if not path.exists():
             job = Generation(words, steps=STEPS, seed=number)
@@ -74,7 +74,7 @@ def _captions() -> list[str]:
 
 
 def tone(picture: Image) -> Image:
-    """A picture in blue and white."""
+    """An image in blue and white."""
     from PIL import ImageOps
 
     grey = ImageOps.autocontrast(ImageOps.grayscale(picture), cutoff=1)

@@ -1,4 +1,4 @@
-"""Folders that training on the page may use: pictures to choose from, pictures that were sent, and runs."""
+"""Folders that training on the page may use: images to choose from, uploaded images, and runs."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class TrainingFolders:
 
     @property
     def pictures(self) -> Path:
-        """Where pictures go that are sent to the page."""
+        """The folder for uploaded images."""
         return self.own / "pictures"
 
     def choices(self) -> list[tuple[str, str]]:
-        """Folders with pictures, as (what to show, key); a key is no path that a page could change."""
+        """Folders with images, as (label, key); a key is not a path that a page could change."""
         found = []
         for number, root in enumerate((self.pictures, *self.sources)):
             for folder, count in _with_pictures(root):
@@ -68,7 +68,7 @@ class TrainingFolders:
                 )
                 found.append(
                     (
-                        f"{shown} ({count} picture{'' if count == 1 else 's'})",
+                        f"{shown} ({count} image{'' if count == 1 else 's'})",
                         f"{number}:{relative}",
                     )
                 )
@@ -82,17 +82,17 @@ class TrainingFolders:
         """
         if key not in {known for _, known in self.choices()}:
             raise TrainingDataError(
-                "this folder of pictures is not one that can be chosen here: choose it again"
+                "this folder of images is not available any more: choose one from the list"
             )
         number, _, relative = key.partition(":")
         return (self.pictures, *self.sources)[int(number)] / relative
 
     def key(self, folder: Path) -> str:
-        """The key of a folder among the pictures that were sent."""
+        """The key of a folder of uploaded images."""
         return f"0:{folder.relative_to(self.pictures).as_posix()}"
 
     def keep(self, files: Sequence[str], name: str) -> Path:
-        """Copy pictures and captions that were sent into a new folder, if they are what they say.
+        """Copy uploaded images and captions into a new folder, if they are valid.
 
         Raises:
             TrainingDataError: one of them isn't, or there is no picture; nothing is left behind.
@@ -102,14 +102,14 @@ class TrainingFolders:
         sources = [Path(file) for file in files]
         if len(sources) > MOST_FILES:
             raise TrainingDataError(
-                f"{len(sources)} files at once are too many: send at most {MOST_FILES}"
+                f"{len(sources)} files at once are too many: add at most {MOST_FILES}"
             )
         for source in sources:
             _check_file(source)
         sources = _without_repeated(sources)
         if not any(source.suffix.lower() in SUFFIXES for source in sources):
             raise TrainingDataError(
-                f"there is no picture among the files: add some ({', '.join(SUFFIXES)})"
+                f"there is no image among the files: add some ({', '.join(SUFFIXES)})"
             )
         try:
             self.pictures.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ class TrainingFolders:
                 return target
         except OSError as error:
             raise FileWriteError(
-                f"the pictures can't be kept in {self.pictures} ({error.strerror or error})"
+                f"the images can't be saved in {self.pictures} ({error.strerror or error})"
             ) from error
 
     def _tidy(self) -> None:
@@ -157,38 +157,42 @@ def _without_repeated(sources: Sequence[Path]) -> list[Path]:
         known = found.setdefault(folded(source.name), source)
         if known is not source and not filecmp.cmp(known, source, shallow=False):
             raise TrainingDataError(
-                f"two different files are called {source.name} (capital letters don't count): rename one of them"
+                f"two different files are called {source.name} (ignoring case): rename one of them"
             )
     return list(found.values())
 
 
 def _check_file(source: Path) -> None:
-    """Raises TrainingDataError unless it is a picture or a short text under a plain name."""
+    """Raises TrainingDataError unless it is an image or a short text under a plain name."""
     name, suffix = source.name, source.suffix.lower()
     if not is_plain(name) or not name.isprintable() or len(name.encode()) > 200:
         raise TrainingDataError(
-            "a file name has no slashes and is not hidden or very long: rename it, then add it"
+            "a file name can't contain slashes, start with a dot or be very long: rename the file, then add it"
         )
     if DEVICE.fullmatch(name):
-        raise TrainingDataError(f"{name} is a device on Windows: rename it, then add it")
+        raise TrainingDataError(
+            f"{name} is a reserved device name on Windows: rename the file, then add it"
+        )
     if suffix == ".txt":
         _check_text(source)
     elif suffix in SUFFIXES:
         _check_picture(source)
     else:
         raise TrainingDataError(
-            f"{name} is neither a picture ({', '.join(SUFFIXES)}) nor a caption (.txt)"
+            f"{name} is neither an image ({', '.join(SUFFIXES)}) nor a caption (.txt)"
         )
 
 
 def _check_text(source: Path) -> None:
     try:
         if source.stat().st_size > LARGEST_TEXT:
-            raise TrainingDataError(f"{source.name} is too long for a caption: keep it below 64 kB")
+            raise TrainingDataError(
+                f"{source.name} is too long for a caption: shorten it to less than 64 kB"
+            )
         source.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingDataError(
-            f"{source.name} can't be read as UTF-8 text, save it as such"
+            f"{source.name} can't be read as UTF-8 text: save it as UTF-8"
         ) from error
 
 

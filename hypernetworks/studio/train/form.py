@@ -43,7 +43,7 @@ class Form:
         """Those in view."""
         painter = self.trainer.job_queue.painter
         with gr.Row():
-            self._text("name", "Name", placeholder="what tags will call it", min_width=140)
+            self._text("name", "Name", placeholder="the name to use in tags", min_width=140)
             purposes = [
                 (preset.label.partition(":")[0].capitalize(), key)
                 for key, preset in PRESETS.items()
@@ -59,12 +59,12 @@ class Form:
         self.fields["key"] = gr.Dropdown(
             self.folders(),
             value="",
-            label="Folder of pictures",
-            info="The words of a picture: its file name, or a text file of the same name beside it.",
+            label="Folder of images",
+            info="An image's caption is its file name, or a text file of the same name beside it.",
             elem_id="train_key",
         )
         self.upload = gr.File(
-            label="Or drop pictures here, and captions (.txt)",
+            label="Or drop images and captions (.txt) here",
             file_count="multiple",
             file_types=[*SUFFIXES, ".txt"],
             height=120,
@@ -77,7 +77,7 @@ class Form:
         prompts = example.PROMPTS if painter.is_miniature else ""
         self._text(
             "previews",
-            f"Preview prompts (one a line, at most {MOST_PREVIEWS})",
+            f"Preview prompts (one per line, at most {MOST_PREVIEWS})",
             value=prompts,
             lines=2,
         )
@@ -86,12 +86,12 @@ class Form:
     def more(self) -> None:
         """The others, by what they are about."""
         with gr.Accordion("More settings", open=False, elem_id="train_more"):
-            self._tick("start_over", "Start over: throw an earlier run of this name away")
+            self._tick("start_over", "Start over: delete an earlier run of this name")
             self._tick("replace", "Replace a network of this name")
             for title, add in (
                 ("Network", self._network),
                 ("Learning", self._learning),
-                ("Pictures", self._pictures),
+                ("Images", self._pictures),
                 ("Files", self._files),
             ):
                 with gr.Accordion(title, open=False):
@@ -99,7 +99,7 @@ class Form:
         self.fields = {name: self.fields[name] for name in FormValues.__dataclass_fields__}
 
     def folders(self) -> list[tuple[str, str]]:
-        """Folders of pictures to choose from."""
+        """Folders of images to choose from."""
         return [NO_FOLDER, *self.trainer.training_folders.choices()]
 
     def size_html(self, wishes: FormValues) -> str:
@@ -109,31 +109,31 @@ class Form:
     def _network(self) -> None:
         with gr.Row():
             self._choice(
-                "begin_with", "Begin with", [NEW, *choices(self.trainer.job_queue.library)]
+                "begin_with", "Start from", [NEW, *choices(self.trainer.job_queue.library)]
             )
             self._text("layers", "Layer structure")
             self._choice("activation", "Activation", sorted(ACTIVATIONS))
             self._choice("initialisation", "Initialisation", INITIALISATIONS)
             self._number("dropout", "Dropout", "between the layers, 0 to 1", whole=False)
         self._tick("layer_norm", "Layer norm")
-        self._tick("zero_last", "Last layer begins at zero: no effect at step 0")
-        self._tick("self_attention", "For self-attention, too, not for the text alone")
+        self._tick("zero_last", "Last layer starts at zero: no effect at step 0")
+        self._tick("self_attention", "Also for self-attention, not only cross-attention")
 
     def _learning(self) -> None:
         with gr.Row():
-            self._number("batch", "Batch", "pictures per pass")
+            self._number("batch", "Batch", "images per pass")
             self._number("accumulation", "Accumulation", "passes per step")
-            self._choice("shape", "Rate over the steps", SHAPES)
+            self._choice("shape", "Learning rate schedule", SHAPES)
             self._number("warm_up", "Warm-up", "steps")
-            self._number("restarts", "Restarts", "of the rate's fall")
+            self._number("restarts", "Restarts", "of the decay")
             self._choice("optimiser", "Optimiser", optimiser_names())
             self._number("weight_decay", "Weight decay", whole=False)
             self._choice("precision", "Precision", PRECISIONS)
-            self._number("clip", "Largest gradient", "0: no limit", whole=False)
-            self._number("min_snr", "Min-SNR gamma", "0: off, 5 is usual", whole=False)
+            self._number("clip", "Gradient clipping", "0: no limit", whole=False)
+            self._number("min_snr", "Min-SNR gamma", "0: off; 5 is usual", whole=False)
             self._number("noise_offset", "Noise offset", "0: off", whole=False)
-            self._number("ema", "Average (EMA)", "0: off, such as 0.99", whole=False)
-            self._number("caption_dropout", "Without a caption", "share, 0 to 1", whole=False)
+            self._number("ema", "Average (EMA)", "0: off; for example 0.99", whole=False)
+            self._number("caption_dropout", "Empty captions", "share, 0 to 1", whole=False)
             self._number("seed", "Seed")
 
     def _pictures(self) -> None:
@@ -141,25 +141,25 @@ class Form:
             self._number("width", "Width")
             self._number("height", "Height")
             self._choice("fit", "Shapes", FITS, "cropped to one size, or buckets by aspect ratio")
-            self._number("crops", "Crops of each")
+            self._number("crops", "Crops per image")
             self._text(
                 "template",
                 "Caption",
-                info="[filewords]: the picture's words, [name]: the network's name",
+                info="[filewords]: the image's caption, [name]: the network's name",
             )
-            self._number("tag_dropout", "Leave tags out", "share, 0 to 1", whole=False)
+            self._number("tag_dropout", "Tag dropout", "share, 0 to 1", whole=False)
             self._number(
-                "validation", "Held out", "share, where there are 8 pictures or more", whole=False
+                "validation", "Validation", "share, if there are 8 images or more", whole=False
             )
-        self._tick("flip", "Mirrored, too")
-        self._tick("alpha", "What is transparent is not learned")
+        self._tick("flip", "Also train on mirrored images")
+        self._tick("alpha", "Ignore transparent areas")
         self._tick("shuffle", "Shuffle tags")
 
     def _files(self) -> None:
         with gr.Row():
             self._number("save_every", "Save every … steps")
             self._number("keep", "Keep the newest …", "0: all")
-            self._number("watch_every", "Held-out loss every … steps")
+            self._number("watch_every", "Validation loss every … steps")
             self._choice("suffix", "Format", (".safetensors", ".pt"))
 
     def _value(self, name: str) -> Any:

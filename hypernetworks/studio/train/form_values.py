@@ -119,7 +119,7 @@ def creation_of(wishes: FormValues) -> Creation:
         layers = tuple(float(part) for part in re.split(r"[,;\s]+", wishes.layers.strip(" ,;[]")))
     except ValueError as error:
         raise TrainingSettingsError(
-            f'the layer structure "{wishes.layers}" is no list such as 1, 2, 1'
+            f'the layer structure "{wishes.layers}" is not a list such as 1, 2, 1'
         ) from error
     dropout = (
         (0.0, *[float(wishes.dropout or 0)] * (len(layers) - 2), 0.0) if len(layers) > 1 else (0.0,)
@@ -149,7 +149,7 @@ def size_of(wishes: FormValues, painter: Painter) -> str:
         count = parameter_count(creation_of(wishes).structure, widths)
     except HypernetworkError as error:
         return str(error)
-    return f"{count:,} numbers, {count * 4 / 1e6:.1f} MB, for the widths {', '.join(map(str, widths))}."
+    return f"{count:,} parameters, {count * 4 / 1e6:.1f} MB, for the widths {', '.join(map(str, widths))}."
 
 
 def job_of(wishes: FormValues, painter: Painter, pictures: Path, runs: Path) -> TrainingJob:
@@ -162,7 +162,7 @@ def job_of(wishes: FormValues, painter: Painter, pictures: Path, runs: Path) -> 
     job = preset_job(wishes.purpose, wishes.name.strip(), pictures, painter)
     if wishes.template.strip().endswith(".txt"):
         raise TrainingSettingsError(
-            "a template on the page is a line of text, not a file: write the line itself"
+            "on the page, a template is a line of text, not a file: enter the line itself"
         )
     _check_size(wishes, painter)
     prompts = [line.strip() for line in wishes.previews.splitlines() if line.strip()]
@@ -185,7 +185,7 @@ def _check_size(wishes: FormValues, painter: Painter) -> None:
     for name, most in limits.items():
         if (getattr(wishes, name) or 0) > most:
             raise TrainingSettingsError(
-                f"{name} is {getattr(wishes, name):g}: on the page it can be at most {most}"
+                f"{name} is {getattr(wishes, name):g}: the page allows at most {most}"
             )
     widths = FrozenModel(painter.pipeline).widths(wishes.self_attention)
     layers = creation_of(wishes).structure

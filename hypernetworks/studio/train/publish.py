@@ -24,7 +24,7 @@ def check_free(job: TrainingJob, library: Library, folder: Path | None, may_repl
     """
     if folder is None:
         raise FileWriteError(
-            "there is no folder to keep the network in: start with --hypernetworks FOLDER"
+            "there is no folder to save the network in: start with --hypernetworks FOLDER"
         )
     library.scan()
     try:
@@ -77,7 +77,7 @@ def keep(job: TrainingJob, file: Path, library: Library, folder: Path, may_repla
             )
     except OSError as error:
         raise FileWriteError(
-            f"{target.name} can't be kept in the library ({error.strerror or error}); it is in {job.folder}"
+            f"{target.name} can't be saved in the library ({error.strerror or error}); it is in {job.folder}"
         ) from error
     library.scan()
     return library.name_of(library.find(job.name))

@@ -139,12 +139,10 @@ def _wire_buttons(
 
 
 def _kept(trainer: Trainer, wishes: FormValues, files: list[str]) -> str:
-    """Keep pictures that were sent, once the rest of the fields is right; the key of their folder."""
+    """Save uploaded images once the other fields are valid; returns the key of their folder."""
     training_folders = trainer.training_folders
     if wishes.key:
-        raise TrainingDataError(
-            "choose a folder or add pictures, not both: set the folder to (none)"
-        )
+        raise TrainingDataError("choose a folder or add images, not both: set the folder to (none)")
     job_of(wishes, trainer.job_queue.painter, training_folders.pictures, training_folders.runs)
     return training_folders.key(training_folders.keep(files, wishes.name.strip()))
 

@@ -91,7 +91,7 @@ class Trainer:
         """
         if not wishes.key:
             raise TrainingDataError(
-                "there are no pictures yet: choose a folder of them, or drop some"
+                "there are no images yet: choose a folder of images, or drop some"
             )
         pictures = None if wishes.key == example.KEY else self.training_folders.folder(wishes.key)
         job = job_of(
@@ -165,7 +165,7 @@ class Trainer:
             state.messages.append(
                 "there was not enough memory: try a smaller batch or size"
                 if is_out_of_memory(error)
-                else f"the training ended ({type(error).__name__}: {error}): try a smaller batch or size"
+                else f"the training failed ({type(error).__name__}: {error}): try a smaller batch or size"
             )
             state.is_wrong = True
         finally:
@@ -176,7 +176,7 @@ class Trainer:
     ) -> None:
         if not outcome.is_finished:
             state.messages.append(
-                f'interrupted after {outcome.step} steps: press "{button}" to go on from there'
+                f'interrupted after {outcome.step} steps: press "{button}" to continue from there'
             )
         if outcome.file is not None and self.folder is not None:
             state.kept_as = keep(
@@ -204,7 +204,7 @@ def _watcher(state: State, cancelled: threading.Event) -> Watcher:
         )
 
     def on_preview_progress(done: int, total: int) -> None:
-        state.note = f"Painting previews: {done} of {total}"
+        state.note = f"Generating previews: {done} of {total}"
         if not state.rows:  # later the bar shows the steps
             state.done, state.total = done, total
 

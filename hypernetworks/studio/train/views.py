@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ...training import TrainingStep
 
 HINT = (
-    "A hypernetwork of your own. Choose pictures and press Train, or press Train on an example: "
+    "Train a hypernetwork of your own: choose images and press Train, or press Train on an example: "
     "the miniature learns the look of blueprints in a minute or two."
 )
 MOST_POINTS = 240
@@ -40,8 +40,10 @@ def _ended(state: State) -> str:
             f'<p class="studio-done" role="status">{text(state.name)}: the training has ended</p>'
         )
     name = text(state.kept_as)
-    button = f'<button type="button" class="studio-try" data-name="{name}">Put it into the prompt</button>'
-    said = f"<b>{name}</b> is among your networks, after {state.rows[-1].step if state.rows else state.done} steps."
+    button = (
+        f'<button type="button" class="studio-try" data-name="{name}">Add it to the prompt</button>'
+    )
+    said = f"<b>{name}</b> is in the library, after {state.rows[-1].step if state.rows else state.done} steps."
     return f'<p class="studio-done studio-trained" role="status" data-new="{name} {state.number}">{said} {button}</p>'
 
 

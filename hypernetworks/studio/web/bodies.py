@@ -70,7 +70,9 @@ async def receive_files(
     try:
         most = min(limits.LARGEST_UPLOAD, uploads.room(owner))
         if most <= 0:
-            raise HTTPException(429, "the uploads of this session take too much room: close it")
+            raise HTTPException(
+                429, "the uploads of this session take up too much space: close the session"
+            )
         async for piece in pieces(receive, most):
             form.write(piece)
         form.finish()
@@ -108,12 +110,12 @@ class _Form:
         except FormParserError:
             raise HTTPException(400, "the upload is damaged") from None
         except OSError as error:
-            raise HTTPException(507, f"it can't be kept ({error.strerror or error})") from None
+            raise HTTPException(507, f"it can't be saved ({error.strerror or error})") from None
 
     def finish(self) -> None:
         """The body is over."""
         if not self._is_ended:
-            raise HTTPException(400, "the upload is cut short")
+            raise HTTPException(400, "the upload is incomplete")
 
     def abandon(self) -> None:
         """Delete all of it."""

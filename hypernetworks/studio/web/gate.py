@@ -162,7 +162,7 @@ class PageGate:
         waiting = list(self._page._queue.event_ids_to_events.values())
         own = sum(event.request.scope.get(OWNER) == owner for event in waiting)
         if own >= limits.MOST_QUEUED or len(waiting) >= limits.MOST_QUEUED_IN_ALL:
-            raise HTTPException(429, "too many jobs wait already: try again when some are done")
+            raise HTTPException(429, "too many jobs are waiting: try again when some are done")
 
     # ------------------------------------------------------------------ what comes in
 
@@ -255,7 +255,7 @@ def _query(scope: Message) -> dict[str, list[str]]:
         text = scope.get("query_string", b"").decode("latin-1")
         return parse_qs(text, keep_blank_values=True, max_num_fields=20)
     except ValueError:
-        raise HTTPException(400, "the address is damaged") from None
+        raise HTTPException(400, "the address is malformed") from None
 
 
 def _replaced(scope: Message, receive: Receive, body: bytes) -> tuple[Message, Receive]:

@@ -33,7 +33,7 @@ _HTML, _TEXT = (
     (b"content-type", b"text/plain; charset=utf-8"),
 )
 _FOR_SCRIPTS = (
-    "a password is asked for: log in on the page, or send it with HTTP Basic under any user name"
+    "this page needs a password: log in on the page, or send it with HTTP Basic and any user name"
 )
 
 
@@ -192,7 +192,7 @@ def _form(problem: str) -> str:
     said = (
         f'<p role="alert">{problem}</p>'
         if problem
-        else "<p>The terminal of the studio shows the password.</p>"
+        else "<p>The studio's terminal shows the password.</p>"
     )
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Hypernetworks studio</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">

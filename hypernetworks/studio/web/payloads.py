@@ -123,7 +123,7 @@ def checked_call(
         raise HTTPException(404, "there is no such function")
     data = content.get("data")
     if not isinstance(data, list):
-        raise HTTPException(422, "data is a list")
+        raise HTTPException(422, "data must be a list")
     trigger = content.get("trigger_id")
     return {
         "data": _values(data, functions[number], owned),
@@ -217,7 +217,7 @@ def _file(value: Any, owned: Owned) -> dict[str, Any]:
     if url is not None and not (isinstance(url, str) and _is_own(url, path)):
         raise HTTPException(403, "addresses are not fetched: upload the file")
     if value.get("is_stream"):
-        raise HTTPException(422, "a stream is no file")
+        raise HTTPException(422, "a stream is not a file")
     size = value.get("size")
     return {
         "path": path,

@@ -86,7 +86,7 @@ def register(app: Any, library: Library, shipped: Path) -> None:
         try:
             if folder is None:
                 raise HypernetworkError(
-                    "there is no folder to keep it in: start with --hypernetworks FOLDER"
+                    "there is no folder to save it in: start with --hypernetworks FOLDER"
                 )
             added = await add_file(folder, request.query_params.get("name", ""), request.stream())
         except HypernetworkError as error:

@@ -47,7 +47,7 @@ def refusal(
     host = headers.get("host", "")
     name = _name(host)
     if name is None:
-        return "the Host of the request is damaged"
+        return "the Host header of the request is malformed"
     if not anywhere and name not in LOOPBACK:
         return "this page answers to its own address only: open it as http://127.0.0.1"
     if anywhere and only_addresses and not _is_ours(name):

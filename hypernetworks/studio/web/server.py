@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 TRAINING = "hypernetworks-training"
-"""In the user's home: where runs and pictures to learn from are kept unless another folder is named."""
+"""Folder in the user's home for training runs and training images, unless another is given."""
 LISTENING = (
-    "It listens on every network of this machine. Who has the password can make pictures here, see and add\n"
-    "networks; it travels unencrypted, so use a network that you trust. Leave --listen out for this machine only."
+    "It listens on every network of this machine. Anyone with the password can generate images, and see and\n"
+    "add networks. The password travels unencrypted: use a network that you trust. Omit --listen for this machine only."
 )
 OPEN = (
-    "It listens on every network of this machine: whoever can reach it can make pictures here, see\n"
-    "and add networks. There is no password. Leave --listen out for this machine only."
+    "It listens on every network of this machine: anyone who can reach it can generate images, and see\n"
+    "and add networks. There is no password. Omit --listen for this machine only."
 )
 
 
@@ -188,5 +188,5 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise HypernetworkError(f"port {port} is taken: name another with --port") from error
+        raise HypernetworkError(f"port {port} is in use: choose another with --port") from error
     return listener

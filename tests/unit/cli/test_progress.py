@@ -12,7 +12,7 @@ import pytest
 from hypernetworks import progress
 from hypernetworks.progress import Progress, columns_of
 
-NOTE = "loss 0.1234  validation 0.1230  rate 0.001  painting previews 17/80"
+NOTE = "loss 0.1234  validation 0.1230  rate 0.001  generating previews 17/80"
 
 
 class Screen(io.StringIO):

@@ -133,7 +133,7 @@ def test_a_network_is_kept(tmp_path: Path, content: bytes) -> None:
 
 def test_what_is_there_is_never_replaced(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "ink.pt").write_bytes(b"mine")
-    with pytest.raises(hn.HypernetworkError, match="there already"):
+    with pytest.raises(hn.HypernetworkError, match="already exists"):
         add(tmp_path, "ink.pt", content)
     assert (tmp_path / "ink.pt").read_bytes() == b"mine"
     assert len(list(tmp_path.iterdir())) == 1

@@ -112,7 +112,7 @@ def test_empty_fields_are_the_presets_and_numbers_become_whole(
         ({"name": HOSTILE}, "can't be used"),
         ({"purpose": "other"}, "preset"),
         ({"template": "/etc/passwd.txt"}, "not a file"),
-        ({"layers": "1, x"}, "no list"),
+        ({"layers": "1, x"}, "not a list"),
         ({"layers": "1, 1e9, 1"}, "larger than"),
         ({"batch": 1e6}, "at most"),
         ({"width": 1e6}, "at most"),
@@ -137,7 +137,7 @@ def test_the_size_is_shown_before(painter: Any) -> None:
     assert "96, 192" in both
     assert "widths 192." in text_alone
     assert int(both.split(" ")[0].replace(",", "")) > int(text_alone.split(" ")[0].replace(",", ""))
-    assert "no list" in size_of(FormValues(layers="?"), painter)
+    assert "not a list" in size_of(FormValues(layers="?"), painter)
     assert creation_of(FormValues(layers="1; 2 ,2 1", dropout=0.3)).structure.dropout == (
         0.0,
         0.3,
@@ -157,8 +157,8 @@ def test_only_folders_with_pictures_can_be_chosen(tmp_path: Path) -> None:
     (tmp_path / "mine" / "empty").mkdir()
     training_folders = TrainingFolders(tmp_path / "own", (tmp_path / "mine",))
     assert training_folders.choices() == [
-        ("sent (1 picture)", "0:sent"),
-        ("mine/cats/more (2 pictures)", "1:cats/more"),
+        ("sent (1 image)", "0:sent"),
+        ("mine/cats/more (2 images)", "1:cats/more"),
     ]
     assert training_folders.folder("1:cats/more") == tmp_path / "mine" / "cats" / "more"
     for key in (
@@ -172,7 +172,7 @@ def test_only_folders_with_pictures_can_be_chosen(tmp_path: Path) -> None:
         "1:.hidden",
         str(tmp_path),
     ):
-        with pytest.raises(hn.HypernetworkError, match="chosen"):
+        with pytest.raises(hn.HypernetworkError, match="choose one from the list"):
             training_folders.folder(key)
 
 
@@ -248,7 +248,7 @@ def test_other_files_are_refused_and_nothing_stays(
 
 def test_captions_alone_are_no_pictures(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
-    with pytest.raises(hn.HypernetworkError, match="no picture"):
+    with pytest.raises(hn.HypernetworkError, match="no image"):
         TrainingFolders(tmp_path / "own").keep([str(tmp_path / "a.txt")], "cats")
 
 
@@ -333,7 +333,7 @@ def test_it_runs_alone_is_interrupted_and_reaches_the_library(
     assert state.kept_as == "a"
     assert not state.is_wrong
     assert state.messages[0] == "a remark"
-    assert 'press "Train" to go on' in state.messages[1]
+    assert 'press "Train" to continue' in state.messages[1]
     assert state.previews[0][1][0].size == (192, 115)
     assert list(job)[-1] == "made"
     assert not studio.interrupt()
@@ -351,7 +351,7 @@ def test_the_example_goes_on_by_its_own_button(
     while not studio.state.rows:
         time.sleep(0.01)
     assert studio.interrupt()
-    assert f'press "{example.BUTTON}" to go on' in ended(studio).messages[1]
+    assert f'press "{example.BUTTON}" to continue' in ended(studio).messages[1]
 
 
 def test_previews_tell_how_far_they_are() -> None:
@@ -359,10 +359,10 @@ def test_previews_tell_how_far_they_are() -> None:
     state = State("a", is_running=True)
     watcher = trainer._watcher(state, threading.Event())
     watcher.on_preview_progress(7, 20)
-    assert (state.note, state.done, state.total) == ("Painting previews: 7 of 20", 7, 20)
+    assert (state.note, state.done, state.total) == ("Generating previews: 7 of 20", 7, 20)
     watcher.on_step(step(3))
     watcher.on_preview_progress(8, 20)
-    assert (state.note, state.done, state.total) == ("Painting previews: 8 of 20", 3, 100)
+    assert (state.note, state.done, state.total) == ("Generating previews: 8 of 20", 3, 100)
 
 
 def test_who_follows_sees_the_end(studio: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,7 +401,7 @@ def test_one_that_waits_can_be_interrupted(studio: Trainer) -> None:
     )
     next(begun)
     studio.start(FormValues(name="a", key="1:cats"))
-    while "Waiting for a picture" not in studio.state.note:
+    while "Waiting for an image" not in studio.state.note:
         time.sleep(0.01)
     studio.interrupt()
     assert ended(studio).messages == ["interrupted before its first step"]

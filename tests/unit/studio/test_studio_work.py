@@ -146,7 +146,7 @@ def test_interrupt_reaches_all_jobs_of_its_window_and_no_other(painter: Any) -> 
         job_queue.run("one", until_told),
         job_queue.run("two", until_told, "a training"),
     )
-    assert "a picture of this window" in next(waiting).note
+    assert "an image of this window" in next(waiting).note
     assert "2 jobs" in next(of_other).note
     assert job_queue.interrupt("one")
     assert list(running) == [True]
@@ -253,7 +253,7 @@ def test_an_interrupted_sheet_has_what_was_made(painter: Any, library: hn.Librar
 
     made, messages = compare(painter, Generation("a", steps=3), todo, tell, cancelled)
     assert made is not None
-    assert messages == ["interrupted after 1 of 4 pictures"]
+    assert messages == ["interrupted after 1 of 4 images"]
     assert compare(painter, Generation("a", steps=3), todo, tell, cancelled)[0] is None
 
 
@@ -328,7 +328,7 @@ def test_what_cannot_be_restored_is_told(library: hn.Library) -> None:
 
 def test_other_files_are_no_pictures_with_infotext(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nnonsense")
-    with pytest.raises(hn.HypernetworkError, match="no picture that can be read"):
+    with pytest.raises(hn.HypernetworkError, match="not a readable image"):
         read_infotext(tmp_path / "a.png")
     Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
     with pytest.raises(hn.HypernetworkError, match="no infotext"):
