@@ -119,7 +119,7 @@ STUDIO = """
 import sys, threading, time
 from pathlib import Path
 from types import SimpleNamespace
-from hypernetworks.studio import server
+from hypernetworks.studio.web import server
 
 class Trainer:
     def __init__(self, *_):

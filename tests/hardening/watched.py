@@ -46,7 +46,8 @@ FORBIDDEN = (
     "os.chflags",
 )  # fmt: skip
 """Audit events that reading a file has no business with."""
-_ALLOWED_WITH_LIBRARY = ("os.listdir",)
+_LISTING = ("os.listdir",)
+"""What a library does, and a look for side-cars, whose names may differ in case."""
 
 
 @dataclass
@@ -95,7 +96,7 @@ class Watch:
             if writes or others:
                 self.events.append(f"open {path!r} {flags}")
         elif event.startswith(FORBIDDEN) and not (
-            self.mode == "library" and event in _ALLOWED_WITH_LIBRARY
+            self.mode in ("library", "side-car") and event in _LISTING
         ):
             self.events.append(f"{event} {arguments!r:.200}")
 
