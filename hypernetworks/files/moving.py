@@ -63,7 +63,7 @@ def move_to_free(source: Path, target: Path) -> None:
         raise
     except OSError:  # a file system without links, or a file that is looked at
         if target.exists():
-            raise FileExistsError(f"{target.name} is there already") from None
+            raise FileExistsError(f"{target.name} already exists") from None
         move(source, target)
     else:
         remove(source)

@@ -65,7 +65,7 @@ class OpenedFile(io.FileIO):
         wanted = self.size - self.tell() if size is None or size < 0 else size
         if wanted > LARGEST_PIECE:
             raise NotAHypernetworkError(
-                f"its description alone has {max(1, wanted >> 20)} MiB, and a network's has none"
+                f"its description alone has {max(1, wanted >> 20)} MiB, far more than a hypernetwork needs"
             )
         return super().read(max(0, wanted)) or b""
 
@@ -134,7 +134,7 @@ def shown(path: Path) -> str:
     return printable(str(path), 1000)
 
 
-_NO_FILE = "it is a pipe or a device, name a file"
+_NO_FILE = "it is a pipe or a device: name a file instead"
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

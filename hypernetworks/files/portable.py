@@ -31,7 +31,7 @@ def portable(
     if not others:
         return tensors
     _LOG.warning(
-        "the numbers are written as float16: the format can't hold %s", ", ".join(sorted(others))
+        "the weights are saved as float16: the format can't hold %s", ", ".join(sorted(others))
     )
     return {
         width: (_converted(pair[0], held), _converted(pair[1], held))

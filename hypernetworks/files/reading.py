@@ -78,7 +78,7 @@ def with_named_errors(path: Path, act: Callable[[Path], _Result]) -> _Result:
         raise FileUnreadableError(f"{shown(path)}: it can't be read ({reason})") from error
     except MemoryError as error:
         raise FileCorruptError(
-            f"{printable(path.name)}: it asks for more memory than there is"
+            f"{printable(path.name)}: it needs more memory than is available"
         ) from error
 
 
@@ -108,7 +108,7 @@ def contents(
         tensors, metadata = safetensors_files.load(file)
     elif head.lstrip()[:1] in (b"{", b"[", b"(") or path.suffix.lower() == ".hns":
         raise UnsupportedVariantError(
-            "this is a text recipe that mixes networks (.hns): read its parts instead"
+            "this is a text recipe that mixes networks (.hns): use the networks it names instead"
         )
     else:
         tensors, metadata = _load_torch(file)
@@ -125,13 +125,13 @@ def _failed_download(head: bytes) -> str | None:
     """What stands in the place of a network where a download has gone wrong."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith(b"version https://git-lfs.github.com/spec/"):
-        return "this is a pointer of Git LFS, not the file itself: run `git lfs pull`, or download the file"
+        return "this is a Git LFS pointer, not the file itself: run `git lfs pull`, or download the file"
     if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
-        return "this is a web page, not the file itself: download it again, logged in where that is needed"
+        return "this is a web page, not the file itself: download it again, logged in if the site requires it"
     if start.startswith(b"{") and any(
         mark in start for mark in (b'"error"', b'"message"', b'"detail"')
     ):
-        return "this is the answer of a server (an error), not the file itself: download it again, logged in"
+        return "this is a server's error message, not the file itself: download it again, logged in"
     return None
 
 
@@ -177,7 +177,7 @@ def _width(key: object) -> int | None:
     else:
         return None
     if not 0 < width < 10**7:
-        raise StructureError("it has a network for a width that no context can have")
+        raise StructureError("it has a network for an impossible context width")
     return width
 
 
@@ -280,7 +280,9 @@ def _truth(value: Any) -> bool | None:
         return value.strip().lower() == "true"
     if value is None or isinstance(value, (bool, int, float)):
         return None if value is None else bool(value)
-    raise StructureError(f"a {type(value).__name__} stands in the metadata where yes or no should")
+    raise StructureError(
+        f"the metadata has a {type(value).__name__} where true or false is expected"
+    )
 
 
 def _provenance(metadata: Mapping[str, Any]) -> Provenance:

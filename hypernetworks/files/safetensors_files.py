@@ -62,7 +62,7 @@ def load(file: OpenedFile) -> tuple[dict[int, tuple[StateDict, StateDict]], dict
     if not isinstance(metadata, dict) or not all(
         isinstance(value, str) for value in metadata.values()
     ):
-        raise FileCorruptError("its metadata are no text: download it again")
+        raise FileCorruptError("its metadata is not text: download it again")
     if not header:
         raise NotAHypernetworkError("it holds no tensors")
     names = {
@@ -96,7 +96,7 @@ def _header(file: OpenedFile) -> tuple[dict[str, Any], int]:
             f"its header can't be decoded ({error}): download it again"
         ) from error
     if not isinstance(header, dict):
-        raise FileCorruptError("its header is no JSON object: download it again")
+        raise FileCorruptError("its header is not a JSON object: download it again")
     return header, 8 + length
 
 
@@ -104,7 +104,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; readers disagree on which of two equal keys counts, so that there must be none."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key stands there twice")
+        raise ValueError("a key appears twice")
     return found
 
 
@@ -147,14 +147,14 @@ def _checked(entry: Any, start: int) -> tuple[torch.dtype, tuple[int, ...], Regi
             or any(type(n) is not int or n < 0 for n in numbers)
         ):
             raise FileCorruptError(
-                "a tensor in its header has a shape or place that can't be: download it again"
+                "a tensor in its header has an impossible shape or position: download it again"
             )
     dtype = DTYPES.get(str(entry.get("dtype")))
     if dtype is None:
-        raise StructureError("a tensor in its header has a type that no hypernetwork has")
+        raise StructureError("a tensor in its header has a data type that no hypernetwork uses")
     if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * dtype.itemsize:
         raise FileCorruptError(
-            "a tensor in its header has a shape that its place does not fit: download it again"
+            "a tensor in its header has a shape that does not match its size in the file: download it again"
         )
     return dtype, tuple(shape), (start + offsets[0], offsets[1] - offsets[0])
 

@@ -73,7 +73,7 @@ def replace(path: Path, save: Callable[[Path], object]) -> None:
         FileWriteError: anything that the system refuses; ``path`` is untouched and nothing is left behind.
     """
     if "\0" in str(path):
-        raise FileWriteError(f"{shown(path)}: it can't be written, a name has no null characters")
+        raise FileWriteError(f"{shown(path)}: a file name can't contain null characters")
 
     temporary: Path | None = None
     try:
@@ -125,7 +125,7 @@ def _reason(error: Exception, folder: Path) -> str | None:
         if isinstance(cause, OSError):
             return _of_system(cause, folder)
         if any(mark in str(cause) for mark in _SAID_BY_LIBRARIES):
-            return f"the disk is full, or takes no more{_room(folder)}"
+            return f"the disk is full, or accepts no more data{_room(folder)}"
         cause = cause.__cause__ or cause.__context__
     return None
 
@@ -135,7 +135,7 @@ def _of_system(error: OSError, folder: Path) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{said}{_room(folder)}"
     if isinstance(error, PermissionError):
-        return f"{said}: it may be open in another program, or not yours to change"
+        return f"{said}: it may be open in another program, or you may lack permission to change it"
     return said
 
 
@@ -145,7 +145,7 @@ def _room(folder: Path) -> str:
         free = shutil.disk_usage(folder).free
     except OSError:
         return ""
-    return f": {free / 1e6:,.1f} MB are free, make room"
+    return f": {free / 1e6:,.1f} MB are free. Delete or move some files"
 
 
 _SAID_BY_LIBRARIES = ("I/O error", "No space", "iostream error", "file write failed")

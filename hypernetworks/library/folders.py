@@ -127,8 +127,8 @@ class Library:
         self._told.add(key)
         others = " and ".join(str(other.path) for other in passed_over)
         return (
-            f'"{name}" means {entry.path}, which comes before {others} '
-            "(folders in their order, then .safetensors before .pt)"
+            f'"{name}" means {entry.path}, which takes precedence over {others} '
+            "(folders in order, then .safetensors before .pt)"
         )
 
     def _has_hash(self, entry: Entry, wanted: str) -> bool:
@@ -175,7 +175,7 @@ class Library:
         try:
             status = entry.path.stat()
         except OSError as error:
-            raise FileMissingError(f"{entry.path}: the file is gone, refresh the list") from error
+            raise FileMissingError(f"{entry.path} no longer exists: refresh the list") from error
         stamp = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
         return self._loaded.get(str(entry.path), stamp, lambda: read(entry.path))
 

@@ -161,8 +161,8 @@ class Names:
         if hashed and any(self._spelled(core)):
             here = next(found for found in self._spelled(core) if found)[0].full_name
             return UnknownNameError(
-                f'there is no hypernetwork "{name}": {here} is here, but it is another file than the one '
-                f"with that hash. Write {here} to use it"
+                f'there is no hypernetwork "{name}": {here} exists, but it is not the file '
+                f"with that hash. Write {here} to use it anyway"
             )
         near = [
             self._short(n)

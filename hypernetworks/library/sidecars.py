@@ -194,7 +194,7 @@ def _json(path: Path, names: FolderNames | None, warnings: list[str]) -> dict[st
     except (ValueError, RecursionError):
         decoded = None
     if not isinstance(decoded, dict):
-        warnings.append(f"{path.name} is not a JSON object and was left aside")
+        warnings.append(f"{path.name} is not a JSON object and was ignored")
         return {}
     return decoded
 
@@ -221,7 +221,7 @@ def _bytes(path: Path, names: FolderNames | None, warnings: list[str]) -> bytes 
         warnings.append(f"{path.name} can't be read ({error.strerror or error})")
         return None
     if len(content) > _LARGEST:
-        warnings.append(f"{path.name} is larger than {_LARGEST >> 20} MiB and was left aside")
+        warnings.append(f"{path.name} is larger than {_LARGEST >> 20} MiB and was ignored")
         return None
     return content
 
@@ -250,7 +250,7 @@ def _text(
 ) -> str:
     value = user.get(key)
     if value is not None and not isinstance(value, str):
-        warnings.append(f'"{key}" in {entry.name}.json is not text and was left aside')
+        warnings.append(f'"{key}" in {entry.name}.json is not text and was ignored')
         value = None
     return otherwise if value is None else _sound(value).strip()
 
@@ -264,7 +264,7 @@ def _multiplier(value: Any, entry: Entry, warnings: list[str]) -> float | None:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        warnings.append(f'"{MULTIPLIER}" in {entry.name}.json is not a number and was left aside')
+        warnings.append(f'"{MULTIPLIER}" in {entry.name}.json is not a number and was ignored')
         return None
     return number or None
 
