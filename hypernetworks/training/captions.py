@@ -78,12 +78,12 @@ def words_of(picture: Path) -> str:
         try:
             if beside.stat().st_size > LARGEST:
                 raise TrainingDataError(
-                    f"{beside.name}: it is too long for a caption, keep it below {LARGEST >> 10} KiB"
+                    f"{beside.name}: it is too long for a caption. Keep it below {LARGEST >> 10} KiB"
                 )
             return " ".join(beside.read_text(encoding="utf-8-sig").split())
         except (UnicodeDecodeError, OSError) as error:
             raise TrainingDataError(
-                f"{beside.name}: it can't be read as UTF-8 text, save it as such"
+                f"{beside.name} isn't valid UTF-8 text: save it as UTF-8"
             ) from error
     return re.sub(r"^[-\d]+\s*", "", picture.stem).replace("_", " ").strip()
 
@@ -104,7 +104,7 @@ def read_template(template: str) -> tuple[str, ...]:
             lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
         except (UnicodeDecodeError, OSError) as error:
             raise TrainingDataError(
-                f"the template {path}: it can't be read as UTF-8 text"
+                f"the template {path} isn't valid UTF-8 text: save it as UTF-8"
             ) from error
     lines = [line for line in lines if line]
     if any(len(line) > LONGEST_LINE for line in lines):

@@ -226,13 +226,15 @@ class Run:
             elif self.folder is not None and self.world.is_first and (self.folder / STATE).exists():
                 save_state(self.folder, self._state())
         except FileWriteError as error:  # what went wrong first is what counts
-            self.warn(f"step {self.step}, to which the network is back, isn't saved: {error}")
+            self.warn(
+                f"step {self.step}, which the network was reset to, could not be saved: {error}"
+            )
         self._saved = self.step
         advice = "a lower learning rate, a longer warm-up, or more clipping"
         if self.settings.precision == "fp16":
             advice += ', or the precision "bf16"'
         raise DivergenceError(
-            f"{reason}: the network is back at step {self.step}; start again with {advice}"
+            f"{reason}: the network was reset to step {self.step}; start again with {advice}"
         )
 
     def _watched(self, done: TrainingStep) -> TrainingStep:
@@ -279,7 +281,7 @@ class Run:
         except FileWriteError as error:
             if self._refused is None:
                 self.warn(
-                    f"the checkpoint of step {self.step} is missing: {error}; the training goes on, and "
+                    f"the checkpoint of step {self.step} could not be saved: {error}; training continues, and "
                     "the next step tries again"
                 )
                 self._refused = self.step
@@ -331,7 +333,7 @@ class Run:
         state = load_state(self.folder)
         if not self.world.agrees(-1 if state is None else state["step"], self.device):
             raise TrainingStateError(
-                f"not all processes find the same state in {self.folder}: give them a folder that all of them share"
+                f"the processes found different states in {self.folder}: use a folder that all of them share"
             )
         if state is None:
             return
@@ -401,7 +403,7 @@ def train(
         try:
             run.finish()
         except FileWriteError as refused:  # the first error is the one to be told
-            run.warn(f"step {run.step} isn't saved: {refused}")
+            run.warn(f"step {run.step} could not be saved: {refused}")
         raise
     run.finish()
 

@@ -97,12 +97,12 @@ def find_pictures(folder: Path) -> list[Path]:
         TrainingDataError: no such folder, or no picture in it.
     """
     if not folder.is_dir():
-        raise TrainingDataError(f"{folder}: there is no such folder of pictures")
+        raise TrainingDataError(f"{folder}: there is no such folder of images")
     found = sorted(
         path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and _is_seen(path)
     )
     if not found:
-        raise TrainingDataError(f"{folder} has no pictures: put some in ({', '.join(SUFFIXES)})")
+        raise TrainingDataError(f"{folder} has no images: add some ({', '.join(SUFFIXES)})")
     return found
 
 
@@ -159,14 +159,14 @@ def read_versions(path: Path, settings: PictureSettings) -> list[Version]:
             has_alpha = "A" in image.getbands() or "transparency" in image.info
             image = image.convert("RGBA" if has_alpha else "RGB")
     except ImageError as error:
-        raise TrainingDataError(f"{path.name}: {error}, or take it away") from error
+        raise TrainingDataError(f"{path.name}: {error}, or remove it") from error
     if has_alpha and not settings.alpha:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image).convert("RGB")
     found = [version for crop in _crops(image, settings) if (version := _version(crop)) is not None]
     if not found:
         raise TrainingDataError(
-            f"{path.name} is wholly transparent, so nothing of it would be learned: take it away"
+            f"{path.name} is completely transparent, so nothing would be learned from it: remove it"
         )
     if settings.flip:
         found += [

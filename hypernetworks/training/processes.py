@@ -54,7 +54,7 @@ class World:
         """
         if batch % self.size:
             raise TrainingSettingsError(
-                f"a batch of {batch} can't be shared by {self.size} processes: use a multiple"
+                f"a batch of {batch} can't be split among {self.size} processes: use a multiple"
             )
         part = batch // self.size
         return range(self.rank * part, (self.rank + 1) * part)

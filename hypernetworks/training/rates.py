@@ -66,7 +66,7 @@ class RateSchedule:
             last = max(steps, before + 1) if last is None else last
             if last <= before:
                 raise TrainingSettingsError(
-                    f'the learning rate "{text}": the steps must rise; {_EXAMPLE}'
+                    f'the learning rate "{text}": the steps must increase; {_EXAMPLE}'
                 )
             pieces.append((rate, last))
         if not pieces:

@@ -357,7 +357,7 @@ def test_a_loss_that_runs_away_stops_the_run() -> None:
 
 def test_a_run_of_another_kind_is_not_continued(tmp_path: Path) -> None:
     train(Toy().run(toy_settings(), tmp_path))
-    with pytest.raises(TrainingStateError, match="another structure"):
+    with pytest.raises(TrainingStateError, match="a different structure"):
         Toy(hn.Structure((1, 3, 1), "relu")).run(toy_settings(), tmp_path)
     with pytest.raises(TrainingStateError, match="AdamW, not SGD"):
         Toy().run(toy_settings(optimiser="SGD"), tmp_path)

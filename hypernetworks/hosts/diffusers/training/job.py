@@ -96,7 +96,7 @@ class Watcher:
     """Who is told of a job, all in the thread that trains; each may be left out.
 
     Attributes:
-        on_stage: what is being prepared, done and total: ``("encoding pictures", 12, 100)``.
+        on_stage: what is being prepared, done and total: ``("encoding images", 12, 100)``.
         on_step: after every finished step.
         on_painting: how far the previews are, in sampling steps of all prompts: done and total.
         on_preview: step, and one picture per prompt.

@@ -120,8 +120,8 @@ class _Session:
         found = self.model.encode_texts(texts)
         if self.model.too_long is not None:
             self._tell(
-                f"captions are longer than the {self.model.most_tokens} tokens that the model reads, and their ends "
-                "are not learned: put first what matters, or shorten them "
+                f"captions are longer than the {self.model.most_tokens} tokens that the model reads, so their ends "
+                "are not learned: put what matters first, or shorten them "
                 f'(one begins with "{self.model.too_long[:60]}")'
             )
         return found
@@ -186,25 +186,25 @@ class _Session:
             return
         if job.network is not None and job.network.name != begun:
             raise TrainingSettingsError(
-                f"{job.folder} holds a run that did not begin with {job.network.name}, which would be ignored: use "
+                f"{job.folder} holds a run that did not start from {job.network.name}, which would be ignored: use "
                 "another name, or start over"
             )
         now = self._described()
         for what, value in before.items():
             if value != (asked := _inside(now, what)):
                 self._tell(
-                    f"{what.rpartition('.')[2]} was {value} in the steps before, and is {asked} from here on"
+                    f"{what.rpartition('.')[2]} was {value} in earlier steps and is {asked} from here on"
                 )
 
     def _examples(self, paths: Sequence[Path], contexts: Contexts) -> Examples:
         job = self.job
-        self.watcher.on_stage("encoding pictures", 0, len(paths))
+        self.watcher.on_stage("encoding images", 0, len(paths))
         examples = load_examples(
             paths,
             job.picture_settings,
             self.model.encode_pixels,
             name=job.name,
-            report=lambda done, total: self.watcher.on_stage("encoding pictures", done, total),
+            report=lambda done, total: self.watcher.on_stage("encoding images", done, total),
         )
         self.watcher.on_stage("encoding captions", 0, 1)
         made = Examples(
@@ -217,8 +217,8 @@ class _Session:
         wordless = [example.name for example in examples if example.caption.is_empty]
         if wordless:
             self._tell(
-                f"{len(wordless)} of {len(examples)} pictures have no words, such as {wordless[0]}: write them into "
-                'text files or file names, or use a template such as "a picture of [name]"'
+                f"{len(wordless)} of {len(examples)} images have no caption, such as {wordless[0]}: write captions "
+                'in text files or file names, or use a template such as "a picture of [name]"'
             )
         self.watcher.on_stage("encoding captions", 1, 1)
         return made
@@ -234,16 +234,14 @@ class _Session:
         saved = self.model.save_memory()
         if saved:
             self._tell(
-                "memory ran out, so activations are computed twice: a smaller batch would be faster"
+                "memory ran out, so gradient checkpointing is on: a smaller batch would be faster"
             )
         return saved
 
     def _run(self, run: Run) -> None:
         job = self.job
         if run.is_finished:
-            self._tell(
-                f"{job.folder} holds a run that is finished: ask for more steps, or restart it"
-            )
+            self._tell(f"{job.folder} holds a finished run: set more steps, or restart it")
         log = Log(job.folder, run.step) if self.is_first else None
         previews = job.settings.preview_every if job.previews and self.is_first else 0
         if previews and run.step == 0:
@@ -273,7 +271,7 @@ class _Session:
         try:
             yield
         except (OSError, FileWriteError) as error:
-            self._tell(f"{error}; the training goes on")
+            self._tell(f"{error}; training continues")
 
     def _preview(self, run: Run) -> None:
         """Paint all prompts with the network as it is now; a prompt that can't be painted costs a message."""
