@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MINIATURE = Path(__file__).parents[2] / "miniature" / "weights"
 """The small model that ships, as a diffusers folder."""
 NOT_FINITE = (
-    "the image has numbers that are not finite (NaN or infinite) and is black there: the checkpoint or a network may "
+    "the image has values that are not finite (NaN or infinite) and is black there: the checkpoint or a network may "
     "be damaged, or a multiplier too strong"
 )
 MINIATURE_NETWORKS = Path(__file__).parents[2] / "miniature" / "networks"
@@ -186,7 +186,7 @@ class Painter:
             raise
         self.dtype = torch.float32
         return (
-            f"the image had numbers that are not finite in {before}, so the model computes in fp32 from now on: "
+            f"the image had values that are not finite in {before}, so the model now runs in fp32: "
             "choose that precision from the start (--precision fp32)"
         )
 
@@ -199,9 +199,9 @@ class Painter:
             if not is_out_of_memory(error):
                 raise
             empty_cache(self.pipeline.device)
-            advice = "ask for fewer or smaller images"
+            advice = "generate fewer or smaller images"
             if self.dtype == torch.float32:
-                advice += ", or for half precision (--precision fp16)"
+                advice += ", or use half precision (--precision fp16)"
             raise HypernetworkError(
                 f"there was not enough memory for {job.batch} x {size[0]}x{size[1]}: {advice}"
             ) from error
@@ -232,7 +232,7 @@ class Painter:
         def give_up(error: Exception) -> None:
             traceback.print_exception(type(error), error, error.__traceback__)
             failed = f"applying the networks failed ({type(error).__name__}: {error})"
-            messages.append(f"{failed}; the picture is made without hypernetworks")
+            messages.append(f"{failed}; the image is generated without hypernetworks")
 
         networks = [(use.network, use.multiplier) for use in chosen]
         return patches.enter_context(apply(self.pipeline.unet, networks, on_error=give_up))

@@ -19,11 +19,9 @@ CONFIGURATIONS = Path(__file__).parent
 
 _WHOLE = "name a whole checkpoint of SD1, SD2 or SDXL (UNet, VAE and text encoder in one file), or a diffusers folder"
 
-_REFINER = "this is the SDXL refiner, which only finishes pictures: name the SDXL base model or a finetune of it"
+_REFINER = "this is the SDXL refiner, which only refines images: name the SDXL base model or a finetune of it"
 
-_HYPERNETWORK = (
-    "this is a hypernetwork, not a checkpoint: name it in a tag <hypernet:…>, and a checkpoint here"
-)
+_HYPERNETWORK = "this is a hypernetwork, not a checkpoint: use it in a <hypernet:…> tag, and name a checkpoint here"
 
 _SPECIAL = {
     9: "this is an inpainting model",
@@ -36,7 +34,7 @@ _OTHER_KINDS = (
     (r"^\d+\.[kv]\.linear\.", _HYPERNETWORK),
     (
         r"lora|\.hada_|\.lokr_|\.oft_",
-        f"this is a LoRA, which changes a checkpoint but is none: {_WHOLE}",
+        f"this is a LoRA, which modifies a checkpoint but is not one: {_WHOLE}",
     ),
     (r"^control_model\.|^controlnet_|^zero_conv", f"this is a ControlNet: {_WHOLE}"),
     (
@@ -79,7 +77,7 @@ _HEADS = (
         b"version https://git-lfs",
         "this is only a Git LFS pointer to a checkpoint: run `git lfs pull`",
     ),
-    (b"<", "this is a web page, not a checkpoint: the download went wrong, repeat it"),
+    (b"<", "this is a web page, not a checkpoint: download it again"),
 )
 
 
@@ -131,7 +129,7 @@ def read_contents(path: Path) -> Contents:
             return Contents(shapes, file.metadata() or {})
     except SafetensorError as error:
         raise CheckpointError(
-            f"the file is damaged, incomplete or no .safetensors ({error}): {_WHOLE}"
+            f"the file is damaged, incomplete or not a .safetensors file ({error}): {_WHOLE}"
         ) from error
 
 
@@ -166,7 +164,7 @@ def family_of_file(contents: Contents, configurations: Path) -> str:
     family = _family(width, entrance[1], exit_[0], configurations)
     if family is None:
         raise CheckpointError(
-            f"its UNet takes a context of width {width}, which is no known model's: {_WHOLE}"
+            f"its UNet takes a context of width {width}, which no known model has: {_WHOLE}"
         )
     for part, prefixes in (
         ("text encoder", ("cond_stage_model.", "conditioner.")),
@@ -195,7 +193,7 @@ def family_of_folder(folder: Path, configurations: Path) -> str:
         files = sorted(file.name for file in folder.glob("*.safetensors"))
         hint = f"name a file in it, such as {files[0]}" if files else "name the folder that has one"
         raise CheckpointError(
-            f"this folder has no model_index.json, so it is no diffusers model: {hint}"
+            f"this folder has no model_index.json, so it is not a diffusers model: {hint}"
         )
     kind = read_json(index).get("_class_name")
     unet = folder / "unet" / "config.json"
@@ -216,7 +214,7 @@ def _family(width: int | None, taken: int, given: int, configurations: Path) -> 
     if width == 1280:
         raise CheckpointError(_REFINER)
     if taken != given:
-        kind = _SPECIAL.get(taken, "this model wants more than a text")
+        kind = _SPECIAL.get(taken, "this model needs more than a prompt")
         raise CheckpointError(
             f"{kind} ({taken} input channels, {given} output channels): name one for text to image"
         )

@@ -228,8 +228,9 @@ def _fill(
     missing, more = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
     if missing or (more and component == "unet"):
         raise CheckpointError(
-            f"its {component} has another structure than {type(model).__name__}: {len(missing)} tensors are missing, "
-            f"{len(more)} unknown ({printable((missing or more)[0])}, …): is it a finetune of a public model?"
+            f"its {component} has a different structure from {type(model).__name__}: "
+            f"{len(missing)} tensors are missing, {len(more)} unknown ({printable((missing or more)[0])}, …): "
+            "is it a finetune of a public model?"
         )
     state = {home: _shaped(weights.pop(name), shapes[home], home) for name, home in wanted.items()}
     model.load_state_dict(
@@ -250,6 +251,6 @@ def _shaped(tensor: torch.Tensor, shape: torch.Size, name: str) -> torch.Tensor:
     """The tensor with the model's axes: linear layers and 1x1 convolutions differ in axes of length one."""
     if [n for n in tensor.shape if n != 1] != [n for n in shape if n != 1]:
         raise CheckpointError(
-            f"{name} is {tuple(tensor.shape)}, not {tuple(shape)}: it is a model of another size"
+            f"{name} is {tuple(tensor.shape)}, not {tuple(shape)}: it is a model of a different size"
         )
     return tensor.reshape(shape)
