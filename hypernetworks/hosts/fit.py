@@ -32,14 +32,14 @@ def check_fit(
     """
     if not sites:
         raise NoAttentionError(
-            "hypernetworks need a model of the SD1, SD2 or SDXL kind, and the loaded one is none"
+            "hypernetworks need an SD1, SD2 or SDXL model, and the loaded model is none of these"
         )
     here = {site.width for site in sites}
     cross = {site.width for site in sites if site.kind == "cross"}
     if not any_family and _is_of_another_family(set(network.widths), here, cross):
         raise NoMatchingWidthError(
-            f"it was made for {_families(set(network.widths) & set(LABELS))}, the loaded model is {_families(cross)}: "
-            "it would act on the wrong parts, and is left out"
+            f"it was made for {_families(set(network.widths) & set(LABELS))}, "
+            f"but the loaded model is {_families(cross)}: it would change the wrong layers, so it is skipped"
         )
     if None not in here and not here & set(network.widths):
         raise NoMatchingWidthError(

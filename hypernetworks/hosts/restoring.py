@@ -115,7 +115,7 @@ class Renaming:
         here = self._library.name_of(entry) if entry is not None else name
         if here == name or any(character in here for character in ":>"):  # which no tag can hold
             return name
-        self._source.tell(f'"{name}" of the infotext is "{here}" here (same hash)')
+        self._source.tell(f'"{name}" in the infotext is called "{here}" here (same hash)')
         return here
 
     def _named(self, name: str) -> Entry | None:
@@ -148,8 +148,8 @@ class Renaming:
         for number, entry in enumerate(likely):
             if number and time.monotonic() > self._deadline:
                 self._source.tell(
-                    f'no file is called "{near}"; {number} of {len(likely)} were compared by their hash '
-                    "in the time there was, do it again to go on"
+                    f'no file is called "{near}"; {number} of {len(likely)} were compared by hash '
+                    "before time ran out: try again to continue"
                 )
                 return None
             if self._has_hash(entry, wanted):

@@ -71,7 +71,7 @@ class ActiveNetworks:
         if (other := host.replaced_unet()) is not None:
             host.tell(
                 p,
-                f"{other} runs in place of the UNet, where networks can't act: switch it off in the settings",
+                f"{other} replaces the UNet, so hypernetworks have no effect: switch it off in the settings",
             )
         pictures = self._fitting(p, unet, pictures)
         networks = [[(use.network, use.multiplier) for use in picture] for picture in pictures]
@@ -95,7 +95,8 @@ class ActiveNetworks:
             except HypernetworkError as error:
                 unfit.add(id(use))
                 host.tell(
-                    p, f"{use.tag} is left out in the model that was loaded on the way: {error}"
+                    p,
+                    f"{use.tag} is skipped in the model that was loaded during generation: {error}",
                 )
         return [[use for use in picture if id(use) not in unfit] for picture in pictures]
 
@@ -104,11 +105,12 @@ class ActiveNetworks:
         if self._compile_again is None:
             host.tell(
                 p,
-                "the model is compiled, where networks can't act: switch that off in the settings",
+                "the model is compiled, so hypernetworks have no effect: switch compilation off in the settings",
             )
         else:
             host.tell(
-                p, "the model is compiled, and runs uncompiled while networks act: this is slower"
+                p,
+                "the model is compiled; it runs uncompiled while hypernetworks are active, which is slower",
             )
 
     def before_step(
@@ -142,8 +144,8 @@ class ActiveNetworks:
         if self._rows is not None and self._rows.lost:
             host.tell(
                 p,
-                "this batch's prompts name different networks, and here the pictures can't be told apart: "
-                "the first picture's networks acted on some or all of the others",
+                "the prompts of this batch name different networks, but the images can't be told apart here: "
+                "the first image's hypernetworks were applied to some or all of the others",
             )
 
     def remove(self) -> None:

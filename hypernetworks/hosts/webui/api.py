@@ -86,7 +86,7 @@ def inspect_network(request: Request) -> dict[str, Any]:
     """What is in one file: structure, widths, family, norms, provenance, and what is unusual."""
     name = request.query_params.get("name")
     if not name:
-        raise HypernetworkError("which one? Add ?name= with a name as in a tag")
+        raise HypernetworkError("add ?name= with the name of a hypernetwork, as in a tag")
     entry = folders.library().find(name)
     found = inspect(
         read(entry.path), entry.path

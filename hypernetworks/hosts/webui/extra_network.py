@@ -76,7 +76,7 @@ def activate(p: Any, given: Sequence[Sequence[str]]) -> None:
     except PatchError as error:
         setattr(p, BATCH, None)
         ACTIVE.remove()
-        host.tell(p, f"{error} (the picture is made without hypernetworks)")
+        host.tell(p, f"{error} (the image is generated without hypernetworks)")
     except Exception as error:
         setattr(p, BATCH, None)
         ACTIVE.remove()

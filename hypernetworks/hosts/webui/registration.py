@@ -58,7 +58,7 @@ def _safely(name: str, callback: Callable[..., Any]) -> Callable[..., Any]:
             return callback(*arguments, **named)
         except Exception:
             print(
-                f"Hypernetworks: {name} failed; the webui goes on without that part",
+                f"Hypernetworks: {name} failed; the webui continues without it",
                 file=sys.stderr,
             )
             traceback.print_exc()

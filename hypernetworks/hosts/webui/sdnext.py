@@ -86,7 +86,7 @@ def _begin(p: Any, pipe: Any, arguments: Any, activate: Activate) -> None:
     elif not all(use.multiplier.is_constant for picture in run.pictures for use in picture):
         host.tell(
             p,
-            f"{type(pipe).__name__} doesn't say at which step it is: multipliers stay as they are in the first step",
+            f"{type(pipe).__name__} doesn't report its step: multipliers keep their values of the first step",
         )
 
 
@@ -120,7 +120,8 @@ class _Run:
         unet, loaded = host.unwrapped(self._unet), host.live_unet()
         if unet is not None and unet is not loaded and _text_widths(unet) != _text_widths(loaded):
             host.tell(
-                self._p, "the refiner is a model of another kind: hypernetworks don't act in it"
+                self._p,
+                "the refiner is a different kind of model: hypernetworks are not applied to it",
             )
             return False
         return unet is not None

@@ -39,7 +39,7 @@ def guarded(fallback: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]
             try:
                 return method(*arguments, **named)
             except Exception as error:
-                host.tell_of_fault(None, "drawing the tab of hypernetworks", error)
+                host.tell_of_fault(None, "drawing the hypernetworks tab", error)
                 return fallback
 
         return call

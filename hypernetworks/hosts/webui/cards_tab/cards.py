@@ -144,14 +144,14 @@ class Deck:
 
 def _marks(card: Card, entries: list[Entry], loaded: str | None) -> Iterator[str]:
     if not nameable(card.name):
-        yield "no tag can hold this name, since it has : or > in it: rename the file"
+        yield "a tag can't hold this name because it contains : or >: rename the file"
     if len(entries) > 1:
         others = ", ".join(str(e.path) for e in entries[1:])
-        yield f"it comes before {others}, which has the same name"
+        yield f"it takes precedence over {others}, which has the same name"
     if card.facts.problem:
         yield f"it can't be used: {card.facts.problem}"
     elif loaded is not None and card.family != UNKNOWN and loaded not in card.family.split(" or "):
-        yield f"made for {card.family}, the loaded model is {loaded}"
+        yield f"made for {card.family}, but the loaded model is {loaded}"
     yield from card.beside.warnings
 
 

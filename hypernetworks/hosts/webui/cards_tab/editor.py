@@ -45,7 +45,7 @@ class CardEditor(HostEditor):  # type: ignore[misc]
         try:
             self._create()
         except Exception as error:
-            host.tell_of_fault(None, "making the editor of the cards of hypernetworks", error)
+            host.tell_of_fault(None, "building the editor of hypernetwork cards", error)
             super().create_editor()
 
     def _create(self) -> None:
@@ -98,7 +98,7 @@ class CardEditor(HostEditor):  # type: ignore[misc]
         """Write these keys; a file appears whole or not at all."""
         card = self._card(name)
         if card is None:
-            card_fields.refuse(f'the file of "{name}" is gone, refresh the tab')
+            card_fields.refuse(f'the file of "{name}" is gone: refresh the tab')
         try:
             write_user_metadata(card.entry, metadata)
         except FileWriteError as error:
