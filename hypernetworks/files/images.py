@@ -125,7 +125,7 @@ def _bmp(head: bytes) -> Size:
 
 
 def _webp(file: OpenedFile) -> Iterator[Size]:
-    """Canvas, frames and pictures."""
+    """Canvas, frames and images."""
     position = 12
     for _ in range(_MOST_PARTS):
         chunk = file.piece(position, 24)
@@ -164,7 +164,7 @@ def _tiff(file: OpenedFile, head: bytes) -> Size:
 
 
 def _avif(file: OpenedFile) -> Iterator[Size]:
-    """Every "ispe" property, which names the size of a picture, of a tile or of an alpha plane."""
+    """Every "ispe" property, which names the size of an image, of a tile or of an alpha plane."""
     content = file.piece(0, 1 << 20)
     position = content.find(b"ispe")
     while position >= 0:

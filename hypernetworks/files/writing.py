@@ -174,7 +174,7 @@ def _metadata(network: Hypernetwork, stem: str) -> dict[str, Any]:
     """AUTOMATIC1111's keys, in plain Python types only.
 
     ``use_dropout`` stays false: AUTOMATIC1111 goes by ``dropout_structure``, and ComfyUI, which knows the former alone,
-    would draw dropout while it makes pictures.
+    would draw dropout while it makes images.
     """
     structure, provenance = network.structure, network.provenance
     return {

@@ -59,7 +59,7 @@ class Background(Generic[Value]):
         return future.result()
 
     def stop(self) -> None:
-        """End the thread. What waits is called off; what is asked for later is, too."""
+        """End the thread. What waits is cancelled; what is asked for later is, too."""
         self.stopping.set()
         thread = self._thread
         if thread is not None:

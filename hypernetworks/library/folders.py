@@ -29,7 +29,7 @@ class Library:
     """Hypernetwork files below some folders. May be used by several threads at once.
 
     Args:
-        folders: searched with their sub-folders; ones that don't exist are skipped. Of files with one name, that of
+        folders: searched with their subfolders; ones that don't exist are skipped. Of files with one name, that of
             the first folder is meant. One path is one folder.
         cache_bytes: how much of loaded networks is kept, with all that was made ready from them. The one that was used
             last is kept in any case.
@@ -152,7 +152,7 @@ class Library:
 
         Raises:
             UnknownNameError: with the nearest existing names, if ``suggest``.
-            AmbiguousNameError: several sub-folders have it; with the full names to choose from.
+            AmbiguousNameError: several subfolders have it; with the full names to choose from.
         """
         names = self._known()
         entry = names.find(name)

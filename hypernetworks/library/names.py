@@ -134,7 +134,7 @@ class Names:
                 yield [e for e in found if has_hash is not None and has_hash(e, match[2])]
 
     def _spelled(self, name: str) -> Iterator[list[Entry]]:
-        """By every way of reading it; a file at the top comes before those in sub-folders."""
+        """By every way of reading it; a file at the top comes before those in subfolders."""
         exact = self._exact.get(name, [])
         loose = exact or self._loose.get(compatible(name), [])
         for fold in _FOLDS:

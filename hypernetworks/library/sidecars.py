@@ -1,6 +1,6 @@
 """What stands beside a network's file, under the names that webuis look for: preview, description, the user's notes.
 
-For ``ink.safetensors`` these are ``ink.preview.png`` (or ``ink.png``, and other picture suffixes), ``ink.txt``,
+For ``ink.safetensors`` these are ``ink.preview.png`` (or ``ink.png``, and other image suffixes), ``ink.txt``,
 ``ink.json`` (the card editor's, with the LoRA cards' keys) and ``ink.civitai.info`` (what download tools keep from the
 site).
 """
@@ -24,7 +24,7 @@ from ..files.writing import replace
 from .entry import Entry
 
 PREVIEW_SUFFIXES: tuple[str, ...] = ("png", "jpg", "jpeg", "webp", "gif")
-"""Pictures that webuis serve as previews."""
+"""Images that webuis serve as previews."""
 ACTIVATION_TEXT, MULTIPLIER, NOTES, BASE_MODEL = (
     "activation text",
     "preferred weight",
@@ -65,7 +65,7 @@ class Sidecars:
     """What :func:`read_sidecars` found. Whatever was missing or broken is empty.
 
     Attributes:
-        preview: the picture to show.
+        preview: the image to show.
         description: plain text.
         activation_text: goes into the prompt together with the tag.
         preferred_multiplier: ``None`` for the default one.
@@ -150,7 +150,7 @@ def write_user_metadata(entry: Entry, changes: Mapping[str, Any]) -> None:
 def find_preview(
     stem: Path, names: FolderNames | None = None, suffixes: Iterable[str] = PREVIEW_SUFFIXES
 ) -> Path | None:
-    """The preview picture of a file: ``NAME.preview.SUFFIX`` before ``NAME.SUFFIX``.
+    """The preview image of a file: ``NAME.preview.SUFFIX`` before ``NAME.SUFFIX``.
 
     Args:
         stem: the file's path without its suffix.
