@@ -39,7 +39,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Example:
-    """One picture, encoded.
+    """One image, encoded.
 
     Attributes:
         name: for messages.

@@ -1,4 +1,4 @@
-"""The training loop: takes samples by number, steps the optimiser, reports, saves; knows no pictures and no host."""
+"""The training loop: takes samples by number, steps the optimiser, reports, saves; knows no images and no host."""
 
 from __future__ import annotations
 
@@ -275,7 +275,7 @@ class Run:
             yield
 
     def _try_to_save(self) -> Path | None:
-        """As :meth:`save`; a refusal is told once, and the next step tries again."""
+        """As :meth:`save`; a refusal is reported once, and the next step tries again."""
         try:
             path = self.save()
         except FileWriteError as error:

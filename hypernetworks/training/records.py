@@ -1,4 +1,4 @@
-"""What a run leaves in its folder for people: a CSV, the loss curve as a picture, and previews side by side."""
+"""What a run leaves in its folder for people: a CSV, the loss curve as an image, and previews side by side."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def evenly(items: list[Item], most: int) -> list[Item]:
 
 
 def _sheet(columns: dict[int, dict[int, Path]]) -> Image:
-    """Pictures by step and row, labelled; small ones are shown larger."""
+    """Images by step and row, labelled; small ones are shown larger."""
     from PIL import Image, ImageDraw
 
     rows = sorted({row for pictures in columns.values() for row in pictures})

@@ -1,4 +1,4 @@
-"""Everything that one training run is made of, apart from the model and the pictures; and presets per purpose."""
+"""Everything that one training run is made of, apart from the model and the images; and presets per purpose."""
 
 from __future__ import annotations
 
