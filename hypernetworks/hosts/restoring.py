@@ -132,7 +132,7 @@ class Renaming:
         return None
 
     def _hash_of(self, name: str) -> str | None:
-        """From "Hypernet hashes", where a file in a sub-folder may stand with or without its folder."""
+        """From "Hypernet hashes", where a file in a subfolder may stand with or without its folder."""
         name = name.strip().casefold()
         return self._hashes.get(name) or next(
             (v for n, v in self._hashes.items() if n.rpartition("/")[2] == name.rpartition("/")[2]),

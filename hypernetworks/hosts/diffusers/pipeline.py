@@ -1,4 +1,4 @@
-"""diffusers as a host: from a prompt with tags to pictures, on the miniature or on a user's checkpoint."""
+"""diffusers as a host: from a prompt with tags to images, on the miniature or on a user's checkpoint."""
 
 from __future__ import annotations
 
@@ -113,11 +113,11 @@ class Painter:
         *,
         keep_precision: bool = False,
     ) -> Result:
-        """Make the pictures of a job. A tag that can't be used costs a message, never the picture.
+        """Make the images of a job. A tag that can't be used costs a message, never the image.
 
         Args:
             on_step: called with (finished steps, all steps) after each step; ``False`` stops the job.
-            on_picture: called with the forming picture, a few times per second at most.
+            on_picture: called with the forming image, a few times per second at most.
             keep_precision: an image that isn't finite is not tried again in fp32, for which the whole model is
                 converted; for a model that something else uses as it is.
 

@@ -128,7 +128,7 @@ class ActiveNetworks:
         Args:
             step: from 0.
             total: steps of the pass.
-            conditions: how many conditions each picture has, where prompts combine several.
+            conditions: how many conditions each image has, where prompts combine several.
             hires: whether this is the hires pass.
             unet: as for :meth:`ensure`.
         """
@@ -140,7 +140,7 @@ class ActiveNetworks:
             self._rows.begin_step(conditions)
 
     def after_step(self, p: Any) -> None:
-        """The UNet has run; if pictures could not be told apart, the user learns of it."""
+        """The UNet has run; if images could not be told apart, the user learns of it."""
         if self._rows is not None and self._rows.lost:
             host.tell(
                 p,

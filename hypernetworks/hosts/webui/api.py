@@ -90,7 +90,7 @@ def inspect_network(request: Request) -> dict[str, Any]:
     entry = folders.library().find(name)
     found = inspect(
         read(entry.path), entry.path
-    ).as_dict()  # not kept: the cache is for what makes pictures
+    ).as_dict()  # not kept: the cache is for what makes images
     return {**found, "path": f"{entry.full_name}{entry.path.suffix}"}
 
 

@@ -143,7 +143,7 @@ def _with_tag(prompt: str, items: tuple[str, str]) -> str:
 
 
 def _clean_negative_prompts(p: Any) -> None:
-    """Tags there can't work, and their letters would change the picture: they are taken out and reported."""
+    """Tags there can't work, and their letters would change the image: they are taken out and reported."""
     for attribute in ("negative_prompts", "hr_negative_prompts"):
         prompts = getattr(p, attribute, None)
         if not isinstance(prompts, list):
@@ -211,7 +211,7 @@ def _steps_by_timesteps(denoiser: Any, told: int, name: str) -> int:
     """Steps that DDIM, PLMS and UniPC really run: others than the host says.
 
     They go through a list of timesteps whose length depends on how 1000 divides; all but UniPC stop before its first.
-    From a picture, the list is one shorter than the steps that the host says.
+    From an image, the list is one shorter than the steps that the host says.
     """
     starts_from_picture = getattr(denoiser, "init_latent", None) is not None
     timesteps = (
@@ -221,7 +221,7 @@ def _steps_by_timesteps(denoiser: Any, told: int, name: str) -> int:
 
 
 def _conditions(denoiser: Any) -> list[int] | None:
-    """How many conditions each picture's prompt has (several with AND); ``None`` where the host doesn't keep them."""
+    """How many conditions each image's prompt has (several with AND); ``None`` where the host doesn't keep them."""
     arguments = getattr(getattr(denoiser, "sampler", None), "sampler_extra_args", None) or {}
     batch = getattr(arguments.get("cond"), "batch", None)
     return [len(parts) for parts in batch] if batch is not None else None
@@ -230,7 +230,7 @@ def _conditions(denoiser: Any) -> list[int] | None:
 def end_of_job(p: Any) -> None:
     """Take our networks off, unless they are another job's (nested in this one, or around it).
 
-    SD.Next may go on with the last job's object in the place of this one's: when no job is left, nothing may act.
+    SD.Next may continue with the last job's object in the place of this one's: when no job is left, nothing may act.
     """
     try:
         if ACTIVE.job is None or ACTIVE.job is p or not _RUNNING:
@@ -267,7 +267,7 @@ def _show_messages(told: Sequence[str], processed: Any) -> None:
     parameters = getattr(processed, "extra_generation_params", None)
     if told and isinstance(
         parameters, dict
-    ):  # the pictures have their infotexts by now: this is for the API
+    ):  # the images have their infotexts by now: this is for the API
         parameters[MESSAGES] = "\n".join(told)
     comments = getattr(processed, "comments", None)
     missing = [

@@ -60,7 +60,7 @@ def pipeline_unet(pipe: Any) -> Any:
 
 
 def is_detail_pass(p: Any) -> bool:
-    """Whether this is the copy of a job with which SD.Next's detailer draws a part of the picture again.
+    """Whether this is the copy of a job with which SD.Next's detailer draws a part of the image again.
 
     It says there that extra networks are disabled, and means that it minds them itself.
     """
@@ -92,7 +92,7 @@ def replaced_unet() -> str | None:
 
 
 def tell(p: Any, message: str) -> None:
-    """A line for the user, once per job: beneath the picture, in the API's answer, and in the console."""
+    """A line for the user, once per job: beneath the image, in the API's answer, and in the console."""
     message = sendable(message)  # pages and the API take UTF-8, and a file may have any name
     told = p.__dict__.setdefault("_hypernetwork_messages", [])
     if message in told:
@@ -102,7 +102,7 @@ def tell(p: Any, message: str) -> None:
     for sayer in (
         _log,
         comment,
-    ):  # a console that is gone, or a host's fault, must not cost the picture
+    ):  # a console that is gone, or a host's fault, must not cost the image
         if callable(sayer):
             with suppress(Exception):
                 sayer(f"Hypernetworks: {message}")

@@ -49,7 +49,7 @@ def watch_pipelines(activate: Activate) -> None:
 
 
 def hires_prompts(p: Any) -> list[str]:
-    """The prompts of the hires pass: one for all pictures of the batch; none if it is left empty."""
+    """The prompts of the hires pass: one for all images of the batch; none if it is left empty."""
     prompt = getattr(p, "refiner_prompt", None)
     return [prompt] * p.batch_size if isinstance(prompt, str) and prompt else []
 
@@ -105,7 +105,7 @@ def _activate_for_details(p: Any, activate: Activate) -> None:
 
 
 class _Run:
-    """One run of a pipeline: a pass over the pictures of a batch, or the refiner's over one of them."""
+    """One run of a pipeline: a pass over the images of a batch, or the refiner's over one of them."""
 
     def __init__(self, p: Any, pipe: Any) -> None:
         self._p, self._pipe = p, pipe
@@ -130,7 +130,7 @@ class _Run:
         """A step comes next."""
         one_of_many = (
             self._refines and self._p.batch_size > 1
-        )  # which of the pictures, the host doesn't say
+        )  # which of the images, the host doesn't say
         conditions = () if one_of_many else None
         ACTIVE.before_step(
             self._p, step, total, hires=self._hires, conditions=conditions, unet=self._unet

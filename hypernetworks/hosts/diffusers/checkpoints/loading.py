@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 PREDICTIONS = ("epsilon", "v_prediction")
-"""What a UNet may predict: the noise, or the velocity between noise and picture."""
+"""What a UNet may predict: the noise, or the velocity between noise and image."""
 
 _PREFIXES = {
     "unet": ("model.diffusion_model.",),

@@ -139,7 +139,7 @@ class FrozenModel:
 
         Args:
             precision: what the run computes in, not ``"auto"``.
-            size: width and height of the pictures, or others of the same area.
+            size: width and height of the images, or others of the same area.
             keep: whether the weights must come back exactly; ``False`` needs less memory on the CPU in bf16.
         """
         live = [p for p in self.unet.parameters() if p.requires_grad]
@@ -231,7 +231,7 @@ class FrozenModel:
                 self._hooks.append(attention.register_forward_pre_hook(own, with_kwargs=True))
 
     def check_size(self, width: int, height: int, step: int) -> None:
-        """Raises TrainingSettingsError where the UNet can't take pictures of this size."""
+        """Raises TrainingSettingsError where the UNet can't take images of this size."""
         if width % step or height % step:
             raise TrainingSettingsError(
                 f"the size {width}x{height} is not possible: use multiples of {step}"

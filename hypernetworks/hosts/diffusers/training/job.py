@@ -40,7 +40,7 @@ class TrainingJob:
         settings, picture_settings: see their classes.
         suffix: of the files written, ``.safetensors`` or ``.pt``.
         previews: prompts that are painted every ``settings.preview_every`` steps, and before the first, at the size of
-            the pictures that are learned from.
+            the images that are learned from.
         preview_seed, preview_steps: of all previews, so that they can be compared.
         checkpointing: whether activations are computed twice to save memory: ``"auto"`` does so when memory runs out.
         restart: whether a run that is in the folder is thrown away rather than continued.
@@ -99,7 +99,7 @@ class Watcher:
         on_stage: what is being prepared, done and total: ``("encoding images", 12, 100)``.
         on_step: after every finished step.
         on_painting: how far the previews are, in sampling steps of all prompts: done and total.
-        on_preview: step, and one picture per prompt.
+        on_preview: step, and one image per prompt.
         on_message: what the user should know, at once; :attr:`Outcome.messages` has all of them.
         should_stop: asked after every step; ``True`` saves and ends the run. Previews stop in the middle.
     """

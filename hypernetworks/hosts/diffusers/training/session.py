@@ -32,7 +32,7 @@ from .job import SETTINGS, Outcome, TrainingJob, Watcher, throw_away
 CURVE_EVERY = 25
 """Steps between drawings of the loss curve."""
 COMPARED = ("model", "pictures", "settings.seed", "settings.batch", "settings.accumulation")
-"""What a run should go on with as it began; the rest may well be changed on the way."""
+"""What a run should continue as it began; the rest may well be changed on the way."""
 
 
 def train_job(

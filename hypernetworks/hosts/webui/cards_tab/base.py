@@ -19,7 +19,7 @@ def existing_folders() -> list[str]:
 
 
 def allow_previews() -> None:
-    """Let the host serve pictures from our folders, also from ones that were added after the start."""
+    """Let the host serve images from our folders, also from ones that were added after the start."""
     from modules import ui_extra_networks
 
     allowed = ui_extra_networks.allowed_dirs
@@ -70,7 +70,7 @@ class Tab(HostPage):  # type: ignore[misc]
 
     @guarded([])
     def allowed_directories_for_previews(self) -> list[str]:
-        """Folders that the host may serve pictures from, and shows as directories."""
+        """Folders that the host may serve images from, and shows as directories."""
         return existing_folders() if self._folders is None else [*self._folders]
 
     def list_items(self) -> list[dict[str, Any]]:
