@@ -95,6 +95,7 @@ def _sizes(file: OpenedFile) -> tuple[str, list[Size]]:
         return "TIFF", [_tiff(file, head)]
     if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", b"mif1", b"msf1"):
         return "AVIF", list(_avif(file))
+
     raise ImageError("it is not an image that can be read: use PNG, JPEG or WebP")
 
 
@@ -113,6 +114,7 @@ def _jpeg(file: OpenedFile) -> Iterator[Size]:
             height, width = struct.unpack(">HH", segment[5:9])
             yield width, height
         position += 2 if 0xD0 <= marker <= 0xD8 or marker == 1 else 2 + length
+
     raise ImageError("it can't be read as an image: its header has no end")
 
 
@@ -154,12 +156,14 @@ def _tiff(file: OpenedFile, head: bytes) -> Size:
     count = struct.unpack(order + ("Q" if is_big else "H"), file.piece(place, counted))[0]
     entries = file.piece(place + counted, min(count, 4096) * entry)
     found: dict[int, int] = {}
+
     for at in range(0, len(entries) - entry + 1, entry):
         tag, kind = struct.unpack_from(order + "HH", entries, at)
         if tag in (256, 257):
             value = at + (12 if is_big else 8)
             form = {3: "H", 4: "I", 16: "Q"}.get(kind, "I")
             found[tag] = struct.unpack_from(order + form, entries, value)[0]
+
     return found.get(256, 0), found.get(257, 0)
 
 

@@ -100,6 +100,7 @@ class OpenedFile(io.FileIO):
                 )
             places[region], end = total, sum(region)
             total += -(-region[1] // ALIGNMENT) * ALIGNMENT
+
         memory = _memory(total)
         view = memoryview(memory)
         for (offset, length), place in places.items():

@@ -129,6 +129,7 @@ def _numpy_scalar(dtype: object, raw: object = b"") -> float | int:
     code = formats.get(dtype.name) if isinstance(dtype, _Name) else None
     if code is None or not isinstance(raw, bytes) or len(raw) != struct.calcsize(code):
         raise FileCorruptError("a numpy scalar in the file can't be decoded")
+
     number: float | int = struct.unpack(code, raw)[0]
     return number
 
@@ -177,6 +178,7 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
             raise NotAHypernetworkError(
                 f"it holds a {printable(name)}, so it is a checkpoint or an embedding"
             )
+
         raise FileUnsafeError(
             f"it asks to load {printable(module)}.{printable(name)}, which no hypernetwork needs. "
             "Nothing was run; don't open this file with other programs"
@@ -204,6 +206,7 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
             raise FileCorruptError(
                 "a storage in the file is a view of another one, which torch no longer writes"
             )
+
         return StoragePointer(pid[2], STORAGE_DTYPES[pid[1].name], pid[4])
 
     def get_extension(self, code: int) -> NoReturn:

@@ -30,6 +30,7 @@ def portable(
     }
     if not others:
         return tensors
+
     _LOG.warning(
         "the weights are saved as float16: the format can't hold %s", ", ".join(sorted(others))
     )

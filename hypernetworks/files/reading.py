@@ -112,12 +112,14 @@ def contents(
         )
     else:
         tensors, metadata = _load_torch(file)
+
     file.check_unchanged()
     layers = {
         len([k for k in sd if k.startswith("linear.")]) for pair in tensors.values() for sd in pair
     }
     if layers == {0}:
         raise StructureError("its networks are empty")
+
     return tensors, derive_structure(tensors, _claims(metadata, tensors)), _provenance(metadata)
 
 
@@ -150,6 +152,7 @@ def _split(content: Any) -> tuple[dict[int, tuple[StateDict, StateDict]], dict[s
     if not isinstance(content, dict):
         kind = "Tensor" if isinstance(content, TensorPointer) else type(content).__name__
         raise NotAHypernetworkError(f"it holds a {kind}, not a dictionary of networks")
+
     pairs: dict[int, tuple[dict[Any, Any], dict[Any, Any]]] = {}
     metadata: dict[str, Any] = {}
     for key, value in content.items():
@@ -160,8 +163,10 @@ def _split(content: Any) -> tuple[dict[int, tuple[StateDict, StateDict]], dict[s
             raise StructureError(f"it has two networks for width {width}")
         else:
             pairs[width] = _pair(width, value)
+
     if not pairs:
         raise NotAHypernetworkError(_other_kind(content))
+
     check_size(pairs)  # before anything is done per width: a small file can share parts among many
     tensors = {width: (_renamed(k), _renamed(v)) for width, (k, v) in pairs.items()}
     if _truth(metadata.get("skip_connection")):
@@ -221,6 +226,7 @@ def _other_kind(content: Mapping[Any, Any]) -> str:
     for kind, marks in kinds.items():
         if marks & set(keys):
             return f"this is {kind}, not a hypernetwork"
+
     if any("lora" in key.lower() for key in keys):
         return "this is a LoRA, not a hypernetwork: use it with <lora:…>"
     return "it holds no networks by context width, so it is not a hypernetwork"
@@ -235,6 +241,7 @@ def _claims(
         output is None and "enable_sizes" in metadata
     ):  # kohya's module never has an output activation and never says so
         output = False
+
     return Claims(
         layer_structure=layers,
         activation=_activation(metadata.get("activation_func")),

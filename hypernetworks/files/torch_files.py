@@ -41,6 +41,7 @@ def load(file: OpenedFile) -> tuple[Any, Find]:
         return _load_zip(file)
     if head[:1] == b"\x80":
         return _load_legacy(file, head)
+
     raise NotAHypernetworkError(
         "it is not a torch file: it starts neither like a zip archive nor like a pickle"
     )
@@ -162,6 +163,7 @@ def _legacy_regions(
             raise FileCorruptError("the file ends before its last tensor does: download it again")
         regions[key] = (position + 8, length)
         position += 8 + length
+
     return regions
 
 
@@ -226,6 +228,7 @@ def materialise(described: Any, file: OpenedFile, find: Find, depth: int = 4) ->
                 if isinstance(item, dict)
                 else type(item)(visit(value, left - 1) for value in item)
             )
+
         return visited[id(item), left]
 
     return visit(described, depth)

@@ -49,6 +49,7 @@ def write(network: Hypernetwork, path: str | os.PathLike[str]) -> None:
         for dim, (key, value) in sorted(network.pairs.items())
     }
     metadata = _metadata(network, path.stem)
+
     if path.suffix == ".safetensors":
         tensors = portable(tensors, safetensors_files.DTYPES.values())
         replace(path, lambda temporary: safetensors_files.save(temporary, tensors, metadata))
@@ -206,6 +207,7 @@ def _save_torch(
     }
     buffer = io.BytesIO()
     torch.save(content | metadata, buffer)
+
     with (
         zipfile.ZipFile(buffer) as source,
         zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as target,
