@@ -66,6 +66,7 @@ class Cache:
             others = self._reading.get(key)
             if others is None:
                 ours = self._reading[key] = Future[Hypernetwork]()
+
         return others.result() if others is not None else self._read(key, ours, read)
 
     def _read(
@@ -78,10 +79,12 @@ class Cache:
                 del self._reading[key]
             ours.set_exception(error)
             raise
+
         with self._lock:
             self._in_use[key] = network
             self._keep(key, network)
             del self._reading[key]
+
         ours.set_result(network)
         return network
 

@@ -111,12 +111,15 @@ class Hashes:
         with self._lock:
             ours, saved = dict(self._known or {}), self._saved
             self._saved = True
+
         if saved or self._store is None:
             return
+
         kept = list(({**self._read_store(), **ours}).items())[
             -MOST:
         ]  # another program may have added some
         text = json.dumps(dict(kept), separators=(",", ":"))
+
         with suppress(
             OSError, FileWriteError
         ):  # a full disk costs the hashes a restart, nothing else

@@ -103,6 +103,7 @@ def _warnings(network: Hypernetwork, norms: tuple[LayerNorms, ...]) -> list[str]
         found.append(
             f"values that are not finite (NaN or infinite) at width {', '.join(map(str, broken))}: unusable"
         )
+
     dead = sorted({n.width for n in norms if 0.0 in n.norms})
     if len(dead) == len(network.widths):
         found.append("all-zero layers at every width: it was never trained")
@@ -120,6 +121,7 @@ def _warnings(network: Hypernetwork, norms: tuple[LayerNorms, ...]) -> list[str]
         found.append(
             "it has no text width of SD1 (768), SD2 (1024) or SDXL (2048), so it was made for none of them"
         )
+
     return found
 
 

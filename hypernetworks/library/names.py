@@ -101,6 +101,7 @@ class Names:
         candidates = self._candidates(name)
         if not candidates:
             return None
+
         first = min(candidates, key=lambda e: e.rank)
         rivals = [
             e for e in candidates if e.place == first.place and e.full_name != first.full_name
@@ -108,6 +109,7 @@ class Names:
         if rivals:
             names = sorted({e.full_name for e in (first, *rivals)})
             raise AmbiguousNameError(f'the name "{name}" is ambiguous, write {" or ".join(names)}')
+
         return first
 
     def passed_over(self, name: str, entry: Entry) -> list[Entry]:

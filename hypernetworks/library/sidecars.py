@@ -214,12 +214,14 @@ def _bytes(path: Path, names: FolderNames | None, warnings: list[str]) -> bytes 
         path = path.with_name(name)
     if not _is_file(path):
         return None
+
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
     except OSError as error:
         warnings.append(f"{path.name} can't be read ({error.strerror or error})")
         return None
+
     if len(content) > _LARGEST:
         warnings.append(f"{path.name} is larger than {_LARGEST >> 20} MiB and was ignored")
         return None
@@ -234,6 +236,7 @@ def _description(
     if isinstance(written, str):
         text = _without_markup(written) if "modelVersions" in user else written
         return _sound(text)[:_LONGEST_DESCRIPTION]
+
     for suffix in (".txt", ".description.txt"):
         content = _bytes(_beside(entry, suffix), names, warnings)
         if content is not None:
@@ -242,6 +245,7 @@ def _description(
                 .decode("utf-8-sig", "replace")[:_LONGEST_DESCRIPTION]
                 .strip()
             )
+
     return ""
 
 
