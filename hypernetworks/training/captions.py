@@ -85,6 +85,7 @@ def words_of(picture: Path) -> str:
             raise TrainingDataError(
                 f"{beside.name} isn't valid UTF-8 text: save it as UTF-8"
             ) from error
+
     return re.sub(r"^[-\d]+\s*", "", picture.stem).replace("_", " ").strip()
 
 
@@ -106,6 +107,7 @@ def read_template(template: str) -> tuple[str, ...]:
             raise TrainingDataError(
                 f"the template {path} isn't valid UTF-8 text: save it as UTF-8"
             ) from error
+
     lines = [line for line in lines if line]
     if any(len(line) > LONGEST_LINE for line in lines):
         raise TrainingDataError(
@@ -115,4 +117,5 @@ def read_template(template: str) -> tuple[str, ...]:
         raise TrainingDataError(
             f'the template is empty: write something like "a picture of {WORDS}"'
         )
+
     return tuple(lines)

@@ -88,10 +88,12 @@ def load_state(folder: Path | None) -> dict[str, Any] | None:
     """
     if folder is None or not (folder / STATE).exists():
         return None
+
     try:
         state = read_plain(folder / STATE)
     except (FileError, OSError, MemoryError) as error:
         raise damaged(folder) from error
+
     version = state.get("format") if isinstance(state, dict) else None
     if not isinstance(version, int) or version != FORMAT:
         raise TrainingStateError(
@@ -99,6 +101,7 @@ def load_state(folder: Path | None) -> dict[str, Any] | None:
         )
     if not all(fits(state.get(key)) for key, fits in _KINDS.items()):
         raise damaged(folder)
+
     return dict(state)
 
 
@@ -147,6 +150,7 @@ def check_fits(
         raise TrainingStateError(
             f"{folder} holds a run of a network with a different structure: use another folder, or the same structure"
         )
+
     theirs = printable(state["optimiser_name"])
     if theirs != optimiser:
         raise TrainingStateError(

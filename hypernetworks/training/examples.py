@@ -133,6 +133,7 @@ class Examples:
     ) -> None:
         if not examples:
             raise TrainingDataError("there is nothing to train on: no examples were given")
+
         self.examples, self.contexts, self.seed = tuple(examples), contexts, seed
         self.caption_dropout = caption_dropout
         self.order = Order([example.shape for example in examples], batch, seed)

@@ -122,6 +122,7 @@ class Run:
         self._refused: int | None = None  # the step whose checkpoint could not be written
         self.warn = on_warning
         self._is_whole = True  # the weights are those of a finished step
+
         if resume:
             self._resume()
         self._good, self._candidate = self._copied_state(), dict[str, Any]()
@@ -166,6 +167,7 @@ class Run:
         settings, totals = self.settings, torch.zeros(2, device=self.device)
         first = self.step * settings.samples_per_step
         self.examples.prepare(first, first + settings.samples_per_step)
+
         for number in range(settings.accumulation):
             start = first + number * settings.batch
             samples = [start + i for i in self._share]
@@ -174,6 +176,7 @@ class Run:
                 loss, power = self._forward.losses(samples)
                 self._stepper.scaler.scale(loss / settings.accumulation).backward()  # type: ignore[no-untyped-call]
             totals += torch.stack([loss.detach(), power.detach()])
+
         loss_value, power_value = self.world.mean(totals / settings.accumulation).tolist()
         return loss_value, power_value
 
@@ -192,10 +195,12 @@ class Run:
             self._diverged(
                 f"the loss of step {self.step + 1} is {loss:g}, its gradient norm {norm:g}"
             )
+
         rate = self._rates.at(self.step)
         self._is_whole = False
         skipped = self._stepper.step(rate)
         self._watch.skipped = self._watch.skipped + 1 if skipped else 0
+
         if self._watch.skipped > MOST_SKIPPED:
             self._diverged(f"the gradients of the last {MOST_SKIPPED} steps overflowed")
         self.step += 1
@@ -209,6 +214,7 @@ class Run:
             loss, power
         ):  # this loss is the first that its weights have made
             self._good = self._candidate
+
         self._candidate = {}
         return TrainingStep(
             self.step, self.settings.steps, loss, smoothed, rate, norm, skipped=skipped
@@ -220,6 +226,7 @@ class Run:
         self._restore(self._good)
         self._is_whole, self._saved = True, None
         self._tell_step()
+
         try:
             if self.step:
                 self.save()
@@ -229,6 +236,7 @@ class Run:
             self.warn(
                 f"step {self.step}, which the network was reset to, could not be saved: {error}"
             )
+
         self._saved = self.step
         advice = "a lower learning rate, a longer warm-up, or more clipping"
         if self.settings.precision == "fp16":
@@ -286,6 +294,7 @@ class Run:
                 )
                 self._refused = self.step
             return None
+
         if self._refused is not None and self._saved == self.step:
             self.warn(f"step {self.step} is saved, in place of step {self._refused}")
             self._refused = None
@@ -299,12 +308,14 @@ class Run:
         """
         if self.folder is None or not self.world.is_first or self._saved == self.step:
             return None
+
         make_folder(self.folder)
         try:
             with self._average.inside():
                 path = save_network(self.network, self.folder, self.suffix)
         finally:
             save_state(self.folder, self._state())
+
         self._saved = self.step
         if self.settings.keep:
             remove_old(self.folder, self.network.name, self.suffix, self.settings.keep)
@@ -337,12 +348,14 @@ class Run:
             )
         if state is None:
             return
+
         assert self.folder is not None
         check_fits(state, self._parameters, type(self._stepper.optimiser).__name__, self.folder)
         try:
             self._restore(state)
         except (KeyError, TypeError, ValueError, AttributeError) as error:  # of another's making
             raise damaged(self.folder) from error
+
         self._saved = self.step
         self._base = state["base"]
         self._tell_step()
@@ -405,6 +418,7 @@ def train(
         except FileWriteError as refused:  # the first error is the one to be told
             run.warn(f"step {run.step} could not be saved: {refused}")
         raise
+
     run.finish()
 
 

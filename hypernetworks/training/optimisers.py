@@ -56,12 +56,14 @@ def build_optimiser(
         raise TrainingSettingsError(
             f'the optimiser "{name}" can\'t be used{reason}, use one of {", ".join(known.values())}'
         )
+
     kind = getattr(torch.optim, known[name.lower()])
     accepted = inspect.signature(kind).parameters
     if unknown := sorted(set(options) - set(accepted)):
         raise TrainingSettingsError(
             f"{kind.__name__} has no option {unknown[0]}, it has {', '.join(list(accepted)[2:])}"
         )
+
     arguments: dict[str, Any] = {"weight_decay": weight_decay} if "weight_decay" in accepted else {}
     arguments |= {"lr": 1.0, **options}
     try:

@@ -62,11 +62,13 @@ class PictureSettings:
             raise TrainingSettingsError(f'fit is "{self.fit}", use one of {", ".join(FITS)}')
         if not 1 <= self.crops <= 64:
             raise TrainingSettingsError(f"crops is {self.crops}: it must be from 1 to 64")
+
         for name in ("tag_dropout", "validation"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingSettingsError(
                     f"{name} is {getattr(self, name)!r}: it must be in [0, 1)"
                 )
+
         if (
             min(self.width, self.height) < self.step
             or self.width % self.step
@@ -272,6 +274,7 @@ def _example(
         mean, deviation = encode(version.pixels[None])
         means.append(mean[0].float())
         deviations.append(None if deviation is None else deviation[0].float())
+
     weights = None
     if any(version.alpha is not None for version in versions):
         weights = tuple(_weights_of(v, m) for v, m in zip(versions, means, strict=True))

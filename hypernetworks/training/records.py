@@ -60,6 +60,7 @@ class Log:
                 ) from error
         else:
             replace_file(self.path, self._write_all)
+
         self._is_whole = True
 
     def _write_all(self, temporary: Path) -> None:
@@ -170,6 +171,7 @@ def _round_values(low: float, high: float) -> list[float]:
         ]
         if len(found) >= 3:
             return found[:: max(1, len(found) // 8)]
+
     return [low, high]
 
 

@@ -55,6 +55,7 @@ class Scaler:
         if not math.isfinite(norm):
             self._scale, self._good_steps = self._scale * BACKOFF, 0
             return True
+
         self._good_steps += 1
         if self._good_steps == INTERVAL:
             self._scale, self._good_steps = self._scale * GROWTH, 0
