@@ -71,10 +71,12 @@ class Painter:
         if half is not None and precision == "auto":
             precision = "fp16" if half else "fp32"
         self.dtype = dtype = default_dtype(device, precision)
+
         if checkpoint is None and not (MINIATURE / "model_index.json").exists():
             raise CheckpointError(
                 "the miniature's weights are missing: build them, or name a checkpoint"
             )
+
         self.pipeline: Any = load_checkpoint(
             checkpoint or MINIATURE, dtype=dtype, prediction=prediction
         ).to(device)
@@ -144,6 +146,7 @@ class Painter:
                 images = self._sample(
                     job, (clean, negative), size, handle, live_preview, on_step, finite
                 )
+
             if finite.found:
                 result.messages.append(NOT_FINITE)
             return images
@@ -251,6 +254,7 @@ class Painter:
             raise HypernetworkError(
                 f"the size {width}x{height} is not possible: use multiples of {multiple} up to 4096"
             )
+
         return width, height
 
     def _sample(

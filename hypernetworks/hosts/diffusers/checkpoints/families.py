@@ -114,8 +114,10 @@ def read_contents(path: Path) -> Contents:
             head = file.read(32)
     except FileNotFoundError as error:
         raise CheckpointError("there is no such file or folder") from error
+
     if not head:
         raise CheckpointError("the file is empty: download it again")
+
     for start, message in _HEADS:
         if head.startswith(start) and not looks_like(
             head
@@ -123,6 +125,7 @@ def read_contents(path: Path) -> Contents:
             raise CheckpointError(
                 _HYPERNETWORK if message is _PICKLE and _is_hypernetwork(path) else message
             )
+
     try:
         with safe_open(str(path), framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -158,6 +161,7 @@ def family_of_file(contents: Contents, configurations: Path) -> str:
         raise CheckpointError(
             f"it was trained on another noise schedule (EDM: Playground 2.5, CosXL): {_WHOLE}"
         )
+
     width = next(
         (shape[-1] for name, shape in names.items() if name.endswith("attn2.to_k.weight")), None
     )
@@ -166,12 +170,14 @@ def family_of_file(contents: Contents, configurations: Path) -> str:
         raise CheckpointError(
             f"its UNet takes a context of width {width}, which no known model has: {_WHOLE}"
         )
+
     for part, prefixes in (
         ("text encoder", ("cond_stage_model.", "conditioner.")),
         ("VAE", ("first_stage_model.",)),
     ):
         if not any(name.startswith(prefixes) for name in names):
             raise CheckpointError(f"it has a UNet but no {part}: {_WHOLE}")
+
     return family
 
 
@@ -195,6 +201,7 @@ def family_of_folder(folder: Path, configurations: Path) -> str:
         raise CheckpointError(
             f"this folder has no model_index.json, so it is not a diffusers model: {hint}"
         )
+
     kind = read_json(index).get("_class_name")
     unet = folder / "unet" / "config.json"
     facts = read_json(unet) if unet.is_file() else {}
@@ -203,6 +210,7 @@ def family_of_folder(folder: Path, configurations: Path) -> str:
         raise CheckpointError(
             f"this folder holds a {kind}, which has no cross-attention for a hypernetwork: {_WHOLE}"
         )
+
     return (
         _family(width, facts.get("in_channels", 4), facts.get("out_channels", 4), configurations)
         or "custom"

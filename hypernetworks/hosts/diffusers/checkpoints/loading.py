@@ -63,6 +63,7 @@ def load_checkpoint(
         raise CheckpointError(
             f"prediction is {prediction!r}: it must be one of {', '.join(PREDICTIONS)}"
         )
+
     with _explained(path):
         if path.is_dir():
             family_of_folder(path, configurations)
@@ -232,15 +233,18 @@ def _fill(
             f"{len(missing)} tensors are missing, {len(more)} unknown ({printable((missing or more)[0])}, …): "
             "is it a finetune of a public model?"
         )
+
     state = {home: _shaped(weights.pop(name), shapes[home], home) for name, home in wanted.items()}
     model.load_state_dict(
         {home: tensor.to(dtype, copy=True) for home, tensor in state.items()}, assign=True
     )
+
     for module in model.modules():
         if isinstance(
             ids := getattr(module, "position_ids", None), torch.Tensor
         ):  # computed, never stored
             module.position_ids = torch.arange(ids.shape[-1]).expand(1, -1)
+
     if empty := [name for name, buffer in model.named_buffers() if buffer.is_meta]:
         raise CheckpointError(
             f"this version of transformers has an unknown {empty[0]}: install an older one"

@@ -95,6 +95,7 @@ class FrozenModel:
                     columns["text_embeds"] = made[2]
                 rows = {key: value.float().cpu() for key, value in columns.items()}
                 found += [{key: value[i] for key, value in rows.items()} for i in range(len(part))]
+
         return found
 
     @torch.no_grad()
@@ -123,6 +124,7 @@ class FrozenModel:
                 [height, width, 0, 0, height, width], dtype=dtype, device=noisy.device
             )
             added["time_ids"] = row.expand(len(noisy), -1)
+
         prediction: torch.Tensor = self.unet(
             noisy.to(dtype),
             times,
@@ -152,6 +154,7 @@ class FrozenModel:
         self._send("cpu", ENCODERS)
         self.use_fast_attention(size)
         dtype = torch.float32 if self.device.type == "cpu" else DTYPES[precision]
+
         try:
             with (
                 computed_in(self.unet, dtype, keep=keep),
@@ -189,6 +192,7 @@ class FrozenModel:
         before = [next(part.parameters()).device for part in parts]
         for part in parts:
             part.to(self.device)
+
         try:
             yield
         finally:

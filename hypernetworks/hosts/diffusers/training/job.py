@@ -126,11 +126,13 @@ def preset_job(
         raise TrainingSettingsError(
             f'the preset "{preset}" is unknown, use one of {", ".join(PRESETS)}'
         )
+
     chosen = PRESETS[preset]
     structure = Structure(
         chosen.layer_structure, chosen.activation, activate_output=False, dropout=chosen.dropout
     )
     settings, size = chosen.settings, painter.default_size
+
     if painter.is_miniature:
         settings = replace(
             settings,
@@ -141,6 +143,7 @@ def preset_job(
             watch_every=25,
             preview_every=50,
         )
+
     picture_settings = PictureSettings(
         width=size, height=size, step=painter.size_step, template=chosen.template, fit="crop"
     )

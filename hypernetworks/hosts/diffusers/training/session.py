@@ -70,6 +70,7 @@ class _Session:
             raise TrainingSettingsError(
                 f"steps of {step} pixels are not possible: use multiples of {painter.size_step}"
             )
+
         size = (job.picture_settings.width, job.picture_settings.height)
         self.model.check_size(*size, painter.size_step)
 
@@ -80,6 +81,7 @@ class _Session:
         )
         network = self._network()
         self._compare()
+
         with ExitStack() as stack:
             size = (job.picture_settings.width, job.picture_settings.height)
             stack.enter_context(
@@ -109,6 +111,7 @@ class _Session:
             if self.is_first:
                 self._prepare_folder()
             self._run(run)
+
         return self._outcome(run)
 
     def _tell(self, message: str) -> None:
@@ -143,6 +146,7 @@ class _Session:
             network = read(job.network)
             network.name = job.name
             network.to("cpu", torch.float32)
+
         network.to(self.model.device, torch.float32)
         network.provenance = replace(
             network.provenance,
@@ -176,6 +180,7 @@ class _Session:
         job = self.job
         if job.restart or not (job.folder / STATE).exists():
             return
+
         try:
             earlier = json.loads((job.folder / SETTINGS).read_text(encoding="utf-8"))
             begun, before = (
@@ -184,11 +189,13 @@ class _Session:
             )
         except (OSError, ValueError, KeyError, TypeError):
             return
+
         if job.network is not None and job.network.name != begun:
             raise TrainingSettingsError(
                 f"{job.folder} holds a run that did not start from {job.network.name}, which would be ignored: use "
                 "another name, or start over"
             )
+
         now = self._described()
         for what, value in before.items():
             if value != (asked := _inside(now, what)):
@@ -220,6 +227,7 @@ class _Session:
                 f"{len(wordless)} of {len(examples)} images have no caption, such as {wordless[0]}: write captions "
                 'in text files or file names, or use a template such as "a picture of [name]"'
             )
+
         self.watcher.on_stage("encoding captions", 1, 1)
         return made
 
