@@ -34,6 +34,7 @@ def check_fit(
         raise NoAttentionError(
             "hypernetworks need an SD1, SD2 or SDXL model, and the loaded model is none of these"
         )
+
     here = {site.width for site in sites}
     cross = {site.width for site in sites if site.kind == "cross"}
     if not any_family and _is_of_another_family(set(network.widths), here, cross):
@@ -46,6 +47,7 @@ def check_fit(
             f"it has the widths {', '.join(map(str, network.widths))}, and the loaded model has none of them: "
             "it was made for another model"
         )
+
     SiteMultipliers([(network, multiplier)], sites)
 
 

@@ -109,12 +109,14 @@ class Renaming:
                 if hashed is None or name.strip().casefold() in own
                 else self._library.name_of(entry)
             )
+
         plain = hashed[1] if hashed else name
         wanted = self._hash_of(name) or self._hash_of(plain) or (hashed[2] if hashed else None)
         entry = self._find(wanted, plain) if wanted else None
         here = self._library.name_of(entry) if entry is not None else name
         if here == name or any(character in here for character in ":>"):  # which no tag can hold
             return name
+
         self._source.tell(f'"{name}" in the infotext is called "{here}" here (same hash)')
         return here
 
@@ -145,6 +147,7 @@ class Renaming:
         for entry in likely:
             if _begins(self._source.known_hash(entry), wanted):
                 return entry
+
         for number, entry in enumerate(likely):
             if number and time.monotonic() > self._deadline:
                 self._source.tell(
@@ -154,6 +157,7 @@ class Renaming:
                 return None
             if self._has_hash(entry, wanted):
                 return entry
+
         return None
 
     def _has_hash(self, entry: Entry, wanted: str) -> bool:

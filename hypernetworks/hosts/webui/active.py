@@ -49,6 +49,7 @@ class ActiveNetworks:
         if not any(pictures):
             self.remove()
             return None
+
         module = host.live_module() if unet is None else unet
         here = host.unwrapped(module)
         if here is None or not self._is_current(wanted := (id(p), id(batch), hires), here):
@@ -57,6 +58,7 @@ class ActiveNetworks:
                 return None
             self._apply(p, module, pictures)
             self._for, self.job = wanted, p
+
         return self._handle
 
     def _is_current(self, wanted: tuple[object, ...], unet: object) -> bool:

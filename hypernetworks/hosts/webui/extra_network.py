@@ -67,6 +67,7 @@ def activate(p: Any, given: Sequence[Sequence[str]]) -> None:
     """
     if not getattr(p, "all_prompts", None) or getattr(p, "prompts", None) is None:
         return
+
     try:
         sdnext.watch_pipelines(activate)
         batch = _read(p, given)
@@ -95,6 +96,7 @@ def _read(p: Any, given: Sequence[Sequence[str]]) -> Batch:
     for text in dict.fromkeys([*first, *hires]):
         for line in near_misses(parse(text)[0], loras=True):
             host.tell(p, line)
+
     resolver = Resolver(
         folders.library(), _fits_the_live_unet(), lambda message: host.tell(p, message)
     )
@@ -106,6 +108,7 @@ def _read(p: Any, given: Sequence[Sequence[str]]) -> Batch:
         given_first, given_hires = of_first or [], here
     else:
         given_first, given_hires = here, of_hires or []
+
     return Batch(
         [resolver.uses(tags) for tags in tags_of(first, given_first)],
         [resolver.uses(tags) for tags in tags_of(hires, given_hires)] if hires else [],

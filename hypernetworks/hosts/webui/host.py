@@ -97,6 +97,7 @@ def tell(p: Any, message: str) -> None:
     told = p.__dict__.setdefault("_hypernetwork_messages", [])
     if message in told:
         return
+
     told.append(message)
     comment = getattr(p, "comment", None)
     for sayer in (

@@ -68,6 +68,7 @@ def _without_tags(p: Any, named: dict[str, Any]) -> dict[str, Any]:
             changed[key] = clean[0] if isinstance(value, str) else clean
         for tag in (tag for _, tags in parsed for tag in tags if key.startswith("negative")):
             host.tell(p, f"{tag} has no effect in the negative prompt: move it to the prompt")
+
     return {**named, **changed}
 
 
@@ -79,6 +80,7 @@ def _begin(p: Any, pipe: Any, arguments: Any, activate: Activate) -> None:
     if not any(run.pictures) or not run.fits():
         ACTIVE.remove()
         return
+
     run.before(0, 1)  # of how many steps makes no difference to the first
     name = next((name for name in _STEP_CALLBACKS if arguments.get(name) is not None), None)
     if name is not None:

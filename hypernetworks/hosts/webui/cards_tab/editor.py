@@ -109,6 +109,7 @@ class CardEditor(HostEditor):  # type: ignore[misc]
         card = self._card(name)
         if card is None:
             return {}
+
         beside = card.beside
         return {
             **beside.user_metadata,
