@@ -1,4 +1,4 @@
-"""Images: how large one is, read from its header, and opened only when that is within reason.
+"""Images: reads the size from the header first, and opens only files of a reasonable size.
 
 Pillow decodes some formats as it opens them, and a WebP of 314 KiB can ask for 4.5 GB. So the size is read here first.
 """

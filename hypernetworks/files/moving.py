@@ -70,6 +70,6 @@ def move_to_free(source: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a temporary file. One that stays is no error: what goes on is worth more than the file."""
+    """Delete a temporary file. Failing to do so is not an error: the work in progress matters more."""
     with suppress(OSError):
         patiently(lambda: path.unlink(missing_ok=True))

@@ -1,4 +1,4 @@
-"""A file that is opened once, looked at in small pieces, and whose numbers are read into memory of our own.
+"""A file that is opened once, inspected in small pieces, and whose tensors are read into memory of our own.
 
 Nothing is mapped. A mapping would be quicker by some milliseconds, but when the file is cut short underneath it (a
 download that starts again, a trainer that saves under the same name, a network drive that goes away), the system ends
@@ -70,7 +70,7 @@ class OpenedFile(io.FileIO):
         return super().read(max(0, wanted)) or b""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Go to a place. A description that names one before the beginning is damaged, and no trouble of the system."""
+        """Seek. A negative offset comes from a damaged pickle, so it is reported as such, not as a system error."""
         if whence == os.SEEK_SET and offset < 0:
             raise ValueError("a place before the beginning")
         return super().seek(offset, whence)

@@ -50,7 +50,7 @@ _LONGEST_NUMBER = 100
 
 @dataclass(frozen=True)
 class StoragePointer:
-    """A storage that a pickle refers to: where its numbers are is the container's business."""
+    """A storage that a pickle refers to; the container knows where its data is."""
 
     key: str
     dtype: torch.dtype

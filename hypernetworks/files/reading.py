@@ -60,7 +60,7 @@ def read(path: str | os.PathLike[str]) -> Hypernetwork:
 
 
 def with_named_errors(path: Path, act: Callable[[Path], _Result]) -> _Result:
-    """What ``act`` makes of a file; whatever is wrong with it becomes one of the errors that :func:`read` has."""
+    """The result of ``act`` on a file; any failure is raised as one of the errors of :func:`read`."""
     try:
         return act(path)
     except FileNotFoundError as error:
@@ -124,7 +124,7 @@ def contents(
 
 
 def _failed_download(head: bytes) -> str | None:
-    """What stands in the place of a network where a download has gone wrong."""
+    """What a failed download left in place of the network."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith(b"version https://git-lfs.github.com/spec/"):
         return "this is a Git LFS pointer, not the file itself: run `git lfs pull`, or download the file"
@@ -138,7 +138,7 @@ def _failed_download(head: bytes) -> str | None:
 
 
 def _load_torch(file: OpenedFile) -> tuple[dict[int, tuple[StateDict, StateDict]], dict[str, Any]]:
-    """Networks by width, and the metadata; of a file of another kind, no number is read."""
+    """Networks by width, and the metadata; nothing is read from tensors of other kinds of files."""
     described, find = torch_files.load(file)
     pointers, metadata = _split(described)
     step = metadata.get("step")  # NovelAI's tools wrote a tensor

@@ -82,7 +82,7 @@ def load(file: OpenedFile) -> tuple[dict[int, tuple[StateDict, StateDict]], dict
 
 
 def _header(file: OpenedFile) -> tuple[dict[str, Any], int]:
-    """The JSON object in front, and where the numbers begin."""
+    """The JSON header, and the offset at which the tensor data begins."""
     length = int.from_bytes(file.piece(0, 8), "little")
     if 8 + length > file.size:
         raise FileCorruptError("the file ends before its header does: download it again")

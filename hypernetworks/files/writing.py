@@ -1,4 +1,4 @@
-"""Writes hypernetworks, always to a temporary name first: ``.pt`` for every webui, ``.safetensors`` for the future."""
+"""Writes hypernetworks, always to a temporary file first: ``.pt`` for every webui, or ``.safetensors``."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _new_file(folder: Path, mode: int) -> Path:
 
 
 def _reason(error: Exception, folder: Path) -> str | None:
-    """What the system refuses, also where a library's exception stands before it; ``None`` for other errors."""
+    """Why the system refused, even when a library wrapped the exception; ``None`` for other errors."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError):
@@ -141,7 +141,7 @@ def _of_system(error: OSError, folder: Path) -> str:
 
 
 def _room(folder: Path) -> str:
-    """How much is left on the disk, to be added to a sentence."""
+    """The free disk space, to be appended to a message."""
     try:
         free = shutil.disk_usage(folder).free
     except OSError:
@@ -154,7 +154,7 @@ _SAID_BY_LIBRARIES = ("I/O error", "No space", "iostream error", "file write fai
 
 
 def _sweep(folder: Path) -> None:
-    """Remove temporary files that nobody has written to for a day: their process was killed."""
+    """Remove temporary files not written to for a day: the process that made them was killed."""
     with suppress(OSError), os.scandir(folder) as items:
         for item in items:
             if _TEMPORARY.fullmatch(item.name):
