@@ -18,7 +18,7 @@ from .names import Names
 from .walking import Visited, walk
 
 CACHE_BYTES = 1 << 30
-"""Loaded networks kept, in bytes, unless a library is told otherwise."""
+"""Default size of a library's cache of loaded networks, in bytes."""
 
 
 Folders: TypeAlias = "str | os.PathLike[str] | Iterable[str | os.PathLike[str]]"

@@ -22,7 +22,7 @@ State = tuple[str, int, int]
 
 
 def usual_store() -> Path:
-    """Where a program of one user keeps hashes: in the user's folder for caches, whose loss costs only time."""
+    """Where a program of one user keeps hashes: in the user's cache folder; losing it only costs time."""
     if sys.platform == "win32":
         folder = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
@@ -122,7 +122,7 @@ class Hashes:
 
         with suppress(
             OSError, FileWriteError
-        ):  # a full disk costs the hashes a restart, nothing else
+        ):  # on a full disk, hashes are only lost at the next restart
             self._store.parent.mkdir(parents=True, exist_ok=True)
             replace(self._store, lambda temporary: temporary.write_text(text, encoding="ascii"))
 

@@ -1,4 +1,4 @@
-"""What stands beside a network's file, under the names that webuis look for: preview, description, the user's notes.
+"""The files beside a network's file, under the names that webuis look for: preview, description, the user's notes.
 
 For ``ink.safetensors`` these are ``ink.preview.png`` (or ``ink.png``, and other image suffixes), ``ink.txt``,
 ``ink.json`` (the card editor's, with the LoRA cards' keys) and ``ink.civitai.info`` (what download tools keep from the
@@ -62,7 +62,7 @@ class Listings(dict[Path, FolderNames]):
 
 @dataclass(frozen=True)
 class Sidecars:
-    """What :func:`read_sidecars` found. Whatever was missing or broken is empty.
+    """The result of :func:`read_sidecars`. Missing or broken values are empty.
 
     Attributes:
         preview: the image to show.
@@ -88,7 +88,7 @@ class Sidecars:
 
 
 def read_sidecars(entry: Entry, names: FolderNames | None = None) -> Sidecars:
-    """Read all that stands beside an entry. Never raises for what is broken: that yields an empty value and a warning.
+    """Read all files beside an entry. Never raises for broken ones: they yield an empty value and a warning.
 
     Args:
         names: the files of the entry's folder, where they are known already; saves a question per possible file.
