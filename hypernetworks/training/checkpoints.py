@@ -23,7 +23,7 @@ FORMAT = 1
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder of a run.
+    """Create the folder of a run.
 
     Raises:
         FileWriteError: the system refuses.
@@ -44,7 +44,7 @@ def save_network(network: Hypernetwork, folder: Path, suffix: str) -> Path:
 
 
 def remove_old(folder: Path, name: str, suffix: str, keep: int) -> None:
-    """Take away network files older than the newest ``keep``; one that is in use stays."""
+    """Remove network files older than the newest ``keep``; one in use stays."""
     for old in saved_networks(folder, name, suffix)[:-keep]:
         with suppress(OSError):
             old.unlink()

@@ -1,4 +1,4 @@
-"""The training loop: takes samples by number, steps the optimiser, reports, saves; knows no images and no host."""
+"""The training loop: takes samples by number, steps the optimiser, reports and saves; knows no images or hosts."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ class Run:
         )
 
     def _watched(self, done: TrainingStep) -> TrainingStep:
-        """Held-out loss, checkpoint, and what might be gone back to, where they are due."""
+        """Compute the validation loss, save, and take a state to fall back to, when each is due."""
         settings = self.settings
         if settings.watch_every and (done.step % settings.watch_every == 0 or self.is_finished):
             done = replace(done, validation=self.measure())
@@ -415,7 +415,7 @@ def train(
     except BaseException:
         try:
             run.finish()
-        except FileWriteError as refused:  # the first error is the one to be told
+        except FileWriteError as refused:  # the first error is the one to report
             run.warn(f"step {run.step} could not be saved: {refused}")
         raise
 

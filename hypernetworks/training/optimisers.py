@@ -1,4 +1,4 @@
-"""Any optimiser of torch by name, fused where it can be; and one step of it: unscale, clip, step."""
+"""Builds any torch optimiser by name, fused where possible; and does one step: unscale, clip, step."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class Stepper:
         return self._norm
 
     def step(self, rate: float) -> bool:
-        """Change the parameters and forget the gradients; returns whether it was left out, because they overflowed."""
+        """Change the parameters and forget the gradients; returns whether it was skipped (overflow)."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         skipped = self.scaler.update(self._norm)

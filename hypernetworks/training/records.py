@@ -1,4 +1,4 @@
-"""What a run leaves in its folder for people: a CSV, the loss curve as an image, and previews side by side."""
+"""The readable files of a run: a CSV, the loss curve as an image, and previews side by side."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _INK, _GREY, _LIGHT, _BLUE, _ORANGE = "#222222", "#777777", "#dddddd", "#2563eb"
 
 
 class Log:
-    """``log.csv`` of a run; a resumed run goes on after the step it resumes from.
+    """``log.csv`` of a run; a resumed run continues after the step it resumes from.
 
     Args:
         folder: of the run; made if need be.

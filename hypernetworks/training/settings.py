@@ -1,4 +1,4 @@
-"""Everything that one training run is made of, apart from the model and the images; and presets per purpose."""
+"""The settings of a training run, apart from the model and the images; and presets per purpose."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLIPPINGS = ("norm", "value")
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """One run. Checked when made.
+    """The settings of one run, checked on construction.
 
     Attributes:
         steps: optimiser steps.

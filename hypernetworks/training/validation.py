@@ -22,7 +22,7 @@ MOST = 16
 
 
 class ValidationLoss:
-    """A loss that can be compared over the whole run, as nothing random is in it.
+    """A loss that is comparable over the whole run, because nothing in it is random.
 
     Args:
         examples: never trained on; the first :data:`MOST` count.
