@@ -1,4 +1,4 @@
-"""One generation as a record, and what comes of it."""
+"""One generation as a record, and its result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Generation:
-    """Everything that one job is made of.
+    """All settings of one job.
 
     Attributes:
         prompt: as typed, tags included.
@@ -46,7 +46,7 @@ class Picture:
 
 @dataclass
 class Result:
-    """The images of a job, and what the user has to be told."""
+    """The images of a job, and the messages for the user."""
 
     pictures: list[Picture] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)

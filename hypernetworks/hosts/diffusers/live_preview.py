@@ -1,4 +1,4 @@
-"""The image while it forms: cheap looks at the latents of a running job."""
+"""Live preview: cheap approximations of the latents of a running job."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class LivePreview:
         pipeline.scheduler.step = step
 
     def look(self) -> None:
-        """Show the image, unless the last look was just now."""
+        """Show a preview, unless the last one was too recent."""
         if self._expected is not None and time.monotonic() >= self._next:
             self._show(picture_of(self._pipeline, self._expected[:1]))
             self._next = time.monotonic() + SECONDS

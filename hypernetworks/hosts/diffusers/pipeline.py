@@ -115,11 +115,11 @@ class Painter:
         *,
         keep_precision: bool = False,
     ) -> Result:
-        """Make the images of a job. A tag that can't be used costs a message, never the image.
+        """Generate the images of a job. An unusable tag adds a message; the image is still generated.
 
         Args:
             on_step: called with (finished steps, all steps) after each step; ``False`` stops the job.
-            on_picture: called with the forming image, a few times per second at most.
+            on_picture: called with the live preview, a few times per second at most.
             keep_precision: an image that isn't finite is not tried again in fp32, for which the whole model is
                 converted; for a model that something else uses as it is.
 
@@ -180,7 +180,7 @@ class Painter:
         return clean, negative, tags
 
     def _widen(self) -> str:
-        """Convert the model to fp32, for good; what to tell."""
+        """Convert the model to fp32 permanently; returns the message for the user."""
         before = str(self.dtype).removeprefix("torch.")
         try:
             self.pipeline.to(torch.float32)

@@ -42,7 +42,7 @@ def build_sampler(name: str | None, own: Any) -> Any:
 
 
 def check_steps(name: str | None, own: Any, steps: int) -> None:
-    """Raise when a sampler can't do with so few steps, as PNDM can't with fewer than four.
+    """Raise when a sampler can't run with so few steps: PNDM needs at least four.
 
     Args:
         name, own: as for :func:`build_sampler`.

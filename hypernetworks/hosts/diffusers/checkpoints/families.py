@@ -1,4 +1,4 @@
-"""Which family of models a file or folder belongs to, read off names and shapes before anything is loaded."""
+"""Finds the model family of a file or folder from tensor names and shapes, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def family_of_folder(folder: Path, configurations: Path) -> str:
 
 
 def _family(width: int | None, taken: int, given: int, configurations: Path) -> str | None:
-    """The family by the width of the context, once it is sure that text is all this UNet wants."""
+    """The family by context width, once it is certain that the UNet takes only text."""
     if width == 1280:
         raise CheckpointError(_REFINER)
     if taken != given:

@@ -96,7 +96,7 @@ def checkpoint_family(path: Path, *, configurations: Path | None = None) -> str:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Any exception inside leaves as a ``CheckpointError`` of one line that begins with the file's name."""
+    """Turns any exception inside into a one-line ``CheckpointError`` that begins with the file's name."""
     name = printable(path.name or str(path))
     try:
         yield

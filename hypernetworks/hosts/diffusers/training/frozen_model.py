@@ -72,7 +72,7 @@ class FrozenModel:
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> list[Condition]:
-        """What the UNet is told of each text, on the CPU; the text encoder is on its device only meanwhile."""
+        """The UNet's conditions for each text, on the CPU; the text encoder is on its device only meanwhile."""
         found: list[Condition] = []
         with self.at_hand("text_encoder", "text_encoder_2"):
             for begin in range(0, len(texts), TEXTS_AT_ONCE):
@@ -206,7 +206,7 @@ class FrozenModel:
         empty_cache(self.device)
 
     def save_memory(self) -> bool:
-        """Compute activations twice rather than keep them; returns whether that is news."""
+        """Turn on gradient checkpointing; returns whether it was off before."""
         if self.unet.is_gradient_checkpointing:
             return False
         self.unet.enable_gradient_checkpointing()

@@ -1,4 +1,4 @@
-"""One training job as a record: what is trained, on what, how, where to; what it comes to, and who is told of it."""
+"""One training job as a record: its inputs, settings, folder, result and callbacks."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Watcher:
-    """Who is told of a job, all in the thread that trains; each may be left out.
+    """Callbacks of a job, all called in the training thread; each is optional.
 
     Attributes:
         on_stage: what is being prepared, done and total: ``("encoding images", 12, 100)``.

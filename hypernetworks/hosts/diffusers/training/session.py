@@ -282,7 +282,7 @@ class _Session:
             self._tell(f"{error}; training continues")
 
     def _preview(self, run: Run) -> None:
-        """Paint all prompts with the network as it is now; a prompt that can't be painted costs a message."""
+        """Generate all preview prompts with the current network; a prompt that fails adds a message."""
         job, made = self.job, []
         size, total = job.picture_settings, job.preview_steps * len(job.previews)
 
