@@ -1,4 +1,4 @@
-"""Whether a network fits the loaded model: a decision of the hosts, since the engine would apply what widths allow."""
+"""Checks whether a network fits the loaded model. The hosts decide this: the engine applies any matching width."""
 
 from __future__ import annotations
 

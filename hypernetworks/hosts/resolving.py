@@ -1,4 +1,4 @@
-"""From a tag to a network that can act, or to a message for the user: one rule for all hosts."""
+"""Resolves a tag to a usable network, or to a message for the user: one rule for all hosts."""
 
 from __future__ import annotations
 

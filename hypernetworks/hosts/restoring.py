@@ -1,4 +1,4 @@
-"""From an infotext back to tags that name files which are here: the same rules for every host."""
+"""Turns an infotext back into tags that name local files: the same rules for every host."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .infotext import HASHES
 SECONDS = 2.0
 """How long one infotext may hash files in search of a renamed one."""
 USED = ("Hypernet", "Hypernet hash", "Hypernet strength", HASHES)
-"""Keys of infotexts that are understood here."""
+"""Infotext keys that are read here."""
 _HASHED_NAME = re.compile(r"\s*(.+)\(([0-9a-f]{8,64})\)\s*")
 _EARLY = 8
 

@@ -142,7 +142,7 @@ class ActiveNetworks:
             self._rows.begin_step(conditions)
 
     def after_step(self, p: Any) -> None:
-        """The UNet has run; if images could not be told apart, the user learns of it."""
+        """Called after the UNet has run; warns the user if the images of the batch could not be told apart."""
         if self._rows is not None and self._rows.lost:
             host.tell(
                 p,
@@ -151,7 +151,7 @@ class ActiveNetworks:
             )
 
     def remove(self) -> None:
-        """Take everything off the UNet."""
+        """Remove all hypernetworks from the UNet."""
         if self._handle is not None:
             self._handle.remove()
         if self._compile_again is not None:

@@ -146,7 +146,7 @@ def _with_tag(prompt: str, items: tuple[str, str]) -> str:
 
 
 def _clean_negative_prompts(p: Any) -> None:
-    """Tags there can't work, and their letters would change the image: they are taken out and reported."""
+    """Remove tags from negative prompts and report them: they have no effect there, but their text would."""
     for attribute in ("negative_prompts", "hr_negative_prompts"):
         prompts = getattr(p, attribute, None)
         if not isinstance(prompts, list):

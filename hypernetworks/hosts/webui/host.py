@@ -103,7 +103,7 @@ def tell(p: Any, message: str) -> None:
     for sayer in (
         _log,
         comment,
-    ):  # a console that is gone, or a host's fault, must not cost the image
+    ):  # a closed console, or an error of the host, must not stop the image
         if callable(sayer):
             with suppress(Exception):
                 sayer(f"Hypernetworks: {message}")
@@ -119,12 +119,12 @@ def _log(text: str) -> None:
 
 
 def messages(p: Any) -> list[str]:
-    """What this job's user was told."""
+    """The messages that this job has shown."""
     return list(getattr(p, "_hypernetwork_messages", []))
 
 
 def tell_of_fault(p: Any, doing: str, error: BaseException) -> None:
-    """A fault of ours: its trace goes to the console, a line to the user, and the job goes on."""
+    """Report an error of ours: traceback to the console, one line to the user; the job continues."""
     with suppress(Exception):
         traceback.print_exception(type(error), error, error.__traceback__)
     if p is not None:

@@ -1,4 +1,4 @@
-"""Hands everything of ours to the webui, each part on its own: one that fails costs a message, not the start."""
+"""Registers every part with the webui separately: one that fails prints a message and the webui still starts."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from .batch import Batch
 
 _ORIGINAL = "_hypernetwork_original"
 _STEP_CALLBACKS = ("callback_on_step_end", "prior_callback_on_step_end", "callback")
-"""Arguments of pipelines, by which the host is told that a step is over. Each call has one of them."""
+"""Pipeline arguments that report the end of a step to the host. Each call has one of them."""
 
 Activate = Callable[[Any, Sequence[Sequence[str]]], None]
 

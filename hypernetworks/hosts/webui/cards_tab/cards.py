@@ -105,7 +105,7 @@ def named(library: Library) -> dict[str, list[Entry]]:
 
 
 class Deck:
-    """All cards of the library as it is now. A card is made when it is asked for: one that fails costs no other."""
+    """All cards of the current library. Each card is built on demand, so one that fails does not affect the others."""
 
     def __init__(self) -> None:
         self._entries = named(folders.library())
