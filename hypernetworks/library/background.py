@@ -1,4 +1,4 @@
-"""Work that holds nobody up: done one after the other by a thread that lives only while there is some."""
+"""Background work, done in order by a thread that lives only while there is some."""
 
 from __future__ import annotations
 

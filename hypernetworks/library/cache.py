@@ -95,7 +95,7 @@ class Cache:
             self._trim()
 
     def trim(self) -> None:
-        """A generation is over: the same for what it has made ready.
+        """Apply the limit after a generation, to everything it has prepared.
 
         What no one asked for since the last time leaves the devices: graphics memory is for what a tag names.
         """

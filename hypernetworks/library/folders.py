@@ -54,7 +54,7 @@ class Library:
 
     @cache_bytes.setter
     def cache_bytes(self, limit: int) -> None:
-        """A smaller number acts at once."""
+        """A lower limit takes effect immediately."""
         self._loaded.limit_to(limit)
 
     @property

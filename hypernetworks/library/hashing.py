@@ -33,7 +33,7 @@ def usual_store() -> Path:
 
 
 class Hashes:
-    """What is known of the hashes of files.
+    """A cache of file hashes.
 
     Args:
         store: a JSON file to keep them in, made when there is something to keep; ``None`` keeps them until the program
@@ -76,7 +76,7 @@ class Hashes:
         )
 
     def stop(self) -> None:
-        """Call off what is under way and keep what is known; for the end of the program, which does it by itself."""
+        """Cancel pending work and save known hashes; called automatically when the program ends."""
         self._background.stop()
 
     def _recall(self, state: State) -> str | None:

@@ -1,4 +1,4 @@
-"""What can be said of a network without running it: family, size, norms, provenance, and what is unusual."""
+"""Describes a network without running it: family, size, norms, provenance and warnings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LayerNorms:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What :func:`inspect` found.
+    """The result of :func:`inspect`.
 
     Attributes:
         family: base model family, as far as the widths tell.
