@@ -19,7 +19,7 @@ def check_fit(
     *,
     any_family: bool = False,
 ) -> None:
-    """Raise when this network can't act on the UNet that has these attention modules.
+    """Raise when this network can't be applied to the UNet that has these attention modules.
 
     Args:
         sites: what :func:`~hypernetworks.patching.find_sites` gave.

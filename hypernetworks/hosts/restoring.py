@@ -28,7 +28,7 @@ _EARLY = 8
 def bring_back(
     prompts: Mapping[str, str], pairs: Mapping[str, Any], source: Source, main: str
 ) -> dict[str, str]:
-    """The prompts of an infotext, their tags with the names that the files have here.
+    """The prompts of an infotext, with tags renamed to the local files.
 
     An infotext of before January 2023 has no tags, but keys, of which a tag is made.
 
@@ -62,7 +62,7 @@ def early_tag(params: Mapping[str, Any]) -> Tag | None:
 
 @dataclass(frozen=True)
 class Source:
-    """How a host finds out about files.
+    """How a host looks up files.
 
     Attributes:
         library: of the host.
@@ -80,7 +80,7 @@ class Source:
 
 
 class Renaming:
-    """Gives a tag the name that its file has here, by its hash where it has another name.
+    """Renames a tag to the local name of its file, found by hash if the name differs.
 
     Args:
         source: knows the files.

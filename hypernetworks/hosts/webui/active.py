@@ -1,4 +1,4 @@
-"""The networks that act on the webui's UNet right now. One job samples at a time, so there is one set of them."""
+"""The networks active on the webui's UNet. Only one job samples at a time, so there is one set of them."""
 
 from __future__ import annotations
 

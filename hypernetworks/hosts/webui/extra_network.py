@@ -1,4 +1,4 @@
-"""The extra network ``hypernet``: what a generation of the webui tells us, and when."""
+"""The extra network ``hypernet``: the webui's calls during a generation."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def register() -> None:
 
 
 def _unload_the_built_in_ones() -> None:
-    """What the built-in handler loaded last would act for ever, now that nobody calls it any more."""
+    """Unload the built-in handler's networks: nobody calls it any more, so they would stay active forever."""
     from modules import shared
 
     loaded = getattr(shared, "loaded_hypernetworks", None)
@@ -243,7 +243,7 @@ def end_of_job(p: Any) -> None:
 
 
 def _watch_the_end_of_jobs() -> None:
-    """Hosts don't deactivate when a job fails or has no tags in its last batch: see every job through to its end."""
+    """Clean up after every job: hosts don't deactivate when a job fails or has no tags in its last batch."""
     from modules import processing
 
     original = processing.process_images_inner

@@ -44,7 +44,7 @@ def library() -> Library:
 
 
 def trim() -> None:
-    """A job is over: what was made ready for it stays as far as the cache's limit allows. Never raises."""
+    """Trim the cache to its limit after a job. Never raises."""
     _LIBRARY.trim()
 
 

@@ -1,4 +1,4 @@
-"""Which webui this is, its live UNet, and how it tells the user something."""
+"""Identifies the webui, finds its live UNet, and shows messages to the user."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def replaced_unet() -> str | None:
 
 
 def tell(p: Any, message: str) -> None:
-    """A line for the user, once per job: beneath the image, in the API's answer, and in the console."""
+    """Show a message once per job: beneath the image, in the API's response, and in the console."""
     message = sendable(message)  # pages and the API take UTF-8, and a file may have any name
     told = p.__dict__.setdefault("_hypernetwork_messages", [])
     if message in told:
@@ -110,7 +110,7 @@ def tell(p: Any, message: str) -> None:
 
 
 def _log(text: str) -> None:
-    """To the console, and where the host has a log of its own (SD.Next), to that, which its page shows."""
+    """Print to the console, and to the host's own log if it has one (SD.Next shows it on its page)."""
     log = getattr(sys.modules.get("modules.logger"), "log", None)
     if log is not None:
         log.warning("%s", text)

@@ -1,4 +1,4 @@
-"""SD.Next: its diffusers pipelines call nothing before a step, so what starts them and ends steps is watched."""
+"""SD.Next: its diffusers pipelines have no callback before a step, so we watch their start and the end of each step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Axes of the host's X/Y/Z plot: which network, how strong, and how that changes over the steps.
+"""Axes of the host's X/Y/Z plot: network, multiplier and schedule.
 
 They change the tags in a job's prompt as text, so that the infotext of each image says what was done.
 """
@@ -36,7 +36,7 @@ class Cell:
 
     @property
     def text(self) -> str | None:
-        """What stands in each tag, or ``None`` where no axis says so."""
+        """The value of each tag part; ``None`` if no axis sets it."""
         if self.schedule is None:
             return None if self.multiplier is None else format_number(self.multiplier)
         factor = 1.0 if self.multiplier is None else self.multiplier

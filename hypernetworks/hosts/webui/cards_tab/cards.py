@@ -156,7 +156,7 @@ def _marks(card: Card, entries: list[Entry], loaded: str | None) -> Iterator[str
 
 
 def facts(entry: Entry) -> Facts:
-    """What the file tells; looked at once for as long as it stays the same, and its numbers not at all."""
+    """The facts about a file, read once until it changes, without its weights."""
     try:
         return _facts(entry)
     except HypernetworkError as error:

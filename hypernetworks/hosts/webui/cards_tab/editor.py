@@ -41,7 +41,7 @@ class CardEditor(HostEditor):  # type: ignore[misc]
         self.base_model = card_fields.base_model()
 
     def create_editor(self) -> None:
-        """Make all fields and say what happens to them; if that fails, the host's own have to do."""
+        """Create and connect all fields; if that fails, the host's own fields remain."""
         try:
             self._create()
         except Exception as error:
@@ -82,7 +82,7 @@ class CardEditor(HostEditor):  # type: ignore[misc]
         multiplier: float | None,
         notes: str,
     ) -> None:
-        """Write the fields into ``NAME.json``; all else that stands there is kept."""
+        """Write the fields into ``NAME.json``; other keys are kept."""
         self.write_user_metadata(
             name,
             {
