@@ -106,9 +106,9 @@ def _warnings(network: Hypernetwork, norms: tuple[LayerNorms, ...]) -> list[str]
 
     dead = sorted({n.width for n in norms if 0.0 in n.norms})
     if len(dead) == len(network.widths):
-        found.append("all-zero layers at every width: it was never trained")
+        found.append("layers with only zeros at every width: it was never trained")
     elif dead:
-        found.append(f"all-zero layers at width {', '.join(map(str, dead))}")
+        found.append(f"layers with only zeros at width {', '.join(map(str, dead))}")
     if network.structure.activation in ("softmax", "softmin", "logsoftmax", "softmax2d"):
         found.append(
             f"{network.structure.activation} mixes the images of a batch: results depend on the batch"
@@ -119,7 +119,7 @@ def _warnings(network: Hypernetwork, norms: tuple[LayerNorms, ...]) -> list[str]
         )
     if family_label(network.widths) == "unknown":
         found.append(
-            "it has no text width of SD1 (768), SD2 (1024) or SDXL (2048), so it was made for none of them"
+            "it has no text width of SD1 (768), SD2 (1024) or SDXL (2048), so it was made for none of these"
         )
 
     return found
