@@ -229,7 +229,7 @@ def test_a_pipeline_without_steps_is_reported_where_it_matters(sd: Host) -> None
     result, _ = sd.draw("x <hypernet:ink:1>")
     assert result.comments == ""
     result, _ = sd.draw("x <hypernet:ink:0@0,1@1>")
-    assert "Pipeline doesn't say at which step it is" in result.comments
+    assert "Pipeline doesn't report its step" in result.comments
 
 
 def test_the_hires_pass_has_its_own_prompt_and_multiplier(sd: Host) -> None:
@@ -356,7 +356,7 @@ def test_what_compiles_by_another_way_is_reported(sd: Host) -> None:
         ["Model"],
     )
     result, _ = sd.draw("x <hypernet:ink:1>")
-    assert "openvino_fx runs in place of the UNet" in result.comments
+    assert "openvino_fx replaces the UNet" in result.comments
 
 
 @pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="this torch can't")
