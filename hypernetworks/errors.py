@@ -26,7 +26,7 @@
     ├── DeviceError                   a device that this machine, or its torch, can't compute on
     └── TrainingError                 a training run that can't start or go on
         ├── TrainingSettingsError       settings that can't be used                       (also ValueError)
-        ├── TrainingDataError           pictures or captions that can't be used
+        ├── TrainingDataError           images or captions that can't be used
         ├── TrainingStateError          a run's folder that another run has, or that is damaged
         └── DivergenceError             the loss is no number, or has run away
 """
@@ -139,7 +139,7 @@ class TrainingSettingsError(TrainingError, ValueError):
 
 
 class TrainingDataError(TrainingError):
-    """Pictures, captions or a template that can't be trained on."""
+    """Images, captions or a template that can't be trained on."""
 
 
 class TrainingStateError(TrainingError):

@@ -1,4 +1,4 @@
-"""What a file says of itself, for lists of many files: all that :func:`~hypernetworks.read` checks but the numbers."""
+"""Describes a file without loading its weights: checks everything :func:`~hypernetworks.read` does but the values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SMALL = 4096
 
 @dataclass(frozen=True)
 class Description:
-    """A hypernetwork without its numbers.
+    """A hypernetwork without its weights.
 
     Attributes:
         name: the file's stem.
@@ -37,7 +37,7 @@ class Description:
 
 
 def read_description(path: str | os.PathLike[str]) -> Description:
-    """Look at a file of any variant. A few kilobytes are read, however large it is (4 MiB of legacy files).
+    """Describe a file of any variant. Only a few kilobytes are read, however large it is (4 MiB of legacy files).
 
     Raises:
         FileError, StructureError: see :func:`hypernetworks.read`, which raises the same.
@@ -62,12 +62,12 @@ def _read_description(path: Path) -> Description:
 def _check_fit(
     structure: Structure, width: int, shapes: tuple[tuple[str, tuple[int, ...]], ...]
 ) -> None:
-    """Build the MLP once for all files that are built alike: most of a library is."""
+    """Build the MLP once for all files of the same structure, which most files in a library share."""
     Mlp(width, structure, {key: torch.empty(shape, device="meta") for key, shape in shapes})
 
 
 class _WithoutNumbers(OpenedFile):
-    """Gives zeros for what stands in large regions; memory that nobody touches takes no room."""
+    """Returns zeros for large regions; untouched memory takes no space."""
 
     def _fill(self, offset: int, target: memoryview) -> None:
         if len(target) <= _SMALL:

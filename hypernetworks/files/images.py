@@ -1,4 +1,4 @@
-"""Images: how large one is, read from its header, and opened only when that is within reason.
+"""Images: reads the size from the header first, and opens only files of a reasonable size.
 
 Pillow decodes some formats as it opens them, and a WebP of 314 KiB can ask for 4.5 GB. So the size is read here first.
 """
@@ -42,7 +42,7 @@ def open_image(path: Path, formats: Sequence[str] = FORMATS) -> Iterator[Image]:
     try:
         found = check_image(path)
         if found not in formats:
-            raise ImageError(f"it is no image of these formats: {', '.join(formats)}")
+            raise ImageError(f"it is not an image in one of these formats: {', '.join(formats)}")
         with Image.open(path, formats=[found]) as image:
             _check_pixels([image.size])  # Pillow may go by another part of the file
             yield image
@@ -95,6 +95,7 @@ def _sizes(file: OpenedFile) -> tuple[str, list[Size]]:
         return "TIFF", [_tiff(file, head)]
     if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", b"mif1", b"msf1"):
         return "AVIF", list(_avif(file))
+
     raise ImageError("it is not an image that can be read: use PNG, JPEG or WebP")
 
 
@@ -113,6 +114,7 @@ def _jpeg(file: OpenedFile) -> Iterator[Size]:
             height, width = struct.unpack(">HH", segment[5:9])
             yield width, height
         position += 2 if 0xD0 <= marker <= 0xD8 or marker == 1 else 2 + length
+
     raise ImageError("it can't be read as an image: its header has no end")
 
 
@@ -125,7 +127,7 @@ def _bmp(head: bytes) -> Size:
 
 
 def _webp(file: OpenedFile) -> Iterator[Size]:
-    """Canvas, frames and pictures."""
+    """Canvas, frames and images."""
     position = 12
     for _ in range(_MOST_PARTS):
         chunk = file.piece(position, 24)
@@ -154,17 +156,19 @@ def _tiff(file: OpenedFile, head: bytes) -> Size:
     count = struct.unpack(order + ("Q" if is_big else "H"), file.piece(place, counted))[0]
     entries = file.piece(place + counted, min(count, 4096) * entry)
     found: dict[int, int] = {}
+
     for at in range(0, len(entries) - entry + 1, entry):
         tag, kind = struct.unpack_from(order + "HH", entries, at)
         if tag in (256, 257):
             value = at + (12 if is_big else 8)
             form = {3: "H", 4: "I", 16: "Q"}.get(kind, "I")
             found[tag] = struct.unpack_from(order + form, entries, value)[0]
+
     return found.get(256, 0), found.get(257, 0)
 
 
 def _avif(file: OpenedFile) -> Iterator[Size]:
-    """Every "ispe" property, which names the size of a picture, of a tile or of an alpha plane."""
+    """Every "ispe" property, which names the size of an image, of a tile or of an alpha plane."""
     content = file.piece(0, 1 << 20)
     position = content.find(b"ispe")
     while position >= 0:

@@ -63,13 +63,13 @@ def move_to_free(source: Path, target: Path) -> None:
         raise
     except OSError:  # a file system without links, or a file that is looked at
         if target.exists():
-            raise FileExistsError(f"{target.name} is there already") from None
+            raise FileExistsError(f"{target.name} already exists") from None
         move(source, target)
     else:
         remove(source)
 
 
 def remove(path: Path) -> None:
-    """Delete a temporary file. One that stays is no error: what goes on is worth more than the file."""
+    """Delete a temporary file. Failing to do so is not an error: the work in progress matters more."""
     with suppress(OSError):
         patiently(lambda: path.unlink(missing_ok=True))

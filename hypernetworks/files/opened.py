@@ -1,4 +1,4 @@
-"""A file that is opened once, looked at in small pieces, and whose numbers are read into memory of our own.
+"""A file that is opened once, inspected in small pieces, and whose tensors are read into memory of our own.
 
 Nothing is mapped. A mapping would be quicker by some milliseconds, but when the file is cut short underneath it (a
 download that starts again, a trainer that saves under the same name, a network drive that goes away), the system ends
@@ -65,12 +65,12 @@ class OpenedFile(io.FileIO):
         wanted = self.size - self.tell() if size is None or size < 0 else size
         if wanted > LARGEST_PIECE:
             raise NotAHypernetworkError(
-                f"its description alone has {max(1, wanted >> 20)} MiB, and a network's has none"
+                f"its description alone has {max(1, wanted >> 20)} MiB, far more than a hypernetwork needs"
             )
         return super().read(max(0, wanted)) or b""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Go to a place. A description that names one before the beginning is damaged, and no trouble of the system."""
+        """Seek. A negative offset comes from a damaged pickle, so it is reported as such, not as a system error."""
         if whence == os.SEEK_SET and offset < 0:
             raise ValueError("a place before the beginning")
         return super().seek(offset, whence)
@@ -100,6 +100,7 @@ class OpenedFile(io.FileIO):
                 )
             places[region], end = total, sum(region)
             total += -(-region[1] // ALIGNMENT) * ALIGNMENT
+
         memory = _memory(total)
         view = memoryview(memory)
         for (offset, length), place in places.items():
@@ -134,7 +135,7 @@ def shown(path: Path) -> str:
     return printable(str(path), 1000)
 
 
-_NO_FILE = "it is a pipe or a device, name a file"
+_NO_FILE = "it is a pipe or a device: name a file instead"
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

@@ -50,7 +50,7 @@ _LONGEST_NUMBER = 100
 
 @dataclass(frozen=True)
 class StoragePointer:
-    """A storage that a pickle refers to: where its numbers are is the container's business."""
+    """A storage that a pickle refers to; the container knows where its data is."""
 
     key: str
     dtype: torch.dtype
@@ -83,13 +83,13 @@ def _tensor(
     if len(_ints(shape)) != len(_ints(stride)) or any(
         not isinstance(n, int) or not 0 <= n < 1 << 62 for n in numbers
     ):
-        raise FileCorruptError("a tensor in the file has a shape or stride that can't be")
+        raise FileCorruptError("a tensor in the file has an impossible shape or stride")
     return TensorPointer(storage, int(offset), _ints(shape), _ints(stride))  # type: ignore[call-overload]
 
 
 def _ints(values: object) -> tuple[int, ...]:
     if not isinstance(values, tuple) or len(values) > 8 or any(type(v) is not int for v in values):
-        raise FileCorruptError("a tensor in the file has a shape or stride that can't be")
+        raise FileCorruptError("a tensor in the file has an impossible shape or stride")
     return values
 
 
@@ -129,6 +129,7 @@ def _numpy_scalar(dtype: object, raw: object = b"") -> float | int:
     code = formats.get(dtype.name) if isinstance(dtype, _Name) else None
     if code is None or not isinstance(raw, bytes) or len(raw) != struct.calcsize(code):
         raise FileCorruptError("a numpy scalar in the file can't be decoded")
+
     number: float | int = struct.unpack(code, raw)[0]
     return number
 
@@ -177,6 +178,7 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
             raise NotAHypernetworkError(
                 f"it holds a {printable(name)}, so it is a checkpoint or an embedding"
             )
+
         raise FileUnsafeError(
             f"it asks to load {printable(module)}.{printable(name)}, which no hypernetwork needs. "
             "Nothing was run; don't open this file with other programs"
@@ -204,6 +206,7 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
             raise FileCorruptError(
                 "a storage in the file is a view of another one, which torch no longer writes"
             )
+
         return StoragePointer(pid[2], STORAGE_DTYPES[pid[1].name], pid[4])
 
     def get_extension(self, code: int) -> NoReturn:
@@ -217,7 +220,7 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
         if not all(
             line.endswith(b"\n") for line in lines
         ):  # a name cut short must not pass for a hostile one
-            raise EOFError("a name ends too early")
+            raise EOFError("a name in it is cut off")
         self.append(self.find_class(*(line[:-1].decode("utf-8") for line in lines)))
 
     def _number(self) -> None:
@@ -229,14 +232,14 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
         """GET, whose place in the memo is decimal text."""
         place = int(self._digits())
         if place not in self.memo:
-            raise ValueError("it takes what it never put aside")
+            raise ValueError("it reads a memo entry that it never stored")
         self.append(self.memo[place])
 
     def _memoise(self) -> None:
         """PUT, likewise."""
         place = int(self._digits())
         if place < 0:
-            raise ValueError("it puts something aside at no place")
+            raise ValueError("it stores a memo entry without an index")
         self.memo[place] = self.stack[-1]
 
     def _digits(self) -> bytes:
@@ -320,7 +323,7 @@ class _Counted(dict[int, Any]):
         self._left -= 1
         if self._left < 0:
             raise NotAHypernetworkError(
-                "its description is a hundred times longer than that of a hypernetwork"
+                "its pickle is a hundred times longer than a hypernetwork's"
             )
         return super().__getitem__(opcode)
 

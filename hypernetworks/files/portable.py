@@ -1,4 +1,4 @@
-"""Types of numbers that a file format can't hold, turned into one that it can."""
+"""Converts data types that a file format can't hold into one that it can."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LOG = logging.getLogger("hypernetworks")
 def portable(
     tensors: dict[int, tuple[StateDict, StateDict]], held: Container[torch.dtype]
 ) -> dict[int, tuple[StateDict, StateDict]]:
-    """The same networks with what the format can't hold in half precision; the log says so.
+    """The same networks, with unsupported data types converted to half precision; a warning is logged.
 
     Args:
         tensors: state dicts by width.
@@ -30,8 +30,9 @@ def portable(
     }
     if not others:
         return tensors
+
     _LOG.warning(
-        "the numbers are written as float16: the format can't hold %s", ", ".join(sorted(others))
+        "the weights are saved as float16: the format can't hold %s", ", ".join(sorted(others))
     )
     return {
         width: (_converted(pair[0], held), _converted(pair[1], held))

@@ -60,7 +60,7 @@ def read(path: str | os.PathLike[str]) -> Hypernetwork:
 
 
 def with_named_errors(path: Path, act: Callable[[Path], _Result]) -> _Result:
-    """What ``act`` makes of a file; whatever is wrong with it becomes one of the errors that :func:`read` has."""
+    """The result of ``act`` on a file; any failure is raised as one of the errors of :func:`read`."""
     try:
         return act(path)
     except FileNotFoundError as error:
@@ -78,7 +78,7 @@ def with_named_errors(path: Path, act: Callable[[Path], _Result]) -> _Result:
         raise FileUnreadableError(f"{shown(path)}: it can't be read ({reason})") from error
     except MemoryError as error:
         raise FileCorruptError(
-            f"{printable(path.name)}: it asks for more memory than there is"
+            f"{printable(path.name)}: it needs more memory than is available"
         ) from error
 
 
@@ -108,35 +108,37 @@ def contents(
         tensors, metadata = safetensors_files.load(file)
     elif head.lstrip()[:1] in (b"{", b"[", b"(") or path.suffix.lower() == ".hns":
         raise UnsupportedVariantError(
-            "this is a text recipe that mixes networks (.hns): read its parts instead"
+            "this is a text recipe that mixes networks (.hns): use the networks it names instead"
         )
     else:
         tensors, metadata = _load_torch(file)
+
     file.check_unchanged()
     layers = {
         len([k for k in sd if k.startswith("linear.")]) for pair in tensors.values() for sd in pair
     }
     if layers == {0}:
         raise StructureError("its networks are empty")
+
     return tensors, derive_structure(tensors, _claims(metadata, tensors)), _provenance(metadata)
 
 
 def _failed_download(head: bytes) -> str | None:
-    """What stands in the place of a network where a download has gone wrong."""
+    """What a failed download left in place of the network."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith(b"version https://git-lfs.github.com/spec/"):
-        return "this is a pointer of Git LFS, not the file itself: run `git lfs pull`, or download the file"
+        return "this is a Git LFS pointer, not the file itself: run `git lfs pull`, or download the file"
     if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
-        return "this is a web page, not the file itself: download it again, logged in where that is needed"
+        return "this is a web page, not the file itself: download it again, logged in if the site requires it"
     if start.startswith(b"{") and any(
         mark in start for mark in (b'"error"', b'"message"', b'"detail"')
     ):
-        return "this is the answer of a server (an error), not the file itself: download it again, logged in"
+        return "this is a server's error message, not the file itself: download it again, logged in"
     return None
 
 
 def _load_torch(file: OpenedFile) -> tuple[dict[int, tuple[StateDict, StateDict]], dict[str, Any]]:
-    """Networks by width, and the metadata; of a file of another kind, no number is read."""
+    """Networks by width, and the metadata; nothing is read from tensors of other kinds of files."""
     described, find = torch_files.load(file)
     pointers, metadata = _split(described)
     step = metadata.get("step")  # NovelAI's tools wrote a tensor
@@ -150,6 +152,7 @@ def _split(content: Any) -> tuple[dict[int, tuple[StateDict, StateDict]], dict[s
     if not isinstance(content, dict):
         kind = "Tensor" if isinstance(content, TensorPointer) else type(content).__name__
         raise NotAHypernetworkError(f"it holds a {kind}, not a dictionary of networks")
+
     pairs: dict[int, tuple[dict[Any, Any], dict[Any, Any]]] = {}
     metadata: dict[str, Any] = {}
     for key, value in content.items():
@@ -160,8 +163,10 @@ def _split(content: Any) -> tuple[dict[int, tuple[StateDict, StateDict]], dict[s
             raise StructureError(f"it has two networks for width {width}")
         else:
             pairs[width] = _pair(width, value)
+
     if not pairs:
         raise NotAHypernetworkError(_other_kind(content))
+
     check_size(pairs)  # before anything is done per width: a small file can share parts among many
     tensors = {width: (_renamed(k), _renamed(v)) for width, (k, v) in pairs.items()}
     if _truth(metadata.get("skip_connection")):
@@ -177,7 +182,7 @@ def _width(key: object) -> int | None:
     else:
         return None
     if not 0 < width < 10**7:
-        raise StructureError("it has a network for a width that no context can have")
+        raise StructureError("it has a network for an impossible context width")
     return width
 
 
@@ -221,6 +226,7 @@ def _other_kind(content: Mapping[Any, Any]) -> str:
     for kind, marks in kinds.items():
         if marks & set(keys):
             return f"this is {kind}, not a hypernetwork"
+
     if any("lora" in key.lower() for key in keys):
         return "this is a LoRA, not a hypernetwork: use it with <lora:…>"
     return "it holds no networks by context width, so it is not a hypernetwork"
@@ -235,6 +241,7 @@ def _claims(
         output is None and "enable_sizes" in metadata
     ):  # kohya's module never has an output activation and never says so
         output = False
+
     return Claims(
         layer_structure=layers,
         activation=_activation(metadata.get("activation_func")),
@@ -280,7 +287,9 @@ def _truth(value: Any) -> bool | None:
         return value.strip().lower() == "true"
     if value is None or isinstance(value, (bool, int, float)):
         return None if value is None else bool(value)
-    raise StructureError(f"a {type(value).__name__} stands in the metadata where yes or no should")
+    raise StructureError(
+        f"the metadata has a {type(value).__name__} where true or false is expected"
+    )
 
 
 def _provenance(metadata: Mapping[str, Any]) -> Provenance:

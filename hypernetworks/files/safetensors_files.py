@@ -62,24 +62,27 @@ def load(file: OpenedFile) -> tuple[dict[int, tuple[StateDict, StateDict]], dict
     if not isinstance(metadata, dict) or not all(
         isinstance(value, str) for value in metadata.values()
     ):
-        raise FileCorruptError("its metadata are no text: download it again")
+        raise FileCorruptError("its metadata is not text: download it again")
     if not header:
         raise NotAHypernetworkError("it holds no tensors")
+
     names = {
         name: re.fullmatch(r"([1-9][0-9]{0,6})\.([kv])\.(linear\..+)", name) for name in header
     }
     if not all(names.values()):
         raise NotAHypernetworkError(_other_kind(list(header)))
+
     decoded, read = _decoded(metadata), _read_tensors(file, header, start)
     tensors: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
     for name, match in names.items():
         assert match is not None
         tensors.setdefault(int(match[1]), ({}, {}))["kv".index(match[2])][match[3]] = read[name]
+
     return dict(tensors), decoded
 
 
 def _header(file: OpenedFile) -> tuple[dict[str, Any], int]:
-    """The JSON object in front, and where the numbers begin."""
+    """The JSON header, and the offset at which the tensor data begins."""
     length = int.from_bytes(file.piece(0, 8), "little")
     if 8 + length > file.size:
         raise FileCorruptError("the file ends before its header does: download it again")
@@ -87,6 +90,7 @@ def _header(file: OpenedFile) -> tuple[dict[str, Any], int]:
         raise NotAHypernetworkError(
             f"its header alone has {length >> 20} MiB, which no hypernetwork needs"
         )
+
     try:
         header = json.loads(
             file.piece(8, length).decode("utf-8"), object_pairs_hook=_unique, parse_int=_integer
@@ -95,8 +99,9 @@ def _header(file: OpenedFile) -> tuple[dict[str, Any], int]:
         raise FileCorruptError(
             f"its header can't be decoded ({error}): download it again"
         ) from error
+
     if not isinstance(header, dict):
-        raise FileCorruptError("its header is no JSON object: download it again")
+        raise FileCorruptError("its header is not a JSON object: download it again")
     return header, 8 + length
 
 
@@ -104,7 +109,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; readers disagree on which of two equal keys counts, so that there must be none."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key stands there twice")
+        raise ValueError("a key appears twice")
     return found
 
 
@@ -123,8 +128,10 @@ def _read_tensors(file: OpenedFile, header: dict[str, Any], start: int) -> dict[
         if offset != end:
             raise FileCorruptError("its tensors overlap or leave gaps: download it again")
         end = offset + length
+
     if end != file.size:
         raise FileCorruptError("the file is longer or shorter than its tensors: download it again")
+
     memory, places = file.read_regions(region for _, _, region in entries.values() if region[1])
     return {
         name: torch.frombuffer(
@@ -147,15 +154,17 @@ def _checked(entry: Any, start: int) -> tuple[torch.dtype, tuple[int, ...], Regi
             or any(type(n) is not int or n < 0 for n in numbers)
         ):
             raise FileCorruptError(
-                "a tensor in its header has a shape or place that can't be: download it again"
+                "a tensor in its header has an impossible shape or position: download it again"
             )
+
     dtype = DTYPES.get(str(entry.get("dtype")))
     if dtype is None:
-        raise StructureError("a tensor in its header has a type that no hypernetwork has")
+        raise StructureError("a tensor in its header has a data type that no hypernetwork uses")
     if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * dtype.itemsize:
         raise FileCorruptError(
-            "a tensor in its header has a shape that its place does not fit: download it again"
+            "a tensor in its header has a shape that does not match its size in the file: download it again"
         )
+
     return dtype, tuple(shape), (start + offsets[0], offsets[1] - offsets[0])
 
 
@@ -226,6 +235,7 @@ def save(
         k: json.dumps(v) for k, v in metadata.items() if v is not None
     }
     header, end = dict[str, Any]({"__metadata__": text}), 0
+
     for name, tensor in ordered:
         start, end = end, end + tensor.nbytes
         header[name] = {
@@ -233,6 +243,7 @@ def save(
             "shape": list(tensor.shape),
             "data_offsets": [start, end],
         }
+
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
     with path.open("wb") as file:

@@ -41,6 +41,7 @@ def load(file: OpenedFile) -> tuple[Any, Find]:
         return _load_zip(file)
     if head[:1] == b"\x80":
         return _load_legacy(file, head)
+
     raise NotAHypernetworkError(
         "it is not a torch file: it starts neither like a zip archive nor like a pickle"
     )
@@ -64,7 +65,7 @@ def _load_zip(file: OpenedFile) -> tuple[Any, Find]:
                 and archive.read(f"{root}byteorder") == b"big"
             ):
                 raise FileCorruptError(
-                    "its numbers are big-endian: convert it on the machine that wrote it"
+                    "its tensors are big-endian: convert it on the machine that wrote it"
                 )
             if pickles[0].file_size > LARGEST_PIECE:
                 raise NotAHypernetworkError(
@@ -113,7 +114,7 @@ def _member_region(file: OpenedFile, member: zipfile.ZipInfo) -> Region:
     """Where a stored member's bytes are, from its local header."""
     header = file.piece(member.header_offset, 30)
     if len(header) < 30 or header[:4] != b"PK\x03\x04":
-        raise FileCorruptError("the archive's table of contents points nowhere: download it again")
+        raise FileCorruptError("the archive's table of contents is damaged: download it again")
     name_length, extra_length = struct.unpack("<HH", header[26:30])
     return member.header_offset + 30 + name_length + extra_length, member.file_size
 
@@ -154,12 +155,15 @@ def _legacy_regions(
             file.piece(position, 8),
         )
         if storage is None or len(counted) < 8:
-            raise FileCorruptError("the list of storages does not fit the file: download it again")
+            raise FileCorruptError(
+                "the list of storages does not match the file: download it again"
+            )
         length = struct.unpack("<q", counted)[0] * storage.dtype.itemsize
         if length < 0 or position + 8 + length > file.size:
-            raise FileCorruptError("the file ends before its last numbers: download it again")
+            raise FileCorruptError("the file ends before its last tensor does: download it again")
         regions[key] = (position + 8, length)
         position += 8 + length
+
     return regions
 
 
@@ -216,7 +220,7 @@ def materialise(described: Any, file: OpenedFile, find: Find, depth: int = 4) ->
             return item
         if not left:
             if depth == DEEPEST:
-                raise NotAHypernetworkError("its lists stand within each other too deep")
+                raise NotAHypernetworkError("its lists are nested too deeply")
             return item
         if (id(item), left) not in visited:
             visited[id(item), left] = (
@@ -224,6 +228,7 @@ def materialise(described: Any, file: OpenedFile, find: Find, depth: int = 4) ->
                 if isinstance(item, dict)
                 else type(item)(visit(value, left - 1) for value in item)
             )
+
         return visited[id(item), left]
 
     return visit(described, depth)
@@ -233,14 +238,14 @@ def _checked(pointer: TensorPointer, region: Region) -> Region:
     """The region, if the tensor stays within it."""
     if any(n > 1 and step == 0 for n, step in zip(pointer.shape, pointer.stride, strict=True)):
         raise UnsupportedVariantError(
-            "a tensor in the file repeats its numbers (an expanded view): save it again with .contiguous()"
+            "a tensor in the file repeats its values (an expanded view): save it again with .contiguous()"
         )
     extent = 1 + sum((n - 1) * s for n, s in zip(pointer.shape, pointer.stride, strict=True))
     held = min(region[1] // pointer.storage.dtype.itemsize, pointer.storage.numel)
     if 0 not in pointer.shape and (
         pointer.offset + extent > held or math.prod(pointer.shape) > held
     ):
-        raise FileCorruptError("a tensor reaches beyond the numbers in the file: download it again")
+        raise FileCorruptError("a tensor extends beyond the data in the file: download it again")
     return region
 
 

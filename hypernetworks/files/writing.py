@@ -1,4 +1,4 @@
-"""Writes hypernetworks, always to a temporary name first: ``.pt`` for every webui, ``.safetensors`` for the future."""
+"""Writes hypernetworks, always to a temporary file first: ``.pt`` for every webui, or ``.safetensors``."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def write(network: Hypernetwork, path: str | os.PathLike[str]) -> None:
         for dim, (key, value) in sorted(network.pairs.items())
     }
     metadata = _metadata(network, path.stem)
+
     if path.suffix == ".safetensors":
         tensors = portable(tensors, safetensors_files.DTYPES.values())
         replace(path, lambda temporary: safetensors_files.save(temporary, tensors, metadata))
@@ -73,7 +74,7 @@ def replace(path: Path, save: Callable[[Path], object]) -> None:
         FileWriteError: anything that the system refuses; ``path`` is untouched and nothing is left behind.
     """
     if "\0" in str(path):
-        raise FileWriteError(f"{shown(path)}: it can't be written, a name has no null characters")
+        raise FileWriteError(f"{shown(path)}: a file name can't contain null characters")
 
     temporary: Path | None = None
     try:
@@ -119,13 +120,13 @@ def _new_file(folder: Path, mode: int) -> Path:
 
 
 def _reason(error: Exception, folder: Path) -> str | None:
-    """What the system refuses, also where a library's exception stands before it; ``None`` for other errors."""
+    """Why the system refused, even when a library wrapped the exception; ``None`` for other errors."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError):
             return _of_system(cause, folder)
         if any(mark in str(cause) for mark in _SAID_BY_LIBRARIES):
-            return f"the disk is full, or takes no more{_room(folder)}"
+            return f"the disk is full, or accepts no more data{_room(folder)}"
         cause = cause.__cause__ or cause.__context__
     return None
 
@@ -135,17 +136,17 @@ def _of_system(error: OSError, folder: Path) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{said}{_room(folder)}"
     if isinstance(error, PermissionError):
-        return f"{said}: it may be open in another program, or not yours to change"
+        return f"{said}: it may be open in another program, or you may lack permission to change it"
     return said
 
 
 def _room(folder: Path) -> str:
-    """How much is left on the disk, to be added to a sentence."""
+    """The free disk space, to be appended to a message."""
     try:
         free = shutil.disk_usage(folder).free
     except OSError:
         return ""
-    return f": {free / 1e6:,.1f} MB are free, make room"
+    return f": {free / 1e6:,.1f} MB are free. Delete or move some files"
 
 
 _SAID_BY_LIBRARIES = ("I/O error", "No space", "iostream error", "file write failed")
@@ -153,7 +154,7 @@ _SAID_BY_LIBRARIES = ("I/O error", "No space", "iostream error", "file write fai
 
 
 def _sweep(folder: Path) -> None:
-    """Remove temporary files that nobody has written to for a day: their process was killed."""
+    """Remove temporary files not written to for a day: the process that made them was killed."""
     with suppress(OSError), os.scandir(folder) as items:
         for item in items:
             if _TEMPORARY.fullmatch(item.name):
@@ -174,7 +175,7 @@ def _metadata(network: Hypernetwork, stem: str) -> dict[str, Any]:
     """AUTOMATIC1111's keys, in plain Python types only.
 
     ``use_dropout`` stays false: AUTOMATIC1111 goes by ``dropout_structure``, and ComfyUI, which knows the former alone,
-    would draw dropout while it makes pictures.
+    would draw dropout while it makes images.
     """
     structure, provenance = network.structure, network.provenance
     return {
@@ -206,6 +207,7 @@ def _save_torch(
     }
     buffer = io.BytesIO()
     torch.save(content | metadata, buffer)
+
     with (
         zipfile.ZipFile(buffer) as source,
         zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as target,

@@ -1,1 +1,1 @@
-"""One adapter per host: which UNet is live, when a generation starts, which step it is at, when it ends."""
+"""One adapter per host: finds the live UNet, and follows each generation from start to end, step by step."""

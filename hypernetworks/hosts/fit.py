@@ -1,4 +1,4 @@
-"""Whether a network fits the loaded model: a decision of the hosts, since the engine would apply what widths allow."""
+"""Checks whether a network fits the loaded model. The hosts decide this: the engine applies any matching width."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def check_fit(
     *,
     any_family: bool = False,
 ) -> None:
-    """Raise when this network can't act on the UNet that has these attention modules.
+    """Raise when this network can't be applied to the UNet that has these attention modules.
 
     Args:
         sites: what :func:`~hypernetworks.patching.find_sites` gave.
@@ -32,20 +32,22 @@ def check_fit(
     """
     if not sites:
         raise NoAttentionError(
-            "hypernetworks need a model of the SD1, SD2 or SDXL kind, and the loaded one is none"
+            "hypernetworks need an SD1, SD2 or SDXL model, and the loaded model is none of these"
         )
+
     here = {site.width for site in sites}
     cross = {site.width for site in sites if site.kind == "cross"}
     if not any_family and _is_of_another_family(set(network.widths), here, cross):
         raise NoMatchingWidthError(
-            f"it was made for {_families(set(network.widths) & set(LABELS))}, the loaded model is {_families(cross)}: "
-            "it would act on the wrong parts, and is left out"
+            f"it was made for {_families(set(network.widths) & set(LABELS))}, "
+            f"but the loaded model is {_families(cross)}: it would change the wrong layers, so it is skipped"
         )
     if None not in here and not here & set(network.widths):
         raise NoMatchingWidthError(
             f"it has the widths {', '.join(map(str, network.widths))}, and the loaded model has none of them: "
             "it was made for another model"
         )
+
     SiteMultipliers([(network, multiplier)], sites)
 
 

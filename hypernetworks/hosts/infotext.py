@@ -1,4 +1,4 @@
-"""What an image's infotext says of its hypernetworks, in the same form from every host."""
+"""The hypernetwork entries of an image's infotext, in the same form for every host."""
 
 from __future__ import annotations
 

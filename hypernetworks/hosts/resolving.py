@@ -1,4 +1,4 @@
-"""From a tag to a network that can act, or to a message for the user: one rule for all hosts."""
+"""Resolves a tag to a usable network, or to a message for the user: one rule for all hosts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_SUGGESTIONS = 10
 
 @dataclass(frozen=True)
 class Use:
-    """A tag that can be used: its file, its network, how strong."""
+    """A usable tag with its file, network and multiplier."""
 
     tag: Tag
     entry: Entry
@@ -26,7 +26,7 @@ class Use:
 
 
 class Resolver:
-    """Finds and loads what tags name; says what can't be used, and why, once.
+    """Finds and loads the networks that tags name; reports each unusable one once, with the reason.
 
     Args:
         library: where to look.

@@ -1,4 +1,4 @@
-"""From an infotext back to tags that name files which are here: the same rules for every host."""
+"""Turns an infotext back into tags that name local files: the same rules for every host."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .infotext import HASHES
 SECONDS = 2.0
 """How long one infotext may hash files in search of a renamed one."""
 USED = ("Hypernet", "Hypernet hash", "Hypernet strength", HASHES)
-"""Keys of infotexts that are understood here."""
+"""Infotext keys that are read here."""
 _HASHED_NAME = re.compile(r"\s*(.+)\(([0-9a-f]{8,64})\)\s*")
 _EARLY = 8
 
@@ -28,7 +28,7 @@ _EARLY = 8
 def bring_back(
     prompts: Mapping[str, str], pairs: Mapping[str, Any], source: Source, main: str
 ) -> dict[str, str]:
-    """The prompts of an infotext, their tags with the names that the files have here.
+    """The prompts of an infotext, with tags renamed to the local files.
 
     An infotext of before January 2023 has no tags, but keys, of which a tag is made.
 
@@ -62,7 +62,7 @@ def early_tag(params: Mapping[str, Any]) -> Tag | None:
 
 @dataclass(frozen=True)
 class Source:
-    """How a host finds out about files.
+    """How a host looks up files.
 
     Attributes:
         library: of the host.
@@ -80,7 +80,7 @@ class Source:
 
 
 class Renaming:
-    """Gives a tag the name that its file has here, by its hash where it has another name.
+    """Renames a tag to the local name of its file, found by hash if the name differs.
 
     Args:
         source: knows the files.
@@ -109,13 +109,15 @@ class Renaming:
                 if hashed is None or name.strip().casefold() in own
                 else self._library.name_of(entry)
             )
+
         plain = hashed[1] if hashed else name
         wanted = self._hash_of(name) or self._hash_of(plain) or (hashed[2] if hashed else None)
         entry = self._find(wanted, plain) if wanted else None
         here = self._library.name_of(entry) if entry is not None else name
         if here == name or any(character in here for character in ":>"):  # which no tag can hold
             return name
-        self._source.tell(f'"{name}" of the infotext is "{here}" here (same hash)')
+
+        self._source.tell(f'"{name}" in the infotext is called "{here}" here (same hash)')
         return here
 
     def _named(self, name: str) -> Entry | None:
@@ -132,7 +134,7 @@ class Renaming:
         return None
 
     def _hash_of(self, name: str) -> str | None:
-        """From "Hypernet hashes", where a file in a sub-folder may stand with or without its folder."""
+        """From "Hypernet hashes", where a file in a subfolder may stand with or without its folder."""
         name = name.strip().casefold()
         return self._hashes.get(name) or next(
             (v for n, v in self._hashes.items() if n.rpartition("/")[2] == name.rpartition("/")[2]),
@@ -145,15 +147,17 @@ class Renaming:
         for entry in likely:
             if _begins(self._source.known_hash(entry), wanted):
                 return entry
+
         for number, entry in enumerate(likely):
             if number and time.monotonic() > self._deadline:
                 self._source.tell(
-                    f'no file is called "{near}"; {number} of {len(likely)} were compared by their hash '
-                    "in the time there was, do it again to go on"
+                    f'no file is called "{near}"; {number} of {len(likely)} were compared by hash '
+                    "before time ran out: try again to continue"
                 )
                 return None
             if self._has_hash(entry, wanted):
                 return entry
+
         return None
 
     def _has_hash(self, entry: Entry, wanted: str) -> bool:

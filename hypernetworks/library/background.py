@@ -1,4 +1,4 @@
-"""Work that holds nobody up: done one after the other by a thread that lives only while there is some."""
+"""Background work, done in order by a thread that lives only while there is some."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Background(Generic[Value]):
         return future.result()
 
     def stop(self) -> None:
-        """End the thread. What waits is called off; what is asked for later is, too."""
+        """End the thread. What waits is cancelled; what is asked for later is, too."""
         self.stopping.set()
         thread = self._thread
         if thread is not None:
@@ -91,7 +91,7 @@ class Background(Generic[Value]):
         if piece is not None:
             self._do(*piece[1])
             return True
-        with suppress(Exception):  # nobody is there to be told, and the thread must end in order
+        with suppress(Exception):  # there is nobody to report to, and the thread must end cleanly
             self._when_idle()
         with self._lock:
             if not self._waiting:

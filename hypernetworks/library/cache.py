@@ -66,6 +66,7 @@ class Cache:
             others = self._reading.get(key)
             if others is None:
                 ours = self._reading[key] = Future[Hypernetwork]()
+
         return others.result() if others is not None else self._read(key, ours, read)
 
     def _read(
@@ -78,10 +79,12 @@ class Cache:
                 del self._reading[key]
             ours.set_exception(error)
             raise
+
         with self._lock:
             self._in_use[key] = network
             self._keep(key, network)
             del self._reading[key]
+
         ours.set_result(network)
         return network
 
@@ -92,7 +95,7 @@ class Cache:
             self._trim()
 
     def trim(self) -> None:
-        """A generation is over: the same for what it has made ready.
+        """Apply the limit after a generation, to everything it has prepared.
 
         What no one asked for since the last time leaves the devices: graphics memory is for what a tag names.
         """

@@ -50,7 +50,7 @@ class Entry:
 
     @property
     def identity(self) -> tuple[str, int, int]:
-        """What makes it the same file as before: path, size and modification time."""
+        """Identifies an unchanged file: path, size and modification time."""
         return str(self.path), self.size, self.mtime_ns
 
     def sha256(self, stopping: threading.Event | None = None) -> str:

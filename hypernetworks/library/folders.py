@@ -18,7 +18,7 @@ from .names import Names
 from .walking import Visited, walk
 
 CACHE_BYTES = 1 << 30
-"""Loaded networks kept, in bytes, unless a library is told otherwise."""
+"""Default size of a library's cache of loaded networks, in bytes."""
 
 
 Folders: TypeAlias = "str | os.PathLike[str] | Iterable[str | os.PathLike[str]]"
@@ -29,7 +29,7 @@ class Library:
     """Hypernetwork files below some folders. May be used by several threads at once.
 
     Args:
-        folders: searched with their sub-folders; ones that don't exist are skipped. Of files with one name, that of
+        folders: searched with their subfolders; ones that don't exist are skipped. Of files with one name, that of
             the first folder is meant. One path is one folder.
         cache_bytes: how much of loaded networks is kept, with all that was made ready from them. The one that was used
             last is kept in any case.
@@ -54,7 +54,7 @@ class Library:
 
     @cache_bytes.setter
     def cache_bytes(self, limit: int) -> None:
-        """A smaller number acts at once."""
+        """A lower limit takes effect immediately."""
         self._loaded.limit_to(limit)
 
     @property
@@ -127,8 +127,8 @@ class Library:
         self._told.add(key)
         others = " and ".join(str(other.path) for other in passed_over)
         return (
-            f'"{name}" means {entry.path}, which comes before {others} '
-            "(folders in their order, then .safetensors before .pt)"
+            f'"{name}" means {entry.path}, which takes precedence over {others} '
+            "(folders in order, then .safetensors before .pt)"
         )
 
     def _has_hash(self, entry: Entry, wanted: str) -> bool:
@@ -152,7 +152,7 @@ class Library:
 
         Raises:
             UnknownNameError: with the nearest existing names, if ``suggest``.
-            AmbiguousNameError: several sub-folders have it; with the full names to choose from.
+            AmbiguousNameError: several subfolders have it; with the full names to choose from.
         """
         names = self._known()
         entry = names.find(name)
@@ -175,7 +175,7 @@ class Library:
         try:
             status = entry.path.stat()
         except OSError as error:
-            raise FileMissingError(f"{entry.path}: the file is gone, refresh the list") from error
+            raise FileMissingError(f"{entry.path} no longer exists: refresh the list") from error
         stamp = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
         return self._loaded.get(str(entry.path), stamp, lambda: read(entry.path))
 

@@ -22,7 +22,7 @@ State = tuple[str, int, int]
 
 
 def usual_store() -> Path:
-    """Where a program of one user keeps hashes: in the user's folder for caches, whose loss costs only time."""
+    """Where a program of one user keeps hashes: in the user's cache folder; losing it only costs time."""
     if sys.platform == "win32":
         folder = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
@@ -33,7 +33,7 @@ def usual_store() -> Path:
 
 
 class Hashes:
-    """What is known of the hashes of files.
+    """A cache of file hashes.
 
     Args:
         store: a JSON file to keep them in, made when there is something to keep; ``None`` keeps them until the program
@@ -76,7 +76,7 @@ class Hashes:
         )
 
     def stop(self) -> None:
-        """Call off what is under way and keep what is known; for the end of the program, which does it by itself."""
+        """Cancel pending work and save known hashes; called automatically when the program ends."""
         self._background.stop()
 
     def _recall(self, state: State) -> str | None:
@@ -111,15 +111,18 @@ class Hashes:
         with self._lock:
             ours, saved = dict(self._known or {}), self._saved
             self._saved = True
+
         if saved or self._store is None:
             return
+
         kept = list(({**self._read_store(), **ours}).items())[
             -MOST:
         ]  # another program may have added some
         text = json.dumps(dict(kept), separators=(",", ":"))
+
         with suppress(
             OSError, FileWriteError
-        ):  # a full disk costs the hashes a restart, nothing else
+        ):  # on a full disk, hashes are only lost at the next restart
             self._store.parent.mkdir(parents=True, exist_ok=True)
             replace(self._store, lambda temporary: temporary.write_text(text, encoding="ascii"))
 

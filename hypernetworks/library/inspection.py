@@ -1,4 +1,4 @@
-"""What can be said of a network without running it: family, size, norms, provenance, and what is unusual."""
+"""Describes a network without running it: family, size, norms, provenance and warnings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LayerNorms:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What :func:`inspect` found.
+    """The result of :func:`inspect`.
 
     Attributes:
         family: base model family, as far as the widths tell.
@@ -101,25 +101,27 @@ def _warnings(network: Hypernetwork, norms: tuple[LayerNorms, ...]) -> list[str]
     broken = sorted({dim for dim in network.widths if not all(map(_finite, network.pairs[dim]))})
     if broken:
         found.append(
-            f"numbers that are not finite (NaN or infinite) at width {', '.join(map(str, broken))}: unusable"
+            f"values that are not finite (NaN or infinite) at width {', '.join(map(str, broken))}: unusable"
         )
+
     dead = sorted({n.width for n in norms if 0.0 in n.norms})
     if len(dead) == len(network.widths):
-        found.append("layers of nothing but zeros at every width: it was never trained")
+        found.append("layers with only zeros at every width: it was never trained")
     elif dead:
-        found.append(f"layers of nothing but zeros at width {', '.join(map(str, dead))}")
+        found.append(f"layers with only zeros at width {', '.join(map(str, dead))}")
     if network.structure.activation in ("softmax", "softmin", "logsoftmax", "softmax2d"):
         found.append(
-            f"{network.structure.activation} couples the pictures of a batch: results depend on the batch"
+            f"{network.structure.activation} mixes the images of a batch: results depend on the batch"
         )
     if network.structure.activate_output and network.structure.activation in _POSITIVE:
         found.append(
-            "the activation after the last layer lets it only add to a context, never subtract: right?"
+            "the activation after the last layer means it can only add to a context, never subtract: is that intended?"
         )
     if family_label(network.widths) == "unknown":
         found.append(
-            "no text width of SD1 (768), SD2 (1024) or SDXL (2048): made for none of these"
+            "it has no text width of SD1 (768), SD2 (1024) or SDXL (2048), so it was made for none of these"
         )
+
     return found
 
 

@@ -101,6 +101,7 @@ class Names:
         candidates = self._candidates(name)
         if not candidates:
             return None
+
         first = min(candidates, key=lambda e: e.rank)
         rivals = [
             e for e in candidates if e.place == first.place and e.full_name != first.full_name
@@ -108,6 +109,7 @@ class Names:
         if rivals:
             names = sorted({e.full_name for e in (first, *rivals)})
             raise AmbiguousNameError(f'the name "{name}" is ambiguous, write {" or ".join(names)}')
+
         return first
 
     def passed_over(self, name: str, entry: Entry) -> list[Entry]:
@@ -134,7 +136,7 @@ class Names:
                 yield [e for e in found if has_hash is not None and has_hash(e, match[2])]
 
     def _spelled(self, name: str) -> Iterator[list[Entry]]:
-        """By every way of reading it; a file at the top comes before those in sub-folders."""
+        """By every way of reading it; a file at the top comes before those in subfolders."""
         exact = self._exact.get(name, [])
         loose = exact or self._loose.get(compatible(name), [])
         for fold in _FOLDS:
@@ -161,8 +163,8 @@ class Names:
         if hashed and any(self._spelled(core)):
             here = next(found for found in self._spelled(core) if found)[0].full_name
             return UnknownNameError(
-                f'there is no hypernetwork "{name}": {here} is here, but it is another file than the one '
-                f"with that hash. Write {here} to use it"
+                f'there is no hypernetwork "{name}": {here} exists, but it is not the file '
+                f"with that hash. Write {here} to use it anyway"
             )
         near = [
             self._short(n)

@@ -1,6 +1,6 @@
-"""What stands beside a network's file, under the names that webuis look for: preview, description, the user's notes.
+"""The files beside a network's file, under the names that webuis look for: preview, description, the user's notes.
 
-For ``ink.safetensors`` these are ``ink.preview.png`` (or ``ink.png``, and other picture suffixes), ``ink.txt``,
+For ``ink.safetensors`` these are ``ink.preview.png`` (or ``ink.png``, and other image suffixes), ``ink.txt``,
 ``ink.json`` (the card editor's, with the LoRA cards' keys) and ``ink.civitai.info`` (what download tools keep from the
 site).
 """
@@ -24,7 +24,7 @@ from ..files.writing import replace
 from .entry import Entry
 
 PREVIEW_SUFFIXES: tuple[str, ...] = ("png", "jpg", "jpeg", "webp", "gif")
-"""Pictures that webuis serve as previews."""
+"""Images that webuis serve as previews."""
 ACTIVATION_TEXT, MULTIPLIER, NOTES, BASE_MODEL = (
     "activation text",
     "preferred weight",
@@ -62,10 +62,10 @@ class Listings(dict[Path, FolderNames]):
 
 @dataclass(frozen=True)
 class Sidecars:
-    """What :func:`read_sidecars` found. Whatever was missing or broken is empty.
+    """The result of :func:`read_sidecars`. Missing or broken values are empty.
 
     Attributes:
-        preview: the picture to show.
+        preview: the image to show.
         description: plain text.
         activation_text: goes into the prompt together with the tag.
         preferred_multiplier: ``None`` for the default one.
@@ -88,7 +88,7 @@ class Sidecars:
 
 
 def read_sidecars(entry: Entry, names: FolderNames | None = None) -> Sidecars:
-    """Read all that stands beside an entry. Never raises for what is broken: that yields an empty value and a warning.
+    """Read all files beside an entry. Never raises for broken ones: they yield an empty value and a warning.
 
     Args:
         names: the files of the entry's folder, where they are known already; saves a question per possible file.
@@ -150,7 +150,7 @@ def write_user_metadata(entry: Entry, changes: Mapping[str, Any]) -> None:
 def find_preview(
     stem: Path, names: FolderNames | None = None, suffixes: Iterable[str] = PREVIEW_SUFFIXES
 ) -> Path | None:
-    """The preview picture of a file: ``NAME.preview.SUFFIX`` before ``NAME.SUFFIX``.
+    """The preview image of a file: ``NAME.preview.SUFFIX`` before ``NAME.SUFFIX``.
 
     Args:
         stem: the file's path without its suffix.
@@ -194,7 +194,7 @@ def _json(path: Path, names: FolderNames | None, warnings: list[str]) -> dict[st
     except (ValueError, RecursionError):
         decoded = None
     if not isinstance(decoded, dict):
-        warnings.append(f"{path.name} is not a JSON object and was left aside")
+        warnings.append(f"{path.name} is not a JSON object and was ignored")
         return {}
     return decoded
 
@@ -214,14 +214,16 @@ def _bytes(path: Path, names: FolderNames | None, warnings: list[str]) -> bytes 
         path = path.with_name(name)
     if not _is_file(path):
         return None
+
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
     except OSError as error:
         warnings.append(f"{path.name} can't be read ({error.strerror or error})")
         return None
+
     if len(content) > _LARGEST:
-        warnings.append(f"{path.name} is larger than {_LARGEST >> 20} MiB and was left aside")
+        warnings.append(f"{path.name} is larger than {_LARGEST >> 20} MiB and was ignored")
         return None
     return content
 
@@ -234,6 +236,7 @@ def _description(
     if isinstance(written, str):
         text = _without_markup(written) if "modelVersions" in user else written
         return _sound(text)[:_LONGEST_DESCRIPTION]
+
     for suffix in (".txt", ".description.txt"):
         content = _bytes(_beside(entry, suffix), names, warnings)
         if content is not None:
@@ -242,6 +245,7 @@ def _description(
                 .decode("utf-8-sig", "replace")[:_LONGEST_DESCRIPTION]
                 .strip()
             )
+
     return ""
 
 
@@ -250,7 +254,7 @@ def _text(
 ) -> str:
     value = user.get(key)
     if value is not None and not isinstance(value, str):
-        warnings.append(f'"{key}" in {entry.name}.json is not text and was left aside')
+        warnings.append(f'"{key}" in {entry.name}.json is not text and was ignored')
         value = None
     return otherwise if value is None else _sound(value).strip()
 
@@ -264,7 +268,7 @@ def _multiplier(value: Any, entry: Entry, warnings: list[str]) -> float | None:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        warnings.append(f'"{MULTIPLIER}" in {entry.name}.json is not a number and was left aside')
+        warnings.append(f'"{MULTIPLIER}" in {entry.name}.json is not a number and was ignored')
         return None
     return number or None
 

@@ -1,4 +1,4 @@
-"""Captions: what a picture is trained with, drawn anew for every sample, with tags shuffled and left out if asked."""
+"""Captions: what an image is trained with, drawn anew for every sample, with tags shuffled and left out if asked."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from random import Random
 from ..errors import TrainingDataError
 
 NAME, WORDS = "[name]", "[filewords]"
-"""Placeholders of a template, as in AUTOMATIC1111: the network's name, and the picture's own words."""
+"""Placeholders of a template, as in AUTOMATIC1111: the network's name, and the image's own words."""
 LARGEST = 1 << 16
 """Bytes of a caption file; what is drawn from it is made anew for every sample."""
 LONGEST_LINE = 4000
 """Characters of a line of a template; each placeholder in it is a copy of the caption."""
 MOST_WAYS = 64
-"""Templates of one picture that are listed beforehand; more of them are encoded when they are drawn."""
+"""Templates of one image that are listed beforehand; more of them are encoded when they are drawn."""
 
 
 @dataclass(frozen=True)
 class Caption:
-    """All that may be said of one picture.
+    """All that may be said of one image.
 
     Attributes:
         templates: lines with :data:`NAME` and :data:`WORDS`; each sample draws one.
-        words: the picture's own, tags parted by commas.
+        words: the image's own, tags parted by commas.
         name: stands for :data:`NAME`.
         shuffle: whether the tags come in a new order each time.
         tag_dropout: probability in [0, 1) with which each tag is left out.
@@ -68,7 +68,7 @@ class Caption:
 
 
 def words_of(picture: Path) -> str:
-    """A picture's words: the text file of the same name, else the file name without leading numbers.
+    """An image's words: the text file of the same name, else the file name without leading numbers.
 
     Raises:
         TrainingDataError: the text file is not text.
@@ -78,13 +78,14 @@ def words_of(picture: Path) -> str:
         try:
             if beside.stat().st_size > LARGEST:
                 raise TrainingDataError(
-                    f"{beside.name}: it is too long for a caption, keep it below {LARGEST >> 10} KiB"
+                    f"{beside.name}: it is too long for a caption. Keep it below {LARGEST >> 10} KiB"
                 )
             return " ".join(beside.read_text(encoding="utf-8-sig").split())
         except (UnicodeDecodeError, OSError) as error:
             raise TrainingDataError(
-                f"{beside.name}: it can't be read as UTF-8 text, save it as such"
+                f"{beside.name} isn't valid UTF-8 text: save it as UTF-8"
             ) from error
+
     return re.sub(r"^[-\d]+\s*", "", picture.stem).replace("_", " ").strip()
 
 
@@ -104,8 +105,9 @@ def read_template(template: str) -> tuple[str, ...]:
             lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
         except (UnicodeDecodeError, OSError) as error:
             raise TrainingDataError(
-                f"the template {path}: it can't be read as UTF-8 text"
+                f"the template {path} isn't valid UTF-8 text: save it as UTF-8"
             ) from error
+
     lines = [line for line in lines if line]
     if any(len(line) > LONGEST_LINE for line in lines):
         raise TrainingDataError(
@@ -115,4 +117,5 @@ def read_template(template: str) -> tuple[str, ...]:
         raise TrainingDataError(
             f'the template is empty: write something like "a picture of {WORDS}"'
         )
+
     return tuple(lines)

@@ -23,7 +23,7 @@ FORMAT = 1
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder of a run.
+    """Create the folder of a run.
 
     Raises:
         FileWriteError: the system refuses.
@@ -32,7 +32,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileWriteError(
-            f"{folder}: the folder can't be made ({error.strerror or error})"
+            f"{folder}: the folder can't be created ({error.strerror or error})"
         ) from error
 
 
@@ -44,7 +44,7 @@ def save_network(network: Hypernetwork, folder: Path, suffix: str) -> Path:
 
 
 def remove_old(folder: Path, name: str, suffix: str, keep: int) -> None:
-    """Take away network files older than the newest ``keep``; one that is in use stays."""
+    """Remove network files older than the newest ``keep``; one in use stays."""
     for old in saved_networks(folder, name, suffix)[:-keep]:
         with suppress(OSError):
             old.unlink()
@@ -88,24 +88,27 @@ def load_state(folder: Path | None) -> dict[str, Any] | None:
     """
     if folder is None or not (folder / STATE).exists():
         return None
+
     try:
         state = read_plain(folder / STATE)
     except (FileError, OSError, MemoryError) as error:
         raise damaged(folder) from error
+
     version = state.get("format") if isinstance(state, dict) else None
     if not isinstance(version, int) or version != FORMAT:
         raise TrainingStateError(
-            f"{folder / STATE} is of another version: finish that run with it, or delete the file"
+            f"{folder / STATE} was written by another version: finish that run with that version, or delete the file"
         )
     if not all(fits(state.get(key)) for key, fits in _KINDS.items()):
         raise damaged(folder)
+
     return dict(state)
 
 
 def damaged(folder: Path) -> TrainingStateError:
     """The error for a state that can't be used."""
     return TrainingStateError(
-        f"{folder / STATE} is damaged: delete it to start anew, or put back a copy of it"
+        f"{folder / STATE} is damaged: delete it to start over, or restore a copy of it"
     )
 
 
@@ -145,10 +148,11 @@ def check_fits(
     shapes = [tuple(p.shape) for p in parameters]
     if [tuple(p.shape) for p in state["parameters"]] != shapes:
         raise TrainingStateError(
-            f"{folder} holds a run of a network of another structure: use another folder, or the same structure"
+            f"{folder} holds a run of a network with a different structure: use another folder, or the same structure"
         )
+
     theirs = printable(state["optimiser_name"])
     if theirs != optimiser:
         raise TrainingStateError(
-            f"{folder} holds a run with {theirs}, not {optimiser}: go on with that one, or use another folder"
+            f"{folder} holds a run with {theirs}, not {optimiser}: continue with that one, or use another folder"
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 
 Condition = Mapping[str, torch.Tensor]
-"""What the UNet is told of one text: ``context`` ``(tokens, dim)``, and whatever else the model family needs."""
+"""The UNet's conditions for one text: ``context`` ``(tokens, dim)``, and whatever else the model family needs."""
 Encode = Callable[[Sequence[str]], Sequence[Condition]]
 """Texts -> their conditions. May move the text encoder to its device and away again: it is called seldom."""
 MOST_KEPT = 4096

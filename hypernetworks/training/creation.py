@@ -1,4 +1,4 @@
-"""What a fresh network is made of, and what it may be called."""
+"""The settings of a new network, and the rules for its name."""
 
 from __future__ import annotations
 

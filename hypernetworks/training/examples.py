@@ -39,7 +39,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Example:
-    """One picture, encoded.
+    """One image, encoded.
 
     Attributes:
         name: for messages.
@@ -132,7 +132,8 @@ class Examples:
         seed: int = 0,
     ) -> None:
         if not examples:
-            raise TrainingDataError("there is nothing to learn from: no example was given")
+            raise TrainingDataError("there is nothing to train on: no examples were given")
+
         self.examples, self.contexts, self.seed = tuple(examples), contexts, seed
         self.caption_dropout = caption_dropout
         self.order = Order([example.shape for example in examples], batch, seed)

@@ -17,7 +17,7 @@ from .settings import TrainingSettings
 
 
 class ForwardPass:
-    """What one batch of samples loses; every draw follows from the settings' seed and the sample's number.
+    """The loss of one batch of samples; every draw follows from the settings' seed and the sample's number.
 
     Args:
         learner: what predicts: ``(noisy latents, time steps, batch)``.

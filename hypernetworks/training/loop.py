@@ -1,4 +1,4 @@
-"""The training loop: takes samples by number, steps the optimiser, reports, saves; knows no pictures and no host."""
+"""The training loop: takes samples by number, steps the optimiser, reports and saves; knows no images or hosts."""
 
 from __future__ import annotations
 
@@ -122,6 +122,7 @@ class Run:
         self._refused: int | None = None  # the step whose checkpoint could not be written
         self.warn = on_warning
         self._is_whole = True  # the weights are those of a finished step
+
         if resume:
             self._resume()
         self._good, self._candidate = self._copied_state(), dict[str, Any]()
@@ -166,6 +167,7 @@ class Run:
         settings, totals = self.settings, torch.zeros(2, device=self.device)
         first = self.step * settings.samples_per_step
         self.examples.prepare(first, first + settings.samples_per_step)
+
         for number in range(settings.accumulation):
             start = first + number * settings.batch
             samples = [start + i for i in self._share]
@@ -174,6 +176,7 @@ class Run:
                 loss, power = self._forward.losses(samples)
                 self._stepper.scaler.scale(loss / settings.accumulation).backward()  # type: ignore[no-untyped-call]
             totals += torch.stack([loss.detach(), power.detach()])
+
         loss_value, power_value = self.world.mean(totals / settings.accumulation).tolist()
         return loss_value, power_value
 
@@ -192,10 +195,12 @@ class Run:
             self._diverged(
                 f"the loss of step {self.step + 1} is {loss:g}, its gradient norm {norm:g}"
             )
+
         rate = self._rates.at(self.step)
         self._is_whole = False
         skipped = self._stepper.step(rate)
         self._watch.skipped = self._watch.skipped + 1 if skipped else 0
+
         if self._watch.skipped > MOST_SKIPPED:
             self._diverged(f"the gradients of the last {MOST_SKIPPED} steps overflowed")
         self.step += 1
@@ -209,6 +214,7 @@ class Run:
             loss, power
         ):  # this loss is the first that its weights have made
             self._good = self._candidate
+
         self._candidate = {}
         return TrainingStep(
             self.step, self.settings.steps, loss, smoothed, rate, norm, skipped=skipped
@@ -220,23 +226,27 @@ class Run:
         self._restore(self._good)
         self._is_whole, self._saved = True, None
         self._tell_step()
+
         try:
             if self.step:
                 self.save()
             elif self.folder is not None and self.world.is_first and (self.folder / STATE).exists():
                 save_state(self.folder, self._state())
         except FileWriteError as error:  # what went wrong first is what counts
-            self.warn(f"step {self.step}, to which the network is back, isn't saved: {error}")
+            self.warn(
+                f"step {self.step}, which the network was reset to, could not be saved: {error}"
+            )
+
         self._saved = self.step
         advice = "a lower learning rate, a longer warm-up, or more clipping"
         if self.settings.precision == "fp16":
             advice += ', or the precision "bf16"'
         raise DivergenceError(
-            f"{reason}: the network is back at step {self.step}; start again with {advice}"
+            f"{reason}: the network was reset to step {self.step}; start again with {advice}"
         )
 
     def _watched(self, done: TrainingStep) -> TrainingStep:
-        """Held-out loss, checkpoint, and what might be gone back to, where they are due."""
+        """Compute the validation loss, save, and take a state to fall back to, when each is due."""
         settings = self.settings
         if settings.watch_every and (done.step % settings.watch_every == 0 or self.is_finished):
             done = replace(done, validation=self.measure())
@@ -273,17 +283,18 @@ class Run:
             yield
 
     def _try_to_save(self) -> Path | None:
-        """As :meth:`save`; a refusal is told once, and the next step tries again."""
+        """As :meth:`save`; a refusal is reported once, and the next step tries again."""
         try:
             path = self.save()
         except FileWriteError as error:
             if self._refused is None:
                 self.warn(
-                    f"the checkpoint of step {self.step} is missing: {error}; the training goes on, and "
+                    f"the checkpoint of step {self.step} could not be saved: {error}; training continues, and "
                     "the next step tries again"
                 )
                 self._refused = self.step
             return None
+
         if self._refused is not None and self._saved == self.step:
             self.warn(f"step {self.step} is saved, in place of step {self._refused}")
             self._refused = None
@@ -297,12 +308,14 @@ class Run:
         """
         if self.folder is None or not self.world.is_first or self._saved == self.step:
             return None
+
         make_folder(self.folder)
         try:
             with self._average.inside():
                 path = save_network(self.network, self.folder, self.suffix)
         finally:
             save_state(self.folder, self._state())
+
         self._saved = self.step
         if self.settings.keep:
             remove_old(self.folder, self.network.name, self.suffix, self.settings.keep)
@@ -331,16 +344,18 @@ class Run:
         state = load_state(self.folder)
         if not self.world.agrees(-1 if state is None else state["step"], self.device):
             raise TrainingStateError(
-                f"not all processes find the same state in {self.folder}: give them a folder that all of them share"
+                f"the processes found different states in {self.folder}: use a folder that all of them share"
             )
         if state is None:
             return
+
         assert self.folder is not None
         check_fits(state, self._parameters, type(self._stepper.optimiser).__name__, self.folder)
         try:
             self._restore(state)
         except (KeyError, TypeError, ValueError, AttributeError) as error:  # of another's making
             raise damaged(self.folder) from error
+
         self._saved = self.step
         self._base = state["base"]
         self._tell_step()
@@ -400,9 +415,10 @@ def train(
     except BaseException:
         try:
             run.finish()
-        except FileWriteError as refused:  # the first error is the one to be told
-            run.warn(f"step {run.step} isn't saved: {refused}")
+        except FileWriteError as refused:  # the first error is the one to report
+            run.warn(f"step {run.step} could not be saved: {refused}")
         raise
+
     run.finish()
 
 

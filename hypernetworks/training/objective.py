@@ -68,7 +68,7 @@ class NoiseSchedule:
 
 
 def with_offset(noise: torch.Tensor, offset: torch.Tensor, strength: float) -> torch.Tensor:
-    """Noise whose mean per channel is moved, so that very dark and very light pictures can be learned.
+    """Noise whose mean per channel is moved, so that very dark and very light images can be learned.
 
     Args:
         noise: ``(batch, channels, height, width)``.

@@ -1,4 +1,4 @@
-"""Any optimiser of torch by name, fused where it can be; and one step of it: unscale, clip, step."""
+"""Builds any torch optimiser by name, fused where possible; and does one step: unscale, clip, step."""
 
 from __future__ import annotations
 
@@ -56,12 +56,14 @@ def build_optimiser(
         raise TrainingSettingsError(
             f'the optimiser "{name}" can\'t be used{reason}, use one of {", ".join(known.values())}'
         )
+
     kind = getattr(torch.optim, known[name.lower()])
     accepted = inspect.signature(kind).parameters
     if unknown := sorted(set(options) - set(accepted)):
         raise TrainingSettingsError(
             f"{kind.__name__} has no option {unknown[0]}, it has {', '.join(list(accepted)[2:])}"
         )
+
     arguments: dict[str, Any] = {"weight_decay": weight_decay} if "weight_decay" in accepted else {}
     arguments |= {"lr": 1.0, **options}
     try:
@@ -120,7 +122,7 @@ class Stepper:
         return self._norm
 
     def step(self, rate: float) -> bool:
-        """Change the parameters and forget the gradients; returns whether it was left out, because they overflowed."""
+        """Change the parameters and forget the gradients; returns whether it was skipped (overflow)."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         skipped = self.scaler.update(self._norm)

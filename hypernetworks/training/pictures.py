@@ -1,4 +1,4 @@
-"""A folder of pictures -> pixels at the right sizes, in one or several versions, with alpha as loss weights."""
+"""A folder of images -> pixels at the right sizes, in one or several versions, with alpha as loss weights."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ Encode = Callable[[torch.Tensor], tuple[torch.Tensor, "torch.Tensor | None"]]
 
 @dataclass(frozen=True)
 class PictureSettings:
-    """How pictures and their captions are prepared.
+    """How images and their captions are prepared.
 
     Attributes:
         width, height: in pixels; with buckets, their product is the largest area.
         fit: ``"crop"``: all to one size; ``"buckets"``: each to the nearest of several shapes of the same area.
         step: pixel sizes of buckets are multiples of it.
-        crops: versions of each picture, evenly spread over what doesn't fit.
+        crops: versions of each image, evenly spread over what doesn't fit.
         flip: whether each version is mirrored as well.
         alpha: whether transparency weighs the loss: what is transparent is not learned.
         spread: whether latents are drawn anew from the autoencoder's distribution each time.
         template: a line, or the path of a text file of lines; see :mod:`.captions`.
         shuffle, tag_dropout: see :class:`~.captions.Caption`.
-        validation: share of the pictures that is kept for the validation loss, if there are eight or more.
+        validation: share of the images that is kept for the validation loss, if there are eight or more.
     """
 
     width: int = 512
@@ -62,11 +62,13 @@ class PictureSettings:
             raise TrainingSettingsError(f'fit is "{self.fit}", use one of {", ".join(FITS)}')
         if not 1 <= self.crops <= 64:
             raise TrainingSettingsError(f"crops is {self.crops}: it must be from 1 to 64")
+
         for name in ("tag_dropout", "validation"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingSettingsError(
                     f"{name} is {getattr(self, name)!r}: it must be in [0, 1)"
                 )
+
         if (
             min(self.width, self.height) < self.step
             or self.width % self.step
@@ -79,7 +81,7 @@ class PictureSettings:
 
 @dataclass(frozen=True)
 class Version:
-    """One crop of a picture, mirrored or not.
+    """One crop of an image, mirrored or not.
 
     Attributes:
         pixels: ``(3, height, width)`` in [-1, 1].
@@ -91,31 +93,31 @@ class Version:
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """The pictures in a folder, by name.
+    """The images in a folder, by name.
 
     Raises:
-        TrainingDataError: no such folder, or no picture in it.
+        TrainingDataError: no such folder, or no image in it.
     """
     if not folder.is_dir():
-        raise TrainingDataError(f"{folder}: there is no such folder of pictures")
+        raise TrainingDataError(f"{folder}: there is no such folder of images")
     found = sorted(
         path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and _is_seen(path)
     )
     if not found:
-        raise TrainingDataError(f"{folder} has no pictures: put some in ({', '.join(SUFFIXES)})")
+        raise TrainingDataError(f"{folder} has no images: add some ({', '.join(SUFFIXES)})")
     return found
 
 
 def _is_seen(path: Path) -> bool:
     return (
         not path.name.startswith(".") and path.is_file()
-    )  # macOS puts ._NAME beside pictures on foreign disks
+    )  # macOS puts ._NAME beside images on foreign disks
 
 
 def split_validation(
     pictures: Sequence[Path], share: float, seed: int
 ) -> tuple[list[Path], list[Path]]:
-    """Pictures to learn from, and those kept for the validation loss, by name and seed alone."""
+    """Images to learn from, and those kept for the validation loss, by name and seed alone."""
     count = max(1, round(share * len(pictures))) if share and len(pictures) >= 8 else 0
     ranked = sorted(pictures, key=lambda path: (mixed("held out", seed, path.name), path.name))
     kept = set(ranked[:count])
@@ -125,7 +127,7 @@ def split_validation(
 
 
 def bucket_of(width: int, height: int, settings: PictureSettings) -> tuple[int, int]:
-    """The size that a picture of this size is brought to."""
+    """The size that an image of this size is brought to."""
     if settings.fit == "crop":
         return settings.width, settings.height
     aspect = math.log(width / height)
@@ -146,7 +148,7 @@ def buckets(settings: PictureSettings) -> list[tuple[int, int]]:
 
 
 def read_versions(path: Path, settings: PictureSettings) -> list[Version]:
-    """All versions of one picture.
+    """All versions of one image.
 
     Raises:
         TrainingDataError: it can't be read, or is wholly transparent where alpha counts.
@@ -159,14 +161,14 @@ def read_versions(path: Path, settings: PictureSettings) -> list[Version]:
             has_alpha = "A" in image.getbands() or "transparency" in image.info
             image = image.convert("RGBA" if has_alpha else "RGB")
     except ImageError as error:
-        raise TrainingDataError(f"{path.name}: {error}, or take it away") from error
+        raise TrainingDataError(f"{path.name}: {error}, or remove it") from error
     if has_alpha and not settings.alpha:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image).convert("RGB")
     found = [version for crop in _crops(image, settings) if (version := _version(crop)) is not None]
     if not found:
         raise TrainingDataError(
-            f"{path.name} is wholly transparent, so nothing of it would be learned: take it away"
+            f"{path.name} is completely transparent, so nothing would be learned from it: remove it"
         )
     if settings.flip:
         found += [
@@ -176,7 +178,7 @@ def read_versions(path: Path, settings: PictureSettings) -> list[Version]:
 
 
 def _crops(image: Image, settings: PictureSettings) -> Iterator[Image]:
-    """The picture scaled to cover its bucket, cut at evenly spread places; the middle when there is one crop."""
+    """The image scaled to cover its bucket, cut at evenly spread places; the middle when there is one crop."""
     from PIL.Image import Resampling
 
     width, height = bucket_of(*image.size, settings)
@@ -193,7 +195,7 @@ def _crops(image: Image, settings: PictureSettings) -> Iterator[Image]:
 
 
 def _eight_bit(image: Image) -> Image:
-    """A grey picture of 16-bit numbers, or of fractions, in 8 bits; Pillow itself would make it white or black.
+    """A grey image of 16-bit numbers, or of fractions, in 8 bits; Pillow itself would make it white or black.
 
     Raises:
         ValueError: what its numbers mean can't be told.
@@ -225,8 +227,8 @@ def _version(image: Image) -> Version | None:
 def latent_weights(alpha: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Loss weights ``(1, height, width)`` of mean 1, from opacity ``(pixels high, pixels wide)``.
 
-    AUTOMATIC1111 subtracts the smallest opacity first, which makes opaque pictures 0/0, and turns the mask on its side
-    where a picture is not square; this does neither.
+    AUTOMATIC1111 subtracts the smallest opacity first, which makes opaque images 0/0, and turns the mask on its side
+    where an image is not square; this does neither.
     """
     weights = functional.adaptive_avg_pool2d(alpha[None], (height, width))
     return weights / weights.mean()
@@ -240,15 +242,15 @@ def load_examples(
     name: str = "",
     report: Callable[[int, int], object] | None = None,
 ) -> list[Example]:
-    """Read and encode pictures, with their captions.
+    """Read and encode images, with their captions.
 
     Args:
         encode: the autoencoder; what it gives is kept, where it gives it.
         name: stands for ``[name]`` in templates.
-        report: called with (done, total) pictures.
+        report: called with (done, total) images.
 
     Raises:
-        TrainingDataError: a picture, its caption or the template can't be used.
+        TrainingDataError: an image, its caption or the template can't be used.
     """
     templates, found = read_template(settings.template), []
     for number, path in enumerate(paths):
@@ -268,10 +270,11 @@ def _example(
     encode: Encode,
 ) -> Example:
     means, deviations = [], []
-    for version in versions:  # one by one: an autoencoder needs much memory per picture
+    for version in versions:  # one by one: an autoencoder needs much memory per image
         mean, deviation = encode(version.pixels[None])
         means.append(mean[0].float())
         deviations.append(None if deviation is None else deviation[0].float())
+
     weights = None
     if any(version.alpha is not None for version in versions):
         weights = tuple(_weights_of(v, m) for v, m in zip(versions, means, strict=True))

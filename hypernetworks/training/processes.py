@@ -54,7 +54,7 @@ class World:
         """
         if batch % self.size:
             raise TrainingSettingsError(
-                f"a batch of {batch} can't be shared by {self.size} processes: use a multiple"
+                f"a batch of {batch} can't be split among {self.size} processes: use a multiple"
             )
         part = batch // self.size
         return range(self.rank * part, (self.rank + 1) * part)
@@ -109,7 +109,7 @@ def together(device: str | None = None) -> Iterator[World]:
 
 
 def _device(asked: str | None, local_rank: int, size: int) -> str:
-    """Each process gets a card of its own, unless a certain one was asked for."""
+    """Each process gets its own GPU, unless one was requested."""
     chosen = choose_device(asked)
     many = size > 1 and chosen in ("cuda", "xpu")
     return f"{chosen}:{local_rank}" if many else chosen

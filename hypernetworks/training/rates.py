@@ -59,6 +59,7 @@ class RateSchedule:
             raise TrainingSettingsError(
                 f'the schedule "{shape}" is unknown, use one of {", ".join(SHAPES)}'
             )
+
         pieces: list[tuple[float, int]] = []
         for part in filter(None, (part.strip() for part in text.split(","))):
             rate, last = _piece(part)
@@ -66,9 +67,10 @@ class RateSchedule:
             last = max(steps, before + 1) if last is None else last
             if last <= before:
                 raise TrainingSettingsError(
-                    f'the learning rate "{text}": the steps must rise; {_EXAMPLE}'
+                    f'the learning rate "{text}": the steps must increase; {_EXAMPLE}'
                 )
             pieces.append((rate, last))
+
         if not pieces:
             raise TrainingSettingsError(f"the learning rate is empty: {_EXAMPLE}")
         if shape == "auto":

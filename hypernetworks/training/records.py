@@ -1,4 +1,4 @@
-"""What a run leaves in its folder for people: a CSV, the loss curve as a picture, and previews side by side."""
+"""The readable files of a run: a CSV, the loss curve as an image, and previews side by side."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _INK, _GREY, _LIGHT, _BLUE, _ORANGE = "#222222", "#777777", "#dddddd", "#2563eb"
 
 
 class Log:
-    """``log.csv`` of a run; a resumed run goes on after the step it resumes from.
+    """``log.csv`` of a run; a resumed run continues after the step it resumes from.
 
     Args:
         folder: of the run; made if need be.
@@ -60,6 +60,7 @@ class Log:
                 ) from error
         else:
             replace_file(self.path, self._write_all)
+
         self._is_whole = True
 
     def _write_all(self, temporary: Path) -> None:
@@ -170,6 +171,7 @@ def _round_values(low: float, high: float) -> list[float]:
         ]
         if len(found) >= 3:
             return found[:: max(1, len(found) // 8)]
+
     return [low, high]
 
 
@@ -229,7 +231,7 @@ def evenly(items: list[Item], most: int) -> list[Item]:
 
 
 def _sheet(columns: dict[int, dict[int, Path]]) -> Image:
-    """Pictures by step and row, labelled; small ones are shown larger."""
+    """Images by step and row, labelled; small ones are shown larger."""
     from PIL import Image, ImageDraw
 
     rows = sorted({row for pictures in columns.values() for row in pictures})

@@ -1,4 +1,4 @@
-"""Loss scaling for fp16: gradients that would vanish are scaled up, and steps that overflow are left out."""
+"""Loss scaling for fp16: gradients that would vanish are scaled up, and steps that overflow are skipped."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Scaler:
             torch._foreach_mul_(list(gradients), 1 / self._scale)
 
     def update(self, norm: float) -> bool:
-        """Note how a step went; returns whether it has to be left out.
+        """Record the result of a step; returns whether it must be skipped.
 
         Args:
             norm: of the unscaled gradients.
@@ -55,6 +55,7 @@ class Scaler:
         if not math.isfinite(norm):
             self._scale, self._good_steps = self._scale * BACKOFF, 0
             return True
+
         self._good_steps += 1
         if self._good_steps == INTERVAL:
             self._scale, self._good_steps = self._scale * GROWTH, 0

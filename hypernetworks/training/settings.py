@@ -1,4 +1,4 @@
-"""Everything that one training run is made of, apart from the model and the pictures; and presets per purpose."""
+"""The settings of a training run, apart from the model and the images; and presets per purpose."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLIPPINGS = ("norm", "value")
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """One run. Checked when made.
+    """The settings of one run, checked on construction.
 
     Attributes:
         steps: optimiser steps.
@@ -74,17 +74,22 @@ class TrainingSettings:
             ("restarts", 0),
         ):
             _check(name, getattr(self, name), low, 10**8, whole=True)
+
         for name in ("save_every", "keep", "watch_every", "preview_every", "seed"):
             _check(name, getattr(self, name), 0, 2**63 - 1, whole=True)
+
         for name, high in (("floor", 1.0), ("weight_decay", 1e6), ("clip", 1e9), ("min_snr", 1e6)):
             _check(name, getattr(self, name), 0, high)
+
         for name, high in (("noise_offset", 10.0), ("ema", 0.999999), ("caption_dropout", 1.0)):
             _check(name, getattr(self, name), 0, high)
+
         for name, known in (("precision", PRECISIONS), ("clip_by", CLIPPINGS)):
             if getattr(self, name) not in known:
                 raise TrainingSettingsError(
                     f'{name} is "{getattr(self, name)}", use one of {", ".join(known)}'
                 )
+
         self.rates()
 
     @property

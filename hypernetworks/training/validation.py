@@ -16,13 +16,13 @@ from .processes import Predict
 from .seeding import mixed, sample_noise
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
-"""Time steps at which each picture is measured, as fractions of the schedule."""
+"""Time steps at which each image is measured, as fractions of the schedule."""
 MOST = 16
-"""Pictures that are measured."""
+"""Images that are measured."""
 
 
 class ValidationLoss:
-    """A loss that can be compared over the whole run, as nothing random is in it.
+    """A loss that is comparable over the whole run, because nothing in it is random.
 
     Args:
         examples: never trained on; the first :data:`MOST` count.
@@ -39,7 +39,7 @@ class ValidationLoss:
 
     @torch.no_grad()
     def loss(self, predict: Predict, schedule: NoiseSchedule, device: torch.device | str) -> float:
-        """Mean loss over all pictures and time steps; unweighted, so that runs can be compared."""
+        """Mean loss over all images and time steps; unweighted, so that runs can be compared."""
         total = 0.0
         for index, example in enumerate(self.examples):
             batch = self._batch(index, example).to(device)

@@ -462,7 +462,9 @@ def look_from_another_window(browser: Any, address: str, problems: list[str]) ->
         'Waiting for the training of "azure"'
     )
     other.click("#hypernetworks_interrupt")
-    expect(other.locator("#hypernetworks_messages")).to_contain_text("Interrupted before it started")
+    expect(other.locator("#hypernetworks_messages")).to_contain_text(
+        "Interrupted before it started"
+    )
     other.context.close()
 
 

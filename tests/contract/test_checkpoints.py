@@ -496,7 +496,7 @@ def test_a_safety_checker_is_left_out(tiny: Path, files: dict[str, Path], tmp_pa
         ({"unet/config.json": None}, "a StableDiffusionPipeline, which has no cross-attention"),
         (
             {"model_index.json": None},
-            "no model_index.json, so it is no diffusers model: name the folder that has one",
+            "no model_index.json, so it is not a diffusers model: name the folder that has one",
         ),
         ({"vae/config.json": None}, "it can't be loaded"),
     ],
@@ -561,7 +561,7 @@ def test_the_family_is_read_from_the_header_alone(width: int, family: str, tmp_p
     ("tensors", "message"),
     [
         (wide(1280), "this is the SDXL refiner"),
-        (wide(640), "a context of width 640, which is no known model's"),
+        (wide(640), "a context of width 640, which no known model has"),
         (entered_by(9), "this is an inpainting model"),
         (entered_by(8), "this is an instruct-pix2pix model"),
         (WHOLE | {"edm_mean": (4,)}, "another noise schedule"),
@@ -579,7 +579,7 @@ def test_the_family_is_read_from_the_header_alone(width: int, family: str, tmp_p
         ({"emb_params": (1, 768)}, "this is an embedding"),
         ({"768.k.linear.0.weight": (8, 8)}, "this is a hypernetwork, not a checkpoint"),
         ({"weight": (8,)}, "it holds no Stable Diffusion model"),
-        (WHOLE, r"its .* has another structure than .* tensors are missing"),
+        (WHOLE, r"its .* has a different structure from .* tensors are missing"),
     ],
 )
 def test_wrong_files(
@@ -603,8 +603,8 @@ def test_wrong_files(
         (b"GGUF\x03", "quantised GGUF"),
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"),
         (b"<!doctype html>", "this is a web page"),
-        (b"\x08\x00\x00\x00\x00\x00\x00\x00{}", "damaged, incomplete or no .safetensors"),
-        (b"garbage garbage garbage", "damaged, incomplete or no .safetensors"),
+        (b"\x08\x00\x00\x00\x00\x00\x00\x00{}", "damaged, incomplete or not a .safetensors"),
+        (b"garbage garbage garbage", "damaged, incomplete or not a .safetensors"),
     ],
 )
 def test_files_of_other_formats(content: bytes, message: str, tmp_path: Path) -> None:
@@ -661,9 +661,9 @@ def test_a_tensor_too_few_or_too_many(
         )
         return
     message = (
-        "it is a model of another size"
+        "it is a model of a different size"
         if harm == "reshaped"
-        else f"its {part} has another structure"
+        else f"its {part} has a different structure"
     )
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(tmp_path / "odd.safetensors", configurations=tiny)

@@ -117,7 +117,7 @@ def test_a_job_leaves_files_and_the_model_as_it_was(tiny: Painter, pictures: Pat
     assert [step.validation is not None for step in steps] == [False, True, False, True]
     assert previews == [(0, 2), (2, 2), (4, 2)]
     assert stages[-1] == ("encoding captions", 1, 1)
-    assert ("encoding pictures", 8, 8) in stages  # one of nine is held out
+    assert ("encoding images", 8, 8) in stages  # one of nine is held out
     assert {path.name for path in job.folder.iterdir()} == {
         "settings.json", "log.csv", "curve.png", "previews", "previews.png", "state.pt",
         "dark-2.safetensors", "dark-4.safetensors",
@@ -198,15 +198,15 @@ def test_what_is_different_from_the_run_that_goes_on_is_told(tiny: Painter, pict
     with pytest.raises(TrainingSettingsError, match="did not begin with dark-2"):
         train_job(replace(job, network=first.file), tiny)
     narrow = replace(job.creation, structure=hn.Structure((1, 3, 1), "linear"))
-    with pytest.raises(hn.HypernetworkError, match="another structure"):
+    with pytest.raises(hn.HypernetworkError, match="a different structure"):
         train_job(replace(job, creation=narrow), tiny)
     assert (job.folder / "settings.json").read_text(encoding="utf-8") == before
     more = train_job(
         replace(job, settings=replace(job.settings, steps=3, seed=7, rate="1e-5", batch=1)), tiny
     )
     assert more.messages == (
-        "seed was 0 in the steps before, and is 7 from here on",
-        "batch was 2 in the steps before, and is 1 from here on",
+        "seed was 0 in earlier steps and is 7 from here on",
+        "batch was 2 in earlier steps and is 1 from here on",
     )
     assert json.loads((job.folder / "settings.json").read_text())["model"] == tiny.model_name
 
@@ -219,7 +219,7 @@ def test_files_to_look_at_end_no_training(tiny: Painter, pictures: Path) -> None
     outcome = train_job(job, tiny)
     assert outcome.is_finished
     assert outcome.file is not None
-    told = [message for message in outcome.messages if message.endswith("; the training goes on")]
+    told = [message for message in outcome.messages if message.endswith("; training continues")]
     assert len(told) == len(outcome.messages)
     assert any("log.csv" in message for message in told)
     assert any("curve.png" in message for message in told)
@@ -229,7 +229,7 @@ def test_pictures_without_words_are_told(tiny: Painter, pictures: Path) -> None:
     for number, path in enumerate(sorted(pictures.iterdir())):
         path.rename(pictures / f"{number:04d}.png")
     assert (
-        "pictures have no words, such as 000"
+        "images have no caption, such as 000"
         in train_job(job_on(tiny, pictures, steps=1), tiny).messages[0]
     )
     job = job_on(tiny, pictures, steps=2)

@@ -130,7 +130,7 @@ def test_memory_of_headers_just_within_the_limit(
 @pytest.mark.parametrize("container", [zipped, legacy])
 def test_a_million_instructions_are_not_carried_out(container: Any, tmp_path: Path) -> None:
     assert hn.read(container(tmp_path / "few.pt", b"N0" * 1000 + network())).widths == (8,)
-    with pytest.raises(NotAHypernetworkError, match="longer than that of a hypernetwork"):
+    with pytest.raises(NotAHypernetworkError, match="longer than a hypernetwork's"):
         hn.read(container(tmp_path / "many.pt", b"N0" * 500_000 + network()))
 
 

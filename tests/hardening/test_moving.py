@@ -215,7 +215,7 @@ def test_a_refused_file_hides_no_other_error(refuse: Refusing, tmp_path: Path) -
 
     with pytest.raises(KeyboardInterrupt):
         train(Toy().run(toy_settings(), tmp_path, on_warning=told.append), on_step=stop)
-    assert "step 1 isn't saved" in told[-1]
+    assert "step 1 could not be saved" in told[-1]
 
     diverging = Toy()
     run = diverging.run(

@@ -1,4 +1,4 @@
-"""Finds images that are not finite, as half precision makes them on some cards (GTX 16xx) and of some models (SD2)."""
+"""Detects non-finite images, which half precision produces on some cards (GTX 16xx) and with some models (SD2)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 class NotFiniteError(Exception):
-    """The latents or the image have numbers that are NaN or infinite."""
+    """The latents or the image contain NaN or infinite values."""
 
 
 class Finite:
@@ -38,7 +38,7 @@ class Finite:
 
 @contextmanager
 def watched(vae: Any, *, raises: bool) -> Iterator[Finite]:
-    """What goes into an autoencoder's decoder, and what comes out, is looked at inside.
+    """Checks the decoder's input and output inside the context.
 
     Numbers that aren't finite become black, so that nothing after it stumbles over them.
     """

@@ -1,4 +1,4 @@
-"""One generation as a record, and what comes of it."""
+"""One generation as a record, and its result."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Generation:
-    """Everything that one job is made of.
+    """All settings of one job.
 
     Attributes:
         prompt: as typed, tags included.
         negative: negative prompt.
         steps: sampling steps.
         cfg: classifier-free guidance scale; ``None`` is the model's own default.
-        seed: of the first picture; the others count up from it.
-        batch: number of pictures.
+        seed: of the first image; the others count up from it.
+        batch: number of images.
         width, height: in pixels; ``None`` is the model's own size.
         sampler: a name of :data:`~hypernetworks.hosts.diffusers.samplers.SAMPLERS`; ``None`` is the model's own.
     """
@@ -38,7 +38,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class Picture:
-    """A finished picture and the infotext that its PNG carries."""
+    """A finished image and the infotext that its PNG carries."""
 
     image: Image
     infotext: str
@@ -46,7 +46,7 @@ class Picture:
 
 @dataclass
 class Result:
-    """The pictures of a job, and what the user has to be told."""
+    """The images of a job, and the messages for the user."""
 
     pictures: list[Picture] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)

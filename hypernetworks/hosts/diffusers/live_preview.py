@@ -1,4 +1,4 @@
-"""The picture while it forms: cheap looks at the latents of a running job."""
+"""Live preview: cheap approximations of the latents of a running job."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _COLOURS = {
 
 
 class LivePreview:
-    """Watches one job's scheduler and shows what the model expects the picture to become.
+    """Watches one job's scheduler and shows what the model expects the image to become.
 
     Args:
         pipeline: whose scheduler serves this job alone; its ``step`` is wrapped.
@@ -53,14 +53,14 @@ class LivePreview:
         pipeline.scheduler.step = step
 
     def look(self) -> None:
-        """Show the picture, unless the last look was just now."""
+        """Show a preview, unless the last one was too recent."""
         if self._expected is not None and time.monotonic() >= self._next:
             self._show(picture_of(self._pipeline, self._expected[:1]))
             self._next = time.monotonic() + SECONDS
 
 
 def picture_of(pipeline: Any, latents: torch.Tensor) -> Image:
-    """The first picture of latents ``(1, channels, height, width)``: decoded where cheap, else by its colours."""
+    """The first image of latents ``(1, channels, height, width)``: decoded where cheap, else by its colours."""
     from PIL import Image
 
     if type(pipeline.vae).__name__ == "AutoencoderTiny":

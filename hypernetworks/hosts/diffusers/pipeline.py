@@ -1,4 +1,4 @@
-"""diffusers as a host: from a prompt with tags to pictures, on the miniature or on a user's checkpoint."""
+"""diffusers as a host: from a prompt with tags to images, on the miniature or on a user's checkpoint."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MINIATURE = Path(__file__).parents[2] / "miniature" / "weights"
 """The small model that ships, as a diffusers folder."""
 NOT_FINITE = (
-    "the image has numbers that are not finite (NaN or infinite) and is black there: the checkpoint or a network may "
+    "the image has values that are not finite (NaN or infinite) and is black there: the checkpoint or a network may "
     "be damaged, or a multiplier too strong"
 )
 MINIATURE_NETWORKS = Path(__file__).parents[2] / "miniature" / "networks"
@@ -71,10 +71,12 @@ class Painter:
         if half is not None and precision == "auto":
             precision = "fp16" if half else "fp32"
         self.dtype = dtype = default_dtype(device, precision)
+
         if checkpoint is None and not (MINIATURE / "model_index.json").exists():
             raise CheckpointError(
                 "the miniature's weights are missing: build them, or name a checkpoint"
             )
+
         self.pipeline: Any = load_checkpoint(
             checkpoint or MINIATURE, dtype=dtype, prediction=prediction
         ).to(device)
@@ -113,11 +115,11 @@ class Painter:
         *,
         keep_precision: bool = False,
     ) -> Result:
-        """Make the pictures of a job. A tag that can't be used costs a message, never the picture.
+        """Generate the images of a job. An unusable tag adds a message; the image is still generated.
 
         Args:
             on_step: called with (finished steps, all steps) after each step; ``False`` stops the job.
-            on_picture: called with the forming picture, a few times per second at most.
+            on_picture: called with the live preview, a few times per second at most.
             keep_precision: an image that isn't finite is not tried again in fp32, for which the whole model is
                 converted; for a model that something else uses as it is.
 
@@ -144,6 +146,7 @@ class Painter:
                 images = self._sample(
                     job, (clean, negative), size, handle, live_preview, on_step, finite
                 )
+
             if finite.found:
                 result.messages.append(NOT_FINITE)
             return images
@@ -177,7 +180,7 @@ class Painter:
         return clean, negative, tags
 
     def _widen(self) -> str:
-        """Convert the model to fp32, for good; what to tell."""
+        """Convert the model to fp32 permanently; returns the message for the user."""
         before = str(self.dtype).removeprefix("torch.")
         try:
             self.pipeline.to(torch.float32)
@@ -186,7 +189,7 @@ class Painter:
             raise
         self.dtype = torch.float32
         return (
-            f"the image had numbers that are not finite in {before}, so the model computes in fp32 from now on: "
+            f"the image had values that are not finite in {before}, so the model now runs in fp32: "
             "choose that precision from the start (--precision fp32)"
         )
 
@@ -199,9 +202,9 @@ class Painter:
             if not is_out_of_memory(error):
                 raise
             empty_cache(self.pipeline.device)
-            advice = "ask for fewer or smaller images"
+            advice = "generate fewer or smaller images"
             if self.dtype == torch.float32:
-                advice += ", or for half precision (--precision fp16)"
+                advice += ", or use half precision (--precision fp16)"
             raise HypernetworkError(
                 f"there was not enough memory for {job.batch} x {size[0]}x{size[1]}: {advice}"
             ) from error
@@ -232,7 +235,7 @@ class Painter:
         def give_up(error: Exception) -> None:
             traceback.print_exception(type(error), error, error.__traceback__)
             failed = f"applying the networks failed ({type(error).__name__}: {error})"
-            messages.append(f"{failed}; the picture is made without hypernetworks")
+            messages.append(f"{failed}; the image is generated without hypernetworks")
 
         networks = [(use.network, use.multiplier) for use in chosen]
         return patches.enter_context(apply(self.pipeline.unet, networks, on_error=give_up))
@@ -251,6 +254,7 @@ class Painter:
             raise HypernetworkError(
                 f"the size {width}x{height} is not possible: use multiples of {multiple} up to 4096"
             )
+
         return width, height
 
     def _sample(

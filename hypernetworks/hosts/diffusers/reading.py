@@ -1,4 +1,4 @@
-"""What of a prompt the text encoder doesn't read, or reads as words where a webui would not."""
+"""Finds the parts of a prompt that the text encoder ignores, or reads as plain words where a webui would not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _syntax(prompt: str) -> list[str]:
         return []
     shown = ", ".join(text if len(text) <= 40 else f"{text[:40]}…" for text in found)
     return [
-        f"{shown}: emphasis, prompt editing, BREAK and AND of webuis are read as words here, take them out"
+        f"{shown}: the webui syntax for emphasis, prompt editing, BREAK and AND is read as plain words here: remove it"
     ]
 
 
@@ -45,6 +45,6 @@ def _rest(tokenizer: Any, prompt: str) -> list[str]:
     left_out = str(tokenizer.decode(tokens[most - 1 : -1])).strip()
     shown = left_out if len(left_out) <= 80 else f"{left_out[:80]}…"
     return [
-        f"the prompt has {len(tokens) - 2} tokens and the model reads {most - 2}: the end is left out, "
-        f'from "{shown}" on'
+        f"the prompt has {len(tokens) - 2} tokens and the model reads {most - 2}: the rest is ignored, "
+        f'starting at "{shown}"'
     ]

@@ -42,7 +42,7 @@ def build_sampler(name: str | None, own: Any) -> Any:
 
 
 def check_steps(name: str | None, own: Any, steps: int) -> None:
-    """Raise when a sampler can't do with so few steps, as PNDM can't with fewer than four.
+    """Raise when a sampler can't run with so few steps: PNDM needs at least four.
 
     Args:
         name, own: as for :func:`build_sampler`.
@@ -55,7 +55,7 @@ def check_steps(name: str | None, own: Any, steps: int) -> None:
     except (ValueError, IndexError) as error:  # of numpy: diffusers doesn't look
         few = f"{steps} step{'s' if steps != 1 else ''}"
         raise HypernetworkError(
-            f"the sampler {name or sampler_name(own)} can't do {few}: ask for more, or choose another sampler"
+            f"the sampler {name or sampler_name(own)} can't do {few}: use more steps, or choose another sampler"
         ) from error
 
 

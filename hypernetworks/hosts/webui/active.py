@@ -1,4 +1,4 @@
-"""The networks that act on the webui's UNet right now. One job samples at a time, so there is one set of them."""
+"""The networks active on the webui's UNet. Only one job samples at a time, so there is one set of them."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ class ActiveNetworks:
         if not any(pictures):
             self.remove()
             return None
+
         module = host.live_module() if unet is None else unet
         here = host.unwrapped(module)
         if here is None or not self._is_current(wanted := (id(p), id(batch), hires), here):
@@ -57,6 +58,7 @@ class ActiveNetworks:
                 return None
             self._apply(p, module, pictures)
             self._for, self.job = wanted, p
+
         return self._handle
 
     def _is_current(self, wanted: tuple[object, ...], unet: object) -> bool:
@@ -71,7 +73,7 @@ class ActiveNetworks:
         if (other := host.replaced_unet()) is not None:
             host.tell(
                 p,
-                f"{other} runs in place of the UNet, where networks can't act: switch it off in the settings",
+                f"{other} replaces the UNet, so hypernetworks have no effect: switch it off in the settings",
             )
         pictures = self._fitting(p, unet, pictures)
         networks = [[(use.network, use.multiplier) for use in picture] for picture in pictures]
@@ -95,7 +97,8 @@ class ActiveNetworks:
             except HypernetworkError as error:
                 unfit.add(id(use))
                 host.tell(
-                    p, f"{use.tag} is left out in the model that was loaded on the way: {error}"
+                    p,
+                    f"{use.tag} is skipped in the model that was loaded during generation: {error}",
                 )
         return [[use for use in picture if id(use) not in unfit] for picture in pictures]
 
@@ -104,11 +107,12 @@ class ActiveNetworks:
         if self._compile_again is None:
             host.tell(
                 p,
-                "the model is compiled, where networks can't act: switch that off in the settings",
+                "the model is compiled, so hypernetworks have no effect: switch compilation off in the settings",
             )
         else:
             host.tell(
-                p, "the model is compiled, and runs uncompiled while networks act: this is slower"
+                p,
+                "the model is compiled; it runs uncompiled while hypernetworks are active, which is slower",
             )
 
     def before_step(
@@ -126,7 +130,7 @@ class ActiveNetworks:
         Args:
             step: from 0.
             total: steps of the pass.
-            conditions: how many conditions each picture has, where prompts combine several.
+            conditions: how many conditions each image has, where prompts combine several.
             hires: whether this is the hires pass.
             unet: as for :meth:`ensure`.
         """
@@ -138,16 +142,16 @@ class ActiveNetworks:
             self._rows.begin_step(conditions)
 
     def after_step(self, p: Any) -> None:
-        """The UNet has run; if pictures could not be told apart, the user learns of it."""
+        """Called after the UNet has run; warns the user if the images of the batch could not be told apart."""
         if self._rows is not None and self._rows.lost:
             host.tell(
                 p,
-                "this batch's prompts name different networks, and here the pictures can't be told apart: "
-                "the first picture's networks acted on some or all of the others",
+                "the prompts of this batch name different networks, but the images can't be told apart here: "
+                "the first image's hypernetworks were applied to some or all of the others",
             )
 
     def remove(self) -> None:
-        """Take everything off the UNet."""
+        """Remove all hypernetworks from the UNet."""
         if self._handle is not None:
             self._handle.remove()
         if self._compile_again is not None:

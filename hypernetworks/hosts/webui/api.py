@@ -1,4 +1,4 @@
-"""Our routes: the list of networks with what is known of them, refresh, and what is in one file.
+"""Our API routes: list the networks, refresh the list, and inspect one file.
 
 They read nothing but files of the library, and show no path outside its folders.
 """
@@ -63,7 +63,7 @@ def register(app: Any) -> None:
 
 
 def list_networks(_request: Request) -> list[dict[str, Any]]:
-    """All networks: names as tags write them, folders, sizes, and what is known of them without reading them whole."""
+    """All networks: names as in tags, folders, sizes, and what is known without loading the files."""
     deadline = time.monotonic() + SECONDS
     listings = Listings()
     described = []
@@ -77,20 +77,20 @@ def list_networks(_request: Request) -> list[dict[str, Any]]:
 
 
 def refresh(_request: Request) -> dict[str, int]:
-    """Look at the folders again; says how many files there are."""
+    """Rescan the folders; returns the number of files."""
     folders.refresh()
     return {"count": len(folders.library().entries)}
 
 
 def inspect_network(request: Request) -> dict[str, Any]:
-    """What is in one file: structure, widths, family, norms, provenance, and what is unusual."""
+    """Describe one file: structure, widths, family, norms, provenance and warnings."""
     name = request.query_params.get("name")
     if not name:
-        raise HypernetworkError("which one? Add ?name= with a name as in a tag")
+        raise HypernetworkError("add ?name= with the name of a hypernetwork, as in a tag")
     entry = folders.library().find(name)
     found = inspect(
         read(entry.path), entry.path
-    ).as_dict()  # not kept: the cache is for what makes pictures
+    ).as_dict()  # not kept: the cache is for what makes images
     return {**found, "path": f"{entry.full_name}{entry.path.suffix}"}
 
 
@@ -132,7 +132,7 @@ def _without_folders(text: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """JSON knows no NaN and no infinity, and damaged networks have norms of that kind: ``null``."""
+    """Replace NaN and infinity, which JSON lacks and damaged networks have as norms, by ``null``."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -143,7 +143,7 @@ def _plain(value: Any) -> Any:
 
 
 def _may_enter(app: Any, accounts: dict[str, str] | None, request: Request) -> bool:
-    """With a login for the page or for the API: who is logged in to one of the two. Without: everybody."""
+    """Allow users who are logged in to the page or the API; everybody if neither has a login."""
     page_is_open = (
         getattr(app, "auth", None) is None and getattr(app, "auth_dependency", None) is None
     )
@@ -176,7 +176,7 @@ def _has_password(accounts: dict[str, str], request: Request) -> bool:
 
 
 def api_accounts() -> dict[str, str] | None:
-    """Passwords by user, ``None`` where the API needs none.
+    """Passwords by user; ``None`` if the API has no login.
 
     From ``--api-auth``; SD.Next has ``--auth`` and ``--auth-file`` instead, which serve the page, too, and takes
     blanks and quotes off them.

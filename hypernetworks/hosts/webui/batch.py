@@ -1,4 +1,4 @@
-"""From the prompts of one batch to the networks of each of its pictures."""
+"""From the prompts of one batch to the networks of each of its images."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..resolving import Use
 
 @dataclass
 class Batch:
-    """The networks of each picture of one batch, in the first pass and in the hires pass.
+    """The networks of each image of one batch, in the first pass and in the hires pass.
 
     Attributes:
-        first: per picture, in the order of its tags.
+        first: per image, in the order of its tags.
         hires: the same for the hires pass; empty where the job has none.
     """
 
@@ -38,10 +38,10 @@ def tags_of(prompts: Iterable[str], given: Sequence[Sequence[str]]) -> list[list
     """The tags of each prompt of a batch.
 
     A script may have changed the prompts of the batch after the job's list of all prompts was made; the host then hands
-    over other tags than these prompts have, and they act on every picture, as in the webui itself.
+    over other tags than these prompts have, and they act on every image, as in the webui itself.
 
     Args:
-        prompts: as typed, one per picture.
+        prompts: as typed, one per image.
         given: the items of the tags that the host found in the batch's first prompt; SD.Next: in the last that has any.
     """
     found = [parse(prompt)[1] for prompt in prompts]

@@ -1,4 +1,4 @@
-"""Which picture of a batch each row of a UNet call belongs to."""
+"""Which image of a batch each row of a UNet call belongs to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Rows:
     """Follows the rows of one sampler step through the host's UNet calls.
 
     Forge and its relatives say with every call how many conditions it holds, each for the whole batch. AUTOMATIC1111
-    says nothing, but goes through its rows in a fixed order: the conditions of each picture (several with AND), then
+    says nothing, but goes through its rows in a fixed order: the conditions of each image (several with AND), then
     the unconditional ones, in one call or in several (low memory, prompts of different lengths).
     """
 
@@ -24,7 +24,7 @@ class Rows:
         """A step begins.
 
         Args:
-            conditions: how many conditions each picture has; ``None`` for one each.
+            conditions: how many conditions each image has; ``None`` for one each.
         """
         counts = list(conditions) if conditions is not None else [1] * self._pictures
         self._order = [picture for picture, count in enumerate(counts) for _ in range(count)]
@@ -32,7 +32,7 @@ class Rows:
         self.lost = self.lost or len(counts) != self._pictures
 
     def of_call(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> list[int] | None:
-        """The picture of each row of a UNet call, from its arguments; ``None`` when it can't be told."""
+        """The image of each row of a UNet call, from its arguments; ``None`` when it can't be told."""
         first = arguments[0] if arguments else next(iter(named.values()))
         count = int(first.shape[0])
         options = named.get("transformer_options")

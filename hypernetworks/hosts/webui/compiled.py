@@ -1,4 +1,4 @@
-"""Compiled UNets: their code doesn't see hooks that came after it."""
+"""Compiled UNets: their code ignores hooks that were added later."""
 
 from __future__ import annotations
 

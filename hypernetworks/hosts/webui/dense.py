@@ -26,9 +26,11 @@ def is_dense(module: nn.Module) -> bool:
         return True
     if type(module).__qualname__ in _OWN_CLASSES:
         return _is_dense_of_forge(module)
+
     lora = _lora_of(module)
     if lora is None or lora["shared"].opts.lora_functional:
         return False
+
     lora["network_apply_weights"](module)
     return True
 

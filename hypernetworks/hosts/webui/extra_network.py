@@ -1,4 +1,4 @@
-"""The extra network ``hypernet``: what a generation of the webui tells us, and when."""
+"""The extra network ``hypernet``: the webui's calls during a generation."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def register() -> None:
 
 
 def _unload_the_built_in_ones() -> None:
-    """What the built-in handler loaded last would act for ever, now that nobody calls it any more."""
+    """Unload the built-in handler's networks: nobody calls it any more, so they would stay active forever."""
     from modules import shared
 
     loaded = getattr(shared, "loaded_hypernetworks", None)
@@ -67,6 +67,7 @@ def activate(p: Any, given: Sequence[Sequence[str]]) -> None:
     """
     if not getattr(p, "all_prompts", None) or getattr(p, "prompts", None) is None:
         return
+
     try:
         sdnext.watch_pipelines(activate)
         batch = _read(p, given)
@@ -76,7 +77,7 @@ def activate(p: Any, given: Sequence[Sequence[str]]) -> None:
     except PatchError as error:
         setattr(p, BATCH, None)
         ACTIVE.remove()
-        host.tell(p, f"{error} (the picture is made without hypernetworks)")
+        host.tell(p, f"{error} (the image is generated without hypernetworks)")
     except Exception as error:
         setattr(p, BATCH, None)
         ACTIVE.remove()
@@ -95,6 +96,7 @@ def _read(p: Any, given: Sequence[Sequence[str]]) -> Batch:
     for text in dict.fromkeys([*first, *hires]):
         for line in near_misses(parse(text)[0], loras=True):
             host.tell(p, line)
+
     resolver = Resolver(
         folders.library(), _fits_the_live_unet(), lambda message: host.tell(p, message)
     )
@@ -106,6 +108,7 @@ def _read(p: Any, given: Sequence[Sequence[str]]) -> Batch:
         given_first, given_hires = of_first or [], here
     else:
         given_first, given_hires = here, of_hires or []
+
     return Batch(
         [resolver.uses(tags) for tags in tags_of(first, given_first)],
         [resolver.uses(tags) for tags in tags_of(hires, given_hires)] if hires else [],
@@ -143,7 +146,7 @@ def _with_tag(prompt: str, items: tuple[str, str]) -> str:
 
 
 def _clean_negative_prompts(p: Any) -> None:
-    """Tags there can't work, and their letters would change the picture: they are taken out and reported."""
+    """Remove tags from negative prompts and report them: they have no effect there, but their text would."""
     for attribute in ("negative_prompts", "hr_negative_prompts"):
         prompts = getattr(p, attribute, None)
         if not isinstance(prompts, list):
@@ -211,7 +214,7 @@ def _steps_by_timesteps(denoiser: Any, told: int, name: str) -> int:
     """Steps that DDIM, PLMS and UniPC really run: others than the host says.
 
     They go through a list of timesteps whose length depends on how 1000 divides; all but UniPC stop before its first.
-    From a picture, the list is one shorter than the steps that the host says.
+    From an image, the list is one shorter than the steps that the host says.
     """
     starts_from_picture = getattr(denoiser, "init_latent", None) is not None
     timesteps = (
@@ -221,7 +224,7 @@ def _steps_by_timesteps(denoiser: Any, told: int, name: str) -> int:
 
 
 def _conditions(denoiser: Any) -> list[int] | None:
-    """How many conditions each picture's prompt has (several with AND); ``None`` where the host doesn't keep them."""
+    """How many conditions each image's prompt has (several with AND); ``None`` where the host doesn't keep them."""
     arguments = getattr(getattr(denoiser, "sampler", None), "sampler_extra_args", None) or {}
     batch = getattr(arguments.get("cond"), "batch", None)
     return [len(parts) for parts in batch] if batch is not None else None
@@ -230,7 +233,7 @@ def _conditions(denoiser: Any) -> list[int] | None:
 def end_of_job(p: Any) -> None:
     """Take our networks off, unless they are another job's (nested in this one, or around it).
 
-    SD.Next may go on with the last job's object in the place of this one's: when no job is left, nothing may act.
+    SD.Next may continue with the last job's object in the place of this one's: when no job is left, nothing may act.
     """
     try:
         if ACTIVE.job is None or ACTIVE.job is p or not _RUNNING:
@@ -240,7 +243,7 @@ def end_of_job(p: Any) -> None:
 
 
 def _watch_the_end_of_jobs() -> None:
-    """Hosts don't deactivate when a job fails or has no tags in its last batch: see every job through to its end."""
+    """Clean up after every job: hosts don't deactivate when a job fails or has no tags in its last batch."""
     from modules import processing
 
     original = processing.process_images_inner
@@ -267,7 +270,7 @@ def _show_messages(told: Sequence[str], processed: Any) -> None:
     parameters = getattr(processed, "extra_generation_params", None)
     if told and isinstance(
         parameters, dict
-    ):  # the pictures have their infotexts by now: this is for the API
+    ):  # the images have their infotexts by now: this is for the API
         parameters[MESSAGES] = "\n".join(told)
     comments = getattr(processed, "comments", None)
     missing = [

@@ -44,7 +44,7 @@ def library() -> Library:
 
 
 def trim() -> None:
-    """A job is over: what was made ready for it stays as far as the cache's limit allows. Never raises."""
+    """Trim the cache to its limit after a job. Never raises."""
     _LIBRARY.trim()
 
 
@@ -146,7 +146,7 @@ def _load_what_can_be(original: Callable[..., Any]) -> Callable[..., Any]:
     def load(self: Any, filename: str | None, *arguments: Any, **named: Any) -> Any:
         if filename is not None and Path(filename).suffix.lower() != ".pt":
             raise UnsupportedVariantError(
-                f"{filename}: the webui's own training of hypernetworks reads .pt files only. Convert the file first: "
+                f"{filename}: the webui's own hypernetwork training reads .pt files only. Convert the file first: "
                 f'python -m hypernetworks convert "{filename}" "{Path(filename).with_suffix(".pt")}" '
                 f"(in the folder {Path(__file__).parents[3]}). Tags in prompts can use it as it is"
             )

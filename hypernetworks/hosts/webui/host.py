@@ -1,4 +1,4 @@
-"""Which webui this is, its live UNet, and how it tells the user something."""
+"""Identifies the webui, finds its live UNet, and shows messages to the user."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def pipeline_unet(pipe: Any) -> Any:
 
 
 def is_detail_pass(p: Any) -> bool:
-    """Whether this is the copy of a job with which SD.Next's detailer draws a part of the picture again.
+    """Whether this is the copy of a job with which SD.Next's detailer draws a part of the image again.
 
     It says there that extra networks are disabled, and means that it minds them itself.
     """
@@ -92,24 +92,25 @@ def replaced_unet() -> str | None:
 
 
 def tell(p: Any, message: str) -> None:
-    """A line for the user, once per job: beneath the picture, in the API's answer, and in the console."""
+    """Show a message once per job: beneath the image, in the API's response, and in the console."""
     message = sendable(message)  # pages and the API take UTF-8, and a file may have any name
     told = p.__dict__.setdefault("_hypernetwork_messages", [])
     if message in told:
         return
+
     told.append(message)
     comment = getattr(p, "comment", None)
     for sayer in (
         _log,
         comment,
-    ):  # a console that is gone, or a host's fault, must not cost the picture
+    ):  # a closed console, or an error of the host, must not stop the image
         if callable(sayer):
             with suppress(Exception):
                 sayer(f"Hypernetworks: {message}")
 
 
 def _log(text: str) -> None:
-    """To the console, and where the host has a log of its own (SD.Next), to that, which its page shows."""
+    """Print to the console, and to the host's own log if it has one (SD.Next shows it on its page)."""
     log = getattr(sys.modules.get("modules.logger"), "log", None)
     if log is not None:
         log.warning("%s", text)
@@ -118,16 +119,16 @@ def _log(text: str) -> None:
 
 
 def messages(p: Any) -> list[str]:
-    """What this job's user was told."""
+    """The messages that this job has shown."""
     return list(getattr(p, "_hypernetwork_messages", []))
 
 
 def tell_of_fault(p: Any, doing: str, error: BaseException) -> None:
-    """A fault of ours: its trace goes to the console, a line to the user, and the job goes on."""
+    """Report an error of ours: traceback to the console, one line to the user; the job continues."""
     with suppress(Exception):
         traceback.print_exception(type(error), error, error.__traceback__)
     if p is not None:
         tell(
             p,
-            f"{doing} failed ({type(error).__name__}: {error}); the picture is made without hypernetworks",
+            f"{doing} failed ({type(error).__name__}: {error}); the image is generated without hypernetworks",
         )

@@ -1,4 +1,4 @@
-"""What becomes of an infotext when it is pasted: the host's callback."""
+"""Handles a pasted infotext: the host's callback."""
 
 from __future__ import annotations
 

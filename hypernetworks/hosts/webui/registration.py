@@ -1,4 +1,4 @@
-"""Hands everything of ours to the webui, each part on its own: one that fails costs a message, not the start."""
+"""Registers every part with the webui separately: one that fails prints a message and the webui still starts."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _safely(name: str, callback: Callable[..., Any]) -> Callable[..., Any]:
             return callback(*arguments, **named)
         except Exception:
             print(
-                f"Hypernetworks: {name} failed; the webui goes on without that part",
+                f"Hypernetworks: {name} failed; the webui continues without it",
                 file=sys.stderr,
             )
             traceback.print_exc()

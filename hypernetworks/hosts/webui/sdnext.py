@@ -1,4 +1,4 @@
-"""SD.Next: its diffusers pipelines call nothing before a step, so what starts them and ends steps is watched."""
+"""SD.Next: its diffusers pipelines have no callback before a step, so we watch their start and the end of each step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .batch import Batch
 
 _ORIGINAL = "_hypernetwork_original"
 _STEP_CALLBACKS = ("callback_on_step_end", "prior_callback_on_step_end", "callback")
-"""Arguments of pipelines, by which the host is told that a step is over. Each call has one of them."""
+"""Pipeline arguments that report the end of a step to the host. Each call has one of them."""
 
 Activate = Callable[[Any, Sequence[Sequence[str]]], None]
 
@@ -49,7 +49,7 @@ def watch_pipelines(activate: Activate) -> None:
 
 
 def hires_prompts(p: Any) -> list[str]:
-    """The prompts of the hires pass: one for all pictures of the batch; none if it is left empty."""
+    """The prompts of the hires pass: one for all images of the batch; none if it is left empty."""
     prompt = getattr(p, "refiner_prompt", None)
     return [prompt] * p.batch_size if isinstance(prompt, str) and prompt else []
 
@@ -68,6 +68,7 @@ def _without_tags(p: Any, named: dict[str, Any]) -> dict[str, Any]:
             changed[key] = clean[0] if isinstance(value, str) else clean
         for tag in (tag for _, tags in parsed for tag in tags if key.startswith("negative")):
             host.tell(p, f"{tag} has no effect in the negative prompt: move it to the prompt")
+
     return {**named, **changed}
 
 
@@ -79,6 +80,7 @@ def _begin(p: Any, pipe: Any, arguments: Any, activate: Activate) -> None:
     if not any(run.pictures) or not run.fits():
         ACTIVE.remove()
         return
+
     run.before(0, 1)  # of how many steps makes no difference to the first
     name = next((name for name in _STEP_CALLBACKS if arguments.get(name) is not None), None)
     if name is not None:
@@ -86,7 +88,7 @@ def _begin(p: Any, pipe: Any, arguments: Any, activate: Activate) -> None:
     elif not all(use.multiplier.is_constant for picture in run.pictures for use in picture):
         host.tell(
             p,
-            f"{type(pipe).__name__} doesn't say at which step it is: multipliers stay as they are in the first step",
+            f"{type(pipe).__name__} doesn't report its step: multipliers keep their values of the first step",
         )
 
 
@@ -105,7 +107,7 @@ def _activate_for_details(p: Any, activate: Activate) -> None:
 
 
 class _Run:
-    """One run of a pipeline: a pass over the pictures of a batch, or the refiner's over one of them."""
+    """One run of a pipeline: a pass over the images of a batch, or the refiner's over one of them."""
 
     def __init__(self, p: Any, pipe: Any) -> None:
         self._p, self._pipe = p, pipe
@@ -120,7 +122,8 @@ class _Run:
         unet, loaded = host.unwrapped(self._unet), host.live_unet()
         if unet is not None and unet is not loaded and _text_widths(unet) != _text_widths(loaded):
             host.tell(
-                self._p, "the refiner is a model of another kind: hypernetworks don't act in it"
+                self._p,
+                "the refiner is a different kind of model: hypernetworks are not applied to it",
             )
             return False
         return unet is not None
@@ -129,7 +132,7 @@ class _Run:
         """A step comes next."""
         one_of_many = (
             self._refines and self._p.batch_size > 1
-        )  # which of the pictures, the host doesn't say
+        )  # which of the images, the host doesn't say
         conditions = () if one_of_many else None
         ACTIVE.before_step(
             self._p, step, total, hires=self._hires, conditions=conditions, unet=self._unet

@@ -47,22 +47,22 @@ def _options(on_folders_changed: Callable[[], object]) -> dict[str, Any]:
     return {
         FOLDERS: option(
             "",
-            "More folders with hypernetworks",
-            "one per line, or with ; in between; searched with their sub-folders, next to the webui's own folder",
+            "Additional hypernetwork folders",
+            "one per line, or separated by ; (subfolders are searched too, and so is the webui's own folder)",
             component_args={"lines": 2, "visible": visible},
             onchange=on_folders_changed,
             restrict_api=True,  # who may only use the API must not point it at other folders
         ),
         FORCE_FAMILY: option(
             False,
-            "Apply hypernetworks that were made for another model family",
-            "an SD1 network on SDXL acts on the few layers whose width happens to match; normally it is left out",
+            "Apply hypernetworks made for another model family",
+            "an SD1 network on SDXL changes only the few layers whose width happens to match; by default it is skipped",
         ),
         CACHE_MB: option(
             CACHE_BYTES // _MEBIBYTE,
             "Keep this many MiB of loaded hypernetworks in memory",
-            "with all that is made ready from them, on any device, so that switching back and forth reads no file; "
-            "those in use and the last one are kept in any case",
+            "this includes everything prepared from them, on any device, so that switching between them reads no file; "
+            "networks in use and the last one are always kept",
         ),
     }
 

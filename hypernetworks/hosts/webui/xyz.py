@@ -1,6 +1,6 @@
-"""Axes of the host's X/Y/Z plot: which network, how strong, and how that changes over the steps.
+"""Axes of the host's X/Y/Z plot: network, multiplier and schedule.
 
-They change the tags in a job's prompt as text, so that the infotext of each picture says what was done.
+They change the tags in a job's prompt as text, so that the infotext of each image says what was done.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NONE = ("", "none")
 
 @dataclass(frozen=True)
 class Cell:
-    """What the axes have asked for so far in one picture of the grid; lets them come in any order.
+    """What the axes have asked for so far in one image of the grid; lets them come in any order.
 
     Attributes:
         multiplier: from its axis.
@@ -36,7 +36,7 @@ class Cell:
 
     @property
     def text(self) -> str | None:
-        """What stands in each tag, or ``None`` where no axis says so."""
+        """The value of each tag part; ``None`` if no axis sets it."""
         if self.schedule is None:
             return None if self.multiplier is None else format_number(self.multiplier)
         factor = 1.0 if self.multiplier is None else self.multiplier
@@ -81,7 +81,7 @@ def axes(axis: Callable[..., Any]) -> list[Any]:
 
 
 def confirm_names(_p: Any, names: Sequence[str]) -> None:
-    """Refuse unknown and ambiguous names before the first picture is made. The files' hashes are begun, for infotexts.
+    """Refuse unknown and ambiguous names before the first image is made. The files' hashes are begun, for infotexts.
 
     Raises:
         NameLookupError: says which name, and the nearest ones.
@@ -144,7 +144,7 @@ def apply_schedule(p: Any, text: str, _texts: Sequence[str]) -> None:
 
 
 def _cell(p: Any) -> Cell:
-    """Kept on the job, which the host copies for each picture of the grid."""
+    """Kept on the job, which the host copies for each image of the grid."""
     cell = getattr(p, _CELL, None)
     return cell if isinstance(cell, Cell) else Cell()
 
@@ -166,4 +166,4 @@ def _change_prompts(p: Any, change: Callable[..., str]) -> None:
         elif isinstance(prompt, list):
             setattr(p, attribute, [change(one, later_pass=later_pass) for one in prompt])
     if getattr(p, "all_prompts", None) is not None:
-        p.all_prompts = None  # SD.Next would go on with the prompts of the picture before
+        p.all_prompts = None  # SD.Next would continue with the prompts of the image before

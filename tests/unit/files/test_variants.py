@@ -491,7 +491,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[HypernetworkError], str]] = 
     "a yes that is a tensor": (
         lambda: Recipe().content() | {"is_layer_norm": torch.zeros(2)},
         StructureError,
-        "yes or no",
+        "true or false",
     ),
     "bias is missing": (
         lambda: with_state(lambda s: s.pop("linear.0.bias")),

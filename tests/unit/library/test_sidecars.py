@@ -190,7 +190,7 @@ def test_multipliers_that_are_none(tmp_path: Path, written: Any) -> None:
     write_json(tmp_path / "ink.json", {"preferred weight": written})
     found = read_sidecars(entry)
     assert found.preferred_multiplier is None
-    assert found.warnings == ('"preferred weight" in ink.json is not a number and was left aside',)
+    assert found.warnings == ('"preferred weight" in ink.json is not a number and was ignored',)
 
 
 @pytest.mark.parametrize(

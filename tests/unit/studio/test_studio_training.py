@@ -300,7 +300,7 @@ def ended(studio: Trainer) -> State:
 
 def train_slowly(job: TrainingJob, _painter: Any, watcher: Watcher) -> Outcome:
     """Steps until it is told to stop, or all are done."""
-    watcher.on_stage("encoding pictures", 1, 1)
+    watcher.on_stage("encoding images", 1, 1)
     watcher.on_message("a remark")
     watcher.on_preview(0, [Image.new("RGB", (500, 300))])
     number = 0

@@ -136,7 +136,7 @@ def test_without_weights_transparent_is_white(tmp_path: Path) -> None:
 
 def test_what_is_wholly_transparent_is_refused(tmp_path: Path) -> None:
     Image.new("RGBA", (64, 64), (9, 99, 199, 0)).save(tmp_path / "ghost.png")
-    with pytest.raises(TrainingDataError, match=r"ghost\.png is wholly transparent"):
+    with pytest.raises(TrainingDataError, match=r"ghost\.png is completely transparent"):
         read_versions(tmp_path / "ghost.png", settings(alpha=True))
 
 
@@ -155,7 +155,7 @@ def test_a_batch_of_weighted_and_plain_pictures_has_weights_for_all() -> None:
 def test_bad_folders_and_pictures_are_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingDataError, match="no such folder"):
         find_pictures(tmp_path / "none")
-    with pytest.raises(TrainingDataError, match="has no pictures"):
+    with pytest.raises(TrainingDataError, match="has no images"):
         find_pictures(tmp_path)
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     with pytest.raises(TrainingDataError, match=r"broken\.png"):
@@ -294,7 +294,7 @@ def test_latents_are_drawn_from_their_spread_where_asked() -> None:
 
 
 def test_nothing_to_learn_from_is_an_error() -> None:
-    with pytest.raises(TrainingDataError, match="nothing to learn"):
+    with pytest.raises(TrainingDataError, match="nothing to train on"):
         Examples([], Contexts(encode))
 
 

@@ -363,7 +363,7 @@ def test_a_search_ends_in_time_and_goes_on_next_time(
     read = clock.hashes.read
     assert pasted(fake_webui, "<hypernet:abc>", **wanted)["Prompt"] == "<hypernet:abc>"
     assert len(read) == 5
-    assert "do it again" in capsys.readouterr().err
+    assert "try again to continue" in capsys.readouterr().err
     for _ in range(2):
         prompt = pasted(fake_webui, "<hypernet:abc>", **wanted)["Prompt"]
     assert prompt == "<hypernet:zzz>"

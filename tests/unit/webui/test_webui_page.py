@@ -171,10 +171,14 @@ def test_stock_expression_of_the_prompt(webui: FakeWebui) -> None:
 @pytest.mark.parametrize(
     ("widths", "flags", "mark"),
     [
-        ((4, 768), {"is_sdxl": True, "is_sd1": False}, "⚠ made for SD1, the loaded model is SDXL"),
+        (
+            (4, 768),
+            {"is_sdxl": True, "is_sd1": False},
+            "⚠ made for SD1, but the loaded model is SDXL",
+        ),
         ((4, 768), {"is_sd1": True, "is_sdxl": False}, ""),
         ((768, 1024), {"is_sd2": True}, ""),
-        ((1024,), {"is_sd1": True}, "⚠ made for SD2, the loaded model is SD1"),
+        ((1024,), {"is_sd1": True}, "⚠ made for SD2, but the loaded model is SD1"),
         ((4, 8), {"is_sd1": True}, ""),
         ((4, 768), {}, ""),
     ],
@@ -224,7 +228,7 @@ def test_a_file_that_can_not_be_used_says_why_and_costs_no_other(webui: FakeWebu
     assert ours.items["broken"]["description"].startswith(
         "⚠ it can't be used: broken.pt: it is not a torch file"
     )
-    assert ours.items["ink"]["description"] == "⚠ ink.json is not a JSON object and was left aside"
+    assert ours.items["ink"]["description"] == "⚠ ink.json is not a JSON object and was ignored"
     assert len(Elements(html).of_class("card")) == 2
     assert "not a torch file" in ours.metadata["broken"]["error"]
 
@@ -649,7 +653,7 @@ def test_the_editor_of_a_file_that_is_gone_or_can_not_be_written(
         editor.save("ink", "", "", "", 0, "")
     (webui.folder / "ink.pt").unlink()
     ours.refresh()
-    with pytest.raises(Exception, match="gone, refresh"):
+    with pytest.raises(Exception, match="gone: refresh"):
         editor.save("ink", "", "", "", 0, "")
     assert editor.put_values_into_components("ink")[5:] == ["Unknown", "", 0.0]
 

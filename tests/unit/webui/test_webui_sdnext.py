@@ -229,7 +229,7 @@ def test_a_pipeline_without_steps_is_reported_where_it_matters(sd: Host) -> None
     result, _ = sd.draw("x <hypernet:ink:1>")
     assert result.comments == ""
     result, _ = sd.draw("x <hypernet:ink:0@0,1@1>")
-    assert "Pipeline doesn't say at which step it is" in result.comments
+    assert "Pipeline doesn't report its step" in result.comments
 
 
 def test_the_hires_pass_has_its_own_prompt_and_multiplier(sd: Host) -> None:
@@ -286,7 +286,7 @@ def test_a_refiner_of_another_kind_is_left_alone(sd: Host) -> None:
     )
     result, _ = sd.draw("x <hypernet:ink:1>", refiner=refiner)
     assert calls == [0, 0]
-    assert "the refiner is a model of another kind" in result.comments
+    assert "the refiner is a different kind of model" in result.comments
     result, _ = sd.draw("x", refiner=refiner)
     assert result.comments == ""
 
@@ -356,7 +356,7 @@ def test_what_compiles_by_another_way_is_reported(sd: Host) -> None:
         ["Model"],
     )
     result, _ = sd.draw("x <hypernet:ink:1>")
-    assert "openvino_fx runs in place of the UNet" in result.comments
+    assert "openvino_fx replaces the UNet" in result.comments
 
 
 @pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="this torch can't")
@@ -367,7 +367,7 @@ def test_a_compiled_unet_runs_uncompiled_while_networks_act(sd: Host) -> None:
     sd.draw("x")
     result, drawn = sd.draw("x <hypernet:ink:1>")
     assert all(torch.allclose(a, b) for a, b in zip(drawn, wanted, strict=True))
-    assert "runs uncompiled while networks act" in result.comments
+    assert "runs uncompiled while hypernetworks are active" in result.comments
     calls: list[int] = []
 
     def backend(graph: Any, _: Any) -> Any:
@@ -388,13 +388,13 @@ def test_an_older_torch_is_told_that_compiled_is_compiled(
     monkeypatch.setattr(compiled, "is_compiled", lambda _: True)
     monkeypatch.delattr(torch.compiler, "set_stance", raising=False)
     result, _ = sd.draw("x <hypernet:ink:1>")
-    assert "the model is compiled, where networks can't act" in result.comments
+    assert "the model is compiled, so hypernetworks have no effect" in result.comments
 
 
 def test_a_model_without_a_unet_is_reported(sd: Host) -> None:
     unet, sd.webui.shared.sd_model = sd.pipe.unet, SimpleNamespace(transformer=nn.Linear(2, 2))
     result, _ = sd.draw("x <hypernet:ink:1>")
-    assert "need a model of the SD1, SD2 or SDXL kind" in result.comments
+    assert "need an SD1, SD2 or SDXL model" in result.comments
     sd.pipe.unet = unet
 
 

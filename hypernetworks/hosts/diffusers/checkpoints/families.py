@@ -1,4 +1,4 @@
-"""Which family of models a file or folder belongs to, read off names and shapes before anything is loaded."""
+"""Finds the model family of a file or folder from tensor names and shapes, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ CONFIGURATIONS = Path(__file__).parent
 
 _WHOLE = "name a whole checkpoint of SD1, SD2 or SDXL (UNet, VAE and text encoder in one file), or a diffusers folder"
 
-_REFINER = "this is the SDXL refiner, which only finishes pictures: name the SDXL base model or a finetune of it"
+_REFINER = "this is the SDXL refiner, which only refines images: name the SDXL base model or a finetune of it"
 
-_HYPERNETWORK = (
-    "this is a hypernetwork, not a checkpoint: name it in a tag <hypernet:…>, and a checkpoint here"
-)
+_HYPERNETWORK = "this is a hypernetwork, not a checkpoint: use it in a <hypernet:…> tag, and name a checkpoint here"
 
 _SPECIAL = {
     9: "this is an inpainting model",
@@ -36,7 +34,7 @@ _OTHER_KINDS = (
     (r"^\d+\.[kv]\.linear\.", _HYPERNETWORK),
     (
         r"lora|\.hada_|\.lokr_|\.oft_",
-        f"this is a LoRA, which changes a checkpoint but is none: {_WHOLE}",
+        f"this is a LoRA, which modifies a checkpoint but is not one: {_WHOLE}",
     ),
     (r"^control_model\.|^controlnet_|^zero_conv", f"this is a ControlNet: {_WHOLE}"),
     (
@@ -79,7 +77,7 @@ _HEADS = (
         b"version https://git-lfs",
         "this is only a Git LFS pointer to a checkpoint: run `git lfs pull`",
     ),
-    (b"<", "this is a web page, not a checkpoint: the download went wrong, repeat it"),
+    (b"<", "this is a web page, not a checkpoint: download it again"),
 )
 
 
@@ -116,8 +114,10 @@ def read_contents(path: Path) -> Contents:
             head = file.read(32)
     except FileNotFoundError as error:
         raise CheckpointError("there is no such file or folder") from error
+
     if not head:
         raise CheckpointError("the file is empty: download it again")
+
     for start, message in _HEADS:
         if head.startswith(start) and not looks_like(
             head
@@ -125,13 +125,14 @@ def read_contents(path: Path) -> Contents:
             raise CheckpointError(
                 _HYPERNETWORK if message is _PICKLE and _is_hypernetwork(path) else message
             )
+
     try:
         with safe_open(str(path), framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             return Contents(shapes, file.metadata() or {})
     except SafetensorError as error:
         raise CheckpointError(
-            f"the file is damaged, incomplete or no .safetensors ({error}): {_WHOLE}"
+            f"the file is damaged, incomplete or not a .safetensors file ({error}): {_WHOLE}"
         ) from error
 
 
@@ -160,20 +161,23 @@ def family_of_file(contents: Contents, configurations: Path) -> str:
         raise CheckpointError(
             f"it was trained on another noise schedule (EDM: Playground 2.5, CosXL): {_WHOLE}"
         )
+
     width = next(
         (shape[-1] for name, shape in names.items() if name.endswith("attn2.to_k.weight")), None
     )
     family = _family(width, entrance[1], exit_[0], configurations)
     if family is None:
         raise CheckpointError(
-            f"its UNet takes a context of width {width}, which is no known model's: {_WHOLE}"
+            f"its UNet takes a context of width {width}, which no known model has: {_WHOLE}"
         )
+
     for part, prefixes in (
         ("text encoder", ("cond_stage_model.", "conditioner.")),
         ("VAE", ("first_stage_model.",)),
     ):
         if not any(name.startswith(prefixes) for name in names):
             raise CheckpointError(f"it has a UNet but no {part}: {_WHOLE}")
+
     return family
 
 
@@ -195,8 +199,9 @@ def family_of_folder(folder: Path, configurations: Path) -> str:
         files = sorted(file.name for file in folder.glob("*.safetensors"))
         hint = f"name a file in it, such as {files[0]}" if files else "name the folder that has one"
         raise CheckpointError(
-            f"this folder has no model_index.json, so it is no diffusers model: {hint}"
+            f"this folder has no model_index.json, so it is not a diffusers model: {hint}"
         )
+
     kind = read_json(index).get("_class_name")
     unet = folder / "unet" / "config.json"
     facts = read_json(unet) if unet.is_file() else {}
@@ -205,6 +210,7 @@ def family_of_folder(folder: Path, configurations: Path) -> str:
         raise CheckpointError(
             f"this folder holds a {kind}, which has no cross-attention for a hypernetwork: {_WHOLE}"
         )
+
     return (
         _family(width, facts.get("in_channels", 4), facts.get("out_channels", 4), configurations)
         or "custom"
@@ -212,11 +218,11 @@ def family_of_folder(folder: Path, configurations: Path) -> str:
 
 
 def _family(width: int | None, taken: int, given: int, configurations: Path) -> str | None:
-    """The family by the width of the context, once it is sure that text is all this UNet wants."""
+    """The family by context width, once it is certain that the UNet takes only text."""
     if width == 1280:
         raise CheckpointError(_REFINER)
     if taken != given:
-        kind = _SPECIAL.get(taken, "this model wants more than a text")
+        kind = _SPECIAL.get(taken, "this model needs more than a prompt")
         raise CheckpointError(
             f"{kind} ({taken} input channels, {given} output channels): name one for text to image"
         )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 PREDICTIONS = ("epsilon", "v_prediction")
-"""What a UNet may predict: the noise, or the velocity between noise and picture."""
+"""What a UNet may predict: the noise, or the velocity between noise and image."""
 
 _PREFIXES = {
     "unet": ("model.diffusion_model.",),
@@ -63,6 +63,7 @@ def load_checkpoint(
         raise CheckpointError(
             f"prediction is {prediction!r}: it must be one of {', '.join(PREDICTIONS)}"
         )
+
     with _explained(path):
         if path.is_dir():
             family_of_folder(path, configurations)
@@ -95,7 +96,7 @@ def checkpoint_family(path: Path, *, configurations: Path | None = None) -> str:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Any exception inside leaves as a ``CheckpointError`` of one line that begins with the file's name."""
+    """Turns any exception inside into a one-line ``CheckpointError`` that begins with the file's name."""
     name = printable(path.name or str(path))
     try:
         yield
@@ -228,18 +229,22 @@ def _fill(
     missing, more = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
     if missing or (more and component == "unet"):
         raise CheckpointError(
-            f"its {component} has another structure than {type(model).__name__}: {len(missing)} tensors are missing, "
-            f"{len(more)} unknown ({printable((missing or more)[0])}, …): is it a finetune of a public model?"
+            f"its {component} has a different structure from {type(model).__name__}: "
+            f"{len(missing)} tensors are missing, {len(more)} unknown ({printable((missing or more)[0])}, …): "
+            "is it a finetune of a public model?"
         )
+
     state = {home: _shaped(weights.pop(name), shapes[home], home) for name, home in wanted.items()}
     model.load_state_dict(
         {home: tensor.to(dtype, copy=True) for home, tensor in state.items()}, assign=True
     )
+
     for module in model.modules():
         if isinstance(
             ids := getattr(module, "position_ids", None), torch.Tensor
         ):  # computed, never stored
             module.position_ids = torch.arange(ids.shape[-1]).expand(1, -1)
+
     if empty := [name for name, buffer in model.named_buffers() if buffer.is_meta]:
         raise CheckpointError(
             f"this version of transformers has an unknown {empty[0]}: install an older one"
@@ -250,6 +255,6 @@ def _shaped(tensor: torch.Tensor, shape: torch.Size, name: str) -> torch.Tensor:
     """The tensor with the model's axes: linear layers and 1x1 convolutions differ in axes of length one."""
     if [n for n in tensor.shape if n != 1] != [n for n in shape if n != 1]:
         raise CheckpointError(
-            f"{name} is {tuple(tensor.shape)}, not {tuple(shape)}: it is a model of another size"
+            f"{name} is {tuple(tensor.shape)}, not {tuple(shape)}: it is a model of a different size"
         )
     return tensor.reshape(shape)

@@ -43,14 +43,17 @@ def unet_name(name: str, layers: int) -> str | None:
         return f"{_UNET_ENDS[owner]}.{leaf}"
     if match := re.fullmatch(r"middle_block\.([012])\.(.+)", name):
         return _MIDDLE[match[1]] + _resnet(match[2])
+
     match = re.fullmatch(r"(input|output)_blocks\.(\d+)\.(\d)\.(.+)", name)
     if match is None:
         return None
+
     side, number, part, rest = match[1], int(match[2]), match[3], match[4]
     block, layer = divmod(number - (side == "input"), layers + 1)
     where = f"{'down' if side == 'input' else 'up'}_blocks.{block}"
     if rest.startswith(("op.", "conv.")):
         return f"{where}.{'downsamplers' if side == 'input' else 'upsamplers'}.0.conv.{leaf}"
+
     return f"{where}.{'resnets' if part == '0' else 'attentions'}.{layer}.{_resnet(rest)}"
 
 

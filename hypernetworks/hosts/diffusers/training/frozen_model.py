@@ -72,7 +72,7 @@ class FrozenModel:
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> list[Condition]:
-        """What the UNet is told of each text, on the CPU; the text encoder is on its device only meanwhile."""
+        """The UNet's conditions for each text, on the CPU; the text encoder is on its device only meanwhile."""
         found: list[Condition] = []
         with self.at_hand("text_encoder", "text_encoder_2"):
             for begin in range(0, len(texts), TEXTS_AT_ONCE):
@@ -95,6 +95,7 @@ class FrozenModel:
                     columns["text_embeds"] = made[2]
                 rows = {key: value.float().cpu() for key, value in columns.items()}
                 found += [{key: value[i] for key, value in rows.items()} for i in range(len(part))]
+
         return found
 
     @torch.no_grad()
@@ -123,6 +124,7 @@ class FrozenModel:
                 [height, width, 0, 0, height, width], dtype=dtype, device=noisy.device
             )
             added["time_ids"] = row.expand(len(noisy), -1)
+
         prediction: torch.Tensor = self.unet(
             noisy.to(dtype),
             times,
@@ -139,7 +141,7 @@ class FrozenModel:
 
         Args:
             precision: what the run computes in, not ``"auto"``.
-            size: width and height of the pictures, or others of the same area.
+            size: width and height of the images, or others of the same area.
             keep: whether the weights must come back exactly; ``False`` needs less memory on the CPU in bf16.
         """
         live = [p for p in self.unet.parameters() if p.requires_grad]
@@ -152,6 +154,7 @@ class FrozenModel:
         self._send("cpu", ENCODERS)
         self.use_fast_attention(size)
         dtype = torch.float32 if self.device.type == "cpu" else DTYPES[precision]
+
         try:
             with (
                 computed_in(self.unet, dtype, keep=keep),
@@ -189,6 +192,7 @@ class FrozenModel:
         before = [next(part.parameters()).device for part in parts]
         for part in parts:
             part.to(self.device)
+
         try:
             yield
         finally:
@@ -202,7 +206,7 @@ class FrozenModel:
         empty_cache(self.device)
 
     def save_memory(self) -> bool:
-        """Compute activations twice rather than keep them; returns whether that is news."""
+        """Turn on gradient checkpointing; returns whether it was off before."""
         if self.unet.is_gradient_checkpointing:
             return False
         self.unet.enable_gradient_checkpointing()
@@ -231,7 +235,7 @@ class FrozenModel:
                 self._hooks.append(attention.register_forward_pre_hook(own, with_kwargs=True))
 
     def check_size(self, width: int, height: int, step: int) -> None:
-        """Raises TrainingSettingsError where the UNet can't take pictures of this size."""
+        """Raises TrainingSettingsError where the UNet can't take images of this size."""
         if width % step or height % step:
             raise TrainingSettingsError(
                 f"the size {width}x{height} is not possible: use multiples of {step}"

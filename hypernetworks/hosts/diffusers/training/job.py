@@ -1,4 +1,4 @@
-"""One training job as a record: what is trained, on what, how, where to; what it comes to, and who is told of it."""
+"""One training job as a record: its inputs, settings, folder, result and callbacks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TrainingJob:
         settings, picture_settings: see their classes.
         suffix: of the files written, ``.safetensors`` or ``.pt``.
         previews: prompts that are painted every ``settings.preview_every`` steps, and before the first, at the size of
-            the pictures that are learned from.
+            the images that are learned from.
         preview_seed, preview_steps: of all previews, so that they can be compared.
         checkpointing: whether activations are computed twice to save memory: ``"auto"`` does so when memory runs out.
         restart: whether a run that is in the folder is thrown away rather than continued.
@@ -93,13 +93,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Watcher:
-    """Who is told of a job, all in the thread that trains; each may be left out.
+    """Callbacks of a job, all called in the training thread; each is optional.
 
     Attributes:
-        on_stage: what is being prepared, done and total: ``("encoding pictures", 12, 100)``.
+        on_stage: what is being prepared, done and total: ``("encoding images", 12, 100)``.
         on_step: after every finished step.
         on_painting: how far the previews are, in sampling steps of all prompts: done and total.
-        on_preview: step, and one picture per prompt.
+        on_preview: step, and one image per prompt.
         on_message: what the user should know, at once; :attr:`Outcome.messages` has all of them.
         should_stop: asked after every step; ``True`` saves and ends the run. Previews stop in the middle.
     """
@@ -126,11 +126,13 @@ def preset_job(
         raise TrainingSettingsError(
             f'the preset "{preset}" is unknown, use one of {", ".join(PRESETS)}'
         )
+
     chosen = PRESETS[preset]
     structure = Structure(
         chosen.layer_structure, chosen.activation, activate_output=False, dropout=chosen.dropout
     )
     settings, size = chosen.settings, painter.default_size
+
     if painter.is_miniature:
         settings = replace(
             settings,
@@ -141,6 +143,7 @@ def preset_job(
             watch_every=25,
             preview_every=50,
         )
+
     picture_settings = PictureSettings(
         width=size, height=size, step=painter.size_step, template=chosen.template, fit="crop"
     )

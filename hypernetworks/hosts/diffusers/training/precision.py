@@ -70,7 +70,7 @@ def _converted(
     *,
     keep: bool,
 ) -> Iterator[None]:
-    """Parameters hold converted numbers; afterwards those they had, or, without ``keep``, what is left of them."""
+    """Parameters hold converted values inside; afterwards the originals, or, without ``keep``, the converted ones."""
     before = [(p, p.dtype, p.data if keep else None) for p in parameters]
     try:
         for parameter in parameters:

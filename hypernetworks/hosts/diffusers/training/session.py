@@ -32,7 +32,7 @@ from .job import SETTINGS, Outcome, TrainingJob, Watcher, throw_away
 CURVE_EVERY = 25
 """Steps between drawings of the loss curve."""
 COMPARED = ("model", "pictures", "settings.seed", "settings.batch", "settings.accumulation")
-"""What a run should go on with as it began; the rest may well be changed on the way."""
+"""What a run should continue as it began; the rest may well be changed on the way."""
 
 
 def train_job(
@@ -70,6 +70,7 @@ class _Session:
             raise TrainingSettingsError(
                 f"steps of {step} pixels are not possible: use multiples of {painter.size_step}"
             )
+
         size = (job.picture_settings.width, job.picture_settings.height)
         self.model.check_size(*size, painter.size_step)
 
@@ -80,6 +81,7 @@ class _Session:
         )
         network = self._network()
         self._compare()
+
         with ExitStack() as stack:
             size = (job.picture_settings.width, job.picture_settings.height)
             stack.enter_context(
@@ -109,6 +111,7 @@ class _Session:
             if self.is_first:
                 self._prepare_folder()
             self._run(run)
+
         return self._outcome(run)
 
     def _tell(self, message: str) -> None:
@@ -120,8 +123,8 @@ class _Session:
         found = self.model.encode_texts(texts)
         if self.model.too_long is not None:
             self._tell(
-                f"captions are longer than the {self.model.most_tokens} tokens that the model reads, and their ends "
-                "are not learned: put first what matters, or shorten them "
+                f"captions are longer than the {self.model.most_tokens} tokens that the model reads, so their ends "
+                "are not learned: put what matters first, or shorten them "
                 f'(one begins with "{self.model.too_long[:60]}")'
             )
         return found
@@ -143,6 +146,7 @@ class _Session:
             network = read(job.network)
             network.name = job.name
             network.to("cpu", torch.float32)
+
         network.to(self.model.device, torch.float32)
         network.provenance = replace(
             network.provenance,
@@ -176,6 +180,7 @@ class _Session:
         job = self.job
         if job.restart or not (job.folder / STATE).exists():
             return
+
         try:
             earlier = json.loads((job.folder / SETTINGS).read_text(encoding="utf-8"))
             begun, before = (
@@ -184,27 +189,29 @@ class _Session:
             )
         except (OSError, ValueError, KeyError, TypeError):
             return
+
         if job.network is not None and job.network.name != begun:
             raise TrainingSettingsError(
-                f"{job.folder} holds a run that did not begin with {job.network.name}, which would be ignored: use "
+                f"{job.folder} holds a run that did not start from {job.network.name}, which would be ignored: use "
                 "another name, or start over"
             )
+
         now = self._described()
         for what, value in before.items():
             if value != (asked := _inside(now, what)):
                 self._tell(
-                    f"{what.rpartition('.')[2]} was {value} in the steps before, and is {asked} from here on"
+                    f"{what.rpartition('.')[2]} was {value} in earlier steps and is {asked} from here on"
                 )
 
     def _examples(self, paths: Sequence[Path], contexts: Contexts) -> Examples:
         job = self.job
-        self.watcher.on_stage("encoding pictures", 0, len(paths))
+        self.watcher.on_stage("encoding images", 0, len(paths))
         examples = load_examples(
             paths,
             job.picture_settings,
             self.model.encode_pixels,
             name=job.name,
-            report=lambda done, total: self.watcher.on_stage("encoding pictures", done, total),
+            report=lambda done, total: self.watcher.on_stage("encoding images", done, total),
         )
         self.watcher.on_stage("encoding captions", 0, 1)
         made = Examples(
@@ -217,9 +224,10 @@ class _Session:
         wordless = [example.name for example in examples if example.caption.is_empty]
         if wordless:
             self._tell(
-                f"{len(wordless)} of {len(examples)} pictures have no words, such as {wordless[0]}: write them into "
-                'text files or file names, or use a template such as "a picture of [name]"'
+                f"{len(wordless)} of {len(examples)} images have no caption, such as {wordless[0]}: write captions "
+                'in text files or file names, or use a template such as "a picture of [name]"'
             )
+
         self.watcher.on_stage("encoding captions", 1, 1)
         return made
 
@@ -234,16 +242,14 @@ class _Session:
         saved = self.model.save_memory()
         if saved:
             self._tell(
-                "memory ran out, so activations are computed twice: a smaller batch would be faster"
+                "memory ran out, so gradient checkpointing is on: a smaller batch would be faster"
             )
         return saved
 
     def _run(self, run: Run) -> None:
         job = self.job
         if run.is_finished:
-            self._tell(
-                f"{job.folder} holds a run that is finished: ask for more steps, or restart it"
-            )
+            self._tell(f"{job.folder} holds a finished run: set more steps, or restart it")
         log = Log(job.folder, run.step) if self.is_first else None
         previews = job.settings.preview_every if job.previews and self.is_first else 0
         if previews and run.step == 0:
@@ -273,10 +279,10 @@ class _Session:
         try:
             yield
         except (OSError, FileWriteError) as error:
-            self._tell(f"{error}; the training goes on")
+            self._tell(f"{error}; training continues")
 
     def _preview(self, run: Run) -> None:
-        """Paint all prompts with the network as it is now; a prompt that can't be painted costs a message."""
+        """Generate all preview prompts with the current network; a prompt that fails adds a message."""
         job, made = self.job, []
         size, total = job.picture_settings, job.preview_steps * len(job.previews)
 

@@ -1,4 +1,4 @@
-"""What the tab with the cards has in common in all webuis. The classes here are mixed into the host's own page."""
+"""The parts of the cards tab shared by all webuis. The classes here are mixed into the host's own page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def existing_folders() -> list[str]:
 
 
 def allow_previews() -> None:
-    """Let the host serve pictures from our folders, also from ones that were added after the start."""
+    """Let the host serve images from our folders, also from ones that were added after the start."""
     from modules import ui_extra_networks
 
     allowed = ui_extra_networks.allowed_dirs
@@ -31,7 +31,7 @@ def allow_previews() -> None:
 
 
 def guarded(fallback: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """For what the host calls while it builds its page: a fault of ours is reported, and ``fallback`` returned."""
+    """For what the host calls while it builds its page: reports an error of ours and returns ``fallback``."""
 
     def around(method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
@@ -39,7 +39,7 @@ def guarded(fallback: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]
             try:
                 return method(*arguments, **named)
             except Exception as error:
-                host.tell_of_fault(None, "drawing the tab of hypernetworks", error)
+                host.tell_of_fault(None, "drawing the hypernetworks tab", error)
                 return fallback
 
         return call
@@ -70,11 +70,11 @@ class Tab(HostPage):  # type: ignore[misc]
 
     @guarded([])
     def allowed_directories_for_previews(self) -> list[str]:
-        """Folders that the host may serve pictures from, and shows as directories."""
+        """Folders that the host may serve images from, and shows as directories."""
         return existing_folders() if self._folders is None else [*self._folders]
 
     def list_items(self) -> list[dict[str, Any]]:
-        """The items of all cards; one that can't be made is reported and left out."""
+        """The items of all cards; one that fails is reported and skipped."""
         self._folders = None
         self._folders = self.allowed_directories_for_previews()
         deck = self.deck()

@@ -105,7 +105,7 @@ def named(library: Library) -> dict[str, list[Entry]]:
 
 
 class Deck:
-    """All cards of the library as it is now. A card is made when it is asked for: one that fails costs no other."""
+    """All cards of the current library. Each card is built on demand, so one that fails does not affect the others."""
 
     def __init__(self) -> None:
         self._entries = named(folders.library())
@@ -144,19 +144,19 @@ class Deck:
 
 def _marks(card: Card, entries: list[Entry], loaded: str | None) -> Iterator[str]:
     if not nameable(card.name):
-        yield "no tag can hold this name, since it has : or > in it: rename the file"
+        yield "a tag can't hold this name because it contains : or >: rename the file"
     if len(entries) > 1:
         others = ", ".join(str(e.path) for e in entries[1:])
-        yield f"it comes before {others}, which has the same name"
+        yield f"it takes precedence over {others}, which has the same name"
     if card.facts.problem:
         yield f"it can't be used: {card.facts.problem}"
     elif loaded is not None and card.family != UNKNOWN and loaded not in card.family.split(" or "):
-        yield f"made for {card.family}, the loaded model is {loaded}"
+        yield f"made for {card.family}, but the loaded model is {loaded}"
     yield from card.beside.warnings
 
 
 def facts(entry: Entry) -> Facts:
-    """What the file tells; looked at once for as long as it stays the same, and its numbers not at all."""
+    """The facts about a file, read once until it changes, without its weights."""
     try:
         return _facts(entry)
     except HypernetworkError as error:

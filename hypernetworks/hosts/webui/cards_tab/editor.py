@@ -41,11 +41,11 @@ class CardEditor(HostEditor):  # type: ignore[misc]
         self.base_model = card_fields.base_model()
 
     def create_editor(self) -> None:
-        """Make all fields and say what happens to them; if that fails, the host's own have to do."""
+        """Create and connect all fields; if that fails, the host's own fields remain."""
         try:
             self._create()
         except Exception as error:
-            host.tell_of_fault(None, "making the editor of the cards of hypernetworks", error)
+            host.tell_of_fault(None, "building the editor of hypernetwork cards", error)
             super().create_editor()
 
     def _create(self) -> None:
@@ -82,7 +82,7 @@ class CardEditor(HostEditor):  # type: ignore[misc]
         multiplier: float | None,
         notes: str,
     ) -> None:
-        """Write the fields into ``NAME.json``; all else that stands there is kept."""
+        """Write the fields into ``NAME.json``; other keys are kept."""
         self.write_user_metadata(
             name,
             {
@@ -98,7 +98,7 @@ class CardEditor(HostEditor):  # type: ignore[misc]
         """Write these keys; a file appears whole or not at all."""
         card = self._card(name)
         if card is None:
-            card_fields.refuse(f'the file of "{name}" is gone, refresh the tab')
+            card_fields.refuse(f'the file of "{name}" is gone: refresh the tab')
         try:
             write_user_metadata(card.entry, metadata)
         except FileWriteError as error:
@@ -109,6 +109,7 @@ class CardEditor(HostEditor):  # type: ignore[misc]
         card = self._card(name)
         if card is None:
             return {}
+
         beside = card.beside
         return {
             **beside.user_metadata,

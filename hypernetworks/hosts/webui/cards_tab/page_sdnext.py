@@ -71,6 +71,7 @@ class HypernetworkPage(Tab):
         texts = {_FILE: item["filename"], _STEM: item["alias"], _NAME: item["name"]}
         for placeholder, text in texts.items():
             drawn = drawn.replace(placeholder, escape(text))
+
         # The host turns the one tab's HTML into the other's by replacing these wherever they stand, in names, too.
         return sound(drawn.replace("txt2img", "t&#120;t2img").replace("~tabname", "&#126;tabname"))
 
