@@ -22,6 +22,7 @@ from . import limits
 from .bodies import pieces, receive_files, timed
 from .payloads import checked_call, checked_words, endpoints, parsed, written
 from .safety import App, Message, Receive, Send
+from .sessions import Unread
 from .uploads import Uploads, is_regular
 
 OWNER = "hypernetworks.owner"
@@ -71,6 +72,7 @@ class PageGate:
         self.app, self._page = app, page
         folder.mkdir(parents=True, exist_ok=True)
         self.uploads = Uploads(folder.resolve())
+        self.unread = Unread(page._queue)
         self._functions = endpoints(page)
         self._secret = secrets.token_bytes(32)
         self._cookie = f"hypernetworks_session_{secrets.token_hex(4)}"
@@ -164,6 +166,13 @@ class PageGate:
         if own >= limits.MOST_QUEUED or len(waiting) >= limits.MOST_QUEUED_IN_ALL:
             raise HTTPException(429, "too many jobs are waiting: try again when some are done")
 
+    def _check_unread(self, session: str | None) -> None:
+        self.unread.sweep()
+        if self.unread.count(session) >= limits.MOST_UNREAD:
+            raise HTTPException(
+                429, "read the results of this session's jobs before you ask for more"
+            )
+
     # ------------------------------------------------------------------ what comes in
 
     async def _call(
@@ -179,6 +188,7 @@ class PageGate:
             content = checked_call(
                 content, self._functions, name, lambda path: self.uploads.holds(owner, path)
             )
+            self._check_unread(content["session_hash"])
         elif kind == "cancel":
             content = checked_words(content, "session_hash", "fn_index", "event_id")
         else:

@@ -30,6 +30,8 @@ MOST_QUEUED, MOST_QUEUED_IN_ALL = 24, 64
 """Jobs that wait or run, open views of a training included."""
 MOST_SESSIONS = 200
 """Windows whose fields gradio remembers; the oldest is forgotten first."""
+MOST_UNREAD = 500
+"""Messages of one session's jobs that nobody has read; with more, it gets no further job."""
 MOST_CONNECTIONS = 400
 """Connections at the same time; more are answered with 503."""
 

@@ -63,6 +63,7 @@ def build_app(
     from .login import PasswordGate
     from .routes import head, register
     from .safety import OwnAddressOnly
+    from .sessions import SlimStates
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     register(app, trainer.job_queue.library, MINIATURE_NETWORKS)
@@ -88,6 +89,7 @@ def build_app(
     page.has_launched = (
         True  # gradio's own check of paths rests on it, and a mounted page never launches
     )
+    page.state_holder.session_data = SlimStates()
     gated = PageGate(served, page, cache)
     return OwnAddressOnly(
         gated if password is None else PasswordGate(gated, password),
