@@ -11,6 +11,7 @@ import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from .hooks import Hook
@@ -60,14 +61,19 @@ class Binding:
 class Reach:
     """Notes which attention modules run in the next call, to find those that don't call their projections."""
 
-    def __init__(self, unet: nn.Module, sites: Sequence[Site]) -> None:
-        self._removers = {
-            index: unet.get_submodule(site.path).register_forward_pre_hook(
-                Hook(functools.partial(self._note, index))
-            )
-            for index, site in enumerate(sites)
-        }
+    def __init__(self) -> None:
+        self._removers: dict[int, torch.utils.hooks.RemovableHandle] = {}
         self._ran: list[int] = []
+
+    def start(self, unet: nn.Module, sites: Sequence[Site]) -> None:
+        """Put a hook on each attention module.
+
+        Apart from making the object, so that whoever is interrupted in here can still stop it, and
+        so that another thread's call finds it whole.
+        """
+        for index, site in enumerate(sites):
+            attention, hook = unet.get_submodule(site.path), functools.partial(self._note, index)
+            self._removers[index] = attention.register_forward_pre_hook(Hook(hook))
 
     def _note(self, index: int, *_: Any) -> None:
         remover = self._removers.pop(index, None)

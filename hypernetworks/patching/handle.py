@@ -142,7 +142,8 @@ class Handle:
         for projection in self._unlike:
             projection.install()
         self._bindings[unet] = Binding(unet, self._sites, self._unlike)
-        self._reach = Reach(unet, self._sites)
+        self._reach = Reach()
+        self._reach.start(unet, self._sites)
 
     def _take_off(self) -> None:
         for projection in self._unlike:
@@ -207,7 +208,8 @@ class Handle:
             self._reach.stop()
             for projection in self._unlike:
                 projection.was_reached = False
-            self._reach = Reach(unet, self._sites)
+            self._reach = Reach()
+            self._reach.start(unet, self._sites)
         self._look_at_weights()
         self._seam.watch.begin()
 

@@ -305,6 +305,9 @@ class Runner:
         fault = self.chance.choices(("", "interrupted", "error", "reload"), (85, 6, 6, 3))[0]
         try:
             self.made(job, fault)
+        except hn.HypernetworkError as error:
+            if fault != "error" or "not enough memory" not in str(error):
+                self.report.broken.append(f"{job.prompts}: {type(error).__name__}: {error}")
         except ERRORS as error:
             if fault != "error" or "deliberate" not in str(error):
                 self.report.broken.append(f"{job.prompts}: {type(error).__name__}: {error}")

@@ -202,8 +202,9 @@ def test_names_of_every_kind(
         with pytest.raises(error) as caught:
             hn.read(path) if error is FileMissingError else hn.write(healthy, path / "below.pt")
         assert str(caught.value).isprintable()
-    assert cli.main(["inspect", str(path)]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    if not set("*?[") & set(name):  # else it is a pattern, which the healthy file fits
+        assert cli.main(["inspect", str(path)]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 MAPPED = """

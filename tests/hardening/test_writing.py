@@ -47,6 +47,8 @@ KEPT_BY_OTHERS: dict[str, str] = {
     "hypernetworks/studio/cards.py add_file": "a dropped file, under a temporary name of its own",
     "hypernetworks/studio/widgets.py data_url": "into memory",
     "hypernetworks/studio/train/folders.py keep": "into a temporary folder, which then takes its name whole",
+    "hypernetworks/studio/web/leftovers.py temporary_folder": "a lock without content, in a fresh folder",
+    "hypernetworks/studio/web/leftovers.py _is_left": "that lock again: nothing is written",
     "hypernetworks/studio/web/bodies.py _headers_finished": "an upload, in a fresh folder of the studio's own cache",
     "hypernetworks/training/records.py add": "one line more at the end of a log; half of one can only be its last",
     "hypernetworks/miniature": "the tools that rebuild what ships; nobody's files are there",
