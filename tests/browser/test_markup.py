@@ -128,7 +128,7 @@ def test_inspecting(page: Any) -> None:
         page.get_by_role("option", name=name).first.click()
         expect(page.locator("#inspect_report svg").first).to_be_visible()
         harmless(page)
-    page.get_by_role("tab", name="Picture").click()
+    page.get_by_role("tab", name="Image").click()
 
 
 def test_a_pictures_infotext(page: Any, tmp_path: Path) -> None:
