@@ -195,7 +195,7 @@ def test_what_is_different_from_the_run_that_goes_on_is_told(tiny: Painter, pict
     job = job_on(tiny, pictures, steps=2)
     first = train_job(job, tiny)
     before = (job.folder / "settings.json").read_text(encoding="utf-8")
-    with pytest.raises(TrainingSettingsError, match="did not begin with dark-2"):
+    with pytest.raises(TrainingSettingsError, match="did not start from dark-2"):
         train_job(replace(job, network=first.file), tiny)
     narrow = replace(job.creation, structure=hn.Structure((1, 3, 1), "linear"))
     with pytest.raises(hn.HypernetworkError, match="a different structure"):
@@ -544,5 +544,5 @@ def test_the_commands(
     finally:
         signal.signal(signal.SIGINT, before)
     output = capsys.readouterr()
-    assert "the same command without --restart goes on" in output.err
+    assert "the same command without --restart continues" in output.err
     assert hn.read(output.out.strip()).provenance.step == 1
