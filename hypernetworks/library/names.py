@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 
 from ..errors import AmbiguousNameError, UnknownNameError, sendable
-from ..files import SUFFIXES
+from ..files import SUFFIXES, naming
+from ..files.naming import composed
 from .entry import Entry
 from .likeness import Likeness
 
@@ -25,15 +26,12 @@ def plain(name: str) -> str:
     """A name as people mean it: composed Unicode, ``/`` between folders, no blanks at the ends of its parts."""
     if _is_simple(name):
         return name
-    composed = unicodedata.normalize("NFC", name)
-    return "/".join(part.strip() for part in composed.replace("\\", "/").split("/"))
+    return "/".join(part.strip() for part in composed(name).replace("\\", "/").split("/"))
 
 
 def folded(name: str) -> str:
     """The same in any case, for systems and people that don't mind it."""
-    return (
-        name.lower() if _is_simple(name) else unicodedata.normalize("NFC", plain(name).casefold())
-    )
+    return naming.folded(plain(name))
 
 
 def compatible(name: str) -> str:
