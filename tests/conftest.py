@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(
@@ -98,6 +99,21 @@ LEFT_OUT = LeftOut()
 ROOT = Path(__file__).parents[1]
 
 
+WORKERS: list[pytest.Config] = []
+"""The configuration, where this is one of several test processes (pytest-xdist)."""
+
+
+def is_worker() -> bool:
+    """Whether another process reports what this one does."""
+    return bool(WORKERS)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """See which process this is."""
+    if hasattr(config, "workerinput"):
+        WORKERS.append(config)
+
+
 def marks_of(item: pytest.Item) -> set[str]:
     return {mark.name for mark in item.iter_markers()}
 
@@ -122,8 +138,8 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Count skipped tests."""
-    if report.skipped and not hasattr(report, "wasxfail"):
+    """Count skipped tests; with several processes, in the one that hears of all."""
+    if report.skipped and not hasattr(report, "wasxfail") and not is_worker():
         LEFT_OUT.skip(report.nodeid, set(report.keywords), skip_reason(report))
 
 
@@ -134,9 +150,19 @@ def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail the run on a machine of CI that has no browser."""
+    """Fail the run on a machine of CI that has no browser; a worker hands on what it counted."""
+    if is_worker():
+        session.config.workeroutput["left_out"] = LEFT_OUT.as_plain()  # type: ignore[attr-defined]
+        return
     if LEFT_OUT.faults(ci=bool(os.environ.get("CI"))) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what the first worker left out when it collected; the others collected the same."""
+    if node.gateway.id == "gw0":
+        LEFT_OUT.add(getattr(node, "workeroutput", {}).get("left_out", {}))
 
 
 @pytest.hookimpl(trylast=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 TEST = "python install.py test"
 
@@ -63,6 +64,9 @@ NO_BROWSER = r"no Chromium|playwright"
 """How the reasons of tests read that were skipped for want of a browser."""
 
 
+COUNTERS = ("skipped", "deselected", "reasons")
+
+
 @dataclass
 class LeftOut:
     """Counts of the tests that a run skipped or deselected."""
@@ -84,6 +88,17 @@ class LeftOut:
     def deselect(self, path: str, marks: set[str]) -> None:
         """Count a test that ``-m``, ``-k`` or ``--deselect`` left out."""
         self.deselected[group_of(path, marks)] += 1
+
+    def as_plain(self) -> dict[str, Any]:
+        """The counts in types that go from one process to another."""
+        counters = {name: dict(getattr(self, name)) for name in COUNTERS}
+        return {**counters, "for_want_of_a_browser": self.for_want_of_a_browser}
+
+    def add(self, counts: dict[str, Any]) -> None:
+        """Add what :meth:`as_plain` returned elsewhere."""
+        for name in COUNTERS:
+            getattr(self, name).update(counts.get(name, {}))
+        self.for_want_of_a_browser += counts.get("for_want_of_a_browser", 0)
 
     def faults(self, ci: bool) -> list[str]:
         """Why the whole run fails for what it left out.

@@ -15,6 +15,9 @@ from . import environment, surroundings
 FAST = "not slow and not browser and not webui and not cuda"
 """The tests of ``test --fast``: under a minute."""
 
+PARALLEL = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+"""Options of a whole run: a process for each core, up to four, since each of them loads torch."""
+
 
 def command(task: str, arguments: list[str]) -> list[str]:
     """What is run for ``install.py TASK ARGUMENTS``."""
@@ -22,7 +25,19 @@ def command(task: str, arguments: list[str]) -> list[str]:
         return [str(environment.python()), "-m", "hypernetworks", "studio", *arguments]
     if "--fast" in arguments:
         arguments = ["-m", FAST, *(a for a in arguments if a != "--fast")]
+    if _is_a_whole_run(arguments):
+        arguments = [*PARALLEL, *arguments]
     return [str(environment.python()), "-m", "pytest", *arguments]
+
+
+def _is_a_whole_run(arguments: list[str]) -> bool:
+    """Whether no test, file or folder is named: for a few tests more processes only cost time."""
+    own = {"-n", "-k", "--pdb", "--collect-only", "--co", "--help", "-h"}
+    return not any(
+        argument in own or (environment.ROOT / argument.partition("::")[0]).exists()
+        for argument in arguments
+        if argument
+    )
 
 
 def start(line: list[str]) -> int:

@@ -94,6 +94,7 @@ def test_the_fast_ring() -> None:
     assert starting.command("test", ["--fast", "-x"])[1:] == [
         "-m",
         "pytest",
+        *starting.PARALLEL,
         "-m",
         "not slow and not browser and not webui and not cuda",
         "-x",
@@ -105,3 +106,19 @@ def test_the_fast_ring() -> None:
         "--port",
         "1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parallel"),
+    [
+        ([], True),
+        (["-m", "slow"], True),
+        (["tests/unit/prompts"], False),
+        (["tests/unit/house/test_install_starting.py::test_the_fast_ring"], False),
+        (["-k", "ring"], False),
+        (["-n", "0"], False),
+        (["--help"], False),
+    ],
+)
+def test_whole_runs_take_several_processes(arguments: list[str], parallel: bool) -> None:
+    assert ("--maxprocesses" in starting.command("test", arguments)) is parallel
