@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +26,12 @@ from hypothesis import HealthCheck, settings
 from left_out import FOLDER_MARKS, LeftOut
 
 torch.set_num_threads(1)  # tests are many and small
+# A run in the background, or under nohup, ignores these, and so would every program that a test starts.
+for _name in ("SIGINT", "SIGHUP"):
+    if signal.getsignal(number := getattr(signal, _name, signal.SIGINT)) == signal.SIG_IGN:
+        signal.signal(
+            number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        )
 settings.register_profile(
     "fixed",
     deadline=None,

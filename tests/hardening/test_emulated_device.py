@@ -20,7 +20,6 @@ def test_trainings_and_generations_on_an_emulated_device() -> None:
             "-m",
             "pytest",
             str(TESTS),
-            "-q",
             "-p",
             "no:xdist",
             "-p",
