@@ -15,7 +15,7 @@ from ....engine.families import LABELS, family_label
 from ....engine.network import Provenance
 from ....errors import HypernetworkError
 from ....files import read, read_description
-from ....library import Entry, Library, inspect
+from ....library import Entry, Library, inspect, norm_rows, report_rows
 from ....library.sidecars import Listings, Sidecars, read_sidecars
 from .. import folders, hashes
 
@@ -232,40 +232,21 @@ def describe(entry: Entry) -> dict[str, Any]:
     try:
         content = _describe(entry)
     except HypernetworkError as error:
-        content = {"error": sound(str(error))}
+        content = {"Error": sound(str(error))}
+
     sha256 = folders.short_hash(entry)
-    return {"file": entry.path.name, **({"hash": sha256} if sha256 else {}), **content}
+    return {"File": entry.path.name, **({"Hash": sha256} if sha256 else {}), **content}
 
 
 @lru_cache(maxsize=64)
 def _describe(entry: Entry) -> dict[str, Any]:
     found = inspect(read(entry.path), entry.path)
-    provenance = {
-        key.replace("_", " "): value for key, value in found.provenance.items() if value is not None
-    }
     described = {
-        "family": found.family,
-        "widths": _line(found.widths),
-        "layer structure": _line(found.layer_structure),
-        "activation": found.activation,
-        "activation after the last layer": found.activate_output,
-        "layer norm": found.layer_norm,
-        "dropout": _line(found.dropout),
-        "dtype": found.dtype,
-        "parameters": found.parameters,
-        "bytes": found.bytes,
-        "norms": {
-            f"{n.width} {'keys' if n.side == 'k' else 'values'}": _line(n.norms)
-            for n in found.norms
-        },
-        "provenance": provenance,
-        "warnings": dict(enumerate(found.warnings, start=1)),
+        **report_rows(found),
+        "Norms": {label: ", ".join(norms) for label, norms in norm_rows(found).items()},
+        "Warnings": dict(enumerate(found.warnings, start=1)),
     }
     return json.loads(sound(json.dumps(described, ensure_ascii=False)))  # type: ignore[no-any-return]
-
-
-def _line(numbers: tuple[float, ...]) -> str:
-    return ", ".join(f"{number:.5g}" for number in numbers)
 
 
 def known_hash(card: Card) -> str | None:
