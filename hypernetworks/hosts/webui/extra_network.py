@@ -14,13 +14,12 @@ from ...prompts.near_misses import near_misses
 from ..fit import check_fit
 from ..infotext import HASHES, hashes_line
 from ..resolving import Resolver
-from . import folders, host, sdnext, settings
+from . import folders, host, replacing, sdnext, settings
 from .active import ACTIVE, BATCH
 from .batch import Batch, raw_prompts, tags_of
 
 MESSAGES = "Hypernet messages"
 """Key of the API's info."""
-_WRAPPED = "_hypernetwork_original"
 _RUNNING: list[Any] = []
 """Processing objects of the jobs that run now, each nested in the one before it."""
 
@@ -246,10 +245,10 @@ def _watch_the_end_of_jobs() -> None:
     """Clean up after every job: hosts don't deactivate when a job fails or has no tags in its last batch."""
     from modules import processing
 
-    original = processing.process_images_inner
-    if hasattr(original, _WRAPPED):
-        return
+    replacing.replace(processing, "process_images_inner", _with_an_end)
 
+
+def _with_an_end(original: Callable[..., Any]) -> Callable[..., Any]:
     def process_images_inner(p: Any, *arguments: Any, **named: Any) -> Any:
         _RUNNING.append(p)
         try:
@@ -262,8 +261,7 @@ def _watch_the_end_of_jobs() -> None:
         _show_messages(host.messages(p), processed)
         return processed
 
-    setattr(process_images_inner, _WRAPPED, original)
-    processing.process_images_inner = process_images_inner
+    return process_images_inner
 
 
 def _show_messages(told: Sequence[str], processed: Any) -> None:

@@ -12,12 +12,10 @@ from typing import Any
 
 from ...errors import UnsupportedVariantError
 from ...library import Entry, Library
-from . import hashes, settings
+from . import hashes, replacing, settings
 
 _LIBRARY = Library(())
 """The one instance. The package stays imported when the webui reloads its scripts, and what is loaded with it."""
-_ORIGINAL = "_hypernetworks_original"
-"""Attribute of a function of ours: the host's function that it replaces."""
 
 
 def folders() -> tuple[Path, ...]:
@@ -91,17 +89,9 @@ def register() -> None:
         )  # so that users of every webui find where files belong
     host = _host_module()
     if host is not None:
-        _replace(host, "list_hypernetworks", _list_ours)
-        _replace(host.Hypernetwork, "load", _load_what_can_be)
+        replacing.replace(host, "list_hypernetworks", _list_ours)
+        replacing.replace(host.Hypernetwork, "load", _load_what_can_be)
     refresh()
-
-
-def unregister() -> None:
-    """Callback ``on_script_unloaded``: the host has its own functions again."""
-    host = _host_module()
-    if host is not None:
-        for owner, name in ((host, "list_hypernetworks"), (host.Hypernetwork, "load")):
-            setattr(owner, name, _original(getattr(owner, name)))
 
 
 def _host_module() -> Any:
@@ -111,17 +101,6 @@ def _host_module() -> Any:
     except ImportError:
         return None
     return hypernetwork
-
-
-def _original(function: Any) -> Any:
-    return getattr(function, _ORIGINAL, function)
-
-
-def _replace(owner: Any, name: str, ours_for: Callable[[Any], Any]) -> None:
-    original = _original(getattr(owner, name))
-    ours = ours_for(original)
-    setattr(ours, _ORIGINAL, original)
-    setattr(owner, name, ours)
 
 
 def _list_ours(original: Callable[[str], dict[str, str]]) -> Callable[[str], dict[str, str]]:

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from . import api, extra_network, folders, infotext, settings, xyz
+from . import api, extra_network, folders, infotext, replacing, settings, xyz
 from .active import ACTIVE
 from .cards_tab import page
 
@@ -44,7 +44,7 @@ def before_ui() -> None:
 def unloaded() -> None:
     """The host is about to load its scripts again, or to go on without ours."""
     ACTIVE.remove()
-    folders.unregister()
+    replacing.put_all_back()
 
 
 def app_started(_demo: Any, app: Any) -> None:

@@ -11,11 +11,10 @@ from torch import nn
 from ...patching import find_sites
 from ...prompts import parse
 from ..steps import position
-from . import host
+from . import host, replacing
 from .active import ACTIVE, BATCH
 from .batch import Batch
 
-_ORIGINAL = "_hypernetwork_original"
 _STEP_CALLBACKS = ("callback_on_step_end", "prior_callback_on_step_end", "callback")
 """Pipeline arguments that report the end of a step to the host. Each call has one of them."""
 
@@ -32,20 +31,22 @@ def watch_pipelines(activate: Activate) -> None:
         activate: gives a job's processing object the networks of these tags.
     """
     pipelines = sys.modules.get("modules.processing_diffusers")
-    original = getattr(pipelines, "set_pipeline_args", None)
-    if original is None or hasattr(original, _ORIGINAL):
+    name = "set_pipeline_args"
+    if not hasattr(pipelines, name) or replacing.is_replaced(pipelines, name):
         return
 
-    def set_pipeline_args(p: Any, model: Any, *rest: Any, **named: Any) -> Any:
-        arguments = original(p, model, *rest, **_without_tags(p, named))
-        try:
-            _begin(p, model, arguments, activate)
-        except Exception as error:
-            _give_up(p, error)
-        return arguments
+    def ours_for(original: Callable[..., Any]) -> Callable[..., Any]:
+        def set_pipeline_args(p: Any, model: Any, *rest: Any, **named: Any) -> Any:
+            arguments = original(p, model, *rest, **_without_tags(p, named))
+            try:
+                _begin(p, model, arguments, activate)
+            except Exception as error:
+                _give_up(p, error)
+            return arguments
 
-    setattr(set_pipeline_args, _ORIGINAL, original)
-    pipelines.set_pipeline_args = set_pipeline_args  # type: ignore[union-attr]
+        return set_pipeline_args
+
+    replacing.replace(pipelines, name, ours_for)
 
 
 def hires_prompts(p: Any) -> list[str]:
