@@ -48,6 +48,12 @@ class Tag:
     start: int = field(default=0, compare=False)
     editing: Editing | None = field(default=None, compare=False, repr=False)
 
+    @classmethod
+    def of(cls, name: str, multiplier: float | str) -> Tag:
+        """The tag for a network, with a number or a schedule."""
+        text = multiplier if isinstance(multiplier, str) else format_number(multiplier)
+        return cls((name, text))
+
     @property
     def name(self) -> str:
         """What it calls: a file's stem, or ``folder/stem``."""

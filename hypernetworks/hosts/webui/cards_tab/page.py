@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from ....library.sidecars import PREVIEW_SUFFIXES, find_preview
+from ....prompts import Tag
 from .. import folders
 from . import editor
 from .base import Tab, allow_previews, guarded
 from .cards import Card, Click, absolute, known_hash, script, sound
 from .page_sdnext import HypernetworkPage
 
+_HERE = "\0"
+"""Stands for a multiplier that the page fills in; no file name holds it."""
 NAMES = ("hypernetworks", "hypernetwork")
 """Of the tab, in lower case: AUTOMATIC1111's and SD.Next's."""
 _IN_TEMPLATES = (
@@ -225,4 +228,5 @@ def _prompt(click: Click | None) -> str:
     number = (
         "opts.extra_networks_default_multiplier" if multiplier is None else json.dumps(multiplier)
     )
-    return f"{json.dumps(f'<hypernet:{name}:')} + {number} + {json.dumps(f'> {text}'.rstrip())}"
+    before, _, behind = str(Tag.of(name, _HERE)).rpartition(_HERE)
+    return f"{json.dumps(before)} + {number} + {json.dumps(f'{behind} {text}'.rstrip())}"

@@ -11,6 +11,7 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
+from ....prompts import Tag
 from .base import Tab, guarded
 from .cards import Card, Click, known_hash, script, sound
 
@@ -96,4 +97,4 @@ def _prompt(click: Click | None) -> str:
         return ""
     name, multiplier, text = click
     number = shared.opts.extra_networks_default_multiplier if multiplier is None else multiplier
-    return f" <hypernet:{name}:{number}> {text}".rstrip()
+    return f" {Tag.of(name, str(number))} {text}".rstrip()
