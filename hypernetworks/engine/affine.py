@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .devices import for_float64
 from .products import linear
+from .tensors import for_float64
 
 
 @dataclass(frozen=True)

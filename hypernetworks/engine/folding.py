@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from .affine import AffineMap
-from .devices import address, is_on_cpu, version
 from .products import linear
+from .tensors import address, is_on_cpu, version
 
 FOLDABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 """Weights of other types are packed or scaled: what they stand for is their own module's business."""

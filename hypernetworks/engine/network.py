@@ -12,11 +12,11 @@ from torch import nn
 
 from ..errors import StructureError
 from .affine import AffineMap, collapse
-from .devices import for_float64, is_ordinary
 from .magnitudes import largest_output
 from .prepared import Delta, prepared
 from .products import FUSED, linear
 from .structure import StateDict, Structure
+from .tensors import for_float64, is_ordinary
 
 
 class Mlp(nn.Module):

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .devices import is_ordinary
+from .tensors import is_ordinary
 from .tracing import is_compiling
 
 Activation = Callable[[torch.Tensor], torch.Tensor]

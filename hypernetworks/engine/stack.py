@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from .affine import AffineMap, chain
-from .devices import is_on_cpu
 from .network import Hypernetwork, without_autocast
+from .tensors import is_on_cpu
 
 KEY, VALUE = 0, 1
 """The two sides of a pair."""

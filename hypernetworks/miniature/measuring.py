@@ -82,7 +82,7 @@ class Measurement:
             for colour in COLOURS
         }
 
-    def paint(self, asked: Sequence[Asked]) -> torch.Tensor:
+    def generate(self, asked: Sequence[Asked]) -> torch.Tensor:
         """Pictures ``(count, SIZE * SIZE * 3)`` in [0, 1]."""
         names, made = subject_names(), []
         for begin in range(0, len(asked), CHUNK):
@@ -130,7 +130,7 @@ class Measurement:
         """Recall and background of shown and of held-out pairs, without any network."""
         figures = {}
         for kind, asked in (("shown", shown_pairs(seeds)), ("held out", held_out_pairs(seeds))):
-            made = self.paint(asked)
+            made = self.generate(asked)
             figures[f"recall, {kind} pairs"] = self.recall(asked, made)
             figures[f"background, {kind} pairs"] = self.background(asked, made)
         return figures
@@ -145,7 +145,7 @@ class Measurement:
         ]
         for multiplier in MULTIPLIERS:
             with apply(self.pipeline.unet, [(network, multiplier)]):
-                made = self.paint(asked)
+                made = self.generate(asked)
             own = torch.tensor([a.subject for a in asked])[:, None]
             styled = self.distances(asked, made, style)
             distance = styled.gather(1, own)[:, 0]

@@ -30,9 +30,9 @@ class Binding:
         self._children_then = [dict(children) for children in self._children]
         self._attentions = [vars(attention) for attention in attentions]
         self._ways_then = self._ways()
-        acting = [projection for projection in projections if projection.stand_in is not None]
-        self._acting = [vars(projection.module) for projection in acting]
-        self._stand_ins = [projection.stand_in for projection in acting]
+        hooked = [projection for projection in projections if projection.stand_in is not None]
+        self._hooked = [vars(projection.module) for projection in hooked]
+        self._stand_ins = [projection.stand_in for projection in hooked]
 
     def is_in_place(self) -> bool:
         """Whether all modules are where they were."""
@@ -42,7 +42,7 @@ class Binding:
         """Whether they are, with our forwards on them."""
         return (
             self.is_in_place()
-            and [module.get("forward") for module in self._acting] == self._stand_ins
+            and [module.get("forward") for module in self._hooked] == self._stand_ins
         )
 
     def ways_hold(self) -> bool:

@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..engine.devices import is_on_cpu, is_ordinary
 from ..engine.folding import FOLDABLE, Fold, WeightMark
 from ..engine.network import Hypernetwork
 from ..engine.prepared import prepared
 from ..engine.stack import Stack, as_one_map, split_tail
+from ..engine.tensors import is_on_cpu, is_ordinary
 from .projection import Projection
 
 Active = tuple[Hypernetwork, float]
@@ -94,6 +94,7 @@ class FoldedProjection(Projection):
         try:
             if not self.seam.is_dense(self.module):
                 return None
+            self.seam.prepare(self.module)
         except Exception:  # if it is the host's own, the module's forward will raise it
             return None
         weight = vars(self.module)["_parameters"].get(

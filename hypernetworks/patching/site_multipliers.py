@@ -57,10 +57,10 @@ class SiteMultipliers:
     @property
     def ends_linear(self) -> bool:
         """Whether the last network that ever has an effect is linear, so that it can be folded into what follows."""
-        acting = [
+        active = [
             n for n, m in zip(self.stack.networks, self._multipliers, strict=True) if not m.is_zero
         ]
-        return bool(acting) and acting[-1].structure.is_linear
+        return bool(active) and active[-1].structure.is_linear
 
     @property
     def is_constant(self) -> bool:

@@ -49,7 +49,7 @@ def _warn(text: str) -> None:
 class Run:
     """One training run of ``network`` in place, on a frozen UNet; continues what is in ``folder``.
 
-    Every random choice of sample ``n`` follows from the settings' seed and ``n`` alone (see :mod:`.chance`): an
+    Every random choice of sample ``n`` follows from the settings' seed and ``n`` alone (see :mod:`.seeding`): an
     interrupted run continues bit for bit on the CPU, a large batch equals accumulated small ones, several processes
     equal one, and nothing that happens between steps (previews, say) can disturb it.
 

@@ -24,7 +24,7 @@ from torch import nn
 from torch.utils import checkpoint
 
 import hypernetworks as hn
-from hypernetworks.engine import devices
+from hypernetworks.engine import tensors
 from hypernetworks.engine.folding import WeightMark
 from hypernetworks.engine.stack import Stack
 from hypernetworks.errors import NoMatchingWidthError, PatchError
@@ -125,7 +125,7 @@ def test_what_changes_after_apply_is_seen_at_the_next_call(
             tolerance = 5e-2  # its inputs are rounded, too
         for _ in range(2):
             assert relative_error(call(ldm.unet, context), expected) <= tolerance
-        assert "; acting" in repr(handle)
+        assert "; active" in repr(handle)
     assert relative_error(call(ldm.unet, context), expected) > tolerance
     assert hooks(ldm.unet) == 0
     assert not any("forward" in vars(a.to_k) for a in attentions(ldm.unet))
@@ -671,7 +671,7 @@ def test_tensors_without_an_address_are_watched_by_their_version(
         raise RuntimeError("Cannot access data pointer of Tensor that doesn't have storage")
 
     monkeypatch.setattr(torch.Tensor, "data_ptr", opaque)
-    assert devices.address(weight) == 0
+    assert tensors.address(weight) == 0
     mark = WeightMark(weight)
     assert mark.holds(weight)
     with torch.no_grad():

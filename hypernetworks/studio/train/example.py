@@ -30,7 +30,7 @@ SHADOW, MIDDLE, LIGHT = "#0b2545", "#2a6f97", "#f4f1de"
 """Prussian blue to paper, as cyanotypes have them."""
 
 
-def paint_example(
+def generate_example(
     painter: Painter,
     training_folders: TrainingFolders,
     tell: Callable[[Update], None],
