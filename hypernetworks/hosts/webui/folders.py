@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 from ...errors import UnsupportedVariantError
 from ...library import Entry, Library
 from . import hashes, replacing, settings
+from .host import say_fault
 
 _LIBRARY = Library(())
 """The one instance. The package stays imported when the webui reloads its scripts, and what is loaded with it."""
@@ -111,11 +110,7 @@ def _list_ours(original: Callable[[str], dict[str, str]]) -> Callable[[str], dic
             library().scan()
             return host_list()
         except Exception:
-            print(
-                "Hypernetworks: listing the files failed; the webui lists those that it knows",
-                file=sys.stderr,
-            )
-            traceback.print_exc()
+            say_fault("listing the files failed; the webui lists those that it knows")
             return original(path)
 
     return list_hypernetworks

@@ -118,6 +118,12 @@ def _log(text: str) -> None:
         say(text, sys.stderr)
 
 
+def say_fault(line: str) -> None:
+    """Print a line and the traceback of the error that is being handled; never raises."""
+    with suppress(Exception):
+        say(f"Hypernetworks: {line}\n{traceback.format_exc().rstrip()}", sys.stderr)
+
+
 def messages(p: Any) -> list[str]:
     """The messages that this job has shown."""
     return list(getattr(p, "_hypernetwork_messages", []))
@@ -125,8 +131,10 @@ def messages(p: Any) -> list[str]:
 
 def tell_of_fault(p: Any, doing: str, error: BaseException) -> None:
     """Report an error of ours: traceback to the console, one line to the user; the job continues."""
-    with suppress(Exception):
-        traceback.print_exception(type(error), error, error.__traceback__)
+    trace = traceback.format_exception(type(error), error, error.__traceback__)
+    with suppress(Exception):  # as above
+        say("".join(trace).rstrip(), sys.stderr)
+
     if p is not None:
         tell(
             p,

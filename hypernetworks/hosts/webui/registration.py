@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-import traceback
 from collections.abc import Callable
 from typing import Any
 
-from . import api, extra_network, folders, infotext, replacing, settings, xyz
+from . import api, extra_network, folders, host, infotext, replacing, settings, xyz
 from .active import ACTIVE
 from .cards_tab import page
 
@@ -57,11 +55,7 @@ def _safely(name: str, callback: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return callback(*arguments, **named)
         except Exception:
-            print(
-                f"Hypernetworks: {name} failed; the webui continues without it",
-                file=sys.stderr,
-            )
-            traceback.print_exc()
+            host.say_fault(f"{name} failed; the webui continues without it")
             return None
 
     return call
