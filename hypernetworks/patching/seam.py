@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ..engine.devices import is_on_cpu, version
+from ..engine.tensors import is_on_cpu, version
 from .site_multipliers import SiteMultipliers
 from .sites import CROSS, SELF
 from .watch import ContextWatch
@@ -20,6 +20,13 @@ FOLDED_BYTES = 512 << 20
 
 IsDense = Callable[[nn.Module], bool]
 """Asked before a folded projection is used: whether ``module(x)`` is ``F.linear(x, module.weight)`` and no more."""
+Prepare = Callable[[nn.Module], object]
+"""Called with a dense projection before its weight is used: does what the layer's own forward, which doesn't run, would
+do to its weight first."""
+
+
+def nothing(_: nn.Module) -> None:
+    """Torch's own layers need no preparation."""
 
 
 def is_plain_linear(module: nn.Module) -> bool:
@@ -88,12 +95,17 @@ class Seam:
         parts: one for all rows of the UNet's batch, or one per picture.
         fail: a method that is told of an error inside a hook; raises it, or takes the networks off.
         is_dense: see :data:`IsDense`.
+        prepare: see :data:`Prepare`.
     """
 
     def __init__(
-        self, parts: Sequence[SiteMultipliers], fail: Callable[[Exception], None], is_dense: IsDense
+        self,
+        parts: Sequence[SiteMultipliers],
+        fail: Callable[[Exception], None],
+        is_dense: IsDense,
+        prepare: Prepare,
     ) -> None:
-        self.is_dense = is_dense
+        self.is_dense, self.prepare = is_dense, prepare
         self.start_over(parts)
         self._fail = weakref.WeakMethod(
             fail

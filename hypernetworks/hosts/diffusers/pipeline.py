@@ -13,7 +13,7 @@ import torch
 from ...devices import default_dtype, empty_cache, is_out_of_memory
 from ...errors import CheckpointError, HypernetworkError
 from ...library import Entry, Library
-from ...patching import Handle, apply, find_sites
+from ...patching import Handle, Site, apply_at, find_sites
 from ...prompts import Tag, format_infotext, parse
 from ...prompts.near_misses import near_misses
 from ..fit import check_fit
@@ -128,7 +128,8 @@ class Painter:
         """
         result = Result()
         clean, negative, tags = self._prompts(job, result.messages)
-        chosen = self._resolve(tags, result.messages)
+        sites = find_sites(self.pipeline.unet) if tags else []
+        chosen = self._resolve(tags, sites, result.messages)
         size = self._size(job)
         check_steps(job.sampler, self._own_scheduler, job.steps)
 
@@ -136,7 +137,7 @@ class Painter:
 
         def attempt(again: bool) -> list[Image]:
             with ExitStack() as patches:
-                handle = self._apply(chosen, patches, result.messages)
+                handle = self._apply(chosen, sites, patches, result.messages)
                 self.pipeline.scheduler = build_sampler(job.sampler, self._own_scheduler)
                 patches.callback(setattr, self.pipeline, "scheduler", self._own_scheduler)
                 live_preview = (
@@ -209,12 +210,10 @@ class Painter:
                 f"there was not enough memory for {job.batch} x {size[0]}x{size[1]}: {advice}"
             ) from error
 
-    def _resolve(self, tags: Sequence[Tag], messages: list[str]) -> list[Use]:
+    def _resolve(
+        self, tags: Sequence[Tag], sites: Sequence[Site], messages: list[str]
+    ) -> list[Use]:
         """Networks of the tags that can be used; a message for each that can't."""
-        if not tags:
-            return []
-
-        sites = find_sites(self.pipeline.unet)
         resolver = Resolver(
             self.library,
             lambda network, multiplier: check_fit(network, multiplier, sites),
@@ -226,6 +225,7 @@ class Painter:
     def _apply(
         self,
         chosen: Sequence[Use],
+        sites: Sequence[Site],
         patches: ExitStack,
         messages: list[str],
     ) -> Handle | None:
@@ -238,7 +238,8 @@ class Painter:
             messages.append(f"{failed}; the image is generated without hypernetworks")
 
         networks = [(use.network, use.multiplier) for use in chosen]
-        return patches.enter_context(apply(self.pipeline.unet, networks, on_error=give_up))
+        handle = apply_at(self.pipeline.unet, sites, [networks], on_error=give_up)
+        return patches.enter_context(handle)
 
     def _size(self, job: Generation) -> tuple[int, int]:
         width, height, multiple = (

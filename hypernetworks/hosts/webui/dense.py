@@ -17,22 +17,24 @@ _OWN_CLASSES = ("ForgeOperations.Linear", "disable_weight_init.Linear")
 
 
 def is_dense(module: nn.Module) -> bool:
-    """Whether ``module(x)`` is ``F.linear(x, module.weight)`` now, what it does on the side included.
-
-    A1111's LoRA extension puts its networks into a layer's weight at the beginning of the layer's forward. That is done
-    here, because a folded layer's forward doesn't run.
-    """
+    """Whether ``module(x)`` is ``F.linear(x, module.weight)`` now, once :func:`apply_lora` has run."""
     if is_plain_linear(module):
         return True
     if type(module).__qualname__ in _OWN_CLASSES:
         return _is_dense_of_forge(module)
 
     lora = _lora_of(module)
-    if lora is None or lora["shared"].opts.lora_functional:
-        return False
+    return lora is not None and not lora["shared"].opts.lora_functional
 
-    lora["network_apply_weights"](module)
-    return True
+
+def apply_lora(module: nn.Module) -> None:
+    """Let A1111's LoRA extension put its networks into the weight of a dense layer, if it acts here.
+
+    It does so at the beginning of the layer's forward, which doesn't run when the layer is folded.
+    """
+    lora = _lora_of(module)
+    if lora is not None:
+        lora["network_apply_weights"](module)
 
 
 def _is_dense_of_forge(module: nn.Module) -> bool:

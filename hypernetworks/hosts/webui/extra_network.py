@@ -8,7 +8,7 @@ from typing import Any
 from ...engine.multiplier import Multiplier
 from ...engine.network import Hypernetwork
 from ...errors import PatchError
-from ...patching import find_sites
+from ...patching import Site, find_sites
 from ...prompts import Tag, parse
 from ...prompts.near_misses import near_misses
 from ..fit import check_fit
@@ -92,15 +92,19 @@ def _read(p: Any, given: Sequence[Sequence[str]]) -> Batch:
         if getattr(p, "enable_hr", False)
         else []
     )
-    for text in dict.fromkeys([*first, *hires]):
-        for line in near_misses(parse(text)[0], loras=True):
+    parsed = {text: parse(text) for text in dict.fromkeys([*first, *hires])}
+    for clean, _ in parsed.values():
+        for line in near_misses(clean, loras=True):
             host.tell(p, line)
 
-    resolver = Resolver(
-        folders.library(), _fits_the_live_unet(), lambda message: host.tell(p, message)
-    )
+    unet = host.live_unet()
+    sites = find_sites(unet) if unet is not None else []
+    resolver = Resolver(folders.library(), _fits_in(sites), lambda message: host.tell(p, message))
+
+    # The host gives the tags of one prompt, of the pass that begins: find out of which.
+    tags, hires_tags = ([parsed[text][1] for text in texts] for texts in (first, hires))
     of_first, of_hires = [
-        [tag.items for tag in parse(texts[0])[1]] if texts else None for texts in (first, hires)
+        [tag.items for tag in found[0]] if found else None for found in (tags, hires_tags)
     ]
     here = [tuple(items) for items in given]
     if getattr(p, "is_hr_pass", False) or (here == of_hires and here != of_first):
@@ -109,15 +113,14 @@ def _read(p: Any, given: Sequence[Sequence[str]]) -> Batch:
         given_first, given_hires = here, of_hires or []
 
     return Batch(
-        [resolver.uses(tags) for tags in tags_of(first, given_first)],
-        [resolver.uses(tags) for tags in tags_of(hires, given_hires)] if hires else [],
+        [resolver.uses(one) for one in tags_of(tags, given_first)],
+        [resolver.uses(one) for one in tags_of(hires_tags, given_hires)] if hires else [],
+        (unet, sites),
     )
 
 
-def _fits_the_live_unet() -> Callable[[Hypernetwork, Multiplier], None]:
-    """A check of one network against the model that is loaded now."""
-    unet = host.live_unet()
-    sites = find_sites(unet) if unet is not None else []
+def _fits_in(sites: Sequence[Site]) -> Callable[[Hypernetwork, Multiplier], None]:
+    """A check of one network against the model that has these attention modules."""
 
     def check(network: Hypernetwork, multiplier: Multiplier) -> None:
         check_fit(network, multiplier, sites, any_family=settings.force_family())
