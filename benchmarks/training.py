@@ -468,7 +468,7 @@ def measure_start() -> dict[str, Any]:
 
 def main() -> None:
     """Print figures and write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", choices=("full", "miniature"), default="full")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--size", type=int, default=256, help="pixels of the full-size model")

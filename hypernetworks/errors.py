@@ -35,12 +35,17 @@ from __future__ import annotations
 
 
 def sendable(text: str) -> str:
-    """The text with what is no valid Unicode escaped (``\\udce9``): file names may hold it, UTF-8 and JSON can't."""
+    """The text with what is no valid Unicode escaped (``\\udce9``): file names may hold it, UTF-8
+    and JSON can't.
+    """
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class HypernetworkError(Exception):
-    """Base of all errors of this package. Their messages can be sent as UTF-8, whatever is in a file's name."""
+    """Base of all errors of this package.
+
+    Their messages can be sent as UTF-8, whatever is in a file's name.
+    """
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*(sendable(a) if isinstance(a, str) else a for a in arguments))

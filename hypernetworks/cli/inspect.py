@@ -50,7 +50,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def expanded(paths: Sequence[Path]) -> list[Path]:
-    """Folders as the files in them, and patterns as what they match: the shells of Windows leave that to programs."""
+    """Folders as the files in them, and patterns as what they match: the shells of Windows leave
+    that to programs.
+    """
     from ..files import SUFFIXES
 
     found: list[Path] = []

@@ -1,4 +1,7 @@
-"""Numbers as tags write them, and how a multiplier changes over the steps. Plain numbers, no torch."""
+"""Numbers as tags write them, and how a multiplier changes over the steps.
+
+Plain numbers, no torch.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,9 @@ def parse_number(text: str, what: str = "multiplier") -> float:
 
 
 def format_number(number: float) -> str:
-    """The shortest text that :func:`parse_number` reads back as the same number: ``0.7``, ``1``, ``-0.25``."""
+    """The shortest text that :func:`parse_number` reads back as the same number: ``0.7``, ``1``,
+    ``-0.25``.
+    """
     return str(int(number)) if number == int(number) and abs(number) < 1e15 else repr(float(number))
 
 

@@ -25,7 +25,9 @@ def version(tensor: torch.Tensor) -> int | None:
 
 
 def is_ordinary(*tensors: torch.Tensor) -> bool:
-    """Whether these hold numbers of their own: not those that export, compilers and quantisation put in their place."""
+    """Whether these hold numbers of their own: not those that export, compilers and quantisation
+    put in their place.
+    """
     return all(type(tensor) in (torch.Tensor, nn.Parameter) for tensor in tensors)
 
 

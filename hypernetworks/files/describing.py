@@ -1,4 +1,6 @@
-"""Describes a file without loading its weights: checks everything :func:`~hypernetworks.read` does but the values."""
+"""Describes a file without loading its weights: checks everything :func:`~hypernetworks.read` does
+but the values.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ class Description:
 
 
 def read_description(path: str | os.PathLike[str]) -> Description:
-    """Describe a file of any variant. Only a few kilobytes are read, however large it is (4 MiB of legacy files).
+    """Describe a file of any variant.
+
+    Only a few kilobytes are read, however large it is (4 MiB of legacy files).
 
     Raises:
         FileError, StructureError: see :func:`hypernetworks.read`, which raises the same.

@@ -97,7 +97,9 @@ def install(task: str, wish: str | None) -> None:
 
 
 def working_torch() -> str | None:
-    """The environment's torch as ``torch VERSION DEVICE NAME``, if it can compute and is new enough."""
+    """The environment's torch as ``torch VERSION DEVICE NAME``, if it can compute and is new
+    enough.
+    """
     lines = (environment.ask(PROBE) or "").splitlines()
     return next((line for line in lines if line.startswith("torch ")), None)
 
@@ -105,7 +107,8 @@ def working_torch() -> str | None:
 def has(wish: str | None) -> bool:
     """Whether torch is what ``--torch`` asks for, or nothing is asked for.
 
-    An index or a path can't be told from the installed version: what was asked for last is kept beside the marks.
+    An index or a path can't be told from the installed version: what was asked for last is kept
+    beside the marks.
     """
     if wish is None or (_wished().exists() and _wished().read_text(encoding="utf-8") == wish):
         return True
@@ -152,7 +155,9 @@ def _install_torch(choice: Choice, replace: bool) -> str:
 
 
 def reachable(host: str) -> bool:
-    """Whether a server answers within three seconds; behind a proxy only pip can tell, so that it may try."""
+    """Whether a server answers within three seconds; behind a proxy only pip can tell, so that it
+    may try.
+    """
     if getproxies().get("https"):
         return True
     try:

@@ -1,4 +1,6 @@
-"""The report on a network as labels and texts: one table for the command line, the studio and webuis."""
+"""The report on a network as labels and texts: one table for the command line, the studio and
+webuis.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""Measures the miniature: does it draw what was asked for, and do the style networks carry their styles?
+"""Measures the miniature: does it draw what was asked for, and do the style networks carry their
+styles?
 
-Every picture is compared with renderings of all subjects on the prompted background, by pixel distance.
+Every picture is compared with renderings of all subjects on the prompted background, by pixel
+distance.
 """
 
 from __future__ import annotations
@@ -103,7 +105,9 @@ class Measurement:
         return torch.cat(made)
 
     def distances(self, asked: Sequence[Asked], made: torch.Tensor, style: str) -> torch.Tensor:
-        """Root mean square distance of each picture to every subject's rendering: ``(count, subjects)``."""
+        """Root mean square distance of each picture to every subject's rendering: ``(count,
+        subjects)``.
+        """
         rows = [
             (self.renderings[style, a.colour] - picture).square().mean(1).sqrt()
             for a, picture in zip(asked, made, strict=True)

@@ -23,20 +23,24 @@ def apply(
     on_error: OnError | None = None,
     is_dense: IsDense = is_plain_linear,
 ) -> Handle:
-    """Let networks act on a UNet, through the inputs of its ``to_k`` and ``to_v``, until the handle is removed.
+    """Let networks act on a UNet, through the inputs of its ``to_k`` and ``to_v``, until the handle
+    is removed.
 
-    Linear networks on self-attention are folded into the weights that ``to_k`` and ``to_v`` multiply by; the modules'
-    own weights are never written to, and when something changes these, that is seen.
+    Linear networks on self-attention are folded into the weights that ``to_k`` and ``to_v``
+    multiply by; the modules' own weights are never written to, and when something changes these,
+    that is seen.
 
-    Applied again, it replaces what was applied before, until it is removed. Everything is checked before anything is
-    changed. With no network, or multiplier 0 throughout, no hook is registered at all.
+    Applied again, it replaces what was applied before, until it is removed. Everything is checked
+    before anything is changed. With no network, or multiplier 0 throughout, no hook is registered
+    at all.
 
     Args:
         unet: any module that contains attention modules with ``to_q``, ``to_k`` and ``to_v``.
-        networks: ``(network, multiplier)`` in the order of application; the multiplier is a number, the tail of a tag
-            such as ``"0@0,1@1"`` or ``"0.8:stop=0.5"``, or a :class:`Multiplier`.
-        on_error: when the arithmetic fails in the middle of a UNet call (out of memory, say), this is called and the
-            call goes on without the networks; without it the error is raised through the UNet.
+        networks: ``(network, multiplier)`` in the order of application; the multiplier is a number,
+            the tail of a tag such as ``"0@0,1@1"`` or ``"0.8:stop=0.5"``, or a :class:`Multiplier`.
+        on_error: when the arithmetic fails in the middle of a UNet call (out of memory, say), this
+            is called and the call goes on without the networks; without it the error is raised
+            through the UNet.
         is_dense: asked before a folded projection is used, whether ``module(x)`` would now be
             ``F.linear(x, module.weight)``; by default whether it is torch's own linear layer.
 
@@ -65,12 +69,13 @@ def apply_per_picture(
     Args:
         unet: as for :func:`apply`.
         pictures: the networks of each picture; an empty list leaves that picture as it is.
-        rows_of: says, at the start of each UNet call, which picture each row of the batch belongs to. Where it
-            returns ``None``, the first picture's networks act on all rows.
+        rows_of: says, at the start of each UNet call, which picture each row of the batch belongs
+            to. Where it returns ``None``, the first picture's networks act on all rows.
         on_error: as for :func:`apply`.
 
     Raises:
-        PatchError, MultiplierError, TagError: as :func:`apply`; a network must have one of the UNet's widths.
+        PatchError, MultiplierError, TagError: as :func:`apply`; a network must have one of the
+            UNet's widths.
     """
     return apply_at(unet, None, pictures, rows_of, on_error=on_error)
 

@@ -1,8 +1,8 @@
 """What a handle saw of a UNet when it bound its projections, and whether that is still there.
 
-A LoRA that is loaded wraps a projection, one that is unloaded takes the wrapper away, fusing and quantising put another
-in its place. All of these show in the modules on the way from the UNet to its projections, which are few and compared
-in C: a few microseconds per UNet call.
+A LoRA that is loaded wraps a projection, one that is unloaded takes the wrapper away, fusing and
+quantising put another in its place. All of these show in the modules on the way from the UNet to
+its projections, which are few and compared in C: a few microseconds per UNet call.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class Binding:
 
 
 class Reach:
-    """Notes which attention modules run in the next call, to find those that don't call their projections."""
+    """Notes which attention modules run in the next call, to find those that don't call their
+    projections.
+    """
 
     def __init__(self) -> None:
         self._removers: dict[int, torch.utils.hooks.RemovableHandle] = {}

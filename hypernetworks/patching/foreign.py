@@ -30,7 +30,9 @@ def check_foreign(sites: Sequence[Site], own: Iterable[Seam]) -> None:
 
 
 def adopt(copied: nn.Module) -> None:
-    """A copy that shares the UNet's hooks runs, such as a replica: let its own modules act, with its own weights."""
+    """A copy that shares the UNet's hooks runs, such as a replica: let its own modules act, with
+    its own weights.
+    """
     for site in find_sites(copied):
         for module in (site.to_k, site.to_v):
             found = vars(module).get("forward")

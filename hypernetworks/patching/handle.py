@@ -26,14 +26,19 @@ from .sites import SELF, Site, find_sites
 from .watch import WeightWatch
 
 MARK = "_hypernetwork_handles"
-"""Attribute of a patched UNet: its live handles, the active one last. Gone when the last is removed."""
+"""Attribute of a patched UNet: its live handles, the active one last.
+
+Gone when the last is removed.
+"""
 
 
 CHANGING = threading.RLock()
 """Held while handles come and go: threads that do so on one UNet must not lose each other's."""
 
 RowsOf = Callable[[tuple[Any, ...], dict[str, Any]], "Sequence[int] | None"]
-"""Positional and keyword arguments of one UNet call -> for each of its rows, which picture it belongs to."""
+"""Positional and keyword arguments of one UNet call -> for each of its rows, which picture it
+belongs to.
+"""
 
 
 OnError = Callable[[Exception], None]
@@ -43,7 +48,8 @@ OnError = Callable[[Exception], None]
 class Handle:
     """The networks on one UNet. A context manager; :meth:`remove` restores the UNet exactly.
 
-    Where several handles are on one UNet, the latest acts; when it is removed, the one before it acts again.
+    Where several handles are on one UNet, the latest acts; when it is removed, the one before it
+    acts again.
 
     Args:
         unet: what is patched.
@@ -76,7 +82,10 @@ class Handle:
         self._reach: Reach | None = None
 
     def _projections_at(self, sites: Sequence[Site]) -> dict[tuple[int, int], Projection]:
-        """By number of the attention module, and side. Modules that several share have one, and are changed once."""
+        """By number of the attention module, and side.
+
+        Modules that several share have one, and are changed once.
+        """
         found: dict[tuple[int, int], Projection] = {}
         known: dict[nn.Module, Projection] = {}
         for index, site in enumerate(sites):
@@ -87,7 +96,9 @@ class Handle:
         return found
 
     def _projection(self, index: int, side: int, kind: str | None, module: nn.Module) -> Projection:
-        """Networks of single pictures can't be folded into a weight that all of them share, and text is cheap."""
+        """Networks of single pictures can't be folded into a weight that all of them share, and
+        text is cheap.
+        """
         foldable = kind == SELF and len(self._parts) == 1 and self._parts[0].ends_linear
         return (FoldedProjection if foldable else Projection)(self.seam, index, side, kind, module)
 
@@ -108,7 +119,10 @@ class Handle:
             part.at(step, total, hires=hires)
 
     def remove(self) -> None:
-        """Take this handle's networks off. May be called any number of times, in any order with other handles."""
+        """Take this handle's networks off.
+
+        May be called any number of times, in any order with other handles.
+        """
         with CHANGING:
             unet = self._unet()
             handles = handles_of(unet)
@@ -124,7 +138,8 @@ class Handle:
         """Register all hooks; nothing at all where no network can ever have an effect.
 
         Args:
-            anew: the UNet may have changed since the handle was made. What is wrong then is said at the next call.
+            anew: the UNet may have changed since the handle was made. What is wrong then is said at
+                the next call.
         """
         if all(part.is_zero for part in self._parts):
             return
@@ -169,7 +184,8 @@ class Handle:
     def _bind(self, unet: nn.Module) -> None:
         """Act on what is in the UNet now.
 
-        Where something is wrong with it, this raises as :func:`~hypernetworks.apply` does, and changes nothing.
+        Where something is wrong with it, this raises as :func:`~hypernetworks.apply` does, and
+        changes nothing.
         """
         sites = find_sites(unet)
         check(unet, [part.stack for part in self._parts], sites)
@@ -244,7 +260,8 @@ class Handle:
 
     @property
     def paths(self) -> dict[str, str]:
-        """How each projection was last served: ``"folded"`` into its weight, by its ``"input"``, or ``"untouched"``.
+        """How each projection was last served: ``"folded"`` into its weight, by its ``"input"``, or
+        ``"untouched"``.
 
         Only those that were called since the networks began to act.
         """
@@ -301,7 +318,9 @@ class _Mark(list[Handle]):
 
 
 def handles_of(unet: nn.Module | None) -> list[Handle]:
-    """Live handles of this UNet, the active one last; none for a copy that has the UNet's attributes."""
+    """Live handles of this UNet, the active one last; none for a copy that has the UNet's
+    attributes.
+    """
     mark = vars(unet).get(MARK) if unet is not None else None
     return list(mark) if isinstance(mark, _Mark) and mark.unet() is unet else []
 

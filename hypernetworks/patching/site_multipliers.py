@@ -38,7 +38,10 @@ class SiteMultipliers:
         self.at(0, 1)
 
     def on(self, sites: Sequence[Site]) -> SiteMultipliers:
-        """The same networks, at the same step, on other attention modules. Raises as the class does."""
+        """The same networks, at the same step, on other attention modules.
+
+        Raises as the class does.
+        """
         moved = SiteMultipliers(self._networks, sites)
         step, total, hires = self._step
         moved.at(step, total, hires=hires)
@@ -56,7 +59,9 @@ class SiteMultipliers:
 
     @property
     def ends_linear(self) -> bool:
-        """Whether the last network that ever has an effect is linear, so that it can be folded into what follows."""
+        """Whether the last network that ever has an effect is linear, so that it can be folded into
+        what follows.
+        """
         active = [
             n for n, m in zip(self.stack.networks, self._multipliers, strict=True) if not m.is_zero
         ]
@@ -74,7 +79,9 @@ class SiteMultipliers:
         self._current = [self._site_multipliers(site, strengths) for site in self._sites]
 
     def multipliers(self, site: int, side: int) -> tuple[float, ...]:
-        """Multipliers of all its networks at one attention module, by the module's number, for keys or values."""
+        """Multipliers of all its networks at one attention module, by the module's number, for keys
+        or values.
+        """
         keys, values = self._current[site]
         return keys if side == KEY else values
 

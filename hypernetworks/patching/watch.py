@@ -1,7 +1,8 @@
-"""Whether tensors on an accelerator are still what they were: asked of the device now, and read when it has answered.
+"""Whether tensors on an accelerator are still what they were: asked of the device now, and read
+when it has answered.
 
-Nothing here waits for the device as long as it has events (CUDA, XPU); elsewhere an answer is a whole UNet call old
-when it is read.
+Nothing here waits for the device as long as it has events (CUDA, XPU); elsewhere an answer is a
+whole UNet call old when it is read.
 """
 
 from __future__ import annotations

@@ -120,7 +120,9 @@ def _norms_plot(found: Inspection) -> str:
 
 
 def _spectra_plot(spectra: Sequence[Spectrum]) -> str:
-    """Every spectrum over the share of its length, the values on a logarithmic axis of at most six decades."""
+    """Every spectrum over the share of its length, the values on a logarithmic axis of at most six
+    decades.
+    """
     highest = max((s.values[0] for s in spectra if s.values), default=0.0)
     if highest <= 0:
         return _explained("Nothing to plot: all layers are zero or not finite.")

@@ -1,4 +1,6 @@
-"""One model, many windows: jobs run one after the other, each tells its own window, and each can be interrupted."""
+"""One model, many windows: jobs run one after the other, each tells its own window, and each can be
+interrupted.
+"""
 
 from __future__ import annotations
 
@@ -77,10 +79,12 @@ class JobQueue:
     def run(
         self, window: str, work: Work, kind: str | Callable[[], str] = "an image"
     ) -> Iterator[Update | Any]:
-        """Do some work in a thread: yields its updates, the latest only when the window is slow, and last its result.
+        """Do some work in a thread: yields its updates, the latest only when the window is slow,
+        and last its result.
 
         Args:
-            kind: what others are told to wait for; a function says by and by how far it is, and whose.
+            kind: what others are told to wait for; a function says by and by how far it is, and
+                whose.
 
         Raises:
             InterruptedJobError: it was stopped before its turn.

@@ -1,4 +1,6 @@
-"""The studio's page: the prompt and its networks on the left, what comes of them on the right, the cards below."""
+"""The studio's page: the prompt and its networks on the left, what comes of them on the right, the
+cards below.
+"""
 
 from __future__ import annotations
 

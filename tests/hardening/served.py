@@ -99,7 +99,9 @@ class Studio:
         most: int = 4 << 20,
         **headers: str,
     ) -> Answer:
-        """One request on a connection of its own; an answer that never ends is cut after ``patience`` seconds."""
+        """One request on a connection of its own; an answer that never ends is cut after
+        ``patience`` seconds.
+        """
         began = time.monotonic()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=patience)
         found = Answer(0, b"")

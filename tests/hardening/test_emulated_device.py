@@ -1,4 +1,6 @@
-"""Whole trainings and generations on a device without float64, addresses and kernels that only CUDA has."""
+"""Whole trainings and generations on a device without float64, addresses and kernels that only CUDA
+has.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What gradio's version brings was looked at: its routes, the page's components and what their payloads may hold.
+"""What gradio's version brings was looked at: its routes, the page's components and what their
+payloads may hold.
 
 When this fails after an update of gradio, read what is new: does the gate refuse the route, and does
 ``payloads.KINDS`` know what the component may hold? Then write the list again, and review its diff::
@@ -36,7 +37,9 @@ def built(folder: Path) -> gate.PageGate:
 
 
 def seen(app: gate.PageGate) -> list[str]:
-    """A line for each route with what the gate does, and for each component of the page with its payload."""
+    """A line for each route with what the gate does, and for each component of the page with its
+    payload.
+    """
     lines = {_route(method, path) for method, path in routes(app.app)}
     for block in app._page.blocks.values():
         name, model = type(block).__name__, getattr(block, "data_model", None)

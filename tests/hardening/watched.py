@@ -1,8 +1,8 @@
 """The process that reads one bad file after the other, and watches itself while it does.
 
 Each line of the input asks for one reading: JSON with ``path``, ``mode`` and ``again``. Each gets
-one line back, a
-:class:`Seen`. It is started by :mod:`hardening.fuzz`, which kills it when it hangs and notices when it dies.
+one line back, a :class:`Seen`. It is started by :mod:`hardening.fuzz`, which kills it when it hangs
+and notices when it dies.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""diffusers as a host: from a prompt with tags to images, on the miniature or on a user's checkpoint.
+"""diffusers as a host: from a prompt with tags to images, on the miniature or on a user's
+checkpoint.
 
 >>> from hypernetworks.hosts.diffusers import Generation, Painter               # doctest: +SKIP
 >>> Painter(None, library).generate(Generation("an apple <hypernet:ink:0.8>")).pictures

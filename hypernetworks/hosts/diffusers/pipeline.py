@@ -1,4 +1,6 @@
-"""diffusers as a host: from a prompt with tags to images, on the miniature or on a user's checkpoint."""
+"""diffusers as a host: from a prompt with tags to images, on the miniature or on a user's
+checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -115,16 +117,20 @@ class Painter:
         *,
         keep_precision: bool = False,
     ) -> Result:
-        """Generate the images of a job. An unusable tag adds a message; the image is still generated.
+        """Generate the images of a job.
+
+        An unusable tag adds a message; the image is still generated.
 
         Args:
-            on_step: called with (finished steps, all steps) after each step; ``False`` stops the job.
+            on_step: called with (finished steps, all steps) after each step; ``False`` stops the
+                job.
             on_picture: called with the live preview, a few times per second at most.
-            keep_precision: an image that isn't finite is not tried again in fp32, for which the whole model is
-                converted; for a model that something else uses as it is.
+            keep_precision: an image that isn't finite is not tried again in fp32, for which the
+                whole model is converted; for a model that something else uses as it is.
 
         Raises:
-            HypernetworkError: the job itself is not possible, such as a size that the model can't make.
+            HypernetworkError: the job itself is not possible, such as a size that the model can't
+                make.
         """
         result = Result()
         clean, negative, tags = self._prompts(job, result.messages)

@@ -1,4 +1,7 @@
-"""The networks active on the webui's UNet. Only one job samples at a time, so there is one set of them."""
+"""The networks active on the webui's UNet.
+
+Only one job samples at a time, so there is one set of them.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ BATCH = "_hypernetwork_batch"
 class ActiveNetworks:
     """Keeps the live UNet in step with the job that samples on it.
 
-    Webuis exchange the UNet in the middle of a job (refiner, hires checkpoint) and nest jobs in one another, so that is
-    looked at anew before each step, by :meth:`ensure`.
+    Webuis exchange the UNet in the middle of a job (refiner, hires checkpoint) and nest jobs in one
+    another, so that is looked at anew before each step, by :meth:`ensure`.
 
     Attributes:
         job: the processing object whose networks act, if any.
@@ -41,7 +44,8 @@ class ActiveNetworks:
         Args:
             p: the job's processing object.
             hires: whether this is the hires pass.
-            unet: another than the live one, for hosts that have a pipeline of its own for some passes.
+            unet: another than the live one, for hosts that have a pipeline of its own for some
+                passes.
         """
         disabled = getattr(p, "disable_extra_networks", False) and not host.is_detail_pass(p)
         batch: Batch | None = None if disabled else getattr(p, BATCH, None)
@@ -105,7 +109,9 @@ class ActiveNetworks:
     def _fitting(
         p: Any, sites: Sequence[Site], pictures: Sequence[Sequence[Use]]
     ) -> list[list[Use]]:
-        """What fits this UNet: tags were checked against the job's model, and a refiner may be of another family."""
+        """What fits this UNet: tags were checked against the job's model, and a refiner may be of
+        another family.
+        """
         unfit = set[int]()
         for use in (use for picture in pictures for use in picture):
             try:
@@ -158,7 +164,9 @@ class ActiveNetworks:
             self._rows.begin_step(conditions)
 
     def after_step(self, p: Any) -> None:
-        """Called after the UNet has run; warns the user if the images of the batch could not be told apart."""
+        """Called after the UNet has run; warns the user if the images of the batch could not be
+        told apart.
+        """
         if self._rows is not None and self._rows.lost:
             host.tell(
                 p,

@@ -48,12 +48,14 @@ class Batch:
 def tags_of(found: list[list[Tag]], given: Sequence[Sequence[str]]) -> list[list[Tag]]:
     """The tags of each prompt of a batch.
 
-    A script may have changed the prompts of the batch after the job's list of all prompts was made; the host then hands
-    over other tags than these prompts have, and they act on every image, as in the webui itself.
+    A script may have changed the prompts of the batch after the job's list of all prompts was made;
+    the host then hands over other tags than these prompts have, and they act on every image, as in
+    the webui itself.
 
     Args:
         found: the tags of the prompts as typed, one list per image.
-        given: the items of the tags that the host found in the batch's first prompt; SD.Next: in the last that has any.
+        given: the items of the tags that the host found in the batch's first prompt; SD.Next: in
+            the last that has any.
     """
     last = next((tags for tags in reversed(found) if tags), [])
     here = [tuple(items) for items in given]
@@ -63,7 +65,9 @@ def tags_of(found: list[list[Tag]], given: Sequence[Sequence[str]]) -> list[list
 
 
 def raw_prompts(p: Any, name: str) -> list[str]:
-    """The current batch's slice of one of the job's lists of all prompts, such as ``"all_prompts"``, tags included."""
+    """The current batch's slice of one of the job's lists of all prompts, such as
+    ``"all_prompts"``, tags included.
+    """
     everything = getattr(p, name, None) or []
     begin = (getattr(p, "iteration", 0) or 0) * p.batch_size
     return [text or "" for text in everything[begin : begin + p.batch_size]]

@@ -9,9 +9,10 @@ from typing import Any
 class Rows:
     """Follows the rows of one sampler step through the host's UNet calls.
 
-    Forge and its relatives say with every call how many conditions it holds, each for the whole batch. AUTOMATIC1111
-    says nothing, but goes through its rows in a fixed order: the conditions of each image (several with AND), then
-    the unconditional ones, in one call or in several (low memory, prompts of different lengths).
+    Forge and its relatives say with every call how many conditions it holds, each for the whole
+    batch. AUTOMATIC1111 says nothing, but goes through its rows in a fixed order: the conditions of
+    each image (several with AND), then the unconditional ones, in one call or in several (low
+    memory, prompts of different lengths).
     """
 
     def __init__(self, pictures: int) -> None:

@@ -1,7 +1,8 @@
-"""Which of a webui's projections are plain products at this moment, so that linear networks can be folded into them.
+"""Which of a webui's projections are plain products at this moment, so that linear networks can be
+folded into them.
 
-Each webui has linear layers of its own, or puts something into torch's. What is unknown here isn't folded, and loses
-nothing but speed.
+Each webui has linear layers of its own, or puts something into torch's. What is unknown here isn't
+folded, and loses nothing but speed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def is_dense(module: nn.Module) -> bool:
 
 
 def apply_lora(module: nn.Module) -> None:
-    """Let A1111's LoRA extension put its networks into the weight of a dense layer, if it acts here.
+    """Let A1111's LoRA extension put its networks into the weight of a dense layer, if it acts
+    here.
 
     It does so at the beginning of the layer's forward, which doesn't run when the layer is folded.
     """
@@ -38,7 +40,9 @@ def apply_lora(module: nn.Module) -> None:
 
 
 def _is_dense_of_forge(module: nn.Module) -> bool:
-    """Whether the layer computes with its weight as it is: neither cast at each call nor with anything added to it."""
+    """Whether the layer computes with its weight as it is: neither cast at each call nor with
+    anything added to it.
+    """
     own: dict[str, Any] = {
         name: getattr(module, name, None)
         for name in (
@@ -55,7 +59,9 @@ def _is_dense_of_forge(module: nn.Module) -> bool:
 
 
 def _lora_of(module: nn.Module) -> dict[str, Any] | None:
-    """The globals of A1111's LoRA extension where it, and nothing else, has put itself before torch's own forward."""
+    """The globals of A1111's LoRA extension where it, and nothing else, has put itself before
+    torch's own forward.
+    """
     forward = getattr(type(module), "forward", None)
     if (
         not isinstance(module, nn.Linear)

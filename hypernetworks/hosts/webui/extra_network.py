@@ -48,7 +48,9 @@ def register() -> None:
 
 
 def _unload_the_built_in_ones() -> None:
-    """Unload the built-in handler's networks: nobody calls it any more, so they would stay active forever."""
+    """Unload the built-in handler's networks: nobody calls it any more, so they would stay active
+    forever.
+    """
     from modules import shared
 
     loaded = getattr(shared, "loaded_hypernetworks", None)
@@ -60,8 +62,8 @@ def activate(p: Any, given: Sequence[Sequence[str]]) -> None:
     """Prepare the networks of the batch that begins, and apply them. Never raises.
 
     Args:
-        p: the webui's processing object. While a model is loaded, the host calls with a bare one that has no prompts,
-            in mid-sampling, too: that must not end the running job.
+        p: the webui's processing object. While a model is loaded, the host calls with a bare one
+            that has no prompts, in mid-sampling, too: that must not end the running job.
         given: the items of each tag of the batch's first prompt.
     """
     if not getattr(p, "all_prompts", None) or getattr(p, "prompts", None) is None:
@@ -129,7 +131,9 @@ def _fits_in(sites: Sequence[Site]) -> Callable[[Hypernetwork, Multiplier], None
 
 
 def _with_added_network(p: Any, given: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
-    """The setting "Add hypernetwork to prompt": adds its tag to every prompt, so that the infotext has it, too."""
+    """The setting "Add hypernetwork to prompt": adds its tag to every prompt, so that the infotext
+    has it, too.
+    """
     name = settings.added_network()
     if name is None or any(items and items[0] == name for items in given):
         return given
@@ -148,7 +152,9 @@ def _with_tag(prompt: str, items: tuple[str, str]) -> str:
 
 
 def _clean_negative_prompts(p: Any) -> None:
-    """Remove tags from negative prompts and report them: they have no effect there, but their text would."""
+    """Remove tags from negative prompts and report them: they have no effect there, but their text
+    would.
+    """
     for attribute in ("negative_prompts", "hr_negative_prompts"):
         prompts = getattr(p, attribute, None)
         if not isinstance(prompts, list):
@@ -172,7 +178,9 @@ def _write_hashes(p: Any, batch: Batch) -> None:
 
 
 def on_step(params: Any) -> None:
-    """Callback ``on_cfg_denoiser``: comes before every run of the UNet, and after a refiner has been loaded."""
+    """Callback ``on_cfg_denoiser``: comes before every run of the UNet, and after a refiner has
+    been loaded.
+    """
     denoiser = getattr(params, "denoiser", None)
     p = getattr(denoiser, "p", None)
     if p is None:
@@ -197,9 +205,9 @@ def after_step(params: Any) -> None:
 def position(denoiser: Any) -> tuple[int, int]:
     """``(step, steps of the pass)``.
 
-    The host counts its runs of the UNet: two per step of a second-order sampler (one in the last step), which its
-    expected total tells; PLMS has one more in its first step. Restart and DPM adaptive run more of them than it tells:
-    the last step's value holds then.
+    The host counts its runs of the UNet: two per step of a second-order sampler (one in the last
+    step), which its expected total tells; PLMS has one more in its first step. Restart and DPM
+    adaptive run more of them than it tells: the last step's value holds then.
     """
     told = max(1, int(denoiser.steps or 1))
     per_step = max(1, round((denoiser.total_steps or told) / told))
@@ -215,8 +223,8 @@ def position(denoiser: Any) -> tuple[int, int]:
 def _steps_by_timesteps(denoiser: Any, told: int, name: str) -> int:
     """Steps that DDIM, PLMS and UniPC really run: others than the host says.
 
-    They go through a list of timesteps whose length depends on how 1000 divides; all but UniPC stop before its first.
-    From an image, the list is one shorter than the steps that the host says.
+    They go through a list of timesteps whose length depends on how 1000 divides; all but UniPC stop
+    before its first. From an image, the list is one shorter than the steps that the host says.
     """
     starts_from_picture = getattr(denoiser, "init_latent", None) is not None
     timesteps = (
@@ -226,7 +234,9 @@ def _steps_by_timesteps(denoiser: Any, told: int, name: str) -> int:
 
 
 def _conditions(denoiser: Any) -> list[int] | None:
-    """How many conditions each image's prompt has (several with AND); ``None`` where the host doesn't keep them."""
+    """How many conditions each image's prompt has (several with AND); ``None`` where the host
+    doesn't keep them.
+    """
     arguments = getattr(getattr(denoiser, "sampler", None), "sampler_extra_args", None) or {}
     batch = getattr(arguments.get("cond"), "batch", None)
     return [len(parts) for parts in batch] if batch is not None else None
@@ -235,7 +245,8 @@ def _conditions(denoiser: Any) -> list[int] | None:
 def end_of_job(p: Any) -> None:
     """Take our networks off, unless they are another job's (nested in this one, or around it).
 
-    SD.Next may continue with the last job's object in the place of this one's: when no job is left, nothing may act.
+    SD.Next may continue with the last job's object in the place of this one's: when no job is left,
+    nothing may act.
     """
     try:
         if ACTIVE.job is None or ACTIVE.job is p or not _RUNNING:
@@ -245,7 +256,9 @@ def end_of_job(p: Any) -> None:
 
 
 def _watch_the_end_of_jobs() -> None:
-    """Clean up after every job: hosts don't deactivate when a job fails or has no tags in its last batch."""
+    """Clean up after every job: hosts don't deactivate when a job fails or has no tags in its last
+    batch.
+    """
     from modules import processing
 
     replacing.replace(processing, "process_images_inner", _with_an_end)

@@ -14,7 +14,10 @@ from . import hashes, replacing, settings
 from .host import say_fault
 
 _LIBRARY = Library(())
-"""The one instance. The package stays imported when the webui reloads its scripts, and what is loaded with it."""
+"""The one instance.
+
+The package stays imported when the webui reloads its scripts, and what is loaded with it.
+"""
 
 
 def folders() -> tuple[Path, ...]:
@@ -54,7 +57,10 @@ def refresh() -> None:
 
 
 def host_list() -> dict[str, str]:
-    """What ``shared.hypernetworks`` holds: path by the name that a tag writes. Files of all types."""
+    """What ``shared.hypernetworks`` holds: path by the name that a tag writes.
+
+    Files of all types.
+    """
     found = library()
     pt_last = sorted(found.entries, key=lambda entry: entry.path.suffix.lower() == ".pt")
     # of two files with one name the .pt wins, which the host can use, too
@@ -64,7 +70,10 @@ def host_list() -> dict[str, str]:
 
 
 def short_hash(entry: Entry) -> str | None:
-    """First ten characters of the file's SHA-256; read from the file once. ``None`` with ``--no-hashing``."""
+    """First ten characters of the file's SHA-256; read from the file once.
+
+    ``None`` with ``--no-hashing``.
+    """
     found = hashes.sha256(entry, _LIBRARY.stem_of(entry))
     return found[:10] if found else None
 
@@ -94,7 +103,9 @@ def register() -> None:
 
 
 def _host_module() -> Any:
-    """The built-in implementation: A1111, Forge and reForge have it, and all of their callers ask there."""
+    """The built-in implementation: A1111, Forge and reForge have it, and all of their callers ask
+    there.
+    """
     try:
         from modules.hypernetworks import hypernetwork
     except ImportError:

@@ -1,4 +1,6 @@
-"""Registers every part with the webui separately: one that fails prints a message and the webui still starts."""
+"""Registers every part with the webui separately: one that fails prints a message and the webui
+still starts.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Replaces functions of the webui by ours, and puts them back: the one way for all parts of the extension."""
+"""Replaces functions of the webui by ours, and puts them back: the one way for all parts of the
+extension.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""SD.Next: its diffusers pipelines have no callback before a step, so we watch their start and the end of each step."""
+"""SD.Next: its diffusers pipelines have no callback before a step, so we watch their start and the
+end of each step.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,12 @@ Activate = Callable[[Any, Sequence[Sequence[str]]], None]
 
 
 def watch_pipelines(activate: Activate) -> None:
-    """See every pipeline's arguments before it runs; any number of times. Does nothing in other webuis.
+    """See every pipeline's arguments before it runs; any number of times.
 
-    To be called when a job's networks are activated: the host has imported what is looked for by then, and to do so
-    earlier would have it ask for its model.
+    Does nothing in other webuis.
+
+    To be called when a job's networks are activated: the host has imported what is looked for by
+    then, and to do so earlier would have it ask for its model.
 
     Args:
         activate: gives a job's processing object the networks of these tags.
@@ -56,7 +60,9 @@ def hires_prompts(p: Any) -> list[str]:
 
 
 def _without_tags(p: Any, named: dict[str, Any]) -> dict[str, Any]:
-    """The host takes the tags out of most prompts, but not of those of the refiner and of a second text encoder."""
+    """The host takes the tags out of most prompts, but not of those of the refiner and of a second
+    text encoder.
+    """
     changed = {}
     for key in ("prompts", "prompts_2", "negative_prompts", "negative_prompts_2"):
         value = named.get(key)
@@ -94,10 +100,11 @@ def _begin(p: Any, pipe: Any, arguments: Any, activate: Activate) -> None:
 
 
 def _activate_for_details(p: Any, activate: Activate) -> None:
-    """The detailer's copy of a job: extra networks are switched off in it before its own handling of them begins.
+    """The detailer's copy of a job: extra networks are switched off in it before its own handling
+    of them begins.
 
-    LoRAs go on acting there, since nothing took them off; so do hypernetworks. Tags in a prompt of its own
-    take their place.
+    LoRAs go on acting there, since nothing took them off; so do hypernetworks. Tags in a prompt of
+    its own take their place.
     """
     tags = parse(p.prompt)[1] if isinstance(p.prompt, str) else []
     batch: Batch | None = getattr(p, BATCH, None)

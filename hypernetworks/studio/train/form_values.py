@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 MOST_PREVIEWS = 4
 LARGEST_BATCH, LARGEST_EDGE, MOST_NUMBERS = 512, 2048, 10**9
-"""So that a slip on the page can't take all of the machine's memory; the command line has no such limits."""
+"""So that a slip on the page can't take all of the machine's memory; the command line has no such
+limits.
+"""
 NEW = "(a new network)"
 
 
@@ -87,7 +89,8 @@ class FormValues:
 
 
 def of_preset(purpose: str, painter: Painter) -> dict[str, Any]:
-    """The fields' values that a purpose begins with, for the loaded model; those that it says nothing of are left out.
+    """The fields' values that a purpose begins with, for the loaded model; those that it says
+    nothing of are left out.
 
     Raises:
         TrainingSettingsError: no such purpose.

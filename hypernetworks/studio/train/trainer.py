@@ -1,4 +1,6 @@
-"""The one training of a studio: begun by a window, watched by any, and it goes on when the window is closed."""
+"""The one training of a studio: begun by a window, watched by any, and it goes on when the window
+is closed.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,8 @@ class Trainer:
     """Runs one training at a time as a job of the queue.
 
     Args:
-        folder: the library's folder that takes the finished network; ``None`` where it has none of the user's own.
+        folder: the library's folder that takes the finished network; ``None`` where it has none of
+            the user's own.
     """
 
     def __init__(

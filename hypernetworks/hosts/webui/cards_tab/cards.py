@@ -21,7 +21,8 @@ from .. import folders, hashes
 
 UNKNOWN = "unknown"
 Click = tuple[str, float | None, str]
-"""What a click puts into the prompt: name, multiplier (``None`` for the default), activation text."""
+"""What a click puts into the prompt: name, multiplier (``None`` for the default), activation text.
+"""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,9 @@ def nameable(name: str) -> bool:
 
 
 def named(library: Library) -> dict[str, list[Entry]]:
-    """Entries by the name that a tag writes. More than one: the first is meant, and no tag can mean the others.
+    """Entries by the name that a tag writes.
+
+    More than one: the first is meant, and no tag can mean the others.
 
     Files whose path is no valid text are left out: neither a page nor a tag can carry it.
     """
@@ -105,7 +108,10 @@ def named(library: Library) -> dict[str, list[Entry]]:
 
 
 class Deck:
-    """All cards of the current library. Each card is built on demand, so one that fails does not affect the others."""
+    """All cards of the current library.
+
+    Each card is built on demand, so one that fails does not affect the others.
+    """
 
     def __init__(self) -> None:
         self._entries = named(folders.library())
@@ -184,7 +190,9 @@ def sound(text: str) -> str:
 
 
 def loaded_family() -> str | None:
-    """The family of the model that is loaded by now; doesn't load one, as ``shared.sd_model`` would."""
+    """The family of the model that is loaded by now; doesn't load one, as ``shared.sd_model``
+    would.
+    """
     holder = sys.modules.get("modules.modeldata") or sys.modules.get("modules.sd_models")
     model = getattr(getattr(holder, "model_data", None), "sd_model", None)
     for name, flag in (("SDXL", "is_sdxl"), ("SD2", "is_sd2"), ("SD1", "is_sd1")):
@@ -209,7 +217,10 @@ def script(tab: str, click: Click | None) -> str:
 
 
 class Metadata(MutableMapping[str, dict[str, Any]]):
-    """What the metadata button shows, by card name; computed when it is asked for. What hosts put in is ignored."""
+    """What the metadata button shows, by card name; computed when it is asked for.
+
+    What hosts put in is ignored.
+    """
 
     def __getitem__(self, name: str) -> dict[str, Any]:
         return describe(named(folders.library())[name][0])
@@ -250,5 +261,7 @@ def _describe(entry: Entry) -> dict[str, Any]:
 
 
 def known_hash(card: Card) -> str | None:
-    """The file's SHA-256 if the host has computed it by now; a list of many files is no time to do so."""
+    """The file's SHA-256 if the host has computed it by now; a list of many files is no time to do
+    so.
+    """
     return hashes.known_sha256(card.entry, card.name)

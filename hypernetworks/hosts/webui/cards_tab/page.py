@@ -1,7 +1,8 @@
-"""The tab "Hypernetworks" of AUTOMATIC1111, Forge, reForge and Classic, and putting a tab in its place in any webui.
+"""The tab "Hypernetworks" of AUTOMATIC1111, Forge, reForge and Classic, and putting a tab in its
+place in any webui.
 
-These hosts put several texts into a card's HTML and JavaScript as they are. What is drawn for our tab is escaped on
-its way there; the items that the host keeps have the true names and paths.
+These hosts put several texts into a card's HTML and JavaScript as they are. What is drawn for our
+tab is escaped on its way there; the items that the host keeps have the true names and paths.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ _HERE = "\0"
 NAMES = ("hypernetworks", "hypernetwork")
 """Of the tab, in lower case: AUTOMATIC1111's and SD.Next's."""
 _IN_TEMPLATES = (
-    # Classic writes paths and names into JavaScript strings, where no HTML escape holds back a quote.
+    # Classic writes paths and names into JavaScript strings, where no HTML escape holds back a
+    # quote.
     ("'{filename}'", "this.dataset.clipboardText"),
     ("'{name}'", "this.closest('[data-name]').dataset.name"),
-    # In the tree, these buttons look for the card's name two levels up, where A1111 and reForge have none.
+    # In the tree, these buttons look for the card's name two levels up, where A1111 and reForge
+    # have none.
     (
         'class="tree-list-item-action tree-list-item-action--trailing"',
         'class="tree-list-item-action tree-list-item-action--trailing" data-name="{action_list_item_label}"',
@@ -129,7 +132,9 @@ class HypernetworksPage(Tab):
         return str(found) if found is not None else None
 
     def _link(self, preview: str | None) -> str | None:
-        """The address holds the time of the last change, which the host may have looked up before that change."""
+        """The address holds the time of the last change, which the host may have looked up before
+        that change.
+        """
         if preview is None:
             return None
         if self.lister.mctime(preview)[0] != os.lstat(preview).st_mtime:
@@ -140,7 +145,9 @@ class HypernetworksPage(Tab):
     def create_item_html(
         self, tabname: str, item: dict[str, Any], template: str | None = None
     ) -> Any:
-        """A card, or without a template its parts, as the host draws it, from escaped texts and with our click."""
+        """A card, or without a template its parts, as the host draws it, from escaped texts and
+        with our click.
+        """
         from modules import shared
 
         shown = {
@@ -173,7 +180,11 @@ class HypernetworksPage(Tab):
 
     @guarded("")
     def create_tree_view_html(self, tabname: str) -> str:
-        """The tree. The host's own loses a library folder that has the same name as another, and walks in circles."""
+        """The tree.
+
+        The host's own loses a library folder that has the same name as another, and walks in
+        circles.
+        """
         root = _Branch()
         for item in self.items.values():
             *parts, name = Path(
@@ -221,7 +232,9 @@ class HypernetworksPage(Tab):
 
 
 def _prompt(click: Click | None) -> str:
-    """What a click stands for as a JavaScript expression, as the host's items have it; our cards don't use it."""
+    """What a click stands for as a JavaScript expression, as the host's items have it; our cards
+    don't use it.
+    """
     if click is None:
         return '""'
     name, multiplier, text = click

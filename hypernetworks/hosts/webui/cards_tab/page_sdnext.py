@@ -1,7 +1,7 @@
 """The tab "Hypernetwork" of SD.Next, which shows that title and no other of ours.
 
-The host puts titles and tags into a card's HTML as they are. It draws ours around placeholders, and these are then
-replaced by the escaped texts.
+The host puts titles and tags into a card's HTML as they are. It draws ours around placeholders, and
+these are then replaced by the escaped texts.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class HypernetworkPage(Tab):
         for placeholder, text in texts.items():
             drawn = drawn.replace(placeholder, escape(text))
 
-        # The host turns the one tab's HTML into the other's by replacing these wherever they stand, in names, too.
+        # The host turns the one tab's HTML into the other's by replacing these wherever they stand,
+        # in names, too.
         return sound(drawn.replace("txt2img", "t&#120;t2img").replace("~tabname", "&#126;tabname"))
 
     @guarded("")
