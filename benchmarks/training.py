@@ -440,7 +440,9 @@ def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_start() -> dict[str, Any]:
-    """Seconds from the call to the first finished step: 100 pictures of 96 pixels on the miniature."""
+    """Seconds from the call to the first finished step: 100 pictures of 96 pixels on the
+    miniature.
+    """
     from dataclasses import replace
 
     import numpy as np

@@ -127,7 +127,9 @@ def _write(weights: list[Any]) -> None:
 
 
 def host(setting: Setting) -> Iterator[Table]:
-    """What Python needs more per UNet call, on inputs so small that the device is never waited for."""
+    """What Python needs more per UNet call, on inputs so small that the device is never waited
+    for.
+    """
     subject = Subject("SD1.5", 64, setting.half, setting.device, setting.is_small)
     inputs = subject.inputs()
     call = partial(subject.call, inputs)

@@ -1,4 +1,6 @@
-"""UNets with random weights, made on the device that they run on, and the networks to put on them."""
+"""UNets with random weights, made on the device that they run on, and the networks to put on
+them.
+"""
 
 from __future__ import annotations
 

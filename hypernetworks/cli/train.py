@@ -285,7 +285,9 @@ class _Report:
         self._show(self._name, *self._steps, note)
 
     def generating(self, done: int, total: int) -> None:
-        """Part of the previews: on a line of its own before the first step, later beside the steps."""
+        """Part of the previews: on a line of its own before the first step, later beside the
+        steps.
+        """
         if self._steps is None:
             self._show("generating previews", done, total)
         else:

@@ -1,4 +1,6 @@
-"""Fresh networks to train: AUTOMATIC1111's initialisations, and one that is the identity at step 0."""
+"""Fresh networks to train: AUTOMATIC1111's initialisations, and one that is the identity at
+step 0.
+"""
 
 from __future__ import annotations
 

@@ -145,7 +145,9 @@ class Multiplier:
         )
 
     def at(self, step: int, total: int, *, hires: bool = False) -> float:
-        """The multiplier at ``step`` of ``total`` (0-based), before block, key and value factors."""
+        """The multiplier at ``step`` of ``total`` (0-based), before block, key and value
+        factors.
+        """
         position = position_of(step, total, self.window_in_steps)
         if self.start is not None and position < self.start:
             return 0.0
@@ -211,7 +213,9 @@ def _named(items: Sequence[str]) -> dict[str, str]:
 
 
 def _read_positional(item: str, values: dict[str, str]) -> None:
-    """Understand a value after the multiplier: block factors go to ``values``, a number is ignored."""
+    """Understand a value after the multiplier: block factors go to ``values``, a number is
+    ignored.
+    """
     if item.upper() in BLOCK_PRESETS or len(re.split("[,;]", item)) in BLOCK_COUNTS:
         if "lbw" in values:
             raise MultiplierError(

@@ -1,4 +1,6 @@
-"""One residual MLP, and the pairs of them (key, value) per context width that make a hypernetwork."""
+"""One residual MLP, and the pairs of them (key, value) per context width that make a
+hypernetwork.
+"""
 
 from __future__ import annotations
 

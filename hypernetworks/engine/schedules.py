@@ -97,7 +97,9 @@ class Schedule:
         return len({value for value, _ in self.points}) == 1
 
     def at(self, step: int, total: int) -> float:
-        """The value at ``step`` of ``total`` (0-based): linear between points, held at both ends."""
+        """The value at ``step`` of ``total`` (0-based): linear between points, held at both
+        ends.
+        """
         return self._value_at(position_of(step, total, self.in_steps))
 
     def _value_at(self, position: float) -> float:

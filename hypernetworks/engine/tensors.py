@@ -1,4 +1,6 @@
-"""What can and can't be asked of a tensor, wherever it is: the one place that knows devices apart."""
+"""What can and can't be asked of a tensor, wherever it is: the one place that knows devices
+apart.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def address(tensor: torch.Tensor) -> int:
 
 
 def version(tensor: torch.Tensor) -> int | None:
-    """Torch's count of changes in place; ``None`` for tensors of inference mode, which have none."""
+    """Torch's count of changes in place; ``None`` for tensors of inference mode, which have
+    none.
+    """
     return None if tensor.is_inference() else tensor._version
 
 

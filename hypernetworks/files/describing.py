@@ -66,7 +66,9 @@ def _read_description(path: Path) -> Description:
 def _check_fit(
     structure: Structure, width: int, shapes: tuple[tuple[str, tuple[int, ...]], ...]
 ) -> None:
-    """Build the MLP once for all files of the same structure, which most files in a library share."""
+    """Build the MLP once for all files of the same structure, which most files in a library
+    share.
+    """
     Mlp(width, structure, {key: torch.empty(shape, device="meta") for key, shape in shapes})
 
 

@@ -234,7 +234,9 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
         self.append(self.find_class(*(line[:-1].decode("utf-8") for line in lines)))
 
     def _number(self) -> None:
-        """INT and LONG: decimal text, whose last character may be an L; 00 and 01 are truth values."""
+        """INT and LONG: decimal text, whose last character may be an L; 00 and 01 are truth
+        values.
+        """
         text = self._digits()
         self.append(text == b"01" if text in (b"00", b"01") else int(text.removesuffix(b"L"), 0))
 
@@ -296,7 +298,9 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
         self._put(items)
 
     def _put(self, items: list[object]) -> None:
-        """Fill the dictionary on top of the stack; only keys whose hash takes no time and no depth."""
+        """Fill the dictionary on top of the stack; only keys whose hash takes no time and no
+        depth.
+        """
         target, keys = self.stack[-1], items[::2]
         if not isinstance(target, dict) or not all(_is_plain_key(key) for key in keys):
             raise NotAHypernetworkError(

@@ -62,7 +62,9 @@ def read(path: str | os.PathLike[str]) -> Hypernetwork:
 
 
 def with_named_errors(path: Path, act: Callable[[Path], _Result]) -> _Result:
-    """The result of ``act`` on a file; any failure is raised as one of the errors of :func:`read`."""
+    """The result of ``act`` on a file; any failure is raised as one of the errors of
+    :func:`read`.
+    """
     try:
         return act(path)
     except FileNotFoundError as error:

@@ -120,14 +120,18 @@ def _flush(path: Path) -> None:
 
 
 def _new_file(folder: Path, mode: int) -> Path:
-    """An empty file of a name that nobody else has; the system takes the user's mask off the mode."""
+    """An empty file of a name that nobody else has; the system takes the user's mask off the
+    mode.
+    """
     path = folder / f".writing-{secrets.token_hex(8)}.tmp"
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
     return path
 
 
 def _reason(error: Exception, folder: Path) -> str | None:
-    """Why the system refused, even when a library wrapped the exception; ``None`` for other errors."""
+    """Why the system refused, even when a library wrapped the exception; ``None`` for other
+    errors.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError):

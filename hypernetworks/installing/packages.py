@@ -169,7 +169,9 @@ def reachable(host: str) -> bool:
 
 @contextlib.contextmanager
 def _constraints(keeping: str) -> Iterator[str]:
-    """The project's constraints in a file, with the torch that is there instead of the pinned one."""
+    """The project's constraints in a file, with the torch that is there instead of the pinned
+    one.
+    """
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     lines = [line for line in lines if re.match(r"torch\b", line) is None]
     temporary = ENVIRONMENT / f"constraints-{os.getpid()}.txt"
@@ -181,7 +183,9 @@ def _constraints(keeping: str) -> Iterator[str]:
 
 
 def _pip(*arguments: str, command: str = "install", check: bool = True) -> int:
-    """Run the environment's pip, in the project's folder; its own lines say what it does not like."""
+    """Run the environment's pip, in the project's folder; its own lines say what it does not
+    like.
+    """
     interpreter = str(environment.python())
     options = ["--quiet", "--yes"] if command == "uninstall" else ["--quiet"]
     line = [interpreter, "-m", "pip", "--disable-pip-version-check", command, *options, *arguments]

@@ -142,7 +142,9 @@ class Measurement:
     def style_figures(
         self, network: Hypernetwork, style: str, seeds: Sequence[int]
     ) -> dict[str, float]:
-        """How far a style network carries its style, over all subjects and over those it never saw."""
+        """How far a style network carries its style, over all subjects and over those it never
+        saw.
+        """
         asked, figures = shown_pairs(seeds), {}
         unseen = [
             i for i, a in enumerate(asked) if is_held_out_from_styles(subject_names()[a.subject])

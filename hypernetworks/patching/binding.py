@@ -84,7 +84,9 @@ class Reach:
             self._ran.append(index)
 
     def taken(self) -> list[int]:
-        """Numbers of the attention modules that ran for the first time since this was last asked."""
+        """Numbers of the attention modules that ran for the first time since this was last
+        asked.
+        """
         ran, self._ran = self._ran, []
         return ran
 

@@ -1,4 +1,6 @@
-"""The handle on the networks of one UNet: knows the step, can be removed, and shows what it does."""
+"""The handle on the networks of one UNet: knows the step, can be removed, and shows what it
+does.
+"""
 
 from __future__ import annotations
 

@@ -200,7 +200,9 @@ class Seam:
         *,
         exact: bool,
     ) -> torch.Tensor:
-        """Each picture's rows through its own networks; without rows, all through the first part's."""
+        """Each picture's rows through its own networks; without rows, all through the first
+        part's.
+        """
         rows = self.call.rows
         if len(self.parts) == 1 or rows is None or len(rows) != context.shape[0]:
             return self.parts[0].stack.transform(context, side, multipliers[0], exact=exact)

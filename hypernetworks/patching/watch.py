@@ -50,7 +50,9 @@ class Later:
         self._done.record()
 
     def read(self) -> bool | None:
-        """Whether they differed; ``None`` where nothing was asked, or the device is not that far."""
+        """Whether they differed; ``None`` where nothing was asked, or the device is not that
+        far.
+        """
         if self._answer is None or (self._done is not None and not self._done.query()):
             return None
         answer, self._answer, self._done = bool(self._answer), None, None
@@ -58,7 +60,9 @@ class Later:
 
 
 class WeightWatch:
-    """Sees writes that escape torch's counter, such as ``fuse_lora``'s, in weights that are folded."""
+    """Sees writes that escape torch's counter, such as ``fuse_lora``'s, in weights that are
+    folded.
+    """
 
     def __init__(self) -> None:
         self._later = Later()

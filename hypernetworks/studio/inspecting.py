@@ -63,7 +63,9 @@ def _explained(words: str) -> str:
 
 
 def singular_values(network: Hypernetwork, seconds: float) -> tuple[list[Spectrum], int]:
-    """The spectrum of every linear layer as long as time allows, and how many layers were left out."""
+    """The spectrum of every linear layer as long as time allows, and how many layers were left
+    out.
+    """
     deadline = time.monotonic() + seconds
     layers = [
         (f"{dim} {side} {index}", module.weight)

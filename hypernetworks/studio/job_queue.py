@@ -68,7 +68,9 @@ class JobQueue:
         self.painter = painter
 
     def interrupt(self, window: str) -> bool:
-        """Stop all jobs of a window, the running one after its present step; whether there was one."""
+        """Stop all jobs of a window, the running one after its present step; whether there was
+        one.
+        """
         with self._changed:
             mine = [job for job in self._jobs if job.window == window]
             for job in mine:

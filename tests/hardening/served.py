@@ -1,4 +1,6 @@
-"""A real studio in a process of its own, and what it takes, watched from outside through ``/proc``."""
+"""A real studio in a process of its own, and what it takes, watched from outside through
+``/proc``.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """What gradio's version brings was looked at: its routes, the page's components and what their
 payloads may hold.
 
-When this fails after an update of gradio, read what is new: does the gate refuse the route, and does
-``payloads.KINDS`` know what the component may hold? Then write the list again, and review its diff::
+When this fails after an update of gradio, read what is new: does the gate refuse the route, and
+does ``payloads.KINDS`` know what the component may hold? Then write the list again, and review its
+diff::
 
     PYTHONPATH=. python -m tests.hardening.test_pinned_routes > tests/hardening/pinned_routes.txt
 """
@@ -71,7 +72,9 @@ def _example(path: str) -> str:
 
 
 def routes(app: Any) -> Iterator[tuple[str, str]]:
-    """Method and path of all routes of an application, those of what is mounted in it among them."""
+    """Method and path of all routes of an application, those of what is mounted in it among
+    them.
+    """
     waiting = list(app.routes)
     while waiting:
         route = waiting.pop()

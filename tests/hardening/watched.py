@@ -211,7 +211,9 @@ def look(watch: Watch, path: Path, mode: str) -> tuple[Seen, Any]:
 
 
 def _told(path: Path) -> str:
-    """What the command line makes of a file that can't be read: empty if it is one line and code 2."""
+    """What the command line makes of a file that can't be read: empty if it is one line and
+    code 2.
+    """
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         code = cli.main(["inspect", str(path)])

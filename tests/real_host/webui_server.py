@@ -1,4 +1,6 @@
-"""Starts a real webui with the project linked into its extensions, and leaves its folder as it was."""
+"""Starts a real webui with the project linked into its extensions, and leaves its folder as it
+was.
+"""
 
 from __future__ import annotations
 

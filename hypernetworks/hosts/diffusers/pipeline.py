@@ -174,7 +174,9 @@ class Painter:
         return result
 
     def _prompts(self, job: Generation, messages: list[str]) -> tuple[str, str, list[Tag]]:
-        """Prompt and negative prompt without tags, and the prompt's tags; messages about the rest."""
+        """Prompt and negative prompt without tags, and the prompt's tags; messages about the
+        rest.
+        """
         clean, tags = parse(job.prompt)
         negative, misplaced = parse(job.negative)
 

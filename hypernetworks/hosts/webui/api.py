@@ -64,7 +64,9 @@ def register(app: Any) -> None:
 
 
 def list_networks(_request: Request) -> list[dict[str, Any]]:
-    """All networks: names as in tags, folders, sizes, and what is known without loading the files."""
+    """All networks: names as in tags, folders, sizes, and what is known without loading the
+    files.
+    """
     deadline = time.monotonic() + SECONDS
     listings = Listings()
     described = []
@@ -135,7 +137,9 @@ def _without_folders(text: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Replace NaN and infinity, which JSON lacks and damaged networks have as norms, by ``null``."""
+    """Replace NaN and infinity, which JSON lacks and damaged networks have as norms, by
+    ``null``.
+    """
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -33,7 +33,9 @@ class Rows:
         self.lost = self.lost or len(counts) != self._pictures
 
     def of_call(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> list[int] | None:
-        """The image of each row of a UNet call, from its arguments; ``None`` when it can't be told."""
+        """The image of each row of a UNet call, from its arguments; ``None`` when it can't be
+        told.
+        """
         first = arguments[0] if arguments else next(iter(named.values()))
         count = int(first.shape[0])
         options = named.get("transformer_options")

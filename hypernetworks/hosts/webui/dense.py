@@ -18,7 +18,9 @@ _OWN_CLASSES = ("ForgeOperations.Linear", "disable_weight_init.Linear")
 
 
 def is_dense(module: nn.Module) -> bool:
-    """Whether ``module(x)`` is ``F.linear(x, module.weight)`` now, once :func:`apply_lora` has run."""
+    """Whether ``module(x)`` is ``F.linear(x, module.weight)`` now, once :func:`apply_lora` has
+    run.
+    """
     if is_plain_linear(module):
         return True
     if type(module).__qualname__ in _OWN_CLASSES:

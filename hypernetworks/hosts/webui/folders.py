@@ -21,7 +21,9 @@ The package stays imported when the webui reloads its scripts, and what is loade
 
 
 def folders() -> tuple[Path, ...]:
-    """Where networks are looked for: the webui's own folder, then those of our setting, each once."""
+    """Where networks are looked for: the webui's own folder, then those of our setting, each
+    once.
+    """
     from modules import paths, shared
 
     own = (
@@ -37,7 +39,9 @@ def folders() -> tuple[Path, ...]:
 
 
 def library() -> Library:
-    """The library of this webui, with the folders and the size of cache that the settings say now."""
+    """The library of this webui, with the folders and the size of cache that the settings say
+    now.
+    """
     _LIBRARY.look_in(folders())
     _LIBRARY.cache_bytes = settings.cache_bytes()
     return _LIBRARY
@@ -90,7 +94,9 @@ def start_hash(entry: Entry) -> None:
 
 
 def register() -> None:
-    """Callback ``on_before_ui``: take over the host's list where it has one; any number of times."""
+    """Callback ``on_before_ui``: take over the host's list where it has one; any number of
+    times.
+    """
     with suppress(OSError):
         folders()[0].mkdir(
             parents=True, exist_ok=True

@@ -116,7 +116,9 @@ def tell(p: Any, message: str) -> None:
 
 
 def _log(text: str) -> None:
-    """Print to the console, and to the host's own log if it has one (SD.Next shows it on its page)."""
+    """Print to the console, and to the host's own log if it has one (SD.Next shows it on its
+    page).
+    """
     log = getattr(sys.modules.get("modules.logger"), "log", None)
     if log is not None:
         log.warning("%s", text)
@@ -136,7 +138,9 @@ def messages(p: Any) -> list[str]:
 
 
 def tell_of_fault(p: Any, doing: str, error: BaseException) -> None:
-    """Report an error of ours: traceback to the console, one line to the user; the job continues."""
+    """Report an error of ours: traceback to the console, one line to the user; the job
+    continues.
+    """
     trace = traceback.format_exception(type(error), error, error.__traceback__)
     with suppress(Exception):  # as above
         say("".join(trace).rstrip(), sys.stderr)

@@ -115,7 +115,9 @@ def _activate_for_details(p: Any, activate: Activate) -> None:
 
 
 class _Run:
-    """One run of a pipeline: a pass over the images of a batch, or the refiner's over one of them."""
+    """One run of a pipeline: a pass over the images of a batch, or the refiner's over one of
+    them.
+    """
 
     def __init__(self, p: Any, pipe: Any) -> None:
         self._p, self._pipe = p, pipe
@@ -126,7 +128,9 @@ class _Run:
         self.pictures = batch.of_pass(self._hires) if batch is not None else []
 
     def fits(self) -> bool:
-        """Whether networks for the loaded model fit the UNet of this pipeline; says so where not."""
+        """Whether networks for the loaded model fit the UNet of this pipeline; says so where
+        not.
+        """
         unet, loaded = host.unwrapped(self._unet), host.live_unet()
         if unet is not None and unet is not loaded and _text_widths(unet) != _text_widths(loaded):
             host.tell(

@@ -1,4 +1,6 @@
-"""Replacing functions of the webui: once, whatever other extensions do to them, and with one undo."""
+"""Replacing functions of the webui: once, whatever other extensions do to them, and with one
+undo.
+"""
 
 from __future__ import annotations
 

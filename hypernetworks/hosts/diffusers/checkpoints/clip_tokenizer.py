@@ -51,7 +51,9 @@ def merges() -> str:
 
 
 def vocabulary() -> dict[str, int]:
-    """Token ids by token: 256 byte symbols, 256 that end a word, one per merge, then the two marks."""
+    """Token ids by token: 256 byte symbols, 256 that end a word, one per merge, then the two
+    marks.
+    """
     symbols = _byte_symbols()
     pairs = (line.replace(" ", "") for line in merges().splitlines())
     tokens = [*symbols, *(symbol + "</w>" for symbol in symbols), *pairs, START, END]

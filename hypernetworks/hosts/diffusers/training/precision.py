@@ -95,7 +95,9 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this processor multiplies in bf16 itself, so that it is faster and not just smaller."""
+    """Whether this processor multiplies in bf16 itself, so that it is faster and not just
+    smaller.
+    """
     questions = (
         "_is_avx512_bf16_supported",
         "_is_amx_tile_supported",

@@ -24,7 +24,9 @@ def existing_folders() -> list[str]:
 
 
 def allow_previews() -> None:
-    """Let the host serve images from our folders, also from ones that were added after the start."""
+    """Let the host serve images from our folders, also from ones that were added after the
+    start.
+    """
     from modules import ui_extra_networks
 
     allowed = ui_extra_networks.allowed_dirs
