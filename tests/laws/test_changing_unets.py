@@ -1,4 +1,6 @@
-"""Law 11 by instances: a UNet changes between two calls, and the next one is right or says why not."""
+"""Law 11 by instances: a UNet changes between two calls, and the next one is right or says why
+not.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ def take_forwards_away(unet: nn.Module) -> None:
 
 
 def wrap_forwards(unet: nn.Module) -> None:
-    """As offloading does: a forward of the module's own that calls the class's, not what was there."""
+    """As offloading does: a forward of the module's own that calls the class's, not what was
+    there.
+    """
     for attention in attentions(unet):
         projection = attention.to_k
         projection.forward = lambda x, p=projection: 2 * type(p).forward(p, x)  # type: ignore[method-assign]
@@ -458,7 +462,9 @@ def test_shallow_copies_and_replicas(ldm: Host, activation: str | None) -> None:
 
 
 def replicated(module: nn.Module) -> nn.Module:
-    """As :func:`torch.nn.parallel.replicate` makes one: attributes shared, parameters of its own."""
+    """As :func:`torch.nn.parallel.replicate` makes one: attributes shared, parameters of its
+    own.
+    """
     replica = module._replicate_for_data_parallel()  # type: ignore[operator]
     for name, child in module._modules.items():
         replica._modules[name] = replicated(child)  # type: ignore[arg-type]
@@ -553,7 +559,8 @@ def test_gradient_checkpointing(activation: str | None, trains: str, reentrant: 
     network.train(False)
     assert len(plain) == len(checkpointed) > 0
 
-    # The bias of a key has no effect, so its gradient is rounding: all are held against the largest.
+    # The bias of a key has no effect, so its gradient is rounding: all are held against the
+    # largest.
     largest = max(float(gradient.abs().max()) for gradient in plain)
     for one, other in zip(plain, checkpointed, strict=True):
         assert float((other - one).abs().max()) <= 1e-4 * largest

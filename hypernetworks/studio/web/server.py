@@ -137,7 +137,9 @@ def launch(
 
 
 def _save(trainer: Trainer) -> None:
-    """Let a training that runs end with its present step, which it saves; however long that takes."""
+    """Let a training that runs end with its present step, which it saves; however long that
+    takes.
+    """
     if not trainer.interrupt():
         return
     with suppress(OSError):  # the terminal may be gone
@@ -158,7 +160,8 @@ def _serve(app: Any, listener: socket.socket, ending: Ending) -> None:
             return bool(ending) or await super().on_tick(counter)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            # Pages that are open have streams that are cut now: nothing to tell, let alone with a traceback.
+            # Pages that are open have streams that are cut now: nothing to tell, let alone with a
+            # traceback.
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
             await super().shutdown(sockets)
 
