@@ -31,7 +31,7 @@ CASES = (
     ("bf16", 8, False),
     ("bf16", 4, True),
 )
-"""Precision, batch, and whether activations are computed twice; most valuable first."""  # fmt: skip
+"""Precision, batch, and computing activations twice; most valuable first."""  # fmt: skip
 
 
 class DeviceModel(loops.Model):

@@ -9,7 +9,7 @@ r"""Tags in a prompt: finding them, understanding them, changing one value of th
     schedule   ::= number | pair { ("," | ";") pair }
     pair       ::= number "@" position
     argument   ::= ("start" | "stop") "=" position             (only between, ends included)
-                 | "hr" "=" schedule                           (another multiplier in the hires pass)
+                 | "hr" "=" schedule                           (the multiplier in the hires pass)
                  | ("k" | "v") "=" number                      (factors for keys and for values)
                  | "attn" "=" ("cross" | "self")
                  | "lbw" "=" ( preset | number { "," number } )  (factors per block)
