@@ -1,10 +1,12 @@
 """Sets up whatever is needed to run.
 
-Run by a webui (no argument): looks whether anything is missing, changes nothing, and is silent when all is there.
-Run by a person: ``python install.py studio`` or ``python install.py test`` makes ``.venv`` beside this file, installs
-what that needs, and does it (``hypernetworks/installing``). The second time it starts at once.
+Run by a webui (no argument): looks whether anything is missing, changes nothing, and is silent when
+all is there. Run by a person: ``python install.py studio`` or ``python install.py test`` makes
+``.venv`` beside this file, installs what that needs, and does it (``hypernetworks/installing``).
+The second time it starts at once.
 
-No annotations and no newer syntax here: a Python that is too old has to understand this file to be told so.
+No annotations and no newer syntax here: a Python that is too old has to understand this file to be
+told so.
 """
 # ruff: noqa: UP031, UP036, PTH100, PTH120
 

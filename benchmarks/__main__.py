@@ -20,7 +20,7 @@ NAMES = ("seam", "unet_call", "loading", "training")
 def main() -> int:
     """Run them; returns the number of those that failed."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=__doc__.split("\n")[0]
+        prog="python -m benchmarks", description=__doc__.split("\n\n")[0]
     )
     parser.add_argument(
         "--output", type=Path, default=Path("build"), help="folder for the JSON files"

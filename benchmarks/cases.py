@@ -145,7 +145,9 @@ def wait() -> None:
 
 @dataclass(frozen=True)
 class Summary:
-    """A median of paired numbers, with the 95 % interval that the order of the sorted ones gives."""
+    """A median of paired numbers, with the 95 % interval that the order of the sorted ones
+    gives.
+    """
 
     median: float
     low: float
@@ -171,7 +173,7 @@ class Summary:
 
 def parser_of(description: str, output: str, rounds: int) -> argparse.ArgumentParser:
     """The options that all benchmarks of a UNet have."""
-    parser = argparse.ArgumentParser(description=description.split("\n")[0])
+    parser = argparse.ArgumentParser(description=description.split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="pixels")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

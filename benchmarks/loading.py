@@ -337,7 +337,7 @@ def resident(library: hn.Library) -> Row:
 
 def main() -> None:
     """Print the tables and write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--files", type=int, default=5000)
     parser.add_argument("--output", type=Path, default=Path("build/loading.json"))

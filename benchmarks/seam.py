@@ -5,9 +5,9 @@ The module tree is that of full-size SD1.5, the shapes are recorded from a real 
 replay goes through the UNet's own start and end of a call. Every replay gets fresh tensors of fresh
 content, so that nothing remembered from another call can look like speed.
 
-*Added* is the time with networks less the time without. *The floor* is the arithmetic that can't be avoided: bare
-products of matrices into tensors that are there already, the text's once per call; by ``torch.mm``
-and, on a CPU, by oneDNN. What can be folded has no floor in self-attention.
+*Added* is the time with networks less the time without. *The floor* is the arithmetic that can't be
+avoided: bare products of matrices into tensors that are there already, the text's once per call; by
+``torch.mm`` and, on a CPU, by oneDNN. What can be folded has no floor in self-attention.
 """
 
 from __future__ import annotations

@@ -440,7 +440,9 @@ def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_start() -> dict[str, Any]:
-    """Seconds from the call to the first finished step: 100 pictures of 96 pixels on the miniature."""
+    """Seconds from the call to the first finished step: 100 pictures of 96 pixels on the
+    miniature.
+    """
     from dataclasses import replace
 
     import numpy as np
@@ -468,7 +470,7 @@ def measure_start() -> dict[str, Any]:
 
 def main() -> None:
     """Print figures and write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", choices=("full", "miniature"), default="full")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--size", type=int, default=256, help="pixels of the full-size model")

@@ -64,7 +64,9 @@ def whole_calls(
 
 
 def slider(unet: UNet2DConditionModel, size: int, rounds: int) -> dict[str, object]:
-    """What the first call after a change of the multiplier takes beyond a later one, per network."""
+    """What the first call after a change of the multiplier takes beyond a later one, per
+    network.
+    """
     found: dict[str, object] = {}
     weight = next(unet.parameters())
     for count in (1, 2, 3):

@@ -1,4 +1,5 @@
-"""Hypernetworks for Stable Diffusion: read and write them, understand their tags, apply them to any UNet.
+"""Hypernetworks for Stable Diffusion: read and write them, understand their tags, apply them to any
+UNet.
 
 >>> import hypernetworks as hn                                                    # doctest: +SKIP
 >>> clean, tags = hn.parse("a red apple <hypernet:ink:0.8>")

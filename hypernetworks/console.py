@@ -8,7 +8,8 @@ from typing import TextIO
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Write a line to ``stream`` (the standard output), whatever its encoding is: cp1252, ASCII in a C locale.
+    """Write a line to ``stream`` (the standard output), whatever its encoding is: cp1252, ASCII in
+    a C locale.
 
     Raises:
         BrokenPipeError: the reader has gone, as with ``inspect … | head``.

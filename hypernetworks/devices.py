@@ -1,7 +1,8 @@
 """What torch can compute on in this machine, which of it is best, and what differs between them.
 
-NVIDIA and AMD cards are ``cuda`` to torch, Intel's are ``xpu``, Apple's ``mps``. Any card of Windows may also be used
-through DirectML, where the package ``torch_directml`` is installed; torch calls that device ``privateuseone``.
+NVIDIA and AMD cards are ``cuda`` to torch, Intel's are ``xpu``, Apple's ``mps``. Any card of
+Windows may also be used through DirectML, where the package ``torch_directml`` is installed; torch
+calls that device ``privateuseone``.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ OUT_OF_MEMORY = (
     "paging file is too small",  # Windows, while a model is loaded
     "std::bad_alloc",
 )
-"""What the messages of devices and allocators say, in lower case; few of them are errors of their own."""
+"""What the messages of devices and allocators say, in lower case; few of them are errors of their
+own.
+"""
 
 
 def usable_devices(tell: Callable[[str], object] = lambda _: None) -> list[str]:
@@ -66,7 +69,8 @@ def choose_device(asked: str | None, tell: Callable[[str], object] = lambda _: N
 
     Args:
         asked: such as ``cuda``, ``cuda:1``, ``xpu``, ``mps``, ``directml`` or ``cpu``.
-        tell: takes a line for each device that is there but can't be used, where none was asked for.
+        tell: takes a line for each device that is there but can't be used, where none was asked
+            for.
 
     Raises:
         DeviceError: this machine can't use it; says why, and what it can.

@@ -1,8 +1,10 @@
-"""Requests to end a command: Ctrl+C, SIGTERM, a terminal window that is closed, a user who logs off.
+"""Requests to end a command: Ctrl+C, SIGTERM, a terminal window that is closed, a user who logs
+off.
 
-All of them should leave what a training has learned, as Ctrl+C does. POSIX sends SIGHUP when a terminal goes; Windows
-calls a console's handlers, and Python turns Ctrl+Break into SIGBREAK. When a console window is closed, Windows ends the
-process as soon as the handler returns, five seconds later at the latest, so a handler of our own waits inside.
+All of them should leave what a training has learned, as Ctrl+C does. POSIX sends SIGHUP when a
+terminal goes; Windows calls a console's handlers, and Python turns Ctrl+Break into SIGBREAK. When a
+console window is closed, Windows ends the process as soon as the handler returns, five seconds
+later at the latest, so a handler of our own waits inside.
 """
 
 from __future__ import annotations
@@ -26,9 +28,13 @@ REQUESTS: tuple[signal.Signals, ...] = tuple(
 _AT_ONCE = (signal.SIGINT, signal.SIGTERM)
 """The second of these ends at once. The others may well come twice by themselves."""
 _CONSOLE_GOES = (2, 5, 6)
-"""What Windows tells a console's handler: the window is closed, the user logs off, the machine is shut down."""
+"""What Windows tells a console's handler: the window is closed, the user logs off, the machine is
+shut down.
+"""
 _LONGEST_WAIT = 30.0
-"""Seconds; Windows itself waits five for a window that is closed, and somewhat longer when it is shut down."""
+"""Seconds; Windows itself waits five for a window that is closed, and somewhat longer when it is
+shut down.
+"""
 
 
 class Ending:
@@ -66,9 +72,11 @@ class Ending:
 
 @contextmanager
 def noticed(said: str) -> Iterator[Ending]:
-    """Inside, the first request to end is noted, and the second Ctrl+C or SIGTERM raises ``KeyboardInterrupt``.
+    """Inside, the first request to end is noted, and the second Ctrl+C or SIGTERM raises
+    ``KeyboardInterrupt``.
 
-    A request that is ignored, as with ``nohup``, stays ignored. In other threads than the main one, nothing is noted.
+    A request that is ignored, as with ``nohup``, stays ignored. In other threads than the main one,
+    nothing is noted.
 
     Args:
         said: written to the terminal at the first request.

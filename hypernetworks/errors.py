@@ -3,44 +3,49 @@
 .. code-block:: text
 
     HypernetworkError
-    ├── FileError                     something about a hypernetwork file
-    │   ├── FileMissingError            no such file                    (also FileNotFoundError)
-    │   ├── FileUnreadableError         a folder, no permission, …      (also OSError)
-    │   ├── FileCorruptError            truncated or not what it claims to be
-    │   ├── FileUnsafeError             it asks to run code; nothing was run
-    │   ├── NotAHypernetworkError       a healthy file of another kind
-    │   ├── UnsupportedVariantError     a kind of hypernetwork that can't be read faithfully
-    │   └── FileWriteError              it could not be written; the old file is untouched (also OSError)
-    ├── StructureError                tensors and description disagree, or can't be built (also ValueError)
-    ├── MultiplierError               a multiplier or schedule that can't be understood   (also ValueError)
-    ├── TagError                      a tag that can't be understood or applied           (also ValueError)
-    ├── NameLookupError               a name in a library                                 (also LookupError)
-    │   ├── UnknownNameError            nothing has that name
-    │   └── AmbiguousNameError          several files have it
-    ├── PatchError                    a model that can't be altered
-    │   ├── NoAttentionError            it has no to_k / to_v
-    │   └── NoMatchingWidthError        the networks have none of its widths
-    ├── CheckpointError               a checkpoint that can't be used
-    ├── ImageError                    an image that can't be read
-    │   └── ImageTooLargeError          it has too many pixels
-    ├── DeviceError                   a device that this machine, or its torch, can't compute on
-    └── TrainingError                 a training run that can't start or go on
-        ├── TrainingSettingsError       settings that can't be used                       (also ValueError)
-        ├── TrainingDataError           images or captions that can't be used
-        ├── TrainingStateError          a run's folder that another run has, or that is damaged
-        └── DivergenceError             the loss is no number, or has run away
+    ├── FileError                    something about a hypernetwork file
+    │   ├── FileMissingError         no such file (also FileNotFoundError)
+    │   ├── FileUnreadableError      a folder, no permission, … (also OSError)
+    │   ├── FileCorruptError         truncated or not what it claims to be
+    │   ├── FileUnsafeError          it asks to run code; nothing was run
+    │   ├── NotAHypernetworkError    a healthy file of another kind
+    │   ├── UnsupportedVariantError  a kind of hypernetwork that can't be read faithfully
+    │   └── FileWriteError           it could not be written; the old one is intact (also OSError)
+    ├── StructureError               tensors that don't fit their description (also ValueError)
+    ├── MultiplierError              a multiplier or schedule that is invalid (also ValueError)
+    ├── TagError                     a tag that can't be understood or applied (also ValueError)
+    ├── NameLookupError              a name in a library (also LookupError)
+    │   ├── UnknownNameError         nothing has that name
+    │   └── AmbiguousNameError       several files have it
+    ├── PatchError                   a model that can't be altered
+    │   ├── NoAttentionError         it has no to_k / to_v
+    │   └── NoMatchingWidthError     the networks have none of its widths
+    ├── CheckpointError              a checkpoint that can't be used
+    ├── ImageError                   an image that can't be read
+    │   └── ImageTooLargeError       it has too many pixels
+    ├── DeviceError                  a device that this machine, or its torch, can't compute on
+    └── TrainingError                a training run that can't start or go on
+        ├── TrainingSettingsError    settings that can't be used (also ValueError)
+        ├── TrainingDataError        images or captions that can't be used
+        ├── TrainingStateError       a run's folder that another run has, or that is damaged
+        └── DivergenceError          the loss is no number, or has run away
 """
 
 from __future__ import annotations
 
 
 def sendable(text: str) -> str:
-    """The text with what is no valid Unicode escaped (``\\udce9``): file names may hold it, UTF-8 and JSON can't."""
+    """The text with what is no valid Unicode escaped (``\\udce9``): file names may hold it, UTF-8
+    and JSON can't.
+    """
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class HypernetworkError(Exception):
-    """Base of all errors of this package. Their messages can be sent as UTF-8, whatever is in a file's name."""
+    """Base of all errors of this package.
+
+    Their messages can be sent as UTF-8, whatever is in a file's name.
+    """
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*(sendable(a) if isinstance(a, str) else a for a in arguments))
@@ -147,7 +152,9 @@ class TrainingStateError(TrainingError):
 
 
 class DivergenceError(TrainingError):
-    """The loss is not a finite number or has run away; the network is back at the last good state."""
+    """The loss is not a finite number or has run away; the network is back at the last good
+    state.
+    """
 
 
 def printable(text: str, longest: int = 80) -> str:

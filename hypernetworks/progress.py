@@ -1,4 +1,7 @@
-"""A progress line for the terminal: bar, rate and time left. Quiet when the output is not a terminal."""
+"""A progress line for the terminal: bar, rate and time left.
+
+Quiet when the output is not a terminal.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,12 @@ USUAL_WIDTH = 80
 
 
 class Progress:
-    """A context manager that draws ``label [#####.....] 12/20 3.4/s 0:02 left`` on one line of ``stream``.
+    """A context manager that draws ``label [#####.....] 12/20 3.4/s 0:02 left`` on one line of
+    ``stream``.
 
-    The line fits the terminal and is drawn over itself without escape codes, which not every console knows. On a
-    stream that is not a terminal it prints a plain line at most every 30 seconds instead. A terminal that goes away
-    ends nothing.
+    The line fits the terminal and is drawn over itself without escape codes, which not every
+    console knows. On a stream that is not a terminal it prints a plain line at most every 30
+    seconds instead. A terminal that goes away ends nothing.
     """
 
     def __init__(
@@ -105,7 +109,9 @@ def fitted(bars: tuple[str, str], figures: str, note: str, width: int) -> str:
 
 
 def columns_of(text: str) -> int:
-    """How many columns a terminal shows the text in: two for wide letters, none for marks on others."""
+    """How many columns a terminal shows the text in: two for wide letters, none for marks on
+    others.
+    """
     return sum(map(_columns_of_one, text))
 
 

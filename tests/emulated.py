@@ -1,8 +1,10 @@
-"""Devices that this machine lacks, emulated: their tensors are kept on the CPU, and refuse what the real ones refuse.
+"""Devices that this machine lacks, emulated: their tensors are kept on the CPU, and refuse what the
+real ones refuse.
 
-An :class:`Opaque` tensor says that it is on the device, computes on the CPU, has no float64 and no address, and mixes
-with no tensor of the CPU, as with Apple's MPS (no float64), many of Intel's cards (no float64) and DirectML (neither
-float64 nor ``data_ptr``; opaque tensors). What is not emulated: speed, memory, missing kernels and rounding.
+An :class:`Opaque` tensor says that it is on the device, computes on the CPU, has no float64 and no
+address, and mixes with no tensor of the CPU, as with Apple's MPS (no float64), many of Intel's
+cards (no float64) and DirectML (neither float64 nor ``data_ptr``; opaque tensors). What is not
+emulated: speed, memory, missing kernels and rounding.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 KIND = "privateuseone"
-"""What torch calls devices that others bring, such as DirectML; the one that may be registered from Python."""
+"""What torch calls devices that others bring, such as DirectML; the one that may be registered from
+Python.
+"""
 CROSSING = (
     "_to_copy",
     "copy_",
@@ -147,7 +151,9 @@ def _no_inference(mode: bool = True) -> Any:
 
 @cache
 def _register() -> bool:
-    """Let torch's autograd and ``Tensor.to`` know of the device; torch has a way for this since 2.9."""
+    """Let torch's autograd and ``Tensor.to`` know of the device; torch has a way for this since
+    2.9.
+    """
     if not hasattr(torch._C, "_acc"):
         return False
 

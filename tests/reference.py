@@ -213,7 +213,9 @@ def stacked(
 
 
 def relative_error(result: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest error as a share of the largest expected number; infinite where either holds a NaN."""
+    """Largest error as a share of the largest expected number; infinite where either holds a
+    NaN.
+    """
     result, expected = result.detach().cpu().double(), expected.detach().cpu().double()
     error = (result - expected).abs().max()
     share = float(error / expected.abs().max().clamp(min=1e-30))

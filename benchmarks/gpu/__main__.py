@@ -1,4 +1,6 @@
-"""Run the parts, the most valuable first, each guarded: ``python -m benchmarks.gpu --out FOLDER [--rehearse]``."""
+"""Run the parts, the most valuable first, each guarded: ``python -m benchmarks.gpu --out FOLDER
+[--rehearse]``.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +107,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu", description=(__doc__ or "").split("\n")[0]
+        prog="python -m benchmarks.gpu", description=(__doc__ or "").split("\n\n")[0]
     )
     parser.add_argument("--out", type=Path, default=Path("build/gpu"), help="folder for results")
     parser.add_argument("--rehearse", action="store_true", help="small UNets on the CPU")
@@ -126,7 +128,9 @@ def _options() -> argparse.Namespace:
 
 
 def _steadily(setting: Setting) -> None:
-    """Nothing is tuned while it is measured; small UNets on a CPU lose more by threads than they win."""
+    """Nothing is tuned while it is measured; small UNets on a CPU lose more by threads than they
+    win.
+    """
     torch.backends.cudnn.benchmark = False
     if setting.is_small:
         torch.set_num_threads(1)

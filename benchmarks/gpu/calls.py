@@ -1,4 +1,6 @@
-"""Whole UNet calls: no network, naive, ours and the floor; eager, replayed as a graph, and compiled."""
+"""Whole UNet calls: no network, naive, ours and the floor; eager, replayed as a graph, and
+compiled.
+"""
 
 from __future__ import annotations
 
@@ -109,7 +111,8 @@ def graphs(setting: Setting, family: str, size: int, dtype: torch.dtype) -> Iter
 def replayable(call: Callable[[], object], device: str) -> Callable[[], object]:
     """The call as a graph; the call itself where there are no graphs.
 
-    What is folded may be freed before a replay: it is only read, and what is read makes no difference to the time.
+    What is folded may be freed before a replay: it is only read, and what is read makes no
+    difference to the time.
     """
     if device != "cuda":
         return call
@@ -126,7 +129,8 @@ def replayable(call: Callable[[], object], device: str) -> Callable[[], object]:
 
 
 def compiled(setting: Setting, left: Callable[[], float]) -> Iterator[Table]:
-    """Whole calls through ``torch.compile``: milliseconds, graphs, and compilations when a multiplier moves.
+    """Whole calls through ``torch.compile``: milliseconds, graphs, and compilations when a
+    multiplier moves.
 
     Each variant is compiled anew, which takes most of a minute: those that matter most come first.
     """

@@ -1,4 +1,6 @@
-"""What moves: first use, a slider, a schedule, and a LoRA that is fused meanwhile; and the host's share of a call."""
+"""What moves: first use, a slider, a schedule, and a LoRA that is fused meanwhile; and the host's
+share of a call.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ CHANGING = ("linear", "three linear", "relu")
 
 
 def first_use_and_slider(setting: Setting) -> Iterator[Table]:
-    """The first call with a network, and the first after its multiplier has changed, beyond a later call."""
+    """The first call with a network, and the first after its multiplier has changed, beyond a later
+    call.
+    """
     subject = Subject("SD1.5", 512, setting.half, setting.device, setting.is_small)
     inputs = subject.inputs()
     call = partial(subject.call, inputs)
@@ -55,7 +59,9 @@ def first_use_and_slider(setting: Setting) -> Iterator[Table]:
 
 
 def moving(setting: Setting) -> Iterator[Table]:
-    """Every step another multiplier; and every step another weight, rewritten through ``.data`` as LoRAs are."""
+    """Every step another multiplier; and every step another weight, rewritten through ``.data`` as
+    LoRAs are.
+    """
     subject = Subject("SD1.5", 512, setting.half, setting.device, setting.is_small)
     inputs, networks = subject.inputs(), stacks(subject, CHANGING)
     call = partial(subject.call, inputs)
@@ -121,7 +127,9 @@ def _write(weights: list[Any]) -> None:
 
 
 def host(setting: Setting) -> Iterator[Table]:
-    """What Python needs more per UNet call, on inputs so small that the device is never waited for."""
+    """What Python needs more per UNet call, on inputs so small that the device is never waited
+    for.
+    """
     subject = Subject("SD1.5", 64, setting.half, setting.device, setting.is_small)
     inputs = subject.inputs()
     call = partial(subject.call, inputs)

@@ -1,4 +1,6 @@
-"""Kernels: counted on the meta device for full sizes, which needs no device at all, and seen by the profiler."""
+"""Kernels: counted on the meta device for full sizes, which needs no device at all, and seen by the
+profiler.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ class Counting(TorchDispatchMode):
 
 
 def per_projection(setting: Setting) -> Iterator[Table]:
-    """Non-linear networks in half precision: operators and bytes for ``to_k`` of each width of self-attention."""
+    """Non-linear networks in half precision: operators and bytes for ``to_k`` of each width of
+    self-attention.
+    """
     subject = Subject("SD1.5", 512, torch.float16, "meta")
     table = Table(
         "SD1.5 512x512 float16, meta device: operators per projection of self-attention",
@@ -78,7 +82,9 @@ def per_projection(setting: Setting) -> Iterator[Table]:
 
 
 def _projected(site: Site, width: int) -> Counting:
-    """One call of ``to_k`` with the positions that this width has at 512x512, after one that isn't counted."""
+    """One call of ``to_k`` with the positions that this width has at 512x512, after one that isn't
+    counted.
+    """
     positions = {320: 4096, 640: 1024, 1280: 256}.get(width, 64)
     context = torch.empty(2, positions, width, dtype=torch.float16, device="meta")
     site.to_k(context)

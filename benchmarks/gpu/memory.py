@@ -77,7 +77,10 @@ def _peak(call: partial[torch.Tensor], device: str) -> int:
 
 
 def cards(setting: Setting) -> Iterator[Table]:
-    """Small cards: an allocator that gives no more than theirs. What is too much costs networks, not the image."""
+    """Small cards: an allocator that gives no more than theirs.
+
+    What is too much costs networks, not the image.
+    """
     table = Table(
         "small cards: one call each",
         ("model", *(f"{gigabytes} GB" for gigabytes in CARDS)),

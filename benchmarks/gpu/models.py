@@ -1,4 +1,6 @@
-"""UNets with random weights, made on the device that they run on, and the networks to put on them."""
+"""UNets with random weights, made on the device that they run on, and the networks to put on
+them.
+"""
 
 from __future__ import annotations
 
@@ -193,8 +195,9 @@ def stacks(subject: Subject, names: Sequence[str] | None = None) -> dict[str, Ne
 def floor(unet: nn.Module, networks: Networks) -> ActiveNetworks:
     """The bare products that can't be avoided, in the UNet's own precision.
 
-    The text's once per call, those of self-attention where they are used, and none for what is linear there. What
-    comes out is used as the context, so that no compiler can leave the products out.
+    The text's once per call, those of self-attention where they are used, and none for what is
+    linear there. What comes out is used as the context, so that no compiler can leave the products
+    out.
     """
     weight = next(unet.parameters())
     remembered: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}

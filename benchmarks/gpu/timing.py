@@ -1,4 +1,6 @@
-"""Times on a device: events where there are some, interleaved rounds, medians with bootstrap intervals."""
+"""Times on a device: events where there are some, interleaved rounds, medians with bootstrap
+intervals.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def finish(device: str) -> None:
 
 
 def milliseconds(call: Call, device: str, calls: int = 1) -> float:
-    """Of one call, as the mean of several in a row; what the device takes, waiting for Python included."""
+    """Of one call, as the mean of several in a row; what the device takes, waiting for Python
+    included.
+    """
     if device != "cuda":
         start = time.perf_counter()
         for _ in range(calls):
@@ -57,8 +61,8 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """What the clock says of each variant in each round, the variants in another order every time.
 
-    Each is applied anew in every round and warmed up by two calls outside the clock, so that it sees a step in the
-    middle of a generation.
+    Each is applied anew in every round and warmed up by two calls outside the clock, so that it
+    sees a step in the middle of a generation.
     """
     times: dict[str, list[float]] = {variant: [] for variant in variants}
     for _ in range(rounds):
@@ -71,7 +75,10 @@ def interleaved(
 
 
 def bootstrapped(numbers: Sequence[float]) -> Summary:
-    """Their median, with the 95 % interval of medians of resamples. The same numbers give the same interval."""
+    """Their median, with the 95 % interval of medians of resamples.
+
+    The same numbers give the same interval.
+    """
     drawn = random.Random(0)
     medians = sorted(
         statistics.median(drawn.choices(numbers, k=len(numbers))) for _ in range(RESAMPLES)
@@ -88,7 +95,8 @@ def ratio(numbers: Sequence[float], others: Sequence[float]) -> Summary:
 def added_ratio(
     numbers: Sequence[float], others: Sequence[float], without: Sequence[float]
 ) -> dict[str, float]:
-    """What one adds to ``without``, of what the other adds: a ratio of medians, resampled by rounds.
+    """What one adds to ``without``, of what the other adds: a ratio of medians, resampled by
+    rounds.
 
     Ratios within single rounds would be wild where the other adds next to nothing.
     """

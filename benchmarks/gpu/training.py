@@ -1,7 +1,9 @@
-"""Training: step time and peak memory of A1111's loop, ours and the floor, and training on small cards.
+"""Training: step time and peak memory of A1111's loop, ours and the floor, and training on small
+cards.
 
-The loops are those of :mod:`benchmarks.training`. On a GPU all of them have the UNet in half precision, as webuis load
-it; the plain loop computes in autocast, with a scaler in fp16, and computes activations twice, as AUTOMATIC1111 does.
+The loops are those of :mod:`benchmarks.training`. On a GPU all of them have the UNet in half
+precision, as webuis load it; the plain loop computes in autocast, with a scaler in fp16, and
+computes activations twice, as AUTOMATIC1111 does.
 """
 
 from __future__ import annotations
@@ -29,11 +31,13 @@ CASES = (
     ("bf16", 8, False),
     ("bf16", 4, True),
 )
-"""Precision, batch, and whether ours computes activations twice; the most valuable first."""  # fmt: skip
+"""Precision, batch, and computing activations twice; most valuable first."""  # fmt: skip
 
 
 class DeviceModel(loops.Model):
-    """SD1.5's UNet on the device in half precision; contexts are drawn, as a text encoder has no part in the step."""
+    """SD1.5's UNet on the device in half precision; contexts are drawn, as a text encoder has no
+    part in the step.
+    """
 
     def __init__(self, setting: Setting, precision: str, size: int) -> None:
         self.device, self.precision, self.channels = setting.device, precision, 4
@@ -108,7 +112,9 @@ def _row(
 
 
 def small_cards(setting: Setting, left: Callable[[], float]) -> Iterator[Table]:
-    """The least memory that a step of ours takes: on cards of 4, 6 and 8 GB, activations computed twice."""
+    """The least memory that a step of ours takes: on cards of 4, 6 and 8 GB, activations computed
+    twice.
+    """
     table = Table("training SD1.5 512x512 bf16 on small cards", ("batch", "4 GB", "6 GB", "8 GB"))
     for batch in (1,) if setting.is_small else (1, 4):
         cells = []

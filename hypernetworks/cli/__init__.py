@@ -1,6 +1,7 @@
 """The command line: ``generate``, ``inspect``, ``convert``, ``create``, ``train``, ``studio``.
 
-An error prints one line and exits with code 2. An unusable tag prints a warning; the image is still generated.
+An error prints one line and exits with code 2. An unusable tag prints a warning; the image is still
+generated.
 """
 
 from __future__ import annotations

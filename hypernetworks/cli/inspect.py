@@ -7,9 +7,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..console import say
 from ..errors import HypernetworkError
+
+if TYPE_CHECKING:
+    from ..library import Inspection
 
 
 def add_inspect(parser: argparse.ArgumentParser) -> None:
@@ -29,22 +33,26 @@ def _run(options: argparse.Namespace) -> int:
     from ..files import read
     from ..library import inspect
 
-    reports, code = [], 0
+    reports: list[Inspection] = []
+    code = 0
     for path in expanded(options.files):
         try:
-            reports.append(inspect(read(path), path).as_dict())
+            reports.append(inspect(read(path), path))
         except HypernetworkError as error:
             say(f"hypernetworks: {error}", sys.stderr)
             code = 2
+
     if options.json:
-        say(json.dumps(reports, indent=1))
+        say(json.dumps([report.as_dict() for report in reports], indent=1))
     else:
         say("\n\n".join(_report(report) for report in reports))
     return code
 
 
 def expanded(paths: Sequence[Path]) -> list[Path]:
-    """Folders as the files in them, and patterns as what they match: the shells of Windows leave that to programs."""
+    """Folders as the files in them, and patterns as what they match: the shells of Windows leave
+    that to programs.
+    """
     from ..files import SUFFIXES
 
     found: list[Path] = []
@@ -64,36 +72,16 @@ def expanded(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _report(report: dict) -> str:  # type: ignore[type-arg]
-    provenance = report["provenance"]
-    dropout = (
-        "none" if not any(report["dropout"]) else ", ".join(f"{p:g}" for p in report["dropout"])
-    )
-    trained = provenance["checkpoint_name"] or provenance["checkpoint_hash"] or "unknown"
-    lines = [
-        f"{report['name']}  ({report['path']})",
-        f"  model family     {report['family']}",
-        f"  widths           {', '.join(map(str, report['widths']))}",
-        f"  layer structure  {', '.join(f'{m:g}' for m in report['layer_structure'])}",
-        f"  activation       {report['activation']}"
-        + (
-            " (after the last layer too)"
-            if report["activate_output"] and report["activation"] != "linear"
-            else ""
-        ),
-        f"  layer norm       {'yes' if report['layer_norm'] else 'no'}",
-        f"  dropout          {dropout}",
-        f"  parameters       {report['parameters']:,} ({report['dtype']}, {report['bytes'] / 2**20:.1f} MiB)",
-        f'  trained          {provenance["step"]:,} steps on {trained}, named "{provenance["name"] or ""}"',
-        "  norms            " + f"\n{' ' * 19}".join(_norms(n) for n in report["norms"]),
-        *(f"  warning          {warning}" for warning in report["warnings"]),
+def _report(found: Inspection) -> str:
+    from ..library import norm_rows, report_rows
+
+    rows = [*report_rows(found).items()]
+    rows += [
+        ("" if index else "Norms", f"{label:<11}  {'  '.join(norms)}")
+        for index, (label, norms) in enumerate(norm_rows(found).items())
     ]
-    return "\n".join(
-        "".join(c if c.isprintable() or c == "\n" else "?" for c in line) for line in lines
-    )
+    rows += [("Warning", warning) for warning in found.warnings]
 
-
-def _norms(norms: dict) -> str:  # type: ignore[type-arg]
-    return f"{norms['width']:>5} {norms['side']}  " + "  ".join(
-        f"{norm:.3g}" for norm in norms["norms"]
-    )
+    # A file may hold any text, also some that moves the cursor or recolors the terminal.
+    lines = [f"{found.name}  ({found.path})", *(f"  {label:<20} {text}" for label, text in rows)]
+    return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..console import say
 from ..errors import HypernetworkError
 
 
@@ -54,7 +55,7 @@ def add_device(parser: argparse.ArgumentParser, *, precision: bool = True) -> No
 
 
 def _tell(line: str) -> None:
-    print(f"hypernetworks: {line}", file=sys.stderr)
+    say(f"hypernetworks: {line}", sys.stderr)
 
 
 def need(*modules: str) -> None:

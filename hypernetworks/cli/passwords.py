@@ -1,4 +1,6 @@
-"""Where the studio's password comes from: a prompt, a file, the environment, or the command line."""
+"""Where the studio's password comes from: a prompt, a file, the environment, or the command
+line.
+"""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..console import say
 from ..ending import noticed
 from ..progress import Progress
 from .create import add_structure, creation_of
@@ -205,21 +206,23 @@ def _run(options: argparse.Namespace) -> int:
             watcher = Watcher(
                 report.stage,
                 report.step,
-                report.painting,
+                report.generating,
                 on_message=report.message,
                 should_stop=lambda: bool(ending),
             )
             outcome = train_job(job, painter, watcher, keep_model=False)
+
         if world.is_first:
             if not outcome.is_finished:
                 command = (
                     "the same command without --restart" if job.restart else "the same command"
                 )
-                print(
+                say(
                     f"hypernetworks: stopped after step {outcome.step}; {command} continues",
-                    file=sys.stderr,
+                    sys.stderr,
                 )
-            print(outcome.file or job.folder)
+            say(str(outcome.file or job.folder))
+
     return 0 if outcome.is_finished else 130
 
 
@@ -281,8 +284,10 @@ class _Report:
         self._steps = done.step, done.steps
         self._show(self._name, *self._steps, note)
 
-    def painting(self, done: int, total: int) -> None:
-        """Part of the previews: on a line of its own before the first step, later beside the steps."""
+    def generating(self, done: int, total: int) -> None:
+        """Part of the previews: on a line of its own before the first step, later beside the
+        steps.
+        """
         if self._steps is None:
             self._show("generating previews", done, total)
         else:
@@ -292,7 +297,7 @@ class _Report:
         """What the user should know, on a line of its own."""
         self._show(None, 0, 0)
         if not self._quiet:
-            print(f"hypernetworks: {text}", file=sys.stderr)
+            say(f"hypernetworks: {text}", sys.stderr)
 
     def _show(self, label: str | None, done: int, total: int, note: str = "") -> None:
         if self._quiet:

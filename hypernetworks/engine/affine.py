@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .devices import for_float64
 from .products import linear
+from .tensors import for_float64
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class AffineMap:
 
 
 def collapse(layers: Sequence[nn.Module], device: torch.device | None = None) -> AffineMap:
-    """Multiply a chain of linear layers through, in float64 (dropouts are the identity outside training).
+    """Multiply a chain of linear layers through, in float64 (dropouts are the identity outside
+    training).
 
     ``W2 (W1 x + b1) + b2 = (W2 W1) x + (W2 b1 + b2)``.
 
@@ -56,12 +57,15 @@ def collapse(layers: Sequence[nn.Module], device: torch.device | None = None) ->
 
 
 def chain(maps: Sequence[tuple[AffineMap, float]]) -> AffineMap:
-    """One map for a stack of linear networks: what ``x + m1 f1(x)``, then ``x + m2 f2(x)``, … add to x in total.
+    """One map for a stack of linear networks: what ``x + m1 f1(x)``, then ``x + m2 f2(x)``, … add
+    to x in total.
 
-    With ``D`` the change so far, ``x + D x`` goes through the next one: ``D + m A (I + D) = D + m (A + A D)``.
+    With ``D`` the change so far, ``x + D x`` goes through the next one: ``D + m A (I + D) = D + m
+    (A + A D)``.
 
     Args:
-        maps: with their multipliers, in the order of application; all of one dtype and device, which the result has.
+        maps: with their multipliers, in the order of application; all of one dtype and device,
+            which the result has.
     """
     first, multiplier = maps[0]
     weight, bias = first.weight * multiplier, first.bias * multiplier

@@ -1,4 +1,7 @@
-"""The blocks of a UNet that have attention, and a factor for each: numbers, or presets by name. No torch."""
+"""The blocks of a UNet that have attention, and a factor for each: numbers, or presets by name.
+
+No torch.
+"""
 
 from __future__ import annotations
 
@@ -41,13 +44,16 @@ _SDXL_LIKE_SD1: Mapping[str, str] = {
     **{name: name for name in ("IN04", "IN05", "IN07", "IN08", "MID")},
     **{f"OUT{i:02d}": f"OUT{i + 3:02d}" for i in range(6)},
 }
-"""For each block of SDXL the one of SD1 at the same place: SDXL has no attention at the outermost resolution."""
+"""For each block of SDXL the one of SD1 at the same place: SDXL has no attention at the outermost
+resolution.
+"""
 BLOCK_COUNTS = sorted({len(b) + extra for b in (BLOCKS_SD1, BLOCKS_SDXL) for extra in (0, 1)})
 """How many numbers ``lbw`` may have: one per block, or one more with BASE first."""
 
 
 def parse_blocks(text: str) -> str | tuple[float, ...]:
-    """Read the value of ``lbw``: the name of a preset, whose factors depend on the model, or numbers.
+    """Read the value of ``lbw``: the name of a preset, whose factors depend on the model, or
+    numbers.
 
     Raises:
         MultiplierError: it is neither, or has as many numbers as no model has blocks.
@@ -70,7 +76,8 @@ def parse_blocks(text: str) -> str | tuple[float, ...]:
 
 
 def preset_factors(name: str, blocks: Sequence[str]) -> dict[str, float]:
-    """A preset's factors for the blocks of SD1 or of SDXL: those at the same place have the same factor.
+    """A preset's factors for the blocks of SD1 or of SDXL: those at the same place have the same
+    factor.
 
     Args:
         name: a key of :data:`BLOCK_PRESETS`.
@@ -88,7 +95,8 @@ def numbers_of(blocks: str | tuple[float, ...]) -> tuple[float, ...]:
 
 
 def block_factors(blocks: str | tuple[float, ...], names: Sequence[str]) -> dict[str, float]:
-    """Factors by block name for a UNet that has these blocks, which may be a part of SD1's or SDXL's.
+    """Factors by block name for a UNet that has these blocks, which may be a part of SD1's or
+    SDXL's.
 
     Args:
         blocks: what :func:`parse_blocks` gave.

@@ -1,7 +1,7 @@
 """Linear networks folded into a projection: ``W (x + m (A x + b)) = (W + m W A) x + m W b``.
 
-The projection's own weight is never written to. What is kept beside it is ``W A`` and ``W b``, so that another
-multiplier costs one pass over the weight and no product.
+The projection's own weight is never written to. What is kept beside it is ``W A`` and ``W b``, so
+that another multiplier costs one pass over the weight and no product.
 """
 
 from __future__ import annotations
@@ -13,21 +13,23 @@ from dataclasses import dataclass
 import torch
 
 from .affine import AffineMap
-from .devices import address, is_on_cpu, version
 from .products import linear
+from .tensors import address, is_on_cpu, version
 
 FOLDABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-"""Weights of other types are packed or scaled: what they stand for is their own module's business."""
+"""Weights of other types are packed or scaled: what they stand for is their own module's business.
+"""
 
 
 class WeightMark:
     """Tells cheaply whether a weight is still what it was when something was computed from it.
 
-    Replaced weights and moved ones are told by their identity and address, changes in place by torch's version counter.
-    Writing through ``.data`` escapes the counter, and weights made in inference mode have none: therefore one number of
-    each row is compared as well, each in another column. On a CPU that is done at each use, where it costs microseconds
-    and nothing has to be waited for; on other devices the handle asks for all weights at once, and reads the answer
-    at its next call.
+    Replaced weights and moved ones are told by their identity and address, changes in place by
+    torch's version counter. Writing through ``.data`` escapes the counter, and weights made in
+    inference mode have none: therefore one number of each row is compared as well, each in another
+    column. On a CPU that is done at each use, where it costs microseconds and nothing has to be
+    waited for; on other devices the handle asks for all weights at once, and reads the answer at
+    its next call.
     """
 
     def __init__(self, weight: torch.Tensor) -> None:
@@ -40,7 +42,8 @@ class WeightMark:
         """Whether ``weight`` is the same with the same content.
 
         Args:
-            closely: compare the numbers on other devices than the CPU, too, which waits for the device.
+            closely: compare the numbers on other devices than the CPU, too, which waits for the
+                device.
         """
         return (
             self._weight() is weight
@@ -50,7 +53,9 @@ class WeightMark:
         )
 
     def drawn_again(self) -> torch.Tensor | None:
-        """The numbers to compare with :attr:`sample`; ``None`` on a CPU, and where :meth:`holds` sees a change."""
+        """The numbers to compare with :attr:`sample`; ``None`` on a CPU, and where :meth:`holds`
+        sees a change.
+        """
         weight = self._weight()
         if self._on_cpu or weight is None or not self.holds(weight):
             return None
@@ -68,7 +73,9 @@ class WeightMark:
 
     @staticmethod
     def _drawn(weight: torch.Tensor) -> torch.Tensor:
-        """A number of each row, along the diagonal and around: each row and each column has its own."""
+        """A number of each row, along the diagonal and around: each row and each column has its
+        own.
+        """
         return weight.detach().view(-1)[:: weight.shape[-1] + 1]
 
 
@@ -80,8 +87,8 @@ class Fold:
         mark: the projection's weight at the time.
         product: ``W A``, ``(outer, dim)``, in the weight's dtype and on its device.
         shift: ``W b``, ``(outer,)``, the same.
-        baked: the multipliers that ``A`` holds already, where it is that of several networks; ``None`` for one network,
-            whose multiplier is applied by :meth:`added_to`.
+        baked: the multipliers that ``A`` holds already, where it is that of several networks;
+            ``None`` for one network, whose multiplier is applied by :meth:`added_to`.
         others: the networks after the first, weakly.
     """
 
@@ -123,7 +130,10 @@ class Fold:
         *,
         closely: bool = False,
     ) -> bool:
-        """Whether it is what :meth:`of` would give now. ``closely`` as in :meth:`WeightMark.holds`."""
+        """Whether it is what :meth:`of` would give now.
+
+        ``closely`` as in :meth:`WeightMark.holds`.
+        """
         return (
             self.baked == baked
             and len(self.others) == len(others)

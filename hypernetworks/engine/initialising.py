@@ -1,4 +1,6 @@
-"""Fresh networks to train: AUTOMATIC1111's initialisations, and one that is the identity at step 0."""
+"""Fresh networks to train: AUTOMATIC1111's initialisations, and one that is the identity at
+step 0.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +30,19 @@ def create_network(
 ) -> Hypernetwork:
     """A fresh fp32 network, ready for use or training; torch's generator is left as it was.
 
-    Layer norms begin with gains drawn from N(0, 0.01) and biases of 0, whatever the initialisation: a quirk of
-    AUTOMATIC1111 that keeps the first outputs small.
+    Layer norms begin with gains drawn from N(0, 0.01) and biases of 0, whatever the initialisation:
+    a quirk of AUTOMATIC1111 that keeps the first outputs small.
 
     Args:
         widths: context widths; both sides of each are made.
         initialisation: one of :data:`INITIALISATIONS`.
-        zero_last: whether the last layer (its layer norm, where there is one) begins at 0, so that the network is the
-            identity until it has learned something.
+        zero_last: whether the last layer (its layer norm, where there is one) begins at 0, so that
+            the network is the identity until it has learned something.
         seed: of the weights.
 
     Raises:
-        StructureError: an unknown initialisation, no width, or an activation after the last layer that a zero can't
-            pass.
+        StructureError: an unknown initialisation, no width, or an activation after the last layer
+            that a zero can't pass.
     """
     wanted = sorted(set(widths))
     if not wanted or wanted[0] < 1:
@@ -73,7 +75,9 @@ def create_network(
 
 
 def can_begin_at_zero(structure: Structure) -> bool:
-    """Whether a zero last layer is the identity and has a gradient: not so behind a ReLU or a sigmoid, say."""
+    """Whether a zero last layer is the identity and has a gradient: not so behind a ReLU or a
+    sigmoid, say.
+    """
     if structure.layer_norm or structure.activation == "linear" or not structure.activate_output:
         return True
     point = torch.zeros(1, 1, 4, requires_grad=True)

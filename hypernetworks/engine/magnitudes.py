@@ -1,4 +1,6 @@
-"""How large numbers can get inside an MLP: whether half precision, which ends at 65,504, can hold them."""
+"""How large numbers can get inside an MLP: whether half precision, which ends at 65,504, can hold
+them.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +11,19 @@ import torch
 from torch import nn
 
 LARGEST_CONTEXT = 8.0
-"""Contexts of self-attention come out of a layer norm: their rows have about ``sqrt(dim)`` times its weights."""
+"""Contexts of self-attention come out of a layer norm: their rows have about ``sqrt(dim)`` times
+its weights.
+"""
 _ITERATIONS = 12
 _MARGIN = 1.5  # power iteration comes from below
 
 
 def largest_output(modules: Iterable[nn.Module], dim: int) -> float:
-    """A safe estimate of the largest number in an MLP, for contexts ``(…, dim)`` of ``LARGEST_CONTEXT`` a channel.
+    """A safe estimate of the largest number in an MLP, for contexts ``(…, dim)`` of
+    ``LARGEST_CONTEXT`` a channel.
 
-    By the spectral norm of each layer; activations are taken to let numbers through, as none of them enlarges them
-    by more than a little.
+    By the spectral norm of each layer; activations are taken to let numbers through, as none of
+    them enlarges them by more than a little.
     """
     length = LARGEST_CONTEXT * math.sqrt(dim)
     found = [length]

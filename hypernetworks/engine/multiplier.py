@@ -1,4 +1,6 @@
-"""How strong a network is: at which step, in which block, for keys and for values. Plain numbers, no torch.
+"""How strong a network is: at which step, in which block, for keys and for values.
+
+Plain numbers, no torch.
 
 The text form is the tail of a tag (everything after the name), see :mod:`hypernetworks.prompts`::
 
@@ -49,7 +51,8 @@ class Multiplier:
         window_in_steps: ``start`` and ``stop`` are steps; otherwise fractions of the pass.
         key, value: extra factors for ``context_k`` and ``context_v``.
         attention: ``"both"``, ``"cross"`` or ``"self"``.
-        blocks: a name of :data:`BLOCK_PRESETS`, factors per UNet block, or ``None``; see :meth:`block_factors`.
+        blocks: a name of :data:`BLOCK_PRESETS`, factors per UNet block, or ``None``; see
+            :meth:`block_factors`.
     """
 
     strength: Schedule = field(default_factory=lambda: Schedule.constant(1.0))
@@ -97,10 +100,11 @@ class Multiplier:
 
     @classmethod
     def from_items(cls, items: Sequence[str]) -> Multiplier:
-        """The same from the items between the colons; a first item with ``=`` in it is a named argument.
+        """The same from the items between the colons; a first item with ``=`` in it is a named
+        argument.
 
-        A second number is ignored, as AUTOMATIC1111 does. A preset or a list of numbers there is read as ``lbw``, which
-        is how older versions of LoRA block weight wrote it.
+        A second number is ignored, as AUTOMATIC1111 does. A preset or a list of numbers there is
+        read as ``lbw``, which is how older versions of LoRA block weight wrote it.
         """
         positional = [item for item in items if "=" not in item]
         strength = Schedule.parse(positional[0]) if positional else Schedule.constant(1.0)
@@ -141,7 +145,9 @@ class Multiplier:
         )
 
     def at(self, step: int, total: int, *, hires: bool = False) -> float:
-        """The multiplier at ``step`` of ``total`` (0-based), before block, key and value factors."""
+        """The multiplier at ``step`` of ``total`` (0-based), before block, key and value
+        factors.
+        """
         position = position_of(step, total, self.window_in_steps)
         if self.start is not None and position < self.start:
             return 0.0
@@ -151,9 +157,11 @@ class Multiplier:
         return schedule.at(step, total)
 
     def block_factors(self, names: Sequence[str]) -> dict[str, float]:
-        """Factors by block name for a UNet with these block names, those of SD1, of SDXL, or some of either.
+        """Factors by block name for a UNet with these block names, those of SD1, of SDXL, or some
+        of either.
 
-        Numbers stand for all blocks of SD1 or of SDXL; those of blocks that a distilled UNet lacks are unused.
+        Numbers stand for all blocks of SD1 or of SDXL; those of blocks that a distilled UNet lacks
+        are unused.
 
         Raises:
             TagError: there are more or fewer numbers than blocks, or the blocks have no such names.
@@ -205,7 +213,9 @@ def _named(items: Sequence[str]) -> dict[str, str]:
 
 
 def _read_positional(item: str, values: dict[str, str]) -> None:
-    """Understand a value after the multiplier: block factors go to ``values``, a number is ignored."""
+    """Understand a value after the multiplier: block factors go to ``values``, a number is
+    ignored.
+    """
     if item.upper() in BLOCK_PRESETS or len(re.split("[,;]", item)) in BLOCK_COUNTS:
         if "lbw" in values:
             raise MultiplierError(
@@ -226,7 +236,9 @@ def _read_positional(item: str, values: dict[str, str]) -> None:
 def _window(
     values: Mapping[str, str], strength: Schedule
 ) -> tuple[float | None, float | None, bool]:
-    """``start``, ``stop`` and whether they are steps; they share the units of the schedule where it has positions."""
+    """``start``, ``stop`` and whether they are steps; they share the units of the schedule where it
+    has positions.
+    """
     start, stop = (
         parse_number(values[k], f"argument {k}") if k in values else None for k in ("start", "stop")
     )

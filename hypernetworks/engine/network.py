@@ -1,4 +1,6 @@
-"""One residual MLP, and the pairs of them (key, value) per context width that make a hypernetwork."""
+"""One residual MLP, and the pairs of them (key, value) per context width that make a
+hypernetwork.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +14,24 @@ from torch import nn
 
 from ..errors import StructureError
 from .affine import AffineMap, collapse
-from .devices import for_float64, is_ordinary
 from .magnitudes import largest_output
 from .prepared import Delta, prepared
 from .products import FUSED, linear
 from .structure import StateDict, Structure
+from .tensors import for_float64, is_ordinary
 
 
 class Mlp(nn.Module):
     """The MLP of one width and one side (key or value), as AUTOMATIC1111 builds it.
 
-    Its state dict has the webui's keys, ``linear.N.weight`` and ``linear.N.bias``. The residual and the multiplier
-    are not part of it.
+    Its state dict has the webui's keys, ``linear.N.weight`` and ``linear.N.bias``. The residual and
+    the multiplier are not part of it.
 
     Args:
         dim: context width.
         structure: how it is built.
-        tensors: adopted as they are, without a copy; ``None`` leaves torch's default initialisation.
+        tensors: adopted as they are, without a copy; ``None`` leaves torch's default
+            initialisation.
     """
 
     def __init__(self, dim: int, structure: Structure, tensors: StateDict | None = None) -> None:
@@ -47,7 +50,9 @@ class Mlp(nn.Module):
         self.is_linear = structure.is_linear
 
     def forward(self, context: torch.Tensor) -> torch.Tensor:
-        """What is added to ``context`` at multiplier 1: ``(batch, tokens, dim)`` in the parameters' dtype."""
+        """What is added to ``context`` at multiplier 1: ``(batch, tokens, dim)`` in the parameters'
+        dtype.
+        """
         return self.linear(context)  # type: ignore[no-any-return]
 
 
@@ -106,9 +111,12 @@ class Hypernetwork:
 
     @classmethod
     def create(cls, name: str, structure: Structure, widths: Iterable[int]) -> Hypernetwork:
-        """A fresh fp32 network to train: torch's default initialisation, but a zero last layer. Consumes the RNG.
+        """A fresh fp32 network to train: torch's default initialisation, but a zero last layer.
 
-        The zero last linear layer makes it the identity at step 0 (unless a layer norm or activation follows).
+        Consumes the RNG.
+
+        The zero last linear layer makes it the identity at step 0 (unless a layer norm or
+        activation follows).
         """
         network = cls(
             name,
@@ -161,7 +169,10 @@ class Hypernetwork:
 
     @property
     def prepared_bytes(self) -> int:
-        """Bytes kept beyond :attr:`nbytes` for speed: converted, collapsed, folded. :meth:`release` frees them."""
+        """Bytes kept beyond :attr:`nbytes` for speed: converted, collapsed, folded.
+
+        :meth:`release` frees them.
+        """
         return prepared(self).nbytes
 
     def transform(
@@ -174,8 +185,8 @@ class Hypernetwork:
             multiplier: 0 is the identity.
 
         Returns:
-            Two tensors of the context's shape, dtype and device; computed in fp32 at least, as AUTOMATIC1111 does.
-            For a width that the network lacks, the context itself, twice.
+            Two tensors of the context's shape, dtype and device; computed in fp32 at least, as
+            AUTOMATIC1111 does. For a width that the network lacks, the context itself, twice.
         """
         if context.shape[-1] not in self.pairs or multiplier == 0:
             return context, context
@@ -185,16 +196,20 @@ class Hypernetwork:
         return key.to(context.dtype), value.to(context.dtype)
 
     def step(self, context: torch.Tensor, side: int, multiplier: float) -> torch.Tensor:
-        """``context + multiplier * mlp(context)`` for one side, in the context's own dtype; a new tensor."""
+        """``context + multiplier * mlp(context)`` for one side, in the context's own dtype; a new
+        tensor.
+        """
         change = self.delta(context.shape[-1], side, context.device, context.dtype)(context)
         if torch.is_grad_enabled():
             return torch.add(context, change, alpha=multiplier)
         return torch.add(context, change, alpha=multiplier, out=change)
 
     def delta(self, dim: int, side: int, device: torch.device, dtype: torch.dtype) -> Delta:
-        """What the network adds at multiplier 1, made ready for a device and dtype and kept until :meth:`release`.
+        """What the network adds at multiplier 1, made ready for a device and dtype and kept until
+        :meth:`release`.
 
-        Linear networks come as one affine map, never as an MLP. Dropout is off. The result is a tensor of its own.
+        Linear networks come as one affine map, never as an MLP. Dropout is off. The result is a
+        tensor of its own.
 
         Args:
             dim: a width of this network.
@@ -214,7 +229,9 @@ class Hypernetwork:
         return delta
 
     def affine(self, dim: int, side: int, device: torch.device, dtype: torch.dtype) -> AffineMap:
-        """The one affine map that a linear network is: collapsed in float64, kept until :meth:`release`."""
+        """The one affine map that a linear network is: collapsed in float64, kept until
+        :meth:`release`.
+        """
         affine = self.delta(dim, side, device, dtype)
         assert isinstance(affine, AffineMap)
         return affine
@@ -231,7 +248,8 @@ class Hypernetwork:
         return made, _nbytes(*tensors), tensors
 
     def largest_output(self, dim: int, side: int) -> float:
-        """An estimate, on the safe side, of the largest number inside one MLP for contexts as attention has them.
+        """An estimate, on the safe side, of the largest number inside one MLP for contexts as
+        attention has them.
 
         Half precision ends at 65,504; where a network might come near, it is computed in fp32.
         """
@@ -254,7 +272,9 @@ def _nbytes(*tensors: torch.Tensor) -> int:
 
 
 def _live(mlp: Mlp) -> Delta:
-    """An MLP in training, for contexts of any dtype: it computes in that of its parameters, as they are what learns."""
+    """An MLP in training, for contexts of any dtype: it computes in that of its parameters, as they
+    are what learns.
+    """
 
     def run(context: torch.Tensor) -> torch.Tensor:
         inner: torch.Tensor = mlp(context.to(next(mlp.parameters()).dtype))
@@ -266,7 +286,9 @@ def _live(mlp: Mlp) -> Delta:
 def _functional(
     mlp: Mlp, device: torch.device, dtype: torch.dtype
 ) -> tuple[Delta, int, list[torch.Tensor]]:
-    """The MLP as a chain of plain functions without dropouts, the bytes that converting took, and its tensors."""
+    """The MLP as a chain of plain functions without dropouts, the bytes that converting took, and
+    its tensors.
+    """
     steps: list[Delta] = []
     modules = [module for module in mlp.linear if not isinstance(module, nn.Dropout)]
     added, all_tensors = 0, list[torch.Tensor]()

@@ -1,4 +1,6 @@
-"""What is made ready from networks for speed, beside them: copies, pickles and exports carry none of it."""
+"""What is made ready from networks for speed, beside them: copies, pickles and exports carry none
+of it.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,11 @@ class Prepared:
     """What is kept of one network.
 
     Attributes:
-        deltas: by width, side, device and dtype: what :meth:`Hypernetwork.delta` gives, and its bytes.
+        deltas: by width, side, device and dtype: what :meth:`Hypernetwork.delta` gives, and its
+            bytes.
         largest: by width and side: what :meth:`Hypernetwork.largest_output` gives.
-        folds: products with the weights of projections, as :mod:`hypernetworks.patching` keeps them.
+        folds: products with the weights of projections, as :mod:`hypernetworks.patching` keeps
+            them.
     """
 
     def __init__(self) -> None:

@@ -1,9 +1,10 @@
 """Dense products with an activation, by the fastest route that the machine has.
 
-On a CPU in fp32, torch's own ``F.linear`` asks one library (MKL, where torch was built with it) and oneDNN is another:
-the first leaves AVX-512 unused on processors of other makers, where the second is about twice as fast, and it fuses
-bias and activation into the product. Both are full fp32. Everywhere else, and whenever the fused route is missing or
-wrong on this machine, ``F.linear`` it is.
+On a CPU in fp32, torch's own ``F.linear`` asks one library (MKL, where torch was built with it) and
+oneDNN is another: the first leaves AVX-512 unused on processors of other makers, where the second
+is about twice as fast, and it fuses bias and activation into the product. Both are full fp32.
+Everywhere else, and whenever the fused route is missing or wrong on this machine, ``F.linear`` it
+is.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .devices import is_ordinary
+from .tensors import is_ordinary
 from .tracing import is_compiling
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
@@ -31,7 +32,9 @@ FUSED: dict[type[nn.Module], tuple[str, tuple[float, ...], str]] = {
     nn.ReLU6: ("hardtanh", (0.0, 6.0), ""),
     nn.Hardtanh: ("hardtanh", (-1.0, 1.0), ""),
 }
-"""Activations, as hypernetworks build them (with torch's defaults), that oneDNN computes inside a product."""
+"""Activations, as hypernetworks build them (with torch's defaults), that oneDNN computes inside a
+product.
+"""
 
 
 def linear(
@@ -76,9 +79,11 @@ def _is_for_onednn(inputs: torch.Tensor, weight: torch.Tensor) -> bool:
 
 @functools.cache
 def onednn_works() -> bool:
-    """Whether the fused route exists here and computes what it should: asked once, with numbers that need no RNG.
+    """Whether the fused route exists here and computes what it should: asked once, with numbers
+    that need no RNG.
 
-    It is an operator that torch keeps for its own compiler, so it may be missing, or another one day.
+    It is an operator that torch keeps for its own compiler, so it may be missing, or another one
+    day.
     """
     with torch.inference_mode(False), torch.no_grad():
         try:

@@ -1,4 +1,7 @@
-"""Numbers as tags write them, and how a multiplier changes over the steps. Plain numbers, no torch."""
+"""Numbers as tags write them, and how a multiplier changes over the steps.
+
+Plain numbers, no torch.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,9 @@ def parse_number(text: str, what: str = "multiplier") -> float:
 
 
 def format_number(number: float) -> str:
-    """The shortest text that :func:`parse_number` reads back as the same number: ``0.7``, ``1``, ``-0.25``."""
+    """The shortest text that :func:`parse_number` reads back as the same number: ``0.7``, ``1``,
+    ``-0.25``.
+    """
     return str(int(number)) if number == int(number) and abs(number) < 1e15 else repr(float(number))
 
 
@@ -92,7 +97,9 @@ class Schedule:
         return len({value for value, _ in self.points}) == 1
 
     def at(self, step: int, total: int) -> float:
-        """The value at ``step`` of ``total`` (0-based): linear between points, held at both ends."""
+        """The value at ``step`` of ``total`` (0-based): linear between points, held at both
+        ends.
+        """
         return self._value_at(position_of(step, total, self.in_steps))
 
     def _value_at(self, position: float) -> float:

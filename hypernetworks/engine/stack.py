@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from .affine import AffineMap, chain
-from .devices import is_on_cpu
 from .network import Hypernetwork, without_autocast
+from .tensors import is_on_cpu
 
 KEY, VALUE = 0, 1
 """The two sides of a pair."""
@@ -19,8 +19,8 @@ LARGEST_HALF = 30_000.0
 class Stack:
     """Networks in the order of their tags; the same network may stand in it several times.
 
-    The arithmetic of every network is ``x + multiplier * mlp(x)``; the result is cast back to the context's dtype once,
-    at the end.
+    The arithmetic of every network is ``x + multiplier * mlp(x)``; the result is cast back to the
+    context's dtype once, at the end.
     """
 
     def __init__(self, networks: Sequence[Hypernetwork]) -> None:
@@ -46,8 +46,8 @@ class Stack:
             context: ``(batch, tokens, dim)``; not changed.
             side: :data:`KEY` or :data:`VALUE`.
             multipliers: one per network, 0 to leave it out.
-            exact: in fp32 at least, as AUTOMATIC1111 computes; otherwise in the context's own dtype where the device is
-                made for that and the numbers fit.
+            exact: in fp32 at least, as AUTOMATIC1111 computes; otherwise in the context's own dtype
+                where the device is made for that and the numbers fit.
         """
         return self.through(self.active(context.shape[-1], multipliers), context, side, exact=exact)
 
@@ -75,7 +75,9 @@ class Stack:
 def split_tail(
     active: Sequence[tuple[Hypernetwork, float]],
 ) -> tuple[list[tuple[Hypernetwork, float]], list[tuple[Hypernetwork, float]]]:
-    """Networks up to the last one that has to be computed, and the linear ones after it, which can be folded."""
+    """Networks up to the last one that has to be computed, and the linear ones after it, which can
+    be folded.
+    """
     tail = len(active)
     while tail and active[tail - 1][0].structure.is_linear and not active[tail - 1][0].training:
         tail -= 1
@@ -89,7 +91,9 @@ def as_one_map(
     device: torch.device,
     dtype: torch.dtype,
 ) -> AffineMap:
-    """Linear networks as one map: that of one network at multiplier 1, that of several with their multipliers in it."""
+    """Linear networks as one map: that of one network at multiplier 1, that of several with their
+    multipliers in it.
+    """
     maps = [(network.affine(dim, side, device, dtype), multiplier) for network, multiplier in tail]
     return maps[0][0] if len(maps) == 1 else chain(maps)
 

@@ -1,7 +1,9 @@
-"""The description of a hypernetwork: layer structure, activation, norm, dropout; derived from tensors and checked.
+"""The description of a hypernetwork: layer structure, activation, norm, dropout; derived from
+tensors and checked.
 
-A state dict names its tensors ``linear.N.weight`` and ``linear.N.bias``, where N counts every module of a Sequential,
-parameterless ones included. So the numbers tell where activations, layer norms and dropouts stood.
+A state dict names its tensors ``linear.N.weight`` and ``linear.N.bias``, where N counts every
+module of a Sequential, parameterless ones included. So the numbers tell where activations, layer
+norms and dropouts stood.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ StateDict = Mapping[str, torch.Tensor]
 """``linear.N.weight`` / ``linear.N.bias`` -> tensor, of one MLP."""
 
 MOST_LAYERS = 100
-"""Entries of a layer structure; people train with three to ten. Each is a module, and text in messages."""
+"""Entries of a layer structure; people train with three to ten.
+
+Each is a module, and text in messages.
+"""
 MOST_WIDTHS = 32
 """Context widths of one hypernetwork; a model has at most six."""
 MOST_TENSORS = 4 * MOST_LAYERS
@@ -61,7 +66,8 @@ class Structure:
         activation: ``"linear"`` for none, else a key of :data:`ACTIVATIONS`.
         activate_output: whether the activation also follows the last linear layer.
         layer_norm: whether a LayerNorm follows every linear layer (after its activation).
-        dropout: probability after each layer, as long as ``layer_structure``; has no effect outside training.
+        dropout: probability after each layer, as long as ``layer_structure``; has no effect outside
+            training.
     """
 
     layer_structure: tuple[float, ...] = (1.0, 2.0, 1.0)
@@ -107,7 +113,10 @@ class Structure:
         return tuple(int(dim * multiple) for multiple in self.layer_structure)
 
     def modules(self, dim: int) -> list[nn.Module]:
-        """The modules of one MLP in order, with torch's default initialisation. Consumes the RNG."""
+        """The modules of one MLP in order, with torch's default initialisation.
+
+        Consumes the RNG.
+        """
         widths, modules = self.widths(dim), list[nn.Module]()
         for i, (inner, outer) in enumerate(zip(widths, widths[1:], strict=False)):
             modules.append(nn.Linear(inner, outer))
@@ -121,7 +130,10 @@ class Structure:
 
 
 def build_activation(name: str) -> nn.Module:
-    """A fresh activation module. Softmax and its kin get the dimension that torch picks for 3-D input: the batch."""
+    """A fresh activation module.
+
+    Softmax and its kin get the dimension that torch picks for 3-D input: the batch.
+    """
     cls = ACTIVATIONS[name]
     if cls in (nn.Softmax, nn.Softmin, nn.LogSoftmax):
         return cls(dim=0)
@@ -129,7 +141,9 @@ def build_activation(name: str) -> nn.Module:
 
 
 def rebuilt_dropout(layers: int, use_dropout: bool, last_layer_dropout: bool) -> tuple[float, ...]:
-    """The dropout structure of files that only say yes or no (AUTOMATIC1111's rule): 0.3 per hidden layer."""
+    """The dropout structure of files that only say yes or no (AUTOMATIC1111's rule): 0.3 per hidden
+    layer.
+    """
     if not use_dropout or layers < 3:
         return (0.0,) * layers
     return (0.0, *(0.3,) * (layers - 3), 0.3 if last_layer_dropout else 0.0, 0.0)
@@ -141,7 +155,8 @@ class Outline:
 
     Attributes:
         widths: input width of the first layer, then the output width of every layer.
-        gaps: modules without tensors after each linear layer before the last: ``(before, after)`` its layer norm.
+        gaps: modules without tensors after each linear layer before the last: ``(before, after)``
+            its layer norm.
         layer_norm: whether layer norms are there.
         norm_gap: modules without tensors between the last linear layer and its layer norm.
         prelu: for each linear layer, whether a PReLU weight follows.
@@ -158,7 +173,8 @@ class Outline:
         """Read the outline off one MLP's state dict.
 
         Raises:
-            StructureError: keys that are not ``linear.N.weight|bias``, or shapes that don't fit together.
+            StructureError: keys that are not ``linear.N.weight|bias``, or shapes that don't fit
+                together.
         """
         kinds = _module_kinds(tensors)
         linears = [n for n, kind in kinds if kind == "linear"]
@@ -257,7 +273,8 @@ class Claims:
 
 
 def check_size(networks: Mapping[int, tuple[Sized, Sized]]) -> None:
-    """Refuse networks by width that are more, or larger, than any model takes, before they are looked at.
+    """Refuse networks by width that are more, or larger, than any model takes, before they are
+    looked at.
 
     A file of a few kilobytes can name the same dictionary of 50,000 entries under 50,000 widths.
 
@@ -330,7 +347,9 @@ def _layer_structure(
 
 
 def _common_multiple(sizes: Mapping[int, int]) -> float:
-    """The plainest number m with ``int(dim * m) == size`` for all; ``nan``-free, falls back to the first ratio."""
+    """The plainest number m with ``int(dim * m) == size`` for all; ``nan``-free, falls back to the
+    first ratio.
+    """
     low = max(Fraction(size, dim) for dim, size in sizes.items())
     high = min(Fraction(size + 1, dim) for dim, size in sizes.items())
     for digits in range(7):
@@ -376,7 +395,9 @@ def _complete(outline: Outline, layer_structure: tuple[float, ...], claims: Clai
 def _gap_contents(
     gap: tuple[int, int], layer_norm: bool, activation: str, named: bool = True
 ) -> bool:
-    """Whether a dropout stands in this gap; raises where the gap and the activation contradict each other."""
+    """Whether a dropout stands in this gap; raises where the gap and the activation contradict each
+    other.
+    """
     before, after = gap
     activated = activation != "linear"
     if not layer_norm:  # the activation comes first, a dropout may follow

@@ -1,4 +1,6 @@
-"""Compilers and exporters, which read Python once and keep what they saw: how to be left out of what they read."""
+"""Compilers and exporters, which read Python once and keep what they saw: how to be left out of
+what they read.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,17 @@ def _never() -> bool:
 
 
 is_compiling: Callable[[], bool] = getattr(torch.compiler, "is_compiling", _never)
-"""Whether a compiler or exporter is reading now; always ``False`` for torch before 2.3, which can't tell."""
+"""Whether a compiler or exporter is reading now; always ``False`` for torch before 2.3, which can't
+tell.
+"""
 
 
 def outside_graph(function: _Function) -> _Function:
-    """The function as one that ``torch.compile`` leaves alone and calls: it runs as plain Python each time.
+    """The function as one that ``torch.compile`` leaves alone and calls: it runs as plain Python
+    each time.
 
-    Costs some microseconds a call: for use where :func:`is_compiling`. Torch's compiler is imported at the first call.
+    Costs some microseconds a call: for use where :func:`is_compiling`. Torch's compiler is imported
+    at the first call.
     """
     disable = getattr(torch, "_disable_dynamo", None)  # what torch's own optimisers use
     left_alone: _Function = function if disable is None else disable(function)

@@ -1,4 +1,6 @@
-"""Bytes <-> structure and tensors: every variant of hypernetwork file, read safely and written atomically."""
+"""Bytes <-> structure and tensors: every variant of hypernetwork file, read safely and written
+atomically.
+"""
 
 from .describing import Description, read_description
 from .reading import SUFFIXES, read

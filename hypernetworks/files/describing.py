@@ -1,4 +1,6 @@
-"""Describes a file without loading its weights: checks everything :func:`~hypernetworks.read` does but the values."""
+"""Describes a file without loading its weights: checks everything :func:`~hypernetworks.read` does
+but the values.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ class Description:
 
 
 def read_description(path: str | os.PathLike[str]) -> Description:
-    """Describe a file of any variant. Only a few kilobytes are read, however large it is (4 MiB of legacy files).
+    """Describe a file of any variant.
+
+    Only a few kilobytes are read, however large it is (4 MiB of legacy files).
 
     Raises:
         FileError, StructureError: see :func:`hypernetworks.read`, which raises the same.
@@ -62,7 +66,9 @@ def _read_description(path: Path) -> Description:
 def _check_fit(
     structure: Structure, width: int, shapes: tuple[tuple[str, tuple[int, ...]], ...]
 ) -> None:
-    """Build the MLP once for all files of the same structure, which most files in a library share."""
+    """Build the MLP once for all files of the same structure, which most files in a library
+    share.
+    """
     Mlp(width, structure, {key: torch.empty(shape, device="meta") for key, shape in shapes})
 
 

@@ -1,6 +1,7 @@
 """Images: reads the size from the header first, and opens only files of a reasonable size.
 
-Pillow decodes some formats as it opens them, and a WebP of 314 KiB can ask for 4.5 GB. So the size is read here first.
+Pillow decodes some formats as it opens them, and a WebP of 314 KiB can ask for 4.5 GB. So the size
+is read here first.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ Size = tuple[int, int]
 def open_image(path: Path, formats: Sequence[str] = FORMATS) -> Iterator[Image]:
     """An image of one of the formats, by its content; a context manager.
 
-    Whatever fails while it is open becomes an :class:`ImageError` as well, since Pillow decodes late.
+    Whatever fails while it is open becomes an :class:`ImageError` as well, since Pillow decodes
+    late.
 
     Raises:
         ImageTooLargeError: too many pixels.

@@ -1,7 +1,8 @@
 """Moves finished files into place, also where another program looks at them for a moment.
 
-On Windows, and on network drives, a file that a virus scanner, an indexer, a synchronising program or a viewer has
-open can't be replaced, renamed or deleted. They let go within a second or two, so that is waited for.
+On Windows, and on network drives, a file that a virus scanner, an indexer, a synchronising program
+or a viewer has open can't be replaced, renamed or deleted. They let go within a second or two, so
+that is waited for.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ _IN_USE = (5, 32, 33)
 
 
 def patiently(act: Callable[[], Result]) -> Result:
-    """Do what the system may refuse while another program has the file open; try again for two to three seconds.
+    """Do what the system may refuse while another program has the file open; try again for two to
+    three seconds.
 
     Raises:
         OSError: the last refusal, or at once what waiting can't change, such as a full disk.
@@ -70,6 +72,9 @@ def move_to_free(source: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a temporary file. Failing to do so is not an error: the work in progress matters more."""
+    """Delete a temporary file.
+
+    Failing to do so is not an error: the work in progress matters more.
+    """
     with suppress(OSError):
         patiently(lambda: path.unlink(missing_ok=True))

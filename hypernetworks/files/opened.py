@@ -1,8 +1,10 @@
-"""A file that is opened once, inspected in small pieces, and whose tensors are read into memory of our own.
+"""A file that is opened once, inspected in small pieces, and whose tensors are read into memory of
+our own.
 
-Nothing is mapped. A mapping would be quicker by some milliseconds, but when the file is cut short underneath it (a
-download that starts again, a trainer that saves under the same name, a network drive that goes away), the system ends
-the whole process with SIGBUS at the next touch; and what is written into the file appears in the mapped tensors.
+Nothing is mapped. A mapping would be quicker by some milliseconds, but when the file is cut short
+underneath it (a download that starts again, a trainer that saves under the same name, a network
+drive that goes away), the system ends the whole process with SIGBUS at the next touch; and what is
+written into the file appears in the mapped tensors.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from typing import Any
 from ..errors import FileCorruptError, FileUnreadableError, NotAHypernetworkError, printable
 
 LARGEST_PIECE = 4 << 20
-"""Bytes of one piece of a description (a pickle, a header, a table of contents); more than this is refused unread."""
+"""Bytes of one piece of a description (a pickle, a header, a table of contents); more than this is
+refused unread.
+"""
 ALIGNMENT = 64
 """Numbers begin at multiples of this many bytes in memory, wherever they stand in the file."""
 _HUGE_PAGES = getattr(mmap, "MADV_HUGEPAGE", None)
@@ -32,8 +36,9 @@ Region = tuple[int, int]
 class OpenedFile(io.FileIO):
     """A regular file, open for reading; a context manager.
 
-    :meth:`read` serves descriptions and refuses pieces larger than :data:`LARGEST_PIECE`, so that no description, and
-    no archive that :mod:`zipfile` looks at, can fill the memory. Numbers go through :meth:`read_regions`.
+    :meth:`read` serves descriptions and refuses pieces larger than :data:`LARGEST_PIECE`, so that
+    no description, and no archive that :mod:`zipfile` looks at, can fill the memory. Numbers go
+    through :meth:`read_regions`.
 
     Raises:
         FileUnreadableError: it is a pipe, a socket or a device. None of those is waited for.
@@ -70,13 +75,19 @@ class OpenedFile(io.FileIO):
         return super().read(max(0, wanted)) or b""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Seek. A negative offset comes from a damaged pickle, so it is reported as such, not as a system error."""
+        """Seek.
+
+        A negative offset comes from a damaged pickle, so it is reported as such, not as a system
+        error.
+        """
         if whence == os.SEEK_SET and offset < 0:
             raise ValueError("a place before the beginning")
         return super().seek(offset, whence)
 
     def piece(self, offset: int, length: int) -> bytes:
-        """The bytes of a region, fewer where the file ends before; none where there is no such place."""
+        """The bytes of a region, fewer where the file ends before; none where there is no such
+        place.
+        """
         if not 0 <= offset <= self.size:
             return b""
         self.seek(offset)
@@ -86,11 +97,12 @@ class OpenedFile(io.FileIO):
         """Copy regions of the file into one buffer.
 
         Returns:
-            A writable buffer, and for each region the offset in it, a multiple of :data:`ALIGNMENT`.
+            A writable buffer, and for each region the offset in it, a multiple of
+            :data:`ALIGNMENT`.
 
         Raises:
-            FileCorruptError: the file ends before a region does, or regions overlap: a small archive could then ask
-                for any amount of memory.
+            FileCorruptError: the file ends before a region does, or regions overlap: a small
+                archive could then ask for any amount of memory.
         """
         places, total, end = dict[Region, int](), 0, 0
         for region in sorted(set(regions)):
@@ -147,7 +159,9 @@ def _is_file_or_folder(mode: int) -> bool:
 
 
 def _memory(size: int) -> bytearray | mmap.mmap:
-    """Writable private memory; in huge pages where the system has them, which halves the time of reading."""
+    """Writable private memory; in huge pages where the system has them, which halves the time of
+    reading.
+    """
     if size < _LARGE or not hasattr(mmap, "MAP_ANONYMOUS"):
         return bytearray(max(1, size))
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

@@ -1,10 +1,10 @@
 """An unpickler that can build plain containers and tensors and nothing else.
 
-A pickle is a program. This one runs no callable of the file's choosing: the few globals that weight files need are
-answered by inert stand-ins from the table below, and every other way to call something is refused. torch's own
-``weights_only`` loading has the same aim; it is not used because the versions that webuis run (2.1 to 2.5) have a known
-hole (CVE-2025-32434), set no bounds to time and memory, and refuse harmless numpy scalars; and because webuis replace
-``torch.load``.
+A pickle is a program. This one runs no callable of the file's choosing: the few globals that weight
+files need are answered by inert stand-ins from the table below, and every other way to call
+something is refused. torch's own ``weights_only`` loading has the same aim; it is not used because
+the versions that webuis run (2.1 to 2.5) have a known hole (CVE-2025-32434), set no bounds to time
+and memory, and refuse harmless numpy scalars; and because webuis replace ``torch.load``.
 """
 
 from __future__ import annotations
@@ -41,11 +41,17 @@ STORAGE_DTYPES: dict[str, torch.dtype] = {
 
 
 LONGEST_PROGRAM = 200_000
-"""Instructions of a pickle, more than a checkpoint of SDXL has (a network: some thousands); they take half a second."""
+"""Instructions of a pickle, more than a checkpoint of SDXL has (a network: some thousands); they
+take half a second.
+"""
 LONGEST_KEY = 1000
-"""Characters of a key or a storage's name; comparing keys of megabytes, over and over, would take minutes."""
+"""Characters of a key or a storage's name; comparing keys of megabytes, over and over, would take
+minutes.
+"""
 _LONGEST_NUMBER = 100
-"""Characters of a number that is written as text; older Pythons need 3 s for a million digits, 12 for two."""
+"""Characters of a number that is written as text; older Pythons need 3 s for a million digits, 12
+for two.
+"""
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,9 @@ def _ordered_dict(*_: object) -> dict[object, object]:
 
 
 def _encoded(text: object, encoding: object = "latin1") -> bytes:
-    """Bytes of a numpy scalar; longer ones are dropped, since a small file can ask for any number of copies."""
+    """Bytes of a numpy scalar; longer ones are dropped, since a small file can ask for any number
+    of copies.
+    """
     return text.encode("latin1") if isinstance(text, str) and len(text) <= 8 else b""
 
 
@@ -154,8 +162,8 @@ _Unpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
 class PlainUnpickler(_Unpickler):  # type: ignore[misc]
     """Unpickles containers, numbers, text, and :class:`TensorPointer` for tensors.
 
-    Based on the stdlib's Python implementation, whose memo is a dictionary (the C one allocates by index) and whose
-    opcodes can be replaced one by one.
+    Based on the stdlib's Python implementation, whose memo is a dictionary (the C one allocates by
+    index) and whose opcodes can be replaced one by one.
 
     Raises:
         FileUnsafeError: on load, when the file names anything else.
@@ -167,7 +175,9 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
         self.dispatch = _Counted(type(self).dispatch)
 
     def find_class(self, module: str, name: str) -> object:
-        """Answer a global with its stand-in, or refuse it; of harmless ones, say what they are the sign of."""
+        """Answer a global with its stand-in, or refuse it; of harmless ones, say what they are the
+        sign of.
+        """
         if (module, name) in CALLABLES:
             return CALLABLES[module, name]
         if module in ("torch", "torch.storage") and (
@@ -224,7 +234,9 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
         self.append(self.find_class(*(line[:-1].decode("utf-8") for line in lines)))
 
     def _number(self) -> None:
-        """INT and LONG: decimal text, whose last character may be an L; 00 and 01 are truth values."""
+        """INT and LONG: decimal text, whose last character may be an L; 00 and 01 are truth
+        values.
+        """
         text = self._digits()
         self.append(text == b"01" if text in (b"00", b"01") else int(text.removesuffix(b"L"), 0))
 
@@ -258,7 +270,9 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
         self.stack[-1] = function(*arguments)
 
     def _build(self) -> None:
-        """Drop the state: only OrderedDict's ``_metadata`` and numpy's dtype carry one, and neither matters here."""
+        """Drop the state: only OrderedDict's ``_metadata`` and numpy's dtype carry one, and neither
+        matters here.
+        """
         self.stack.pop()
         if not isinstance(self.stack[-1], (OrderedDict, _Name)):
             raise FileUnsafeError(
@@ -284,7 +298,9 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
         self._put(items)
 
     def _put(self, items: list[object]) -> None:
-        """Fill the dictionary on top of the stack; only keys whose hash takes no time and no depth."""
+        """Fill the dictionary on top of the stack; only keys whose hash takes no time and no
+        depth.
+        """
         target, keys = self.stack[-1], items[::2]
         if not isinstance(target, dict) or not all(_is_plain_key(key) for key in keys):
             raise NotAHypernetworkError(
@@ -329,7 +345,9 @@ class _Counted(dict[int, Any]):
 
 
 def _is_plain_key(key: object) -> bool:
-    """Text or a number: a nested tuple's hash can take for ever or overflow the C stack, huge integers' can collide."""
+    """Text or a number: a nested tuple's hash can take for ever or overflow the C stack, huge
+    integers' can collide.
+    """
     return (
         (isinstance(key, (str, bytes)) and len(key) <= LONGEST_KEY)
         or isinstance(key, float)
@@ -360,7 +378,9 @@ def load_plain(stream: IO[bytes]) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What an error says, unless it was given anything but text: an object of the file's can be endless as text."""
+    """What an error says, unless it was given anything but text: an object of the file's can be
+    endless as text.
+    """
     said = error.args[0] if len(error.args) == 1 else None
     name = type(error).__name__
     return printable(f"{name}: {said[:80]}" if isinstance(said, str) else name)

@@ -15,7 +15,8 @@ _LOG = logging.getLogger("hypernetworks")
 def portable(
     tensors: dict[int, tuple[StateDict, StateDict]], held: Container[torch.dtype]
 ) -> dict[int, tuple[StateDict, StateDict]]:
-    """The same networks, with unsupported data types converted to half precision; a warning is logged.
+    """The same networks, with unsupported data types converted to half precision; a warning is
+    logged.
 
     Args:
         tensors: state dicts by width.

@@ -1,4 +1,6 @@
-"""Reads any hypernetwork file: recognises the container and the variant, and checks metadata against tensors."""
+"""Reads any hypernetwork file: recognises the container and the variant, and checks metadata
+against tensors.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +43,8 @@ SUFFIXES: tuple[str, ...] = (".pt", ".safetensors", ".bin", ".ckpt", ".pth")
 def read(path: str | os.PathLike[str]) -> Hypernetwork:
     """Read a hypernetwork file of any variant, without ever running code from it.
 
-    The tensors are read into memory, and keep the file's dtype: what happens to the file afterwards does not matter.
-    The structure is derived from the tensors and checked against the metadata.
+    The tensors are read into memory, and keep the file's dtype: what happens to the file afterwards
+    does not matter. The structure is derived from the tensors and checked against the metadata.
 
     Args:
         path: a ``.pt``, ``.bin``, ``.ckpt``, ``.pth`` or ``.safetensors`` file.
@@ -60,7 +62,9 @@ def read(path: str | os.PathLike[str]) -> Hypernetwork:
 
 
 def with_named_errors(path: Path, act: Callable[[Path], _Result]) -> _Result:
-    """The result of ``act`` on a file; any failure is raised as one of the errors of :func:`read`."""
+    """The result of ``act`` on a file; any failure is raised as one of the errors of
+    :func:`read`.
+    """
     try:
         return act(path)
     except FileNotFoundError as error:

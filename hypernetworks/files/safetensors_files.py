@@ -1,7 +1,8 @@
 """Hypernetworks as safetensors: the layout is defined in docs/files.md.
 
-Tensors are called ``WIDTH.k.linear.N.weight`` (and ``.bias``, and ``.v.``). The metadata, text by the format's own
-rule, holds AUTOMATIC1111's keys with JSON values, and ``"hypernetwork": "1"`` as the layout's version.
+Tensors are called ``WIDTH.k.linear.N.weight`` (and ``.bias``, and ``.v.``). The metadata, text by
+the format's own rule, holds AUTOMATIC1111's keys with JSON values, and ``"hypernetwork": "1"`` as
+the layout's version.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from .opened import OpenedFile, Region
 
 VERSION = "1"
 LARGEST_HEADER = 1 << 20
-"""A hypernetwork's header has a few kilobytes, that of SDXL 280; more than this is refused unread."""
+"""A hypernetwork's header has a few kilobytes, that of SDXL 280; more than this is refused unread.
+"""
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -106,7 +108,9 @@ def _header(file: OpenedFile) -> tuple[dict[str, Any], int]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; readers disagree on which of two equal keys counts, so that there must be none."""
+    """A JSON object; readers disagree on which of two equal keys counts, so that there must be
+    none.
+    """
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a key appears twice")
@@ -121,7 +125,9 @@ def _integer(text: str) -> int:
 
 
 def _read_tensors(file: OpenedFile, header: dict[str, Any], start: int) -> dict[str, torch.Tensor]:
-    """All tensors of a header, after all of them were checked: they fill the rest of the file without gaps."""
+    """All tensors of a header, after all of them were checked: they fill the rest of the file
+    without gaps.
+    """
     entries = {name: _checked(entry, start) for name, entry in header.items()}
     end = start
     for _, _, (offset, length) in sorted(entries.values(), key=lambda entry: entry[2]):
@@ -217,10 +223,11 @@ def _other_kind(names: list[str]) -> str:
 def save(
     path: Path, tensors: dict[int, tuple[StateDict, StateDict]], metadata: dict[str, Any]
 ) -> None:
-    """Write tensors and JSON metadata; the same network gives the same bytes, and tensors that share memory are apart.
+    """Write tensors and JSON metadata; the same network gives the same bytes, and tensors that
+    share memory are apart.
 
-    Not by way of the safetensors library: it orders metadata at random, and it makes a temporary file of its own,
-    which stays for ever when the process is killed.
+    Not by way of the safetensors library: it orders metadata at random, and it makes a temporary
+    file of its own, which stays for ever when the process is killed.
     """
     flat = {
         f"{width}.{side}.{key}": tensor.detach().cpu().contiguous()

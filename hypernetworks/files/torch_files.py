@@ -20,14 +20,16 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """First pickled number of a legacy file."""
 
 DEEPEST = 12
-"""Containers within containers of a file whose every tensor is wanted; the state of a run has six."""
+"""Containers within containers of a file whose every tensor is wanted; the state of a run has six.
+"""
 
 Find = Callable[[StoragePointer], Region]
 """Where a storage's bytes are in the file."""
 
 
 def load(file: OpenedFile) -> tuple[Any, Find]:
-    """The object in a torch file, with :class:`TensorPointer` in the place of tensors, and where their numbers are.
+    """The object in a torch file, with :class:`TensorPointer` in the place of tensors, and where
+    their numbers are.
 
     No number is read: see :func:`materialise`.
 
@@ -120,7 +122,9 @@ def _member_region(file: OpenedFile, member: zipfile.ZipInfo) -> Region:
 
 
 def _load_legacy(file: OpenedFile, head: bytes) -> tuple[Any, Find]:
-    """Magic number, protocol, system description, object, storage keys; then each storage's length and numbers."""
+    """Magic number, protocol, system description, object, storage keys; then each storage's length
+    and numbers.
+    """
     if b"." not in head:
         raise NotAHypernetworkError("it is a pickle, but not one that torch wrote")
     stream = io.BytesIO(file.piece(0, LARGEST_PIECE))
@@ -146,7 +150,9 @@ def _load_legacy(file: OpenedFile, head: bytes) -> tuple[Any, Find]:
 def _legacy_regions(
     file: OpenedFile, position: int, described: Any, keys: Any
 ) -> dict[str, Region]:
-    """Where the numbers of each storage are: they stand one after the other in the order of the keys."""
+    """Where the numbers of each storage are: they stand one after the other in the order of the
+    keys.
+    """
     pointers = {pointer.storage.key: pointer.storage for pointer in _tensors(described)}
     regions: dict[str, Region] = {}
     for key in keys if isinstance(keys, list) else []:
@@ -194,12 +200,14 @@ def read_plain(path: Path) -> Any:
 
 
 def materialise(described: Any, file: OpenedFile, find: Find, depth: int = 4) -> Any:
-    """Replace tensor pointers by tensors, down to the depth of networks by width with something beside them.
+    """Replace tensor pointers by tensors, down to the depth of networks by width with something
+    beside them.
 
     Every storage is read once, into memory of its own, after all pointers were checked.
 
     Args:
-        depth: containers below it stay as they are, but for :data:`DEEPEST`, which no file may exceed.
+        depth: containers below it stay as they are, but for :data:`DEEPEST`, which no file may
+            exceed.
 
     Raises:
         NotAHypernetworkError: it is deeper than :data:`DEEPEST`.

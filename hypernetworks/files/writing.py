@@ -1,4 +1,6 @@
-"""Writes hypernetworks, always to a temporary file first: ``.pt`` for every webui, or ``.safetensors``."""
+"""Writes hypernetworks, always to a temporary file first: ``.pt`` for every webui, or
+``.safetensors``.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ from .portable import portable
 ALIGNMENT = 64
 """Tensors begin at multiples of this many bytes in the file, so that they can be mapped."""
 _MEMBERS = re.compile(r"[^/]+/(data/\d+|version|data\.pkl)")
-"""Zip members that AUTOMATIC1111 1.10.1 lets pass (newer torch writes more), less those that can be left out."""
+"""Zip members that AUTOMATIC1111 1.10.1 lets pass (newer torch writes more), less those that can be
+left out.
+"""
 
 
 def write(network: Hypernetwork, path: str | os.PathLike[str]) -> None:
@@ -41,7 +45,8 @@ def write(network: Hypernetwork, path: str | os.PathLike[str]) -> None:
     temporary name in the same folder and moved into place. The layout is in docs/files.md.
 
     Raises:
-        FileWriteError: another suffix, a missing folder, a full disk, no permission; what was there is untouched.
+        FileWriteError: another suffix, a missing folder, a full disk, no permission; what was there
+            is untouched.
     """
     path = Path(path)
     tensors: dict[int, tuple[StateDict, StateDict]] = {
@@ -65,13 +70,15 @@ def write(network: Hypernetwork, path: str | os.PathLike[str]) -> None:
 def replace(path: Path, save: Callable[[Path], object]) -> None:
     """Let ``save`` write a temporary file beside ``path``, flush it to disk and move it into place.
 
-    Ended at any point, it leaves the old file or the new one, whole. The content is on the disk before it gets the
-    name; the folder is not flushed, so that after a power failure the old file may be back. A file that another
-    program has open (on Windows it can't be replaced then) is waited for, two to three seconds. What killed processes
-    have left in the folder goes after a day.
+    Ended at any point, it leaves the old file or the new one, whole. The content is on the disk
+    before it gets the name; the folder is not flushed, so that after a power failure the old file
+    may be back. A file that another program has open (on Windows it can't be replaced then) is
+    waited for, two to three seconds. What killed processes have left in the folder goes after a
+    day.
 
     Raises:
-        FileWriteError: anything that the system refuses; ``path`` is untouched and nothing is left behind.
+        FileWriteError: anything that the system refuses; ``path`` is untouched and nothing is left
+            behind.
     """
     if "\0" in str(path):
         raise FileWriteError(f"{shown(path)}: a file name can't contain null characters")
@@ -113,14 +120,18 @@ def _flush(path: Path) -> None:
 
 
 def _new_file(folder: Path, mode: int) -> Path:
-    """An empty file of a name that nobody else has; the system takes the user's mask off the mode."""
+    """An empty file of a name that nobody else has; the system takes the user's mask off the
+    mode.
+    """
     path = folder / f".writing-{secrets.token_hex(8)}.tmp"
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
     return path
 
 
 def _reason(error: Exception, folder: Path) -> str | None:
-    """Why the system refused, even when a library wrapped the exception; ``None`` for other errors."""
+    """Why the system refused, even when a library wrapped the exception; ``None`` for other
+    errors.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError):
@@ -174,8 +185,8 @@ _TEMPORARY = re.compile(r"\.(writing|adding)-[0-9a-z_]{8,16}\.tmp")
 def _metadata(network: Hypernetwork, stem: str) -> dict[str, Any]:
     """AUTOMATIC1111's keys, in plain Python types only.
 
-    ``use_dropout`` stays false: AUTOMATIC1111 goes by ``dropout_structure``, and ComfyUI, which knows the former alone,
-    would draw dropout while it makes images.
+    ``use_dropout`` stays false: AUTOMATIC1111 goes by ``dropout_structure``, and ComfyUI, which
+    knows the former alone, would draw dropout while it makes images.
     """
     structure, provenance = network.structure, network.provenance
     return {
@@ -218,7 +229,9 @@ def _save_torch(
 
 
 def _add_aligned(target: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """Add a member whose content starts at a multiple of :data:`ALIGNMENT`, padded through an extra field."""
+    """Add a member whose content starts at a multiple of :data:`ALIGNMENT`, padded through an extra
+    field.
+    """
     entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
     assert target.fp is not None
     start = target.fp.tell() + 30 + len(name.encode()) + 4

@@ -1,4 +1,7 @@
-"""Checks whether a network fits the loaded model. The hosts decide this: the engine applies any matching width."""
+"""Checks whether a network fits the loaded model.
+
+The hosts decide this: the engine applies any matching width.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,8 @@ def check_fit(
 
     Args:
         sites: what :func:`~hypernetworks.patching.find_sites` gave.
-        any_family: let a network of another model family act on the self-attention widths that happen to match.
+        any_family: let a network of another model family act on the self-attention widths that
+            happen to match.
 
     Raises:
         NoAttentionError: the model has no attention of the kind that hypernetworks act on.
@@ -52,7 +56,8 @@ def check_fit(
 
 
 def _is_of_another_family(widths: set[int], here: set[int | None], cross: set[int | None]) -> bool:
-    """Whether widths match only by chance: 768 is the text of SD1, and features of the SDXL refiner.
+    """Whether widths match only by chance: 768 is the text of SD1, and features of the SDXL
+    refiner.
 
     Args:
         widths: of the network.

@@ -12,7 +12,8 @@ from ..library import Entry, Library
 from ..prompts import Tag
 
 MOST_SUGGESTIONS = 10
-"""Unknown names of one job that are compared with all others, which takes time in a large library."""
+"""Unknown names of one job that are compared with all others, which takes time in a large library.
+"""
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,9 @@ def bring_back(
 
 
 def early_tag(params: Mapping[str, Any]) -> Tag | None:
-    """Infotexts of before January 2023 have no tags, but ``Hypernet``, ``Hypernet hash``, ``Hypernet strength``."""
+    """Infotexts of before January 2023 have no tags, but ``Hypernet``, ``Hypernet hash``,
+    ``Hypernet strength``.
+    """
     name = str(params.get("Hypernet") or "")
     return None if name in ("", "None") else Tag((name, str(params.get("Hypernet strength", 1))))
 
@@ -121,7 +123,9 @@ class Renaming:
         return here
 
     def _named(self, name: str) -> Entry | None:
-        """The file of this name, as the folders are now: the last refresh may have been long ago."""
+        """The file of this name, as the folders are now: the last refresh may have been long
+        ago.
+        """
         for _ in range(2):
             with suppress(NameLookupError):
                 entry = self._library.find(name)
@@ -134,7 +138,9 @@ class Renaming:
         return None
 
     def _hash_of(self, name: str) -> str | None:
-        """From "Hypernet hashes", where a file in a subfolder may stand with or without its folder."""
+        """From "Hypernet hashes", where a file in a subfolder may stand with or without its
+        folder.
+        """
         name = name.strip().casefold()
         return self._hashes.get(name) or next(
             (v for n, v in self._hashes.items() if n.rpartition("/")[2] == name.rpartition("/")[2]),
@@ -142,7 +148,9 @@ class Renaming:
         )
 
     def _find(self, wanted: str, near: str) -> Entry | None:
-        """The file with this hash: one that was hashed before, else one with a similar name, while time lasts."""
+        """The file with this hash: one that was hashed before, else one with a similar name, while
+        time lasts.
+        """
         likely = _by_likeness(self._library.entries, near.rpartition("/")[2])
         for entry in likely:
             if _begins(self._source.known_hash(entry), wanted):

@@ -1,4 +1,6 @@
-"""``python install.py studio`` and ``python install.py test``, from their arguments to the started program."""
+"""``python install.py studio`` and ``python install.py test``, from their arguments to the started
+program.
+"""
 
 from __future__ import annotations
 

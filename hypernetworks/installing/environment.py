@@ -1,4 +1,6 @@
-"""The virtual environment: made, looked at, made again when it is broken, and by one process at a time."""
+"""The virtual environment: made, looked at, made again when it is broken, and by one process at a
+time.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from . import surroundings
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = ROOT / ".venv"
 LONGEST_ROOT = 64
-"""Characters that Windows' limit of 260 leaves for the project's folder, given the longest path in ``.venv``."""
+"""Characters that Windows' limit of 260 leaves for the project's folder, given the longest path in
+``.venv``.
+"""
 
 
 class SetUpError(Exception):
@@ -32,7 +36,9 @@ def python() -> Path:
 
 
 def ask(code: str) -> str | None:
-    """What the environment's Python prints for some code; ``None`` when it fails or can't be started."""
+    """What the environment's Python prints for some code; ``None`` when it fails or can't be
+    started.
+    """
     try:
         done = subprocess.run(
             [str(python()), "-c", code],
@@ -41,7 +47,8 @@ def ask(code: str) -> str | None:
             encoding="utf-8",
             errors="replace",
             check=False,
-            cwd=ENVIRONMENT,  # not the project's folder, whose package would be found instead of the installed one
+            # not the project's folder, whose package would be found instead of the installed one
+            cwd=ENVIRONMENT,
             env=surroundings.clean(os.environ),
         )
     except OSError:
@@ -50,7 +57,9 @@ def ask(code: str) -> str | None:
 
 
 def version() -> tuple[int, int] | None:
-    """The Python version of the environment; ``None`` when it can't be started or isn't one of its own."""
+    """The Python version of the environment; ``None`` when it can't be started or isn't one of its
+    own.
+    """
     answer = ask("import sys; print(*sys.version_info[:2], sys.prefix != sys.base_prefix)")
     match = re.fullmatch(r"(\d+) (\d+) True", answer or "")
     return (int(match[1]), int(match[2])) if match else None
@@ -84,7 +93,9 @@ def create() -> int:
 
 
 def _has_pip() -> bool:
-    """Whether pip works; brought back once where it is missing (an interrupted set-up, or uv's environments)."""
+    """Whether pip works; brought back once where it is missing (an interrupted set-up, or uv's
+    environments).
+    """
     if ask("import pip") is not None:
         return True
     return ask("import ensurepip; ensurepip.bootstrap(upgrade=True)") is not None and (
@@ -217,7 +228,10 @@ def _temporary_folder() -> str:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """One set-up at a time; another one waits. The lock goes with its process, however that ends."""
+    """One set-up at a time; another one waits.
+
+    The lock goes with its process, however that ends.
+    """
     with (ROOT / ".venv.lock").open("a") as file:  # noqa: SIM117 - the lock is held while it is open
         with _locked(file):
             yield

@@ -1,4 +1,7 @@
-"""Finding out what this machine has: cards, drivers, systems. Nothing here may fail or take long."""
+"""Finding out what this machine has: cards, drivers, systems.
+
+Nothing here may fail or take long.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ from .wheels import Machine
 ARCHITECTURES = {"amd64": "x86_64", "x86_64": "x86_64", "arm64": "arm64", "aarch64": "arm64"}
 QUERY = ["--query-gpu=driver_version,compute_cap", "--format=csv,noheader"]
 ARC = ("0x56", "0xe2", "0x64")
-"""How the PCI numbers of Arc Alchemist, Battlemage and Lunar Lake begin; older Intel graphics are no XPU."""
+"""How the PCI numbers of Arc Alchemist, Battlemage and Lunar Lake begin; older Intel graphics are
+no XPU.
+"""
 
 
 def describe(python: tuple[int, int] | None = None) -> Machine:
@@ -70,7 +75,9 @@ def parse_nvidia(text: str) -> tuple[int | None, tuple[tuple[int, int], ...]]:
 
 
 def _nvidia_programs() -> list[str]:
-    """On Windows it is in System32, which a 32-bit shell or a cut PATH does not show; WSL has a folder of its own."""
+    """On Windows it is in System32, which a 32-bit shell or a cut PATH does not show; WSL has a
+    folder of its own.
+    """
     windows = os.environ.get("SystemRoot", r"C:\Windows")  # noqa: SIM112 - its name on Windows
     programs = os.environ.get("ProgramFiles", r"C:\Program Files")  # noqa: SIM112
     places = [

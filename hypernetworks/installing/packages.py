@@ -97,7 +97,9 @@ def install(task: str, wish: str | None) -> None:
 
 
 def working_torch() -> str | None:
-    """The environment's torch as ``torch VERSION DEVICE NAME``, if it can compute and is new enough."""
+    """The environment's torch as ``torch VERSION DEVICE NAME``, if it can compute and is new
+    enough.
+    """
     lines = (environment.ask(PROBE) or "").splitlines()
     return next((line for line in lines if line.startswith("torch ")), None)
 
@@ -105,7 +107,8 @@ def working_torch() -> str | None:
 def has(wish: str | None) -> bool:
     """Whether torch is what ``--torch`` asks for, or nothing is asked for.
 
-    An index or a path can't be told from the installed version: what was asked for last is kept beside the marks.
+    An index or a path can't be told from the installed version: what was asked for last is kept
+    beside the marks.
     """
     if wish is None or (_wished().exists() and _wished().read_text(encoding="utf-8") == wish):
         return True
@@ -152,7 +155,9 @@ def _install_torch(choice: Choice, replace: bool) -> str:
 
 
 def reachable(host: str) -> bool:
-    """Whether a server answers within three seconds; behind a proxy only pip can tell, so that it may try."""
+    """Whether a server answers within three seconds; behind a proxy only pip can tell, so that it
+    may try.
+    """
     if getproxies().get("https"):
         return True
     try:
@@ -164,7 +169,9 @@ def reachable(host: str) -> bool:
 
 @contextlib.contextmanager
 def _constraints(keeping: str) -> Iterator[str]:
-    """The project's constraints in a file, with the torch that is there instead of the pinned one."""
+    """The project's constraints in a file, with the torch that is there instead of the pinned
+    one.
+    """
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     lines = [line for line in lines if re.match(r"torch\b", line) is None]
     temporary = ENVIRONMENT / f"constraints-{os.getpid()}.txt"
@@ -176,7 +183,9 @@ def _constraints(keeping: str) -> Iterator[str]:
 
 
 def _pip(*arguments: str, command: str = "install", check: bool = True) -> int:
-    """Run the environment's pip, in the project's folder; its own lines say what it does not like."""
+    """Run the environment's pip, in the project's folder; its own lines say what it does not
+    like.
+    """
     interpreter = str(environment.python())
     options = ["--quiet", "--yes"] if command == "uninstall" else ["--quiet"]
     line = [interpreter, "-m", "pip", "--disable-pip-version-check", command, *options, *arguments]

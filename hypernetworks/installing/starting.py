@@ -43,8 +43,8 @@ def _is_a_whole_run(arguments: list[str]) -> bool:
 def start(line: list[str]) -> int:
     """Run it in the project's folder; returns its exit code.
 
-    Where a process can become another one it does, so that every signal and the terminal are the command's own, as
-    without ``install.py``. Windows can't do that; there this process waits.
+    Where a process can become another one it does, so that every signal and the terminal are the
+    command's own, as without ``install.py``. Windows can't do that; there this process waits.
     """
     variables = surroundings.clean(os.environ)
     os.chdir(environment.ROOT)
@@ -56,7 +56,8 @@ def start(line: list[str]) -> int:
 
 
 def wait(line: list[str], variables: dict[str, str]) -> int:
-    """Run a command and outlive it: the first Ctrl+C is the child's (the console gives it to both), the second kills.
+    """Run a command and outlive it: the first Ctrl+C is the child's (the console gives it to both),
+    the second kills.
 
     Ctrl+Break and a closed window reach the child by themselves, too; SIGTERM is handed on.
     """

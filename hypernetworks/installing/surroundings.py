@@ -37,8 +37,8 @@ def clean(environment: Mapping[str, str]) -> dict[str, str]:
 def for_pip(python: str, environment: Mapping[str, str]) -> dict[str, str]:
     """As :func:`clean`, and without what a ``pip.conf`` says about installing elsewhere.
 
-    pip can't be told to ignore one line of a file, so that all others are handed over as variables, and the files
-    ignored. This is done only where a file has such a line.
+    pip can't be told to ignore one line of a file, so that all others are handed over as variables,
+    and the files ignored. This is done only where a file has such a line.
     """
     cleaned = clean(environment)
     settings = _pip_settings(python, cleaned)

@@ -3,14 +3,15 @@
 Facts, looked up on 2026-11-27:
 
 * Which CUDA build has kernels for which compute capability, and which Pythons have wheels: "Release
-  Compatibility Matrix" and "PyTorch CUDA Support Matrix" in RELEASE.md of pytorch/pytorch, as changed by
-  its pull requests 182849 (2.12) and 187075 (2.13): cu126 holds 5.0 to 9.0, cu130 holds 7.5 to 12.0;
-  ROCm 7.2; Python 3.10 to 3.14. The last release with cu128 (kernels for 12.0, runs on 12.x drivers) is
-  2.11: pull request 175253.
-* Which driver a CUDA release needs: "Minor Version Compatibility" in NVIDIA's CUDA Compatibility guide:
-  525 for 12.x (528 on Windows, CUDA 12.0's release notes), 580 for 13.x.
-* Wheels on PyPI, tried with ``pip install --dry-run``: Linux gets the CUDA 13.0 build, Windows the CPU
-  build. 2.13 needs macOS 14 on Arm, 2.11 is the last for macOS 11; 2.2.2 is the last for Intel Macs.
+  Compatibility Matrix" and "PyTorch CUDA Support Matrix" in RELEASE.md of pytorch/pytorch, as
+  changed by its pull requests 182849 (2.12) and 187075 (2.13): cu126 holds 5.0 to 9.0, cu130 holds
+  7.5 to 12.0; ROCm 7.2; Python 3.10 to 3.14. The last release with cu128 (kernels for 12.0, runs on
+  12.x drivers) is 2.11: pull request 175253.
+* Which driver a CUDA release needs: "Minor Version Compatibility" in NVIDIA's CUDA Compatibility
+  guide: 525 for 12.x (528 on Windows, CUDA 12.0's release notes), 580 for 13.x.
+* Wheels on PyPI, tried with ``pip install --dry-run``: Linux gets the CUDA 13.0 build, Windows the
+  CPU build. 2.13 needs macOS 14 on Arm, 2.11 is the last for macOS 11; 2.2.2 is the last for Intel
+  Macs.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class Machine:
         amd: a card that ROCm can open (Linux).
         intel: a discrete Intel card.
         macos: major version of macOS.
-        libc: ``glibc``'s version; ``(0, 0)`` for another C library; ``None`` elsewhere than on Linux.
+        libc: ``glibc``'s version; ``(0, 0)`` for another C library; ``None`` elsewhere than on
+            Linux.
         bits: of the Python, not of the system.
         free_threaded: a Python without the global interpreter lock.
     """
@@ -140,7 +142,8 @@ def choose(machine: Machine) -> Choice:
 
 
 def asked(wish: str) -> Choice:
-    """What ``--torch`` asks for: a build's name, an index's address, or a wheel or folder of wheels.
+    """What ``--torch`` asks for: a build's name, an index's address, or a wheel or folder of
+    wheels.
 
     Raises:
         ValueError: none of these; the message lists them.
@@ -206,7 +209,9 @@ def _for_nvidia(machine: Machine) -> Choice:
 
 
 def _cpu(machine: Machine, reason: str) -> Choice:
-    """PyPI's wheel is the CPU build already, except on Linux, where it is several gigabytes of CUDA."""
+    """PyPI's wheel is the CPU build already, except on Linux, where it is several gigabytes of
+    CUDA.
+    """
     if machine.system == "Linux":
         return from_index("cpu", reason)
     return Choice("pypi", (f"torch=={PINNED}",), reason)

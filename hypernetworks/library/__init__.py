@@ -4,5 +4,14 @@ from .entry import Entry
 from .folders import Library
 from .hashing import Hashes
 from .inspection import Inspection, inspect
+from .reporting import norm_rows, report_rows
 
-__all__ = ["Entry", "Hashes", "Inspection", "Library", "inspect"]
+__all__ = [
+    "Entry",
+    "Hashes",
+    "Inspection",
+    "Library",
+    "inspect",
+    "norm_rows",
+    "report_rows",
+]

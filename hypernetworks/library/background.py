@@ -18,7 +18,8 @@ Work = Callable[[], Value]
 class Background(Generic[Value]):
     """Does each piece of work once, however many ask for it while it waits or runs.
 
-    The end of the program waits for nothing but the piece that runs, which should look at :attr:`stopping`.
+    The end of the program waits for nothing but the piece that runs, which should look at
+    :attr:`stopping`.
 
     Args:
         when_idle: called by the thread when nothing waits any more.
@@ -40,7 +41,8 @@ class Background(Generic[Value]):
         """Do this when all that was asked for earlier is done; returns at once.
 
         Args:
-            key: what the work is for; work with the key of a piece that waits or runs is that piece.
+            key: what the work is for; work with the key of a piece that waits or runs is that
+                piece.
             work: what it returns or raises is in the future.
         """
         with self._lock:
@@ -84,7 +86,10 @@ class Background(Generic[Value]):
             pass
 
     def _next(self) -> bool:
-        """One piece of work; without any, the idle call. Returns ``False`` when there is nothing left at all."""
+        """One piece of work; without any, the idle call.
+
+        Returns ``False`` when there is nothing left at all.
+        """
         with self._lock:
             piece = self._waiting.popitem(last=False) if self._waiting else None
             self._running = (piece[0], piece[1][1]) if piece is not None else None

@@ -18,13 +18,13 @@ _Key = tuple[str, Stamp]
 class Cache:
     """The networks that were used last, as many as fit the limit.
 
-    A network counts with its tensors and with all that was made ready from them (converted, folded, on any device).
-    One that is dropped while a generation uses it goes on as it is, and is found again as long as it is used: no file
-    is in memory twice.
+    A network counts with its tensors and with all that was made ready from them (converted, folded,
+    on any device). One that is dropped while a generation uses it goes on as it is, and is found
+    again as long as it is used: no file is in memory twice.
 
     Args:
-        limit: in bytes. The network that was used last is kept even where it is larger: a sweep over multipliers reads
-            its file once, however small the cache is.
+        limit: in bytes. The network that was used last is kept even where it is larger: a sweep
+            over multipliers reads its file once, however small the cache is.
     """
 
     def __init__(self, limit: int) -> None:
@@ -48,7 +48,8 @@ class Cache:
             return sum(self._sizes().values())
 
     def get(self, path: str, stamp: Stamp, read: Callable[[], Hypernetwork]) -> Hypernetwork:
-        """The network of a file, read if it isn't there; threads that ask for the same one wait for one reading.
+        """The network of a file, read if it isn't there; threads that ask for the same one wait for
+        one reading.
 
         Args:
             path: where the file is. What was kept of another file at this path is dropped.
@@ -89,7 +90,9 @@ class Cache:
         return network
 
     def limit_to(self, limit: int) -> None:
-        """Change the limit; what was unused longest goes at once until the rest fits, or is the last."""
+        """Change the limit; what was unused longest goes at once until the rest fits, or is the
+        last.
+        """
         with self._lock:
             self.limit = limit
             self._trim()
@@ -97,7 +100,8 @@ class Cache:
     def trim(self) -> None:
         """Apply the limit after a generation, to everything it has prepared.
 
-        What no one asked for since the last time leaves the devices: graphics memory is for what a tag names.
+        What no one asked for since the last time leaves the devices: graphics memory is for what a
+        tag names.
         """
         with self._lock:
             for path, (network, _) in self._kept.items():

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 EARLY = 8
-"""Characters of the hash that AUTOMATIC1111 wrote until January 2023; see :meth:`Entry.early_hash`."""
+"""Characters of the hash that AUTOMATIC1111 wrote until January 2023; see :meth:`Entry.early_hash`.
+"""
 EARLY_OF_SMALL = "e3b0c442"
 """That hash for every file below 1 MiB: the hash of nothing."""
 _BY_PREFERENCE = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
@@ -24,7 +25,8 @@ class Entry:
         folder: path of its folder relative to the library's, with ``/``; empty at the top.
         size: in bytes.
         mtime_ns: modification time in nanoseconds.
-        place: number of the library's folder that it is below; of equal names, the lower one is meant.
+        place: number of the library's folder that it is below; of equal names, the lower one is
+            meant.
     """
 
     name: str
@@ -73,12 +75,15 @@ class Entry:
 
     @property
     def rank(self) -> tuple[int, int]:
-        """Order among files of one name: the library's folders in their order, then .safetensors before .pt."""
+        """Order among files of one name: the library's folders in their order, then .safetensors
+        before .pt.
+        """
         suffix = self.path.suffix.lower()
         return self.place, _BY_PREFERENCE.index(suffix) if suffix in _BY_PREFERENCE else 9
 
     def early_hash(self) -> str | None:
-        """The hash that AUTOMATIC1111 wrote until January 2023: 8 characters, of 64 KiB that begin at 1 MiB.
+        """The hash that AUTOMATIC1111 wrote until January 2023: 8 characters, of 64 KiB that begin
+        at 1 MiB.
 
         ``None`` for a smaller file, which has nothing there: all of those would share one hash.
         """

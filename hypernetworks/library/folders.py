@@ -29,13 +29,14 @@ class Library:
     """Hypernetwork files below some folders. May be used by several threads at once.
 
     Args:
-        folders: searched with their subfolders; ones that don't exist are skipped. Of files with one name, that of
-            the first folder is meant. One path is one folder.
-        cache_bytes: how much of loaded networks is kept, with all that was made ready from them. The one that was used
-            last is kept in any case.
+        folders: searched with their subfolders; ones that don't exist are skipped. Of files with
+            one name, that of the first folder is meant. One path is one folder.
+        cache_bytes: how much of loaded networks is kept, with all that was made ready from them.
+            The one that was used last is kept in any case.
 
     Attributes:
-        hashes: of its files; a program that wants to keep them over a restart sets one with a store.
+        hashes: of its files; a program that wants to keep them over a restart sets one with a
+            store.
     """
 
     def __init__(self, folders: Folders, *, cache_bytes: int = CACHE_BYTES) -> None:
@@ -68,7 +69,9 @@ class Library:
         return self._known().entries
 
     def scan(self) -> tuple[Entry, ...]:
-        """Look at the folders again. No file is opened; links that lead round in a circle are followed once.
+        """Look at the folders again.
+
+        No file is opened; links that lead round in a circle are followed once.
 
         Returns:
             The entries; the very same tuple when nothing has changed.
@@ -95,7 +98,10 @@ class Library:
             return names
 
     def look_in(self, folders: Folders) -> None:
-        """Change the folders. What is loaded is kept; where they are others than before, the next use scans."""
+        """Change the folders.
+
+        What is loaded is kept; where they are others than before, the next use scans.
+        """
         wanted = _paths(folders)
         if wanted != self.folders:
             with (
@@ -104,11 +110,16 @@ class Library:
                 self.folders, self._names = wanted, None
 
     def stem_of(self, entry: Entry) -> str:
-        """The stem, or ``folder/stem`` where several files share the stem. Its suffix is no part."""
+        """The stem, or ``folder/stem`` where several files share the stem.
+
+        Its suffix is no part.
+        """
         return entry.full_name if entry.name in self._known().ambiguous else entry.name
 
     def name_of(self, entry: Entry) -> str:
-        """What a tag calls it: :meth:`stem_of`, with the suffix where another file takes precedence."""
+        """What a tag calls it: :meth:`stem_of`, with the suffix where another file takes
+        precedence.
+        """
         return self._known().name_of(entry)
 
     def means(self, name: str, entry: Entry) -> bool:
@@ -119,7 +130,9 @@ class Library:
             return False
 
     def others(self, name: str, entry: Entry) -> str | None:
-        """A line for the user where ``entry`` took precedence over other files of this name; said only once."""
+        """A line for the user where ``entry`` took precedence over other files of this name; said
+        only once.
+        """
         passed_over = self._known().passed_over(name, entry)
         key = (str(entry.path), *(str(other.path) for other in passed_over))
         if not passed_over or key in self._told:
@@ -143,12 +156,13 @@ class Library:
     def find(self, name: str, *, suggest: bool = True) -> Entry:
         """The file that a tag's name means.
 
-        Spelled exactly, else in another Unicode form, with blanks or ``\\``, else in another case; then with the file's
-        suffix, then as ``name(hash)`` if the file has that hash. Of several files with the same name, the library's
-        first folder counts, then .safetensors before .pt.
+        Spelled exactly, else in another Unicode form, with blanks or ``\\``, else in another case;
+        then with the file's suffix, then as ``name(hash)`` if the file has that hash. Of several
+        files with the same name, the library's first folder counts, then .safetensors before .pt.
 
         Args:
-            suggest: compare an unknown name with all others, which takes up to 0.1 s in a library of thousands.
+            suggest: compare an unknown name with all others, which takes up to 0.1 s in a library
+                of thousands.
 
         Raises:
             UnknownNameError: with the nearest existing names, if ``suggest``.
@@ -164,10 +178,11 @@ class Library:
         raise names.unknown(name, suggest)
 
     def load(self, entry: Entry) -> Hypernetwork:
-        """The network of an entry, read once and kept while the cache has room; a file replaced on disk is read again.
+        """The network of an entry, read once and kept while the cache has room; a file replaced on
+        disk is read again.
 
-        Whoever holds the network keeps it in memory, whatever the cache drops: while one is in use, its file is not
-        read a second time.
+        Whoever holds the network keeps it in memory, whatever the cache drops: while one is in use,
+        its file is not read a second time.
 
         Raises:
             FileError, StructureError: see :func:`hypernetworks.read`.
@@ -180,7 +195,9 @@ class Library:
         return self._loaded.get(str(entry.path), stamp, lambda: read(entry.path))
 
     def trim(self) -> None:
-        """Bring what is kept back within the limit; for the end of a generation, which may have made more ready."""
+        """Bring what is kept back within the limit; for the end of a generation, which may have
+        made more ready.
+        """
         self._loaded.trim()
 
 

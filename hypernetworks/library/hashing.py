@@ -1,4 +1,6 @@
-"""SHA-256 of files: computed in the background, once for each state of a file, and kept over restarts."""
+"""SHA-256 of files: computed in the background, once for each state of a file, and kept over
+restarts.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ State = tuple[str, int, int]
 
 
 def usual_store() -> Path:
-    """Where a program of one user keeps hashes: in the user's cache folder; losing it only costs time."""
+    """Where a program of one user keeps hashes: in the user's cache folder; losing it only costs
+    time.
+    """
     if sys.platform == "win32":
         folder = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
@@ -36,8 +40,9 @@ class Hashes:
     """A cache of file hashes.
 
     Args:
-        store: a JSON file to keep them in, made when there is something to keep; ``None`` keeps them until the program
-            ends. Several programs may share it. One that is damaged counts as empty.
+        store: a JSON file to keep them in, made when there is something to keep; ``None`` keeps
+            them until the program ends. Several programs may share it. One that is damaged counts
+            as empty.
     """
 
     def __init__(self, store: Path | None = None) -> None:
@@ -48,7 +53,9 @@ class Hashes:
         self._background: Background[str] = Background(self._save)
 
     def known(self, entry: Entry) -> str | None:
-        """The hash of the file as it is now, if it has been computed before; reads nothing of the file."""
+        """The hash of the file as it is now, if it has been computed before; reads nothing of the
+        file.
+        """
         try:
             return self._recall(_state(entry))
         except OSError:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 FEW = 300
-"""So many names are all compared; of more, only those that share rare pieces with the wanted one."""
+"""So many names are all compared; of more, only those that share rare pieces with the wanted one.
+"""
 _MOST_HITS = 4_000
 _COMPARED = 40
 _LONGEST = 120

@@ -23,7 +23,9 @@ _NAME_WITH_SUFFIX = re.compile(rf"(.+)({_SUFFIXES})", re.IGNORECASE)
 
 
 def plain(name: str) -> str:
-    """A name as people mean it: composed Unicode, ``/`` between folders, no blanks at the ends of its parts."""
+    """A name as people mean it: composed Unicode, ``/`` between folders, no blanks at the ends of
+    its parts.
+    """
     if _is_simple(name):
         return name
     return "/".join(part.strip() for part in composed(name).replace("\\", "/").split("/"))
@@ -51,11 +53,14 @@ LONGEST_NAME = 200
 
 
 class Names:
-    """The entries of one scan, found by name. Never changes; its tables are made when they are first needed.
+    """The entries of one scan, found by name.
+
+    Never changes; its tables are made when they are first needed.
 
     Args:
         entries: in the order in which they are listed.
-        has_hash: whether a file has a hash that begins so; may read the file. Without it, no file has.
+        has_hash: whether a file has a hash that begins so; may read the file. Without it, no file
+            has.
     """
 
     def __init__(self, entries: tuple[Entry, ...], has_hash: HasHash | None = None) -> None:
@@ -143,7 +148,9 @@ class Names:
             yield [e for e in found if fold(e.full_name) == wanted] or found
 
     def name_of(self, entry: Entry) -> str:
-        """What a tag calls it: the stem, ``folder/stem``, or with its suffix, whichever means this file."""
+        """What a tag calls it: the stem, ``folder/stem``, or with its suffix, whichever means this
+        file.
+        """
         stem = entry.full_name if entry.name in self.ambiguous else entry.name
         if entry.name not in self.ambiguous:
             return stem
@@ -151,7 +158,9 @@ class Names:
         return stem if min(same, key=lambda e: e.rank) is entry else stem + entry.path.suffix
 
     def unknown(self, name: str, suggest: bool = True) -> UnknownNameError:
-        """The error for a name that no file has, with the nearest ones unless the name is very long."""
+        """The error for a name that no file has, with the nearest ones unless the name is very
+        long.
+        """
         if not suggest or len(name) > LONGEST_NAME:
             return UnknownNameError(f'there is no hypernetwork "{name}"')
 

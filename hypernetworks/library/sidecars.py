@@ -1,8 +1,9 @@
-"""The files beside a network's file, under the names that webuis look for: preview, description, the user's notes.
+"""The files beside a network's file, under the names that webuis look for: preview, description,
+the user's notes.
 
-For ``ink.safetensors`` these are ``ink.preview.png`` (or ``ink.png``, and other image suffixes), ``ink.txt``,
-``ink.json`` (the card editor's, with the LoRA cards' keys) and ``ink.civitai.info`` (what download tools keep from the
-site).
+For ``ink.safetensors`` these are ``ink.preview.png`` (or ``ink.png``, and other image suffixes),
+``ink.txt``, ``ink.json`` (the card editor's, with the LoRA cards' keys) and ``ink.civitai.info``
+(what download tools keep from the site).
 """
 
 from __future__ import annotations
@@ -45,12 +46,16 @@ class FolderNames(frozenset[str]):
         return {folded(name): name for name in sorted(self, reverse=True)}
 
     def spelled(self, name: str) -> str | None:
-        """The name as it is written there, such as ``ink.PNG`` for ``ink.png``; ``None`` where there is none."""
+        """The name as it is written there, such as ``ink.PNG`` for ``ink.png``; ``None`` where
+        there is none.
+        """
         return name if name in self else self._by_folded.get(folded(name))
 
 
 class Listings(dict[Path, FolderNames]):
-    """The files of folders, each folder looked at once, when it is first asked for; none of one that can't be read."""
+    """The files of folders, each folder looked at once, when it is first asked for; none of one
+    that can't be read.
+    """
 
     def __missing__(self, folder: Path) -> FolderNames:
         try:
@@ -88,10 +93,13 @@ class Sidecars:
 
 
 def read_sidecars(entry: Entry, names: FolderNames | None = None) -> Sidecars:
-    """Read all files beside an entry. Never raises for broken ones: they yield an empty value and a warning.
+    """Read all files beside an entry.
+
+    Never raises for broken ones: they yield an empty value and a warning.
 
     Args:
-        names: the files of the entry's folder, where they are known already; saves a question per possible file.
+        names: the files of the entry's folder, where they are known already; saves a question per
+            possible file.
     """
     warnings: list[str] = []
     user = _json(_beside(entry, ".json"), names, warnings)
@@ -112,7 +120,9 @@ def read_sidecars(entry: Entry, names: FolderNames | None = None) -> Sidecars:
 
 
 def for_the_panel(entry: Entry, beside: Sidecars) -> dict[str, Any]:
-    """What the page's panel reads of every network, wherever it is served; plain values, fit for JSON."""
+    """What the page's panel reads of every network, wherever it is served; plain values, fit for
+    JSON.
+    """
     return {
         "folder": entry.folder,
         "suffix": entry.path.suffix,
@@ -126,7 +136,8 @@ def for_the_panel(entry: Entry, beside: Sidecars) -> dict[str, Any]:
 def write_user_metadata(entry: Entry, changes: Mapping[str, Any]) -> None:
     """Change keys of ``NAME.json`` and keep all others; ``None`` removes a key.
 
-    The file is replaced whole or not at all. One that can't be read is kept beside it as ``NAME.json.unreadable``.
+    The file is replaced whole or not at all. One that can't be read is kept beside it as
+    ``NAME.json.unreadable``.
 
     Raises:
         FileWriteError: the system refuses.
@@ -166,7 +177,9 @@ def find_preview(
 
 
 def family_named(text: str) -> str:
-    """The family of a base model as users and sites name it: ``"SD 1.5"`` is ``"SD1"``; empty for others."""
+    """The family of a base model as users and sites name it: ``"SD 1.5"`` is ``"SD1"``; empty for
+    others.
+    """
     plain = text.casefold().replace(" ", "").replace("stablediffusion", "sd")
     families = {"SDXL": ("sdxl", "pony", "illustrious", "noobai"), "SD2": ("sd2",), "SD1": ("sd1",)}
     return next((name for name, starts in families.items() if plain.startswith(starts)), "")
@@ -200,7 +213,9 @@ def _json(path: Path, names: FolderNames | None, warnings: list[str]) -> dict[st
 
 
 def _integer(text: str) -> int:
-    """Pythons before 3.10.7 (AUTOMATIC1111 recommends 3.10.6) need 3 s for a million digits, 12 for two."""
+    """Pythons before 3.10.7 (AUTOMATIC1111 recommends 3.10.6) need 3 s for a million digits, 12 for
+    two.
+    """
     if len(text) > 4000:
         raise ValueError("a number has too many digits")
     return int(text)
@@ -274,7 +289,9 @@ def _multiplier(value: Any, entry: Entry, warnings: list[str]) -> float | None:
 
 
 def _of_site(info: Mapping[str, Any]) -> dict[str, str]:
-    """Trained words, base model and title, from the site's description of one version or of a model with versions."""
+    """Trained words, base model and title, from the site's description of one version or of a model
+    with versions.
+    """
     versions = info.get("modelVersions")
     is_model = isinstance(versions, list)
     version = (

@@ -11,7 +11,9 @@ from .entry import Entry
 
 
 class Visited:
-    """Folders that a scan has been in, under whatever path: a link, a relative path, another spelling of the drive."""
+    """Folders that a scan has been in, under whatever path: a link, a relative path, another
+    spelling of the drive.
+    """
 
     def __init__(self) -> None:
         self._seen: set[object] = set()
@@ -24,7 +26,8 @@ class Visited:
         """
         status = Path(folder).stat()
         same: list[object] = [os.path.normcase(os.path.realpath(folder))]
-        if status.st_ino:  # the system's own answer; with the time, for network drives that number folders at random
+        # the system's own answer; with the time, for network drives that number folders at random
+        if status.st_ino:
             same.append((status.st_dev, status.st_ino, status.st_mtime_ns))
         if not self._seen.isdisjoint(same):
             return False
@@ -35,15 +38,16 @@ class Visited:
 def walk(
     folder: Path, known: Mapping[str, Entry], place: int, visited: Visited
 ) -> Iterator[tuple[str, Entry]]:
-    """Path (on Windows in lower case) and entry of each file with a known suffix, hidden ones excepted.
+    """Path (on Windows in lower case) and entry of each file with a known suffix, hidden ones
+    excepted.
 
-    Every file is looked at (a file written in place changes, and its folder doesn't), none is opened. What can't be
-    read is passed over.
+    Every file is looked at (a file written in place changes, and its folder doesn't), none is
+    opened. What can't be read is passed over.
 
     Args:
         folder: where to begin; links that lead round in a circle are followed once.
-        known: what the last scan gave. A file that is as it was keeps its entry: making one costs more than
-            looking at the file.
+        known: what the last scan gave. A file that is as it was keeps its entry: making one costs
+            more than looking at the file.
         place: the number of the folder among the library's.
         visited: shared by the walks of one scan, so that a folder that two paths lead to is one.
     """

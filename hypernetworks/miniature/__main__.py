@@ -1,8 +1,9 @@
 """Rebuilds and measures the miniature: ``python -m hypernetworks.miniature TOOL``.
 
-In the order of a rebuild: ``pictures``, ``autoencoder``, ``base``, ``decoder``, ``assemble``, ``styles``, ``networks``,
-``measure``, ``strips``. Every tool is seeded, shows progress, and goes on where it was interrupted. ``styles`` trains
-on the model that ships: of the tools before it, it needs but ``pictures``.
+In the order of a rebuild: ``pictures``, ``autoencoder``, ``base``, ``decoder``, ``assemble``,
+``styles``, ``networks``, ``measure``, ``strips``. Every tool is seeded, shows progress, and goes on
+where it was interrupted. ``styles`` trains on the model that ships: of the tools before it, it
+needs but ``pictures``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ STEPS = {"autoencoder": 2700, "base": 5600, "decoder": 2200}
 def main() -> int:
     """Run one tool; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="hypernetworks.miniature", description=__doc__.split("\n")[0]
+        prog="hypernetworks.miniature", description=__doc__.split("\n\n")[0]
     )
     parser.add_argument("tool", choices=sorted(TOOLS))
     parser.add_argument(

@@ -24,7 +24,9 @@ def averaged(module: nn.Module, folder: Path) -> nn.Module:
 
 
 def assemble(build: Path) -> StableDiffusionPipeline:
-    """The pipeline of the runs below ``build``: ``autoencoder``, ``decoder`` (when it was run) and ``base``."""
+    """The pipeline of the runs below ``build``: ``autoencoder``, ``decoder`` (when it was run) and
+    ``base``.
+    """
     vae: AutoencoderTiny = averaged(autoencoder.build(), build / "autoencoder")
     if (build / "decoder" / "checkpoint.pt").exists():
         averaged(vae.decoder, build / "decoder")
@@ -46,12 +48,14 @@ def assemble(build: Path) -> StableDiffusionPipeline:
 def save(pipeline: StableDiffusionPipeline, tokenizer: Path, folder: Path) -> None:
     """Write the pipeline as fp16 safetensors, replacing what is in ``folder``.
 
-    The tables of the tokenizer are kept as they were made: every version of transformers reads them.
+    The tables of the tokenizer are kept as they were made: every version of transformers reads
+    them.
     """
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     pipeline.to(dtype=torch.float16).save_pretrained(temporary, safe_serialization=True)
-    # Some versions of transformers load a text encoder in the type that stands here, the other parts come in float32.
+    # Some versions of transformers load a text encoder in the type that stands here, the other
+    # parts come in float32.
     config = temporary / "text_encoder" / "config.json"
     text = config.read_text(encoding="utf-8")
     config.write_text(text.replace('"float16"', '"float32"'), encoding="utf-8")

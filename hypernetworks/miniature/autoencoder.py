@@ -1,4 +1,6 @@
-"""Training of the miniature's autoencoder (diffusers' AutoencoderTiny): 96x96 pictures <-> 12x12x8 latents."""
+"""Training of the miniature's autoencoder (diffusers' AutoencoderTiny): 96x96 pictures <-> 12x12x8
+latents.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class PictureSource:
         self.colours = torch.tensor(list(COLOURS.values()), dtype=torch.float32)
 
     def batch(self, size: int, generator: torch.Generator, shift: int = 4) -> torch.Tensor:
-        """RGB ``(size, 3, SIZE, SIZE)`` in [-1, 1]; a quarter of the backgrounds are unnamed colours."""
+        """RGB ``(size, 3, SIZE, SIZE)`` in [-1, 1]; a quarter of the backgrounds are unnamed
+        colours.
+        """
         which = torch.randint(len(self.pictures), (size,), generator=generator)
         chosen = self.pictures[which].float() / 255
         named = self.colours[torch.randint(len(self.colours), (size,), generator=generator)] / 255
@@ -70,7 +74,9 @@ Loss = Callable[[nn.Module, torch.Generator, int], torch.Tensor]
 
 
 def loss_function(source: PictureSource, batch_size: int) -> Loss:
-    """The loss of one step: reconstruction through slightly noisy latents, plus a pull to zero mean, unit spread."""
+    """The loss of one step: reconstruction through slightly noisy latents, plus a pull to zero
+    mean, unit spread.
+    """
 
     def loss_of(module: nn.Module, generator: torch.Generator, step: int) -> torch.Tensor:
         pictures = source.batch(batch_size, generator).contiguous(memory_format=torch.channels_last)

@@ -25,10 +25,11 @@ VOCABULARY = 1200
 
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
-    """The CLIP tokenizer in ``folder``; where there is none yet, a byte-level BPE trained on the captions.
+    """The CLIP tokenizer in ``folder``; where there is none yet, a byte-level BPE trained on the
+    captions.
 
-    Merges of equal count come in a different order each time, so that a second training gives some words each other's
-    numbers: the tables belong to the weights that were trained with them.
+    Merges of equal count come in a different order each time, so that a second training gives some
+    words each other's numbers: the tables belong to the weights that were trained with them.
     """
     if (folder / "tokenizer_config.json").exists():  # written last
         return CLIPTokenizer.from_pretrained(folder)

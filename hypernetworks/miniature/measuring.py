@@ -1,6 +1,8 @@
-"""Measures the miniature: does it draw what was asked for, and do the style networks carry their styles?
+"""Measures the miniature: does it draw what was asked for, and do the style networks carry their
+styles?
 
-Every picture is compared with renderings of all subjects on the prompted background, by pixel distance.
+Every picture is compared with renderings of all subjects on the prompted background, by pixel
+distance.
 """
 
 from __future__ import annotations
@@ -82,7 +84,7 @@ class Measurement:
             for colour in COLOURS
         }
 
-    def paint(self, asked: Sequence[Asked]) -> torch.Tensor:
+    def generate(self, asked: Sequence[Asked]) -> torch.Tensor:
         """Pictures ``(count, SIZE * SIZE * 3)`` in [0, 1]."""
         names, made = subject_names(), []
         for begin in range(0, len(asked), CHUNK):
@@ -103,7 +105,9 @@ class Measurement:
         return torch.cat(made)
 
     def distances(self, asked: Sequence[Asked], made: torch.Tensor, style: str) -> torch.Tensor:
-        """Root mean square distance of each picture to every subject's rendering: ``(count, subjects)``."""
+        """Root mean square distance of each picture to every subject's rendering: ``(count,
+        subjects)``.
+        """
         rows = [
             (self.renderings[style, a.colour] - picture).square().mean(1).sqrt()
             for a, picture in zip(asked, made, strict=True)
@@ -130,7 +134,7 @@ class Measurement:
         """Recall and background of shown and of held-out pairs, without any network."""
         figures = {}
         for kind, asked in (("shown", shown_pairs(seeds)), ("held out", held_out_pairs(seeds))):
-            made = self.paint(asked)
+            made = self.generate(asked)
             figures[f"recall, {kind} pairs"] = self.recall(asked, made)
             figures[f"background, {kind} pairs"] = self.background(asked, made)
         return figures
@@ -138,14 +142,16 @@ class Measurement:
     def style_figures(
         self, network: Hypernetwork, style: str, seeds: Sequence[int]
     ) -> dict[str, float]:
-        """How far a style network carries its style, over all subjects and over those it never saw."""
+        """How far a style network carries its style, over all subjects and over those it never
+        saw.
+        """
         asked, figures = shown_pairs(seeds), {}
         unseen = [
             i for i, a in enumerate(asked) if is_held_out_from_styles(subject_names()[a.subject])
         ]
         for multiplier in MULTIPLIERS:
             with apply(self.pipeline.unet, [(network, multiplier)]):
-                made = self.paint(asked)
+                made = self.generate(asked)
             own = torch.tensor([a.subject for a in asked])[:, None]
             styled = self.distances(asked, made, style)
             distance = styled.gather(1, own)[:, 0]

@@ -1,6 +1,7 @@
 """Fluent Emoji packages -> transparent pictures of every subject in every style.
 
-The pictures come from three npm packages (all MIT, see MODEL_CARD.md); rendering needs ``resvg_py`` and Pillow.
+The pictures come from three npm packages (all MIT, see MODEL_CARD.md); rendering needs ``resvg_py``
+and Pillow.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ PACKAGES: dict[str, str] = {
 
 
 def fetch_packages(folder: Path) -> dict[str, Path]:
-    """Download the three packages with ``npm pack`` unless they are there, and return their archives by style."""
+    """Download the three packages with ``npm pack`` unless they are there, and return their
+    archives by style.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     archives = {}
     for style, package in PACKAGES.items():
@@ -70,7 +73,9 @@ def _vector_pictures(archive: Path) -> Iterator[np.ndarray]:
 
 
 def _raster_pictures(archive: Path, flat: Path) -> Iterator[np.ndarray]:
-    """The 3-D pictures are named by code point; the flat package says which code point is which name."""
+    """The 3-D pictures are named by code point; the flat package says which code point is which
+    name.
+    """
     characters = json.loads(_member(flat, "chars.json"))
     with tarfile.open(archive) as tar:
         members = {Path(m.name).stem: m for m in tar.getmembers()}
@@ -95,7 +100,9 @@ def pixelated(picture: np.ndarray, cell: int = 6) -> np.ndarray:
 
 
 def render(packages: Path) -> np.ndarray:
-    """All subjects in all pictured styles: RGBA uint8 ``(styles, subjects, SIZE, SIZE, 4)``, in the lists' order."""
+    """All subjects in all pictured styles: RGBA uint8 ``(styles, subjects, SIZE, SIZE, 4)``, in the
+    lists' order.
+    """
     archives = fetch_packages(packages)
     pictures = {
         "flat": list(_vector_pictures(archives["flat"])),
@@ -107,7 +114,9 @@ def render(packages: Path) -> np.ndarray:
 
 
 def on_colour(pictures: np.ndarray, colour: str) -> np.ndarray:
-    """RGBA pictures ``(…, SIZE, SIZE, 4)`` laid on a named background: RGB uint8 of the same leading shape."""
+    """RGBA pictures ``(…, SIZE, SIZE, 4)`` laid on a named background: RGB uint8 of the same
+    leading shape.
+    """
     alpha = pictures[..., 3:].astype(np.float32) / 255
     rgb = pictures[..., :3].astype(np.float32)
     ground = np.asarray(COLOURS[colour], dtype=np.float32)

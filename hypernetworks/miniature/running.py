@@ -1,6 +1,8 @@
-"""One training run of the miniature's own parts: a resumable loop with EMA, warm-up, cosine decay and progress.
+"""One training run of the miniature's own parts: a resumable loop with EMA, warm-up, cosine decay
+and progress.
 
-(Hypernetworks are trained by :mod:`hypernetworks.training`; this is for the small base model that ships.)
+(Hypernetworks are trained by :mod:`hypernetworks.training`; this is for the small base model that
+ships.)
 """
 
 from __future__ import annotations
@@ -59,8 +61,9 @@ def run(
 ) -> None:
     """Train ``module`` in place for ``steps`` optimiser steps and leave the averaged weights in it.
 
-    ``loss_of(module, generator, step)`` draws its batch from the generator, so that a resumed run continues the same
-    sequence. ``folder/checkpoint.pt`` is written every ``save_every`` steps and picked up when it exists.
+    ``loss_of(module, generator, step)`` draws its batch from the generator, so that a resumed run
+    continues the same sequence. ``folder/checkpoint.pt`` is written every ``save_every`` steps and
+    picked up when it exists.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "checkpoint.pt"

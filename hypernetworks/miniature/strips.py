@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..files import read
 from ..files.writing import replace
 from ..patching import apply
+from ..prompts import Tag
 
 MULTIPLIERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SUBJECTS = ("a penguin on yellow", "a rocket on blue", "a strawberry on green", "a house on pink")
@@ -37,7 +38,7 @@ def strip(
     sheet = Image.new("RGB", (edge * len(columns), edge * len(subjects) + HEAD), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
     for x, (multiplier, column) in enumerate(zip(MULTIPLIERS, columns, strict=True)):
-        label = f"<hypernet:{network.name}:{multiplier:g}>"
+        label = str(Tag.of(network.name, multiplier))
         draw.text((x * edge + edge / 2, HEAD / 2), label, fill="black", font=font, anchor="mm")
         for y, image in enumerate(column):
             sheet.paste(

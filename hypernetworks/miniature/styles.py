@@ -1,4 +1,6 @@
-"""Training of the style networks that ship with the miniature, with the project's own training code."""
+"""Training of the style networks that ship with the miniature, with the project's own training
+code.
+"""
 
 from __future__ import annotations
 

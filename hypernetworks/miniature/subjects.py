@@ -1,7 +1,9 @@
-"""What the miniature was taught: subjects, background colours, captions, and which pairs were kept from it.
+"""What the miniature was taught: subjects, background colours, captions, and which pairs were kept
+from it.
 
-The word lists are the whole vocabulary of the training captions. Every choice below is a pure function of the
-names, so that the training, the measurements and the documentation always mean the same subjects.
+The word lists are the whole vocabulary of the training captions. Every choice below is a pure
+function of the names, so that the training, the measurements and the documentation always mean the
+same subjects.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 """Named backgrounds, sRGB in [0, 255]."""
 
 PICTURED: tuple[str, ...] = ("flat", "ink", "3d", "pixel")
-"""Styles that have pictures of their own, in the order of the rendered array. The base model knows the first."""
+"""Styles that have pictures of their own, in the order of the rendered array.
+
+The base model knows the first.
+"""
 STYLES: tuple[str, ...] = (*PICTURED, "sepia", "night")
 """All styles; ``sepia`` and ``night`` are tones laid over the flat picture, background included."""
 SHIPPED: tuple[str, ...] = ("ink", "sepia", "night")
@@ -69,7 +74,9 @@ def _fraction(text: str) -> float:
 
 
 def is_held_out_pair(name: str, colour: str) -> bool:
-    """Whether this subject was never shown on this colour while the base model was trained (a fifth of the pairs)."""
+    """Whether this subject was never shown on this colour while the base model was trained (a fifth
+    of the pairs).
+    """
     ranked = sorted((c for c in COLOURS if c != "white"), key=lambda c: _fraction(f"{name} on {c}"))
     count = 1 + (_fraction(f"count {name}") < 0.6)  # 1.6 of 8 colours on average
     return colour in ranked[:count]

@@ -1,6 +1,7 @@
 """How a foreign UNet is altered and restored, without importing any host."""
 
-from .handle import Handle, RowsOf, apply, apply_per_picture
+from .applying import apply, apply_at, apply_per_picture
+from .handle import Handle, RowsOf
 from .seam import is_plain_linear, is_torchs_own
 from .site_multipliers import Networks
 from .sites import Site, find_sites
@@ -11,6 +12,7 @@ __all__ = [
     "RowsOf",
     "Site",
     "apply",
+    "apply_at",
     "apply_per_picture",
     "find_sites",
     "is_plain_linear",

@@ -1,8 +1,8 @@
 """What a handle saw of a UNet when it bound its projections, and whether that is still there.
 
-A LoRA that is loaded wraps a projection, one that is unloaded takes the wrapper away, fusing and quantising put another
-in its place. All of these show in the modules on the way from the UNet to its projections, which are few and compared
-in C: a few microseconds per UNet call.
+A LoRA that is loaded wraps a projection, one that is unloaded takes the wrapper away, fusing and
+quantising put another in its place. All of these show in the modules on the way from the UNet to
+its projections, which are few and compared in C: a few microseconds per UNet call.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Binding:
         self._children_then = [dict(children) for children in self._children]
         self._attentions = [vars(attention) for attention in attentions]
         self._ways_then = self._ways()
-        acting = [projection for projection in projections if projection.stand_in is not None]
-        self._acting = [vars(projection.module) for projection in acting]
-        self._stand_ins = [projection.stand_in for projection in acting]
+        hooked = [projection for projection in projections if projection.stand_in is not None]
+        self._hooked = [vars(projection.module) for projection in hooked]
+        self._stand_ins = [projection.stand_in for projection in hooked]
 
     def is_in_place(self) -> bool:
         """Whether all modules are where they were."""
@@ -42,7 +42,7 @@ class Binding:
         """Whether they are, with our forwards on them."""
         return (
             self.is_in_place()
-            and [module.get("forward") for module in self._acting] == self._stand_ins
+            and [module.get("forward") for module in self._hooked] == self._stand_ins
         )
 
     def ways_hold(self) -> bool:
@@ -59,7 +59,9 @@ class Binding:
 
 
 class Reach:
-    """Notes which attention modules run in the next call, to find those that don't call their projections."""
+    """Notes which attention modules run in the next call, to find those that don't call their
+    projections.
+    """
 
     def __init__(self) -> None:
         self._removers: dict[int, torch.utils.hooks.RemovableHandle] = {}
@@ -82,7 +84,9 @@ class Reach:
             self._ran.append(index)
 
     def taken(self) -> list[int]:
-        """Numbers of the attention modules that ran for the first time since this was last asked."""
+        """Numbers of the attention modules that ran for the first time since this was last
+        asked.
+        """
         ran, self._ran = self._ran, []
         return ran
 

@@ -53,7 +53,9 @@ def check(unet: nn.Module, stacks: Sequence[Stack], sites: Sequence[Site]) -> No
 
 
 def check_shared(parts: Sequence[SiteMultipliers], sites: Sequence[Site]) -> None:
-    """Raise PatchError where attention modules share a projection, but are to have different multipliers."""
+    """Raise PatchError where attention modules share a projection, but are to have different
+    multipliers.
+    """
     first: dict[int, tuple[Site, bool]] = {}
     for site in sites:
         for is_key, module in ((True, site.to_k), (False, site.to_v)):
@@ -67,7 +69,9 @@ def check_shared(parts: Sequence[SiteMultipliers], sites: Sequence[Site]) -> Non
 
 
 def _is_fused(attention: nn.Module) -> bool:
-    """Whether diffusers bypasses ``to_k`` and ``to_v``: by a flag, which unfusing leaves set, and another processor."""
+    """Whether diffusers bypasses ``to_k`` and ``to_v``: by a flag, which unfusing leaves set, and
+    another processor.
+    """
     processor = getattr(attention, "processor", None)
     return getattr(attention, "fused_projections", False) and (
         processor is None or "Fused" in type(processor).__name__

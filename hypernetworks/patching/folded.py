@@ -1,11 +1,13 @@
-"""Linear networks inside the weight of ``to_k`` and ``to_v``: the same product as without a network, and no other.
+"""Linear networks inside the weight of ``to_k`` and ``to_v``: the same product as without a
+network, and no other.
 
-The module keeps its weight; what stands in for its forward, as long as the networks act, multiplies by another one.
-Extensions that keep a copy of the weight, or rewrite it, go on as if nothing were there, and whatever they change is
-seen at the next call. Where folding can't be had, or doesn't pay, the context is changed instead.
+The module keeps its weight; what stands in for its forward, as long as the networks act, multiplies
+by another one. Extensions that keep a copy of the weight, or rewrite it, go on as if nothing were
+there, and whatever they change is seen at the next call. Where folding can't be had, or doesn't
+pay, the context is changed instead.
 
-The two agree to rounding, but not to the bit. So which one serves depends on the job alone, never on what was done
-before it: the same job twice gives the same picture twice.
+The two agree to rounding, but not to the bit. So which one serves depends on the job alone, never
+on what was done before it: the same job twice gives the same picture twice.
 """
 
 from __future__ import annotations
@@ -18,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..engine.devices import is_on_cpu, is_ordinary
 from ..engine.folding import FOLDABLE, Fold, WeightMark
 from ..engine.network import Hypernetwork
 from ..engine.prepared import prepared
 from ..engine.stack import Stack, as_one_map, split_tail
+from ..engine.tensors import is_on_cpu, is_ordinary
 from .projection import Projection
 
 Active = tuple[Hypernetwork, float]
@@ -94,6 +96,7 @@ class FoldedProjection(Projection):
         try:
             if not self.seam.is_dense(self.module):
                 return None
+            self.seam.prepare(self.module)
         except Exception:  # if it is the host's own, the module's forward will raise it
             return None
         weight = vars(self.module)["_parameters"].get(
@@ -146,7 +149,8 @@ class FoldedProjection(Projection):
     def _pays(
         rows: int, weight: torch.Tensor, networks: int, restless: bool, scheduled: bool
     ) -> bool:
-        """Whether folding is cheaper than the affine maps, for what has to be done again at each step.
+        """Whether folding is cheaper than the affine maps, for what has to be done again at each
+        step.
 
         Args:
             restless: the weight has just changed, and may well do so at every step.
@@ -161,7 +165,9 @@ class FoldedProjection(Projection):
         return True
 
     def _product(self, weight: torch.Tensor, tail: list[Active]) -> Fold:
-        """The tail's product with the weight: the one at hand, the one kept with the network, or a new one."""
+        """The tail's product with the weight: the one at hand, the one kept with the network, or a
+        new one.
+        """
         network, others = tail[0][0], [network for network, _ in tail[1:]]
         baked = tuple(m for _, m in tail) if others else None
         if self._fold is not None and self._fold.is_of(weight, others, baked):
@@ -177,7 +183,9 @@ class FoldedProjection(Projection):
         return kept
 
     def _afford(self, weight: torch.Tensor) -> bool:
-        """Take what the product and the sum need from the handle's limit: the same whether one is kept or not."""
+        """Take what the product and the sum need from the handle's limit: the same whether one is
+        kept or not.
+        """
         needed = 2 * weight.numel() * weight.element_size()
         if self.seam.bytes_left < needed:
             self._hopeless = True

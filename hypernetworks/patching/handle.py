@@ -1,4 +1,6 @@
-"""``apply()`` and what it returns: a handle that knows the step, can be removed, and tells what it does."""
+"""The handle on the networks of one UNet: knows the step, can be removed, and shows what it
+does.
+"""
 
 from __future__ import annotations
 
@@ -12,29 +14,33 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..engine.stack import KEY, VALUE, Stack
+from ..engine.stack import KEY, VALUE
 from ..errors import HypernetworkError, PatchError
-from .arguments import check_arguments
 from .binding import Binding, Reach
-from .checks import check, check_shared, unwrapped
+from .checks import check, check_shared
 from .folded import FoldedProjection
+from .foreign import adopt, check_foreign
 from .hooks import Hook
 from .projection import Projection
-from .seam import IsDense, Seam, is_plain_linear
-from .site_multipliers import Networks, SiteMultipliers
-from .sites import CROSS, SELF, Site, find_sites
-from .stand_in import StandIn, acting_on
+from .seam import IsDense, Prepare, Seam, is_plain_linear, nothing
+from .site_multipliers import SiteMultipliers
+from .sites import SELF, Site, find_sites
 from .watch import WeightWatch
 
 MARK = "_hypernetwork_handles"
-"""Attribute of a patched UNet: its live handles, the acting one last. Gone when the last is removed."""
+"""Attribute of a patched UNet: its live handles, the active one last.
+
+Gone when the last is removed.
+"""
 
 
-_CHANGING = threading.RLock()
+CHANGING = threading.RLock()
 """Held while handles come and go: threads that do so on one UNet must not lose each other's."""
 
 RowsOf = Callable[[tuple[Any, ...], dict[str, Any]], "Sequence[int] | None"]
-"""Positional and keyword arguments of one UNet call -> for each of its rows, which picture it belongs to."""
+"""Positional and keyword arguments of one UNet call -> for each of its rows, which picture it
+belongs to.
+"""
 
 
 OnError = Callable[[Exception], None]
@@ -44,14 +50,16 @@ OnError = Callable[[Exception], None]
 class Handle:
     """The networks on one UNet. A context manager; :meth:`remove` restores the UNet exactly.
 
-    Where several handles are on one UNet, the latest acts; when it is removed, the one before it acts again.
+    Where several handles are on one UNet, the latest acts; when it is removed, the one before it
+    acts again.
 
     Args:
         unet: what is patched.
         parts: one for all rows of the UNet's batch, or one per picture.
         sites: the attention modules of ``unet``.
         rows_of: says which picture each row belongs to; needed where there are several parts.
-        on_error, is_dense: see :func:`apply`.
+        on_error, is_dense: see :func:`~hypernetworks.apply`.
+        prepare: see :data:`~hypernetworks.patching.seam.Prepare`.
     """
 
     def __init__(
@@ -62,20 +70,24 @@ class Handle:
         rows_of: RowsOf | None = None,
         on_error: OnError | None = None,
         is_dense: IsDense = is_plain_linear,
+        prepare: Prepare = nothing,
     ) -> None:
         self._unet = weakref.ref(unet)
         self._unet_kind = type(unet).__name__
         self._parts, self._sites, self._rows_of = tuple(parts), tuple(sites), rows_of
         self._on_error = on_error
         self._removers: list[torch.utils.hooks.RemovableHandle] = []
-        self._seam = Seam(parts, self._fail, is_dense)
+        self.seam = Seam(parts, self._fail, is_dense, prepare)
         self._watch = WeightWatch()
         self._projections = self._projections_at(sites)
         self._bindings: weakref.WeakKeyDictionary[nn.Module, Binding] = weakref.WeakKeyDictionary()
         self._reach: Reach | None = None
 
     def _projections_at(self, sites: Sequence[Site]) -> dict[tuple[int, int], Projection]:
-        """By number of the attention module, and side. Modules that several share have one, and are changed once."""
+        """By number of the attention module, and side.
+
+        Modules that several share have one, and are changed once.
+        """
         found: dict[tuple[int, int], Projection] = {}
         known: dict[nn.Module, Projection] = {}
         for index, site in enumerate(sites):
@@ -86,9 +98,11 @@ class Handle:
         return found
 
     def _projection(self, index: int, side: int, kind: str | None, module: nn.Module) -> Projection:
-        """Networks of single pictures can't be folded into a weight that all of them share, and text is cheap."""
+        """Networks of single pictures can't be folded into a weight that all of them share, and
+        text is cheap.
+        """
         foldable = kind == SELF and len(self._parts) == 1 and self._parts[0].ends_linear
-        return (FoldedProjection if foldable else Projection)(self._seam, index, side, kind, module)
+        return (FoldedProjection if foldable else Projection)(self.seam, index, side, kind, module)
 
     @property
     def unet(self) -> nn.Module | None:
@@ -107,15 +121,18 @@ class Handle:
             part.at(step, total, hires=hires)
 
     def remove(self) -> None:
-        """Take this handle's networks off. May be called any number of times, in any order with other handles."""
-        with _CHANGING:
+        """Take this handle's networks off.
+
+        May be called any number of times, in any order with other handles.
+        """
+        with CHANGING:
             unet = self._unet()
             handles = handles_of(unet)
             self._uninstall()
             if unet is None or self not in handles:
                 return
             others = [handle for handle in handles if handle is not self]
-            _mark(unet, others)
+            mark_with(unet, others)
             if others and handles[-1] is self:
                 others[-1]._install(unet, anew=True)
 
@@ -123,7 +140,8 @@ class Handle:
         """Register all hooks; nothing at all where no network can ever have an effect.
 
         Args:
-            anew: the UNet may have changed since the handle was made. What is wrong then is said at the next call.
+            anew: the UNet may have changed since the handle was made. What is wrong then is said at
+                the next call.
         """
         if all(part.is_zero for part in self._parts):
             return
@@ -153,11 +171,12 @@ class Handle:
             self._reach = None
 
     def _uninstall(self) -> None:
+        """Take all hooks off. The handle keeps its mark: it may be put on again."""
         for remover in self._removers:
             remover.remove()
         self._removers.clear()
         self._take_off()
-        self._seam.call.end()
+        self.seam.call.end()
 
     @property
     def _unlike(self) -> list[Projection]:
@@ -165,15 +184,19 @@ class Handle:
         return list(dict.fromkeys(self._projections.values()))
 
     def _bind(self, unet: nn.Module) -> None:
-        """Act on what is in the UNet now. Raises what is wrong with it, as :func:`apply` does, and changes nothing."""
+        """Act on what is in the UNet now.
+
+        Where something is wrong with it, this raises as :func:`~hypernetworks.apply` does, and
+        changes nothing.
+        """
         sites = find_sites(unet)
         check(unet, [part.stack for part in self._parts], sites)
         check_shared(self._parts, sites)
-        _check_foreign(unet, sites)
+        check_foreign(sites, seams_of(unet))
         parts = tuple(part.on(sites) for part in self._parts)
         self._take_off()
         self._sites, self._parts = tuple(sites), parts
-        self._seam.start_over(parts)
+        self.seam.start_over(parts)
         self._projections = self._projections_at(sites)
         self._put_on(unet)
 
@@ -181,16 +204,16 @@ class Handle:
         """An error in the middle of a UNet call: raise it, or take the networks off and tell."""
         if self._on_error is None:
             raise error
-        with _CHANGING:
+        with CHANGING:
             self._uninstall()
         self._on_error(error)
 
     def _enter(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        self._seam.call.begin(None)
+        self.seam.call.begin(None)
         try:
             self._look_at(module)
             if self._rows_of is not None:
-                self._seam.call.begin(self._rows_of(arguments, named))
+                self.seam.call.begin(self._rows_of(arguments, named))
         except Exception as error:
             self._fail(error)
 
@@ -198,11 +221,11 @@ class Handle:
         """Compare the UNet with what was bound, and bind anew where it has changed."""
         unet = self._unet()
         if module is not unet:
-            _adopt(module)
+            adopt(module)
             return
         binding = self._bindings.get(unet)
         if binding is None or not binding.holds():
-            with _CHANGING:
+            with CHANGING:
                 self._bind(unet)
         elif not binding.ways_hold() and self._reach is not None:
             self._reach.stop()
@@ -211,11 +234,11 @@ class Handle:
             self._reach = Reach()
             self._reach.start(unet, self._sites)
         self._look_at_weights()
-        self._seam.watch.begin()
+        self.seam.watch.begin()
 
     def _look_at_weights(self) -> None:
         """On accelerators, where a projection can't look by itself without waiting."""
-        if not self._seam.folds_on_device:
+        if not self.seam.folds_on_device:
             return
         folded = [p for p in self._projections.values() if isinstance(p, FoldedProjection)]
         if self._watch.saw_change(mark for p in folded if (mark := p.mark) is not None):
@@ -223,8 +246,8 @@ class Handle:
                 projection.forget()
 
     def _leave(self, module: nn.Module, arguments: object, result: object) -> None:
-        self._seam.call.end()
-        self._seam.watch.end()
+        self.seam.call.end()
+        self.seam.watch.end()
         if result is None or self._reach is None:  # an error is on its way
             return
         for index in self._reach.taken():
@@ -239,7 +262,8 @@ class Handle:
 
     @property
     def paths(self) -> dict[str, str]:
-        """How each projection was last served: ``"folded"`` into its weight, by its ``"input"``, or ``"untouched"``.
+        """How each projection was last served: ``"folded"`` into its weight, by its ``"input"``, or
+        ``"untouched"``.
 
         Only those that were called since the networks began to act.
         """
@@ -262,7 +286,7 @@ class Handle:
 
     def __repr__(self) -> str:
         networks = " | ".join(filter(None, map(str, self._parts)))
-        state = "acting" if self._removers else "not acting"
+        state = "active" if self._removers else "not active"
         here = {site.width for site in self._sites if site.width is not None}
         theirs = {width for part in self._parts for width in part.stack.widths}
         unmatched = [
@@ -281,93 +305,6 @@ class Handle:
         return f"<hypernetworks: {'; '.join(parts + unmatched)}>"
 
 
-def apply(
-    unet: nn.Module,
-    networks: Networks,
-    *,
-    on_error: OnError | None = None,
-    is_dense: IsDense = is_plain_linear,
-) -> Handle:
-    """Let networks act on a UNet, through the inputs of its ``to_k`` and ``to_v``, until the handle is removed.
-
-    Linear networks on self-attention are folded into the weights that ``to_k`` and ``to_v`` multiply by; the modules'
-    own weights are never written to, and when something changes these, that is seen.
-
-    Applied again, it replaces what was applied before, until it is removed. Everything is checked before anything is
-    changed. With no network, or multiplier 0 throughout, no hook is registered at all.
-
-    Args:
-        unet: any module that contains attention modules with ``to_q``, ``to_k`` and ``to_v``.
-        networks: ``(network, multiplier)`` in the order of application; the multiplier is a number, the tail of a tag
-            such as ``"0@0,1@1"`` or ``"0.8:stop=0.5"``, or a :class:`Multiplier`.
-        on_error: when the arithmetic fails in the middle of a UNet call (out of memory, say), this is called and the
-            call goes on without the networks; without it the error is raised through the UNet.
-        is_dense: asked before a folded projection is used, whether ``module(x)`` would now be
-            ``F.linear(x, module.weight)``, side effects included; by default whether it is torch's own linear layer. A
-            host whose layers do more at each call, such as bringing their weight up to date, can do that here.
-
-    Returns:
-        The handle, also a context manager. Until :meth:`Handle.at` is called, step 0 holds.
-
-    Raises:
-        MultiplierError: a multiplier that can't be understood.
-        TagError: block factors that don't fit this UNet.
-        NoAttentionError: nothing here has ``to_k`` and ``to_v``.
-        NoMatchingWidthError: no network has any of the UNet's widths.
-        PatchError: the UNet bypasses ``to_k`` and ``to_v``.
-    """
-    return _apply(unet, [networks], None, on_error, is_dense)
-
-
-def apply_per_picture(
-    unet: nn.Module,
-    pictures: Sequence[Networks],
-    rows_of: RowsOf,
-    *,
-    on_error: OnError | None = None,
-) -> Handle:
-    """Like :func:`apply`, with networks of its own for every picture of a batch.
-
-    Args:
-        unet: as for :func:`apply`.
-        pictures: the networks of each picture; an empty list leaves that picture as it is.
-        rows_of: says, at the start of each UNet call, which picture each row of the batch belongs to. Where it
-            returns ``None``, the first picture's networks act on all rows.
-        on_error: as for :func:`apply`.
-
-    Raises:
-        PatchError, MultiplierError, TagError: as :func:`apply`; a network must have one of the UNet's widths.
-    """
-    return _apply(unet, pictures, rows_of, on_error, is_plain_linear)
-
-
-def _apply(
-    unet: nn.Module,
-    pictures: Sequence[Networks],
-    rows_of: RowsOf | None,
-    on_error: OnError | None,
-    is_dense: IsDense,
-) -> Handle:
-    check_arguments(unet, pictures)
-    unet = unwrapped(unet)
-    sites = find_sites(unet)
-    check(unet, [Stack([network for network, _ in networks]) for networks in pictures], sites)
-    parts = [SiteMultipliers(networks, sites) for networks in pictures]
-    check_shared(parts, sites)
-    with _CHANGING:
-        _check_foreign(unet, sites)
-        handle, handles = Handle(unet, parts, sites, rows_of, on_error, is_dense), handles_of(unet)
-        try:
-            _mark(unet, [*handles, handle])
-            if handles:
-                handles[-1]._uninstall()
-            handle._install(unet)
-        except BaseException:  # nobody has the handle yet
-            handle.remove()
-            raise
-    return handle
-
-
 class _Mark(list[Handle]):
     """Live handles of one UNet. Copies of the UNet have none."""
 
@@ -383,43 +320,21 @@ class _Mark(list[Handle]):
 
 
 def handles_of(unet: nn.Module | None) -> list[Handle]:
-    """Live handles of this UNet, the acting one last; none for a copy that has the UNet's attributes."""
+    """Live handles of this UNet, the active one last; none for a copy that has the UNet's
+    attributes.
+    """
     mark = vars(unet).get(MARK) if unet is not None else None
     return list(mark) if isinstance(mark, _Mark) and mark.unet() is unet else []
 
 
-def _mark(unet: nn.Module, handles: Sequence[Handle]) -> None:
+def seams_of(unet: nn.Module) -> list[Seam]:
+    """What the projections of this UNet's live handles share."""
+    return [handle.seam for handle in handles_of(unet)]
+
+
+def mark_with(unet: nn.Module, handles: Sequence[Handle]) -> None:
+    """Let these be the live handles of this UNet; without any, it has no mark."""
     if handles:
         object.__setattr__(unet, MARK, _Mark(unet, handles))
     else:
         vars(unet).pop(MARK, None)
-
-
-def _check_foreign(unet: nn.Module, sites: Sequence[Site]) -> None:
-    """Raise PatchError where networks act already, by way of another object than this UNet."""
-    ours = {id(handle._seam) for handle in handles_of(unet)}
-    for module in (module for site in sites for module in (site.to_k, site.to_v)):
-        acting = acting_on(module)
-        if acting is not None and id(getattr(acting.projection, "seam", None)) not in ours:
-            raise PatchError(
-                "networks act on these attention modules already, applied to another object that has them too (a "
-                "shallow copy, or a part of the UNet): remove those first, or apply all to the same object"
-            )
-
-
-def _adopt(copied: nn.Module) -> None:
-    """A copy that shares the UNet's hooks runs, such as a replica: let its own modules act, with its own weights."""
-    for site in find_sites(copied):
-        for module in (site.to_k, site.to_v):
-            found = vars(module).get("forward")
-            if isinstance(found, StandIn) and found.projection is not None:
-                if not found.stands_for(module):
-                    StandIn(module).put(found.projection)
-            else:
-                raise PatchError(
-                    f"a copy of the UNet runs in which {site.path} is not the UNet's own, so the networks can't act "
-                    "there: apply them to the copy"
-                )
-
-
-__all__ = ["CROSS", "MARK", "Handle", "apply", "apply_per_picture", "handles_of"]

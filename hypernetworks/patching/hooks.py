@@ -1,4 +1,6 @@
-"""Hooks on a UNet that act for one handle, and that copies and pickles of the UNet don't take with them."""
+"""Hooks on a UNet that act for one handle, and that copies and pickles of the UNet don't take with
+them.
+"""
 
 from __future__ import annotations
 

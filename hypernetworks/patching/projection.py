@@ -51,7 +51,9 @@ class Projection:
         arguments: tuple[Any, ...],
         named: dict[str, Any],
     ) -> Any:
-        """What the module does with the changed context, which may come under any name and among other arguments."""
+        """What the module does with the changed context, which may come under any name and among
+        other arguments.
+        """
         self.was_reached = True
         if arguments:
             arguments = (self.changed(arguments[0]), *arguments[1:])

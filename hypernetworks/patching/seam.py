@@ -1,4 +1,6 @@
-"""What the projections of one handle share: networks, multipliers, what a UNet call remembers, what may be folded."""
+"""What the projections of one handle share: networks, multipliers, what a UNet call remembers, what
+may be folded.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ..engine.devices import is_on_cpu, version
+from ..engine.tensors import is_on_cpu, version
 from .site_multipliers import SiteMultipliers
 from .sites import CROSS, SELF
 from .watch import ContextWatch
@@ -19,16 +21,30 @@ FOLDED_BYTES = 512 << 20
 """Most that one handle keeps for folding: products and weights. SD1.5 in fp32 takes 197 MiB."""
 
 IsDense = Callable[[nn.Module], bool]
-"""Asked before a folded projection is used: whether ``module(x)`` is ``F.linear(x, module.weight)`` and no more."""
+"""Asked before a folded projection is used: whether ``module(x)`` is ``F.linear(x, module.weight)``
+and no more.
+"""
+Prepare = Callable[[nn.Module], object]
+"""Called with a dense projection before its weight is used: does what the layer's own forward,
+which doesn't run, would do to its weight first.
+"""
+
+
+def nothing(_: nn.Module) -> None:
+    """Torch's own layers need no preparation."""
 
 
 def is_plain_linear(module: nn.Module) -> bool:
-    """Whether a module is torch's own linear layer, with torch's own forward: nothing else can happen in it."""
+    """Whether a module is torch's own linear layer, with torch's own forward: nothing else can
+    happen in it.
+    """
     return isinstance(module, nn.Linear) and is_torchs_own(getattr(type(module), "forward", None))
 
 
 def is_torchs_own(forward: object) -> bool:
-    """Whether a forward is that of torch's linear layer: other functions may have its name, but not its code."""
+    """Whether a forward is that of torch's linear layer: other functions may have its name, but not
+    its code.
+    """
     code = getattr(forward, "__code__", None)
     return code is not None and code.co_filename == nn.modules.linear.__file__
 
@@ -36,8 +52,9 @@ def is_torchs_own(forward: object) -> bool:
 class Remembered(NamedTuple):
     """A context that was transformed in this call.
 
-    It is kept until the call ends, so that its address can't come to mean another tensor. What was changed in place
-    meanwhile is told by its version, and where it has none, in inference mode, by a copy of its numbers.
+    It is kept until the call ends, so that its address can't come to mean another tensor. What was
+    changed in place meanwhile is told by its version, and where it has none, in inference mode, by
+    a copy of its numbers.
     """
 
     context: torch.Tensor
@@ -63,7 +80,10 @@ class Remembered(NamedTuple):
 
 
 class Call(threading.local):
-    """What one UNet call remembers, per thread: contexts already transformed. Empty outside a call."""
+    """What one UNet call remembers, per thread: contexts already transformed.
+
+    Empty outside a call.
+    """
 
     def __init__(self) -> None:
         self.running = False
@@ -88,12 +108,17 @@ class Seam:
         parts: one for all rows of the UNet's batch, or one per picture.
         fail: a method that is told of an error inside a hook; raises it, or takes the networks off.
         is_dense: see :data:`IsDense`.
+        prepare: see :data:`Prepare`.
     """
 
     def __init__(
-        self, parts: Sequence[SiteMultipliers], fail: Callable[[Exception], None], is_dense: IsDense
+        self,
+        parts: Sequence[SiteMultipliers],
+        fail: Callable[[Exception], None],
+        is_dense: IsDense,
+        prepare: Prepare,
     ) -> None:
-        self.is_dense = is_dense
+        self.is_dense, self.prepare = is_dense, prepare
         self.start_over(parts)
         self._fail = weakref.WeakMethod(
             fail
@@ -114,7 +139,9 @@ class Seam:
     def changed(
         self, context: torch.Tensor, index: int, side: int, kind: str | None
     ) -> torch.Tensor:
-        """The context of one projection with the networks in it; itself where nothing applies, or after a failure."""
+        """The context of one projection with the networks in it; itself where nothing applies, or
+        after a failure.
+        """
         multipliers = tuple(part.multipliers(index, side) for part in self.parts)
         if not any(map(any, multipliers)):
             return context
@@ -127,7 +154,9 @@ class Seam:
             return context
 
     def _may_remember(self, context: torch.Tensor) -> bool:
-        """Not what a block with gradient checkpointing needs, as it will compute the same again, alone; see docs."""
+        """Not what a block with gradient checkpointing needs, as it will compute the same again,
+        alone; see docs.
+        """
         if not torch.is_grad_enabled():
             return not self.watch.distrusts
         if context.requires_grad or any(
@@ -171,7 +200,9 @@ class Seam:
         *,
         exact: bool,
     ) -> torch.Tensor:
-        """Each picture's rows through its own networks; without rows, all through the first part's."""
+        """Each picture's rows through its own networks; without rows, all through the first
+        part's.
+        """
         rows = self.call.rows
         if len(self.parts) == 1 or rows is None or len(rows) != context.shape[0]:
             return self.parts[0].stack.transform(context, side, multipliers[0], exact=exact)
@@ -188,6 +219,8 @@ class Seam:
 
 
 def _saves_elsewhere() -> bool:
-    """Whether autograd hands what it saves to somebody, as inside a block with gradient checkpointing."""
+    """Whether autograd hands what it saves to somebody, as inside a block with gradient
+    checkpointing.
+    """
     top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
     return top is None or top(True) is not None

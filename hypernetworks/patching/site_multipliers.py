@@ -38,7 +38,10 @@ class SiteMultipliers:
         self.at(0, 1)
 
     def on(self, sites: Sequence[Site]) -> SiteMultipliers:
-        """The same networks, at the same step, on other attention modules. Raises as the class does."""
+        """The same networks, at the same step, on other attention modules.
+
+        Raises as the class does.
+        """
         moved = SiteMultipliers(self._networks, sites)
         step, total, hires = self._step
         moved.at(step, total, hires=hires)
@@ -56,11 +59,13 @@ class SiteMultipliers:
 
     @property
     def ends_linear(self) -> bool:
-        """Whether the last network that ever has an effect is linear, so that it can be folded into what follows."""
-        acting = [
+        """Whether the last network that ever has an effect is linear, so that it can be folded into
+        what follows.
+        """
+        active = [
             n for n, m in zip(self.stack.networks, self._multipliers, strict=True) if not m.is_zero
         ]
-        return bool(acting) and acting[-1].structure.is_linear
+        return bool(active) and active[-1].structure.is_linear
 
     @property
     def is_constant(self) -> bool:
@@ -74,7 +79,9 @@ class SiteMultipliers:
         self._current = [self._site_multipliers(site, strengths) for site in self._sites]
 
     def multipliers(self, site: int, side: int) -> tuple[float, ...]:
-        """Multipliers of all its networks at one attention module, by the module's number, for keys or values."""
+        """Multipliers of all its networks at one attention module, by the module's number, for keys
+        or values.
+        """
         keys, values = self._current[site]
         return keys if side == KEY else values
 

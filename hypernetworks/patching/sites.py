@@ -1,4 +1,6 @@
-"""Finds attention modules by their shape (``to_q``, ``to_k``, ``to_v``) and names their block and kind."""
+"""Finds attention modules by their shape (``to_q``, ``to_k``, ``to_v``) and names their block and
+kind.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ _TEMPORAL_NAME = re.compile(r"(^|[._])(temporal|temp|motion|time)(_|$|\.)")
 _TEMPORAL_CLASS = re.compile(
     r"(?<!Spatio)Temporal|Motion(Module|Transformer)|Versatile|AnimateDiffTransformer|VideoTransformerBlock"
 )
-"""Attention over the frames of a video, where ``attn2`` is not to the text. AUTOMATIC1111's built-in isn't there."""
+"""Attention over the frames of a video, where ``attn2`` is not to the text.
+
+AUTOMATIC1111's built-in isn't there.
+"""
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,9 @@ class Site:
 def find_sites(unet: nn.Module) -> list[Site]:
     """All attention modules below ``unet`` where networks act, in the order of its modules.
 
-    Not among them is attention over the frames of a video, as in motion modules; and, where the UNet names its own
-    ``attn1`` and ``attn2``, whatever else in it has such projections: it was put there by somebody, for something else.
+    Not among them is attention over the frames of a video, as in motion modules; and, where the
+    UNet names its own ``attn1`` and ``attn2``, whatever else in it has such projections: it was put
+    there by somebody, for something else.
     """
     sites: list[Site] = []
     layout = _diffusers_layout(unet)
@@ -91,7 +97,9 @@ def _kind(path: str, module: nn.Module, to_q: nn.Module, to_k: nn.Module) -> str
 
 
 def _input_width(projection: nn.Module) -> int | None:
-    """The width that a dense projection takes; ``None`` for packed weights, whose shape says nothing."""
+    """The width that a dense projection takes; ``None`` for packed weights, whose shape says
+    nothing.
+    """
     width = getattr(projection, "in_features", None)
     if isinstance(width, int):
         return width

@@ -1,7 +1,7 @@
 """What stands in for the ``forward`` of a projection while networks act on it.
 
-It is an attribute of the module itself, not a hook: compiled code takes no notice of hooks that come and go, but is
-made anew when a module gets, or loses, a forward of its own.
+It is an attribute of the module itself, not a hook: compiled code takes no notice of hooks that
+come and go, but is made anew when a module gets, or loses, a forward of its own.
 """
 
 from __future__ import annotations
@@ -26,15 +26,19 @@ class Acts(Protocol):
         arguments: tuple[Any, ...],
         named: dict[str, Any],
     ) -> Any:
-        """What the module does, with networks in it; ``own`` is a forward of its own that the module had before."""
+        """What the module does, with networks in it; ``own`` is a forward of its own that the
+        module had before.
+        """
 
 
 class StandIn:
     """The forward of one module. Copies and pickles of the module get one without networks.
 
     Attributes:
-        projection: what acts; ``None`` for nothing: then the module does what it would do by itself.
-        own: a forward of its own that the module had before, as offloading and other extensions put there.
+        projection: what acts; ``None`` for nothing: then the module does what it would do by
+            itself.
+        own: a forward of its own that the module had before, as offloading and other extensions put
+            there.
     """
 
     __slots__ = ("__weakref__", "_module", "own", "projection")
@@ -61,7 +65,9 @@ class StandIn:
         return type(module).forward(module, *arguments, **named)
 
     def stands_for(self, module: nn.Module) -> bool:
-        """Whether it is this module's own: modules that share their attributes have those of another."""
+        """Whether it is this module's own: modules that share their attributes have those of
+        another.
+        """
         return self._module() is module
 
     def put(self, projection: Acts) -> None:
@@ -72,7 +78,10 @@ class StandIn:
         vars(module)["forward"] = self
 
     def take_away(self) -> None:
-        """Leave the module as it was. Where others wrapped it meanwhile, it goes on as its own forward."""
+        """Leave the module as it was.
+
+        Where others wrapped it meanwhile, it goes on as its own forward.
+        """
         self.projection = None
         module = self._module()
         if module is None or vars(module).get("forward") is not self:

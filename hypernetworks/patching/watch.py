@@ -1,7 +1,8 @@
-"""Whether tensors on an accelerator are still what they were: asked of the device now, and read when it has answered.
+"""Whether tensors on an accelerator are still what they were: asked of the device now, and read
+when it has answered.
 
-Nothing here waits for the device as long as it has events (CUDA, XPU); elsewhere an answer is a whole UNet call old
-when it is read.
+Nothing here waits for the device as long as it has events (CUDA, XPU); elsewhere an answer is a
+whole UNet call old when it is read.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class Later:
         self._done.record()
 
     def read(self) -> bool | None:
-        """Whether they differed; ``None`` where nothing was asked, or the device is not that far."""
+        """Whether they differed; ``None`` where nothing was asked, or the device is not that
+        far.
+        """
         if self._answer is None or (self._done is not None and not self._done.query()):
             return None
         answer, self._answer, self._done = bool(self._answer), None, None
@@ -57,7 +60,9 @@ class Later:
 
 
 class WeightWatch:
-    """Sees writes that escape torch's counter, such as ``fuse_lora``'s, in weights that are folded."""
+    """Sees writes that escape torch's counter, such as ``fuse_lora``'s, in weights that are
+    folded.
+    """
 
     def __init__(self) -> None:
         self._later = Later()

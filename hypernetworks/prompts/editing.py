@@ -1,4 +1,6 @@
-"""Recognises AUTOMATIC1111's prompt editing and alternation around a position, where tags can't work."""
+"""Recognises AUTOMATIC1111's prompt editing and alternation around a position, where tags can't
+work.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ class Editing:
     """A ``[before:after:when]`` or ``[one|two]`` that encloses a position.
 
     Attributes:
-        window: the tag argument that means the same, such as ``("start", "0.5")``; ``None`` for alternation.
+        window: the tag argument that means the same, such as ``("start", "0.5")``; ``None`` for
+            alternation.
     """
 
     window: tuple[str, str] | None
@@ -35,10 +38,13 @@ class Bracket:
 
 
 def find_brackets(prompt: str) -> list[Bracket]:
-    """All closed pairs of square brackets, inner ones first. A backslash escapes the next character.
+    """All closed pairs of square brackets, inner ones first.
+
+    A backslash escapes the next character.
 
     Args:
-        prompt: with every tag replaced by as many null characters, so that colons in tags don't count.
+        prompt: with every tag replaced by as many null characters, so that colons in tags don't
+            count.
     """
     found: list[Bracket] = []
     open_ones: list[Bracket | None] = []  # None is a round bracket, whose colons are weights
@@ -68,7 +74,8 @@ def editings(prompt: str, positions: Sequence[int]) -> list[Editing | None]:
     In linear time: brackets and positions are gone through once, side by side.
 
     Args:
-        prompt: with every tag replaced by as many null characters, so that colons in tags don't count.
+        prompt: with every tag replaced by as many null characters, so that colons in tags don't
+            count.
         positions: rising.
     """
     waiting = sorted(find_brackets(prompt), key=lambda b: b.opening, reverse=True)
@@ -120,7 +127,8 @@ def _halves(prompt: str, bracket: Bracket) -> _Halves | None:
 def _window(when: str, first_half: bool) -> tuple[str, str]:
     """``[a:b:when]``: a until then, b from then on; ``[b:when]`` is the second half alone.
 
-    A whole number counts steps, and AUTOMATIC1111 lets the step of that number (from 0) still see a.
+    A whole number counts steps, and AUTOMATIC1111 lets the step of that number (from 0) still see
+    a.
     """
     number = min(float(when), 1e9)  # a prompt may hold any number of digits
     if "." in when or number < 1:

@@ -14,7 +14,9 @@ _LEAST_PAIRS = 3
 
 
 def format_infotext(prompt: str, negative: str, pairs: Mapping[str, object]) -> str:
-    """Prompt, negative prompt and settings in AUTOMATIC1111's form; values with commas or colons are quoted."""
+    """Prompt, negative prompt and settings in AUTOMATIC1111's form; values with commas or colons
+    are quoted.
+    """
     settings = ", ".join(f"{key}: {_quoted(str(value))}" for key, value in pairs.items())
     return "\n".join([prompt, *([f"Negative prompt: {negative}"] if negative else []), settings])
 
@@ -36,7 +38,9 @@ def parse_infotext(text: str) -> tuple[str, str, dict[str, str]]:
 
 
 def _split(lines: list[str]) -> tuple[list[str], dict[str, str]]:
-    """The lines of the prompts, and the settings; other extensions add lines of their own after these."""
+    """The lines of the prompts, and the settings; other extensions add lines of their own after
+    these.
+    """
     pairs = _pairs(lines[-1])
     if len(pairs) >= _LEAST_PAIRS:
         return lines[:-1], pairs
@@ -63,7 +67,9 @@ def _json_end(line: str, position: int) -> int | None:
 
 
 def _pairs(line: str) -> dict[str, str]:
-    """``Key: value`` after ``Key: value``, with commas between; a quoted value may hold commas itself."""
+    """``Key: value`` after ``Key: value``, with commas between; a quoted value may hold commas
+    itself.
+    """
     pairs: dict[str, str] = {}
     position = 0
     while key := _KEY.match(line, position):
@@ -86,17 +92,20 @@ def _unquoted(value: str) -> str:
 
 
 def format_hashes(hashes: Mapping[str, str]) -> str:
-    """``name: 0123456789, other: …``, the value of "Hypernet hashes"; the form of the webui's "Lora hashes".
+    """``name: 0123456789, other: …``, the value of "Hypernet hashes"; the form of the webui's "Lora
+    hashes".
 
     Args:
-        hashes: by name as a tag writes it. Nothing needs quotes in here: a tag's name holds no colon, so commas, quotes
-            and brackets in a name can't be mistaken for the end of it.
+        hashes: by name as a tag writes it. Nothing needs quotes in here: a tag's name holds no
+            colon, so commas, quotes and brackets in a name can't be mistaken for the end of it.
     """
     return ", ".join(f"{name}: {value}" for name, value in hashes.items())
 
 
 def parse_hashes(text: str) -> dict[str, str]:
-    """The inverse of :func:`format_hashes`; what follows something that can't be understood is left out."""
+    """The inverse of :func:`format_hashes`; what follows something that can't be understood is left
+    out.
+    """
     hashes: dict[str, str] = {}
     position = 0
     while pair := _HASH.match(text, position):

@@ -1,4 +1,6 @@
-"""What nearly is a tag: spelled otherwise, unclosed, in other brackets, or of a kind that can't act. Stdlib only."""
+"""What nearly is a tag: spelled otherwise, unclosed, in other brackets, or of a kind that can't
+act. Stdlib only.
+"""
 
 from __future__ import annotations
 

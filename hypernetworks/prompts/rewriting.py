@@ -8,7 +8,9 @@ from .tags import Tag, parse
 
 
 def rewrite_tags(prompt: str, change: Callable[[Tag], Tag | None]) -> str:
-    """The prompt with ``change(tag)`` in the place of each tag, ``None`` taking it out; every other byte stays."""
+    """The prompt with ``change(tag)`` in the place of each tag, ``None`` taking it out; every other
+    byte stays.
+    """
     parts, end = list[str](), 0
     for tag in parse(prompt)[1]:
         changed = change(tag)

@@ -8,14 +8,15 @@ r"""Tags in a prompt: finding them, understanding them, changing one value of th
     multiplier ::= [ schedule ] { ":" argument }
     schedule   ::= number | pair { ("," | ";") pair }
     pair       ::= number "@" position
-    argument   ::= ("start" | "stop") "=" position             (only between these, ends included)
-                 | "hr" "=" schedule                           (another multiplier in the hires pass)
+    argument   ::= ("start" | "stop") "=" position             (only between, ends included)
+                 | "hr" "=" schedule                           (the multiplier in the hires pass)
                  | ("k" | "v") "=" number                      (factors for keys and for values)
                  | "attn" "=" ("cross" | "self")
                  | "lbw" "=" ( preset | number { "," number } )  (factors per block)
 
-A tag is whatever AUTOMATIC1111's own expression ``<(\w+):([^>]+)>`` matches with the word ``hypernet``. Positions are
-fractions of the pass when the largest is at most 1, else steps counted from 0.
+A tag is whatever AUTOMATIC1111's own expression ``<(\w+):([^>]+)>`` matches with the word
+``hypernet``. Positions are fractions of the pass when the largest is at most 1, else steps counted
+from 0.
 """
 
 from __future__ import annotations
@@ -47,6 +48,12 @@ class Tag:
     items: tuple[str, ...]
     start: int = field(default=0, compare=False)
     editing: Editing | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, name: str, multiplier: float | str) -> Tag:
+        """The tag for a network, with a number or a schedule."""
+        text = multiplier if isinstance(multiplier, str) else format_number(multiplier)
+        return cls((name, text))
 
     @property
     def name(self) -> str:
@@ -115,8 +122,8 @@ def parse(prompt: str) -> tuple[str, list[Tag]]:
     """Take the hypernetwork tags out of a prompt. Never raises on text.
 
     Returns:
-        The prompt as AUTOMATIC1111's own substitution leaves it (spaces stay; other networks' tags are left alone),
-        and the tags in order. One that can't be understood carries its ``error``.
+        The prompt as AUTOMATIC1111's own substitution leaves it (spaces stay; other networks' tags
+        are left alone), and the tags in order. One that can't be understood carries its ``error``.
     """
     found = list(_extra_networks(prompt))
     own = [m for m in found if m[1] == KIND]
@@ -132,14 +139,16 @@ def parse(prompt: str) -> tuple[str, list[Tag]]:
 def _extra_networks(prompt: str) -> Iterator[re.Match[str]]:
     """All that :data:`EXTRA_NETWORK` matches, in linear time.
 
-    Behind the last ">" the expression looks for one up to the end of the text, from every beginning of a tag; in front
-    of it, it finds one where it looks.
+    Behind the last ">" the expression looks for one up to the end of the text, from every beginning
+    of a tag; in front of it, it finds one where it looks.
     """
     return EXTRA_NETWORK.finditer(prompt, 0, prompt.rfind(">") + 1)
 
 
 def _masked(prompt: str, found: Sequence[re.Match[str]]) -> str:
-    """The prompt with as many null characters in the place of each tag, so that what stands in it doesn't count."""
+    """The prompt with as many null characters in the place of each tag, so that what stands in it
+    doesn't count.
+    """
     return _without(prompt, found, lambda m: "\0" * (m.end() - m.start()))
 
 

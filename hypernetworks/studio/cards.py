@@ -27,7 +27,9 @@ def own_folder(library: Library, shipped: Path) -> Path | None:
 
 
 def described(library: Library) -> list[dict[str, Any]]:
-    """All networks as the panel and the cards read them; no file is opened for it but the small ones beside."""
+    """All networks as the panel and the cards read them; no file is opened for it but the small
+    ones beside.
+    """
     listings = Listings()
     return [_description(library, e, listings[e.path.parent]) for e in library.entries if e.is_text]
 
@@ -98,7 +100,8 @@ async def add_file(folder: Path, name: str, chunks: AsyncIterator[bytes]) -> dic
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f".adding-{secrets.token_hex(8)}.tmp"
-        # with this mode the system takes the user's mask off, which nobody can ask for without changing it
+        # with this mode the system takes the user's mask off, which nobody can ask for without
+        # changing it
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
     except OSError as error:
         raise FileWriteError(
@@ -146,7 +149,9 @@ def _move(temporary: Path, target: Path) -> None:
 
 
 def _other_spelling(target: Path) -> str | None:
-    """A file that is the same one on Windows or macOS: in other case, or with accents stored otherwise."""
+    """A file that is the same one on Windows or macOS: in other case, or with accents stored
+    otherwise.
+    """
     try:
         names = os.listdir(target.parent)
     except OSError:

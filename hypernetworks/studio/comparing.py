@@ -41,7 +41,9 @@ class Plan:
 
     @property
     def cells(self) -> list[tuple[int, int]]:
-        """TrainingFolders in the order of the work: row by row, so that each network's file is read once."""
+        """TrainingFolders in the order of the work: row by row, so that each network's file is read
+        once.
+        """
         return [
             (row, column)
             for row in range(len(self.networks))
@@ -55,7 +57,8 @@ def plan(prompt: str, networks: Sequence[str], multipliers: str, library: Librar
     Args:
         prompt: as typed; tags of networks that are not compared stay in every picture.
         networks: names as in tags. None: those of the prompt, or the library's first.
-        multipliers: numbers or schedules with blanks, commas or semicolons between; empty is 1 alone.
+        multipliers: numbers or schedules with blanks, commas or semicolons between; empty is 1
+            alone.
 
     Raises:
         HypernetworkError: nothing to compare, too much of it, or a multiplier that is none.
@@ -82,7 +85,8 @@ def plan(prompt: str, networks: Sequence[str], multipliers: str, library: Librar
 
 
 def split_multipliers(text: str) -> tuple[str, ...]:
-    """The multipliers of a line; a comma inside a schedule (``0@0,1@0.5``) needs blanks around the others.
+    """The multipliers of a line; a comma inside a schedule (``0@0,1@0.5``) needs blanks around the
+    others.
 
     Raises:
         MultiplierError: one of them is none.
@@ -100,7 +104,9 @@ def split_multipliers(text: str) -> tuple[str, ...]:
 
 
 def _prompt(prompt: str, compared: Sequence[str], name: str, value: str) -> str:
-    """The prompt with this one of the compared networks, at this multiplier; named arguments of its tag stay."""
+    """The prompt with this one of the compared networks, at this multiplier; named arguments of its
+    tag stay.
+    """
     seen: list[Tag] = []
 
     def change(tag: Tag) -> Tag | None:
@@ -122,10 +128,12 @@ def compare(
     tell: Callable[[Update], None],
     cancelled: threading.Event,
 ) -> tuple[Picture | None, list[str]]:
-    """Generate a sheet's images and join them; when cancelled, the sheet holds those that are finished.
+    """Generate a sheet's images and join them; when cancelled, the sheet holds those that are
+    finished.
 
     Returns:
-        The sheet, with the infotext of its first picture (``None`` if there is none), and what to tell.
+        The sheet, with the infotext of its first picture (``None`` if there is none), and what to
+        tell.
     """
     made: dict[tuple[int, int], Picture] = {}
     messages: dict[str, None] = {}
@@ -163,7 +171,9 @@ def heading(job: Generation) -> str:
 
 
 def sheet(todo: Plan, images: dict[tuple[int, int], Image], title: str = "") -> Image:
-    """Join all images: multipliers above the columns, networks left of the rows; missing cells stay empty."""
+    """Join all images: multipliers above the columns, networks left of the rows; missing cells stay
+    empty.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
     size = next(iter(images.values())).size

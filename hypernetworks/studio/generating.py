@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 MOST_STEPS, MOST_PICTURES = 150, 16
 LONGEST_PROMPT, MOST_TAGS = 20_000, 200
-"""Characters of a prompt, and tags in it. The text encoder reads all of them, and each tag is looked up."""
+"""Characters of a prompt, and tags in it.
+
+The text encoder reads all of them, and each tag is looked up.
+"""
 LARGEST_SEED = 2**32 - 1
 
 
@@ -92,7 +95,9 @@ def _check_prompt(name: str, text: str) -> None:
 
 
 def _between(value: float | None, low: int, high: int, otherwise: int) -> int:
-    """A whole number that the page's own limits hold; a field may be empty, and the API may send anything."""
+    """A whole number that the page's own limits hold; a field may be empty, and the API may send
+    anything.
+    """
     return otherwise if value is None else int(min(max(value, low), high))
 
 
@@ -103,7 +108,9 @@ def generate(
     cancelled: threading.Event,
     folder: Path,
 ) -> Outcome:
-    """Generate the images of a job and save them as PNG; when cancelled, stop after the current step."""
+    """Generate the images of a job and save them as PNG; when cancelled, stop after the current
+    step.
+    """
     began, last = time.monotonic(), [0, 0]
 
     def on_step(done: int, total: int) -> bool:

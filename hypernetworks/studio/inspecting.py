@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..engine.multiplier import format_number
 from ..engine.network import Hypernetwork
 from ..errors import HypernetworkError
 from ..files import read
-from ..library import Inspection, Library, inspect
+from ..library import Inspection, Library, inspect, report_rows
+from ..library.reporting import format_norm
 from .widgets import text
 
 SECONDS = 6.0
@@ -63,7 +63,9 @@ def _explained(words: str) -> str:
 
 
 def singular_values(network: Hypernetwork, seconds: float) -> tuple[list[Spectrum], int]:
-    """The spectrum of every linear layer as long as time allows, and how many layers were left out."""
+    """The spectrum of every linear layer as long as time allows, and how many layers were left
+    out.
+    """
     deadline = time.monotonic() + seconds
     layers = [
         (f"{dim} {side} {index}", module.weight)
@@ -94,30 +96,9 @@ def _warnings(found: Inspection) -> str:
 
 
 def _table(found: Inspection) -> str:
-    origin = found.provenance
-    trained_on = origin["checkpoint_name"] or origin["checkpoint_hash"] or "unknown"
-    activation = found.activation
-    if found.activate_output and activation != "linear":
-        activation += ", after the last layer too"
-    dropout = ", ".join(f"{p:g}" for p in found.dropout) if any(found.dropout) else "none"
-    rows = {
-        "Base model": found.family
-        if found.family != "unknown"
-        else "unknown (no text width of SD1, SD2 or SDXL)",
-        "Context widths": ", ".join(map(str, found.widths)),
-        "Layer structure": ", ".join(format_number(m) for m in found.layer_structure),
-        "Activation": activation,
-        "Layer norm": "yes" if found.layer_norm else "no",
-        "Dropout in training": dropout,
-        "Parameters": f"{found.parameters:,} ({found.dtype}, {found.bytes / 2**20:.1f} MiB)",
-        "Name inside the file": origin["name"] or "none",
-        "Trained": f"{origin['step']:,} steps on {trained_on}",
-        "Initialisation": origin["weight_initialization"],
-        "Remarks": origin["optional"] or "none",
-    }
     cells = "".join(
-        f'<tr><th scope="row">{text(key)}</th><td>{text(value)}</td></tr>'
-        for key, value in rows.items()
+        f'<tr><th scope="row">{text(label)}</th><td>{text(value)}</td></tr>'
+        for label, value in report_rows(found).items()
     )
     return f'<table class="studio-table"><tbody>{cells}</tbody></table>'
 
@@ -131,7 +112,7 @@ def _norms_plot(found: Inspection) -> str:
     for index, (label, norm) in enumerate(bars):
         y = index * line
         width = round(280 * norm / highest, 1) if math.isfinite(norm) else 0
-        shown = f"{norm:.3g}" if math.isfinite(norm) else "not a number"
+        shown = format_norm(norm) if math.isfinite(norm) else "not finite"
         rows.append(
             f'<text x="62" y="{y + 11}" text-anchor="end">{text(label)}</text>'
             f'<rect x="68" y="{y + 3}" width="{width}" height="9" rx="1"/>'
@@ -141,7 +122,9 @@ def _norms_plot(found: Inspection) -> str:
 
 
 def _spectra_plot(spectra: Sequence[Spectrum]) -> str:
-    """Every spectrum over the share of its length, the values on a logarithmic axis of at most six decades."""
+    """Every spectrum over the share of its length, the values on a logarithmic axis of at most six
+    decades.
+    """
     highest = max((s.values[0] for s in spectra if s.values), default=0.0)
     if highest <= 0:
         return _explained("Nothing to plot: all layers are zero or not finite.")

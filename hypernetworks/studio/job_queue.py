@@ -1,4 +1,6 @@
-"""One model, many windows: jobs run one after the other, each tells its own window, and each can be interrupted."""
+"""One model, many windows: jobs run one after the other, each tells its own window, and each can be
+interrupted.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,9 @@ class JobQueue:
         self.painter = painter
 
     def interrupt(self, window: str) -> bool:
-        """Stop all jobs of a window, the running one after its present step; whether there was one."""
+        """Stop all jobs of a window, the running one after its present step; whether there was
+        one.
+        """
         with self._changed:
             mine = [job for job in self._jobs if job.window == window]
             for job in mine:
@@ -77,10 +81,12 @@ class JobQueue:
     def run(
         self, window: str, work: Work, kind: str | Callable[[], str] = "an image"
     ) -> Iterator[Update | Any]:
-        """Do some work in a thread: yields its updates, the latest only when the window is slow, and last its result.
+        """Do some work in a thread: yields its updates, the latest only when the window is slow,
+        and last its result.
 
         Args:
-            kind: what others are told to wait for; a function says by and by how far it is, and whose.
+            kind: what others are told to wait for; a function says by and by how far it is, and
+                whose.
 
         Raises:
             InterruptedJobError: it was stopped before its turn.

@@ -1,4 +1,6 @@
-"""Which model is loaded: the miniature, or a checkpoint of the user's, on a device that this machine has."""
+"""Which model is loaded: the miniature, or a checkpoint of the user's, on a device that this
+machine has.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ def checked_path(text: str) -> Path:
     """The checkpoint that a typed path means, looked at so far as its header goes.
 
     Raises:
-        CheckpointError: nothing was typed, there is no such thing, or it is no checkpoint of a kind that can be used.
+        CheckpointError: nothing was typed, there is no such thing, or it is no checkpoint of a kind
+            that can be used.
     """
     typed = text.strip().strip("\"'")
     if not typed:
@@ -40,7 +43,9 @@ def load(
     tell: Callable[[Update], None],
     cancelled: threading.Event,
 ) -> str:
-    """Load a model in place of the present one, which is kept when that fails. Runs as a job of the desk.
+    """Load a model in place of the present one, which is kept when that fails.
+
+    Runs as a job of the desk.
 
     Returns:
         What to tell.

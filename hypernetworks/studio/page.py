@@ -1,4 +1,6 @@
-"""The studio's page: the prompt and its networks on the left, what comes of them on the right, the cards below."""
+"""The studio's page: the prompt and its networks on the left, what comes of them on the right, the
+cards below.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ def build_page(trainer: Trainer, folder: Path, *, anywhere: bool = False) -> gr.
     """The page, ready to be served.
 
     Args:
-        trainer: on the desk that has the model and its jobs.
+        trainer: with the job queue that has the model.
         folder: where pictures of this run are kept.
         anywhere: other machines can use it, too.
     """

@@ -100,7 +100,9 @@ _DEFAULTS = {"Clip skip": "1", "Denoising strength": "1", "Schedule type": "Auto
 
 
 def restore(infotext: str, library: Library, model: str) -> Restored:
-    """Understand an infotext, and say what of it this studio can't give back: every key is used or named."""
+    """Understand an infotext, and say what of it this studio can't give back: every key is used or
+    named.
+    """
     prompt, negative, pairs = parse_infotext(infotext.replace("\r\n", "\n"))
     messages: list[str] = []
     source = Source(

@@ -18,7 +18,9 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden
 
 
 def text(value: object) -> str:
-    """Anything of a user or a file as HTML that shows it and is nothing else; no character that hides or turns text."""
+    """Anything of a user or a file as HTML that shows it and is nothing else; no character that
+    hides or turns text.
+    """
     shown = "".join(
         c if c.isprintable() or c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in str(value)
     )

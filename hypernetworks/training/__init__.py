@@ -1,4 +1,6 @@
-"""Training a hypernetwork: the diffusion model is passed in and stays frozen; only the small network changes."""
+"""Training a hypernetwork: the diffusion model is passed in and stays frozen; only the small
+network changes.
+"""
 
 from .captions import Caption
 from .examples import Batch, Example, Examples

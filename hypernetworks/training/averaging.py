@@ -21,7 +21,9 @@ class Average:
         self.values = [p.detach().clone() for p in self._parameters] if decay else []
 
     def update(self, step: int) -> None:
-        """Move towards the parameters; faster in the first steps, so that the start is soon forgotten."""
+        """Move towards the parameters; faster in the first steps, so that the start is soon
+        forgotten.
+        """
         if self.values:
             decay = min(self.decay, (1 + step) / (10 + step))
             torch._foreach_mul_(self.values, decay)

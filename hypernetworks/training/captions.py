@@ -1,4 +1,6 @@
-"""Captions: what an image is trained with, drawn anew for every sample, with tags shuffled and left out if asked."""
+"""Captions: what an image is trained with, drawn anew for every sample, with tags shuffled and left
+out if asked.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,15 @@ from random import Random
 from ..errors import TrainingDataError
 
 NAME, WORDS = "[name]", "[filewords]"
-"""Placeholders of a template, as in AUTOMATIC1111: the network's name, and the image's own words."""
+"""Placeholders of a template, as in AUTOMATIC1111: the network's name, and the image's own words.
+"""
 LARGEST = 1 << 16
 """Bytes of a caption file; what is drawn from it is made anew for every sample."""
 LONGEST_LINE = 4000
 """Characters of a line of a template; each placeholder in it is a copy of the caption."""
 MOST_WAYS = 64
-"""Templates of one image that are listed beforehand; more of them are encoded when they are drawn."""
+"""Templates of one image that are listed beforehand; more of them are encoded when they are drawn.
+"""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,8 @@ def words_of(picture: Path) -> str:
 
 
 def read_template(template: str) -> tuple[str, ...]:
-    """Lines of a template: of the file when ``template`` is the path of one, else ``template`` itself.
+    """Lines of a template: of the file when ``template`` is the path of one, else ``template``
+    itself.
 
     Raises:
         TrainingDataError: an empty template, or a file that is not text.

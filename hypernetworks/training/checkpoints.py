@@ -1,4 +1,6 @@
-"""The state of a run in its folder: network files named after finished steps, and one file to resume from."""
+"""The state of a run in its folder: network files named after finished steps, and one file to
+resume from.
+"""
 
 from __future__ import annotations
 
@@ -134,7 +136,10 @@ _KINDS: dict[str, Callable[[object], bool]] = {
     "scaler": _are_numbers,
     "watch": _are_numbers,
 }
-"""What stands in a state. The file may be a stranger's, and nothing else of it is compared or shown."""
+"""What stands in a state.
+
+The file may be a stranger's, and nothing else of it is compared or shown.
+"""
 
 
 def check_fits(

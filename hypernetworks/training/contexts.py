@@ -1,4 +1,6 @@
-"""Text encoder states, encoded once per caption and kept; whole runs of captions are encoded ahead, in one go."""
+"""Text encoder states, encoded once per caption and kept; whole runs of captions are encoded ahead,
+in one go.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 
 Condition = Mapping[str, torch.Tensor]
-"""The UNet's conditions for one text: ``context`` ``(tokens, dim)``, and whatever else the model family needs."""
+"""The UNet's conditions for one text: ``context`` ``(tokens, dim)``, and whatever else the model
+family needs.
+"""
 Encode = Callable[[Sequence[str]], Sequence[Condition]]
-"""Texts -> their conditions. May move the text encoder to its device and away again: it is called seldom."""
+"""Texts -> their conditions.
+
+May move the text encoder to its device and away again: it is called seldom.
+"""
 MOST_KEPT = 4096
-"""Conditions that are kept; the one unused for longest goes first. (77 x 768 numbers are 231 KiB in fp32.)"""
+"""Conditions that are kept; the one unused for longest goes first.
+
+(77 x 768 numbers are 231 KiB in fp32.)
+"""
 
 
 class Contexts:

@@ -19,7 +19,8 @@ class Creation:
 
     Attributes:
         structure: of all its MLPs.
-        initialisation, zero_last, seed: as there. A zero last layer is left out where the structure can't have one.
+        initialisation, zero_last, seed: as there. A zero last layer is left out where the structure
+            can't have one.
         self_attention: whether it has networks for self-attention as well as for the text.
     """
 
@@ -54,7 +55,9 @@ def check_name(name: str) -> None:
 
 
 def _can_be_in_a_name(character: str) -> bool:
-    """Letters, digits and a few signs; accents that stand as characters of their own belong to their letters."""
+    """Letters, digits and a few signs; accents that stand as characters of their own belong to
+    their letters.
+    """
     return (
         character.isalnum()
         or character in "_ .()+-"

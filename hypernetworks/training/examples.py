@@ -1,4 +1,6 @@
-"""Examples to learn from: latents and captions that are encoded once, and the order in which a run meets them."""
+"""Examples to learn from: latents and captions that are encoded once, and the order in which a run
+meets them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ class Batch:
     Attributes:
         latents: clean latents ``(batch, channels, height, width)``.
         context: text encoder states ``(batch, tokens, dim)``.
-        weights: loss weights ``(batch, 1, height, width)`` with mean 1 per example; ``None`` is 1 everywhere.
+        weights: loss weights ``(batch, 1, height, width)`` with mean 1 per example; ``None`` is 1
+            everywhere.
         added: whatever else the model family needs, ``(batch, …)`` each.
     """
 
@@ -44,7 +47,8 @@ class Example:
     Attributes:
         name: for messages.
         caption: what may be said of it.
-        latents: ``(channels, height, width)`` of each version of it (crops, mirrored or not), all of one shape.
+        latents: ``(channels, height, width)`` of each version of it (crops, mirrored or not), all
+            of one shape.
         spread: standard deviations of the same shape, where latents are drawn rather than fixed.
         weights: loss weights ``(1, height, width)`` of each version, with mean 1.
     """
@@ -62,10 +66,11 @@ class Example:
 
 
 class Order:
-    """Which example each sample of a run is: every example once per epoch, in a new order each time.
+    """Which example each sample of a run is: every example once per epoch, in a new order each
+    time.
 
-    Examples of several shapes never share a batch: then whole batches are drawn, and the last one of a shape is filled
-    up with other examples of it.
+    Examples of several shapes never share a batch: then whole batches are drawn, and the last one
+    of a shape is filled up with other examples of it.
 
     Args:
         shapes: of each example.
@@ -106,7 +111,8 @@ class Order:
 
 
 class Examples:
-    """Everything that a run learns from: sample number -> example, version and caption, by the seed alone.
+    """Everything that a run learns from: sample number -> example, version and caption, by the seed
+    alone.
 
     Args:
         examples: at least one.
@@ -145,7 +151,9 @@ class Examples:
                 self.contexts.prepare(["", *texts])
 
     def prepare(self, start: int, end: int) -> None:
-        """Make sure that the captions of samples ``start`` to ``end`` are encoded, and encode well ahead if not."""
+        """Make sure that the captions of samples ``start`` to ``end`` are encoded, and encode well
+        ahead if not.
+        """
         if end > self._prepared or start < self._prepared - self.AHEAD:
             self._prepared = max(end, start + self.AHEAD)
             self.contexts.prepare(self._draw(n)[2] for n in range(start, self._prepared))

@@ -1,4 +1,6 @@
-"""The forward pass of a run: samples by number -> noise and time steps, the UNet's prediction, and its loss."""
+"""The forward pass of a run: samples by number -> noise and time steps, the UNet's prediction, and
+its loss.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from .settings import TrainingSettings
 
 
 class ForwardPass:
-    """The loss of one batch of samples; every draw follows from the settings' seed and the sample's number.
+    """The loss of one batch of samples; every draw follows from the settings' seed and the sample's
+    number.
 
     Args:
         learner: what predicts: ``(noisy latents, time steps, batch)``.
@@ -39,7 +42,9 @@ class ForwardPass:
         self._is_drawn = any(structure.dropout) or structure.activation == "rrelu"
 
     def losses(self, samples: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean loss of the samples, and of predicting nothing; scalars, the first with its graph."""
+        """Mean loss of the samples, and of predicting nothing; scalars, the first with its
+        graph.
+        """
         settings = self.settings
         batch = self.examples.batch(samples).to(self.device)
         noise, times = self.draw(samples, batch)
@@ -75,7 +80,9 @@ class ForwardPass:
 
     @contextmanager
     def dropout(self, sample: int) -> Iterator[None]:
-        """Dropout draws from torch's own generators: seed them for this sample, and give them back as they were."""
+        """Dropout draws from torch's own generators: seed them for this sample, and give them back
+        as they were.
+        """
         if not self._is_drawn:
             yield
             return

@@ -1,4 +1,6 @@
-"""The health of a run: smoothed loss, validation loss on fixed noise and time steps, and signs of divergence."""
+"""The health of a run: smoothed loss, validation loss on fixed noise and time steps, and signs of
+divergence.
+"""
 
 from __future__ import annotations
 

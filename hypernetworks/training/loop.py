@@ -1,4 +1,6 @@
-"""The training loop: takes samples by number, steps the optimiser, reports and saves; knows no images or hosts."""
+"""The training loop: takes samples by number, steps the optimiser, reports and saves; knows no
+images or hosts.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ from .settings import TrainingSettings
 from .validation import ValidationLoss, at_rest
 
 SNAPSHOT_EVERY = 50
-"""Steps between copies of the state that a diverged run goes back to; every checkpoint makes one as well."""
+"""Steps between copies of the state that a diverged run goes back to; every checkpoint makes one as
+well.
+"""
 
 
 def _warn(text: str) -> None:
@@ -49,24 +53,30 @@ def _warn(text: str) -> None:
 class Run:
     """One training run of ``network`` in place, on a frozen UNet; continues what is in ``folder``.
 
-    Every random choice of sample ``n`` follows from the settings' seed and ``n`` alone (see :mod:`.chance`): an
-    interrupted run continues bit for bit on the CPU, a large batch equals accumulated small ones, several processes
-    equal one, and nothing that happens between steps (previews, say) can disturb it.
+    Every random choice of sample ``n`` follows from the settings' seed and ``n`` alone (see
+    :mod:`.seeding`): an interrupted run continues bit for bit on the CPU, a large batch equals
+    accumulated small ones, several processes equal one, and nothing that happens between steps
+    (previews, say) can disturb it.
 
     Args:
-        network: its parameters are live until :meth:`finish`; fp32. Steps of its provenance are counted on.
+        network: its parameters are live until :meth:`finish`; fp32. Steps of its provenance are
+            counted on.
         predict: the UNet with the network applied at multiplier 1, its own parameters frozen.
         examples: what to learn from, made with the settings' batch and seed.
         schedule: how noise is added and what the UNet predicts.
         settings: everything else.
-        folder: where ``state.pt`` (for resuming) and ``NAME-STEP.safetensors`` go; ``None`` keeps nothing.
+        folder: where ``state.pt`` (for resuming) and ``NAME-STEP.safetensors`` go; ``None`` keeps
+            nothing.
         suffix: ``.safetensors`` or ``.pt`` (which every webui reads).
         validation: measured every ``watch_every`` steps.
         device: where ``predict`` computes.
-        save_memory: called once when memory runs out; the step is tried again where it returns ``True``.
+        save_memory: called once when memory runs out; the step is tried again where it returns
+            ``True``.
         every_width: whether the model has every width of the network (several processes must know).
-        resume: ``False`` begins anew whatever ``folder`` has, and changes nothing there before its first checkpoint.
-        on_warning: told what ends no run but should be known, such as a checkpoint that could not be written.
+        resume: ``False`` begins anew whatever ``folder`` has, and changes nothing there before its
+            first checkpoint.
+        on_warning: told what ends no run but should be known, such as a checkpoint that could not
+            be written.
 
     Raises:
         TrainingSettingsError: settings that don't go together.
@@ -136,7 +146,8 @@ class Run:
         """Do one step.
 
         Raises:
-            DivergenceError: the loss is not finite or has run away; the network is back at the last good state.
+            DivergenceError: the loss is not finite or has run away; the network is back at the last
+                good state.
         """
         began = time.perf_counter()
         done = self._change(*self._gradients())
@@ -148,7 +159,9 @@ class Run:
         return self._watched(done)
 
     def _gradients(self) -> tuple[float, float]:
-        """Gradients of one step, tried again with less memory where that runs out; as :meth:`_accumulate`."""
+        """Gradients of one step, tried again with less memory where that runs out; as
+        :meth:`_accumulate`.
+        """
         try:
             return self._accumulate()
         except RuntimeError as error:
@@ -261,7 +274,9 @@ class Run:
         return done
 
     def measure(self) -> float | None:
-        """The validation loss now, with the averaged weights if there are any; ``None`` without validation examples."""
+        """The validation loss now, with the averaged weights if there are any; ``None`` without
+        validation examples.
+        """
         if self.validation is None or not self.world.is_first:
             return None
         with self.at_rest():
@@ -269,7 +284,8 @@ class Run:
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
-        """The network as its file would hold it: averaged, no dropout, no gradients, in autocast if the run is.
+        """The network as its file would hold it: averaged, no dropout, no gradients, in autocast if
+        the run is.
 
         For previews and the validation loss; the RNG is restored.
         """
@@ -301,7 +317,8 @@ class Run:
         return path
 
     def save(self) -> Path | None:
-        """Write the network's file and the state to resume from; returns the file, ``None`` without a folder.
+        """Write the network's file and the state to resume from; returns the file, ``None`` without
+        a folder.
 
         Raises:
             FileWriteError: one of them can't be written; the other one is, where that is possible.
@@ -379,7 +396,9 @@ class Run:
         self.network.provenance = replace(self.network.provenance, step=self._base + self.step)
 
     def finish(self) -> None:
-        """Save the last finished step, and leave the network ready for use, with the averaged weights if any."""
+        """Save the last finished step, and leave the network ready for use, with the averaged
+        weights if any.
+        """
         try:
             self._stepper.optimiser.zero_grad(set_to_none=True)
             if self._is_whole:
@@ -396,10 +415,12 @@ def train(
     on_step: Callable[[TrainingStep], object] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> None:
-    """Do all steps of a run, or those until it is stopped; then save and leave the network ready for use.
+    """Do all steps of a run, or those until it is stopped; then save and leave the network ready
+    for use.
 
     Args:
-        on_step: called after every step, in the first process; what it raises stops the run after that step.
+        on_step: called after every step, in the first process; what it raises stops the run after
+            that step.
         should_stop: asked after every step; loses nothing, as the last finished step is saved.
 
     Raises:

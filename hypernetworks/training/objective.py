@@ -1,4 +1,6 @@
-"""How noise is added to latents, what the UNet is asked to predict, and how its error is weighed."""
+"""How noise is added to latents, what the UNet is asked to predict, and how its error is
+weighed.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ class NoiseSchedule:
     def noisy_and_target(
         self, latents: torch.Tensor, noise: torch.Tensor, times: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Noisy latents and what should be predicted from them: the noise, or v = alpha noise - sigma latents.
+        """Noisy latents and what should be predicted from them: the noise, or v = alpha noise -
+        sigma latents.
 
         Args:
             latents, noise: ``(batch, channels, height, width)``.
@@ -52,10 +55,11 @@ class NoiseSchedule:
         )
 
     def min_snr_weights(self, times: torch.Tensor, gamma: float) -> torch.Tensor:
-        """Loss weights ``(batch,)`` of Min-SNR-gamma (Hang et al. 2023): easy, nearly clean time steps count less.
+        """Loss weights ``(batch,)`` of Min-SNR-gamma (Hang et al. 2023): easy, nearly clean time
+        steps count less.
 
-        ``min(SNR, gamma) / SNR`` for noise prediction, ``min(SNR, gamma) / (SNR + 1)`` for v-prediction; at zero
-        terminal SNR they are 1 and 0.
+        ``min(SNR, gamma) / SNR`` for noise prediction, ``min(SNR, gamma) / (SNR + 1)`` for
+        v-prediction; at zero terminal SNR they are 1 and 0.
         """
         power = self.alphas_cumprod.cpu().double()  # not every device has float64
         snr = power / (1 - power).clamp_min(1e-12)
@@ -68,7 +72,8 @@ class NoiseSchedule:
 
 
 def with_offset(noise: torch.Tensor, offset: torch.Tensor, strength: float) -> torch.Tensor:
-    """Noise whose mean per channel is moved, so that very dark and very light images can be learned.
+    """Noise whose mean per channel is moved, so that very dark and very light images can be
+    learned.
 
     Args:
         noise: ``(batch, channels, height, width)``.

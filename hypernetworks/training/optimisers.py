@@ -1,4 +1,6 @@
-"""Builds any torch optimiser by name, fused where possible; and does one step: unscale, clip, step."""
+"""Builds any torch optimiser by name, fused where possible; and does one step: unscale, clip,
+step.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,9 @@ UNSUITED = {
 }
 """Optimisers of torch that can't be used here, and why."""
 FUSED_ON = {"cpu", "cuda"}
-"""Kinds of devices whose fused kernels are tried. torch takes it for granted that a foreign device such as DirectML has
-them all, and the first step would fail."""
+"""Kinds of devices whose fused kernels are tried. torch takes it for granted that a foreign device
+such as DirectML has them all, and the first step would fail.
+"""
 FOREACH_ON = {"cpu", "cuda", "xpu", "mps"}
 """Kinds of devices that take lists of tensors; others get one at a time."""
 
@@ -42,7 +45,8 @@ def build_optimiser(
     weight_decay: float,
     options: Mapping[str, object],
 ) -> torch.optim.Optimizer:
-    """An optimiser of ``torch.optim`` by name, whatever its case; fused where torch has such a kernel.
+    """An optimiser of ``torch.optim`` by name, whatever its case; fused where torch has such a
+    kernel.
 
     Raises:
         TrainingSettingsError: an unknown name or option.
@@ -112,7 +116,9 @@ class Stepper:
             self.scaler.load_state_dict(scaler)
 
     def measure(self) -> float:
-        """Unscale and clip the gradients; returns their norm before clipping, not finite if any of them is not."""
+        """Unscale and clip the gradients; returns their norm before clipping, not finite if any of
+        them is not.
+        """
         self.scaler.unscale([p.grad for p in self.parameters if p.grad is not None])
         limit = self.clip if self.clip and self.clip_by == "norm" else float("inf")
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
@@ -122,7 +128,9 @@ class Stepper:
         return self._norm
 
     def step(self, rate: float) -> bool:
-        """Change the parameters and forget the gradients; returns whether it was skipped (overflow)."""
+        """Change the parameters and forget the gradients; returns whether it was skipped
+        (overflow).
+        """
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         skipped = self.scaler.update(self._norm)

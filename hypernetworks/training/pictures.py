@@ -1,4 +1,6 @@
-"""A folder of images -> pixels at the right sizes, in one or several versions, with alpha as loss weights."""
+"""A folder of images -> pixels at the right sizes, in one or several versions, with alpha as loss
+weights.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FITS = ("crop", "buckets")
 Encode = Callable[[torch.Tensor], tuple[torch.Tensor, "torch.Tensor | None"]]
-"""Pixels ``(batch, 3, height, width)`` in [-1, 1] -> means, and standard deviations if any, of their latents."""
+"""Pixels ``(batch, 3, height, width)`` in [-1, 1] -> means, and standard deviations if any, of
+their latents.
+"""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class PictureSettings:
 
     Attributes:
         width, height: in pixels; with buckets, their product is the largest area.
-        fit: ``"crop"``: all to one size; ``"buckets"``: each to the nearest of several shapes of the same area.
+        fit: ``"crop"``: all to one size; ``"buckets"``: each to the nearest of several shapes of
+            the same area.
         step: pixel sizes of buckets are multiples of it.
         crops: versions of each image, evenly spread over what doesn't fit.
         flip: whether each version is mirrored as well.
@@ -41,7 +46,8 @@ class PictureSettings:
         spread: whether latents are drawn anew from the autoencoder's distribution each time.
         template: a line, or the path of a text file of lines; see :mod:`.captions`.
         shuffle, tag_dropout: see :class:`~.captions.Caption`.
-        validation: share of the images that is kept for the validation loss, if there are eight or more.
+        validation: share of the images that is kept for the validation loss, if there are eight or
+            more.
     """
 
     width: int = 512
@@ -85,7 +91,8 @@ class Version:
 
     Attributes:
         pixels: ``(3, height, width)`` in [-1, 1].
-        alpha: opacity ``(height, width)`` in [0, 1], where it weighs the loss and is not 1 throughout.
+        alpha: opacity ``(height, width)`` in [0, 1], where it weighs the loss and is not 1
+            throughout.
     """
 
     pixels: torch.Tensor
@@ -178,7 +185,9 @@ def read_versions(path: Path, settings: PictureSettings) -> list[Version]:
 
 
 def _crops(image: Image, settings: PictureSettings) -> Iterator[Image]:
-    """The image scaled to cover its bucket, cut at evenly spread places; the middle when there is one crop."""
+    """The image scaled to cover its bucket, cut at evenly spread places; the middle when there is
+    one crop.
+    """
     from PIL.Image import Resampling
 
     width, height = bucket_of(*image.size, settings)
@@ -195,7 +204,8 @@ def _crops(image: Image, settings: PictureSettings) -> Iterator[Image]:
 
 
 def _eight_bit(image: Image) -> Image:
-    """A grey image of 16-bit numbers, or of fractions, in 8 bits; Pillow itself would make it white or black.
+    """A grey image of 16-bit numbers, or of fractions, in 8 bits; Pillow itself would make it white
+    or black.
 
     Raises:
         ValueError: what its numbers mean can't be told.
@@ -227,8 +237,8 @@ def _version(image: Image) -> Version | None:
 def latent_weights(alpha: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Loss weights ``(1, height, width)`` of mean 1, from opacity ``(pixels high, pixels wide)``.
 
-    AUTOMATIC1111 subtracts the smallest opacity first, which makes opaque images 0/0, and turns the mask on its side
-    where an image is not square; this does neither.
+    AUTOMATIC1111 subtracts the smallest opacity first, which makes opaque images 0/0, and turns the
+    mask on its side where an image is not square; this does neither.
     """
     weights = functional.adaptive_avg_pool2d(alpha[None], (height, width))
     return weights / weights.mean()

@@ -39,7 +39,8 @@ class World:
         return self.rank == 0
 
     def device(self, asked: str | None) -> str:
-        """The device that was asked for, else the best there is, a card of this process's own where it has several.
+        """The device that was asked for, else the best there is, a card of this process's own where
+        it has several.
 
         Raises:
             DeviceError: this machine can't use it.
@@ -116,7 +117,9 @@ def _device(asked: str | None, local_rank: int, size: int) -> str:
 
 
 class Learner(nn.Module):
-    """The network's parameters and the frozen UNet's prediction as one module, as data parallel needs it."""
+    """The network's parameters and the frozen UNet's prediction as one module, as data parallel
+    needs it.
+    """
 
     def __init__(self, network: Hypernetwork, predict: Predict) -> None:
         super().__init__()
@@ -132,7 +135,8 @@ def joined(learner: Learner, world: World, every_width: bool) -> nn.Module:
     """The learner itself, or wrapped so that its gradients are averaged over the processes.
 
     Args:
-        every_width: whether every parameter gets a gradient, as the model has every width of the network.
+        every_width: whether every parameter gets a gradient, as the model has every width of the
+            network.
     """
     if world.size == 1:
         return learner

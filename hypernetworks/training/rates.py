@@ -1,4 +1,6 @@
-"""Learning rates: AUTOMATIC1111's ``rate:step, rate:step`` syntax, warm-up, and a fall to a floor, with restarts."""
+"""Learning rates: AUTOMATIC1111's ``rate:step, rate:step`` syntax, warm-up, and a fall to a floor,
+with restarts.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from dataclasses import dataclass
 from ..errors import TrainingSettingsError
 
 SHAPES = ("auto", "constant", "linear", "cosine")
-"""How the rate goes after the warm-up: as written, or down to :attr:`RateSchedule.floor` in a line or half a cosine.
+"""How the rate goes after the warm-up: as written, or down to :attr:`RateSchedule.floor` in a line
+or half a cosine.
 
 ``"auto"`` is a cosine for one rate, and as written for a rate in steps.
 """
@@ -47,10 +50,11 @@ class RateSchedule:
         restarts: int = 0,
         floor: float = 0.05,
     ) -> RateSchedule:
-        """Read ``"1e-4"`` or ``"1e-4:500, 1e-5"``; a step of -1, or none, means the end, as in AUTOMATIC1111.
+        """Read ``"1e-4"`` or ``"1e-4:500, 1e-5"``; a step of -1, or none, means the end, as in
+        AUTOMATIC1111.
 
-        Steps count finished steps: ``1e-4:500`` holds for the first 500. Where the pieces end before the run does,
-        the last one goes on (AUTOMATIC1111 stops the run there).
+        Steps count finished steps: ``1e-4:500`` holds for the first 500. Where the pieces end
+        before the run does, the last one goes on (AUTOMATIC1111 stops the run there).
 
         Raises:
             TrainingSettingsError: anything else.

@@ -73,7 +73,9 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Rows of a ``log.csv``, numbers as numbers; what is no row of numbers, or no file to read, is left out."""
+    """Rows of a ``log.csv``, numbers as numbers; what is no row of numbers, or no file to read, is
+    left out.
+    """
     rows: list[dict[str, Any]] = []
     with suppress(OSError, UnicodeDecodeError), path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -86,7 +88,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def draw_curve(rows: Sequence[dict[str, Any]], title: str = "") -> Image:
-    """The loss over the steps: every step pale, smoothed in blue, validation in orange; on a logarithmic scale."""
+    """The loss over the steps: every step pale, smoothed in blue, validation in orange; on a
+    logarithmic scale.
+    """
     from PIL import Image, ImageDraw
 
     image = Image.new("RGB", SIZE, "white")
@@ -208,7 +212,9 @@ def save_preview(folder: Path, step: int, number: int, image: Image) -> Path:
 
 
 def save_sheet(folder: Path, step: int, most: int = 8) -> Path | None:
-    """Write ``previews.png``: a row per prompt, a column per step; at most ``most``, evenly spread up to ``step``."""
+    """Write ``previews.png``: a row per prompt, a column per step; at most ``most``, evenly spread
+    up to ``step``.
+    """
     found: dict[int, dict[int, Path]] = {}
     for path in (folder / "previews").glob("*-*.png"):
         row, _, column = path.stem.partition("-")

@@ -1,4 +1,6 @@
-"""Loss scaling for fp16: gradients that would vanish are scaled up, and steps that overflow are skipped."""
+"""Loss scaling for fp16: gradients that would vanish are scaled up, and steps that overflow are
+skipped.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,18 @@ import torch
 
 FIRST_SCALE = 2.0**16
 GROWTH, BACKOFF, INTERVAL = 2.0, 0.5, 2000
-"""As torch's own scaler has them: doubled after so many steps without an overflow, halved after one."""
+"""As torch's own scaler has them: doubled after so many steps without an overflow, halved after
+one.
+"""
 
 
 class Scaler:
-    """What torch's ``GradScaler`` does, in fp32 and plain operations of torch, so that it works on every device.
+    """What torch's ``GradScaler`` does, in fp32 and plain operations of torch, so that it works on
+    every device.
 
-    torch's needs float64, which Apple's and many of Intel's cards lack, and a kernel that DirectML lacks. A scale is
-    a power of two, so that nothing is lost by fp32. The state is interchangeable with torch's.
+    torch's needs float64, which Apple's and many of Intel's cards lack, and a kernel that DirectML
+    lacks. A scale is a power of two, so that nothing is lost by fp32. The state is interchangeable
+    with torch's.
 
     Args:
         enabled: ``False`` does nothing at all.

@@ -1,7 +1,8 @@
 """Randomness by number: what sample ``n`` of a run draws depends on the seed and on ``n`` alone.
 
-So a batch may be split over accumulation steps, over processes or over an interruption, and previews may be made in
-between, without any draw of the run changing; and no generator's state has to be kept.
+So a batch may be split over accumulation steps, over processes or over an interruption, and
+previews may be made in between, without any draw of the run changing; and no generator's state has
+to be kept.
 """
 
 from __future__ import annotations

@@ -20,19 +20,22 @@ class TrainingSettings:
     Attributes:
         steps: optimiser steps.
         rate: learning rate, in :mod:`.rates`' syntax.
-        shape, warm_up, restarts, floor: see :class:`~.rates.RateSchedule`; the warm-up is at most half of the run.
+        shape, warm_up, restarts, floor: see :class:`~.rates.RateSchedule`; the warm-up is at most
+            half of the run.
         optimiser: any optimiser of ``torch.optim`` by name.
         weight_decay: of the optimiser, where it has one.
         options: further arguments of the optimiser by name.
         batch: examples per forward pass, over all processes.
         accumulation: forward passes per step.
-        precision: ``"fp32"``, or autocast to ``"bf16"`` or ``"fp16"`` (with a gradient scaler); ``"auto"`` leaves it to
-            the host, and is fp32 to the loop. The network itself stays fp32.
+        precision: ``"fp32"``, or autocast to ``"bf16"`` or ``"fp16"`` (with a gradient scaler);
+            ``"auto"`` leaves it to the host, and is fp32 to the loop. The network itself stays
+            fp32.
         clip: largest gradient (see ``clip_by``), after unscaling; 0 for none.
         clip_by: ``"norm"`` of all gradients together, or ``"value"`` of each.
         min_snr: gamma of Min-SNR weighting; 0 for none. 5 is usual.
         noise_offset: see :func:`~.objective.with_offset`; 0 for none.
-        ema: decay of an exponential moving average of the weights, which is then what files hold; 0 for none.
+        ema: decay of an exponential moving average of the weights, which is then what files hold; 0
+            for none.
         caption_dropout: share of samples with an empty caption.
         seed: of everything random.
         save_every: steps between checkpoints; 0 for the last step alone.
@@ -129,7 +132,8 @@ class Preset:
 
     Attributes:
         label: for people.
-        layer_structure, activation, dropout: of the network; see :class:`~hypernetworks.engine.structure.Structure`.
+        layer_structure, activation, dropout: of the network; see
+            :class:`~hypernetworks.engine.structure.Structure`.
         self_attention: whether it also has networks for self-attention, not for the text alone.
         settings: of the run, on a full-size model.
         template: of captions.

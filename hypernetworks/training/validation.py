@@ -68,7 +68,9 @@ class ValidationLoss:
 
 @contextmanager
 def at_rest(network: Hypernetwork) -> Iterator[None]:
-    """Dropout is off inside, while the parameters stay live, so that patches on a UNet need not be made anew."""
+    """Dropout is off inside, while the parameters stay live, so that patches on a UNet need not be
+    made anew.
+    """
     mlps = [mlp for pair in network.pairs.values() for mlp in pair]
     before = [mlp.training for mlp in mlps]
     for mlp in mlps:

@@ -1,1 +1,4 @@
-"""Widgets that the webuis and the studio share. The only room, next to the studio, that imports gradio."""
+"""Widgets that the webuis and the studio share.
+
+The only room, next to the studio, that imports gradio.
+"""

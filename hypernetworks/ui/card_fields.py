@@ -1,4 +1,7 @@
-"""The fields that the card editor of a webui gets for a hypernetwork. Runs under gradio 3.41 to 6."""
+"""The fields that the card editor of a webui gets for a hypernetwork.
+
+Runs under gradio 3.41 to 6.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The accordion under the prompt: a place for rows that ``javascript/hypernetworks.js`` fills and keeps in step."""
+"""The accordion under the prompt: a place for rows that ``javascript/hypernetworks.js`` fills and
+keeps in step.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,16 @@ _UNTIL_FILLED = "The networks in the prompt appear here. If this text stays, rel
 
 
 def panel(tab: str, *, opened: bool = True) -> None:
-    """Add the accordion "Hypernetworks" to the Blocks that are being built. Runs under gradio 3.41 to 6.
+    """Add the accordion "Hypernetworks" to the Blocks that are being built.
+
+    Runs under gradio 3.41 to 6.
 
     Args:
         tab: whose prompt it is about: the one in the element with the id ``{tab}_prompt``.
         opened: whether it starts unfolded.
     """
-    # Not f"{tab}_hypernetworks": that id belongs to the tab with the cards in AUTOMATIC1111 and its kin.
+    # Not f"{tab}_hypernetworks": that id belongs to the tab with the cards in AUTOMATIC1111 and its
+    # kin.
     with gr.Accordion("Hypernetworks", open=opened, elem_id=f"{tab}_hypernetworks_accordion"):
         gr.HTML(
             f'<div class="hypernetworks-panel" data-tab="{escape(tab)}">{_UNTIL_FILLED}</div>',

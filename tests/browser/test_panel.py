@@ -653,7 +653,7 @@ def test_names_never_become_markup(page: Any) -> None:
     assert page.evaluate("window.hacked") is None
 
 
-# ------------------------------------------------------------------ keyboard, size, life of the page
+# --- keyboard, size, life of the page
 
 
 def test_the_keyboard_is_enough(page: Any) -> None:

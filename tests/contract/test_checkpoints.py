@@ -111,7 +111,7 @@ OPEN_CLIP = {
 }
 
 
-# ---------------------------------------------------------------- the original layout, from the names of today
+# --- the original layout, from the names of today
 
 
 def original_unet(name: str, layers: int, crossing: set[int]) -> str:
@@ -669,7 +669,7 @@ def test_a_tensor_too_few_or_too_many(
         load_checkpoint(tmp_path / "odd.safetensors", configurations=tiny)
 
 
-# ---------------------------------------------------------------- the shipped configurations, at full size
+# --- the shipped configurations, at full size
 
 PARAMETERS = {
     ("sd1", "unet"): 859_520_964,

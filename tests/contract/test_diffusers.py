@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import torch
 
 import hypernetworks as hn
 from hypernetworks.hosts.diffusers import Generation, Painter, save_png
+from hypernetworks.patching import sites
 from hypernetworks.patching.handle import MARK
-from hypernetworks.prompts import parse_infotext
+from hypernetworks.prompts import parse_infotext, tags
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,21 @@ def test_a_tag_changes_the_picture_and_is_gone_afterwards(painter: Painter) -> N
     before = pixels(painter, "a cat")
     assert np.abs(pixels(painter, "a cat<hypernet:strong:1>") - before).max() > 0
     assert np.array_equal(pixels(painter, "a cat"), before)
+
+
+def test_a_generation_parses_each_prompt_once_and_searches_the_unet_once(
+    painter: Painter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = Counter[str]()
+    parsing, searching = tags._extra_networks, sites._diffusers_layout
+    monkeypatch.setattr(
+        tags, "_extra_networks", lambda text: counts.update([text]) or parsing(text)
+    )
+    monkeypatch.setattr(
+        sites, "_diffusers_layout", lambda unet: counts.update(["find_sites"]) or searching(unet)
+    )
+    pixels(painter, "a cat<hypernet:strong:1>", negative="bad")
+    assert counts == {"a cat<hypernet:strong:1>": 1, "bad": 1, "find_sites": 1}
 
 
 def test_multiplier_zero_is_no_tag_bit_for_bit(painter: Painter) -> None:

@@ -1,4 +1,6 @@
-"""Whole jobs of training on diffusers models: a tiny random one of SD's shape, and the miniature."""
+"""Whole jobs of training on diffusers models: a tiny random one of SD's shape, and the
+miniature.
+"""
 
 from __future__ import annotations
 

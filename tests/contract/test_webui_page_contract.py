@@ -292,7 +292,7 @@ def test_requests_of_the_real_page(webui: FakeWebui) -> None:
     ours = our_page(webui)
     ours.create_html("txt2img")
     answer = json.loads(pages.get_metadata("hypernetworks", "ink").body)
-    assert json.loads(answer["metadata"])["family"] == "SD1"
+    assert json.loads(answer["metadata"])["Model family"] == "SD1"
     assert json.loads(pages.get_metadata("hypernetworks", "no").body) == {}
     (webui.folder / "ink.json").write_text(
         '{"preferred weight": 2, "sd_version_str": "SdVersion.SD1"}'

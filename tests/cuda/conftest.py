@@ -1,7 +1,7 @@
 """Everything here runs on a CUDA device: ``pytest -m cuda``.
 
-Where there is none it is skipped, unless ``HYPERNETWORKS_REHEARSE=cpu`` asks for what a CPU can run of it, so that the
-tests themselves are tried before a GPU is at hand.
+Where there is none it is skipped, unless ``HYPERNETWORKS_REHEARSE=cpu`` asks for what a CPU can run
+of it, so that the tests themselves are tried before a GPU is at hand.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The device, exact: no TF32, no kernels that differ from run to run. All hosts are made on it."""
+    """The device, exact: no TF32, no kernels that differ from run to run.
+
+    All hosts are made on it.
+    """
     monkeypatch.setattr("laws.hosts.DEVICE", DEVICE)
     monkeypatch.setattr("hypernetworks.patching.folded._REFOLD_ROWS_ELSEWHERE", 1, raising=False)
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32

@@ -1,4 +1,6 @@
-"""The laws of patching and what folding owes, collected once more: hosts are made on the device here."""
+"""The laws of patching and what folding owes, collected once more: hosts are made on the device
+here.
+"""
 
 from __future__ import annotations
 

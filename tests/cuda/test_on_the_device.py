@@ -1,4 +1,6 @@
-"""What only happens on a device: moving, streams, graphs, compilers, memory that runs out, and waiting for it."""
+"""What only happens on a device: moving, streams, graphs, compilers, memory that runs out, and
+waiting for it.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def by_context(host: Host, networks: list[tuple[hn.Hypernetwork, float]]) -> tor
 def test_weights_fused_through_data_are_seen_at_the_next_call(
     host: Host, activation: str | None
 ) -> None:
-    """In place, behind autograd's counter, between the steps of one generation, as LoRA extensions write."""
+    """In place, behind autograd's counter, between the steps of one generation, as LoRA extensions
+    write.
+    """
     network, context = host.network(activation)[1], host.context()
     changes = [torch.randn_like(p.weight) * 0.5 for p in projections(host)]
     with hn.apply(host.unet, [(network, 0.8)]):
@@ -388,7 +392,9 @@ def test_no_host_synchronisation_on_the_hot_path(
 def _forward(
     host: Host, sample: torch.Tensor, emb: torch.Tensor, context: torch.Tensor
 ) -> torch.Tensor:
-    """The small UNet's projections in one call of it, without what its own forward makes on the CPU."""
+    """The small UNet's projections in one call of it, without what its own forward makes on the
+    CPU.
+    """
     unet = host.unet
 
     def forward(x: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor) -> torch.Tensor:

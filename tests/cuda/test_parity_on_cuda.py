@@ -1,4 +1,6 @@
-"""The arithmetic on the device against the reference on the CPU: fp32 without TF32, fp16, bf16, and in autocast."""
+"""The arithmetic on the device against the reference on the CPU: fp32 without TF32, fp16, bf16, and
+in autocast.
+"""
 
 from __future__ import annotations
 

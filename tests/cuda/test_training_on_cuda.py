@@ -1,4 +1,6 @@
-"""Training on the device: bf16, fp16 with its scaler, activations computed twice, and one process of several."""
+"""Training on the device: bf16, fp16 with its scaler, activations computed twice, and one process
+of several.
+"""
 
 from __future__ import annotations
 

@@ -228,7 +228,9 @@ def programs(drawn: Random) -> Drawn:
 
 
 def gadgets(drawn: Random) -> Drawn:
-    """Calls, objects and names that run something in an ordinary unpickler, everywhere in a file."""
+    """Calls, objects and names that run something in an ordinary unpickler, everywhere in a
+    file.
+    """
     kind = drawn.randrange(3)
     if kind == 0:
         expression = drawn.choice(list(CALLS.values()))

@@ -1,4 +1,7 @@
-"""Too much of everything for a real studio: ``python -m tests.hardening.floods``. Memory is watched from outside."""
+"""Too much of everything for a real studio: ``python -m tests.hardening.floods``.
+
+Memory is watched from outside.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""Hostile payloads against a real studio: ``python -m tests.hardening.payloads --cases 5000 --seed 1``.
+"""Hostile payloads against a real studio: ``python -m tests.hardening.payloads --cases 5000 --seed
+1``.
 
-Every input of every function of the page's own config gets paths, files and addresses that it must not read, in many
-spellings and shapes, through every route that takes a payload and through those that the gate refuses. A file, a
-variable of the environment and another session's upload hold a secret that must never come back.
+Every input of every function of the page's own config gets paths, files and addresses that it must
+not read, in many spellings and shapes, through every route that takes a payload and through those
+that the gate refuses. A file, a variable of the environment and another session's upload hold a
+secret that must never come back.
 """
 
 from __future__ import annotations
@@ -28,10 +30,15 @@ from hardening.served import Answer, Peak, Studio, Trap  # noqa: E402
 FILE = {"_type": "gradio.FileData"}
 API = "/gradio_api"
 SLOWEST, MOST_MEMORY, MOST_DESCRIPTORS = 20.0, 128.0, 12
-"""What breaks a promise: seconds until a payload is answered, MiB and descriptors more than at first."""
+"""What breaks a promise: seconds until a payload is answered, MiB and descriptors more than at
+first.
+"""
 MOST_LATER = 48.0
-"""MiB more at the end than halfway. What the studio holds no longer grows by then; what the allocator keeps for images
-of other sizes still does: it took up to 32 MiB more over 2,000 cases while the memory in use stayed the same."""
+"""MiB more at the end than halfway.
+
+What the studio holds no longer grows by then; what the allocator keeps for images of other sizes
+still does: it took up to 32 MiB more over 2,000 cases while the memory in use stayed the same.
+"""
 
 
 def paths(studio: Studio, other: str, trap: int) -> list[str]:

@@ -1,4 +1,6 @@
-"""A real studio in a process of its own, and what it takes, watched from outside through ``/proc``."""
+"""A real studio in a process of its own, and what it takes, watched from outside through
+``/proc``.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +101,9 @@ class Studio:
         most: int = 4 << 20,
         **headers: str,
     ) -> Answer:
-        """One request on a connection of its own; an answer that never ends is cut after ``patience`` seconds."""
+        """One request on a connection of its own; an answer that never ends is cut after
+        ``patience`` seconds.
+        """
         began = time.monotonic()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=patience)
         found = Answer(0, b"")

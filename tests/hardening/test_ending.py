@@ -1,4 +1,6 @@
-"""Asked to end by Ctrl+C, a signal or a console that goes: a training is saved; what the killed leave goes later."""
+"""Asked to end by Ctrl+C, a signal or a console that goes: a training is saved; what the killed
+leave goes later.
+"""
 
 from __future__ import annotations
 

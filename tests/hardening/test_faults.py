@@ -358,7 +358,7 @@ class Closed:
         raise OSError(5, "Input/output error")
 
 
-# ------------------------------------------------------------------ the studio's painter, on the miniature
+# --- the studio's painter, on the miniature
 
 
 @pytest.fixture(scope="module")

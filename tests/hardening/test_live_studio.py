@@ -1,4 +1,6 @@
-"""A real studio in a process of its own, watched from outside: hostile payloads, and too much of everything."""
+"""A real studio in a process of its own, watched from outside: hostile payloads, and too much of
+everything.
+"""
 
 from __future__ import annotations
 

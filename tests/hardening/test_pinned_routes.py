@@ -1,7 +1,9 @@
-"""What gradio's version brings was looked at: its routes, the page's components and what their payloads may hold.
+"""What gradio's version brings was looked at: its routes, the page's components and what their
+payloads may hold.
 
-When this fails after an update of gradio, read what is new: does the gate refuse the route, and does
-``payloads.KINDS`` know what the component may hold? Then write the list again, and review its diff::
+When this fails after an update of gradio, read what is new: does the gate refuse the route, and
+does ``payloads.KINDS`` know what the component may hold? Then write the list again, and review its
+diff::
 
     PYTHONPATH=. python -m tests.hardening.test_pinned_routes > tests/hardening/pinned_routes.txt
 """
@@ -36,7 +38,9 @@ def built(folder: Path) -> gate.PageGate:
 
 
 def seen(app: gate.PageGate) -> list[str]:
-    """A line for each route with what the gate does, and for each component of the page with its payload."""
+    """A line for each route with what the gate does, and for each component of the page with its
+    payload.
+    """
     lines = {_route(method, path) for method, path in routes(app.app)}
     for block in app._page.blocks.values():
         name, model = type(block).__name__, getattr(block, "data_model", None)
@@ -68,7 +72,9 @@ def _example(path: str) -> str:
 
 
 def routes(app: Any) -> Iterator[tuple[str, str]]:
-    """Method and path of all routes of an application, those of what is mounted in it among them."""
+    """Method and path of all routes of an application, those of what is mounted in it among
+    them.
+    """
     waiting = list(app.routes)
     while waiting:
         route = waiting.pop()

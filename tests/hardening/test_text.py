@@ -1,4 +1,6 @@
-"""Text from strangers, in prompts and pictures: read in linear time, and as AUTOMATIC1111 reads it."""
+"""Text from strangers, in prompts and pictures: read in linear time, and as AUTOMATIC1111 reads
+it.
+"""
 
 from __future__ import annotations
 

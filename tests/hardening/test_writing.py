@@ -59,7 +59,9 @@ room."""
 
 
 def writes(source: str) -> Iterator[tuple[str, str]]:
-    """Function and source of every call that writes, unless what it writes is called ``temporary``."""
+    """Function and source of every call that writes, unless what it writes is called
+    ``temporary``.
+    """
     for function in ast.walk(ast.parse(source)):
         if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
             continue

@@ -1,8 +1,8 @@
 """The process that reads one bad file after the other, and watches itself while it does.
 
 Each line of the input asks for one reading: JSON with ``path``, ``mode`` and ``again``. Each gets
-one line back, a
-:class:`Seen`. It is started by :mod:`hardening.fuzz`, which kills it when it hangs and notices when it dies.
+one line back, a :class:`Seen`. It is started by :mod:`hardening.fuzz`, which kills it when it hangs
+and notices when it dies.
 """
 
 from __future__ import annotations
@@ -211,7 +211,9 @@ def look(watch: Watch, path: Path, mode: str) -> tuple[Seen, Any]:
 
 
 def _told(path: Path) -> str:
-    """What the command line makes of a file that can't be read: empty if it is one line and code 2."""
+    """What the command line makes of a file that can't be read: empty if it is one line and
+    code 2.
+    """
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         code = cli.main(["inspect", str(path)])

@@ -29,7 +29,9 @@ user."""
 
 
 def left_on(unet: nn.Module) -> list[str]:
-    """Everything on a UNet that a handle puts there: hooks, forwards of single modules, its mark."""
+    """Everything on a UNet that a handle puts there: hooks, forwards of single modules, its
+    mark.
+    """
     found = [f"{path}.{MARK}" for path, part in unet.named_modules() if MARK in vars(part)]
     for path, part in unet.named_modules():
         found += [

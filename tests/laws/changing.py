@@ -1,4 +1,6 @@
-"""UNets that change under an applied handle, and what the next call must then give, computed without this project."""
+"""UNets that change under an applied handle, and what the next call must then give, computed
+without this project.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ TIMES = torch.tensor([7.0, 7.0])
 
 
 class LoraLayer(nn.Module):
-    """A projection with a LoRA, wrapped as peft does it: the layer itself is kept as ``base_layer``."""
+    """A projection with a LoRA, wrapped as peft does it: the layer itself is kept as
+    ``base_layer``.
+    """
 
     def __init__(self, base_layer: nn.Module, seed: int = 0, rank: int = 2) -> None:
         super().__init__()
@@ -37,7 +41,9 @@ class LoraLayer(nn.Module):
         return result if self.merged else result + x @ self.down.T @ self.up.T
 
     def fuse(self, sign: float = 1.0) -> None:
-        """Merge it into the weight, or out of it, through ``.data``, which no version counter sees."""
+        """Merge it into the weight, or out of it, through ``.data``, which no version counter
+        sees.
+        """
         self.weight.data += sign * (self.up @ self.down)
         self.merged = sign > 0
 
@@ -81,7 +87,9 @@ def call(unet: nn.Module, context: torch.Tensor) -> torch.Tensor:
 def wanted(
     unet: nn.Module, networks: Sequence[tuple[Content, float]], context: torch.Tensor
 ) -> torch.Tensor:
-    """What the UNet gives as it is now, with AUTOMATIC1111's formula in every layer of a copy of it."""
+    """What the UNet gives as it is now, with AUTOMATIC1111's formula in every layer of a copy of
+    it.
+    """
     copied = copy.deepcopy(unet)
     for module in copied.modules():  # whatever the copy may have taken over
         vars(module).pop("forward", None)

@@ -175,7 +175,9 @@ class Seen:
 
 
 class Recorder:
-    """Notes contexts as they come to projections, and as these multiply them: make it, apply, then :meth:`watch`."""
+    """Notes contexts as they come to projections, and as these multiply them: make it, apply, then
+    :meth:`watch`.
+    """
 
     def __init__(self, host: Host) -> None:
         self.seen: list[Seen] = []
@@ -201,7 +203,9 @@ class Recorder:
     def _noting(
         self, function: Callable[..., torch.Tensor], key: Callable[[object], int]
     ) -> Callable[..., torch.Tensor]:
-        """A product of a context ``(context, weight)``, or a forward ``(module, context)``, which is noted."""
+        """A product of a context ``(context, weight)``, or a forward ``(module, context)``, which
+        is noted.
+        """
 
         def noted(first: torch.Tensor, second: torch.Tensor, *others: object) -> torch.Tensor:
             if key(first):

@@ -1,4 +1,6 @@
-"""Law 11 by instances: a UNet changes between two calls, and the next one is right or says why not."""
+"""Law 11 by instances: a UNet changes between two calls, and the next one is right or says why
+not.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ from torch import nn
 from torch.utils import checkpoint
 
 import hypernetworks as hn
-from hypernetworks.engine import devices
+from hypernetworks.engine import tensors
 from hypernetworks.engine.folding import WeightMark
 from hypernetworks.engine.stack import Stack
 from hypernetworks.errors import NoMatchingWidthError, PatchError
@@ -71,7 +73,9 @@ def take_forwards_away(unet: nn.Module) -> None:
 
 
 def wrap_forwards(unet: nn.Module) -> None:
-    """As offloading does: a forward of the module's own that calls the class's, not what was there."""
+    """As offloading does: a forward of the module's own that calls the class's, not what was
+    there.
+    """
     for attention in attentions(unet):
         projection = attention.to_k
         projection.forward = lambda x, p=projection: 2 * type(p).forward(p, x)  # type: ignore[method-assign]
@@ -125,7 +129,7 @@ def test_what_changes_after_apply_is_seen_at_the_next_call(
             tolerance = 5e-2  # its inputs are rounded, too
         for _ in range(2):
             assert relative_error(call(ldm.unet, context), expected) <= tolerance
-        assert "; acting" in repr(handle)
+        assert "; active" in repr(handle)
     assert relative_error(call(ldm.unet, context), expected) > tolerance
     assert hooks(ldm.unet) == 0
     assert not any("forward" in vars(a.to_k) for a in attentions(ldm.unet))
@@ -458,7 +462,9 @@ def test_shallow_copies_and_replicas(ldm: Host, activation: str | None) -> None:
 
 
 def replicated(module: nn.Module) -> nn.Module:
-    """As :func:`torch.nn.parallel.replicate` makes one: attributes shared, parameters of its own."""
+    """As :func:`torch.nn.parallel.replicate` makes one: attributes shared, parameters of its
+    own.
+    """
     replica = module._replicate_for_data_parallel()  # type: ignore[operator]
     for name, child in module._modules.items():
         replica._modules[name] = replicated(child)  # type: ignore[arg-type]
@@ -553,7 +559,8 @@ def test_gradient_checkpointing(activation: str | None, trains: str, reentrant: 
     network.train(False)
     assert len(plain) == len(checkpointed) > 0
 
-    # The bias of a key has no effect, so its gradient is rounding: all are held against the largest.
+    # The bias of a key has no effect, so its gradient is rounding: all are held against the
+    # largest.
     largest = max(float(gradient.abs().max()) for gradient in plain)
     for one, other in zip(plain, checkpointed, strict=True):
         assert float((other - one).abs().max()) <= 1e-4 * largest
@@ -671,7 +678,7 @@ def test_tensors_without_an_address_are_watched_by_their_version(
         raise RuntimeError("Cannot access data pointer of Tensor that doesn't have storage")
 
     monkeypatch.setattr(torch.Tensor, "data_ptr", opaque)
-    assert devices.address(weight) == 0
+    assert tensors.address(weight) == 0
     mark = WeightMark(weight)
     assert mark.holds(weight)
     with torch.no_grad():

@@ -1,4 +1,6 @@
-"""Law 11: whatever happens to the UNet between two calls, the next call is right or says why not."""
+"""Law 11: whatever happens to the UNet between two calls, the next call is right or says why
+not.
+"""
 
 from __future__ import annotations
 

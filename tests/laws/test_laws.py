@@ -300,7 +300,7 @@ def test_law_10_everything_is_checked_before_anything_is_changed(host: Host, cas
             attempt()
         assert traces(host.unet) == acting, "what acted before still acts"
         assert torch.equal(host.run(context), patched)
-        assert "; acting" in repr(handle)
+        assert "; active" in repr(handle)
     with pytest.raises(error):
         attempt()
     assert MARK not in vars(host.unet)
@@ -671,7 +671,7 @@ def test_another_set_replaces_the_first_until_it_is_removed(host: Host) -> None:
     before = host.run(context)
     inner = hn.apply(host.unet, [(second, 0.5)])
     assert torch.equal(host.run(context), alone), "replaced, not added"
-    assert "not acting" in repr(outer)
+    assert "not active" in repr(outer)
     outer.at(0, 1)
     inner.remove()
     assert torch.equal(host.run(context), before)
@@ -696,9 +696,9 @@ def test_the_handle_tells_what_it_does(host: Host) -> None:
     text = repr(handle)
     assert "n1 0.5, n2 0@0,1@1:k=2" in text
     assert type(host.unet).__name__ in text
-    assert f"{len(host.sites)} attention modules; acting" in text
+    assert f"{len(host.sites)} attention modules; active" in text
     handle.remove()
-    assert "not acting" in repr(handle)
+    assert "not active" in repr(handle)
     with hn.apply(host.unet, []) as idle:
         assert "no networks" in repr(idle)
 

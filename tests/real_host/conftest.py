@@ -92,7 +92,9 @@ def webui_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def webui(request: pytest.FixtureRequest, webui_folder: Path) -> Iterator[Webui]:
-    """The webui: started here with the project, the probe and the neighbours, or running already."""
+    """The webui: started here with the project, the probe and the neighbours, or running
+    already.
+    """
     option = request.config.getoption
     if option("--webui-url"):
         yield Webui(option("--webui-url"))

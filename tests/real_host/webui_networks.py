@@ -1,4 +1,6 @@
-"""The hypernetwork and LoRA files that the real webuis are tested with, made from random numbers."""
+"""The hypernetwork and LoRA files that the real webuis are tested with, made from random
+numbers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Starts a real webui with the project linked into its extensions, and leaves its folder as it was."""
+"""Starts a real webui with the project linked into its extensions, and leaves its folder as it
+was.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,8 @@ def installed(folder: Path | None, extensions: Path) -> Iterator[list[str]]:
     """Copies of the extensions in a folder under their own names; some write into their folders.
 
     Raises:
-        FileExistsError: the webui has an extension of that name; the run would test that one instead.
+        FileExistsError: the webui has an extension of that name; the run would test that one
+            instead.
     """
     sources = sorted(path for path in folder.iterdir() if path.is_dir()) if folder else []
     copies: list[Path] = []

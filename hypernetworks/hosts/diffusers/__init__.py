@@ -1,7 +1,8 @@
-"""diffusers as a host: from a prompt with tags to images, on the miniature or on a user's checkpoint.
+"""diffusers as a host: from a prompt with tags to images, on the miniature or on a user's
+checkpoint.
 
 >>> from hypernetworks.hosts.diffusers import Generation, Painter               # doctest: +SKIP
->>> Painter(None, library).paint(Generation("an apple <hypernet:ink:0.8>")).images
+>>> Painter(None, library).generate(Generation("an apple <hypernet:ink:0.8>")).pictures
 """
 
 from .generation import Generation, Picture, Result, save_png

@@ -1,4 +1,6 @@
-"""Detects non-finite images, which half precision produces on some cards (GTX 16xx) and with some models (SD2)."""
+"""Detects non-finite images, which half precision produces on some cards (GTX 16xx) and with some
+models (SD2).
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ class Generation:
         seed: of the first image; the others count up from it.
         batch: number of images.
         width, height: in pixels; ``None`` is the model's own size.
-        sampler: a name of :data:`~hypernetworks.hosts.diffusers.samplers.SAMPLERS`; ``None`` is the model's own.
+        sampler: a name of :data:`~hypernetworks.hosts.diffusers.samplers.SAMPLERS`; ``None`` is the
+            model's own.
     """
 
     prompt: str

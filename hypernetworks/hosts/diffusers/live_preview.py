@@ -27,7 +27,9 @@ _COLOURS = {
         (-0.317, -0.249, -0.219),
     ),
 }
-"""Linear maps from the four latent channels to red, green and blue, for SD (and for SDXL), as webuis use them."""
+"""Linear maps from the four latent channels to red, green and blue, for SD (and for SDXL), as
+webuis use them.
+"""
 
 
 class LivePreview:
@@ -60,7 +62,9 @@ class LivePreview:
 
 
 def picture_of(pipeline: Any, latents: torch.Tensor) -> Image:
-    """The first image of latents ``(1, channels, height, width)``: decoded where cheap, else by its colours."""
+    """The first image of latents ``(1, channels, height, width)``: decoded where cheap, else by its
+    colours.
+    """
     from PIL import Image
 
     if type(pipeline.vae).__name__ == "AutoencoderTiny":

@@ -1,4 +1,6 @@
-"""diffusers as a host: from a prompt with tags to images, on the miniature or on a user's checkpoint."""
+"""diffusers as a host: from a prompt with tags to images, on the miniature or on a user's
+checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ import torch
 from ...devices import default_dtype, empty_cache, is_out_of_memory
 from ...errors import CheckpointError, HypernetworkError
 from ...library import Entry, Library
-from ...patching import Handle, apply, find_sites
+from ...patching import Handle, Site, apply_at, find_sites
 from ...prompts import Tag, format_infotext, parse
 from ...prompts.near_misses import near_misses
 from ..fit import check_fit
@@ -115,20 +117,25 @@ class Painter:
         *,
         keep_precision: bool = False,
     ) -> Result:
-        """Generate the images of a job. An unusable tag adds a message; the image is still generated.
+        """Generate the images of a job.
+
+        An unusable tag adds a message; the image is still generated.
 
         Args:
-            on_step: called with (finished steps, all steps) after each step; ``False`` stops the job.
+            on_step: called with (finished steps, all steps) after each step; ``False`` stops the
+                job.
             on_picture: called with the live preview, a few times per second at most.
-            keep_precision: an image that isn't finite is not tried again in fp32, for which the whole model is
-                converted; for a model that something else uses as it is.
+            keep_precision: an image that isn't finite is not tried again in fp32, for which the
+                whole model is converted; for a model that something else uses as it is.
 
         Raises:
-            HypernetworkError: the job itself is not possible, such as a size that the model can't make.
+            HypernetworkError: the job itself is not possible, such as a size that the model can't
+                make.
         """
         result = Result()
         clean, negative, tags = self._prompts(job, result.messages)
-        chosen = self._resolve(tags, result.messages)
+        sites = find_sites(self.pipeline.unet) if tags else []
+        chosen = self._resolve(tags, sites, result.messages)
         size = self._size(job)
         check_steps(job.sampler, self._own_scheduler, job.steps)
 
@@ -136,7 +143,7 @@ class Painter:
 
         def attempt(again: bool) -> list[Image]:
             with ExitStack() as patches:
-                handle = self._apply(chosen, patches, result.messages)
+                handle = self._apply(chosen, sites, patches, result.messages)
                 self.pipeline.scheduler = build_sampler(job.sampler, self._own_scheduler)
                 patches.callback(setattr, self.pipeline, "scheduler", self._own_scheduler)
                 live_preview = (
@@ -167,7 +174,9 @@ class Painter:
         return result
 
     def _prompts(self, job: Generation, messages: list[str]) -> tuple[str, str, list[Tag]]:
-        """Prompt and negative prompt without tags, and the prompt's tags; messages about the rest."""
+        """Prompt and negative prompt without tags, and the prompt's tags; messages about the
+        rest.
+        """
         clean, tags = parse(job.prompt)
         negative, misplaced = parse(job.negative)
 
@@ -209,12 +218,10 @@ class Painter:
                 f"there was not enough memory for {job.batch} x {size[0]}x{size[1]}: {advice}"
             ) from error
 
-    def _resolve(self, tags: Sequence[Tag], messages: list[str]) -> list[Use]:
+    def _resolve(
+        self, tags: Sequence[Tag], sites: Sequence[Site], messages: list[str]
+    ) -> list[Use]:
         """Networks of the tags that can be used; a message for each that can't."""
-        if not tags:
-            return []
-
-        sites = find_sites(self.pipeline.unet)
         resolver = Resolver(
             self.library,
             lambda network, multiplier: check_fit(network, multiplier, sites),
@@ -226,6 +233,7 @@ class Painter:
     def _apply(
         self,
         chosen: Sequence[Use],
+        sites: Sequence[Site],
         patches: ExitStack,
         messages: list[str],
     ) -> Handle | None:
@@ -238,7 +246,8 @@ class Painter:
             messages.append(f"{failed}; the image is generated without hypernetworks")
 
         networks = [(use.network, use.multiplier) for use in chosen]
-        return patches.enter_context(apply(self.pipeline.unet, networks, on_error=give_up))
+        handle = apply_at(self.pipeline.unet, sites, [networks], on_error=give_up)
+        return patches.enter_context(handle)
 
     def _size(self, job: Generation) -> tuple[int, int]:
         width, height, multiple = (

@@ -1,4 +1,6 @@
-"""Finds the parts of a prompt that the text encoder ignores, or reads as plain words where a webui would not."""
+"""Finds the parts of a prompt that the text encoder ignores, or reads as plain words where a webui
+would not.
+"""
 
 from __future__ import annotations
 

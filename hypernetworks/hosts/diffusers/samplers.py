@@ -1,4 +1,6 @@
-"""Samplers by the names that webuis give them, as schedulers of diffusers made from a model's own settings."""
+"""Samplers by the names that webuis give them, as schedulers of diffusers made from a model's own
+settings.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ def build_sampler(name: str | None, own: Any) -> Any:
 
     Args:
         name: a key of :data:`SAMPLERS`; ``None`` is the model's own.
-        own: the model's own scheduler, whose settings (prediction, noise) are kept; it isn't changed.
+        own: the model's own scheduler, whose settings (prediction, noise) are kept; it isn't
+            changed.
 
     Raises:
         HypernetworkError: a name that isn't known.
@@ -60,7 +63,9 @@ def check_steps(name: str | None, own: Any, steps: int) -> None:
 
 
 def sampler_name(own: Any) -> str:
-    """What to call a model's own scheduler: a key of :data:`SAMPLERS` where there is one for its class."""
+    """What to call a model's own scheduler: a key of :data:`SAMPLERS` where there is one for its
+    class.
+    """
     kind = type(own).__name__.removesuffix("Scheduler")
     karras = bool(own.config.get("use_karras_sigmas"))
     known = {

@@ -1,4 +1,7 @@
-"""The networks active on the webui's UNet. Only one job samples at a time, so there is one set of them."""
+"""The networks active on the webui's UNet.
+
+Only one job samples at a time, so there is one set of them.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...errors import HypernetworkError
-from ...patching import Handle, apply, apply_per_picture, find_sites
+from ...patching import Handle, Site, apply_at, find_sites
 from ..fit import check_fit
 from ..resolving import Use
 from . import compiled, host, settings
 from .batch import Batch
 from .batch_rows import Rows
-from .dense import is_dense
+from .dense import apply_lora, is_dense
 
 BATCH = "_hypernetwork_batch"
 """Attribute of a processing object: what its current batch asked for."""
@@ -21,8 +24,8 @@ BATCH = "_hypernetwork_batch"
 class ActiveNetworks:
     """Keeps the live UNet in step with the job that samples on it.
 
-    Webuis exchange the UNet in the middle of a job (refiner, hires checkpoint) and nest jobs in one another, so that is
-    looked at anew before each step, by :meth:`ensure`.
+    Webuis exchange the UNet in the middle of a job (refiner, hires checkpoint) and nest jobs in one
+    another, so that is looked at anew before each step, by :meth:`ensure`.
 
     Attributes:
         job: the processing object whose networks act, if any.
@@ -41,7 +44,8 @@ class ActiveNetworks:
         Args:
             p: the job's processing object.
             hires: whether this is the hires pass.
-            unet: another than the live one, for hosts that have a pipeline of its own for some passes.
+            unet: another than the live one, for hosts that have a pipeline of its own for some
+                passes.
         """
         disabled = getattr(p, "disable_extra_networks", False) and not host.is_detail_pass(p)
         batch: Batch | None = None if disabled else getattr(p, BATCH, None)
@@ -56,7 +60,7 @@ class ActiveNetworks:
             self.remove()
             if here is None:
                 return None
-            self._apply(p, module, pictures)
+            self._apply(p, module, batch, pictures)
             self._for, self.job = wanted, p
 
         return self._handle
@@ -64,7 +68,9 @@ class ActiveNetworks:
     def _is_current(self, wanted: tuple[object, ...], unet: object) -> bool:
         return self._handle is not None and self._for == wanted and self._handle.unet is unet
 
-    def _apply(self, p: Any, module: Any, pictures: Sequence[Sequence[Use]]) -> None:
+    def _apply(
+        self, p: Any, module: Any, batch: Batch | None, pictures: Sequence[Sequence[Use]]
+    ) -> None:
         unet: Any = host.unwrapped(module)
 
         def give_up(error: Exception) -> None:
@@ -75,22 +81,38 @@ class ActiveNetworks:
                 p,
                 f"{other} replaces the UNet, so hypernetworks have no effect: switch it off in the settings",
             )
-        pictures = self._fitting(p, unet, pictures)
+        sites = batch.take_sites(unet) if batch is not None else None
+        if sites is None:
+            sites = find_sites(unet)
+            pictures = self._fitting(p, sites, pictures)
+
         networks = [[(use.network, use.multiplier) for use in picture] for picture in pictures]
         asked = [[(use.entry.path, str(use.multiplier)) for use in picture] for picture in pictures]
         if all(one == asked[0] for one in asked):
             self._rows = None
-            self._handle = apply(unet, networks[0], on_error=give_up, is_dense=is_dense)
+            self._handle = apply_at(
+                unet,
+                sites,
+                networks[:1],
+                on_error=give_up,
+                is_dense=is_dense,
+                prepare=apply_lora,
+            )
         else:
             self._rows = Rows(len(pictures))
-            self._handle = apply_per_picture(unet, networks, self._rows.of_call, on_error=give_up)
+            self._handle = apply_at(unet, sites, networks, self._rows.of_call, on_error=give_up)
+
         if compiled.is_compiled(module):
             self._run_eagerly(p)
 
     @staticmethod
-    def _fitting(p: Any, unet: Any, pictures: Sequence[Sequence[Use]]) -> list[list[Use]]:
-        """What fits this UNet: tags were checked against the job's model, and a refiner may be of another family."""
-        sites, unfit = find_sites(unet), set[int]()
+    def _fitting(
+        p: Any, sites: Sequence[Site], pictures: Sequence[Sequence[Use]]
+    ) -> list[list[Use]]:
+        """What fits this UNet: tags were checked against the job's model, and a refiner may be of
+        another family.
+        """
+        unfit = set[int]()
         for use in (use for picture in pictures for use in picture):
             try:
                 check_fit(use.network, use.multiplier, sites, any_family=settings.force_family())
@@ -142,7 +164,9 @@ class ActiveNetworks:
             self._rows.begin_step(conditions)
 
     def after_step(self, p: Any) -> None:
-        """Called after the UNet has run; warns the user if the images of the batch could not be told apart."""
+        """Called after the UNet has run; warns the user if the images of the batch could not be
+        told apart.
+        """
         if self._rows is not None and self._rows.lost:
             host.tell(
                 p,

@@ -35,7 +35,8 @@ def register(app: Any) -> None:
     """Callback ``on_app_started``: add the routes; any number of times.
 
     Args:
-        app: the FastAPI application; gradio's own, which knows who is logged in, or a plain one with ``--nowebui``.
+        app: the FastAPI application; gradio's own, which knows who is logged in, or a plain one
+            with ``--nowebui``.
     """
     from modules import shared
 
@@ -63,7 +64,9 @@ def register(app: Any) -> None:
 
 
 def list_networks(_request: Request) -> list[dict[str, Any]]:
-    """All networks: names as in tags, folders, sizes, and what is known without loading the files."""
+    """All networks: names as in tags, folders, sizes, and what is known without loading the
+    files.
+    """
     deadline = time.monotonic() + SECONDS
     listings = Listings()
     described = []
@@ -125,14 +128,18 @@ def _status(error: HypernetworkError) -> int:
 
 
 def _without_folders(text: str) -> str:
-    """Messages name files by their path; who asks over the network sees them from the library's folders on."""
+    """Messages name files by their path; who asks over the network sees them from the library's
+    folders on.
+    """
     for folder in folders.library().folders:
         text = text.replace(f"{folder}{os.sep}", "").replace(str(folder), folder.name)
     return text
 
 
 def _plain(value: Any) -> Any:
-    """Replace NaN and infinity, which JSON lacks and damaged networks have as norms, by ``null``."""
+    """Replace NaN and infinity, which JSON lacks and damaged networks have as norms, by
+    ``null``.
+    """
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -155,7 +162,9 @@ def _may_enter(app: Any, accounts: dict[str, str] | None, request: Request) -> b
 
 
 def _has_session(app: Any, request: Request) -> bool:
-    """Whether a cookie of gradio's holds a token that it gave out; only the cookies' names differ by version."""
+    """Whether a cookie of gradio's holds a token that it gave out; only the cookies' names differ
+    by version.
+    """
     if (ask := getattr(app, "auth_dependency", None)) is not None:
         return ask(request) is not None
     tokens = getattr(app, "tokens", None) or {}
@@ -178,8 +187,8 @@ def _has_password(accounts: dict[str, str], request: Request) -> bool:
 def api_accounts() -> dict[str, str] | None:
     """Passwords by user; ``None`` if the API has no login.
 
-    From ``--api-auth``; SD.Next has ``--auth`` and ``--auth-file`` instead, which serve the page, too, and takes
-    blanks and quotes off them.
+    From ``--api-auth``; SD.Next has ``--auth`` and ``--auth-file`` instead, which serve the page,
+    too, and takes blanks and quotes off them.
     """
     from modules import shared
 
@@ -200,7 +209,9 @@ def api_accounts() -> dict[str, str] | None:
 
 
 def _refusal(request: Request) -> Response:
-    """Asks for the password, but not in the midst of a page: its script would make the browser open a window."""
+    """Asks for the password, but not in the midst of a page: its script would make the browser open
+    a window.
+    """
     headers = (
         {"WWW-Authenticate": "Basic"} if request.headers.get("sec-fetch-dest") != "empty" else {}
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ...library import Entry
-from ...prompts import Tag, parse
+from ...patching import Site
+from ...prompts import Tag
 from ..resolving import Use
 
 
@@ -18,14 +19,24 @@ class Batch:
     Attributes:
         first: per image, in the order of its tags.
         hires: the same for the hires pass; empty where the job has none.
+        checked: the UNet that the networks were checked against, and its attention modules.
     """
 
     first: list[list[Use]] = field(default_factory=list)
     hires: list[list[Use]] = field(default_factory=list)
+    checked: tuple[object, Sequence[Site]] | None = None
 
     def of_pass(self, hires: bool) -> list[list[Use]]:
         """What acts in one of the two passes."""
         return self.hires if hires and self.hires else self.first
+
+    def take_sites(self, unet: object) -> Sequence[Site] | None:
+        """The attention modules of this UNet if they have just been looked at, and only once.
+
+        Later in the job the modules may be others, such as after a LoRA was loaded.
+        """
+        checked, self.checked = self.checked, None
+        return checked[1] if checked is not None and checked[0] is unet else None
 
     @property
     def entries(self) -> list[Entry]:
@@ -34,17 +45,18 @@ class Batch:
         return list({use.entry.path: use.entry for use in uses}.values())
 
 
-def tags_of(prompts: Iterable[str], given: Sequence[Sequence[str]]) -> list[list[Tag]]:
+def tags_of(found: list[list[Tag]], given: Sequence[Sequence[str]]) -> list[list[Tag]]:
     """The tags of each prompt of a batch.
 
-    A script may have changed the prompts of the batch after the job's list of all prompts was made; the host then hands
-    over other tags than these prompts have, and they act on every image, as in the webui itself.
+    A script may have changed the prompts of the batch after the job's list of all prompts was made;
+    the host then hands over other tags than these prompts have, and they act on every image, as in
+    the webui itself.
 
     Args:
-        prompts: as typed, one per image.
-        given: the items of the tags that the host found in the batch's first prompt; SD.Next: in the last that has any.
+        found: the tags of the prompts as typed, one list per image.
+        given: the items of the tags that the host found in the batch's first prompt; SD.Next: in
+            the last that has any.
     """
-    found = [parse(prompt)[1] for prompt in prompts]
     last = next((tags for tags in reversed(found) if tags), [])
     here = [tuple(items) for items in given]
     if found and any([tag.items for tag in tags] == here for tags in (found[0], last)):
@@ -53,7 +65,9 @@ def tags_of(prompts: Iterable[str], given: Sequence[Sequence[str]]) -> list[list
 
 
 def raw_prompts(p: Any, name: str) -> list[str]:
-    """The current batch's slice of one of the job's lists of all prompts, such as ``"all_prompts"``, tags included."""
+    """The current batch's slice of one of the job's lists of all prompts, such as
+    ``"all_prompts"``, tags included.
+    """
     everything = getattr(p, name, None) or []
     begin = (getattr(p, "iteration", 0) or 0) * p.batch_size
     return [text or "" for text in everything[begin : begin + p.batch_size]]

@@ -9,9 +9,10 @@ from typing import Any
 class Rows:
     """Follows the rows of one sampler step through the host's UNet calls.
 
-    Forge and its relatives say with every call how many conditions it holds, each for the whole batch. AUTOMATIC1111
-    says nothing, but goes through its rows in a fixed order: the conditions of each image (several with AND), then
-    the unconditional ones, in one call or in several (low memory, prompts of different lengths).
+    Forge and its relatives say with every call how many conditions it holds, each for the whole
+    batch. AUTOMATIC1111 says nothing, but goes through its rows in a fixed order: the conditions of
+    each image (several with AND), then the unconditional ones, in one call or in several (low
+    memory, prompts of different lengths).
     """
 
     def __init__(self, pictures: int) -> None:
@@ -32,7 +33,9 @@ class Rows:
         self.lost = self.lost or len(counts) != self._pictures
 
     def of_call(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> list[int] | None:
-        """The image of each row of a UNet call, from its arguments; ``None`` when it can't be told."""
+        """The image of each row of a UNet call, from its arguments; ``None`` when it can't be
+        told.
+        """
         first = arguments[0] if arguments else next(iter(named.values()))
         count = int(first.shape[0])
         options = named.get("transformer_options")

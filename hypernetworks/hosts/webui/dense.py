@@ -1,7 +1,8 @@
-"""Which of a webui's projections are plain products at this moment, so that linear networks can be folded into them.
+"""Which of a webui's projections are plain products at this moment, so that linear networks can be
+folded into them.
 
-Each webui has linear layers of its own, or puts something into torch's. What is unknown here isn't folded, and loses
-nothing but speed.
+Each webui has linear layers of its own, or puts something into torch's. What is unknown here isn't
+folded, and loses nothing but speed.
 """
 
 from __future__ import annotations
@@ -17,10 +18,8 @@ _OWN_CLASSES = ("ForgeOperations.Linear", "disable_weight_init.Linear")
 
 
 def is_dense(module: nn.Module) -> bool:
-    """Whether ``module(x)`` is ``F.linear(x, module.weight)`` now, what it does on the side included.
-
-    A1111's LoRA extension puts its networks into a layer's weight at the beginning of the layer's forward. That is done
-    here, because a folded layer's forward doesn't run.
+    """Whether ``module(x)`` is ``F.linear(x, module.weight)`` now, once :func:`apply_lora` has
+    run.
     """
     if is_plain_linear(module):
         return True
@@ -28,15 +27,24 @@ def is_dense(module: nn.Module) -> bool:
         return _is_dense_of_forge(module)
 
     lora = _lora_of(module)
-    if lora is None or lora["shared"].opts.lora_functional:
-        return False
+    return lora is not None and not lora["shared"].opts.lora_functional
 
-    lora["network_apply_weights"](module)
-    return True
+
+def apply_lora(module: nn.Module) -> None:
+    """Let A1111's LoRA extension put its networks into the weight of a dense layer, if it acts
+    here.
+
+    It does so at the beginning of the layer's forward, which doesn't run when the layer is folded.
+    """
+    lora = _lora_of(module)
+    if lora is not None:
+        lora["network_apply_weights"](module)
 
 
 def _is_dense_of_forge(module: nn.Module) -> bool:
-    """Whether the layer computes with its weight as it is: neither cast at each call nor with anything added to it."""
+    """Whether the layer computes with its weight as it is: neither cast at each call nor with
+    anything added to it.
+    """
     own: dict[str, Any] = {
         name: getattr(module, name, None)
         for name in (
@@ -53,7 +61,9 @@ def _is_dense_of_forge(module: nn.Module) -> bool:
 
 
 def _lora_of(module: nn.Module) -> dict[str, Any] | None:
-    """The globals of A1111's LoRA extension where it, and nothing else, has put itself before torch's own forward."""
+    """The globals of A1111's LoRA extension where it, and nothing else, has put itself before
+    torch's own forward.
+    """
     forward = getattr(type(module), "forward", None)
     if (
         not isinstance(module, nn.Linear)

@@ -8,19 +8,18 @@ from typing import Any
 from ...engine.multiplier import Multiplier
 from ...engine.network import Hypernetwork
 from ...errors import PatchError
-from ...patching import find_sites
+from ...patching import Site, find_sites
 from ...prompts import Tag, parse
 from ...prompts.near_misses import near_misses
 from ..fit import check_fit
 from ..infotext import HASHES, hashes_line
 from ..resolving import Resolver
-from . import folders, host, sdnext, settings
+from . import folders, host, replacing, sdnext, settings
 from .active import ACTIVE, BATCH
 from .batch import Batch, raw_prompts, tags_of
 
 MESSAGES = "Hypernet messages"
 """Key of the API's info."""
-_WRAPPED = "_hypernetwork_original"
 _RUNNING: list[Any] = []
 """Processing objects of the jobs that run now, each nested in the one before it."""
 
@@ -49,7 +48,9 @@ def register() -> None:
 
 
 def _unload_the_built_in_ones() -> None:
-    """Unload the built-in handler's networks: nobody calls it any more, so they would stay active forever."""
+    """Unload the built-in handler's networks: nobody calls it any more, so they would stay active
+    forever.
+    """
     from modules import shared
 
     loaded = getattr(shared, "loaded_hypernetworks", None)
@@ -61,8 +62,8 @@ def activate(p: Any, given: Sequence[Sequence[str]]) -> None:
     """Prepare the networks of the batch that begins, and apply them. Never raises.
 
     Args:
-        p: the webui's processing object. While a model is loaded, the host calls with a bare one that has no prompts,
-            in mid-sampling, too: that must not end the running job.
+        p: the webui's processing object. While a model is loaded, the host calls with a bare one
+            that has no prompts, in mid-sampling, too: that must not end the running job.
         given: the items of each tag of the batch's first prompt.
     """
     if not getattr(p, "all_prompts", None) or getattr(p, "prompts", None) is None:
@@ -93,15 +94,19 @@ def _read(p: Any, given: Sequence[Sequence[str]]) -> Batch:
         if getattr(p, "enable_hr", False)
         else []
     )
-    for text in dict.fromkeys([*first, *hires]):
-        for line in near_misses(parse(text)[0], loras=True):
+    parsed = {text: parse(text) for text in dict.fromkeys([*first, *hires])}
+    for clean, _ in parsed.values():
+        for line in near_misses(clean, loras=True):
             host.tell(p, line)
 
-    resolver = Resolver(
-        folders.library(), _fits_the_live_unet(), lambda message: host.tell(p, message)
-    )
+    unet = host.live_unet()
+    sites = find_sites(unet) if unet is not None else []
+    resolver = Resolver(folders.library(), _fits_in(sites), lambda message: host.tell(p, message))
+
+    # The host gives the tags of one prompt, of the pass that begins: find out of which.
+    tags, hires_tags = ([parsed[text][1] for text in texts] for texts in (first, hires))
     of_first, of_hires = [
-        [tag.items for tag in parse(texts[0])[1]] if texts else None for texts in (first, hires)
+        [tag.items for tag in found[0]] if found else None for found in (tags, hires_tags)
     ]
     here = [tuple(items) for items in given]
     if getattr(p, "is_hr_pass", False) or (here == of_hires and here != of_first):
@@ -110,15 +115,14 @@ def _read(p: Any, given: Sequence[Sequence[str]]) -> Batch:
         given_first, given_hires = here, of_hires or []
 
     return Batch(
-        [resolver.uses(tags) for tags in tags_of(first, given_first)],
-        [resolver.uses(tags) for tags in tags_of(hires, given_hires)] if hires else [],
+        [resolver.uses(one) for one in tags_of(tags, given_first)],
+        [resolver.uses(one) for one in tags_of(hires_tags, given_hires)] if hires else [],
+        (unet, sites),
     )
 
 
-def _fits_the_live_unet() -> Callable[[Hypernetwork, Multiplier], None]:
-    """A check of one network against the model that is loaded now."""
-    unet = host.live_unet()
-    sites = find_sites(unet) if unet is not None else []
+def _fits_in(sites: Sequence[Site]) -> Callable[[Hypernetwork, Multiplier], None]:
+    """A check of one network against the model that has these attention modules."""
 
     def check(network: Hypernetwork, multiplier: Multiplier) -> None:
         check_fit(network, multiplier, sites, any_family=settings.force_family())
@@ -127,7 +131,9 @@ def _fits_the_live_unet() -> Callable[[Hypernetwork, Multiplier], None]:
 
 
 def _with_added_network(p: Any, given: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
-    """The setting "Add hypernetwork to prompt": adds its tag to every prompt, so that the infotext has it, too."""
+    """The setting "Add hypernetwork to prompt": adds its tag to every prompt, so that the infotext
+    has it, too.
+    """
     name = settings.added_network()
     if name is None or any(items and items[0] == name for items in given):
         return given
@@ -146,7 +152,9 @@ def _with_tag(prompt: str, items: tuple[str, str]) -> str:
 
 
 def _clean_negative_prompts(p: Any) -> None:
-    """Remove tags from negative prompts and report them: they have no effect there, but their text would."""
+    """Remove tags from negative prompts and report them: they have no effect there, but their text
+    would.
+    """
     for attribute in ("negative_prompts", "hr_negative_prompts"):
         prompts = getattr(p, attribute, None)
         if not isinstance(prompts, list):
@@ -170,7 +178,9 @@ def _write_hashes(p: Any, batch: Batch) -> None:
 
 
 def on_step(params: Any) -> None:
-    """Callback ``on_cfg_denoiser``: comes before every run of the UNet, and after a refiner has been loaded."""
+    """Callback ``on_cfg_denoiser``: comes before every run of the UNet, and after a refiner has
+    been loaded.
+    """
     denoiser = getattr(params, "denoiser", None)
     p = getattr(denoiser, "p", None)
     if p is None:
@@ -195,9 +205,9 @@ def after_step(params: Any) -> None:
 def position(denoiser: Any) -> tuple[int, int]:
     """``(step, steps of the pass)``.
 
-    The host counts its runs of the UNet: two per step of a second-order sampler (one in the last step), which its
-    expected total tells; PLMS has one more in its first step. Restart and DPM adaptive run more of them than it tells:
-    the last step's value holds then.
+    The host counts its runs of the UNet: two per step of a second-order sampler (one in the last
+    step), which its expected total tells; PLMS has one more in its first step. Restart and DPM
+    adaptive run more of them than it tells: the last step's value holds then.
     """
     told = max(1, int(denoiser.steps or 1))
     per_step = max(1, round((denoiser.total_steps or told) / told))
@@ -213,8 +223,8 @@ def position(denoiser: Any) -> tuple[int, int]:
 def _steps_by_timesteps(denoiser: Any, told: int, name: str) -> int:
     """Steps that DDIM, PLMS and UniPC really run: others than the host says.
 
-    They go through a list of timesteps whose length depends on how 1000 divides; all but UniPC stop before its first.
-    From an image, the list is one shorter than the steps that the host says.
+    They go through a list of timesteps whose length depends on how 1000 divides; all but UniPC stop
+    before its first. From an image, the list is one shorter than the steps that the host says.
     """
     starts_from_picture = getattr(denoiser, "init_latent", None) is not None
     timesteps = (
@@ -224,7 +234,9 @@ def _steps_by_timesteps(denoiser: Any, told: int, name: str) -> int:
 
 
 def _conditions(denoiser: Any) -> list[int] | None:
-    """How many conditions each image's prompt has (several with AND); ``None`` where the host doesn't keep them."""
+    """How many conditions each image's prompt has (several with AND); ``None`` where the host
+    doesn't keep them.
+    """
     arguments = getattr(getattr(denoiser, "sampler", None), "sampler_extra_args", None) or {}
     batch = getattr(arguments.get("cond"), "batch", None)
     return [len(parts) for parts in batch] if batch is not None else None
@@ -233,7 +245,8 @@ def _conditions(denoiser: Any) -> list[int] | None:
 def end_of_job(p: Any) -> None:
     """Take our networks off, unless they are another job's (nested in this one, or around it).
 
-    SD.Next may continue with the last job's object in the place of this one's: when no job is left, nothing may act.
+    SD.Next may continue with the last job's object in the place of this one's: when no job is left,
+    nothing may act.
     """
     try:
         if ACTIVE.job is None or ACTIVE.job is p or not _RUNNING:
@@ -243,13 +256,15 @@ def end_of_job(p: Any) -> None:
 
 
 def _watch_the_end_of_jobs() -> None:
-    """Clean up after every job: hosts don't deactivate when a job fails or has no tags in its last batch."""
+    """Clean up after every job: hosts don't deactivate when a job fails or has no tags in its last
+    batch.
+    """
     from modules import processing
 
-    original = processing.process_images_inner
-    if hasattr(original, _WRAPPED):
-        return
+    replacing.replace(processing, "process_images_inner", _with_an_end)
 
+
+def _with_an_end(original: Callable[..., Any]) -> Callable[..., Any]:
     def process_images_inner(p: Any, *arguments: Any, **named: Any) -> Any:
         _RUNNING.append(p)
         try:
@@ -262,8 +277,7 @@ def _watch_the_end_of_jobs() -> None:
         _show_messages(host.messages(p), processed)
         return processed
 
-    setattr(process_images_inner, _WRAPPED, original)
-    processing.process_images_inner = process_images_inner
+    return process_images_inner
 
 
 def _show_messages(told: Sequence[str], processed: Any) -> None:

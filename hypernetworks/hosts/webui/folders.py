@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,16 +10,20 @@ from typing import Any
 
 from ...errors import UnsupportedVariantError
 from ...library import Entry, Library
-from . import hashes, settings
+from . import hashes, replacing, settings
+from .host import say_fault
 
 _LIBRARY = Library(())
-"""The one instance. The package stays imported when the webui reloads its scripts, and what is loaded with it."""
-_ORIGINAL = "_hypernetworks_original"
-"""Attribute of a function of ours: the host's function that it replaces."""
+"""The one instance.
+
+The package stays imported when the webui reloads its scripts, and what is loaded with it.
+"""
 
 
 def folders() -> tuple[Path, ...]:
-    """Where networks are looked for: the webui's own folder, then those of our setting, each once."""
+    """Where networks are looked for: the webui's own folder, then those of our setting, each
+    once.
+    """
     from modules import paths, shared
 
     own = (
@@ -37,7 +39,9 @@ def folders() -> tuple[Path, ...]:
 
 
 def library() -> Library:
-    """The library of this webui, with the folders and the size of cache that the settings say now."""
+    """The library of this webui, with the folders and the size of cache that the settings say
+    now.
+    """
     _LIBRARY.look_in(folders())
     _LIBRARY.cache_bytes = settings.cache_bytes()
     return _LIBRARY
@@ -57,7 +61,10 @@ def refresh() -> None:
 
 
 def host_list() -> dict[str, str]:
-    """What ``shared.hypernetworks`` holds: path by the name that a tag writes. Files of all types."""
+    """What ``shared.hypernetworks`` holds: path by the name that a tag writes.
+
+    Files of all types.
+    """
     found = library()
     pt_last = sorted(found.entries, key=lambda entry: entry.path.suffix.lower() == ".pt")
     # of two files with one name the .pt wins, which the host can use, too
@@ -67,7 +74,10 @@ def host_list() -> dict[str, str]:
 
 
 def short_hash(entry: Entry) -> str | None:
-    """First ten characters of the file's SHA-256; read from the file once. ``None`` with ``--no-hashing``."""
+    """First ten characters of the file's SHA-256; read from the file once.
+
+    ``None`` with ``--no-hashing``.
+    """
     found = hashes.sha256(entry, _LIBRARY.stem_of(entry))
     return found[:10] if found else None
 
@@ -84,44 +94,29 @@ def start_hash(entry: Entry) -> None:
 
 
 def register() -> None:
-    """Callback ``on_before_ui``: take over the host's list where it has one; any number of times."""
+    """Callback ``on_before_ui``: take over the host's list where it has one; any number of
+    times.
+    """
     with suppress(OSError):
         folders()[0].mkdir(
             parents=True, exist_ok=True
         )  # so that users of every webui find where files belong
     host = _host_module()
     if host is not None:
-        _replace(host, "list_hypernetworks", _list_ours)
-        _replace(host.Hypernetwork, "load", _load_what_can_be)
+        replacing.replace(host, "list_hypernetworks", _list_ours)
+        replacing.replace(host.Hypernetwork, "load", _load_what_can_be)
     refresh()
 
 
-def unregister() -> None:
-    """Callback ``on_script_unloaded``: the host has its own functions again."""
-    host = _host_module()
-    if host is not None:
-        for owner, name in ((host, "list_hypernetworks"), (host.Hypernetwork, "load")):
-            setattr(owner, name, _original(getattr(owner, name)))
-
-
 def _host_module() -> Any:
-    """The built-in implementation: A1111, Forge and reForge have it, and all of their callers ask there."""
+    """The built-in implementation: A1111, Forge and reForge have it, and all of their callers ask
+    there.
+    """
     try:
         from modules.hypernetworks import hypernetwork
     except ImportError:
         return None
     return hypernetwork
-
-
-def _original(function: Any) -> Any:
-    return getattr(function, _ORIGINAL, function)
-
-
-def _replace(owner: Any, name: str, ours_for: Callable[[Any], Any]) -> None:
-    original = _original(getattr(owner, name))
-    ours = ours_for(original)
-    setattr(ours, _ORIGINAL, original)
-    setattr(owner, name, ours)
 
 
 def _list_ours(original: Callable[[str], dict[str, str]]) -> Callable[[str], dict[str, str]]:
@@ -132,11 +127,7 @@ def _list_ours(original: Callable[[str], dict[str, str]]) -> Callable[[str], dic
             library().scan()
             return host_list()
         except Exception:
-            print(
-                "Hypernetworks: listing the files failed; the webui lists those that it knows",
-                file=sys.stderr,
-            )
-            traceback.print_exc()
+            say_fault("listing the files failed; the webui lists those that it knows")
             return original(path)
 
     return list_hypernetworks

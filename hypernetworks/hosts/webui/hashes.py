@@ -1,4 +1,5 @@
-"""SHA-256 of files through the host's own cache of hashes, so that a file is hashed once by it and by us together.
+"""SHA-256 of files through the host's own cache of hashes, so that a file is hashed once by it and
+by us together.
 
 The host keeps them over restarts. They are computed one at a time, in the background.
 """
@@ -17,8 +18,8 @@ def known_sha256(entry: Entry, name: str) -> str | None:
     """The hash of the file as it is now, if it has been computed before; reads nothing of the file.
 
     Args:
-        name: what a tag calls it. Two files may have had the same name one after the other: a hash counts only if the
-            file is no other than then, by its modification time.
+        name: what a tag calls it. Two files may have had the same name one after the other: a hash
+            counts only if the file is no other than then, by its modification time.
     """
     try:
         modified = entry.path.stat().st_mtime
@@ -29,7 +30,10 @@ def known_sha256(entry: Entry, name: str) -> str | None:
 
 
 def start(entry: Entry, name: str) -> None:
-    """Compute it in the background unless it is known; returns at once. Not with ``--no-hashing``."""
+    """Compute it in the background unless it is known; returns at once.
+
+    Not with ``--no-hashing``.
+    """
     from modules import shared
 
     if not getattr(shared.cmd_opts, "no_hashing", False) and known_sha256(entry, name) is None:
@@ -37,7 +41,9 @@ def start(entry: Entry, name: str) -> None:
 
 
 def sha256(entry: Entry, name: str) -> str | None:
-    """The same, waited for if need be; ``None`` with ``--no-hashing``, or where the file can't be read."""
+    """The same, waited for if need be; ``None`` with ``--no-hashing``, or where the file can't be
+    read.
+    """
     known = known_sha256(entry, name)
     return (
         known
@@ -69,6 +75,8 @@ def _store() -> Any:
 
 
 def _title(entry: Entry, name: str) -> str:
-    """The host's own title for ``.pt``, the only files that it knows; others may have the same stem."""
+    """The host's own title for ``.pt``, the only files that it knows; others may have the same
+    stem.
+    """
     suffix = entry.path.suffix
     return f"hypernet/{name}{'' if suffix.lower() == '.pt' else suffix}"

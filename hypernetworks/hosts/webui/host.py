@@ -26,7 +26,9 @@ def has_module(name: str) -> bool:
 
 
 def live_unet() -> nn.Module | None:
-    """The UNet that the next step will run, or ``None`` while no model is loaded, or one of another kind."""
+    """The UNet that the next step will run, or ``None`` while no model is loaded, or one of another
+    kind.
+    """
     return unwrapped(live_module())
 
 
@@ -52,7 +54,9 @@ def live_module() -> Any:
 
 
 def pipeline_unet(pipe: Any) -> Any:
-    """The UNet of a diffusers pipeline (SD.Next), or of one inside another; ``None`` if it has none."""
+    """The UNet of a diffusers pipeline (SD.Next), or of one inside another; ``None`` if it has
+    none.
+    """
     for holder in (pipe, getattr(pipe, "pipe", None)):
         if (unet := getattr(holder, "unet", None)) is not None:  # a compiled one has no truth value
             return unet
@@ -60,7 +64,8 @@ def pipeline_unet(pipe: Any) -> Any:
 
 
 def is_detail_pass(p: Any) -> bool:
-    """Whether this is the copy of a job with which SD.Next's detailer draws a part of the image again.
+    """Whether this is the copy of a job with which SD.Next's detailer draws a part of the image
+    again.
 
     It says there that extra networks are disabled, and means that it minds them itself.
     """
@@ -70,7 +75,8 @@ def is_detail_pass(p: Any) -> bool:
 def replaced_unet() -> str | None:
     """The name of what runs in the UNet's place, if anything does.
 
-    That is A1111's ``sd_unet`` (TensorRT and the like), and in SD.Next what its setting for compiling says.
+    That is A1111's ``sd_unet`` (TensorRT and the like), and in SD.Next what its setting for
+    compiling says.
     """
     from modules import shared
 
@@ -110,12 +116,20 @@ def tell(p: Any, message: str) -> None:
 
 
 def _log(text: str) -> None:
-    """Print to the console, and to the host's own log if it has one (SD.Next shows it on its page)."""
+    """Print to the console, and to the host's own log if it has one (SD.Next shows it on its
+    page).
+    """
     log = getattr(sys.modules.get("modules.logger"), "log", None)
     if log is not None:
         log.warning("%s", text)
     else:
         say(text, sys.stderr)
+
+
+def say_fault(line: str) -> None:
+    """Print a line and the traceback of the error that is being handled; never raises."""
+    with suppress(Exception):
+        say(f"Hypernetworks: {line}\n{traceback.format_exc().rstrip()}", sys.stderr)
 
 
 def messages(p: Any) -> list[str]:
@@ -124,9 +138,13 @@ def messages(p: Any) -> list[str]:
 
 
 def tell_of_fault(p: Any, doing: str, error: BaseException) -> None:
-    """Report an error of ours: traceback to the console, one line to the user; the job continues."""
-    with suppress(Exception):
-        traceback.print_exception(type(error), error, error.__traceback__)
+    """Report an error of ours: traceback to the console, one line to the user; the job
+    continues.
+    """
+    trace = traceback.format_exception(type(error), error, error.__traceback__)
+    with suppress(Exception):  # as above
+        say("".join(trace).rstrip(), sys.stderr)
+
     if p is not None:
         tell(
             p,

@@ -13,7 +13,8 @@ _PROMPTS = ("Prompt", "Hires prompt", "Refiner prompt")
 
 
 def on_pasted(_infotext: str, params: dict[str, Any]) -> None:
-    """Callback ``on_infotext_pasted``: the prompts' tags name files that are here, as far as names or hashes tell.
+    """Callback ``on_infotext_pasted``: the prompts' tags name files that are here, as far as names
+    or hashes tell.
 
     Args:
         params: the host's reading of the infotext; changed in place.

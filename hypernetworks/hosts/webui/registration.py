@@ -1,13 +1,13 @@
-"""Registers every part with the webui separately: one that fails prints a message and the webui still starts."""
+"""Registers every part with the webui separately: one that fails prints a message and the webui
+still starts.
+"""
 
 from __future__ import annotations
 
-import sys
-import traceback
 from collections.abc import Callable
 from typing import Any
 
-from . import api, extra_network, folders, infotext, settings, xyz
+from . import api, extra_network, folders, host, infotext, replacing, settings, xyz
 from .active import ACTIVE
 from .cards_tab import page
 
@@ -44,7 +44,7 @@ def before_ui() -> None:
 def unloaded() -> None:
     """The host is about to load its scripts again, or to go on without ours."""
     ACTIVE.remove()
-    folders.unregister()
+    replacing.put_all_back()
 
 
 def app_started(_demo: Any, app: Any) -> None:
@@ -57,11 +57,7 @@ def _safely(name: str, callback: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return callback(*arguments, **named)
         except Exception:
-            print(
-                f"Hypernetworks: {name} failed; the webui continues without it",
-                file=sys.stderr,
-            )
-            traceback.print_exc()
+            host.say_fault(f"{name} failed; the webui continues without it")
             return None
 
     return call

@@ -1,4 +1,6 @@
-"""SD.Next: its diffusers pipelines have no callback before a step, so we watch their start and the end of each step."""
+"""SD.Next: its diffusers pipelines have no callback before a step, so we watch their start and the
+end of each step.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,10 @@ from torch import nn
 from ...patching import find_sites
 from ...prompts import parse
 from ..steps import position
-from . import host
+from . import host, replacing
 from .active import ACTIVE, BATCH
 from .batch import Batch
 
-_ORIGINAL = "_hypernetwork_original"
 _STEP_CALLBACKS = ("callback_on_step_end", "prior_callback_on_step_end", "callback")
 """Pipeline arguments that report the end of a step to the host. Each call has one of them."""
 
@@ -23,29 +24,33 @@ Activate = Callable[[Any, Sequence[Sequence[str]]], None]
 
 
 def watch_pipelines(activate: Activate) -> None:
-    """See every pipeline's arguments before it runs; any number of times. Does nothing in other webuis.
+    """See every pipeline's arguments before it runs; any number of times.
 
-    To be called when a job's networks are activated: the host has imported what is looked for by then, and to do so
-    earlier would have it ask for its model.
+    Does nothing in other webuis.
+
+    To be called when a job's networks are activated: the host has imported what is looked for by
+    then, and to do so earlier would have it ask for its model.
 
     Args:
         activate: gives a job's processing object the networks of these tags.
     """
     pipelines = sys.modules.get("modules.processing_diffusers")
-    original = getattr(pipelines, "set_pipeline_args", None)
-    if original is None or hasattr(original, _ORIGINAL):
+    name = "set_pipeline_args"
+    if not hasattr(pipelines, name) or replacing.is_replaced(pipelines, name):
         return
 
-    def set_pipeline_args(p: Any, model: Any, *rest: Any, **named: Any) -> Any:
-        arguments = original(p, model, *rest, **_without_tags(p, named))
-        try:
-            _begin(p, model, arguments, activate)
-        except Exception as error:
-            _give_up(p, error)
-        return arguments
+    def ours_for(original: Callable[..., Any]) -> Callable[..., Any]:
+        def set_pipeline_args(p: Any, model: Any, *rest: Any, **named: Any) -> Any:
+            arguments = original(p, model, *rest, **_without_tags(p, named))
+            try:
+                _begin(p, model, arguments, activate)
+            except Exception as error:
+                _give_up(p, error)
+            return arguments
 
-    setattr(set_pipeline_args, _ORIGINAL, original)
-    pipelines.set_pipeline_args = set_pipeline_args  # type: ignore[union-attr]
+        return set_pipeline_args
+
+    replacing.replace(pipelines, name, ours_for)
 
 
 def hires_prompts(p: Any) -> list[str]:
@@ -55,7 +60,9 @@ def hires_prompts(p: Any) -> list[str]:
 
 
 def _without_tags(p: Any, named: dict[str, Any]) -> dict[str, Any]:
-    """The host takes the tags out of most prompts, but not of those of the refiner and of a second text encoder."""
+    """The host takes the tags out of most prompts, but not of those of the refiner and of a second
+    text encoder.
+    """
     changed = {}
     for key in ("prompts", "prompts_2", "negative_prompts", "negative_prompts_2"):
         value = named.get(key)
@@ -93,10 +100,11 @@ def _begin(p: Any, pipe: Any, arguments: Any, activate: Activate) -> None:
 
 
 def _activate_for_details(p: Any, activate: Activate) -> None:
-    """The detailer's copy of a job: extra networks are switched off in it before its own handling of them begins.
+    """The detailer's copy of a job: extra networks are switched off in it before its own handling
+    of them begins.
 
-    LoRAs go on acting there, since nothing took them off; so do hypernetworks. Tags in a prompt of its own
-    take their place.
+    LoRAs go on acting there, since nothing took them off; so do hypernetworks. Tags in a prompt of
+    its own take their place.
     """
     tags = parse(p.prompt)[1] if isinstance(p.prompt, str) else []
     batch: Batch | None = getattr(p, BATCH, None)
@@ -107,7 +115,9 @@ def _activate_for_details(p: Any, activate: Activate) -> None:
 
 
 class _Run:
-    """One run of a pipeline: a pass over the images of a batch, or the refiner's over one of them."""
+    """One run of a pipeline: a pass over the images of a batch, or the refiner's over one of
+    them.
+    """
 
     def __init__(self, p: Any, pipe: Any) -> None:
         self._p, self._pipe = p, pipe
@@ -118,7 +128,9 @@ class _Run:
         self.pictures = batch.of_pass(self._hires) if batch is not None else []
 
     def fits(self) -> bool:
-        """Whether networks for the loaded model fit the UNet of this pipeline; says so where not."""
+        """Whether networks for the loaded model fit the UNet of this pipeline; says so where
+        not.
+        """
         unet, loaded = host.unwrapped(self._unet), host.live_unet()
         if unet is not None and unet is not loaded and _text_widths(unet) != _text_widths(loaded):
             host.tell(

@@ -1,4 +1,6 @@
-"""The settings section "Hypernetworks" of the webui, and typed readers of it and of the host's own settings."""
+"""The settings section "Hypernetworks" of the webui, and typed readers of it and of the host's own
+settings.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def register(on_folders_changed: Callable[[], object]) -> None:
 
 
 def _options(on_folders_changed: Callable[[], object]) -> dict[str, Any]:
-    """Without component classes (those are gradio's): the host takes the one that fits the default's type."""
+    """Without component classes (those are gradio's): the host takes the one that fits the
+    default's type.
+    """
     from modules import shared
     from modules.options import OptionInfo
 
@@ -68,7 +72,9 @@ def _options(on_folders_changed: Callable[[], object]) -> dict[str, Any]:
 
 
 def extra_folders() -> tuple[Path, ...]:
-    """The folders of our setting, as absolute paths; a relative one starts at the webui's data folder."""
+    """The folders of our setting, as absolute paths; a relative one starts at the webui's data
+    folder.
+    """
     from modules import paths
 
     texts = [

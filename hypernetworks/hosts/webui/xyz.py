@@ -1,6 +1,7 @@
 """Axes of the host's X/Y/Z plot: network, multiplier and schedule.
 
-They change the tags in a job's prompt as text, so that the infotext of each image says what was done.
+They change the tags in a job's prompt as text, so that the infotext of each image says what was
+done.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class Cell:
 
 
 def register() -> None:
-    """Callback ``on_before_ui``: add the axes to each X/Y/Z script that is loaded; any number of times."""
+    """Callback ``on_before_ui``: add the axes to each X/Y/Z script that is loaded; any number of
+    times.
+    """
     from modules import scripts
 
     for module in {id(script.module): script.module for script in scripts.scripts_data}.values():
@@ -66,7 +69,8 @@ def axes(axis: Callable[..., Any]) -> list[Any]:
         axis: the script's class ``AxisOption``, called as all hosts allow.
     """
     return [
-        # the axis with the highest cost changes least often: each file is read once, however small the cache is
+        # the axis with the highest cost changes least often: each file is read once, however small
+        # the cache is
         axis(
             NAME,
             str,
@@ -81,7 +85,9 @@ def axes(axis: Callable[..., Any]) -> list[Any]:
 
 
 def confirm_names(_p: Any, names: Sequence[str]) -> None:
-    """Refuse unknown and ambiguous names before the first image is made. The files' hashes are begun, for infotexts.
+    """Refuse unknown and ambiguous names before the first image is made.
+
+    The files' hashes are begun, for infotexts.
 
     Raises:
         NameLookupError: says which name, and the nearest ones.
@@ -113,7 +119,9 @@ def confirm_schedules(_p: Any, texts: Sequence[str]) -> None:
 
 
 def apply_name(p: Any, name: str, _names: Sequence[str]) -> None:
-    """The prompt's first tag names this network; a prompt without tags gets one; "None" takes the first tag out."""
+    """The prompt's first tag names this network; a prompt without tags gets one; "None" takes the
+    first tag out.
+    """
     removed = name.strip().lower() in _NONE
     strength = _cell(p).text or format_number(settings.default_multiplier())
 

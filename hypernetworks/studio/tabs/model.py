@@ -26,7 +26,8 @@ def model_tab(
         on_change: status, CFG, sampler, width and height, in the order of :func:`model_updates`.
 
     Returns:
-        Fields of the tab that say which model is loaded, and what gives their values: for a page that is opened later.
+        Fields of the tab that say which model is loaded, and what gives their values: for a page
+            that is opened later.
     """
     with gr.Tab("Model", id="model", elem_id="studio_model_tab"):
         kind, path, device, half = _fields(job_queue, anywhere)

@@ -1,1 +1,3 @@
-"""The tab that trains: from its fields to a run, what it shows meanwhile, and the network's way to the library."""
+"""The tab that trains: from its fields to a run, what it shows meanwhile, and the network's way to
+the library.
+"""

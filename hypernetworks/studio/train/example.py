@@ -24,13 +24,15 @@ NAME, KEY, BUTTON = "blueprint", "example", "Train on an example"
 """Of the network, what stands in place of a folder's key, and what begins it."""
 PROMPTS = "a penguin on yellow\na rocket on red"
 SETTINGS = {"steps": 150, "save_every": 50, "preview_every": 25, "previews": PROMPTS}
-"""Where it differs from the preset: after these steps the validation loss of so few pictures would rise again."""
+"""Where it differs from the preset: after these steps the validation loss of so few pictures would
+rise again.
+"""
 COUNT, STEPS, SEED = 24, 10, 0
 SHADOW, MIDDLE, LIGHT = "#0b2545", "#2a6f97", "#f4f1de"
 """Prussian blue to paper, as cyanotypes have them."""
 
 
-def paint_example(
+def generate_example(
     painter: Painter,
     training_folders: TrainingFolders,
     tell: Callable[[Update], None],

@@ -36,7 +36,8 @@ class TrainingFolders:
     """The only folders that the Train tab reads and writes, besides the library.
 
     Attributes:
-        own: keeps ``pictures`` (what was sent to the page) and ``runs``; made when it is first needed.
+        own: keeps ``pictures`` (what was sent to the page) and ``runs``; made when it is first
+            needed.
         sources: folders of the user whose pictures may be learned from. They are only read.
     """
 
@@ -134,7 +135,9 @@ class TrainingFolders:
 
 
 def _with_pictures(root: Path) -> Iterator[tuple[Path, int]]:
-    """Folders at or below ``root`` that hold pictures, and how many; hidden ones and links are passed over."""
+    """Folders at or below ``root`` that hold pictures, and how many; hidden ones and links are
+    passed over.
+    """
     for here, below, files in islice(os.walk(root), MOST_FOLDERS):
         folder = Path(here)
         depth = len(folder.relative_to(root).parts)
@@ -150,7 +153,8 @@ def _without_repeated(sources: Sequence[Path]) -> list[Path]:
     """The files, each once.
 
     Raises:
-        TrainingDataError: different files of one name; one of them would be lost, or get the other's caption.
+        TrainingDataError: different files of one name; one of them would be lost, or get the
+            other's caption.
     """
     found: dict[str, Path] = {}
     for source in sources:

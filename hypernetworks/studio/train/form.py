@@ -29,7 +29,7 @@ class Form:
     """Adds the fields to the Blocks that are being built.
 
     Attributes:
-        fields: by their names in :class:`~.wishes.FormValues`.
+        fields: by their names in :class:`~.form_values.FormValues`.
         upload: pictures that are sent.
         size: says how large the network will be.
     """
@@ -102,9 +102,9 @@ class Form:
         """Folders of images to choose from."""
         return [NO_FOLDER, *self.trainer.training_folders.choices()]
 
-    def size_html(self, wishes: FormValues) -> str:
+    def size_html(self, values: FormValues) -> str:
         """How large the network will be."""
-        return f'<p class="studio-done">{text(size_of(wishes, self.trainer.job_queue.painter))}</p>'
+        return f'<p class="studio-done">{text(size_of(values, self.trainer.job_queue.painter))}</p>'
 
     def _network(self) -> None:
         with gr.Row():

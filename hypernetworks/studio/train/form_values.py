@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 MOST_PREVIEWS = 4
 LARGEST_BATCH, LARGEST_EDGE, MOST_NUMBERS = 512, 2048, 10**9
-"""So that a slip on the page can't take all of the machine's memory; the command line has no such limits."""
+"""So that a slip on the page can't take all of the machine's memory; the command line has no such
+limits.
+"""
 NEW = "(a new network)"
 
 
@@ -87,7 +89,8 @@ class FormValues:
 
 
 def of_preset(purpose: str, painter: Painter) -> dict[str, Any]:
-    """The fields' values that a purpose begins with, for the loaded model; those that it says nothing of are left out.
+    """The fields' values that a purpose begins with, for the loaded model; those that it says
+    nothing of are left out.
 
     Raises:
         TrainingSettingsError: no such purpose.
@@ -109,97 +112,97 @@ def of_preset(purpose: str, painter: Painter) -> dict[str, Any]:
     return values
 
 
-def creation_of(wishes: FormValues) -> Creation:
+def creation_of(values: FormValues) -> Creation:
     """The fresh network that the fields describe.
 
     Raises:
         TrainingSettingsError, StructureError: it can't be built.
     """
     try:
-        layers = tuple(float(part) for part in re.split(r"[,;\s]+", wishes.layers.strip(" ,;[]")))
+        layers = tuple(float(part) for part in re.split(r"[,;\s]+", values.layers.strip(" ,;[]")))
     except ValueError as error:
         raise TrainingSettingsError(
-            f'the layer structure "{wishes.layers}" is not a list such as 1, 2, 1'
+            f'the layer structure "{values.layers}" is not a list such as 1, 2, 1'
         ) from error
     dropout = (
-        (0.0, *[float(wishes.dropout or 0)] * (len(layers) - 2), 0.0) if len(layers) > 1 else (0.0,)
+        (0.0, *[float(values.dropout or 0)] * (len(layers) - 2), 0.0) if len(layers) > 1 else (0.0,)
     )
     structure = Structure(
         layers,
-        wishes.activation,
+        values.activation,
         activate_output=False,
-        layer_norm=wishes.layer_norm,
+        layer_norm=values.layer_norm,
         dropout=dropout,
     )
     return Creation(
         structure,
-        wishes.initialisation,
-        wishes.zero_last,
-        wishes.self_attention,
-        int(wishes.seed or 0),
+        values.initialisation,
+        values.zero_last,
+        values.self_attention,
+        int(values.seed or 0),
     )
 
 
-def size_of(wishes: FormValues, painter: Painter) -> str:
+def size_of(values: FormValues, painter: Painter) -> str:
     """How large the network will be, in words; or what is wrong with it."""
-    if wishes.begin_with not in ("", NEW):
-        return f"As large as {wishes.begin_with}."
-    widths = FrozenModel(painter.pipeline).widths(wishes.self_attention)
+    if values.begin_with not in ("", NEW):
+        return f"As large as {values.begin_with}."
+    widths = FrozenModel(painter.pipeline).widths(values.self_attention)
     try:
-        count = parameter_count(creation_of(wishes).structure, widths)
+        count = parameter_count(creation_of(values).structure, widths)
     except HypernetworkError as error:
         return str(error)
     return f"{count:,} parameters, {count * 4 / 1e6:.1f} MB, for the widths {', '.join(map(str, widths))}."
 
 
-def job_of(wishes: FormValues, painter: Painter, pictures: Path, runs: Path) -> TrainingJob:
+def job_of(values: FormValues, painter: Painter, pictures: Path, runs: Path) -> TrainingJob:
     """The job that the fields describe, on the loaded model; empty fields are the preset's.
 
     Raises:
         TrainingSettingsError, StructureError: with what is wrong.
         NameLookupError: there is no such network to go on from.
     """
-    job = preset_job(wishes.purpose, wishes.name.strip(), pictures, painter)
-    if wishes.template.strip().endswith(".txt"):
+    job = preset_job(values.purpose, values.name.strip(), pictures, painter)
+    if values.template.strip().endswith(".txt"):
         raise TrainingSettingsError(
             "on the page, a template is a line of text, not a file: enter the line itself"
         )
-    _check_size(wishes, painter)
-    prompts = [line.strip() for line in wishes.previews.splitlines() if line.strip()]
-    begin = None if wishes.begin_with in ("", NEW) else painter.library.find(wishes.begin_with).path
+    _check_size(values, painter)
+    prompts = [line.strip() for line in values.previews.splitlines() if line.strip()]
+    begin = None if values.begin_with in ("", NEW) else painter.library.find(values.begin_with).path
     return replace(
         job,
         runs=runs,
-        creation=creation_of(wishes),
+        creation=creation_of(values),
         network=begin,
-        settings=replace(job.settings, **_changes(wishes, job.settings)),
-        picture_settings=replace(job.picture_settings, **_changes(wishes, job.picture_settings)),
-        suffix=wishes.suffix,
+        settings=replace(job.settings, **_changes(values, job.settings)),
+        picture_settings=replace(job.picture_settings, **_changes(values, job.picture_settings)),
+        suffix=values.suffix,
         previews=tuple(prompts[:MOST_PREVIEWS]),
-        restart=wishes.start_over,
+        restart=values.start_over,
     )
 
 
-def _check_size(wishes: FormValues, painter: Painter) -> None:
+def _check_size(values: FormValues, painter: Painter) -> None:
     limits = {"batch": LARGEST_BATCH, "width": LARGEST_EDGE, "height": LARGEST_EDGE}
     for name, most in limits.items():
-        if (getattr(wishes, name) or 0) > most:
+        if (getattr(values, name) or 0) > most:
             raise TrainingSettingsError(
-                f"{name} is {getattr(wishes, name):g}: the page allows at most {most}"
+                f"{name} is {getattr(values, name):g}: the page allows at most {most}"
             )
-    widths = FrozenModel(painter.pipeline).widths(wishes.self_attention)
-    layers = creation_of(wishes).structure
+    widths = FrozenModel(painter.pipeline).widths(values.self_attention)
+    layers = creation_of(values).structure
     if max(layers.layer_structure) > 100 or parameter_count(layers, widths) > MOST_NUMBERS:
         raise TrainingSettingsError(
             "the network would be larger than 4 GB: use a smaller layer structure"
         )
 
 
-def _changes(wishes: FormValues, record: TrainingSettings | PictureSettings) -> dict[str, Any]:
+def _changes(values: FormValues, record: TrainingSettings | PictureSettings) -> dict[str, Any]:
     """Fields of a record that the page has values for, whole numbers as such."""
-    names = {field.name for field in fields(record)} & {field.name for field in fields(wishes)}
+    names = {field.name for field in fields(record)} & {field.name for field in fields(values)}
     given = {
-        name: getattr(wishes, name) for name in names if getattr(wishes, name) not in (None, "")
+        name: getattr(values, name) for name in names if getattr(values, name) not in (None, "")
     }
     whole = {
         name

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def check_free(job: TrainingJob, library: Library, folder: Path | None, may_replace: bool) -> bool:
-    """Whether a network of the job's name may be replaced in the end, which is so when it is of the same run.
+    """Whether a network of the job's name may be replaced in the end, which is so when it is of the
+    same run.
 
     Raises:
         FileWriteError: the name is taken, or there is no folder for it.

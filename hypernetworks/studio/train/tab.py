@@ -25,7 +25,8 @@ def train_tab(
     """Add the tab.
 
     Returns:
-        Where a training is shown, and the function that shows it: for a page that is opened meanwhile.
+        Where a training is shown, and the function that shows it: for a page that is opened
+            meanwhile.
     """
     form = Form(trainer)
     with gr.Tab("Train", id="train", elem_id="studio_train_tab") as tab:
@@ -48,7 +49,10 @@ def train_tab(
     followed = gr.State(-1)
 
     def look() -> tuple[Any, ...]:
-        """As it is now. Nothing is queued where nothing runs: gradio may lose what is sent while another event ends."""
+        """As it is now.
+
+        Nothing is queued where nothing runs: gradio may lose what is sent while another event ends.
+        """
         state = trainer.state
         number = state.number if state.is_running else gr.skip()
         return (

@@ -1,4 +1,6 @@
-"""The one training of a studio: begun by a window, watched by any, and it goes on when the window is closed."""
+"""The one training of a studio: begun by a window, watched by any, and it goes on when the window
+is closed.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from ...hosts.diffusers.training import TrainingJob
 
 WINDOW = "training"
-"""Whose jobs these are to the desk: no window's, so that none stops them by accident."""
+"""Whose jobs these are to the job queue: no window's, so that none stops them by accident."""
 PAUSE = 0.4
 """Seconds between two looks that a window takes."""
 EDGE = 192
@@ -69,10 +71,11 @@ class State:
 
 
 class Trainer:
-    """Runs one training at a time as a job of the desk.
+    """Runs one training at a time as a job of the queue.
 
     Args:
-        folder: the library's folder that takes the finished network; ``None`` where it has none of the user's own.
+        folder: the library's folder that takes the finished network; ``None`` where it has none of
+            the user's own.
     """
 
     def __init__(
@@ -83,31 +86,31 @@ class Trainer:
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def start(self, wishes: FormValues) -> None:
+    def start(self, values: FormValues) -> None:
         """Begin, or go on with the run of this name.
 
         Raises:
             HypernetworkError: the fields say something impossible, or a training runs already.
         """
-        if not wishes.key:
+        if not values.key:
             raise TrainingDataError(
                 "there are no images yet: choose a folder of images, or drop some"
             )
-        pictures = None if wishes.key == example.KEY else self.training_folders.folder(wishes.key)
+        pictures = None if values.key == example.KEY else self.training_folders.folder(values.key)
         job = job_of(
-            wishes,
+            values,
             self.job_queue.painter,
             pictures or self.training_folders.pictures,
             self.training_folders.runs,
         )
-        may_replace = check_free(job, self.job_queue.library, self.folder, wishes.replace)
+        may_replace = check_free(job, self.job_queue.library, self.folder, values.replace)
         with self._starting:
             if self.state.is_running:
                 raise HypernetworkError(
                     f'"{self.state.name}" is being trained: wait, or interrupt it first'
                 )
             self.state = State(job.name, "Starting …", total=job.settings.steps, is_running=True)
-        arguments = (wishes, pictures, may_replace, self.state)
+        arguments = (values, pictures, may_replace, self.state)
         self._thread = threading.Thread(target=self._run, args=arguments, daemon=True)
         self._thread.start()
 
@@ -131,15 +134,15 @@ class Trainer:
             time.sleep(PAUSE)
 
     def _run(
-        self, wishes: FormValues, pictures: Path | None, may_replace: bool, state: State
+        self, values: FormValues, pictures: Path | None, may_replace: bool, state: State
     ) -> None:
         def work(
             painter: Painter, tell: Callable[[Update], None], cancelled: threading.Event
         ) -> Any:
-            found = pictures or example.paint_example(
+            found = pictures or example.generate_example(
                 painter, self.training_folders, tell, cancelled
             )
-            job = job_of(wishes, painter, found, self.training_folders.runs)
+            job = job_of(values, painter, found, self.training_folders.runs)
             if not job.restart:
                 state.rows, state.previews = _earlier(job)
             return job, train_job(job, painter, _watcher(state, cancelled))

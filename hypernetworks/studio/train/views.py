@@ -1,4 +1,6 @@
-"""What the Train tab shows of a training: its figures, its curves, its previews side by side over the steps."""
+"""What the Train tab shows of a training: its figures, its curves, its previews side by side over
+the steps.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ def _figures(rows: Sequence[TrainingStep]) -> str:
 
 
 def curves(state: State) -> str:
-    """The loss over the steps, with learning rate and gradient norm below; empty before the second step."""
+    """The loss over the steps, with learning rate and gradient norm below; empty before the second
+    step.
+    """
     rows = list(state.rows)
     if len(rows) < 2:
         return ""
@@ -136,7 +140,9 @@ def _plot(
     height: int = 110,
     logarithmic: bool = False,
 ) -> str:
-    """Lines by their name, which is also their look: "each step" pale, "smoothed" plain, "validation" dotted."""
+    """Lines by their name, which is also their look: "each step" pale, "smoothed" plain,
+    "validation" dotted.
+    """
     points = [point for line in lines.values() for point in line if point[1] > 0 or not logarithmic]
     if not points:
         return ""
@@ -183,7 +189,9 @@ def _legend(names: Sequence[str], width: int) -> str:
 
 
 def previews(state: State) -> str:
-    """A row for each prompt, a column for each step, the newest at the right; evenly spread where they are many."""
+    """A row for each prompt, a column for each step, the newest at the right; evenly spread where
+    they are many.
+    """
     shown = evenly(list(state.previews), MOST_COLUMNS)
     if not shown:
         return ""

@@ -84,7 +84,9 @@ async def receive_files(
 
 
 class _Form:
-    """Writes each file of a multipart form as it comes: one is open at a time, and none is held in memory."""
+    """Writes each file of a multipart form as it comes: one is open at a time, and none is held in
+    memory.
+    """
 
     def __init__(self, uploads: Uploads, content_type: str) -> None:
         from python_multipart.multipart import MultipartParser, parse_options_header

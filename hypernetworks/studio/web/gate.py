@@ -1,4 +1,6 @@
-"""The gate before gradio: the routes that the page needs, payloads that were looked at, and a session's own files."""
+"""The gate before gradio: the routes that the page needs, payloads that were looked at, and a
+session's own files.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ ROUTES = (
     ("POST", rf"{_API}/reset/?", "reset"),
     ("POST", rf"{_API}/upload", "upload"),
 )
-"""Method, path and kind of every request that goes on; all others of gradio's routes don't exist here."""
+"""Method, path and kind of every request that goes on; all others of gradio's routes don't exist
+here.
+"""
 _PATTERNS = tuple((method, re.compile(path, re.DOTALL), kind) for method, path, kind in ROUTES)
 
 
@@ -118,7 +122,9 @@ class PageGate:
     # ------------------------------------------------------------------ whose it is
 
     def _owner(self, scope: Message) -> str:
-        """The browser that got a cookie from the page, else the address: scripts keep no cookies."""
+        """The browser that got a cookie from the page, else the address: scripts keep no
+        cookies.
+        """
         headers = dict(scope["headers"])
         try:
             cookies = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1"))
@@ -238,7 +244,9 @@ class PageGate:
     # ------------------------------------------------------------------ what goes out
 
     def _check_file(self, owner: str, path: str) -> None:
-        """Nothing but regular files of the cache, under their own names, and no other session's uploads."""
+        """Nothing but regular files of the cache, under their own names, and no other session's
+        uploads.
+        """
         try:
             found = Path(path)
             is_inside = (

@@ -1,4 +1,6 @@
-"""The studio's temporary folder, and those of studios that were killed before they could take theirs away."""
+"""The studio's temporary folder, and those of studios that were killed before they could take
+theirs away.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from typing import IO
 
 PREFIX = "hypernetworks-studio-"
 ALIVE = "alive.lock"
-"""In the folder; locked as long as its studio lives, since the system gives locks of the dead free."""
+"""In the folder; locked as long as its studio lives, since the system gives locks of the dead free.
+"""
 _YOUNGEST = 60.0
 """Seconds; a folder may be so young that its lock isn't there yet."""
 _ABANDONED = 86400.0
@@ -23,7 +26,10 @@ _ABANDONED = 86400.0
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder for this studio's run, which goes with it. First, those that killed studios have left go."""
+    """A folder for this studio's run, which goes with it.
+
+    First, those that killed studios have left go.
+    """
     sweep()
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     file = (folder / ALIVE).open("wb")

@@ -40,4 +40,6 @@ SILENCE = 20.0
 SLOWEST = 32 << 10
 """Bytes a second that a body must have on average, after the first :data:`SILENCE` seconds."""
 CLOSED, ABANDONED = 60.0, 3600.0
-"""Seconds after which uploads are deleted: since the last window closed, or where no window was ever open."""
+"""Seconds after which uploads are deleted: since the last window closed, or where no window was
+ever open.
+"""

@@ -1,4 +1,6 @@
-"""A password for the page and everything behind it: a form for browsers, HTTP's own way for scripts."""
+"""A password for the page and everything behind it: a form for browsers, HTTP's own way for
+scripts.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,13 @@ PAUSE = 1.0
 MOST_WAITING = 20
 """Logins that wait for that; more are sent away."""
 MOST_WRONG, MINUTE = 100, 60.0
-"""Wrong passwords that one address may send within so many seconds; then none is compared, the right one included."""
+"""Wrong passwords that one address may send within so many seconds; then none is compared, the
+right one included.
+"""
 MOST_ADDRESSES = 1_000
-"""Addresses whose wrong passwords are remembered; the one that was quiet for longest is forgotten first."""
+"""Addresses whose wrong passwords are remembered; the one that was quiet for longest is forgotten
+first.
+"""
 LARGEST_FORM = 4096
 _HTML, _TEXT = (
     (b"content-type", b"text/html; charset=utf-8"),
@@ -43,7 +49,10 @@ def new_password() -> str:
 
 
 class Guesses:
-    """How many wrong passwords each address has sent within the last :data:`MINUTE`. Bounded, whoever sends them."""
+    """How many wrong passwords each address has sent within the last :data:`MINUTE`.
+
+    Bounded, whoever sends them.
+    """
 
     def __init__(self) -> None:
         self._times: dict[str, deque[float]] = {}
@@ -72,8 +81,8 @@ class Guesses:
 class PasswordGate:
     """Lets those through who have the password, and asks the others for it.
 
-    A browser gets a cookie that holds as long as the studio runs. A wrong password waits for its answer, and an address
-    that sends too many in a minute gets none compared.
+    A browser gets a cookie that holds as long as the studio runs. A wrong password waits for its
+    answer, and an address that sends too many in a minute gets none compared.
 
     Args:
         app: what answers those who are let in.
@@ -135,7 +144,8 @@ class PasswordGate:
         return await self._is_right(word, address)
 
     async def _is_right(self, word: str, address: str) -> bool | None:
-        """Whether it is the password; ``None`` when this address guesses too often, or too many guesses wait already.
+        """Whether it is the password; ``None`` when this address guesses too often, or too many
+        guesses wait already.
 
         The right one is never kept waiting by those who guess from elsewhere.
         """
@@ -188,7 +198,9 @@ async def _answer(send: Send, status: int, content: str, *headers: tuple[bytes, 
 
 
 def _form(problem: str) -> str:
-    """The page that asks; without its own referrer policy, the browser would send its answer from nowhere ("null")."""
+    """The page that asks; without its own referrer policy, the browser would send its answer from
+    nowhere ("null").
+    """
     said = (
         f'<p role="alert">{problem}</p>'
         if problem

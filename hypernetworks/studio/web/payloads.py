@@ -1,7 +1,9 @@
-"""What a payload of gradio's API may hold: looked at before gradio sees it, and written anew from what was understood.
+"""What a payload of gradio's API may hold: looked at before gradio sees it, and written anew from
+what was understood.
 
-Gradio copies every file that a payload names, in whatever field, and gives it out. Whether it checks the path
-depends on its version and on how the page is served; here, a path must be one that this very session has uploaded.
+Gradio copies every file that a payload names, in whatever field, and gives it out. Whether it
+checks the path depends on its version and on how the page is served; here, a path must be one that
+this very session has uploaded.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ KINDS = {
     "File": "file",
     "State": "nothing",
 }
-"""Components that the page takes values from, and what they may be. Another one is refused when the page is built."""
+"""Components that the page takes values from, and what they may be.
+
+Another one is refused when the page is built.
+"""
 _SCALARS = (str, int, float, bool, type(None))
 _HASH = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _FILE_KEYS = {"path", "url", "size", "orig_name", "mime_type", "is_stream", "meta"}
@@ -108,10 +113,12 @@ def written(content: Mapping[str, Any]) -> bytes:
 def checked_call(
     content: Mapping[str, Any], functions: Mapping[int, Endpoint], name: str | None, owned: Owned
 ) -> dict[str, Any]:
-    """A call as gradio may have it: known keys, and values of the kinds that the function's inputs have.
+    """A call as gradio may have it: known keys, and values of the kinds that the function's inputs
+    have.
 
     Args:
-        name: of the function, where the address says it; a number in the body goes first, as in gradio.
+        name: of the function, where the address says it; a number in the body goes first, as in
+            gradio.
 
     Raises:
         HTTPException: 400, 403, 404, 413 or 422 with what is wrong.
@@ -157,7 +164,9 @@ def _hash(value: Any, optional: bool = True) -> str | None:
 
 
 def _event(value: Any) -> Any:
-    """Which item was chosen; what gradio sends beside it, images among it, is not needed and left out."""
+    """Which item was chosen; what gradio sends beside it, images among it, is not needed and left
+    out.
+    """
     if not isinstance(value, dict):
         return None
     index, chosen = value.get("index"), value.get("selected")

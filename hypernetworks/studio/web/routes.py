@@ -1,4 +1,5 @@
-"""What the page fetches besides gradio's own: scripts, style, the list of networks, previews; and a file to add.
+"""What the page fetches besides gradio's own: scripts, style, the list of networks, previews; and a
+file to add.
 
 They give out nothing but files of the library and of this project.
 """
@@ -26,7 +27,8 @@ _ROOTS = (Path(__file__).parents[3], Path(sys.prefix) / "share" / "hypernetworks
 
 
 def page_files() -> tuple[list[Path], list[Path]]:
-    """Scripts in the order of their loading, and styles: those of the webui extension, then the studio's own.
+    """Scripts in the order of their loading, and styles: those of the webui extension, then the
+    studio's own.
 
     Raises:
         HypernetworkError: the extension's are missing.

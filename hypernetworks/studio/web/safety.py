@@ -1,4 +1,6 @@
-"""Who may talk to the page: an ASGI middleware that knows its own address, and keeps the browser to it."""
+"""Who may talk to the page: an ASGI middleware that knows its own address, and keeps the browser to
+it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 LARGEST_BODY = 4 << 20
-"""Bytes that a request may hold, since they are kept in memory; the longest prompt is a small part of that."""
+"""Bytes that a request may hold, since they are kept in memory; the longest prompt is a small part
+of that.
+"""
 UPLOADS = ("/gradio_api/upload", "/hypernetworks/v1/add")
 """Routes that take files, go to the disk piece by piece, and have limits of their own."""
 _HEADERS = (
@@ -36,13 +40,15 @@ def refusal(
 ) -> str | None:
     """Why a request is refused, or ``None``.
 
-    A page of another site may make a browser send requests here, and may even take our address for its own name (DNS
-    rebinding): the first shows in ``Origin`` and ``Sec-Fetch-Site``, the second in ``Host``.
+    A page of another site may make a browser send requests here, and may even take our address for
+    its own name (DNS rebinding): the first shows in ``Origin`` and ``Sec-Fetch-Site``, the second
+    in ``Host``.
 
     Args:
         headers: with lower-case names.
         anywhere: the studio listens on all interfaces.
-        only_addresses: without a password, names that someone else's DNS can give out are refused there, too.
+        only_addresses: without a password, names that someone else's DNS can give out are refused
+            there, too.
     """
     host = headers.get("host", "")
     name = _name(host)
@@ -81,7 +87,9 @@ def _name(host: str) -> str | None:
 
 
 def _is_ours(name: str) -> bool:
-    """Whether a name is an IP address, this machine's own, or one that only the local network gives out."""
+    """Whether a name is an IP address, this machine's own, or one that only the local network gives
+    out.
+    """
     try:
         ip_address(name)
     except ValueError:
@@ -95,7 +103,8 @@ def _machine_names() -> frozenset[str]:
 
 
 class OwnAddressOnly:
-    """Refuses what :func:`refusal` finds, and lets no answer make the browser load anything from elsewhere.
+    """Refuses what :func:`refusal` finds, and lets no answer make the browser load anything from
+    elsewhere.
 
     Args:
         app: what answers the others.
@@ -129,7 +138,9 @@ class OwnAddressOnly:
 
 
 def _twice(names: list[bytes]) -> str | None:
-    """Two of a header that decides: a browser sends one, and which one counts would be a matter of taste."""
+    """Two of a header that decides: a browser sends one, and which one counts would be a matter of
+    taste.
+    """
     for name in (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest"):
         if sum(one.lower() == name for one in names) > 1:
             return f"the request has more than one {name.decode()} header"

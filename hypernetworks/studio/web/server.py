@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...console import say
 from ...ending import Ending, noticed
 from ...errors import HypernetworkError
 from ...hosts.diffusers import MINIATURE_NETWORKS
@@ -45,7 +46,7 @@ def build_app(
     """The whole application: page, routes, and the check of who may use them.
 
     Args:
-        trainer: on the desk that has the model.
+        trainer: with the job queue that has the model.
         folder: for the pictures of this run.
         anywhere: it will listen on all interfaces.
         password: asked for before anything else; ``None`` lets everyone in.
@@ -126,9 +127,7 @@ def launch(
     with noticed("Stopping; Ctrl+C again ends at once") as ending, temporary_folder() as folder:
         try:
             app = build_app(trainer, folder, anywhere=anywhere, password=password)
-            print(
-                f"Hypernetworks studio: {address}  {_reach(anywhere, port, password)}", flush=True
-            )
+            say(f"Hypernetworks studio: {address}  {_reach(anywhere, port, password)}")
             if open_browser:
                 threading.Timer(1.0, webbrowser.open, [address]).start()
             _serve(app, listener, ending)
@@ -138,11 +137,13 @@ def launch(
 
 
 def _save(trainer: Trainer) -> None:
-    """Let a training that runs end with its present step, which it saves; however long that takes."""
+    """Let a training that runs end with its present step, which it saves; however long that
+    takes.
+    """
     if not trainer.interrupt():
         return
     with suppress(OSError):  # the terminal may be gone
-        print(f"Saving the training of {trainer.state.name} …", flush=True)
+        say(f"Saving the training of {trainer.state.name} …")
     while trainer.state.is_running:
         trainer.wait(0.5)  # not longer: on Windows no signal is heard meanwhile
 
@@ -159,7 +160,8 @@ def _serve(app: Any, listener: socket.socket, ending: Ending) -> None:
             return bool(ending) or await super().on_tick(counter)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            # Pages that are open have streams that are cut now: nothing to tell, let alone with a traceback.
+            # Pages that are open have streams that are cut now: nothing to tell, let alone with a
+            # traceback.
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
             await super().shutdown(sockets)
 

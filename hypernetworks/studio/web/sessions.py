@@ -12,8 +12,8 @@ from . import limits
 class _Nothing(dict[int, Any]):
     """Takes everything and keeps nothing.
 
-    gradio copies the whole page's config for each session (a quarter of a MiB), and every output into it, only for
-    deep links, which are off here.
+    gradio copies the whole page's config for each session (a quarter of a MiB), and every output
+    into it, only for deep links, which are off here.
     """
 
     def __contains__(self, key: object) -> bool:
@@ -52,7 +52,9 @@ class Unread:
         return 0 if messages is None else int(messages.qsize())
 
     def sweep(self) -> None:
-        """Forget sessions whose jobs ended some time ago, and the earliest of them where there are many."""
+        """Forget sessions whose jobs ended some time ago, and the earliest of them where there are
+        many.
+        """
         now, known = time.monotonic(), self._queue.pending_event_ids_session
         running = self._queue.event_ids_to_events
 

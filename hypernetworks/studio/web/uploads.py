@@ -59,7 +59,9 @@ class Uploads:
         session.seen = time.monotonic()
 
     def holds(self, owner: str, path: str) -> bool:
-        """Whether a session has uploaded this path, to the letter, and it is still the regular file it was."""
+        """Whether a session has uploaded this path, to the letter, and it is still the regular file
+        it was.
+        """
         session = self._sessions.get(owner)
         return session is not None and path in session.files and is_regular(Path(path))
 
@@ -114,7 +116,9 @@ def is_regular(path: Path) -> bool:
 
 
 def plain_name(name: str) -> str:
-    """The last part of a file name that a client sends, without what some system takes for more than a name."""
+    """The last part of a file name that a client sends, without what some system takes for more
+    than a name.
+    """
     last = name.replace("\\", "/").rpartition("/")[2]
     kept = "".join(c for c in last if c.isprintable() and c not in '<>:"|?*').strip(" .")
     stem, suffix = os.path.splitext(kept)

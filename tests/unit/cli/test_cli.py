@@ -56,7 +56,7 @@ def test_inspect_tells_what_is_in_a_file(
 ) -> None:
     assert main(["inspect", str(network_file)]) == 0
     report = capsys.readouterr().out
-    for part in ("SD1", "320, 768", "1, 2, 1", "relu", "float32", "768 k"):
+    for part in ("SD1", "320, 768", "1, 2, 1", "relu", "float32", "768 keys"):
         assert part in report
 
 

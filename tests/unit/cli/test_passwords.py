@@ -1,4 +1,6 @@
-"""The studio's password: asked for, from a file, from the environment; the last resort is the command line."""
+"""The studio's password: asked for, from a file, from the environment; the last resort is the
+command line.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The progress line: fits the terminal, leaves nothing of what was drawn before, and needs no escape codes."""
+"""The progress line: fits the terminal, leaves nothing of what was drawn before, and needs no
+escape codes.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ NOTE = "loss 0.1234  validation 0.1230  rate 0.001  generating previews 17/80"
 
 
 class Screen(io.StringIO):
-    """A console of so many columns that knows no escape codes; a line that is too long wraps, as on Windows."""
+    """A console of so many columns that knows no escape codes; a line that is too long wraps, as on
+    Windows.
+    """
 
     def __init__(self, columns: int) -> None:
         super().__init__()

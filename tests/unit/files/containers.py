@@ -1,4 +1,6 @@
-"""Writes dictionaries into the containers that are out there, with the tools that wrote them there."""
+"""Writes dictionaries into the containers that are out there, with the tools that wrote them
+there.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The GPU benchmark runs in small on the CPU, so that nothing in it is tried for the first time on a GPU."""
+"""The GPU benchmark runs in small on the CPU, so that nothing in it is tried for the first time on
+a GPU.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,9 @@ from hypernetworks.hosts.diffusers.finite import NotFiniteError, watched
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, *kinds: str, broken: tuple[str, ...] = ()) -> None:
-    """A machine that has these kinds of devices, two of each card; the broken ones fail when they compute."""
+    """A machine that has these kinds of devices, two of each card; the broken ones fail when they
+    compute.
+    """
     monkeypatch.setattr(devices, "absent", lambda k: None if k in (*kinds, "cpu") else "not here")
     monkeypatch.setattr(devices, "_count", lambda k: 2 if k in ("cuda", "directml") else 1)
     dml = SimpleNamespace(device=lambda n: torch.device("privateuseone", n))

@@ -304,4 +304,4 @@ import hypernetworks as hn
 import hypernetworks.training
 print(read is hn.read, apply.__module__, all(getattr(hn, name) is not None for name in hn.__all__))
 """
-    assert python(code)[0] == "True hypernetworks.patching.handle True\n"
+    assert python(code)[0] == "True hypernetworks.patching.applying True\n"

@@ -54,7 +54,9 @@ def break_format(venv: Path) -> None:
 
 
 def break_configuration(venv: Path) -> None:
-    """Interrupted before ``pyvenv.cfg``: Python starts, but as the base, into which nothing may be installed."""
+    """Interrupted before ``pyvenv.cfg``: Python starts, but as the base, into which nothing may be
+    installed.
+    """
     (venv / "pyvenv.cfg").unlink()
 
 

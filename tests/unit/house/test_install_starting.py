@@ -35,7 +35,9 @@ time.sleep(60)
 
 
 def through(function: str, program: str) -> subprocess.Popen[str]:
-    """A session of its own, in which ``install.py``'s last step runs a program; returned when that is ready."""
+    """A session of its own, in which ``install.py``'s last step runs a program; returned when that
+    is ready.
+    """
     call = {
         "start": "starting.start([sys.executable, '-c', program])",
         "wait": "starting.wait([sys.executable, '-c', program], dict(os.environ))",

@@ -1,4 +1,6 @@
-"""What a run leaves out is said at its end, with how to get it; on CI a missing browser fails it."""
+"""What a run leaves out is said at its end, with how to get it; on CI a missing browser fails
+it.
+"""
 
 from __future__ import annotations
 

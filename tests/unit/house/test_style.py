@@ -1,4 +1,6 @@
-"""The project's own rules of form, as tests: ruff, mypy strict, and the lengths that design allows."""
+"""The project's own rules of form, as tests: ruff, mypy strict, and the lengths that design
+allows.
+"""
 
 from __future__ import annotations
 

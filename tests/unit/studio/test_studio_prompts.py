@@ -1,4 +1,6 @@
-"""Prompts that come through the API are bounded: their length, their tags, and what unknown names cost."""
+"""Prompts that come through the API are bounded: their length, their tags, and what unknown names
+cost.
+"""
 
 from __future__ import annotations
 

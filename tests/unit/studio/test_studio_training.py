@@ -346,7 +346,7 @@ def test_the_example_goes_on_by_its_own_button(
     studio: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer, "train_job", train_slowly)
-    monkeypatch.setattr(example, "paint_example", lambda *_: studio.training_folders.pictures)
+    monkeypatch.setattr(example, "generate_example", lambda *_: studio.training_folders.pictures)
     studio.start(FormValues(name=example.NAME, key=example.KEY, steps=10**6))
     while not studio.state.rows:
         time.sleep(0.01)
@@ -425,7 +425,7 @@ def test_the_example_is_painted_once_and_only_on_the_miniature(
         )
 
     painter.generate, training_folders = generate, TrainingFolders(tmp_path / "own")
-    folder = example.paint_example(
+    folder = example.generate_example(
         painter, training_folders, lambda _update: None, threading.Event()
     )
     assert len(list(folder.iterdir())) == len(jobs) == example.COUNT
@@ -433,11 +433,11 @@ def test_the_example_is_painted_once_and_only_on_the_miniature(
     with Image.open(next(folder.iterdir())) as made:
         red, _, blue = made.convert("RGB").resize((1, 1)).getpixel((0, 0))  # type: ignore[misc]
     assert blue > red + 20
-    example.paint_example(painter, training_folders, lambda _update: None, threading.Event())
+    example.generate_example(painter, training_folders, lambda _update: None, threading.Event())
     assert len(jobs) == example.COUNT
     painter.is_miniature = False
     with pytest.raises(hn.HypernetworkError, match="miniature"):
-        example.paint_example(painter, training_folders, lambda _update: None, threading.Event())
+        example.generate_example(painter, training_folders, lambda _update: None, threading.Event())
 
 
 def test_names_never_become_markup() -> None:

@@ -284,7 +284,7 @@ def test_a_report_of_a_broken_network(tmp_path: Path) -> None:
     next(network.parameters()).data[0, 0] = float("nan")
     hn.write(network, tmp_path / "odd.pt")
     made = report("odd", hn.Library([tmp_path]))
-    for part in ("NaN", "zeros", "batch", "none of these", "not a number"):
+    for part in ("NaN", "zeros", "batch", "none of these", "not finite"):
         assert part in made
     assert "nan" not in made.split("<svg", 1)[1]
     for name in ("", "nobody"):

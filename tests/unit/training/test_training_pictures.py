@@ -95,7 +95,7 @@ def test_all_buckets_are_of_use() -> None:
     assert buckets(settings(16, 16, fit="buckets")) == [(16, 16)]
 
 
-# --- alpha as loss weight: what AUTOMATIC1111 gets wrong -----------------------------------------------------------
+# --- alpha as loss weight: what AUTOMATIC1111 gets wrong
 
 
 def test_opaque_alpha_weighs_nothing(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_batch_of_weighted_and_plain_pictures_has_weights_for_all() -> None:
     assert Examples(toy_examples(2), Contexts(encode), batch=2).batch([0, 1]).weights is None
 
 
-# --- folders -------------------------------------------------------------------------------------------------------
+# --- folders
 
 
 def test_bad_folders_and_pictures_are_named(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_validation_pictures_are_the_same_every_time() -> None:
     assert split_validation(paths, 0.0, 0)[1] == []
 
 
-# --- captions ------------------------------------------------------------------------------------------------------
+# --- captions
 
 
 def test_captions_come_from_text_files_and_names(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_tags_are_shuffled_and_left_out() -> None:
     assert all(row == sorted(row) for row in kept)
 
 
-# --- order, and what is encoded ------------------------------------------------------------------------------------
+# --- order, and what is encoded
 
 
 @given(st.integers(1, 30), st.integers(1, 7), st.integers(0, 5))
@@ -298,7 +298,7 @@ def test_nothing_to_learn_from_is_an_error() -> None:
         Examples([], Contexts(encode))
 
 
-# ------------------------------------------------------------------ what cameras, scanners and systems leave behind
+# --- what cameras, scanners and systems leave behind
 
 
 @pytest.mark.parametrize(

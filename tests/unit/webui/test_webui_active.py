@@ -1,16 +1,22 @@
-"""A refiner of another model family: networks of the first model don't act on it by halves."""
+"""What is active on the UNet: a refiner of another family, and the cost of a generation."""
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from fake_webui import FakeWebui
 from torch import nn
+from webui_cards import write_network
 
 import hypernetworks as hn
 from hypernetworks.hosts.resolving import Use
-from hypernetworks.hosts.webui import active, settings
+from hypernetworks.hosts.webui import active, extra_network, settings
 from hypernetworks.library import Entry
+from hypernetworks.patching import find_sites, sites
+from hypernetworks.prompts import tags
 
 
 class Attention(nn.Module):
@@ -42,13 +48,59 @@ def test_networks_of_the_first_models_family_are_left_out(
 ) -> None:
     monkeypatch.setattr(settings, "force_family", lambda: force)
     sd1, only_self, p = use("one", 640, 768), use("two", 640), SimpleNamespace()
-    here = active.ActiveNetworks._fitting(p, Blocks(768), [[sd1, only_self], [sd1]])
+    here = active.ActiveNetworks._fitting(p, find_sites(Blocks(768)), [[sd1, only_self], [sd1]])
     assert here == [[sd1, only_self], [sd1]]
     assert not hasattr(p, "_hypernetwork_messages")
-    there = active.ActiveNetworks._fitting(p, Blocks(2048), [[sd1, only_self], [sd1]])
+    there = active.ActiveNetworks._fitting(p, find_sites(Blocks(2048)), [[sd1, only_self], [sd1]])
     assert there == ([[sd1, only_self], [sd1]] if force else [[only_self], []])
     if not force:
         (message,) = p._hypernetwork_messages
         assert "<hypernet:one:1>" in message
         assert "SD1" in message
         assert "SDXL" in message
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often a prompt was parsed and a UNet was searched, whoever asked for it."""
+    counts = Counter[str]()
+    parsing, searching = tags._extra_networks, sites._diffusers_layout
+
+    def count_parsing(prompt: str) -> Any:
+        counts[f"parse {prompt}"] += 1
+        return parsing(prompt)
+
+    def count_searching(unet: nn.Module) -> Any:
+        counts["find_sites"] += 1
+        return searching(unet)
+
+    monkeypatch.setattr(tags, "_extra_networks", count_parsing)
+    monkeypatch.setattr(sites, "_diffusers_layout", count_searching)
+    return counts
+
+
+@pytest.mark.parametrize("prompts", [["a <hypernet:ink:1>"] * 2, ["a <hypernet:ink:1>", "b"]])
+def test_a_generation_parses_each_prompt_once_and_searches_the_unet_once(
+    prompts: list[str],
+    fake_webui: FakeWebui,
+    counted: Counter[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_network(fake_webui.folder / "ink.pt", (640, 768))
+    unet = Blocks(768)
+    model = SimpleNamespace(model=SimpleNamespace(diffusion_model=unet))
+    monkeypatch.setattr(fake_webui.shared, "sd_model", model, raising=False)
+    p: Any = SimpleNamespace(
+        all_prompts=prompts, prompts=["a", "a"], negative_prompts=["bad"], batch_size=2, iteration=0
+    )
+    extra_network.activate(p, [("ink", "1")])
+    handle = active.ACTIVE.ensure(p, hires=False)
+    try:
+        assert handle is not None
+        assert not hasattr(p, "_hypernetwork_messages")
+        assert counted == {**{f"parse {text}": 1 for text in [*prompts, "bad"]}, "find_sites": 1}
+        active.ACTIVE.remove()
+        assert active.ACTIVE.ensure(p, hires=False) is not None
+        assert counted["find_sites"] == 2, "later in the job, the UNet may have changed"
+    finally:
+        active.ACTIVE.remove()

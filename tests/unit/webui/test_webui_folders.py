@@ -15,7 +15,14 @@ from unit.library.test_library import add, network
 
 import hypernetworks as hn
 from hypernetworks.errors import UnsupportedVariantError
-from hypernetworks.hosts.webui import extra_network, folders, hashes, registration, settings
+from hypernetworks.hosts.webui import (
+    extra_network,
+    folders,
+    hashes,
+    registration,
+    replacing,
+    settings,
+)
 
 with_built_in = pytest.mark.parametrize("fake_webui", ["a1111", "forge", "reforge"], indirect=True)
 without_built_in = pytest.mark.parametrize("fake_webui", ["classic", "sdnext"], indirect=True)
@@ -179,15 +186,15 @@ def test_registering_twice_and_unregistering(fake_webui: FakeWebui) -> None:
         folders.register()
     assert host.list_hypernetworks._hypernetworks_original is before[0]
     assert host.Hypernetwork.load._hypernetworks_original is before[1]
-    folders.unregister()
-    folders.unregister()
+    replacing.put_all_back()
+    replacing.put_all_back()
     assert (host.list_hypernetworks, host.Hypernetwork.load) == before
 
 
 @without_built_in
 def test_unregistering_where_nothing_was_replaced(fake_webui: FakeWebui) -> None:
     folders.register()
-    folders.unregister()
+    replacing.put_all_back()
 
 
 def test_another_folder_is_the_hosts_own_business(fake_webui: FakeWebui, tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def test_a_file_that_can_not_be_used_says_why_and_costs_no_other(webui: FakeWebu
     )
     assert ours.items["ink"]["description"] == "⚠ ink.json is not a JSON object and was ignored"
     assert len(Elements(html).of_class("card")) == 2
-    assert "not a torch file" in ours.metadata["broken"]["error"]
+    assert "not a torch file" in ours.metadata["broken"]["Error"]
 
 
 def test_structure_is_read_once_per_file(webui: FakeWebui, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,12 +265,12 @@ def test_metadata_is_computed_when_asked_for(
     assert drawn(webui, ours, "ink").of_class("metadata-button")
     get_metadata = webui.module("ui_extra_networks").get_metadata
     found = json.loads(get_metadata("hypernetworks", "ink")["metadata"])
-    assert found["family"] == "SD1"
-    assert found["widths"] == "4, 768"
-    assert found["layer structure"] == "1, 0.25, 1"
-    assert set(found["norms"]) == {"4 keys", "4 values", "768 keys", "768 values"}
-    assert found["provenance"]["checkpoint name"] == "v1-5 <b>"
-    assert len(found["hash"]) == 10
+    assert found["Model family"] == "SD1"
+    assert found["Context widths"] == "4, 768"
+    assert found["Layer structure"] == "1, 0.25, 1"
+    assert set(found["Norms"]) == {"4 keys", "4 values", "768 keys", "768 values"}
+    assert found["Trained"] == "7 steps on v1-5 <b>"
+    assert len(found["Hash"]) == 10
     assert get_metadata("hypernetworks", "unknown") == {}
 
 
@@ -514,7 +514,7 @@ def test_sd_next_has_its_own_title_and_items(sdnext: FakeWebui) -> None:
     assert (item["tags"], item["description"]) == ("ink|wash", "black")
     assert ours.find_description(item["filename"]) == "black\ntrained with v2-1"
     assert ours.find_description(None) == ours.find_description("/nowhere") == ""
-    assert ours.metadata.get("ink", "none")["family"] == "SD2"
+    assert ours.metadata.get("ink", "none")["Model family"] == "SD2"
     assert json.dumps({**item, "mtime": str(item["mtime"])})  # the host sends items
     clicks = [toggled(card["onclick"]) for card, _ in Elements(html).of_class("card")]
     assert clicks == [["ink", 0.5, "ink, wash"], ["old/ink", None, ""]]

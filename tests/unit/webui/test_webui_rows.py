@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypernetworks.hosts.webui.batch import raw_prompts, tags_of
 from hypernetworks.hosts.webui.batch_rows import Rows
 from hypernetworks.hosts.webui.extra_network import position
+from hypernetworks.prompts import parse
 
 
 def call(count: int) -> tuple[torch.Tensor]:
@@ -116,14 +117,14 @@ def test_timestep_samplers_run_other_steps_than_the_host_says(
 
 def test_tags_of_each_picture() -> None:
     prompts = ["a <hypernet:x:1>", "b", "c <hypernet:y:0@0,1@1:hr=0.5><lora:z:1>"]
-    found = tags_of(prompts, [["x", "1"]])
+    found = tags_of([parse(prompt)[1] for prompt in prompts], [["x", "1"]])
     assert [[str(tag) for tag in tags] for tags in found] == [
         ["<hypernet:x:1>"], [], ["<hypernet:y:0@0,1@1:hr=0.5>"],
     ]  # fmt: skip
 
 
 def test_a_script_that_changed_the_batchs_prompt_decides_for_all() -> None:
-    found = tags_of(["a <hypernet:x:1>", "b"], [["z", "0.3"]])
+    found = tags_of([parse("a <hypernet:x:1>")[1], []], [["z", "0.3"]])
     assert [[str(tag) for tag in tags] for tags in found] == [["<hypernet:z:0.3>"]] * 2
 
 

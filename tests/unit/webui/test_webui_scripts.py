@@ -1,4 +1,6 @@
-"""The page's scripts as text: what a browser takes without a word, and only a linter or a user finds."""
+"""The page's scripts as text: what a browser takes without a word, and only a linter or a user
+finds.
+"""
 
 from __future__ import annotations
 

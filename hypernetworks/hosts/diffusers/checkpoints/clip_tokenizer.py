@@ -1,4 +1,6 @@
-"""CLIP's tokenizer, put together from its merges: byte symbols, the same at a word's end, the merges, two marks."""
+"""CLIP's tokenizer, put together from its merges: byte symbols, the same at a word's end, the
+merges, two marks.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,13 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 def build_tokenizer(settings: Path) -> CLIPTokenizer:
     """CLIP's tokenizer with 49408 tokens; nothing is left on the disk.
 
-    SD2 and the second encoder of SDXL pad with ``!`` (token 0). It is set afterwards: a tokenizer that is *loaded* with
-    it takes each ``!`` of a prompt for padding too, where the models were trained on token 256.
+    SD2 and the second encoder of SDXL pad with ``!`` (token 0). It is set afterwards: a tokenizer
+    that is *loaded* with it takes each ``!`` of a prompt for padding too, where the models were
+    trained on token 256.
 
     Args:
-        settings: a folder with a ``tokenizer_config.json``, which says what to pad with and how long a prompt may be.
+        settings: a folder with a ``tokenizer_config.json``, which says what to pad with and how
+            long a prompt may be.
     """
     from transformers import CLIPTokenizer
 
@@ -47,7 +51,9 @@ def merges() -> str:
 
 
 def vocabulary() -> dict[str, int]:
-    """Token ids by token: 256 byte symbols, 256 that end a word, one per merge, then the two marks."""
+    """Token ids by token: 256 byte symbols, 256 that end a word, one per merge, then the two
+    marks.
+    """
     symbols = _byte_symbols()
     pairs = (line.replace(" ", "") for line in merges().splitlines())
     tokens = [*symbols, *(symbol + "</w>" for symbol in symbols), *pairs, START, END]
@@ -55,7 +61,9 @@ def vocabulary() -> dict[str, int]:
 
 
 def _byte_symbols() -> list[str]:
-    """A visible character for each byte: itself where it has one, else one from 256 on (GPT-2's alphabet)."""
+    """A visible character for each byte: itself where it has one, else one from 256 on (GPT-2's
+    alphabet).
+    """
     visible = [
         *range(ord("!"), ord("~") + 1),
         *range(ord("¡"), ord("¬") + 1),

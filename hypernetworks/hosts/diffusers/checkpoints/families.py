@@ -1,4 +1,6 @@
-"""Finds the model family of a file or folder from tensor names and shapes, before anything is loaded."""
+"""Finds the model family of a file or folder from tensor names and shapes, before anything is
+loaded.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +92,9 @@ class Contents:
 
     @property
     def prediction(self) -> str | None:
-        """What the UNet predicts, where the file says so: by a marker tensor, or by the modelspec metadata."""
+        """What the UNet predicts, where the file says so: by a marker tensor, or by the modelspec
+        metadata.
+        """
         if "v_pred" in self.shapes:
             return "v_prediction"
         return {"epsilon": "epsilon", "v": "v_prediction"}.get(

@@ -1,8 +1,10 @@
-"""Whole models for use without a webui: a diffusers folder, or one ``.safetensors`` file in the original (ldm) layout.
+"""Whole models for use without a webui: a diffusers folder, or one ``.safetensors`` file in the
+original (ldm) layout.
 
-Nothing is ever downloaded: configurations and tokenizers come from :mod:`.configurations`. What a file is, is read off
-its header before anything is loaded, and a model of which one tensor was not found is an error, never a random weight
-(which is also why diffusers' own ``from_single_file`` is not used: it fills gaps with noise and says nothing).
+Nothing is ever downloaded: configurations and tokenizers come from :mod:`.configurations`. What a
+file is, is read off its header before anything is loaded, and a model of which one tensor was not
+found is an error, never a random weight (which is also why diffusers' own ``from_single_file`` is
+not used: it fills gaps with noise and says nothing).
 """
 
 from __future__ import annotations
@@ -46,11 +48,13 @@ def load_checkpoint(
     """Load a model on the CPU, ready to generate, without any network access.
 
     Args:
-        path: a diffusers folder, or a ``.safetensors`` checkpoint of SD1, SD2 or SDXL base in the original layout.
+        path: a diffusers folder, or a ``.safetensors`` checkpoint of SD1, SD2 or SDXL base in the
+            original layout.
         dtype: what all weights are cast to; the file's own plays no part.
         configurations: a folder of families in place of the shipped ones (:data:`CONFIGURATIONS`).
-        prediction: one of :data:`PREDICTIONS`, in place of what the file says and of the family's default, which for
-            SD2 is ``v_prediction`` (the models for 768 pixels); those for 512 pixels need ``epsilon``.
+        prediction: one of :data:`PREDICTIONS`, in place of what the file says and of the family's
+            default, which for SD2 is ``v_prediction`` (the models for 768 pixels); those for 512
+            pixels need ``epsilon``.
 
     Returns:
         A pipeline in eval mode. Its weights are in memory of their own; the file may be replaced.
@@ -96,7 +100,9 @@ def checkpoint_family(path: Path, *, configurations: Path | None = None) -> str:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turns any exception inside into a one-line ``CheckpointError`` that begins with the file's name."""
+    """Turns any exception inside into a one-line ``CheckpointError`` that begins with the file's
+    name.
+    """
     name = printable(path.name or str(path))
     try:
         yield
@@ -199,7 +205,9 @@ def _component(component: Any, name: str, path: Path, settings: Path, dtype: tor
 def _weights(
     path: Path, component: str, config: dict[str, Any]
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """A component's tensors from the file, under the names that diffusers and transformers give them."""
+    """A component's tensors from the file, under the names that diffusers and transformers give
+    them.
+    """
     with safe_open(str(path), framework="pt") as file:
         for name in file.keys():  # noqa: SIM118
             prefix = next((p for p in _PREFIXES[component] if name.startswith(p)), None)
@@ -252,7 +260,9 @@ def _fill(
 
 
 def _shaped(tensor: torch.Tensor, shape: torch.Size, name: str) -> torch.Tensor:
-    """The tensor with the model's axes: linear layers and 1x1 convolutions differ in axes of length one."""
+    """The tensor with the model's axes: linear layers and 1x1 convolutions differ in axes of length
+    one.
+    """
     if [n for n in tensor.shape if n != 1] != [n for n in shape if n != 1]:
         raise CheckpointError(
             f"{name} is {tuple(tensor.shape)}, not {tuple(shape)}: it is a model of a different size"

@@ -1,8 +1,8 @@
 """Tensor names of the original (ldm) layout, translated into those of diffusers and transformers.
 
-Each function takes one name without its component's prefix (``model.diffusion_model.`` and so on) and gives the new
-one, or ``None`` for a tensor that the component has no use for. They know no shapes; whether everything was found is
-for the reader to check.
+Each function takes one name without its component's prefix (``model.diffusion_model.`` and so on)
+and gives the new one, or ``None`` for a tensor that the component has no use for. They know no
+shapes; whether everything was found is for the reader to check.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _MIDDLE = {"0": "mid_block.resnets.0.", "1": "mid_block.attentions.0.", "2": "mi
 def unet_name(name: str, layers: int) -> str | None:
     """The name in a ``UNet2DConditionModel`` with ``layers`` layers per block.
 
-    The original counts its input and output blocks through; ``layers + 1`` of them make one block here. The last input
-    block of each only shrinks; the last output block of each also grows.
+    The original counts its input and output blocks through; ``layers + 1`` of them make one block
+    here. The last input block of each only shrinks; the last output block of each also grows.
     """
     owner, _, leaf = name.rpartition(".")
     if owner in _UNET_ENDS:
@@ -78,7 +78,9 @@ _VAE = (
 
 
 def vae_name(name: str, levels: int) -> str | None:
-    """The name in an ``AutoencoderKL`` with ``levels`` blocks; the original counts the decoder's from the fine end."""
+    """The name in an ``AutoencoderKL`` with ``levels`` blocks; the original counts the decoder's
+    from the fine end.
+    """
     if not name.startswith(("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")):
         return None
     for pattern, replacement in _VAE:
@@ -101,9 +103,9 @@ _OPEN_CLIP = (
 def text_weights(name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors of a CLIP text model in one of the original's, without a leading ``text_model.``.
 
-    ``transformer.`` marks transformers' own layout (with or without ``text_model.``: merges of the first months lack
-    it), ``model.`` that of OpenCLIP, which keeps queries, keys and values in one matrix and applies the projection from
-    the other side.
+    ``transformer.`` marks transformers' own layout (with or without ``text_model.``: merges of the
+    first months lack it), ``model.`` that of OpenCLIP, which keeps queries, keys and values in one
+    matrix and applies the projection from the other side.
     """
     if name.startswith("transformer."):
         yield name.removeprefix("transformer.").removeprefix("text_model."), tensor

@@ -1,4 +1,6 @@
-"""A diffusers model as training sees it: frozen UNet, encoders that are at hand only when they are needed."""
+"""A diffusers model as training sees it: frozen UNet, encoders that are at hand only when they are
+needed.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ ENCODERS = ("text_encoder", "text_encoder_2", "vae")
 """Parts of a pipeline that training needs only now and then."""
 TEXTS_AT_ONCE = 32
 LARGE_MAP = 2048
-"""Latent pixels from which torch's fused attention is as fast on a CPU as plain products, and needs far less memory."""
+"""Latent pixels from which torch's fused attention is as fast on a CPU as plain products, and needs
+far less memory.
+"""
 
 
 class FrozenModel:
@@ -72,7 +76,9 @@ class FrozenModel:
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> list[Condition]:
-        """The UNet's conditions for each text, on the CPU; the text encoder is on its device only meanwhile."""
+        """The UNet's conditions for each text, on the CPU; the text encoder is on its device only
+        meanwhile.
+        """
         found: list[Condition] = []
         with self.at_hand("text_encoder", "text_encoder_2"):
             for begin in range(0, len(texts), TEXTS_AT_ONCE):
@@ -100,7 +106,8 @@ class FrozenModel:
 
     @torch.no_grad()
     def encode_pixels(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Means and, if it has them, deviations of the latents of ``(batch, 3, height, width)`` in [-1, 1], on the CPU.
+        """Means and, if it has them, deviations of the latents of ``(batch, 3, height, width)`` in
+        [-1, 1], on the CPU.
 
         In fp32, as SDXL's autoencoder overflows in fp16.
         """
@@ -115,7 +122,9 @@ class FrozenModel:
         return ((distribution.mean - shift) * factor).cpu(), (distribution.std * factor).cpu()
 
     def predict(self, noisy: torch.Tensor, times: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """The UNet's prediction, in its own type; in fp32 where autocast says what is computed in which."""
+        """The UNet's prediction, in its own type; in fp32 where autocast says what is computed in
+        which.
+        """
         dtype = torch.float32 if self._is_quick else self.unet.dtype
         added = {key: value.to(dtype) for key, value in batch.added.items()}
         if added:  # SDXL is told the size; all is seen whole
@@ -142,7 +151,8 @@ class FrozenModel:
         Args:
             precision: what the run computes in, not ``"auto"``.
             size: width and height of the images, or others of the same area.
-            keep: whether the weights must come back exactly; ``False`` needs less memory on the CPU in bf16.
+            keep: whether the weights must come back exactly; ``False`` needs less memory on the CPU
+                in bf16.
         """
         live = [p for p in self.unet.parameters() if p.requires_grad]
         processors, checkpointing = (
@@ -175,7 +185,9 @@ class FrozenModel:
             self._send(self.device, ENCODERS)
 
     def use_fast_attention(self, size: tuple[int, int]) -> None:
-        """On the CPU, the backward of torch's fused attention is half as fast as plain products on small maps."""
+        """On the CPU, the backward of torch's fused attention is half as fast as plain products on
+        small maps.
+        """
         from diffusers.models.attention_processor import AttnProcessor
 
         if self.device.type == "cpu" and size[0] * size[1] < 64 * LARGE_MAP:
@@ -215,9 +227,11 @@ class FrozenModel:
         return True
 
     def _own_contexts(self) -> None:
-        """Give every cross-attention a view of the context of its own, so that each computes what it needs itself.
+        """Give every cross-attention a view of the context of its own, so that each computes what
+        it needs itself.
 
-        What one layer remembers for the next would be missing when a block is computed for the second time, alone.
+        What one layer remembers for the next would be missing when a block is computed for the
+        second time, alone.
         """
 
         def own(

@@ -24,7 +24,9 @@ CHECKPOINTINGS = ("auto", "on", "off")
 SETTINGS = "settings.json"
 """In a run's folder: the job, for people, and to see what is different when it goes on."""
 MARK = "in_library.txt"
-"""In a run's folder: what of it was put into a library last, so that the next one may take its place."""
+"""In a run's folder: what of it was put into a library last, so that the next one may take its
+place.
+"""
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,11 @@ class TrainingJob:
         network: file to go on from, in place of a fresh one.
         settings, picture_settings: see their classes.
         suffix: of the files written, ``.safetensors`` or ``.pt``.
-        previews: prompts that are painted every ``settings.preview_every`` steps, and before the first, at the size of
-            the images that are learned from.
+        previews: prompts that are painted every ``settings.preview_every`` steps, and before the
+            first, at the size of the images that are learned from.
         preview_seed, preview_steps: of all previews, so that they can be compared.
-        checkpointing: whether activations are computed twice to save memory: ``"auto"`` does so when memory runs out.
+        checkpointing: whether activations are computed twice to save memory: ``"auto"`` does so
+            when memory runs out.
         restart: whether a run that is in the folder is thrown away rather than continued.
     """
 
@@ -101,7 +104,8 @@ class Watcher:
         on_painting: how far the previews are, in sampling steps of all prompts: done and total.
         on_preview: step, and one image per prompt.
         on_message: what the user should know, at once; :attr:`Outcome.messages` has all of them.
-        should_stop: asked after every step; ``True`` saves and ends the run. Previews stop in the middle.
+        should_stop: asked after every step; ``True`` saves and ends the run. Previews stop in the
+            middle.
     """
 
     on_stage: Callable[[str, int, int], object] = lambda *_: None
@@ -158,7 +162,9 @@ def preset_job(
 
 
 def throw_away(job: TrainingJob) -> None:
-    """Delete what an earlier run left in the job's folder; what is not a run's own stays, and what it begins with."""
+    """Delete what an earlier run left in the job's folder; what is not a run's own stays, and what
+    it begins with.
+    """
     own = [
         job.folder / name
         for name in (STATE, "log.csv", "curve.png", "previews.png", SETTINGS, MARK)

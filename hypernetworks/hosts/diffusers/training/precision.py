@@ -26,10 +26,12 @@ def in_fp32(vae: Any) -> Iterator[None]:
 
 @contextmanager
 def computed_in(unet: torch.nn.Module, dtype: torch.dtype, *, keep: bool = True) -> Iterator[None]:
-    """A UNet whose numbers are of this type, whatever it is given; its prediction is of the type of its sample.
+    """A UNet whose numbers are of this type, whatever it is given; its prediction is of the type of
+    its sample.
 
-    Autocast would convert frozen weights anew in every call, and can't make half precision more precise. Afterwards the
-    numbers are what they were, or, without ``keep``, what the other type has left of them.
+    Autocast would convert frozen weights anew in every call, and can't make half precision more
+    precise. Afterwards the numbers are what they were, or, without ``keep``, what the other type
+    has left of them.
     """
     before = next(unet.parameters()).dtype
     if before == dtype:
@@ -70,7 +72,9 @@ def _converted(
     *,
     keep: bool,
 ) -> Iterator[None]:
-    """Parameters hold converted values inside; afterwards the originals, or, without ``keep``, the converted ones."""
+    """Parameters hold converted values inside; afterwards the originals, or, without ``keep``, the
+    converted ones.
+    """
     before = [(p, p.dtype, p.data if keep else None) for p in parameters]
     try:
         for parameter in parameters:
@@ -91,7 +95,9 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this processor multiplies in bf16 itself, so that it is faster and not just smaller."""
+    """Whether this processor multiplies in bf16 itself, so that it is faster and not just
+    smaller.
+    """
     questions = (
         "_is_avx512_bf16_supported",
         "_is_amx_tile_supported",
@@ -101,10 +107,12 @@ def cpu_has_bf16() -> bool:
 
 @contextmanager
 def quick_on_cpu(unet: torch.nn.Module, precision: str, *, keep: bool = True) -> Iterator[bool]:
-    """On the CPU: convolutions with channels last, and the weights of products in bf16 where that is the precision.
+    """On the CPU: convolutions with channels last, and the weights of products in bf16 where that
+    is the precision.
 
-    Autocast alone would convert frozen weights anew in every call. Norms stay fp32. Afterwards the weights are the
-    same objects with the same numbers, or, without ``keep``, what bf16 has left of them.
+    Autocast alone would convert frozen weights anew in every call. Norms stay fp32. Afterwards the
+    weights are the same objects with the same numbers, or, without ``keep``, what bf16 has left of
+    them.
 
     Yields:
         Whether anything was converted, so that autocast has to be on for every call.

@@ -42,10 +42,12 @@ def train_job(
 
     Args:
         painter: nothing else may use it meanwhile; it is as before afterwards.
-        keep_model: ``False`` may round the painter's weights, which needs less memory: for processes that end with it.
+        keep_model: ``False`` may round the painter's weights, which needs less memory: for
+            processes that end with it.
 
     Raises:
-        TrainingDataError, TrainingSettingsError, TrainingStateError: found before anything is changed.
+        TrainingDataError, TrainingSettingsError, TrainingStateError: found before anything is
+            changed.
         DivergenceError: the run went wrong; the last good state is kept.
         CheckpointError, FileError, PatchError: of the model, or of the file to go on from.
     """
@@ -172,7 +174,8 @@ class _Session:
         return {"model": self.painter.model_name, **asdict(self.job), **places}
 
     def _compare(self) -> None:
-        """Tell what is different from the run that is continued, where the folder still says what that was.
+        """Tell what is different from the run that is continued, where the folder still says what
+        that was.
 
         Raises:
             TrainingSettingsError: another network to begin with, which would be ignored.
@@ -275,14 +278,18 @@ class _Session:
 
     @contextmanager
     def _not_ending(self) -> Iterator[None]:
-        """What is only for looking at ends no training, such as a table that is open in another program."""
+        """What is only for looking at ends no training, such as a table that is open in another
+        program.
+        """
         try:
             yield
         except (OSError, FileWriteError) as error:
             self._tell(f"{error}; training continues")
 
     def _preview(self, run: Run) -> None:
-        """Generate all preview prompts with the current network; a prompt that fails adds a message."""
+        """Generate all preview prompts with the current network; a prompt that fails adds a
+        message.
+        """
         job, made = self.job, []
         size, total = job.picture_settings, job.preview_steps * len(job.previews)
 

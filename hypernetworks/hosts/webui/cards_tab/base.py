@@ -1,4 +1,7 @@
-"""The parts of the cards tab shared by all webuis. The classes here are mixed into the host's own page."""
+"""The parts of the cards tab shared by all webuis.
+
+The classes here are mixed into the host's own page.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from .. import folders, host
 from .cards import Card, Deck, Metadata, absolute
 
 HostPage: Any = object
-"""Stands for the host's ``ExtraNetworksPage``, which comes behind our classes in the order of bases."""
+"""Stands for the host's ``ExtraNetworksPage``, which comes behind our classes in the order of
+bases.
+"""
 
 
 def existing_folders() -> list[str]:
@@ -19,7 +24,9 @@ def existing_folders() -> list[str]:
 
 
 def allow_previews() -> None:
-    """Let the host serve images from our folders, also from ones that were added after the start."""
+    """Let the host serve images from our folders, also from ones that were added after the
+    start.
+    """
     from modules import ui_extra_networks
 
     allowed = ui_extra_networks.allowed_dirs
@@ -31,7 +38,9 @@ def allow_previews() -> None:
 
 
 def guarded(fallback: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """For what the host calls while it builds its page: reports an error of ours and returns ``fallback``."""
+    """For what the host calls while it builds its page: reports an error of ours and returns
+    ``fallback``.
+    """
 
     def around(method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
@@ -55,7 +64,10 @@ class Tab(HostPage):  # type: ignore[misc]
 
     @property
     def metadata(self) -> Metadata:
-        """By card name, computed when it is asked for. Hosts make a dictionary of their own and fill it: ignored."""
+        """By card name, computed when it is asked for.
+
+        Hosts make a dictionary of their own and fill it: ignored.
+        """
         return Metadata()
 
     @metadata.setter

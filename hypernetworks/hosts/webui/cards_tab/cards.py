@@ -15,13 +15,14 @@ from ....engine.families import LABELS, family_label
 from ....engine.network import Provenance
 from ....errors import HypernetworkError
 from ....files import read, read_description
-from ....library import Entry, Library, inspect
+from ....library import Entry, Library, inspect, norm_rows, report_rows
 from ....library.sidecars import Listings, Sidecars, read_sidecars
 from .. import folders, hashes
 
 UNKNOWN = "unknown"
 Click = tuple[str, float | None, str]
-"""What a click puts into the prompt: name, multiplier (``None`` for the default), activation text."""
+"""What a click puts into the prompt: name, multiplier (``None`` for the default), activation text.
+"""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,9 @@ def nameable(name: str) -> bool:
 
 
 def named(library: Library) -> dict[str, list[Entry]]:
-    """Entries by the name that a tag writes. More than one: the first is meant, and no tag can mean the others.
+    """Entries by the name that a tag writes.
+
+    More than one: the first is meant, and no tag can mean the others.
 
     Files whose path is no valid text are left out: neither a page nor a tag can carry it.
     """
@@ -105,7 +108,10 @@ def named(library: Library) -> dict[str, list[Entry]]:
 
 
 class Deck:
-    """All cards of the current library. Each card is built on demand, so one that fails does not affect the others."""
+    """All cards of the current library.
+
+    Each card is built on demand, so one that fails does not affect the others.
+    """
 
     def __init__(self) -> None:
         self._entries = named(folders.library())
@@ -184,7 +190,9 @@ def sound(text: str) -> str:
 
 
 def loaded_family() -> str | None:
-    """The family of the model that is loaded by now; doesn't load one, as ``shared.sd_model`` would."""
+    """The family of the model that is loaded by now; doesn't load one, as ``shared.sd_model``
+    would.
+    """
     holder = sys.modules.get("modules.modeldata") or sys.modules.get("modules.sd_models")
     model = getattr(getattr(holder, "model_data", None), "sd_model", None)
     for name, flag in (("SDXL", "is_sdxl"), ("SD2", "is_sd2"), ("SD1", "is_sd1")):
@@ -209,7 +217,10 @@ def script(tab: str, click: Click | None) -> str:
 
 
 class Metadata(MutableMapping[str, dict[str, Any]]):
-    """What the metadata button shows, by card name; computed when it is asked for. What hosts put in is ignored."""
+    """What the metadata button shows, by card name; computed when it is asked for.
+
+    What hosts put in is ignored.
+    """
 
     def __getitem__(self, name: str) -> dict[str, Any]:
         return describe(named(folders.library())[name][0])
@@ -232,42 +243,25 @@ def describe(entry: Entry) -> dict[str, Any]:
     try:
         content = _describe(entry)
     except HypernetworkError as error:
-        content = {"error": sound(str(error))}
+        content = {"Error": sound(str(error))}
+
     sha256 = folders.short_hash(entry)
-    return {"file": entry.path.name, **({"hash": sha256} if sha256 else {}), **content}
+    return {"File": entry.path.name, **({"Hash": sha256} if sha256 else {}), **content}
 
 
 @lru_cache(maxsize=64)
 def _describe(entry: Entry) -> dict[str, Any]:
     found = inspect(read(entry.path), entry.path)
-    provenance = {
-        key.replace("_", " "): value for key, value in found.provenance.items() if value is not None
-    }
     described = {
-        "family": found.family,
-        "widths": _line(found.widths),
-        "layer structure": _line(found.layer_structure),
-        "activation": found.activation,
-        "activation after the last layer": found.activate_output,
-        "layer norm": found.layer_norm,
-        "dropout": _line(found.dropout),
-        "dtype": found.dtype,
-        "parameters": found.parameters,
-        "bytes": found.bytes,
-        "norms": {
-            f"{n.width} {'keys' if n.side == 'k' else 'values'}": _line(n.norms)
-            for n in found.norms
-        },
-        "provenance": provenance,
-        "warnings": dict(enumerate(found.warnings, start=1)),
+        **report_rows(found),
+        "Norms": {label: ", ".join(norms) for label, norms in norm_rows(found).items()},
+        "Warnings": dict(enumerate(found.warnings, start=1)),
     }
     return json.loads(sound(json.dumps(described, ensure_ascii=False)))  # type: ignore[no-any-return]
 
 
-def _line(numbers: tuple[float, ...]) -> str:
-    return ", ".join(f"{number:.5g}" for number in numbers)
-
-
 def known_hash(card: Card) -> str | None:
-    """The file's SHA-256 if the host has computed it by now; a list of many files is no time to do so."""
+    """The file's SHA-256 if the host has computed it by now; a list of many files is no time to do
+    so.
+    """
     return hashes.known_sha256(card.entry, card.name)

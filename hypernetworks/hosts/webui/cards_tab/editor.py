@@ -1,4 +1,5 @@
-"""The dialogue behind a card's tool button in A1111, Forge, reForge and Classic: the stock one and some fields more.
+"""The dialogue behind a card's tool button in A1111, Forge, reForge and Classic: the stock one and
+some fields more.
 
 SD.Next has a dialogue of its own, which is left as it is.
 """
@@ -22,7 +23,8 @@ from .. import folders, host
 from .cards import UNKNOWN, Card, Deck
 
 HostEditor: Any = object
-"""Stands for the host's ``UserMetadataEditor``, which comes behind our class in the order of bases."""
+"""Stands for the host's ``UserMetadataEditor``, which comes behind our class in the order of bases.
+"""
 
 
 def make(ui: Any, tabname: str, page: Any) -> Any:
@@ -105,7 +107,9 @@ class CardEditor(HostEditor):  # type: ignore[misc]
             card_fields.refuse(str(error))
 
     def get_user_metadata(self, name: str) -> dict[str, Any]:
-        """What stands beside the file now, with descriptions and words from other side-cars than ``NAME.json``."""
+        """What stands beside the file now, with descriptions and words from other side-cars than
+        ``NAME.json``.
+        """
         card = self._card(name)
         if card is None:
             return {}
@@ -122,7 +126,9 @@ class CardEditor(HostEditor):  # type: ignore[misc]
         }
 
     def put_values_into_components(self, name: str) -> list[Any]:
-        """The stock values, base model (guessed from the widths if need be), activation text and multiplier."""
+        """The stock values, base model (guessed from the widths if need be), activation text and
+        multiplier.
+        """
         metadata = self.get_user_metadata(name)
         return [
             *super().put_values_into_components(name)[:5],

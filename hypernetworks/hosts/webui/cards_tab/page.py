@@ -1,7 +1,8 @@
-"""The tab "Hypernetworks" of AUTOMATIC1111, Forge, reForge and Classic, and putting a tab in its place in any webui.
+"""The tab "Hypernetworks" of AUTOMATIC1111, Forge, reForge and Classic, and putting a tab in its
+place in any webui.
 
-These hosts put several texts into a card's HTML and JavaScript as they are. What is drawn for our tab is escaped on
-its way there; the items that the host keeps have the true names and paths.
+These hosts put several texts into a card's HTML and JavaScript as they are. What is drawn for our
+tab is escaped on its way there; the items that the host keeps have the true names and paths.
 """
 
 from __future__ import annotations
@@ -15,19 +16,24 @@ from pathlib import Path
 from typing import Any
 
 from ....library.sidecars import PREVIEW_SUFFIXES, find_preview
+from ....prompts import Tag
 from .. import folders
 from . import editor
 from .base import Tab, allow_previews, guarded
 from .cards import Card, Click, absolute, known_hash, script, sound
 from .page_sdnext import HypernetworkPage
 
+_HERE = "\0"
+"""Stands for a multiplier that the page fills in; no file name holds it."""
 NAMES = ("hypernetworks", "hypernetwork")
 """Of the tab, in lower case: AUTOMATIC1111's and SD.Next's."""
 _IN_TEMPLATES = (
-    # Classic writes paths and names into JavaScript strings, where no HTML escape holds back a quote.
+    # Classic writes paths and names into JavaScript strings, where no HTML escape holds back a
+    # quote.
     ("'{filename}'", "this.dataset.clipboardText"),
     ("'{name}'", "this.closest('[data-name]').dataset.name"),
-    # In the tree, these buttons look for the card's name two levels up, where A1111 and reForge have none.
+    # In the tree, these buttons look for the card's name two levels up, where A1111 and reForge
+    # have none.
     (
         'class="tree-list-item-action tree-list-item-action--trailing"',
         'class="tree-list-item-action tree-list-item-action--trailing" data-name="{action_list_item_label}"',
@@ -126,7 +132,9 @@ class HypernetworksPage(Tab):
         return str(found) if found is not None else None
 
     def _link(self, preview: str | None) -> str | None:
-        """The address holds the time of the last change, which the host may have looked up before that change."""
+        """The address holds the time of the last change, which the host may have looked up before
+        that change.
+        """
         if preview is None:
             return None
         if self.lister.mctime(preview)[0] != os.lstat(preview).st_mtime:
@@ -137,7 +145,9 @@ class HypernetworksPage(Tab):
     def create_item_html(
         self, tabname: str, item: dict[str, Any], template: str | None = None
     ) -> Any:
-        """A card, or without a template its parts, as the host draws it, from escaped texts and with our click."""
+        """A card, or without a template its parts, as the host draws it, from escaped texts and
+        with our click.
+        """
         from modules import shared
 
         shown = {
@@ -170,7 +180,11 @@ class HypernetworksPage(Tab):
 
     @guarded("")
     def create_tree_view_html(self, tabname: str) -> str:
-        """The tree. The host's own loses a library folder that has the same name as another, and walks in circles."""
+        """The tree.
+
+        The host's own loses a library folder that has the same name as another, and walks in
+        circles.
+        """
         root = _Branch()
         for item in self.items.values():
             *parts, name = Path(
@@ -218,11 +232,14 @@ class HypernetworksPage(Tab):
 
 
 def _prompt(click: Click | None) -> str:
-    """What a click stands for as a JavaScript expression, as the host's items have it; our cards don't use it."""
+    """What a click stands for as a JavaScript expression, as the host's items have it; our cards
+    don't use it.
+    """
     if click is None:
         return '""'
     name, multiplier, text = click
     number = (
         "opts.extra_networks_default_multiplier" if multiplier is None else json.dumps(multiplier)
     )
-    return f"{json.dumps(f'<hypernet:{name}:')} + {number} + {json.dumps(f'> {text}'.rstrip())}"
+    before, _, behind = str(Tag.of(name, _HERE)).rpartition(_HERE)
+    return f"{json.dumps(before)} + {number} + {json.dumps(f'{behind} {text}'.rstrip())}"

@@ -1,7 +1,7 @@
 """The tab "Hypernetwork" of SD.Next, which shows that title and no other of ours.
 
-The host puts titles and tags into a card's HTML as they are. It draws ours around placeholders, and these are then
-replaced by the escaped texts.
+The host puts titles and tags into a card's HTML as they are. It draws ours around placeholders, and
+these are then replaced by the escaped texts.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
+from ....prompts import Tag
 from .base import Tab, guarded
 from .cards import Card, Click, known_hash, script, sound
 
@@ -72,7 +73,8 @@ class HypernetworkPage(Tab):
         for placeholder, text in texts.items():
             drawn = drawn.replace(placeholder, escape(text))
 
-        # The host turns the one tab's HTML into the other's by replacing these wherever they stand, in names, too.
+        # The host turns the one tab's HTML into the other's by replacing these wherever they stand,
+        # in names, too.
         return sound(drawn.replace("txt2img", "t&#120;t2img").replace("~tabname", "&#126;tabname"))
 
     @guarded("")
@@ -96,4 +98,4 @@ def _prompt(click: Click | None) -> str:
         return ""
     name, multiplier, text = click
     number = shared.opts.extra_networks_default_multiplier if multiplier is None else multiplier
-    return f" <hypernet:{name}:{number}> {text}".rstrip()
+    return f" {Tag.of(name, str(number))} {text}".rstrip()

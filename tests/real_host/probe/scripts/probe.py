@@ -191,7 +191,9 @@ def arm(body: dict = Body(default={})):  # noqa: B008
 
 
 def recorded(body: dict = Body(default={})):  # noqa: B008
-    """Stop; write what was recorded to the file ``path``: a list of calls, path -> [before, after]."""
+    """Stop; write what was recorded to the file ``path``: a list of calls, path -> [before,
+    after].
+    """
     TAP.leave()
     TAP.wanted = TAP.fault_at = TAP.interrupt_at = None
     if body.get("path"):

@@ -1,4 +1,6 @@
-"""What can and can't be asked of a tensor, wherever it is: the one place that knows devices apart."""
+"""What can and can't be asked of a tensor, wherever it is: the one place that knows devices
+apart.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,16 @@ def address(tensor: torch.Tensor) -> int:
 
 
 def version(tensor: torch.Tensor) -> int | None:
-    """Torch's count of changes in place; ``None`` for tensors of inference mode, which have none."""
+    """Torch's count of changes in place; ``None`` for tensors of inference mode, which have
+    none.
+    """
     return None if tensor.is_inference() else tensor._version
 
 
 def is_ordinary(*tensors: torch.Tensor) -> bool:
-    """Whether these hold numbers of their own: not those that export, compilers and quantisation put in their place."""
+    """Whether these hold numbers of their own: not those that export, compilers and quantisation
+    put in their place.
+    """
     return all(type(tensor) in (torch.Tensor, nn.Parameter) for tensor in tensors)
 
 

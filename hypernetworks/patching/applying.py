@@ -1,0 +1,126 @@
+"""``apply()`` and its variants: check everything, then hook the UNet and return a handle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from ..engine.stack import Stack
+from .arguments import check_arguments
+from .checks import check, check_shared, unwrapped
+from .foreign import check_foreign
+from .handle import CHANGING, Handle, OnError, RowsOf, handles_of, mark_with, seams_of
+from .seam import IsDense, Prepare, is_plain_linear, nothing
+from .site_multipliers import Networks, SiteMultipliers
+from .sites import Site, find_sites
+
+
+def apply(
+    unet: nn.Module,
+    networks: Networks,
+    *,
+    on_error: OnError | None = None,
+    is_dense: IsDense = is_plain_linear,
+) -> Handle:
+    """Let networks act on a UNet, through the inputs of its ``to_k`` and ``to_v``, until the handle
+    is removed.
+
+    Linear networks on self-attention are folded into the weights that ``to_k`` and ``to_v``
+    multiply by; the modules' own weights are never written to, and when something changes these,
+    that is seen.
+
+    Applied again, it replaces what was applied before, until it is removed. Everything is checked
+    before anything is changed. With no network, or multiplier 0 throughout, no hook is registered
+    at all.
+
+    Args:
+        unet: any module that contains attention modules with ``to_q``, ``to_k`` and ``to_v``.
+        networks: ``(network, multiplier)`` in the order of application; the multiplier is a number,
+            the tail of a tag such as ``"0@0,1@1"`` or ``"0.8:stop=0.5"``, or a :class:`Multiplier`.
+        on_error: when the arithmetic fails in the middle of a UNet call (out of memory, say), this
+            is called and the call goes on without the networks; without it the error is raised
+            through the UNet.
+        is_dense: asked before a folded projection is used, whether ``module(x)`` would now be
+            ``F.linear(x, module.weight)``; by default whether it is torch's own linear layer.
+
+    Returns:
+        The handle, also a context manager. Until :meth:`Handle.at` is called, step 0 holds.
+
+    Raises:
+        MultiplierError: a multiplier that can't be understood.
+        TagError: block factors that don't fit this UNet.
+        NoAttentionError: nothing here has ``to_k`` and ``to_v``.
+        NoMatchingWidthError: no network has any of the UNet's widths.
+        PatchError: the UNet bypasses ``to_k`` and ``to_v``.
+    """
+    return apply_at(unet, None, [networks], on_error=on_error, is_dense=is_dense)
+
+
+def apply_per_picture(
+    unet: nn.Module,
+    pictures: Sequence[Networks],
+    rows_of: RowsOf,
+    *,
+    on_error: OnError | None = None,
+) -> Handle:
+    """Like :func:`apply`, with networks of its own for every picture of a batch.
+
+    Args:
+        unet: as for :func:`apply`.
+        pictures: the networks of each picture; an empty list leaves that picture as it is.
+        rows_of: says, at the start of each UNet call, which picture each row of the batch belongs
+            to. Where it returns ``None``, the first picture's networks act on all rows.
+        on_error: as for :func:`apply`.
+
+    Raises:
+        PatchError, MultiplierError, TagError: as :func:`apply`; a network must have one of the
+            UNet's widths.
+    """
+    return apply_at(unet, None, pictures, rows_of, on_error=on_error)
+
+
+def apply_at(
+    unet: nn.Module,
+    sites: Sequence[Site] | None,
+    pictures: Sequence[Networks],
+    rows_of: RowsOf | None = None,
+    *,
+    on_error: OnError | None = None,
+    is_dense: IsDense = is_plain_linear,
+    prepare: Prepare = nothing,
+) -> Handle:
+    """Both of the above, for hosts that have looked at the UNet already.
+
+    Args:
+        unet: as for :func:`apply`.
+        sites: what :func:`find_sites` gave for this UNet just now; ``None`` has it looked at here.
+        pictures: as for :func:`apply_per_picture`; one without ``rows_of`` is for the whole batch.
+        rows_of: as for :func:`apply_per_picture`.
+        on_error, is_dense: as for :func:`apply`.
+        prepare: called with a projection that is dense, before its weight is used.
+
+    Raises:
+        PatchError, MultiplierError, TagError: as :func:`apply`.
+    """
+    check_arguments(unet, pictures)
+    unet = unwrapped(unet)
+    sites = find_sites(unet) if sites is None else sites
+    check(unet, [Stack([network for network, _ in networks]) for networks in pictures], sites)
+    parts = [SiteMultipliers(networks, sites) for networks in pictures]
+    check_shared(parts, sites)
+
+    with CHANGING:
+        check_foreign(sites, seams_of(unet))
+        handles = handles_of(unet)
+        handle = Handle(unet, parts, sites, rows_of, on_error, is_dense, prepare)
+        try:
+            mark_with(unet, [*handles, handle])
+            if handles:
+                handles[-1]._uninstall()
+            handle._install(unet)
+        except BaseException:  # nobody has the handle yet
+            handle.remove()
+            raise
+
+    return handle
