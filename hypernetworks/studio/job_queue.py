@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..devices import empty_cache
+from ..devices import empty_cache, trim_heap
 
 if TYPE_CHECKING:
     import torch
@@ -134,12 +134,15 @@ class JobQueue:
         job.told.put(said)
 
     def _give_back(self, job: _Job) -> None:
-        """Free a model that this job replaced, before the next one takes its turn."""
-        if self._left is None or self._jobs[0] is not job:
+        """Free what this job leaves, a model that it replaced included, before the next one takes its turn."""
+        if self._jobs[0] is not job:
             return
-        gc.collect()  # Python itself may leave what refers to itself for hours
-        empty_cache(self._left)
-        self._left = None
+
+        if self._left is not None:
+            gc.collect()  # Python itself may leave what refers to itself for hours
+            empty_cache(self._left)
+            self._left = None
+        trim_heap()  # each job has a thread of its own
 
     def _wait_for_turn(self, job: _Job) -> None:
         said = ""

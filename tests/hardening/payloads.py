@@ -23,7 +23,7 @@ from urllib.parse import quote
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 
-from hardening.served import STEADY, Answer, Peak, Studio, Trap  # noqa: E402
+from hardening.served import Answer, Peak, Studio, Trap  # noqa: E402
 
 FILE = {"_type": "gradio.FileData"}
 API = "/gradio_api"
@@ -365,18 +365,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--cases", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--allocator",
-        choices=("steady", "default"),
-        default="steady",
-        help="settings of glibc: default ones keep what is freed, and break the bounds on memory",
-    )
     options = parser.parse_args()
-    variables = STEADY if options.allocator == "steady" else {}
-    with (
-        tempfile.TemporaryDirectory() as home,
-        Studio(Path(home).resolve(), variables) as studio,
-    ):
+    with tempfile.TemporaryDirectory() as home, Studio(Path(home).resolve()) as studio:
         outcome = run(studio, options.cases, options.seed)
     times = sorted(outcome.seconds)
     print(f"{options.cases} cases, {len(times)} answers; status of the first: {outcome.statuses}")

@@ -12,19 +12,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-STEADY = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_TRIM_THRESHOLD_": str(128 << 10),
-    "MALLOC_MMAP_THRESHOLD_": str(128 << 10),
-}
-"""Settings of glibc with which resident memory follows what is in use. By default it keeps a heap for each of some
-threads, with what was freed in them, and every job has a thread of its own."""
 START = 240.0
 """Seconds that the studio may take to start, on a machine that does other things as well."""
 
@@ -52,10 +44,9 @@ class Studio:
 
     Args:
         home: an empty folder. A file with :attr:`secret` lies beside what the studio may read.
-        variables: of its environment; by default, :data:`STEADY`.
     """
 
-    def __init__(self, home: Path, variables: Mapping[str, str] = STEADY) -> None:
+    def __init__(self, home: Path) -> None:
         self.home, self.port = home, free_port()
         self.secret = f"secret-{secrets.token_hex(16)}"
         self.marks = [self.secret.encode(), base64.b64encode(self.secret.encode())[:40]]
@@ -64,7 +55,6 @@ class Studio:
             (home / name).mkdir()
         environment = {
             **os.environ,
-            **variables,
             "PYTHONPATH": str(ROOT),
             "HOME": str(home),
             "TMPDIR": str(home / "temporary"),

@@ -228,7 +228,10 @@ def test_only_so_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
 
     try:
         assert until(200)
-        idle = [socket.create_connection(("127.0.0.1", port), 30) for _ in range(4)]
+        idle = [socket.create_connection(("127.0.0.1", port), 30) for _ in range(3)]
+        time.sleep(0.2)  # they are there, and the fourth is answered
+        assert until(200)
+        idle.append(socket.create_connection(("127.0.0.1", port), 30))
         assert until(503)
         for one in idle:
             one.close()

@@ -1,7 +1,9 @@
-"""A model that is replaced leaves memory: its own, and the device's cache."""
+"""What a job, and a model that is replaced, took is given back: memory, and the device's cache."""
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 import weakref
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hypernetworks import cli
+from hypernetworks import cli, devices
 from hypernetworks.studio import job_queue as job_queues
 from hypernetworks.studio.job_queue import JobQueue
 from hypernetworks.studio.models import load
@@ -57,6 +59,7 @@ def test_its_devices_memory_is_given_back_before_the_next_job(
 ) -> None:
     happened: list[str] = []
     monkeypatch.setattr(job_queues, "empty_cache", happened.append)
+    monkeypatch.setattr(job_queues, "trim_heap", lambda: happened.append("trimmed"))
     first, second = (
         SimpleNamespace(library=None, pipeline=SimpleNamespace(device=name))
         for name in ("cuda:1", "cpu")
@@ -81,4 +84,36 @@ def test_its_devices_memory_is_given_back_before_the_next_job(
     release.set()
     list(loading)
     list(later)
-    assert happened == ["loaded", "cuda:1", "x"]
+    assert happened == ["loaded", "cuda:1", "trimmed", "x", "trimmed"]
+
+
+def _resident() -> float:
+    """Of this process, in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, nothing is done")
+def test_what_a_thread_has_freed_goes_back_to_the_system() -> None:
+    if not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        pytest.skip("another C library than glibc")
+    kept: list[bytearray] = []
+
+    def work() -> None:
+        blocks = [bytearray(b"x" * 50_000) for _ in range(2_000)]
+        kept.extend(blocks[::100])  # so that the heap can't shrink from its end
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    before = _resident()
+    devices.trim_heap()
+    assert before - _resident() > 40
+
+
+def test_another_system_or_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda _: SimpleNamespace())
+    devices.trim_heap()
+    monkeypatch.setattr(devices.sys, "platform", "win32")
+    monkeypatch.setattr(devices.ctypes, "CDLL", None)  # calling it would fail
+    devices.trim_heap()

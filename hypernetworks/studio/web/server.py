@@ -169,7 +169,7 @@ def _serve(app: Any, listener: socket.socket, ending: Ending) -> None:
             app,
             log_level="warning",
             timeout_graceful_shutdown=2,
-            limit_concurrency=limits.MOST_CONNECTIONS,
+            limit_concurrency=limits.MOST_CONNECTIONS + 1,  # the one that gets 503 counts, too
         )
     ).run(sockets=[listener])
 
