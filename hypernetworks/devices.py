@@ -7,6 +7,8 @@ calls that device ``privateuseone``.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib import import_module
@@ -181,6 +183,13 @@ def empty_cache(device: str | torch.device) -> None:
     if empty is not None:
         with suppress(RuntimeError):  # nothing was computed there yet
             empty()
+
+
+def trim_heap() -> None:
+    """Give freed memory back to the system where the C library keeps it: glibc has a heap for each of many threads."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:

@@ -39,6 +39,7 @@ def _run(options: argparse.Namespace) -> int:
     need("diffusers", "transformers", "PIL", "gradio")
     from ..library.hashing import Hashes, usual_store
     from ..studio import launch
+    from ..studio.job_queue import JobQueue
     from ..studio.train.folders import TrainingFolders
     from ..studio.web.login import new_password
     from ..studio.web.server import TRAINING
@@ -49,10 +50,10 @@ def _run(options: argparse.Namespace) -> int:
     password = chosen_password(options)
     if password is None and options.listen and not options.no_password:
         password = new_password()
-    painter = load_painter(options, own)
-    painter.library.hashes = Hashes(usual_store())
+    job_queue = JobQueue(load_painter(options, own))  # no variable that would keep this first model
+    job_queue.library.hashes = Hashes(usual_store())
     launch(
-        painter,
+        job_queue,
         port=options.port,
         open_browser=not options.no_browser,
         anywhere=options.listen,

@@ -4,13 +4,17 @@ interrupted.
 
 from __future__ import annotations
 
+import gc
 import queue
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..devices import empty_cache, trim_heap
+
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
 
     from ..hosts.diffusers import Painter
@@ -59,12 +63,18 @@ class JobQueue:
     def __init__(self, painter: Painter) -> None:
         self.painter = painter
         self.library = painter.library
+        self._left: torch.device | None = None
+        """Device of a model that was replaced, until its memory is given back."""
         self._jobs: list[_Job] = []
         """In the order of their turns; the first one has the model."""
         self._changed = threading.Condition()
 
     def put(self, painter: Painter) -> None:
-        """Change the model. Only from within a job, which has it to itself."""
+        """Change the model. Only from within a job, which has it to itself.
+
+        The memory of the previous one is given back when the job ends: until then, the job's arguments hold it.
+        """
+        self._left = self.painter.pipeline.device
         self.painter = painter
 
     def interrupt(self, window: str) -> bool:
@@ -123,10 +133,22 @@ class JobQueue:
         ) as error:  # a library that asks to exit ends its job, not the window's waiting
             said = ("error", RuntimeError(f"the job ended with {error!r}"))
         finally:
+            self._give_back(job)
             with self._changed:
                 self._jobs.remove(job)
                 self._changed.notify_all()
         job.told.put(said)
+
+    def _give_back(self, job: _Job) -> None:
+        """Free what this job leaves, a model that it replaced included, before the next one takes its turn."""
+        if self._jobs[0] is not job:
+            return
+
+        if self._left is not None:
+            gc.collect()  # Python itself may leave what refers to itself for hours
+            empty_cache(self._left)
+            self._left = None
+        trim_heap()  # each job has a thread of its own
 
     def _wait_for_turn(self, job: _Job) -> None:
         said = ""

@@ -139,7 +139,7 @@ class Trainer:
 async def app(scope, receive, send):
     pass
 
-server.Trainer, server.JobQueue, server.own_folder = Trainer, lambda p: p, lambda *_: None
+server.Trainer, server.own_folder = Trainer, lambda *_: None
 server.build_app = lambda *_, **__: app
 server.launch(SimpleNamespace(library=None), port=int(sys.argv[2]), open_browser=False)
 """

@@ -13,12 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.exceptions import HTTPException
 
-import hypernetworks as hn
-from hypernetworks.hosts.diffusers import MINIATURE_NETWORKS, Painter
-from hypernetworks.studio.job_queue import JobQueue
-from hypernetworks.studio.train.folders import TrainingFolders
-from hypernetworks.studio.train.trainer import Trainer
-from hypernetworks.studio.web import limits, payloads, server, uploads
+from hypernetworks.studio.web import limits, payloads, uploads
 
 pytest.importorskip("gradio")
 SECRET = "the content of a file that is nobody's business"
@@ -26,24 +21,12 @@ FILE = {"_type": "gradio.FileData"}
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("home").resolve()
+def home(home: Path) -> Path:
     (home / "secret.txt").write_text(SECRET, encoding="utf8")
     if os.name != "nt":
         os.mkfifo(home / "pipe")
         (home / "link.txt").symlink_to(home / "secret.txt")
     return home
-
-
-@pytest.fixture(scope="module")
-def gate(home: Path) -> Any:
-    patch = pytest.MonkeyPatch()
-    for name in ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE"):
-        patch.setenv(name, "")  # what was there comes back
-    painter = Painter(None, hn.Library([MINIATURE_NETWORKS]))
-    trainer = Trainer(JobQueue(painter), TrainingFolders(home / "training"), home / "networks")
-    yield server.build_app(trainer, home / "studio").app
-    patch.undo()
 
 
 @pytest.fixture

@@ -9,26 +9,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-import hypernetworks as hn
-from hypernetworks.hosts.diffusers import MINIATURE_NETWORKS, Painter
-from hypernetworks.studio.job_queue import JobQueue
-from hypernetworks.studio.train.folders import TrainingFolders
-from hypernetworks.studio.train.trainer import Trainer
-from hypernetworks.studio.web import limits, server
+from hypernetworks.studio.web import limits
 
 pytest.importorskip("gradio")
-
-
-@pytest.fixture(scope="module")
-def gate(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    home = tmp_path_factory.mktemp("home").resolve()
-    patch = pytest.MonkeyPatch()
-    for name in ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE"):
-        patch.setenv(name, "")  # what was there comes back
-    painter = Painter(None, hn.Library([MINIATURE_NETWORKS]))
-    trainer = Trainer(JobQueue(painter), TrainingFolders(home / "training"), home / "networks")
-    yield server.build_app(trainer, home / "studio").app
-    patch.undo()
 
 
 @pytest.fixture

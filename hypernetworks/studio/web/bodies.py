@@ -71,11 +71,14 @@ async def receive_files(
         most = min(limits.LARGEST_UPLOAD, uploads.room(owner))
         if most <= 0:
             raise HTTPException(
-                429, "the uploads of this session take up too much space: close the session"
+                429,
+                "the uploads that are kept take up too much space: close windows, and wait a minute",
             )
         async for piece in pieces(receive, most):
             form.write(piece)
         form.finish()
+        if sum(form.sizes.values()) > uploads.room(owner):  # others came meanwhile
+            raise HTTPException(413, "the uploads that are kept would take up too much space")
         uploads.add(owner, form.sizes)
     except BaseException:
         form.abandon()

@@ -17,14 +17,13 @@ from ...ending import Ending, noticed
 from ...errors import HypernetworkError
 from ...hosts.diffusers import MINIATURE_NETWORKS
 from ..cards import own_folder
-from ..job_queue import JobQueue
 from ..train.folders import TrainingFolders
 from ..train.trainer import Trainer
 from . import limits
 from .leftovers import temporary_folder
 
 if TYPE_CHECKING:
-    from ...hosts.diffusers import Painter
+    from ..job_queue import JobQueue
 
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
@@ -100,7 +99,7 @@ def build_app(
 
 
 def launch(
-    painter: Painter,
+    job_queue: JobQueue,
     *,
     port: int,
     open_browser: bool,
@@ -111,9 +110,11 @@ def launch(
     """Serve the page, on this machine only unless told otherwise, until interrupted.
 
     Args:
+        job_queue: with the model to begin with. Nothing else may hold that model: it would stay in memory, beside
+            the one that the user loads in its place, as long as the studio runs.
         anywhere: listen on all interfaces.
         password: asked for before anything else; ``None`` lets everyone in.
-        places: folders that training may use; ``None`` is one in the user's home.
+        training_folders: that training may use; ``None`` is one in the user's home.
 
     Raises:
         HypernetworkError: the port is taken.
@@ -122,7 +123,7 @@ def launch(
     address = f"http://127.0.0.1:{port}"
     training_folders = training_folders or TrainingFolders(Path.home() / TRAINING)
     trainer = Trainer(
-        JobQueue(painter), training_folders, own_folder(painter.library, MINIATURE_NETWORKS)
+        job_queue, training_folders, own_folder(job_queue.library, MINIATURE_NETWORKS)
     )
     with noticed("Stopping; Ctrl+C again ends at once") as ending, temporary_folder() as folder:
         try:
@@ -170,7 +171,7 @@ def _serve(app: Any, listener: socket.socket, ending: Ending) -> None:
             app,
             log_level="warning",
             timeout_graceful_shutdown=2,
-            limit_concurrency=limits.MOST_CONNECTIONS,
+            limit_concurrency=limits.MOST_CONNECTIONS + 1,  # the one that gets 503 counts, too
         )
     ).run(sockets=[listener])
 
