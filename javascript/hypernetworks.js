@@ -196,7 +196,7 @@
         return brackets.some(({ from, to, colons, bars }) => {
             if (position <= from || position >= to) return false;
             if (!colons.length) return bars.length > 0;
-            return /^\s*\d*\.?\d+\s*$/.test(masked.slice(colons[colons.length - 1] + 1, to));
+            return /^\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*$/.test(masked.slice(colons[colons.length - 1] + 1, to));
         });
     }
 
@@ -264,7 +264,8 @@
         const before = prompt.slice(0, tag.start);
         const rest = prompt.slice(tag.end);
         const tidy = separator && before.endsWith(separator) ? before.slice(0, -separator.length) : before;
-        return tidy + rest.slice(lengthOfActivation(rest, activation));
+        const behind = rest.slice(lengthOfActivation(rest, activation));
+        return tidy + (behind.startsWith(" ") && /(^|\s)$/.test(tidy) ? behind.slice(1) : behind);
     }
 
     /** The prompt without a phrase that stands between commas or line ends somewhere behind `from`. */
@@ -291,7 +292,8 @@
     /** The prompt with a tag, and its activation text, at its end. */
     function append(prompt, name, multiplier, activation = "", separator = " ") {
         const tag = `<${KIND}:${name}:${multiplier}>`;
-        return prompt + (prompt ? separator : "") + tag + (activation ? ` ${activation}` : "");
+        const gap = prompt && !/\s$/.test(prompt) ? separator : "";
+        return prompt + gap + tag + (activation ? ` ${activation}` : "");
     }
 
     /** Whether a tag can hold that name. */

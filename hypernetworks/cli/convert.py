@@ -3,25 +3,85 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from ..console import say
 from ..errors import HypernetworkError
+from .sources import expanded, is_pattern
+
+FORMATS = (".safetensors", ".pt")
 
 
 def add_convert(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``convert``."""
-    parser.add_argument("source", type=Path, metavar="SRC")
-    parser.add_argument("target", type=Path, metavar="DST", help=".pt or .safetensors")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    parser.add_argument(
+        "sources",
+        type=Path,
+        nargs="+",
+        metavar="SRC",
+        help="files, folders, or patterns such as *.pt",
+    )
+    parser.add_argument(
+        "target", type=Path, metavar="DST", help="a .pt or .safetensors file, or a folder"
+    )
+    parser.add_argument(
+        "--format",
+        choices=[suffix[1:] for suffix in FORMATS],
+        default="safetensors",
+        help="what to write into a folder",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     parser.set_defaults(command=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
     from ..files import read, write
 
-    if options.target.exists() and not options.overwrite:
-        raise HypernetworkError(f"{options.target} exists: choose another name, or add --overwrite")
-    write(read(options.source), options.target)
-    say(str(options.target))
-    return 0
+    pairs, code = _pairs(options.sources, options.target, f".{options.format}"), 0
+    if not options.overwrite:
+        for _, target in pairs:
+            if target.exists():
+                raise HypernetworkError(f"{target} exists: choose another name, or add --overwrite")
+    for source, target in pairs:
+        try:
+            network = read(source)
+            if len(pairs) > 1 or options.target != target:
+                target.parent.mkdir(parents=True, exist_ok=True)
+            write(network, target)
+            say(str(target))
+        except HypernetworkError as error:
+            say(f"hypernetworks: {error}", sys.stderr)
+            code = 2
+        except OSError as error:
+            say(f"hypernetworks: {target} can't be written: {error.strerror}", sys.stderr)
+            code = 2
+    return code
+
+
+def _pairs(sources: list[Path], target: Path, suffix: str) -> list[tuple[Path, Path]]:
+    """What is read, and where it is written to. Everything is known before anything is written.
+
+    Raises:
+        HypernetworkError: several files without a folder to write them to, or two with one name there.
+    """
+    if len(sources) == 1 and not target.is_dir() and not _are_several(sources[0]):
+        return [(sources[0], target)]
+
+    if target.suffix.lower() in FORMATS and not target.is_dir():
+        raise HypernetworkError(
+            f"{target} is one file, but SRC may be several: name a folder to write to"
+        )
+    written: dict[Path, Path] = {}
+    for source, relative in expanded(sources):
+        path = (target / relative).with_suffix(suffix)
+        if path in written:
+            raise HypernetworkError(
+                f"{written[path]} and {source} would both be written to {path}: convert them one by one"
+            )
+        written[path] = source
+    return [(source, path) for path, source in written.items()]
+
+
+def _are_several(source: Path) -> bool:
+    return source.is_dir() or is_pattern(source)

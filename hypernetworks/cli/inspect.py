@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..console import say
 from ..errors import HypernetworkError
+from .sources import expanded
 
 if TYPE_CHECKING:
     from ..library import Inspection
@@ -35,7 +35,7 @@ def _run(options: argparse.Namespace) -> int:
 
     reports: list[Inspection] = []
     code = 0
-    for path in expanded(options.files):
+    for path, _ in expanded(options.files):
         try:
             reports.append(inspect(read(path), path))
         except HypernetworkError as error:
@@ -47,29 +47,6 @@ def _run(options: argparse.Namespace) -> int:
     else:
         say("\n\n".join(_report(report) for report in reports))
     return code
-
-
-def expanded(paths: Sequence[Path]) -> list[Path]:
-    """Folders as the files in them, and patterns as what they match: the shells of Windows leave
-    that to programs.
-    """
-    from ..files import SUFFIXES
-
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-            if not inside:
-                raise HypernetworkError(f"{path}: this folder contains no hypernetwork file")
-            found += inside
-        elif set("*?[") & set(path.name) and not path.exists():
-            matching = sorted(path.parent.glob(path.name))
-            if not matching:
-                raise HypernetworkError(f"{path}: nothing matches")
-            found += matching
-        else:
-            found.append(path)
-    return found
 
 
 def _report(found: Inspection) -> str:

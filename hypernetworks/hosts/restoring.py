@@ -14,7 +14,7 @@ from ..errors import NameLookupError
 from ..library import Entry, Library
 from ..prompts import Tag, parse
 from ..prompts.infotext import parse_hashes
-from ..prompts.rewriting import rewrite_tags
+from ..prompts.rewriting import add_tag, rewrite_tags
 from .infotext import HASHES
 
 SECONDS = 2.0
@@ -50,7 +50,7 @@ def bring_back(
         tag = renaming(early)
         if not any(other.name == tag.name for other in parse(renamed[main])[1]):
             # A1111, Forge and reForge have added it
-            renamed[main] = f"{renamed[main]}{tag}"
+            renamed[main] = add_tag(renamed[main], tag)
     return renamed
 
 

@@ -94,6 +94,7 @@ class Library:
                     found.values(), key=lambda e: (e.name.lower(), e.full_name, e.rank, str(e.path))
                 )
                 names = Names(tuple(order), self._has_hash)
+                names.prepare()
             self._seen, self._names = found, names
             return names
 

@@ -12,7 +12,8 @@ from ..engine.multiplier import format_number
 
 LONGEST = 1 << 16
 """Characters of a prompt in which editing is looked for: a megabyte of brackets takes seconds."""
-_NUMBER = re.compile(r"\s*\d*\.?\d+\s*")
+_NUMBER = re.compile(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*")
+"""A1111 takes any signed number, with an exponent too; below 0, the second half is there from the beginning."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,13 @@ class Editing:
     """A ``[before:after:when]`` or ``[one|two]`` that encloses a position.
 
     Attributes:
-        window: the tag argument that means the same, such as ``("start", "0.5")``; ``None`` for
-            alternation.
+        window: the tag argument that means the same, such as ``("start", "0.5")``; ``None`` for alternation, and for
+            a half that is never active.
+        never: whether it is such a half.
     """
 
     window: tuple[str, str] | None
+    never: bool = False
 
 
 @dataclass
@@ -120,8 +123,14 @@ def _halves(prompt: str, bracket: Bracket) -> _Halves | None:
     if number is None or number.end() != bracket.closing:
         return None
     border = bracket.colons[-2] if len(bracket.colons) > 1 else 0
-    before, behind = (Editing(_window(number[0], half)) for half in (True, False))
-    return _Halves(border, before, behind)
+    return _Halves(border, _half(number[1], True), _half(number[1], False))
+
+
+def _half(when: str, first_half: bool) -> Editing:
+    """One half of ``[a:b:when]``. The first one is never active where b is there from the beginning."""
+    if first_half and _when(when) <= 0:
+        return Editing(None, never=True)
+    return Editing(_window(when, first_half))
 
 
 def _window(when: str, first_half: bool) -> tuple[str, str]:
@@ -130,7 +139,7 @@ def _window(when: str, first_half: bool) -> tuple[str, str]:
     A whole number counts steps, and AUTOMATIC1111 lets the step of that number (from 0) still see
     a.
     """
-    number = min(float(when), 1e9)  # a prompt may hold any number of digits
+    number = max(0.0, _when(when))
     if "." in when or number < 1:
         return ("stop" if first_half else "start", format_number(min(number, 1.0)))
     if not first_half:
@@ -138,3 +147,9 @@ def _window(when: str, first_half: bool) -> tuple[str, str]:
     return "stop", "1.5" if number == 1 else format_number(
         number
     )  # a lone 1 would mean the end of the pass
+
+
+def _when(when: str) -> float:
+    """The number as A1111 reads it, of any length: a fraction if it has a point, else steps."""
+    number = max(-1e9, min(float(when), 1e9))
+    return number if "." in when else float(int(number))

@@ -21,14 +21,16 @@ _FOREIGN = re.compile(
 _LONGEST = 60
 
 
-def near_misses(clean: str, *, loras: bool) -> list[str]:
+def near_misses(clean: str, *, loras: bool, negative: bool = False) -> list[str]:
     """A line for each thing in a prompt that looks like a tag and is none. Takes linear time.
 
     Args:
         clean: the prompt without its tags, as :func:`~hypernetworks.prompts.parse` leaves it.
         loras: whether the host reads tags of LoRAs and the like itself.
+        negative: whether it is a negative prompt, where a tag has no effect either.
     """
-    lines = [line for match in _MISS.finditer(clean) if (line := _line(match))]
+    where = " in the prompt" if negative else ""
+    lines = [f"{line}{where}" for match in _MISS.finditer(clean) if (line := _line(match))]
     if not loras:
         lines += [
             f"{_short(match[0])} has no effect: this program uses hypernetworks only, and reads the tag as words"

@@ -83,6 +83,8 @@ class Tag:
         return multiplier, None
 
     def _editing_advice(self, editing: Editing) -> str:
+        if editing.never:
+            return "[prompt editing] never reaches the half that it is in: leave the tag out"
         if editing.window is None:
             return "tags are taken out before [alternation], so they can't take part in it: use a schedule outside"
         instead = replace(self.with_argument(*editing.window), editing=None)

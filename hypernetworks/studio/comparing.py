@@ -13,7 +13,7 @@ from ..errors import HypernetworkError
 from ..hosts.diffusers import Generation, Picture
 from ..library import Library
 from ..prompts import Tag, parse
-from ..prompts.rewriting import rewrite_tags
+from ..prompts.rewriting import add_tag, rewrite_tags
 from .job_queue import Update
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _prompt(prompt: str, compared: Sequence[str], name: str, value: str) -> str:
         return tag.with_multiplier(value)
 
     text = rewrite_tags(prompt, change)
-    return text if seen else f"{text} {Tag((name, value))}".lstrip()
+    return text if seen else add_tag(text, Tag((name, value)))
 
 
 def compare(

@@ -62,7 +62,12 @@ def read_infotext(path: Path) -> str:
         raise HypernetworkError(
             "this image has no infotext: it was saved without one, or edited since"
         )
-    return found[:LONGEST].replace("\r\n", "\n")
+    return _with_line_ends(found[:LONGEST])
+
+
+def _with_line_ends(text: str) -> str:
+    """Other systems' line ends as ours."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 _EXIF, _USER_COMMENT = 0x8769, 0x9286
@@ -100,10 +105,8 @@ _DEFAULTS = {"Clip skip": "1", "Denoising strength": "1", "Schedule type": "Auto
 
 
 def restore(infotext: str, library: Library, model: str) -> Restored:
-    """Understand an infotext, and say what of it this studio can't give back: every key is used or
-    named.
-    """
-    prompt, negative, pairs = parse_infotext(infotext.replace("\r\n", "\n"))
+    """Understand an infotext, and say what of it this studio can't give back: every key is used or named."""
+    prompt, negative, pairs = parse_infotext(_with_line_ends(infotext))
     messages: list[str] = []
     source = Source(
         library,
@@ -168,12 +171,17 @@ def _sampler(pairs: Mapping[str, str], messages: list[str]) -> str | None:
 
 
 def _unusable(pairs: Mapping[str, str], values: Mapping[str, object]) -> list[str]:
-    """Lines for values that can't be used, and one for all keys that nothing here understands."""
+    """Lines for values that are missing or can't be used, and one for all keys that nothing here understands."""
+    missing = [key for key in ("Sampler", *values) if key not in pairs]
+    if not pairs:
+        return ["the image states no settings, only a prompt: the other fields stay as they are"]
     lines = [
         f"{key}: {pairs[key]} can't be used here; the field stays as it is"
         for key, value in values.items()
         if key in pairs and value is None
     ]
+    if missing:
+        lines.append(f"not stated in the image, so these stay as they are: {', '.join(missing)}")
     left = [
         f"{key}: {value if len(value) <= 60 else value[:60] + '…'}"
         for key, value in pairs.items()

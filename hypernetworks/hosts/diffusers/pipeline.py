@@ -184,7 +184,8 @@ class Painter:
             f"{tag} has no effect in the negative prompt: move it to the prompt"
             for tag in misplaced
         ]
-        messages += near_misses(f"{clean}\n{negative}", loras=False)
+        messages += near_misses(clean, loras=False)
+        messages += near_misses(negative, loras=False, negative=True)
         messages += unread(self.pipeline, clean)
         return clean, negative, tags
 

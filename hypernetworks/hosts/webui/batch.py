@@ -44,6 +44,12 @@ class Batch:
         uses = [use for picture in [*self.first, *self.hires] for use in picture]
         return list({use.entry.path: use.entry for use in uses}.values())
 
+    def entries_of(self, image: int) -> list[Entry]:
+        """The files in use for one image. Where the prompts don't tell the images apart, those of all."""
+        passes = [images for images in (self.first, self.hires) if images]
+        uses = [use for images in passes for use in images[image if image < len(images) else 0]]
+        return list({use.entry.path: use.entry for use in uses}.values())
+
 
 def tags_of(found: list[list[Tag]], given: Sequence[Sequence[str]]) -> list[list[Tag]]:
     """The tags of each prompt of a batch.

@@ -11,8 +11,9 @@ from ...errors import PatchError
 from ...patching import Site, find_sites
 from ...prompts import Tag, parse
 from ...prompts.near_misses import near_misses
+from ...prompts.rewriting import add_tag
 from ..fit import check_fit
-from ..infotext import HASHES, hashes_line
+from ..infotext import HASHES, LineOfImages, hashes_line
 from ..resolving import Resolver
 from . import folders, host, replacing, sdnext, settings
 from .active import ACTIVE, BATCH
@@ -71,6 +72,7 @@ def activate(p: Any, given: Sequence[Sequence[str]]) -> None:
 
     try:
         sdnext.watch_pipelines(activate)
+        sdnext.watch_infotexts()
         batch = _read(p, given)
         setattr(p, BATCH, batch)
         _write_hashes(p, batch)
@@ -148,7 +150,7 @@ def _with_added_network(p: Any, given: Sequence[Sequence[str]]) -> Sequence[Sequ
 def _with_tag(prompt: str, items: tuple[str, str]) -> str:
     if any(tag.name == items[0] for tag in parse(prompt)[1]):
         return prompt
-    return f"{prompt}{Tag(items)}"
+    return add_tag(prompt, Tag(items))
 
 
 def _clean_negative_prompts(p: Any) -> None:
@@ -159,9 +161,14 @@ def _clean_negative_prompts(p: Any) -> None:
         prompts = getattr(p, attribute, None)
         if not isinstance(prompts, list):
             continue
-        parsed = [parse(prompt) if isinstance(prompt, str) else (prompt, []) for prompt in prompts]
-        for tag in (tag for _, tags in parsed for tag in tags):
-            host.tell(p, f"{tag} has no effect in the negative prompt: move it to the prompt")
+        if not all(isinstance(prompt, str) for prompt in prompts):
+            continue
+        parsed = [parse(prompt) for prompt in prompts]
+        for clean, tags in parsed:
+            for tag in tags:
+                host.tell(p, f"{tag} has no effect in the negative prompt: move it to the prompt")
+            for line in near_misses(clean, loras=True, negative=True):
+                host.tell(p, line)
         if any(tags for _, tags in parsed):
             setattr(p, attribute, [clean for clean, _ in parsed])
 
@@ -172,7 +179,12 @@ def _write_hashes(p: Any, batch: Batch) -> None:
         return
     line = hashes_line(folders.library(), batch.entries, folders.short_hash)
     if line:
-        parameters[HASHES] = line
+        images = range(max(len(batch.first), len(batch.hires)))
+        lines = [
+            hashes_line(folders.library(), batch.entries_of(image), folders.short_hash)
+            for image in images
+        ]
+        parameters[HASHES] = LineOfImages(line, lines) if set(lines) != {line} else line
     else:
         parameters.pop(HASHES, None)
 

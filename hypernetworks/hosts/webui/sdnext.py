@@ -12,6 +12,8 @@ from torch import nn
 
 from ...patching import find_sites
 from ...prompts import parse
+from ...prompts.near_misses import near_misses
+from ..infotext import HASHES, LineOfImages
 from ..steps import position
 from . import host, replacing
 from .active import ACTIVE, BATCH
@@ -53,6 +55,42 @@ def watch_pipelines(activate: Activate) -> None:
     replacing.replace(pipelines, name, ours_for)
 
 
+def watch_infotexts() -> None:
+    """Have each image's infotext name what was active in it alone; any number of times. Nothing in other webuis.
+
+    Others call the value itself for each image.
+    """
+    if "modules.processing_info" not in sys.modules:
+        return
+    for name in ("modules.processing", "modules.processing_helpers"):
+        module = sys.modules.get(name)
+        original = getattr(module, "create_infotext", None)
+        if original is not None and not hasattr(original, _ORIGINAL):
+            made = _of_one_image(original)
+            setattr(made, _ORIGINAL, original)
+            setattr(module, "create_infotext", made)  # noqa: B010
+
+
+def _of_one_image(original: Callable[..., str]) -> Callable[..., str]:
+    def create_infotext(p: Any, *arguments: Any, **named: Any) -> str:
+        parameters: dict[str, Any] = getattr(p, "extra_generation_params", None) or {}
+        line = parameters.get(HASHES)
+        if not isinstance(line, LineOfImages):
+            return original(p, *arguments, **named)
+
+        index = named.get("index")
+        number = named.get("position_in_batch", 0) if index is None else index
+        # of a grid, and where the host names no image, the line is that of all
+        known = named.get("grid") is None and (index is not None or "position_in_batch" in named)
+        p.extra_generation_params = {**parameters, HASHES: line(number) if known else str(line)}
+        try:
+            return original(p, *arguments, **named)
+        finally:
+            p.extra_generation_params = parameters
+
+    return create_infotext
+
+
 def hires_prompts(p: Any) -> list[str]:
     """The prompts of the hires pass: one for all images of the batch; none if it is left empty."""
     prompt = getattr(p, "refiner_prompt", None)
@@ -73,8 +111,12 @@ def _without_tags(p: Any, named: dict[str, Any]) -> dict[str, Any]:
         if any(tags for _, tags in parsed):
             clean = [text for text, _ in parsed]
             changed[key] = clean[0] if isinstance(value, str) else clean
-        for tag in (tag for _, tags in parsed for tag in tags if key.startswith("negative")):
-            host.tell(p, f"{tag} has no effect in the negative prompt: move it to the prompt")
+        negative = key.startswith("negative")
+        for clean_text, tags in parsed:
+            for tag in tags if negative else ():
+                host.tell(p, f"{tag} has no effect in the negative prompt: move it to the prompt")
+            for line in near_misses(clean_text, loras=True, negative=negative):
+                host.tell(p, line)
 
     return {**named, **changed}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...engine.multiplier import Schedule, format_number, parse_number
 from ...prompts import Tag, parse
-from ...prompts.rewriting import rewrite_tags
+from ...prompts.rewriting import add_tag, rewrite_tags
 from . import folders, settings
 
 NAME, MULTIPLIER, SCHEDULE = "[Hypernet] Name", "[Hypernet] Multiplier", "[Hypernet] Schedule"
@@ -128,7 +128,7 @@ def apply_name(p: Any, name: str, _names: Sequence[str]) -> None:
     def change(prompt: str, *, later_pass: bool) -> str:
         first = next(iter(parse(prompt)[1]), None)
         if first is None:
-            return prompt if removed or later_pass else f"{prompt}{Tag((name, strength))}"
+            return prompt if removed or later_pass else add_tag(prompt, Tag((name, strength)))
 
         def rename(tag: Tag) -> Tag | None:
             return tag if tag.start != first.start else None if removed else tag.with_name(name)

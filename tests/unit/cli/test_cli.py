@@ -105,6 +105,52 @@ def test_convert_keeps_everything(network_file: Path, suffix: str) -> None:
     )
 
 
+@pytest.mark.parametrize("source", ["", "*.pt", "*"])
+@pytest.mark.parametrize("exists", [True, False])
+def test_convert_takes_folders_and_patterns(
+    network_file: Path, source: str, exists: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, target = network_file.parent, network_file.parent.with_suffix(".made")
+    (folder / "sub").mkdir()
+    hn.write(hn.read(network_file), folder / "sub" / "other.pt")
+    if exists:
+        target.mkdir()
+    assert main(["convert", str(folder / source) if source else str(folder), str(target)]) == 0
+    written = {path.relative_to(target).as_posix() for path in target.rglob("*.*")}
+    name = f"{network_file.stem}.safetensors"
+    assert written == ({name} if source == "*.pt" else {name, "sub/other.safetensors"})
+    assert hn.read(target / name).widths == (320, 768)
+
+    kept = (target / name).read_bytes()
+    assert "--overwrite" in refused(capsys, "convert", network_file, target)
+    assert (target / name).read_bytes() == kept
+    assert main(["convert", "--overwrite", str(network_file), str(target), "--format", "pt"]) == 0
+    assert (target / f"{network_file.stem}.pt").is_file()
+
+
+def test_convert_goes_on_after_a_bad_file(
+    network_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, target = network_file.with_name("bad.pt"), network_file.with_name("converted")
+    bad.write_bytes(b"no network")
+    assert main(["convert", str(bad), str(network_file), str(target)]) == 2
+    assert [path.stem for path in target.iterdir()] == [network_file.stem]
+    assert "bad.pt" in capsys.readouterr().err
+
+
+def test_convert_says_where_several_files_can_go(
+    network_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, folder = network_file, network_file.parent
+    assert "folder" in refused(capsys, "convert", one, one, folder / "x.safetensors")
+    (folder / "sub").mkdir()
+    twin = folder / "sub" / one.name
+    hn.write(hn.read(one), twin)
+    assert "both" in refused(capsys, "convert", one, twin, folder / "made")
+    assert "nothing matches" in refused(capsys, "convert", folder / "*.ckpt", folder / "made")
+    assert not (folder / "made").exists()
+
+
 def test_convert_overwrites_only_when_told(
     network_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from unit.library.test_library import add
 
 from hypernetworks.errors import AmbiguousNameError, UnknownNameError
-from hypernetworks.library import Entry, Library
+from hypernetworks.library import Entry, Library, names
 from hypernetworks.library.names import Names
 
 NAMES = st.text(st.sampled_from("aAbBßsSİi/() 0f"), max_size=6)
@@ -142,3 +143,43 @@ def test_a_library_that_loses_its_folder(tmp_path: Path) -> None:
         library.find("a")
     (tmp_path / "away").rename(tmp_path / "lib")
     assert len(library.scan()) == 1
+
+
+def test_the_first_unknown_name_among_many_is_answered_as_fast_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(tmp_path, "ink.pt", "sub/oil.pt")
+    library = Library([tmp_path])
+    library.scan()
+    for table in ("_by", "_likeness"):
+        monkeypatch.setattr(names.Names, table, None)  # the scan has made them
+    with pytest.raises(UnknownNameError, match="did you mean ink"):
+        library.find("imk")
+
+
+@pytest.mark.parametrize("name", ["Ink", "sub\\Ink ", "Ｉｎｋ", "in\nk", "夏"])
+def test_one_untidy_name_among_simple_ones_changes_nothing_for_the_others(name: str) -> None:
+    entries = tuple(
+        Entry(stem, Path(f"{number}.pt"), "A/b", 1, 1)
+        for number, stem in enumerate(("Oil", name, "chalk"))
+    )
+    found = names.Names(entries)
+    for entry in entries:
+        assert found.find(entry.name) is entry
+        assert found.find(entry.full_name.upper()) in (entry, None if "\n" in name else entry)
+    assert names._compatible([e.full_name for e in entries]) == [
+        names.compatible(e.full_name) for e in entries
+    ]
+
+
+def test_fifty_thousand_names() -> None:
+    entries = tuple(
+        Entry(f"style {number * 7919 % 99991:x}", Path(f"{number}.pt"), "", 1, 1)
+        for number in range(50_000)
+    )
+    found = names.Names(entries)
+    found.prepare()
+    began = time.process_time()
+    assert found.find("stile abcd") is None
+    assert "did you mean" in str(found.unknown("stile abcd"))
+    assert time.process_time() - began < 0.5, "0.02 s on an idle machine"

@@ -35,6 +35,11 @@ def test_near_misses_are_told(text: str, right: str) -> None:
     assert line.endswith(f"write {right}")
 
 
+def test_in_a_negative_prompt_the_prompt_is_the_right_place() -> None:
+    [line] = near_misses("<Hypernet:ink:1>", loras=True, negative=True)
+    assert line.endswith("write <hypernet:ink:1> in the prompt")
+
+
 @pytest.mark.parametrize("text", ["<lora:ink:1>", "<lyco:a>", "<LoRA:b:0.5:lbw=OUTD>"])
 def test_loras_where_none_can_act(text: str) -> None:
     assert near_misses(text, loras=True) == []

@@ -492,6 +492,12 @@ def test_with_name_and_with_argument() -> None:
         ("[<hypernet:a:1>:1]", "<hypernet:a:1:start=2>", 5, [0, 0, 1, 1, 1]),
         ("[<hypernet:a:1>:cat:1]", "<hypernet:a:1:stop=1.5>", 5, [1, 1, 0, 0, 0]),
         ("[<hypernet:a:1>:cat:1.0]", "<hypernet:a:1:stop=1>", 5, [1, 1, 1, 1, 1]),
+        ("[<hypernet:a:1>:-1]", "<hypernet:a:1:start=0>", 5, [1, 1, 1, 1, 1]),
+        ("[cat:<hypernet:a:1>: -0.5 ]", "<hypernet:a:1:start=0>", 5, [1, 1, 1, 1, 1]),
+        ("[<hypernet:a:1>:1e-1]", "<hypernet:a:1:start=0>", 5, [1, 1, 1, 1, 1]),
+        ("[<hypernet:a:1>:+2]", "<hypernet:a:1:start=3>", 5, [0, 0, 0, 1, 1]),
+        ("[<hypernet:a:1>:5e-1]", "<hypernet:a:1:start=0>", 5, [1, 1, 1, 1, 1]),
+        ("[<hypernet:a:1>:2.]", "<hypernet:a:1:start=1>", 5, [0, 0, 0, 0, 1]),
         ("[<hypernet:a:1>:cat: .5 ]", "<hypernet:a:1:stop=0.5>", 5, [1, 1, 1, 0, 0]),
         ("[[<hypernet:a:1>]:0.5]", "<hypernet:a:1:start=0.5>", 5, [0, 0, 1, 1, 1]),
         ("[(very <hypernet:a:1>:1.2):0.5]", "<hypernet:a:1:start=0.5>", 5, [0, 0, 1, 1, 1]),
@@ -516,6 +522,13 @@ def test_prompt_editing_is_answered_with_the_same_in_the_tag(
     advised = only(advice)
     assert advised.multiplier is not None
     assert [float(advised.multiplier.at(step, total) != 0) for step in range(total)] == on
+
+
+@pytest.mark.parametrize("when", ["-1", "-0.5", "0", "-3e2"])
+def test_a_half_that_editing_never_reaches(when: str) -> None:
+    tag = only(f"[<hypernet:a:1>:cat:{when}]")
+    assert tag.multiplier is None
+    assert "leave the tag out" in str(tag.error)
 
 
 def test_both_halves_of_an_editing() -> None:

@@ -270,6 +270,48 @@ def test_tags_of_negative_prompts_are_taken_out_and_reported(sd: Host) -> None:
     assert "<hypernet:ink:1> has no effect in the negative prompt" in result.comments
 
 
+def test_near_misses_are_told_once_wherever_they_stand(sd: Host) -> None:
+    result, _ = sd.draw(
+        "x <Hypernet:ink:1>",
+        negative_prompts=["bad <hypernetwork:ink:1>"],
+        refiner_prompt="y <hyper-net:oil:1>",
+        enable_hr=True,
+    )
+    for text, ending in (
+        ("<Hypernet:ink:1>", "write <hypernet:ink:1>"),
+        ("<hypernetwork:ink:1>", "write <hypernet:ink:1> in the prompt"),
+        ("<hyper-net:oil:1>", "write <hypernet:oil:1>"),
+    ):
+        [line] = [line for line in result.comments.split("\n") if text in line]
+        assert line.endswith(ending)
+
+
+def test_each_infotext_names_what_was_active_in_its_image(
+    sd: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def create_infotext(p: Any, prompts: Any = None, **named: Any) -> str:
+        return str(p.extra_generation_params.get("Hypernet hashes") or "")
+
+    module = ModuleType("modules.processing_info")
+    monkeypatch.setitem(sys.modules, "modules.processing_info", module)
+    monkeypatch.setattr(sd.processing, "create_infotext", create_infotext, raising=False)
+    run = sd.run
+
+    def and_save(p: Any, *arguments: Any, **named: Any) -> None:
+        run(p, *arguments, **named)
+        save = sd.processing.create_infotext
+        made.extend(save(p, p.prompts, index=index) for index in range(3))
+        made.append(save(p, index=0, grid="grid"))
+        made.append(save(p, iteration=1, position_in_batch=1))
+
+    sd.run = and_save  # type: ignore[method-assign]
+    sd.draw(["a <hypernet:ink>", "b <hypernet:oil>", "c"])
+    names = [[pair.partition(":")[0] for pair in line.split(", ") if pair] for line in made]
+    assert names == [["ink"], ["oil"], [], ["ink", "oil"], ["oil"]]
+
+
 def test_the_refiner_has_a_unet_of_its_own(sd: Host) -> None:
     refiner = Pipeline(copy.deepcopy(sd.pipe.unet))
     sd.draw("x <hypernet:ink:1>", refiner=refiner)

@@ -99,17 +99,23 @@ def test_the_menu_of_names(fake_webui: FakeWebui) -> None:
 @pytest.mark.parametrize(
     ("prompt", "name", "expected"),
     [
-        ("a cat", "ink", "a cat<hypernet:ink:1>"),
+        ("a cat", "ink", "a cat <hypernet:ink:1>"),
+        ("a cat ", "ink", "a cat <hypernet:ink:1>"),
+        ("a cat\n", "ink", "a cat\n<hypernet:ink:1>"),
         ("a cat", "None", "a cat"),
+        ("a cat <hypernet:x>", "None", "a cat"),
+        ("<hypernet:x> a cat", "None", "a cat"),
+        ("a <hypernet:x>, cat", "None", "a , cat"),
+        ("a\n<hypernet:x> cat", "None", "a\ncat"),
         ("", "ink", "<hypernet:ink:1>"),
         (
             "a <hypernet:x:0.70:hr=.5> cat <hypernet:y>",
             "ink",
             "a <hypernet:ink:0.70:hr=.5> cat <hypernet:y>",
         ),
-        ("a <hypernet:x:0.70> cat <hypernet:y>", "none", "a  cat <hypernet:y>"),
+        ("a <hypernet:x:0.70> cat <hypernet:y>", "none", "a cat <hypernet:y>"),
         ("a <hypernet:x> <hypernet:x>", "ink", "a <hypernet:ink> <hypernet:x>"),
-        ("<lora:x:1> a", "ink", "<lora:x:1> a<hypernet:ink:1>"),
+        ("<lora:x:1> a", "ink", "<lora:x:1> a <hypernet:ink:1>"),
         ("a <hypernet:x:oops>", "a/x, y", "a <hypernet:a/x, y:oops>"),
     ],
 )
@@ -121,7 +127,7 @@ def test_names(prompt: str, name: str, expected: str, fake_webui: FakeWebui) -> 
 def test_a_tag_that_is_added_has_the_hosts_default_multiplier(fake_webui: FakeWebui) -> None:
     add(fake_webui.folder, "ink.pt")
     fake_webui.shared.opts.data["extra_networks_default_multiplier"] = 0.75
-    assert prompts(fake_webui, "a", (NAME, ["ink"])) == ["a<hypernet:ink:0.75>"]
+    assert prompts(fake_webui, "a", (NAME, ["ink"])) == ["a <hypernet:ink:0.75>"]
 
 
 @every_host
@@ -170,7 +176,7 @@ def test_axes_in_any_order(prompt: str, name: str, schedule: str, fake_webui: Fa
         assert len(found) == 1, found
     if prompt == "a cat" and name == "ink" and schedule == "none":
         assert found == {("a cat",)}, "no name, no tag"
-        assert prompts(fake_webui, prompt, *axes[1::-1]) == ["a cat<hypernet:ink:0.5>"]
+        assert prompts(fake_webui, prompt, *axes[1::-1]) == ["a cat <hypernet:ink:0.5>"]
 
 
 def test_cells_do_not_see_one_another(fake_webui: FakeWebui) -> None:
@@ -179,7 +185,7 @@ def test_cells_do_not_see_one_another(fake_webui: FakeWebui) -> None:
     found = plot(fake_webui).run(
         p, [(MULTIPLIER, [1, 2]), (NAME, ["None", "ink"])], lambda pc: pc.prompt
     )
-    assert found == ["a", "a", "a<hypernet:ink:1>", "a<hypernet:ink:2>"]
+    assert found == ["a", "a", "a <hypernet:ink:1>", "a <hypernet:ink:2>"]
     assert p.prompt == "a"
     assert not any("hypernet" in name for name in vars(p))
 
@@ -192,7 +198,7 @@ def test_lists_of_prompts(fake_webui: FakeWebui) -> None:
     p = job(fake_webui, ["a", "b <hypernet:x:2>"])
     before = p.prompt
     found = plot(fake_webui).run(p, [(NAME, ["ink"]), (MULTIPLIER, [0.5])], lambda pc: pc.prompt)
-    assert found == [["a<hypernet:ink:0.5>", "b <hypernet:ink:0.5>"]]
+    assert found == [["a <hypernet:ink:0.5>", "b <hypernet:ink:0.5>"]]
     assert p.prompt is before
     assert before == ["a", "b <hypernet:x:2>"]
 
@@ -303,4 +309,4 @@ def test_copies_of_a_job_share_nothing(fake_webui: FakeWebui) -> None:
     xyz.apply_multiplier(other, 2.0, [])
     xyz.apply_name(p, "ink", [])
     xyz.apply_name(other, "ink", [])
-    assert (p.prompt, other.prompt) == ("a<hypernet:ink:0.5>", "a<hypernet:ink:2>")
+    assert (p.prompt, other.prompt) == ("a <hypernet:ink:0.5>", "a <hypernet:ink:2>")
