@@ -56,7 +56,7 @@ class Run:
     Args:
         network: its parameters are live until :meth:`finish`; fp32. Steps of its provenance are counted on.
         predict: the UNet with the network applied at multiplier 1, its own parameters frozen.
-        examples: what to learn from, made with the settings' batch and seed.
+        examples: what to learn from, made with the settings' samples per step and seed.
         schedule: how noise is added and what the UNet predicts.
         settings: everything else.
         folder: where ``state.pt`` (for resuming) and ``NAME-STEP.safetensors`` go; ``None`` keeps nothing.
@@ -170,12 +170,15 @@ class Run:
 
         for number in range(settings.accumulation):
             start = first + number * settings.batch
-            samples = [start + i for i in self._share]
-            last = number == settings.accumulation - 1
-            with self._unsynchronised(last), self._forward.dropout(samples[0]):
-                loss, power = self._forward.losses(samples)
-                self._stepper.scaler.scale(loss / settings.accumulation).backward()  # type: ignore[no-untyped-call]
-            totals += torch.stack([loss.detach(), power.detach()])
+            parts = self.examples.parts([start + i for i in self._share])
+            for part in parts:
+                last = number == settings.accumulation - 1 and part is parts[-1]
+                share = len(part) / len(self._share)
+                with self._unsynchronised(last), self._forward.dropout(part[0]):
+                    loss, power = self._forward.losses(part)
+                    scaled = self._stepper.scaler.scale(loss * share / settings.accumulation)
+                    scaled.backward()  # type: ignore[no-untyped-call]
+                totals += torch.stack([loss.detach(), power.detach()]) * share
 
         loss_value, power_value = self.world.mean(totals / settings.accumulation).tolist()
         return loss_value, power_value

@@ -39,7 +39,7 @@ class ValidationLoss:
 
     @torch.no_grad()
     def loss(self, predict: Predict, schedule: NoiseSchedule, device: torch.device | str) -> float:
-        """Mean loss over all images and time steps; unweighted, so that runs can be compared."""
+        """Mean loss over all images and time steps; of the masks, no other weights, so that runs can be compared."""
         total = 0.0
         for index, example in enumerate(self.examples):
             batch = self._batch(index, example).to(device)
@@ -48,19 +48,18 @@ class ValidationLoss:
                 [self._noise(index, k, example.shape) for k in range(len(TIMES))]
             ).to(batch.latents)
             noisy, target = schedule.noisy_and_target(batch.latents, noise, times)
-            each = losses(predict(noisy, times, batch), target)
+            each = losses(predict(noisy, times, batch), target, batch.weights)
             total += float(each.cpu().double().mean())  # not every device has float64
         return total / len(self.examples)
 
     def _batch(self, index: int, example: Example) -> Batch:
         conditions = self.contexts.stack([self._texts[index]] * len(TIMES))
         context = conditions.pop("context")
-        return Batch(
-            example.latents[0].expand(len(TIMES), *example.shape).contiguous(),
-            context,
-            None,
-            conditions,
-        )
+        latents = example.latents[0].expand(len(TIMES), *example.shape).contiguous()
+        weights = None
+        if example.weights is not None:  # what is masked is no part of what should be learned
+            weights = example.weights[0].expand(len(TIMES), *example.weights[0].shape)
+        return Batch(latents, context, weights, conditions)
 
     def _noise(self, index: int, number: int, shape: tuple[int, ...]) -> torch.Tensor:
         return sample_noise(mixed("held out", self.seed), index * len(TIMES) + number, shape)

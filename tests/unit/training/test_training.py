@@ -142,6 +142,24 @@ def test_stopping_loses_nothing(tmp_path: Path) -> None:
     assert Toy().run(toy_settings(), tmp_path).step == 3
 
 
+def test_the_validation_loss_leaves_out_what_is_masked() -> None:
+    """What is masked may be anything: the loss on it must not count."""
+    (example,) = toy_examples(1)
+    mask = torch.zeros(1, 2, 2)
+    mask[..., 0] = 2.0
+    spoilt = example.latents[0].clone()
+    spoilt[..., 1] += 9.0
+    losses = []
+    for latents in (example.latents[0], spoilt):
+        toy = Toy(examples=[replace(example, latents=(latents,), weights=(mask,))])
+
+        def predict(noisy: torch.Tensor, times: torch.Tensor, batch: object) -> torch.Tensor:
+            return torch.zeros_like(noisy)
+
+        losses.append(ValidationLoss(toy.examples, toy.contexts, 0).loss(predict, SCHEDULE, "cpu"))
+    assert losses[0] == losses[1]
+
+
 def test_an_interrupt_inside_the_unet_loses_one_step_at_most(tmp_path: Path) -> None:
     toy, calls = Toy(), []
 

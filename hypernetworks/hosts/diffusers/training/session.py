@@ -217,7 +217,7 @@ class _Session:
         made = Examples(
             examples,
             contexts,
-            batch=job.settings.batch,
+            batch=job.settings.samples_per_step,
             caption_dropout=job.settings.caption_dropout,
             seed=job.settings.seed,
         )
