@@ -11,6 +11,7 @@ from .rates import RateSchedule
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CLIPPINGS = ("norm", "value")
+UNTIL = ("steps", "best")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class TrainingSettings:
         keep: checkpoint files that stay (the state for resuming is one file); 0 for all.
         watch_every: steps between validation losses; 0 for none.
         preview_every: steps between previews; 0 for none.
+        until: ``"steps"``: all of them; ``"best"``: no further than the validation loss falls.
     """
 
     steps: int = 1000
@@ -64,6 +66,7 @@ class TrainingSettings:
     keep: int = 0
     watch_every: int = 50
     preview_every: int = 0
+    until: str = "steps"
 
     def __post_init__(self) -> None:
         for name, low in (
@@ -84,7 +87,11 @@ class TrainingSettings:
         for name, high in (("noise_offset", 10.0), ("ema", 0.999999), ("caption_dropout", 1.0)):
             _check(name, getattr(self, name), 0, high)
 
-        for name, known in (("precision", PRECISIONS), ("clip_by", CLIPPINGS)):
+        for name, known in (
+            ("precision", PRECISIONS),
+            ("clip_by", CLIPPINGS),
+            ("until", UNTIL),
+        ):
             if getattr(self, name) not in known:
                 raise TrainingSettingsError(
                     f'{name} is "{getattr(self, name)}", use one of {", ".join(known)}'
