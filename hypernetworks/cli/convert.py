@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from ..console import say
+from ..console import pasted_path, say
 from ..errors import HypernetworkError
 
 
 def add_convert(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``convert``."""
-    parser.add_argument("source", type=Path, metavar="SRC")
-    parser.add_argument("target", type=Path, metavar="DST", help=".pt or .safetensors")
+    parser.add_argument("source", type=pasted_path, metavar="SRC")
+    parser.add_argument("target", type=pasted_path, metavar="DST", help=".pt or .safetensors")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.set_defaults(command=_run)
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..console import say
+from ..console import pasted_path, say
 from ..errors import HypernetworkError
 
 
@@ -16,7 +16,7 @@ def add_inspect(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``inspect``."""
     parser.add_argument(
         "files",
-        type=Path,
+        type=pasted_path,
         nargs="+",
         metavar="FILE",
         help="files, folders, or patterns such as *.pt",

@@ -66,14 +66,18 @@ class PictureSettings:
 
     def __post_init__(self) -> None:
         if self.fit not in FITS:
-            raise TrainingSettingsError(f'fit is "{self.fit}", use one of {", ".join(FITS)}')
+            raise TrainingSettingsError(
+                f'fit is "{self.fit}", use one of {", ".join(FITS)}', setting="fit"
+            )
         if not 1 <= self.crops <= 64:
-            raise TrainingSettingsError(f"crops is {self.crops}: it must be from 1 to 64")
+            raise TrainingSettingsError(
+                f"crops is {self.crops}: it must be from 1 to 64", setting="crops"
+            )
 
         for name in ("tag_dropout", "validation"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingSettingsError(
-                    f"{name} is {getattr(self, name)!r}: it must be in [0, 1)"
+                    f"{name} is {getattr(self, name)!r}: it must be in [0, 1)", setting=name
                 )
 
         if (

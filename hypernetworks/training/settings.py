@@ -94,7 +94,8 @@ class TrainingSettings:
         ):
             if getattr(self, name) not in known:
                 raise TrainingSettingsError(
-                    f'{name} is "{getattr(self, name)}", use one of {", ".join(known)}'
+                    f'{name} is "{getattr(self, name)}", use one of {", ".join(known)}',
+                    setting=name,
                 )
 
         self.rates()
@@ -126,7 +127,8 @@ def _check(name: str, value: float, low: float, high: float, *, whole: bool = Fa
     if not is_number or not math.isfinite(value) or not low <= value <= high:
         kind = "a whole number" if whole else "a number"
         raise TrainingSettingsError(
-            f"{name} is {value!r}: it must be {kind} from {low:g} to {high:g}"
+            f"{name} is {value!r}: it must be {kind} from {low:g} to {high:g}",
+            setting=name,
         )
 
 
