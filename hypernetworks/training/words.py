@@ -126,6 +126,15 @@ def read_words(picture: Path, beside: Beside | None = None) -> Words:
     return Words(text, (), FILE_NAME if text else NONE)
 
 
+def read_caption(path: Path) -> str:
+    """The text of a caption file, as it is.
+
+    Raises:
+        TrainingDataError: it is not text, or too long.
+    """
+    return _read_text(path, LARGEST)[0]
+
+
 def _words(lines: Iterable[str], source: str, file: str | None, note: str | None = None) -> Words:
     found = tuple(" ".join(line.split()) for line in lines if line.strip())
     joined = " ".join(found) if source == FILE else next(iter(found), "")
