@@ -140,7 +140,19 @@ class TrainingError(HypernetworkError):
 
 
 class TrainingSettingsError(TrainingError, ValueError):
-    """Settings of a training run that can't be used."""
+    """Settings of a training run that can't be used.
+
+    Args:
+        setting: the field of the settings that the message begins with, for a caller that has another name for it.
+    """
+
+    def __init__(self, *arguments: object, setting: str | None = None) -> None:
+        super().__init__(*arguments)
+        self.setting = setting
+
+    def called(self, name: str) -> str:
+        """The message with another name for the setting, such as the option that a user types."""
+        return str(self) if self.setting is None else name + str(self).removeprefix(self.setting)
 
 
 class TrainingDataError(TrainingError):

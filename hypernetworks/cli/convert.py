@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..console import say
+from ..console import pasted_path, say
 from ..errors import HypernetworkError
 from .sources import expanded, is_pattern
 
@@ -17,13 +17,13 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``convert``."""
     parser.add_argument(
         "sources",
-        type=Path,
+        type=pasted_path,
         nargs="+",
         metavar="SRC",
         help="files, folders, or patterns such as *.pt",
     )
     parser.add_argument(
-        "target", type=Path, metavar="DST", help="a .pt or .safetensors file, or a folder"
+        "target", type=pasted_path, metavar="DST", help="a .pt or .safetensors file, or a folder"
     )
     parser.add_argument(
         "--format",

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..console import say
+from ..console import pasted_path, say
 from ..engine.families import BY_KEY
 from ..errors import HypernetworkError, StructureError
 from .values import floats, integers
@@ -19,13 +19,20 @@ PURPOSES = ("style", "subject", "small")
 """Names of the presets: spelled out, so that the help needs no torch."""
 
 
+STRUCTURE = (
+    "layers", "activation", "activate_output", "layer_norm", "dropout", "initialisation", "random_last", "text_only",
+    "network_seed",
+)  # fmt: skip
+"""The options of a fresh network, by their names in the namespace."""
+
+
 def add_create(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``create``."""
     parser.add_argument("name", help="the name to use in tags")
     parser.add_argument(
         "-o",
         "--folder",
-        type=Path,
+        type=pasted_path,
         default=Path(),
         help="folder for NAME.pt (default: the current one)",
     )
@@ -67,16 +74,14 @@ def add_structure(parser: argparse.ArgumentParser) -> None:
         type=floats,
         help="dropout after each layer, such as 0,0.3,0; the first and last must be 0",
     )
-    group.add_argument(
-        "--initialisation", metavar="NAME", default="Normal", help="Normal, XavierUniform, …"
-    )
+    group.add_argument("--initialisation", metavar="NAME", help="Normal, XavierUniform, …")
     group.add_argument(
         "--random-last",
         action="store_true",
         help="initialize the last layer randomly, not with zeros",
     )
     group.add_argument("--text-only", action="store_true", help="no networks for self-attention")
-    group.add_argument("--network-seed", type=int, default=0, metavar="SEED")
+    group.add_argument("--network-seed", type=int, metavar="SEED")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -117,10 +122,10 @@ def creation_of(options: argparse.Namespace) -> Creation:
     preset = PRESETS[options.preset]
     return Creation(
         structure=_structure(options),
-        initialisation=options.initialisation,
+        initialisation=options.initialisation or "Normal",
         zero_last=not options.random_last,
         self_attention=preset.self_attention and not options.text_only,
-        seed=options.network_seed,
+        seed=options.network_seed or 0,
     )
 
 

@@ -8,7 +8,7 @@ import random
 import sys
 from pathlib import Path
 
-from ..console import say
+from ..console import pasted_path, say
 from ..errors import HypernetworkError, sendable
 from ..progress import Progress
 from .model import add_device, load_painter, need
@@ -21,7 +21,7 @@ def add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=pasted_path,
         default=Path("picture.png"),
         help="PNG file; several images are numbered",
     )
@@ -33,10 +33,15 @@ def add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=integer(1, 64), default=1, help="number of images")
     parser.add_argument("--size", type=size, default=(None, None), help="such as 512 or 512x768")
     parser.add_argument(
-        "--checkpoint", type=Path, help="SD1/SD2/SDXL .safetensors, or a diffusers folder"
+        "--checkpoint", type=pasted_path, help="SD1/SD2/SDXL .safetensors, or a diffusers folder"
     )
     parser.add_argument(
-        "--hypernetworks", type=Path, action="append", default=[], metavar="DIR", help="repeatable"
+        "--hypernetworks",
+        type=pasted_path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="repeatable",
     )
     parser.add_argument(
         "--prediction", choices=("epsilon", "v_prediction"), help="for SD2: epsilon for 512 models"

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..console import say
+from ..console import pasted_path, say
 from ..errors import HypernetworkError
 from .sources import expanded
 
@@ -20,7 +20,7 @@ def add_inspect(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``inspect``."""
     parser.add_argument(
         "files",
-        type=Path,
+        type=pasted_path,
         nargs="+",
         metavar="FILE",
         help="files, folders, or patterns such as *.pt",

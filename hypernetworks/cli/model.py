@@ -25,13 +25,17 @@ def load_painter(options: argparse.Namespace, own: Sequence[Path] = ()):  # type
         if not folder.is_dir():
             raise HypernetworkError(f"--hypernetworks {folder}: there is no such folder")
     library = Library([*options.hypernetworks, *own, MINIATURE_NETWORKS])
-    return Painter(
+    painter = Painter(
         options.checkpoint,
         library,
         device=choose_device(options.device, _tell),
         prediction=options.prediction,
         precision=getattr(options, "weights", "auto"),
     )
+    if source := getattr(painter.pipeline, "prediction_source", None):
+        kind = painter.pipeline.scheduler.config.prediction_type
+        _tell(f"{painter.model_name} predicts {kind} ({source})")
+    return painter
 
 
 def add_device(parser: argparse.ArgumentParser, *, precision: bool = True) -> None:

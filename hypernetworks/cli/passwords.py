@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 
+from ..console import pasted_path
 from ..errors import HypernetworkError
 
 VARIABLE = "HYPERNETWORKS_PASSWORD"
@@ -31,7 +32,7 @@ def add_password(parser: argparse.ArgumentParser) -> None:
     )
     entry.add_argument(
         "--password-file",
-        type=Path,
+        type=pasted_path,
         metavar="FILE",
         help="read the password from a file's first line",
     )

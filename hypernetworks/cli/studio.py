@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..console import pasted_path
 from .model import add_device, load_painter, need
 from .passwords import add_password, chosen_password
 from .values import integer
@@ -18,14 +19,19 @@ def add_studio(parser: argparse.ArgumentParser) -> None:
         "--listen", action="store_true", help="accept connections from other machines"
     )
     add_password(parser)
-    parser.add_argument("--checkpoint", type=Path)
-    parser.add_argument("--hypernetworks", type=Path, action="append", default=[], metavar="DIR")
+    parser.add_argument("--checkpoint", type=pasted_path)
     parser.add_argument(
-        "--training", type=Path, metavar="DIR", help="folder for training runs and training images"
+        "--hypernetworks", type=pasted_path, action="append", default=[], metavar="DIR"
+    )
+    parser.add_argument(
+        "--training",
+        type=pasted_path,
+        metavar="DIR",
+        help="folder for training runs and training images",
     )
     parser.add_argument(
         "--pictures",
-        type=Path,
+        type=pasted_path,
         action="append",
         default=[],
         metavar="DIR",

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..console import say
+from ..console import pasted_path, say
 from ..ending import noticed
+from ..errors import TrainingSettingsError
 from ..progress import Progress
-from .create import add_structure, creation_of
+from .create import STRUCTURE, add_structure, creation_of
 from .model import add_device
-from .values import option, size
+from .values import integers, option, size
 
 if TYPE_CHECKING:
     from ..hosts.diffusers import Painter
-    from ..hosts.diffusers.training import TrainingJob
+    from ..hosts.diffusers.training import Outcome, TrainingJob
 
 STOPPING = "hypernetworks: stopping after this step (Ctrl+C again stops at once)"
 """Said when a training is asked to end."""
@@ -27,33 +29,60 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``train``. Those left out are the preset's."""
     parser.add_argument("name", help="name of the network and of its run's folder")
     parser.add_argument(
-        "pictures", type=Path, help="folder of images, with captions in .txt files or file names"
+        "pictures",
+        type=pasted_path,
+        nargs="+",
+        help="folders of images, or of sub-folders named 10_name, with captions in .txt files or file names",
     )
     parser.add_argument(
-        "--runs", type=Path, default=Path("runs"), help="folder of runs (default: runs)"
+        "--runs", type=pasted_path, default=Path("runs"), help="folder of runs (default: runs)"
     )
     parser.add_argument(
-        "--checkpoint", type=Path, help="SD1/SD2/SDXL .safetensors, or a diffusers folder"
+        "--checkpoint", type=pasted_path, help="SD1/SD2/SDXL .safetensors, or a diffusers folder"
     )
     parser.add_argument(
         "--prediction", choices=("epsilon", "v_prediction"), help="for SD2: epsilon for 512 models"
     )
     add_device(parser, precision=False)
     parser.add_argument(
-        "--network", type=Path, help="a file to start from instead of a new network"
+        "--network", type=pasted_path, help="a file to start from instead of a new network"
     )
     parser.add_argument(
         "--format", choices=("pt", "safetensors"), default="pt", help="every webui reads pt"
     )
     parser.add_argument("--restart", action="store_true", help="delete an earlier run of this name")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only say what would be learned, then end"
+    )
     add_structure(parser)
     _add_pictures(parser.add_argument_group("images and captions"))
     _add_settings(parser.add_argument_group("training"))
     _add_previews(parser.add_argument_group("previews"))
-    parser.set_defaults(command=_run, hypernetworks=[])
+    spelled = {a.dest: a.option_strings[0] for a in parser._actions if a.option_strings}
+    parser.set_defaults(command=_run, hypernetworks=[], spelled=spelled)
 
 
 def _add_pictures(group: Any) -> None:
+    _add_shapes(group)
+    _add_captions(group)
+    group.add_argument(
+        "--repeats",
+        type=integers,
+        default=(),
+        help="how often the images of each folder come, such as 10,1 for two folders",
+    )
+    group.add_argument(
+        "--skip-bad", action="store_true", help="leave out images that can't be read"
+    )
+    group.add_argument(
+        "--validation",
+        "--held-out",
+        type=float,
+        help="share of images kept for the validation loss (default: 0.1)",
+    )
+
+
+def _add_shapes(group: Any) -> None:
     group.add_argument(
         "--size",
         "--resolution",
@@ -78,6 +107,9 @@ def _add_pictures(group: Any) -> None:
         default=None,
         help="sample latents from the VAE's distribution each time",
     )
+
+
+def _add_captions(group: Any) -> None:
     group.add_argument(
         "--template", help='"a picture of [name], [filewords]", or a .txt file of such lines'
     )
@@ -88,10 +120,10 @@ def _add_pictures(group: Any) -> None:
         "--tag-dropout", type=float, help="probability of leaving out each tag of a caption"
     )
     group.add_argument(
-        "--validation",
-        "--held-out",
-        type=float,
-        help="share of images kept for the validation loss (default: 0.1)",
+        "--caption-lines",
+        action="store_true",
+        default=None,
+        help="each line of a caption file is a caption; one is drawn each time",
     )
 
 
@@ -103,7 +135,14 @@ def _add_settings(group: Any) -> None:
 
 
 def _add_optimisation(group: Any) -> None:
-    group.add_argument("--steps", type=int, help="optimizer steps")
+    group.add_argument(
+        "--steps", type=int, help="optimizer steps (default: by the number of images)"
+    )
+    group.add_argument(
+        "--until",
+        choices=("steps", "best"),
+        help="best: stop when the validation loss has not fallen for long (default: steps)",
+    )
     group.add_argument(
         "--rate",
         "--learning-rate",
@@ -201,13 +240,14 @@ def _run(options: argparse.Namespace) -> int:
     with together(options.device) as world, noticed(STOPPING) as ending:
         options.device = world.device(options.device)
         painter = load_painter(options)
-        job = _job(options, painter)
+        job = _named(options, lambda: _job(options, painter))
         with _Report(job.name, quiet=not world.is_first) as report:
             watcher = Watcher(
                 report.stage,
                 report.step,
                 report.generating,
                 on_message=report.message,
+                on_overview=report.overview,
                 should_stop=lambda: bool(ending),
             )
             outcome = train_job(job, painter, watcher, keep_model=False)
@@ -221,9 +261,49 @@ def _run(options: argparse.Namespace) -> int:
                     f"hypernetworks: stopped after step {outcome.step}; {command} continues",
                     sys.stderr,
                 )
-            say(str(outcome.file or job.folder))
-
+            if job.dry_run:
+                return 0
+            _print_result(outcome, job)
     return 0 if outcome.is_finished else 130
+
+
+def _print_result(outcome: Outcome, job: TrainingJob) -> None:
+    """The file to use, alone on stdout; and why it is that one."""
+    if outcome.best is not None:
+        last = "" if outcome.file is None else f"; the last is {outcome.file.name}"
+        print(
+            f"hypernetworks: the best is {outcome.best.name}, of step {outcome.best_step} with validation loss "
+            f"{outcome.best_loss:.4f}{last}",
+            file=sys.stderr,
+        )
+    print(outcome.result or job.folder)
+
+
+def _named(options: argparse.Namespace, make: Callable[[], TrainingJob]) -> TrainingJob:
+    """What ``make`` gives; its errors name options as they are typed."""
+    try:
+        return make()
+    except TrainingSettingsError as error:
+        option = {"fit": "--buckets"}.get(
+            error.setting or "", options.spelled.get(error.setting, error.setting)
+        )
+        raise TrainingSettingsError(error.called(option)) from error
+
+
+def _check_start(options: argparse.Namespace) -> None:
+    """Refuse what would be ignored: a network that is continued keeps its structure.
+
+    Raises:
+        TrainingSettingsError: with the options.
+    """
+    if options.network is None:
+        return
+    typed = [options.spelled[name] for name in STRUCTURE if getattr(options, name)]
+    if typed:
+        raise TrainingSettingsError(
+            f"--network {options.network.name} keeps its own structure, so {', '.join(typed)} would be ignored: leave "
+            "one of them out"
+        )
 
 
 def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
@@ -232,7 +312,9 @@ def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
     from ..training import TrainingSettings
     from ..training.pictures import PictureSettings
 
-    job = preset_job(options.preset, options.name, options.pictures, painter)
+    _check_start(options)
+    first, *others = options.pictures
+    job = preset_job(options.preset, options.name, first, painter)
     typed = {key: value for key, value in vars(options).items() if value is not None}
     if options.options is not None:
         typed["options"] = dict(options.options)
@@ -255,6 +337,11 @@ def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
         preview_steps=options.preview_steps,
         checkpointing=options.checkpointing,
         restart=options.restart,
+        other_pictures=tuple(others),
+        repeats=options.repeats,
+        skip_bad=options.skip_bad,
+        steps_by_images=options.steps is None,
+        dry_run=options.dry_run,
     )
 
 
@@ -292,6 +379,11 @@ class _Report:
             self._show("generating previews", done, total)
         else:
             self._show(self._name, *self._steps, f"generating previews {done}/{total}")
+
+    def overview(self, lines: Sequence[str]) -> None:
+        """What will be learned, a sentence on each line."""
+        for line in lines:
+            self.message(line)
 
     def message(self, text: str) -> None:
         """What the user should know, on a line of its own."""

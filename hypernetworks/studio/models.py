@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from ..console import pasted_path
 from ..devices import choose_device, empty_cache, is_out_of_memory
 from ..errors import CheckpointError
 from ..hosts.diffusers import Painter
@@ -25,12 +26,11 @@ def checked_path(text: str) -> Path:
         CheckpointError: nothing was typed, there is no such thing, or it is no checkpoint of a kind
             that can be used.
     """
-    typed = text.strip().strip("\"'")
-    if not typed:
+    if not text.strip().strip("\"'"):
         raise CheckpointError(
             "type the path of a .safetensors checkpoint or of a diffusers folder first"
         )
-    path = Path(typed).expanduser()
+    path = pasted_path(text)
     checkpoint_family(path)
     return path
 

@@ -4,19 +4,18 @@ out if asked.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 from ..errors import TrainingDataError
+from .words import Words, words_of
+
+__all__ = ["NAME", "WORDS", "Caption", "Words", "read_template", "words_of"]
 
 NAME, WORDS = "[name]", "[filewords]"
-"""Placeholders of a template, as in AUTOMATIC1111: the network's name, and the image's own words.
-"""
-LARGEST = 1 << 16
-"""Bytes of a caption file; what is drawn from it is made anew for every sample."""
+"""Placeholders of a template, as in AUTOMATIC1111: the network's name, and the image's own words."""
 LONGEST_LINE = 4000
 """Characters of a line of a template; each placeholder in it is a copy of the caption."""
 MOST_WAYS = 64
@@ -34,6 +33,7 @@ class Caption:
         name: stands for :data:`NAME`.
         shuffle: whether the tags come in a new order each time.
         tag_dropout: probability in [0, 1) with which each tag is left out.
+        others: further captions of the image; each sample draws one of them or ``words``.
     """
 
     templates: tuple[str, ...] = (WORDS,)
@@ -41,11 +41,12 @@ class Caption:
     name: str = ""
     shuffle: bool = False
     tag_dropout: float = 0.0
+    others: tuple[str, ...] = ()
 
     def draw(self, random: Random) -> str:
         """One caption; nothing is remembered, so that the next one is drawn anew."""
         template = random.choice(self.templates)
-        words = self.words
+        words = random.choice((self.words, *self.others)) if self.others else self.words
         if self.shuffle or self.tag_dropout:
             tags = [tag.strip() for tag in words.split(",") if tag.strip()]
             tags = [tag for tag in tags if random.random() >= self.tag_dropout]
@@ -57,40 +58,25 @@ class Caption:
     @property
     def is_empty(self) -> bool:
         """Whether it never says anything."""
-        return not any(self._filled(template, self.words).strip() for template in self.templates)
+        return not any(text.strip() for text in self._all())
 
     def ways(self) -> tuple[str, ...] | None:
         """Every caption that :meth:`draw` can give, or ``None`` where they are too many to list."""
-        if self.shuffle or self.tag_dropout or len(self.templates) > MOST_WAYS:
+        if self.shuffle or self.tag_dropout or self._count > MOST_WAYS:
             return None
-        return tuple(
-            dict.fromkeys(self._filled(template, self.words) for template in self.templates)
-        )
+        return tuple(dict.fromkeys(self._all()))
+
+    @property
+    def _count(self) -> int:
+        return len(self.templates) * (1 + len(self.others))
+
+    def _all(self) -> Iterator[str]:
+        for words in (self.words, *self.others):
+            for template in self.templates:
+                yield self._filled(template, words)
 
     def _filled(self, template: str, words: str) -> str:
         return template.replace(WORDS, words).replace(NAME, self.name)
-
-
-def words_of(picture: Path) -> str:
-    """An image's words: the text file of the same name, else the file name without leading numbers.
-
-    Raises:
-        TrainingDataError: the text file is not text.
-    """
-    beside = picture.with_suffix(".txt")
-    if beside.is_file():
-        try:
-            if beside.stat().st_size > LARGEST:
-                raise TrainingDataError(
-                    f"{beside.name}: it is too long for a caption. Keep it below {LARGEST >> 10} KiB"
-                )
-            return " ".join(beside.read_text(encoding="utf-8-sig").split())
-        except (UnicodeDecodeError, OSError) as error:
-            raise TrainingDataError(
-                f"{beside.name} isn't valid UTF-8 text: save it as UTF-8"
-            ) from error
-
-    return re.sub(r"^[-\d]+\s*", "", picture.stem).replace("_", " ").strip()
 
 
 def read_template(template: str) -> tuple[str, ...]:

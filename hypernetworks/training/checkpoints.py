@@ -8,16 +8,18 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from ..engine.network import Hypernetwork
+from ..engine.structure import Structure
 from ..errors import FileError, FileWriteError, TrainingStateError, printable
 from ..files import write
 from ..files.naming import composed
 from ..files.torch_files import read_plain
 from ..files.writing import replace as replace_file
+from .history import difference
 
 STATE = "state.pt"
 """Everything that resuming needs: weights, optimiser, scaler, average and step."""
@@ -40,9 +42,19 @@ def make_folder(folder: Path) -> None:
 
 def save_network(network: Hypernetwork, folder: Path, suffix: str) -> Path:
     """Write ``NAME-STEP.suffix``."""
-    path = folder / f"{network.name}-{network.provenance.step}{suffix}"
+    path = network_file(folder, network, suffix)
     write(network, path)
     return path
+
+
+def network_file(folder: Path, network: Hypernetwork, suffix: str) -> Path:
+    """Where a network is kept as it is after the steps that it has been trained for."""
+    return folder / f"{network.name}-{network.provenance.step}{suffix}"
+
+
+def best_file(folder: Path, name: str, suffix: str) -> Path:
+    """Where the network of the lowest validation loss is kept."""
+    return folder / f"{name}-best{suffix}"
 
 
 def remove_old(folder: Path, name: str, suffix: str, keep: int) -> None:
@@ -101,7 +113,8 @@ def load_state(folder: Path | None) -> dict[str, Any] | None:
         raise TrainingStateError(
             f"{folder / STATE} was written by another version: finish that run with that version, or delete the file"
         )
-    if not all(fits(state.get(key)) for key, fits in _KINDS.items()):
+    known = all(fits(state.get(key)) for key, fits in _KINDS.items())
+    if not known or not all(fits(state[key]) for key, fits in _NEWER.items() if key in state):
         raise damaged(folder)
 
     return dict(state)
@@ -142,8 +155,25 @@ The file may be a stranger's, and nothing else of it is compared or shown.
 """
 
 
+_BEST = {"step", "loss", "since", "previous"}
+_NEWER: dict[str, Callable[[object], bool]] = {
+    "best": lambda value: _are_numbers(value) and set(cast("dict[str, float]", value)) >= _BEST,
+    "structure": lambda value: isinstance(value, dict),
+    "examples": lambda value: isinstance(value, list),
+    "seen": lambda value: isinstance(value, list) and all(isinstance(key, str) for key in value),
+    "held_out": lambda value: (
+        isinstance(value, list) and all(isinstance(key, str) for key in value)
+    ),
+}
+"""What stands in those of this version, but not in older ones."""
+
+
 def check_fits(
-    state: dict[str, Any], parameters: list[torch.nn.Parameter], optimiser: str, folder: Path
+    state: dict[str, Any],
+    parameters: list[torch.nn.Parameter],
+    optimiser: str,
+    folder: Path,
+    structure: Structure | None = None,
 ) -> None:
     """Refuse a state of another network or optimiser, before anything is changed.
 
@@ -154,6 +184,11 @@ def check_fits(
     if [tuple(p.shape) for p in state["parameters"]] != shapes:
         raise TrainingStateError(
             f"{folder} holds a run of a network with a different structure: use another folder, or the same structure"
+        )
+
+    if structure is not None and (other := difference(state.get("structure"), structure)):
+        raise TrainingStateError(
+            f"{folder} holds a run of a network with {other}: use another folder, or the same structure"
         )
 
     theirs = printable(state["optimiser_name"])

@@ -51,6 +51,8 @@ class Example:
             of one shape.
         spread: standard deviations of the same shape, where latents are drawn rather than fixed.
         weights: loss weights ``(1, height, width)`` of each version, with mean 1.
+        repeats: how often it comes in an epoch.
+        key: of the image's content.
     """
 
     name: str
@@ -58,6 +60,8 @@ class Example:
     latents: tuple[torch.Tensor, ...]
     spread: tuple[torch.Tensor, ...] | None = None
     weights: tuple[torch.Tensor, ...] | None = None
+    repeats: int = 1
+    key: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -66,25 +70,32 @@ class Example:
 
 
 class Order:
-    """Which example each sample of a run is: every example once per epoch, in a new order each
-    time.
+    """Which example each sample of a run is: all of them once per epoch, or as often as they are repeated.
 
-    Examples of several shapes never share a batch: then whole batches are drawn, and the last one
-    of a shape is filled up with other examples of it.
+    Samples that are learned from in one step are of one shape as far as possible. What is left of a shape, fewer than
+    a step takes, shares steps with what is left of others; so none comes more often than another.
 
     Args:
         shapes: of each example.
-        batch: samples of one forward pass.
+        step: samples of one step.
         seed: of the order.
+        repeats: of each example; none for once.
     """
 
-    def __init__(self, shapes: Sequence[tuple[int, ...]], batch: int, seed: int) -> None:
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, ...]],
+        step: int,
+        seed: int,
+        repeats: Sequence[int] = (),
+    ) -> None:
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, shape in enumerate(shapes):
-            groups.setdefault(shape, []).append(index)
-        self._groups, self._batch, self._seed = list(groups.values()), batch, seed
+            groups.setdefault(shape, []).extend([index] * (repeats[index] if repeats else 1))
+        self._groups, self._step, self._seed = list(groups.values()), step, seed
+        self._rank = {index: rank for rank, group in enumerate(self._groups) for index in group}
         self._plans: dict[int, list[int]] = {}
-        self.epoch_length = len(self._plan(0))
+        self.epoch_length = sum(map(len, self._groups))
 
     def example(self, sample: int) -> int:
         """Index of the example that sample ``sample`` of the run is."""
@@ -94,20 +105,32 @@ class Order:
         if epoch not in self._plans:
             if len(self._plans) > 2:
                 self._plans.clear()
-            self._plans[epoch] = self._planned(Random(mixed("order", self._seed, epoch)))
+            random = Random(mixed("order", self._seed, epoch))
+            self._plans[epoch] = self._planned(random, epoch * self.epoch_length)
         return self._plans[epoch]
 
-    def _planned(self, random: Random) -> list[int]:
+    def _planned(self, random: Random, start: int) -> list[int]:
+        """The examples of the epoch that begins with sample ``start``, which may be in the middle of a step."""
         if len(self._groups) == 1:
             return random.sample(self._groups[0], len(self._groups[0]))
-        batches = []
+
+        whole, left = list[list[int]](), list[int]()
         for group in self._groups:
             row = random.sample(group, len(group))
-            while len(row) % self._batch:
-                row.append(random.choice(group))
-            batches += [row[i : i + self._batch] for i in range(0, len(row), self._batch)]
-        random.shuffle(batches)
-        return [index for batch in batches for index in batch]
+            parts = [row[i : i + self._step] for i in range(0, len(row), self._step)]
+            left += parts.pop() if len(parts[-1]) < self._step else []
+            whole += parts
+
+        random.shuffle(left)
+        missing = -start % self._step  # of the step that the epoch before has begun
+        while whole and len(left) < missing:
+            left += whole.pop(random.randrange(len(whole)))
+        first, left = left[:missing], left[missing:]
+        steps = [left[i : i + self._step] for i in range(0, len(left), self._step)]
+        last = steps.pop() if steps and len(steps[-1]) < self._step else []
+        steps = [sorted(step, key=self._rank.__getitem__) for step in steps] + whole
+        random.shuffle(steps)
+        return [*first, *(index for step in steps for index in step), *last]
 
 
 class Examples:
@@ -117,7 +140,7 @@ class Examples:
     Args:
         examples: at least one.
         contexts: encodes captions and keeps them.
-        batch: samples of one forward pass, over all processes.
+        batch: samples of one step, over all processes and passes.
         caption_dropout: share of samples with an empty caption.
         seed: of order, captions and versions.
 
@@ -142,7 +165,9 @@ class Examples:
 
         self.examples, self.contexts, self.seed = tuple(examples), contexts, seed
         self.caption_dropout = caption_dropout
-        self.order = Order([example.shape for example in examples], batch, seed)
+        self.order = Order(
+            [example.shape for example in examples], batch, seed, [e.repeats for e in examples]
+        )
         self._prepared = 0
         ways = [example.caption.ways() for example in self.examples]
         if all(way is not None for way in ways):
@@ -158,8 +183,16 @@ class Examples:
             self._prepared = max(end, start + self.AHEAD)
             self.contexts.prepare(self._draw(n)[2] for n in range(start, self._prepared))
 
+    def parts(self, samples: Sequence[int]) -> list[list[int]]:
+        """The samples of these numbers by shape: each list can be one forward pass."""
+        found: dict[tuple[int, ...], list[int]] = {}
+        for sample in samples:
+            shape = self.examples[self.order.example(sample)].shape
+            found.setdefault(shape, []).append(sample)
+        return list(found.values())
+
     def batch(self, samples: Sequence[int]) -> Batch:
-        """The samples of these numbers, on the device that their latents are on."""
+        """The samples of these numbers, all of one shape, on the device that their latents are on."""
         drawn = [self._draw(sample) for sample in samples]
         latents = torch.stack(
             [self._latents(n, e, v) for n, (e, v, _) in zip(samples, drawn, strict=True)]

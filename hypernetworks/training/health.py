@@ -57,11 +57,16 @@ class Smoothed:
     def __init__(self) -> None:
         self.total = self.share = 0.0
 
+    @property
+    def mean(self) -> float:
+        """Of what was taken in so far."""
+        return self.total / self.share
+
     def add(self, value: float) -> float:
         """Take in a value; returns the average."""
         self.total = SMOOTHING * self.total + (1 - SMOOTHING) * value
         self.share = SMOOTHING * self.share + (1 - SMOOTHING)
-        return self.total / self.share
+        return self.mean
 
 
 class Watch:
@@ -69,23 +74,34 @@ class Watch:
 
     def __init__(self) -> None:
         self.loss, self.power = Smoothed(), Smoothed()
+        self.usual, self.usual_power = Smoothed(), Smoothed()
+        self.lowest_usual = math.inf
         self.lowest, self.seen, self.skipped = math.inf, 0, 0
 
     def add(self, loss: float, power: float) -> float:
         """Take in a step's loss, and the loss of predicting nothing; returns the smoothed loss."""
         smoothed = self.loss.add(loss)
         self.power.add(power)
+        usual = self.usual.add(_log(loss))
+        self.usual_power.add(_log(power))
         self.seen += 1
         if self.seen >= SETTLED:
+            self.lowest_usual = min(self.lowest_usual, usual)
             self.lowest = min(self.lowest, smoothed)
         return smoothed
 
     def complaint(self, smoothed: float) -> str | None:
-        """Why the run should stop, or ``None``."""
+        """Why the run should stop, or ``None``.
+
+        A few large losses among usual ones, as single images give them, are no sign: the usual loss, the mean of the
+        logarithms, must have grown as well.
+        """
         nothing = self.power.total / self.power.share
-        if self.seen >= 10 and smoothed > RUN_AWAY * nothing:
+        over_nothing = self.usual.mean - self.usual_power.mean > math.log(RUN_AWAY / 2)
+        if self.seen >= 10 and over_nothing and smoothed > RUN_AWAY * nothing:
             return f"the loss has grown to {smoothed:.3g}, far beyond {nothing:.3g} for predicting nothing at all"
-        if smoothed > RUN_AWAY * self.lowest:
+        has_grown = self.usual.mean - self.lowest_usual > math.log(RUN_AWAY)
+        if has_grown and smoothed > RUN_AWAY * self.lowest:
             return f"the loss has grown from {self.lowest:.3g} to {smoothed:.3g}"
         return None
 
@@ -103,6 +119,11 @@ class Watch:
             "power_share": self.power.share,
             "lowest": self.lowest,
             "seen": self.seen,
+            "usual_total": self.usual.total,
+            "usual_share": self.usual.share,
+            "usual_power_total": self.usual_power.total,
+            "usual_power_share": self.usual_power.share,
+            "lowest_usual": self.lowest_usual,
         }
 
     def restore(self, state: dict[str, float]) -> None:
@@ -110,6 +131,15 @@ class Watch:
         self.loss.total, self.loss.share = state["total"], state["share"]
         self.power.total, self.power.share = state["power_total"], state["power_share"]
         self.lowest, self.seen = state["lowest"], int(state["seen"])
+        if "usual_total" in state:  # not in those of older versions
+            self.usual.total, self.usual.share = state["usual_total"], state["usual_share"]
+            self.usual_power.total = state["usual_power_total"]
+            self.usual_power.share = state["usual_power_share"]
+            self.lowest_usual = state["lowest_usual"]
+
+
+def _log(value: float) -> float:
+    return math.log(max(value, 1e-30))
 
 
 class Pace:

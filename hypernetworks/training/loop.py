@@ -7,8 +7,8 @@ from __future__ import annotations
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,18 @@ import torch
 from ..devices import forked_rng, is_out_of_memory
 from ..engine.network import Hypernetwork
 from ..errors import DivergenceError, FileWriteError, TrainingStateError
+from ..files import write
+from . import history
 from .averaging import Average, write_values
+from .best import Best
 from .checkpoints import (
     STATE,
+    best_file,
     check_fits,
     damaged,
     load_state,
     make_folder,
+    network_file,
     on_cpu,
     remove_old,
     save_network,
@@ -40,6 +45,10 @@ from .scaling import Scaler
 from .settings import TrainingSettings
 from .validation import ValidationLoss, at_rest
 
+LONGEST_UNSAVED = 60.0
+"""Seconds between copies of the state in the folder: what a killed run may lose."""
+MOST_SAVING = 0.02
+"""Share of the time that these copies may take; where they are slow, they are fewer."""
 SNAPSHOT_EVERY = 50
 """Steps between copies of the state that a diverged run goes back to; every checkpoint makes one as
 well.
@@ -62,7 +71,7 @@ class Run:
         network: its parameters are live until :meth:`finish`; fp32. Steps of its provenance are
             counted on.
         predict: the UNet with the network applied at multiplier 1, its own parameters frozen.
-        examples: what to learn from, made with the settings' batch and seed.
+        examples: what to learn from, made with the settings' samples per step and seed.
         schedule: how noise is added and what the UNet predicts.
         settings: everything else.
         folder: where ``state.pt`` (for resuming) and ``NAME-STEP.safetensors`` go; ``None`` keeps
@@ -73,10 +82,9 @@ class Run:
         save_memory: called once when memory runs out; the step is tried again where it returns
             ``True``.
         every_width: whether the model has every width of the network (several processes must know).
-        resume: ``False`` begins anew whatever ``folder`` has, and changes nothing there before its
-            first checkpoint.
-        on_warning: told what ends no run but should be known, such as a checkpoint that could not
-            be written.
+        resume: ``False`` begins anew whatever ``folder`` has, and changes nothing there before its first checkpoint.
+        held_out: keys of the images that are kept for validation, for the state.
+        on_warning: told what ends no run but should be known, such as a checkpoint that could not be written.
 
     Raises:
         TrainingSettingsError: settings that don't go together.
@@ -98,6 +106,7 @@ class Run:
         save_memory: Callable[[], bool] | None = None,
         every_width: bool = True,
         resume: bool = True,
+        held_out: Sequence[str] = (),
         on_warning: Callable[[str], object] = _warn,
     ) -> None:
         self.network, self.examples, self.schedule, self.settings = (
@@ -127,11 +136,14 @@ class Run:
         )
         self._average = Average(self._parameters, settings.ema)
         self._rates, self._watch, self._pace = settings.rates(), Watch(), Pace()
+        self.best, self._is_past_best = Best(), False
+        self._held_out, self._seen = set(held_out), {e.key for e in examples.examples}
         self.step, self._base = 0, network.provenance.step
         self._saved: int | None = None
         self._refused: int | None = None  # the step whose checkpoint could not be written
         self.warn = on_warning
         self._is_whole = True  # the weights are those of a finished step
+        self._saved_at, self._saving = time.monotonic(), 0.0
 
         if resume:
             self._resume()
@@ -139,8 +151,8 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all steps are done."""
-        return self.step >= self.settings.steps
+        """Whether all steps are done, or the best one is long past where the run is until then."""
+        return self.step >= self.settings.steps or self._is_past_best
 
     def advance(self) -> TrainingStep:
         """Do one step.
@@ -183,12 +195,15 @@ class Run:
 
         for number in range(settings.accumulation):
             start = first + number * settings.batch
-            samples = [start + i for i in self._share]
-            last = number == settings.accumulation - 1
-            with self._unsynchronised(last), self._forward.dropout(samples[0]):
-                loss, power = self._forward.losses(samples)
-                self._stepper.scaler.scale(loss / settings.accumulation).backward()  # type: ignore[no-untyped-call]
-            totals += torch.stack([loss.detach(), power.detach()])
+            parts = self.examples.parts([start + i for i in self._share])
+            for part in parts:
+                last = number == settings.accumulation - 1 and part is parts[-1]
+                share = len(part) / len(self._share)
+                with self._unsynchronised(last), self._forward.dropout(part[0]):
+                    loss, power = self._forward.losses(part)
+                    scaled = self._stepper.scaler.scale(loss * share / settings.accumulation)
+                    scaled.backward()  # type: ignore[no-untyped-call]
+                totals += torch.stack([loss.detach(), power.detach()]) * share
 
         loss_value, power_value = self.world.mean(totals / settings.accumulation).tolist()
         return loss_value, power_value
@@ -263,6 +278,7 @@ class Run:
         settings = self.settings
         if settings.watch_every and (done.step % settings.watch_every == 0 or self.is_finished):
             done = replace(done, validation=self.measure())
+            self._follow_best(done.validation)
         is_due = self.is_finished or bool(
             settings.save_every and done.step % settings.save_every == 0
         )
@@ -271,7 +287,45 @@ class Run:
             done = replace(done, saved=None if path is None else path.name)
         if is_due or done.step % SNAPSHOT_EVERY == 0:
             self._candidate = self._copied_state()
+        if time.monotonic() - self._saved_at > max(LONGEST_UNSAVED, self._saving / MOST_SAVING):
+            self._save_state_between()
         return done
+
+    def _follow_best(self, validation: float | None) -> None:
+        """Save the network where it is the best so far; tell, and end the run if asked, where that is long past."""
+        if validation is not None and self.best.add(self.step, validation):
+            self._save_best()
+        elif validation is not None and self.best.has_just_passed:
+            text = (
+                f"the validation loss has not fallen since step {self.best.step} ({self.best.loss:.4f}, now "
+                f"{validation:.4f}): from there on, the network overfits"
+            )
+            if self.settings.until != "best":
+                text += '; what it was then is kept, and "--until best" would stop here'
+            self.warn(text)
+        if self.settings.until == "best":
+            self._is_past_best = self.world.any(self.best.is_past, self.device)
+
+    def _save_best(self) -> None:
+        if self.folder is None or not self.world.is_first:
+            return
+        try:
+            make_folder(self.folder)
+            with self._average.inside():
+                write(self.network, best_file(self.folder, self.network.name, self.suffix))
+        except FileWriteError as error:
+            self.warn(f"the best network so far, of step {self.step}, could not be saved: {error}")
+
+    def _save_state_between(self) -> None:
+        """Keep what was learned since the last checkpoint, so that a run that is killed loses a minute at most."""
+        if self.folder is None or not self.world.is_first or self._refused is not None:
+            return
+        began = time.monotonic()
+        with suppress(FileWriteError):  # a checkpoint that is due says so
+            make_folder(self.folder)
+            save_state(self.folder, self._state())
+        self._saved_at = time.monotonic()
+        self._saving = self._saved_at - began
 
     def measure(self) -> float | None:
         """The validation loss now, with the averaged weights if there are any; ``None`` without
@@ -305,8 +359,8 @@ class Run:
         except FileWriteError as error:
             if self._refused is None:
                 self.warn(
-                    f"the checkpoint of step {self.step} could not be saved: {error}; training continues, and "
-                    "the next step tries again"
+                    f"the checkpoint of step {self.step} could not be saved: {error}; it takes about "
+                    f"{self._room() / 1e6:,.0f} MB. Training continues, and the next step tries again"
                 )
                 self._refused = self.step
             return None
@@ -315,6 +369,13 @@ class Run:
             self.warn(f"step {self.step} is saved, in place of step {self._refused}")
             self._refused = None
         return path
+
+    def _room(self) -> int:
+        """Bytes that a checkpoint takes, the network's file included."""
+        tensors = [*self._parameters, *self._parameters, *self._average.values]
+        for kept in self._stepper.optimiser.state.values():
+            tensors += [value for value in kept.values() if isinstance(value, torch.Tensor)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def save(self) -> Path | None:
         """Write the network's file and the state to resume from; returns the file, ``None`` without
@@ -333,7 +394,7 @@ class Run:
         finally:
             save_state(self.folder, self._state())
 
-        self._saved = self.step
+        self._saved, self._saved_at = self.step, time.monotonic()
         if self.settings.keep:
             remove_old(self.folder, self.network.name, self.suffix, self.settings.keep)
         return path
@@ -349,6 +410,11 @@ class Run:
             "scaler": self._stepper.scaler.state_dict(),
             "watch": self._watch.state(),
             "seed": self.settings.seed,
+            "best": self.best.state(),
+            "structure": history.described(self.network.structure),
+            "examples": history.listed(self.examples.examples),
+            "seen": sorted(self._seen),
+            "held_out": sorted(self._held_out),
         }
 
     def _copied_state(self) -> dict[str, Any]:
@@ -367,15 +433,21 @@ class Run:
             return
 
         assert self.folder is not None
-        check_fits(state, self._parameters, type(self._stepper.optimiser).__name__, self.folder)
+        name = type(self._stepper.optimiser).__name__
+        check_fits(state, self._parameters, name, self.folder, self.network.structure)
         try:
             self._restore(state)
         except (KeyError, TypeError, ValueError, AttributeError) as error:  # of another's making
             raise damaged(self.folder) from error
 
-        self._saved = self.step
         self._base = state["base"]
         self._tell_step()
+        file = network_file(self.folder, self.network, self.suffix)
+        self._saved = self.step if file.exists() else None
+        self._seen.update(state.get("seen", ()))
+        self._held_out.update(state.get("held_out", ()))
+        for text in history.changes(state.get("examples"), history.listed(self.examples.examples)):
+            self.warn(text)
 
     def _restore(self, state: dict[str, Any]) -> None:
         """Take up what :meth:`_state` gave; what was asked of this run's optimiser stays."""
@@ -389,6 +461,9 @@ class Run:
             ]
         self._stepper.restore(state["optimiser"], state["scaler"])
         self._watch.restore(state["watch"])
+        if "best" in state:  # not in those of older versions
+            self.best.restore(state["best"])
+            self._is_past_best = self.settings.until == "best" and self.best.is_past
         self.step = state["step"]
 
     def _tell_step(self) -> None:

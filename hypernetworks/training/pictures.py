@@ -5,10 +5,11 @@ weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,15 +17,19 @@ from torch.nn import functional
 
 from ..errors import ImageError, TrainingDataError, TrainingSettingsError
 from ..files.images import open_image
-from .captions import Caption, read_template, words_of
+from .captions import Caption, read_template
 from .examples import Example
+from .gathering import SUFFIXES, Picture, as_picture, bad_pictures, find_pictures
 from .seeding import mixed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+__all__ = ["SUFFIXES", "find_pictures"]
+
 FITS = ("crop", "buckets")
+LEAST_SPLIT = 8
+"""Images from which some are kept for the validation loss."""
 Encode = Callable[[torch.Tensor], tuple[torch.Tensor, "torch.Tensor | None"]]
 """Pixels ``(batch, 3, height, width)`` in [-1, 1] -> means, and standard deviations if any, of
 their latents.
@@ -46,8 +51,8 @@ class PictureSettings:
         spread: whether latents are drawn anew from the autoencoder's distribution each time.
         template: a line, or the path of a text file of lines; see :mod:`.captions`.
         shuffle, tag_dropout: see :class:`~.captions.Caption`.
-        validation: share of the images that is kept for the validation loss, if there are eight or
-            more.
+        caption_lines: whether each line of a caption file is a caption of its own; each sample draws one.
+        validation: share of the images that is kept for the validation loss, if there are eight or more.
     """
 
     width: int = 512
@@ -61,18 +66,23 @@ class PictureSettings:
     template: str = "[filewords]"
     shuffle: bool = False
     tag_dropout: float = 0.0
+    caption_lines: bool = False
     validation: float = 0.1
 
     def __post_init__(self) -> None:
         if self.fit not in FITS:
-            raise TrainingSettingsError(f'fit is "{self.fit}", use one of {", ".join(FITS)}')
+            raise TrainingSettingsError(
+                f'fit is "{self.fit}", use one of {", ".join(FITS)}', setting="fit"
+            )
         if not 1 <= self.crops <= 64:
-            raise TrainingSettingsError(f"crops is {self.crops}: it must be from 1 to 64")
+            raise TrainingSettingsError(
+                f"crops is {self.crops}: it must be from 1 to 64", setting="crops"
+            )
 
         for name in ("tag_dropout", "validation"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingSettingsError(
-                    f"{name} is {getattr(self, name)!r}: it must be in [0, 1)"
+                    f"{name} is {getattr(self, name)!r}: it must be in [0, 1)", setting=name
                 )
 
         if (
@@ -99,38 +109,41 @@ class Version:
     alpha: torch.Tensor | None
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """The images in a folder, by name.
-
-    Raises:
-        TrainingDataError: no such folder, or no image in it.
-    """
-    if not folder.is_dir():
-        raise TrainingDataError(f"{folder}: there is no such folder of images")
-    found = sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and _is_seen(path)
-    )
-    if not found:
-        raise TrainingDataError(f"{folder} has no images: add some ({', '.join(SUFFIXES)})")
-    return found
-
-
-def _is_seen(path: Path) -> bool:
-    return (
-        not path.name.startswith(".") and path.is_file()
-    )  # macOS puts ._NAME beside images on foreign disks
-
-
 def split_validation(
-    pictures: Sequence[Path], share: float, seed: int
-) -> tuple[list[Path], list[Path]]:
-    """Images to learn from, and those kept for the validation loss, by name and seed alone."""
-    count = max(1, round(share * len(pictures))) if share and len(pictures) >= 8 else 0
-    ranked = sorted(pictures, key=lambda path: (mixed("held out", seed, path.name), path.name))
-    kept = set(ranked[:count])
-    return [path for path in pictures if path not in kept], [
-        path for path in pictures if path in kept
-    ]
+    pictures: Sequence[Picture | Path],
+    share: float,
+    seed: int,
+    earlier: Mapping[str, bool] | None = None,
+) -> tuple[list[Any], list[Any]]:
+    """Images to learn from, and those kept for the validation loss, by content and seed alone.
+
+    Images of the same content stay together. What an earlier part of the run has learned from is never kept for
+    validation afterwards, whatever was added or removed since, nor the other way round.
+
+    Args:
+        earlier: by key, whether the image was kept in an earlier part of the run.
+    """
+    groups: dict[str, list[Picture | Path]] = {}
+    for picture in pictures:
+        groups.setdefault(_key(picture), []).append(picture)
+
+    wanted = max(1, round(share * len(groups))) if share and len(groups) >= LEAST_SPLIT else 0
+    known = earlier or {}
+    kept = {key for key in groups if known.get(key)} if wanted else set[str]()
+    fresh = (key for key in groups if key not in known)
+    ranked = sorted(fresh, key=lambda key: (mixed("held out", seed, key), key))
+    kept.update(ranked[: max(0, wanted - len(kept))])
+    return [p for p in pictures if _key(p) not in kept], [p for p in pictures if _key(p) in kept]
+
+
+def _key(picture: Picture | Path) -> str:
+    """Of its content; of its name where there is none."""
+    if isinstance(picture, Path):
+        try:
+            return sha256(picture.read_bytes()).hexdigest()
+        except OSError:
+            return picture.name
+    return picture.key or picture.path.name
 
 
 def bucket_of(width: int, height: int, settings: PictureSettings) -> tuple[int, int]:
@@ -168,7 +181,7 @@ def read_versions(path: Path, settings: PictureSettings) -> list[Version]:
             has_alpha = "A" in image.getbands() or "transparency" in image.info
             image = image.convert("RGBA" if has_alpha else "RGB")
     except ImageError as error:
-        raise TrainingDataError(f"{path.name}: {error}, or remove it") from error
+        raise TrainingDataError(f"{path.name}: {error}, or remove it") from ImageError(str(error))
     if has_alpha and not settings.alpha:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image).convert("RGB")
@@ -245,35 +258,57 @@ def latent_weights(alpha: torch.Tensor, height: int, width: int) -> torch.Tensor
 
 
 def load_examples(
-    paths: Sequence[Path],
+    pictures: Sequence[Picture | Path],
     settings: PictureSettings,
     encode: Encode,
     *,
     name: str = "",
     report: Callable[[int, int], object] | None = None,
+    skipped: list[tuple[str, str]] | None = None,
 ) -> list[Example]:
     """Read and encode images, with their captions.
 
     Args:
         encode: the autoencoder; what it gives is kept, where it gives it.
         name: stands for ``[name]`` in templates.
-        report: called with (done, total) images.
+        report: called with (done, total) images; what it raises ends the reading.
+        skipped: takes name and reason of each image that can't be read, in place of an error.
 
     Raises:
-        TrainingDataError: an image, its caption or the template can't be used.
+        TrainingDataError: images, captions or the template can't be used; all of the images are named.
     """
-    templates, found = read_template(settings.template), []
-    for number, path in enumerate(paths):
-        versions = read_versions(path, settings)
-        caption = Caption(templates, words_of(path), name, settings.shuffle, settings.tag_dropout)
-        found.append(_example(path.name, caption, versions, settings, encode))
+    templates, found = read_template(settings.template), list[Example]()
+    bad: list[tuple[str, str]] = [] if skipped is None else skipped
+    for number, item in enumerate(pictures):
+        picture = as_picture(item) if isinstance(item, Path) else item
+        try:
+            versions = read_versions(picture.path, settings)
+        except TrainingDataError as error:
+            bad.append((picture.path.name, str(error.__cause__ or error)))
+        else:
+            caption = caption_of(picture, templates, settings, name)
+            found.append(_example(picture, caption, versions, settings, encode))
         if report is not None:
-            report(number + 1, len(paths))
+            report(number + 1, len(pictures))
+
+    if bad and (skipped is None or not found):
+        raise bad_pictures(bad, len(pictures))
     return found
 
 
+def caption_of(
+    picture: Picture, templates: tuple[str, ...], settings: PictureSettings, name: str
+) -> Caption:
+    """All that may be said of an image, by the settings."""
+    words, others = picture.words.text, tuple[str, ...]()
+    if settings.caption_lines and picture.words.lines:
+        words, *rest = picture.words.lines
+        others = tuple(rest)
+    return Caption(templates, words, name, settings.shuffle, settings.tag_dropout, others)
+
+
 def _example(
-    name: str,
+    picture: Picture,
     caption: Caption,
     versions: Sequence[Version],
     settings: PictureSettings,
@@ -290,7 +325,13 @@ def _example(
         weights = tuple(_weights_of(v, m) for v, m in zip(versions, means, strict=True))
     spread = tuple(d for d in deviations if d is not None) if settings.spread else ()
     return Example(
-        name, caption, tuple(means), spread if len(spread) == len(means) else None, weights
+        picture.path.name,
+        caption,
+        tuple(means),
+        spread if len(spread) == len(means) else None,
+        weights,
+        picture.repeats,
+        picture.key,
     )
 
 

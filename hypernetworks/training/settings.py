@@ -11,6 +11,7 @@ from .rates import RateSchedule
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CLIPPINGS = ("norm", "value")
+UNTIL = ("steps", "best")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class TrainingSettings:
         keep: checkpoint files that stay (the state for resuming is one file); 0 for all.
         watch_every: steps between validation losses; 0 for none.
         preview_every: steps between previews; 0 for none.
+        until: ``"steps"``: all of them; ``"best"``: no further than the validation loss falls.
     """
 
     steps: int = 1000
@@ -67,6 +69,7 @@ class TrainingSettings:
     keep: int = 0
     watch_every: int = 50
     preview_every: int = 0
+    until: str = "steps"
 
     def __post_init__(self) -> None:
         for name, low in (
@@ -87,10 +90,15 @@ class TrainingSettings:
         for name, high in (("noise_offset", 10.0), ("ema", 0.999999), ("caption_dropout", 1.0)):
             _check(name, getattr(self, name), 0, high)
 
-        for name, known in (("precision", PRECISIONS), ("clip_by", CLIPPINGS)):
+        for name, known in (
+            ("precision", PRECISIONS),
+            ("clip_by", CLIPPINGS),
+            ("until", UNTIL),
+        ):
             if getattr(self, name) not in known:
                 raise TrainingSettingsError(
-                    f'{name} is "{getattr(self, name)}", use one of {", ".join(known)}'
+                    f'{name} is "{getattr(self, name)}", use one of {", ".join(known)}',
+                    setting=name,
                 )
 
         self.rates()
@@ -122,7 +130,8 @@ def _check(name: str, value: float, low: float, high: float, *, whole: bool = Fa
     if not is_number or not math.isfinite(value) or not low <= value <= high:
         kind = "a whole number" if whole else "a number"
         raise TrainingSettingsError(
-            f"{name} is {value!r}: it must be {kind} from {low:g} to {high:g}"
+            f"{name} is {value!r}: it must be {kind} from {low:g} to {high:g}",
+            setting=name,
         )
 
 

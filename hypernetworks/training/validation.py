@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from random import Random
@@ -17,6 +18,10 @@ from .seeding import mixed, sample_noise
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Time steps at which each image is measured, as fractions of the schedule."""
+FURTHER = (0.2, 0.4, 0.6, 0.8, 0.95)
+"""Those of every second time that it is measured, where there are few images."""
+LEAST = 40
+"""Measurements of all images together: so many that the lowest loss is hardly a lucky one."""
 MOST = 16
 """Images that are measured."""
 
@@ -39,31 +44,47 @@ class ValidationLoss:
 
     @torch.no_grad()
     def loss(self, predict: Predict, schedule: NoiseSchedule, device: torch.device | str) -> float:
-        """Mean loss over all images and time steps; unweighted, so that runs can be compared."""
+        """Mean loss over all images and time steps; of the masks, no other weights, so that runs can be compared."""
         total = 0.0
         for index, example in enumerate(self.examples):
             batch = self._batch(index, example).to(device)
-            times = torch.tensor([int(share * schedule.length) for share in TIMES], device=device)
-            noise = torch.stack(
-                [self._noise(index, k, example.shape) for k in range(len(TIMES))]
-            ).to(batch.latents)
-            noisy, target = schedule.noisy_and_target(batch.latents, noise, times)
-            each = losses(predict(noisy, times, batch), target)
-            total += float(each.cpu().double().mean())  # not every device has float64
-        return total / len(self.examples)
+            for turn in range(self._turns):
+                total += self._mean(index, turn, example, batch, predict, schedule)
+        return total / len(self.examples) / self._turns
+
+    def _mean(
+        self,
+        index: int,
+        turn: int,
+        example: Example,
+        batch: Batch,
+        predict: Predict,
+        schedule: NoiseSchedule,
+    ) -> float:
+        """Of one image, at :data:`TIMES` or :data:`FURTHER`, with noise of its own."""
+        shares = FURTHER if turn % 2 else TIMES
+        times = torch.tensor(
+            [int(share * schedule.length) for share in shares], device=batch.latents.device
+        )
+        seed = mixed("held out", self.seed) if not turn else mixed("held out", self.seed, turn)
+        numbers = (index * len(TIMES) + k for k in range(len(TIMES)))
+        noise = torch.stack([sample_noise(seed, n, example.shape) for n in numbers])
+        noisy, target = schedule.noisy_and_target(batch.latents, noise.to(batch.latents), times)
+        each = losses(predict(noisy, times, batch), target, batch.weights)
+        return float(each.cpu().double().mean())  # not every device has float64
+
+    @property
+    def _turns(self) -> int:
+        return max(1, math.ceil(LEAST / len(TIMES) / len(self.examples)))
 
     def _batch(self, index: int, example: Example) -> Batch:
         conditions = self.contexts.stack([self._texts[index]] * len(TIMES))
         context = conditions.pop("context")
-        return Batch(
-            example.latents[0].expand(len(TIMES), *example.shape).contiguous(),
-            context,
-            None,
-            conditions,
-        )
-
-    def _noise(self, index: int, number: int, shape: tuple[int, ...]) -> torch.Tensor:
-        return sample_noise(mixed("held out", self.seed), index * len(TIMES) + number, shape)
+        latents = example.latents[0].expand(len(TIMES), *example.shape).contiguous()
+        weights = None
+        if example.weights is not None:  # what is masked is no part of what should be learned
+            weights = example.weights[0].expand(len(TIMES), *example.weights[0].shape)
+        return Batch(latents, context, weights, conditions)
 
 
 @contextmanager

@@ -421,7 +421,7 @@ def test_what_a_model_predicts(
         return load_checkpoint(path, configurations=tiny, prediction=prediction).scheduler.config
 
     assert predicted(files["sd1"]).prediction_type == "epsilon"
-    assert predicted(files["sd2"]).prediction_type == "v_prediction"
+    assert predicted(files["sd2"]).prediction_type == "epsilon"
     assert predicted(files["sd2"], "epsilon").prediction_type == "epsilon"
     tensors = {
         name: tensor.contiguous() for name, tensor in original("sd2", originals["sd2"]).items()
@@ -442,6 +442,25 @@ def test_what_a_model_predicts(
     assert (marked.prediction_type, marked.rescale_betas_zero_snr) == ("v_prediction", True)
     with pytest.raises(CheckpointError, match="must be one of epsilon, v_prediction"):
         predicted(files["sd1"], "noise")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_an_sd2_file_that_says_nothing_is_asked(
+    tiny: Path, originals: dict[str, Any], tmp_path: Path, dtype: torch.dtype
+) -> None:
+    """A UNet that predicts v answers pure noise with the opposite of an image: far below the noise."""
+    tensors = {n: t.contiguous().clone() for n, t in original("sd2", originals["sd2"]).items()}
+    for lowered, wanted in ((0.0, "epsilon"), (-3.0, "v_prediction")):
+        tensors["model.diffusion_model.out.2.bias"] += lowered
+        save_file(tensors, tmp_path / "base.safetensors")
+        pipeline: Any = load_checkpoint(
+            tmp_path / "base.safetensors", configurations=tiny, dtype=dtype
+        )
+        assert pipeline.scheduler.config.prediction_type == wanted
+        assert "test of its UNet" in pipeline.prediction_source
+        assert pipeline.unet.dtype == dtype
+        bias = tensors["model.diffusion_model.out.2.bias"]
+        assert torch.equal(pipeline.unet.conv_out.bias.detach(), bias.to(dtype))
 
 
 # ---------------------------------------------------------------- diffusers folders

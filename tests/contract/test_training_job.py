@@ -122,7 +122,7 @@ def test_a_job_leaves_files_and_the_model_as_it_was(tiny: Painter, pictures: Pat
     assert ("encoding images", 8, 8) in stages  # one of nine is held out
     assert {path.name for path in job.folder.iterdir()} == {
         "settings.json", "log.csv", "curve.png", "previews", "previews.png", "state.pt",
-        "dark-2.safetensors", "dark-4.safetensors",
+        "dark-2.safetensors", "dark-4.safetensors", "dark-best.safetensors",
     }  # fmt: skip
     with (job.folder / "log.csv").open(newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]
@@ -234,11 +234,85 @@ def test_pictures_without_words_are_told(tiny: Painter, pictures: Path) -> None:
         "images have no caption, such as 000"
         in train_job(job_on(tiny, pictures, steps=1), tiny).messages[0]
     )
-    job = job_on(tiny, pictures, steps=2)
+    job = job_on(tiny, pictures, steps=2, name="worded")
     worded = replace(
         job, picture_settings=replace(job.picture_settings, template="a picture of [name]")
     )
     assert train_job(worded, tiny).messages == ()
+
+
+def test_a_stop_while_images_are_encoded_stops_there(tiny: Painter, pictures: Path) -> None:
+    done: list[int] = []
+
+    def on_stage(stage: str, number: int, total: int) -> None:
+        done.append(number)
+
+    watcher = Watcher(on_stage=on_stage, should_stop=lambda: max(done, default=0) >= 3)
+    outcome = train_job(job_on(tiny, pictures), tiny, watcher)
+    assert max(done) == 3
+    assert (outcome.step, outcome.is_finished, outcome.file) == (0, False, None)
+    assert not (pictures.parent / "runs" / "dark").exists()
+
+
+def test_mistakes_are_told_before_images_are_encoded(tiny: Painter, pictures: Path) -> None:
+    stages: list[str] = []
+    watcher = Watcher(on_stage=lambda stage, *_: stages.append(stage))
+    job = job_on(tiny, pictures, steps=1)
+    train_job(job, tiny)
+    settings = job.settings
+    tanh = replace(job.creation.structure, activation="tanh")
+    wrong: list[TrainingJob] = [
+        replace(job, settings=replace(settings, optimiser="SDG")),
+        replace(job, settings=replace(settings, options={"momentum": 3})),
+        replace(job, settings=replace(settings, optimiser="SGD")),  # the run has another
+        replace(job, creation=replace(job.creation, structure=tanh)),
+        replace(job, picture_settings=replace(job.picture_settings, template="none.txt")),
+        replace(job, repeats=(1, 2)),
+        replace(job, runs=next(pictures.iterdir()), restart=True),  # no folder
+    ]
+    for each in wrong:
+        with pytest.raises(hn.HypernetworkError):
+            train_job(each, tiny, watcher)
+    assert stages == []
+
+
+def test_messages_of_previews_are_told(tiny: Painter, pictures: Path) -> None:
+    job = job_on(tiny, pictures, steps=1, previews=("a cat <hypernet:none:1>",), preview_steps=1)
+    messages = train_job(job, tiny).messages
+    assert any(m.startswith("the preview") and '"none"' in m for m in messages)
+
+
+def test_what_will_be_learned_is_told_first(tiny: Painter, pictures: Path) -> None:
+    Image.new("RGB", (300, 64)).save(pictures / "IMG_6003.png")
+    (pictures / "phone.heic").write_bytes(b"x")
+    told: list[str] = []
+    watcher = Watcher(on_overview=told.extend, on_step=lambda _: told.append("step"))
+    job = job_on(tiny, pictures, steps=1)
+    messages = train_job(job, tiny, watcher).messages
+    assert told[0] == "9 images to learn from, 1 kept for validation"
+    assert "9 from file names, 1 images have none" in told[2]
+    assert told[-1] == "step"
+    assert any("phone.heic" in message for message in messages)
+    assert any("IMG_6003.png (79%)" in message for message in messages)
+
+
+def test_steps_go_by_the_number_of_images(tiny: Painter, pictures: Path) -> None:
+    told: list[str] = []
+    job = job_on(tiny, pictures, steps=400, steps_by_images=True, dry_run=True)
+    train_job(job, tiny, Watcher(on_overview=told.extend))
+    assert told[1] == "600 steps of 2: each image about 150 times"
+    assert not job.folder.exists()
+
+
+def test_the_best_file_is_the_result(tiny: Painter, pictures: Path) -> None:
+    outcome = train_job(job_on(tiny, pictures, steps=4), tiny)
+    assert outcome.best == outcome.result
+    assert hn.read(outcome.best).provenance.step == outcome.best_step  # type: ignore[arg-type]
+    train_job(replace(job_on(tiny, pictures, steps=1), restart=True), tiny)
+    plain = job_on(tiny, pictures, name="plain", steps=1)
+    outcome = train_job(replace(plain, settings=replace(plain.settings, watch_every=0)), tiny)
+    assert outcome.best is None
+    assert outcome.result == outcome.file
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -528,10 +602,19 @@ def test_the_commands(
     assert main(train) == 0
     printed = capsys.readouterr().out.strip()
     network = hn.read(printed)
-    assert printed.endswith("dark-3.pt")
+    assert printed.endswith("dark-best.pt")
+    assert (folder / "runs" / "dark" / "dark-3.pt").exists()
     assert network.structure.activation == "tanh"
     assert main([*train, "--steps", "0"]) == 2
-    assert "steps is 0" in capsys.readouterr().err
+    assert "--steps is 0" in capsys.readouterr().err
+    assert main([*train, "--tag-dropout", "2"]) == 2
+    assert "--tag-dropout is 2.0" in capsys.readouterr().err
+    assert main([*train, "--layers", "1,3,1", "--random-last"]) == 2
+    assert "--layers, --random-last would be ignored" in capsys.readouterr().err
+    before = {path: path.read_bytes() for path in (folder / "runs").rglob("*.*")}
+    assert main([*train, "--dry-run"]) == 0
+    assert "8 images to learn from, 1 kept for validation" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (folder / "runs").rglob("*.*")} == before
 
     real = train_job
 

@@ -18,13 +18,14 @@ from ...files.moving import move
 from ...files.naming import DEVICE, folded, is_plain
 from ...training.creation import check_name
 from ...training.pictures import SUFFIXES
+from ...training.words import TEXT_SUFFIXES, read_caption
 
 DEEPEST, MOST_FOLDERS = 3, 500
 """How far below an allowed folder, and how many folders, are looked at for pictures."""
 MOST_FILES = 5000
 LARGEST_TEXT = 1 << 16
 """Bytes of a caption."""
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 SENDING = ".sending-"
 """Begins the names of folders that are being filled."""
 ABANDONED = 24 * 3600
@@ -177,13 +178,13 @@ def _check_file(source: Path) -> None:
         raise TrainingDataError(
             f"{name} is a reserved device name on Windows: rename the file, then add it"
         )
-    if suffix == ".txt":
+    if suffix in TEXT_SUFFIXES:
         _check_text(source)
     elif suffix in SUFFIXES:
         _check_picture(source)
     else:
         raise TrainingDataError(
-            f"{name} is neither an image ({', '.join(SUFFIXES)}) nor a caption (.txt)"
+            f"{name} is neither an image ({', '.join(SUFFIXES)}) nor a caption ({', '.join(TEXT_SUFFIXES)})"
         )
 
 
@@ -193,11 +194,9 @@ def _check_text(source: Path) -> None:
             raise TrainingDataError(
                 f"{source.name} is too long for a caption: shorten it to less than 64 kB"
             )
-        source.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TrainingDataError(
-            f"{source.name} can't be read as UTF-8 text: save it as UTF-8"
-        ) from error
+    except OSError as error:
+        raise TrainingDataError(f"{source.name} can't be read: add it again") from error
+    read_caption(source)
 
 
 def _check_picture(source: Path) -> None:

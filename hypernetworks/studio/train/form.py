@@ -14,6 +14,7 @@ from ...training.optimisers import optimiser_names
 from ...training.pictures import FITS, SUFFIXES
 from ...training.rates import SHAPES
 from ...training.settings import PRECISIONS
+from ...training.words import TEXT_SUFFIXES
 from ..cards import choices
 from ..widgets import text
 from . import example
@@ -64,9 +65,9 @@ class Form:
             elem_id="train_key",
         )
         self.upload = gr.File(
-            label="Or drop images and captions (.txt) here",
+            label="Or drop images and captions (.txt, .caption) here",
             file_count="multiple",
-            file_types=[*SUFFIXES, ".txt"],
+            file_types=[*SUFFIXES, *TEXT_SUFFIXES],
             height=120,
             elem_id="train_upload",
         )

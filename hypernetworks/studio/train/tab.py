@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from ...errors import HypernetworkError, TrainingDataError
+from ...errors import HypernetworkError, TrainingDataError, TrainingSettingsError
 from ..cards import choices
 from ..widgets import PRIVATE, messages_html
 from . import example, views
@@ -88,6 +88,13 @@ def _follow(trainer: Trainer) -> Following:
         before, known = now, seen
 
 
+def _said(error: HypernetworkError, form: Form) -> str:
+    """An error's text, with the label of the field that it is about."""
+    if not isinstance(error, TrainingSettingsError) or error.setting not in form.fields:
+        return str(error)
+    return error.called(str(form.fields[error.setting].label))
+
+
 def _messages(state: State) -> str:
     return messages_html(list(state.messages), "error" if state.is_wrong else "note")
 
@@ -111,7 +118,7 @@ def _wire_buttons(
             trainer.start(wishes)
             sent[2] = False  # begun: Train goes on with it from here on
         except HypernetworkError as error:
-            yield *[gr.skip()] * 4, messages_html([str(error)], "error"), *sent
+            yield *[gr.skip()] * 4, messages_html([_said(error, form)], "error"), *sent
             return
         for update in _follow(trainer):
             yield *update, "", *sent

@@ -181,9 +181,14 @@ class Trainer:
             state.messages.append(
                 f'interrupted after {outcome.step} steps: press "{button}" to continue from there'
             )
-        if outcome.file is not None and self.folder is not None:
+        if outcome.best is not None and outcome.best_step != outcome.step:
+            state.messages.append(
+                f"the best of {outcome.step} steps was {outcome.best_step}, with validation loss "
+                f"{outcome.best_loss:.4f}: that one is in the library"
+            )
+        if outcome.result is not None and self.folder is not None:
             state.kept_as = keep(
-                job, outcome.file, self.job_queue.library, self.folder, may_replace
+                job, outcome.result, self.job_queue.library, self.folder, may_replace
             )
 
 

@@ -3,9 +3,11 @@ network."""
 
 from __future__ import annotations
 
+import math
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from toys import DIM, SCHEDULE, Toy, same, toy_examples, toy_settings
 import hypernetworks as hn
 from hypernetworks.errors import DivergenceError, TrainingSettingsError, TrainingStateError
 from hypernetworks.training import Run, TrainingStep, train
+from hypernetworks.training.health import Watch
 from hypernetworks.training.validation import ValidationLoss
 
 DROPOUT = hn.Structure((1, 2, 1), "relu", activate_output=False, dropout=(0, 0.3, 0))
@@ -140,6 +143,24 @@ def test_stopping_loses_nothing(tmp_path: Path) -> None:
     assert len(seen) == 3
     assert hn.read(tmp_path / "toy-3.safetensors").provenance.step == 3
     assert Toy().run(toy_settings(), tmp_path).step == 3
+
+
+def test_the_validation_loss_leaves_out_what_is_masked() -> None:
+    """What is masked may be anything: the loss on it must not count."""
+    (example,) = toy_examples(1)
+    mask = torch.zeros(1, 2, 2)
+    mask[..., 0] = 2.0
+    spoilt = example.latents[0].clone()
+    spoilt[..., 1] += 9.0
+    losses = []
+    for latents in (example.latents[0], spoilt):
+        toy = Toy(examples=[replace(example, latents=(latents,), weights=(mask,))])
+
+        def predict(noisy: torch.Tensor, times: torch.Tensor, batch: object) -> torch.Tensor:
+            return torch.zeros_like(noisy)
+
+        losses.append(ValidationLoss(toy.examples, toy.contexts, 0).loss(predict, SCHEDULE, "cpu"))
+    assert losses[0] == losses[1]
 
 
 def test_an_interrupt_inside_the_unet_loses_one_step_at_most(tmp_path: Path) -> None:
@@ -455,3 +476,23 @@ def test_settings_are_checked() -> None:
         with pytest.raises(TrainingSettingsError, match=match):
             Toy().run(toy_settings(**wrong))
     assert isinstance(Toy().run(toy_settings(optimiser="adamw", options={"eps": 1e-6})), Run)
+
+
+@pytest.mark.parametrize("spread", [1.5, 2.0])
+def test_heavy_tailed_losses_are_no_divergence(spread: float) -> None:
+    """As batches of one image have them; the mean stays where it is, single losses are many times as large."""
+    for seed in range(20):
+        random, watch = Random(seed), Watch()
+        for step in range(1500):
+            mean = 0.2 + 0.8 * math.exp(-step / 100)
+            loss = mean * math.exp(random.gauss(0, spread) - spread**2 / 2)
+            assert watch.complaint(watch.add(loss, 1.0)) is None
+
+
+def test_losses_that_grow_are_divergence() -> None:
+    watch, random = Watch(), Random(0)
+    for step in range(2000):
+        loss = 0.2 * math.exp(random.gauss(0, 1) + max(0, step - 1000) / 50)
+        if watch.complaint(watch.add(loss, 1.0)) is not None:
+            break
+    assert 1000 < step < 1300

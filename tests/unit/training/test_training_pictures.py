@@ -14,13 +14,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from toys import encode, toy_examples
+from toys import Toy, encode, toy_examples, toy_settings
 
 from hypernetworks.errors import TrainingDataError, TrainingSettingsError
-from hypernetworks.training import Caption, Example, Examples
-from hypernetworks.training.captions import read_template, words_of
+from hypernetworks.training import Caption, Example, Examples, train
+from hypernetworks.training.captions import read_template
 from hypernetworks.training.contexts import Contexts
 from hypernetworks.training.examples import Order
+from hypernetworks.training.gathering import Picture, gather
 from hypernetworks.training.pictures import (
     PictureSettings,
     bucket_of,
@@ -31,6 +32,7 @@ from hypernetworks.training.pictures import (
     read_versions,
     split_validation,
 )
+from hypernetworks.training.words import Words, read_words, words_of
 
 
 def pooled(pixels: torch.Tensor) -> tuple[torch.Tensor, None]:
@@ -165,15 +167,42 @@ def test_bad_folders_and_pictures_are_named(tmp_path: Path) -> None:
             settings(**wrong)
 
 
+def pictures(names: range | list[str]) -> list[Picture]:
+    """Without files: the name is the content."""
+    return [Picture(Path(f"{n}.png"), Words("cat"), key=str(n)) for n in names]
+
+
 def test_validation_pictures_are_the_same_every_time() -> None:
-    paths = [Path(f"{i}.png") for i in range(40)]
-    shown, kept = split_validation(paths, 0.1, 0)
+    found = pictures(range(40))
+    shown, kept = split_validation(found, 0.1, 0)
     assert len(kept) == 4
-    assert sorted([*shown, *kept]) == sorted(paths)
-    assert split_validation(paths[::-1], 0.1, 0)[1] == kept[::-1]
-    assert split_validation(paths, 0.1, 1)[1] != kept
-    assert split_validation(paths[:7], 0.1, 0)[1] == []
-    assert split_validation(paths, 0.0, 0)[1] == []
+    assert {p.key for p in [*shown, *kept]} == {p.key for p in found}
+    assert split_validation(found[::-1], 0.1, 0)[1] == kept[::-1]
+    assert split_validation(found, 0.1, 1)[1] != kept
+    assert split_validation(found[:7], 0.1, 0)[1] == []
+    assert split_validation(found, 0.0, 0)[1] == []
+
+
+def test_what_was_trained_on_never_becomes_validation() -> None:
+    found = pictures(range(20))
+    shown, kept = split_validation(found, 0.1, 0)
+    earlier = {p.key: p in kept for p in found}
+    for added in range(1, 30):
+        more = found + pictures([f"extra {i}" for i in range(added)])
+        now_shown, now_kept = split_validation(more, 0.1, 0, earlier)
+        assert not set(shown) & set(now_kept)
+        assert not set(kept) & set(now_shown)
+    assert len(now_kept) == 5
+
+
+def test_copies_of_a_picture_stay_together(tmp_path: Path) -> None:
+    for number in range(10):
+        for copy in "abc":
+            (tmp_path / f"{copy}{number}.png").write_bytes(bytes([number]))
+    for seed in range(5):
+        shown, kept = split_validation(sorted(tmp_path.iterdir()), 0.2, seed)
+        assert len(kept) == 6
+        assert not {p.read_bytes() for p in shown} & {p.read_bytes() for p in kept}
 
 
 # --- captions
@@ -186,6 +215,84 @@ def test_captions_come_from_text_files_and_names(tmp_path: Path) -> None:
     (tmp_path / "2.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(TrainingDataError, match=r"2\.txt.*UTF-8"):
         words_of(tmp_path / "2.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("1girl, solo", "1girl, solo"),
+        ("3d render of a cat", "3d render of a cat"),
+        ("50s diner", "50s diner"),
+        ("2b nier automata", "2b nier automata"),
+        ("00001-0-apple", "apple"),
+        ("3 a red apple", "a red apple"),
+        ("facade 12", "facade 12"),
+        ("picture of 3 cats", "picture of 3 cats"),
+        ("IMG_6003", ""),
+        ("DSC01234", ""),
+        ("20230101_123456", ""),
+        ("IMG-20200101-WA0001", ""),
+        ("Screenshot 2020-01-02 at 10.20.30", ""),
+        ("PXL_20230102_101010.MP", ""),
+        ("image (3)", ""),
+        ("d41d8cd98f00b204e9800998ecf8427e", ""),
+        ("550e8400-e29b-41d4-a716-446655440000", ""),
+    ],
+)
+def test_numbers_and_names_of_cameras_are_no_words(name: str, wanted: str) -> None:
+    assert words_of(Path(f"{name}.png")) == wanted
+
+
+@pytest.mark.parametrize(
+    "file", ["x.txt", "x.TXT", "x.caption", "x.png.txt", "x.Caption", "x.json", "x.png.json"]
+)
+def test_captions_beside_a_picture_are_read(tmp_path: Path, file: str) -> None:
+    text = '{"tags": ["a red", "box"]}' if file.endswith("json") else "a red, box"
+    (tmp_path / file).write_text(text, encoding="utf-8")
+    assert words_of(tmp_path / "x.png") == "a red, box"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "cp1252", "utf-16-be"])
+def test_encodings_of_captions(tmp_path: Path, encoding: str) -> None:
+    begin = "\ufeff" if encoding == "utf-16-be" else ""
+    (tmp_path / "x.txt").write_bytes((begin + "ein schönes rotes Haus").encode(encoding))
+    words = read_words(tmp_path / "x.png")
+    assert words.text == "ein schönes rotes Haus"
+    assert (words.note is not None) == (encoding == "cp1252")
+
+
+def test_captions_in_an_encoding_that_can_not_be_told_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes("红色的苹果".encode("gbk"))
+    with pytest.raises(TrainingDataError, match=r"x\.txt isn't valid UTF-8"):
+        words_of(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("metadata.jsonl", '{"file_name": "a.png", "text": "one"}\n{"file_name": "b.png", "text": "two"}\n'),
+        ("meta_cap.json", '{"a": {"caption": "one"}, "b": {"caption": "two"}}'),
+        ("captions.json", '{"a.png": "one", "b.png": ["two", "three"]}'),
+    ],
+)  # fmt: skip
+def test_captions_of_a_whole_folder(tmp_path: Path, file: str, text: str) -> None:
+    (tmp_path / file).write_text(text, encoding="utf-8")
+    assert [words_of(tmp_path / name) for name in ("a.png", "b.png")] == ["one", "two"]
+    (tmp_path / file).write_text("{", encoding="utf-8")
+    with pytest.raises(TrainingDataError, match="isn't valid JSON"):
+        words_of(tmp_path / "a.png")
+
+
+def test_lines_of_a_caption_file_are_drawn_where_asked(tmp_path: Path) -> None:
+    half_and_half(64, 64).save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("a red box\nsomething else\n", encoding="utf-8")
+    one, several = (
+        load_examples([tmp_path / "a.png"], settings(caption_lines=lines), pooled)[0].caption
+        for lines in (False, True)
+    )
+    assert one.ways() == ("a red box something else",)
+    assert several.ways() == ("a red box", "something else")
+    assert {several.draw(Random(i)) for i in range(20)} == {"a red box", "something else"}
 
 
 def test_templates_are_lines(tmp_path: Path) -> None:
@@ -227,7 +334,79 @@ def test_tags_are_shuffled_and_left_out() -> None:
     assert all(row == sorted(row) for row in kept)
 
 
-# --- order, and what is encoded
+# --- folders as people have them
+
+
+def saved(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half_and_half(64, 64).save(path)
+    return path
+
+
+def test_kohya_folders_repeat_their_pictures(tmp_path: Path) -> None:
+    saved(tmp_path / "10_my cat" / "a cat.png")
+    saved(tmp_path / "2_cats" / "b.png")
+    saved(tmp_path / "raw" / "c.png")
+    saved(tmp_path / "d.png")
+    found = gather([tmp_path])
+    assert {p.path.name: p.repeats for p in found.pictures} == {"a cat.png": 10, "b.png": 2}
+    assert any("raw (1 image)" in line for line in found.left_out)
+    assert any("1 image in" in line for line in found.left_out)
+    assert [p.name for p in find_pictures(tmp_path)] == ["a cat.png", "b.png"]
+    assert [e.repeats for e in load_examples(found.pictures, settings(), pooled)] == [10, 2]
+
+
+def test_several_folders_with_repeats(tmp_path: Path) -> None:
+    folders = [saved(tmp_path / name / "a.png").parent for name in ("one", "two")]
+    assert [p.repeats for p in gather(folders, [3, 1]).pictures] == [3, 1]
+    with pytest.raises(TrainingSettingsError, match="2 folders but 1 repeats"):
+        gather(folders, [3])
+    with pytest.raises(TrainingDataError, match="name those"):
+        gather([tmp_path])
+
+
+def test_what_is_not_learned_is_named(tmp_path: Path) -> None:
+    saved(tmp_path / "a.png")
+    for name in ("phone.heic", "clip.mp4", "lost.txt", "Thumbs.db", "a.npz", ".DS_Store"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "a.caption").write_text("cat", encoding="utf-8")
+    found = gather([tmp_path])
+    assert [p.words.text for p in found.pictures] == ["cat"]
+    assert found.left_out == [
+        "files of a kind that is not read: clip.mp4, phone.heic",
+        "files captions without an image: lost.txt",
+    ]
+
+
+def test_pictures_of_every_suffix_are_read(tmp_path: Path) -> None:
+    for name, kind in (("a.jfif", "JPEG"), ("b.gif", "GIF"), ("c.PNG", "PNG"), ("d.jpe", "JPEG")):
+        half_and_half(64, 64).save(tmp_path / name, format=kind)
+    assert len(load_examples(gather([tmp_path]).pictures, settings(), pooled)) == 4
+
+
+def test_all_bad_pictures_are_named_at_once(tmp_path: Path) -> None:
+    saved(tmp_path / "good.png")
+    for number in range(3):
+        (tmp_path / f"bad{number}.jpg").write_bytes(b"<html>403</html>")
+    found = gather([tmp_path])
+    with pytest.raises(TrainingDataError, match=r"3 of 4 images.*bad0.jpg.*bad1.jpg.*bad2.jpg"):
+        found.check()
+    found.check(skip_bad=True)
+    assert "left out" in found.notes[-1]
+    content = (tmp_path / "good.png").read_bytes()
+    for name in ("cut1.png", "cut2.png"):  # the header is sound
+        (tmp_path / name).write_bytes(content[:80])
+    with pytest.raises(TrainingDataError, match=r"2 of \d images.*cut1.png.*cut2.png"):
+        load_examples(gather([tmp_path]).pictures, settings(), pooled)
+
+
+def test_copies_are_told(tmp_path: Path) -> None:
+    content = saved(tmp_path / "a.png").read_bytes()
+    (tmp_path / "b.png").write_bytes(content)
+    assert "1 image with copies" in gather([tmp_path]).notes[0]
+
+
+# --- order, and what is encoded ------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 30), st.integers(1, 7), st.integers(0, 5))
@@ -242,13 +421,46 @@ def test_every_example_comes_once_per_epoch(count: int, batch: int, seed: int) -
     st.lists(st.sampled_from([(4, 2, 2), (4, 2, 3), (4, 3, 2)]), min_size=2, max_size=30),
     st.integers(1, 5),
 )
-def test_batches_are_of_one_shape(shapes: list[tuple[int, ...]], batch: int) -> None:
-    order = Order(shapes, batch, 0)
-    assert len(set(shapes)) == 1 or order.epoch_length % batch == 0
-    if len(set(shapes)) > 1:
-        for start in range(0, 2 * order.epoch_length, batch):
-            assert len({shapes[order.example(start + i)] for i in range(batch)}) == 1
-    assert {order.example(i) for i in range(order.epoch_length)} == set(range(len(shapes)))
+def test_every_example_comes_once_per_epoch_whatever_its_shape(
+    shapes: list[tuple[int, ...]], step: int
+) -> None:
+    order, count = Order(shapes, step, 0), len(shapes)
+    epochs = [[order.example(epoch * count + i) for i in range(count)] for epoch in range(4)]
+    assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
+
+    samples = [i for epoch in epochs for i in epoch]
+    steps = [samples[i : i + step] for i in range(0, len(samples) - step + 1, step)]
+    mixed = sum(len({shapes[i] for i in indexes}) > 1 for indexes in steps)
+    left = sum(count % step for count in Counter(shapes).values())
+    assert mixed * step <= 4 * (left + 2 * step)  # what is left of a shape, and where epochs meet
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 8, 16])
+def test_an_odd_picture_counts_as_much_as_the_others(batch: int) -> None:
+    order = Order([(4, 64, 64)] * 30 + [(4, 48, 80)], batch, 0)
+    count = Counter(order.example(i) for i in range(3100))
+    assert count[30] == pytest.approx(100, rel=0.05)
+
+
+def test_repeated_pictures_come_as_often_as_they_are_repeated() -> None:
+    order = Order([(4, 2, 2)] * 2 + [(4, 2, 3)], 4, 0, [1, 3, 2])
+    assert order.epoch_length == 6
+    assert Counter(order.example(i) for i in range(60)) == {0: 10, 1: 30, 2: 20}
+
+
+def test_batches_of_several_shapes_equal_small_ones() -> None:
+    """A step with pictures of two shapes is one mean over all of them, however it is cut into passes."""
+    examples = toy_examples(5)
+    wide = Example("w", Caption(("picture 9",)), (torch.full((4, 2, 3), 0.5),))
+    found = []
+    for batch, accumulation in ((4, 1), (1, 4), (2, 2)):
+        toy = Toy(examples=[*examples, wide])
+        changes = {"batch": batch, "accumulation": accumulation, "steps": 5, "optimiser": "SGD"}
+        train(toy.run(toy_settings(**changes)))
+        found.append(toy.weights())
+    for other in found[1:]:
+        for one, two in zip(found[0], other, strict=True):
+            torch.testing.assert_close(one, two)
 
 
 def test_nothing_is_encoded_twice() -> None:

@@ -129,7 +129,7 @@ class Toy:
         examples = Examples(
             self.examples,
             self.contexts,
-            batch=settings.batch,
+            batch=settings.samples_per_step,
             caption_dropout=settings.caption_dropout,
             seed=settings.seed,
         )

@@ -23,6 +23,7 @@ from ....errors import CheckpointError, printable
 from .clip_tokenizer import build_tokenizer
 from .families import CONFIGURATIONS, family_of_file, family_of_folder, read_contents, read_json
 from .original_names import text_weights, unet_name, vae_name
+from .probing import PROBED, probed_prediction
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -52,9 +53,8 @@ def load_checkpoint(
             original layout.
         dtype: what all weights are cast to; the file's own plays no part.
         configurations: a folder of families in place of the shipped ones (:data:`CONFIGURATIONS`).
-        prediction: one of :data:`PREDICTIONS`, in place of what the file says and of the family's
-            default, which for SD2 is ``v_prediction`` (the models for 768 pixels); those for 512
-            pixels need ``epsilon``.
+        prediction: one of :data:`PREDICTIONS`, in place of what the file says. Where an SD2 file says nothing, its UNet
+            is asked, and the pipeline has an attribute ``prediction_source`` that says so.
 
     Returns:
         A pipeline in eval mode. Its weights are in memory of their own; the file may be replaced.
@@ -77,10 +77,12 @@ def load_checkpoint(
         contents = read_contents(path)
         family = family_of_file(contents, configurations)
         with _quiet():
-            pipeline = _load_file(path, configurations / family, dtype)
-            return _predicting(
-                pipeline, prediction or contents.prediction, contents.zero_terminal_snr
-            )
+            loaded: Any = _load_file(path, configurations / family, dtype)
+            prediction = prediction or contents.prediction
+            if prediction is None and family == "sd2":
+                prediction = probed_prediction(loaded.unet)
+                loaded.prediction_source = PROBED
+            return _predicting(loaded, prediction, contents.zero_terminal_snr)
 
 
 def checkpoint_family(path: Path, *, configurations: Path | None = None) -> str:

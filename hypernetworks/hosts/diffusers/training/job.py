@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from ....engine.structure import Structure
 from ....errors import TrainingSettingsError
 from ....training import PRESETS, TrainingSettings, TrainingStep
-from ....training.checkpoints import STATE, saved_networks
+from ....training.checkpoints import STATE, best_file, saved_networks
 from ....training.creation import Creation, check_name
 from ....training.pictures import PictureSettings
 
@@ -47,6 +48,11 @@ class TrainingJob:
         checkpointing: whether activations are computed twice to save memory: ``"auto"`` does so
             when memory runs out.
         restart: whether a run that is in the folder is thrown away rather than continued.
+        other_pictures: further folders to learn from.
+        repeats: how often the images of each folder come in an epoch; none for once.
+        skip_bad: whether images that can't be read are left out, rather than refused.
+        steps_by_images: whether the steps go by the number of images; the settings' are then the usual number.
+        dry_run: whether the job ends with its report, before anything is encoded or written.
     """
 
     name: str
@@ -62,6 +68,11 @@ class TrainingJob:
     preview_steps: int = 20
     checkpointing: str = "auto"
     restart: bool = False
+    other_pictures: tuple[Path, ...] = ()
+    repeats: tuple[int, ...] = ()
+    skip_bad: bool = False
+    steps_by_images: bool = False
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -70,6 +81,11 @@ class TrainingJob:
                 raise TrainingSettingsError(
                     f'{what} is "{getattr(self, what)}", use one of {", ".join(known)}'
                 )
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All folders to learn from."""
+        return (self.pictures, *self.other_pictures)
 
     @property
     def folder(self) -> Path:
@@ -86,12 +102,22 @@ class Outcome:
         step: finished steps.
         is_finished: ``False`` where it was stopped; the same job goes on from there.
         messages: what the user should know.
+        best: the file of the lowest validation loss, where that was measured: the result of the run.
+        best_step, best_loss: its step in this run, and its validation loss.
     """
 
     file: Path | None
     step: int
     is_finished: bool
     messages: tuple[str, ...] = ()
+    best: Path | None = None
+    best_step: int = 0
+    best_loss: float = math.inf
+
+    @property
+    def result(self) -> Path | None:
+        """The file to use: the best one, else the last one."""
+        return self.best or self.file
 
 
 @dataclass(frozen=True)
@@ -104,8 +130,8 @@ class Watcher:
         on_painting: how far the previews are, in sampling steps of all prompts: done and total.
         on_preview: step, and one image per prompt.
         on_message: what the user should know, at once; :attr:`Outcome.messages` has all of them.
-        should_stop: asked after every step; ``True`` saves and ends the run. Previews stop in the
-            middle.
+        should_stop: asked after every step; ``True`` saves and ends the run. Previews and preparation end at once.
+        on_overview: what will be learned, in sentences, before anything is.
     """
 
     on_stage: Callable[[str, int, int], object] = lambda *_: None
@@ -114,6 +140,7 @@ class Watcher:
     on_preview: Callable[[int, Sequence[Image]], object] = lambda *_: None
     on_message: Callable[[str], object] = lambda *_: None
     should_stop: Callable[[], bool] = lambda: False
+    on_overview: Callable[[Sequence[str]], object] = lambda _: None
 
 
 def preset_job(
@@ -170,6 +197,7 @@ def throw_away(job: TrainingJob) -> None:
         for name in (STATE, "log.csv", "curve.png", "previews.png", SETTINGS, MARK)
     ]
     for suffix in SUFFIXES:
+        own.append(best_file(job.folder, job.name, suffix))
         own += saved_networks(job.folder, job.name, suffix) if job.folder.is_dir() else []
     for path in [*own, *(job.folder / "previews").glob("[0-9]*-[0-9]*.png")]:
         if job.network is None or not path.exists() or not path.samefile(job.network):

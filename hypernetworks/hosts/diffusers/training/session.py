@@ -18,11 +18,16 @@ from ....files import read
 from ....files.writing import replace as replace_file
 from ....patching import apply
 from ....training import Examples, Run, TrainingStep, train
-from ....training.checkpoints import STATE, make_folder
+from ....training.captions import read_template
+from ....training.checkpoints import STATE, best_file, load_state, make_folder
 from ....training.contexts import Condition, Contexts
-from ....training.pictures import find_pictures, load_examples, split_validation
+from ....training.gathering import Gathered, Picture, gather, listed
+from ....training.locking import locked
+from ....training.overview import cropped, overview, steps_for
+from ....training.pictures import load_examples, split_validation
 from ....training.processes import World
 from ....training.records import Log, save_curve, save_preview, save_sheet
+from ....training.starting import check_options, check_state
 from ....training.validation import ValidationLoss
 from ..generation import Generation
 from ..pipeline import Painter
@@ -78,48 +83,116 @@ class _Session:
 
     def train(self) -> Outcome:
         job = self.job
-        paths, validation = split_validation(
-            find_pictures(job.pictures), job.picture_settings.validation, job.settings.seed
-        )
+        gathered = gather(job.folders, job.repeats)
+        gathered.check(skip_bad=job.skip_bad)
         network = self._network()
-        self._compare()
+        check_options(network, job.settings)
+        read_template(job.picture_settings.template)
 
         with ExitStack() as stack:
-            size = (job.picture_settings.width, job.picture_settings.height)
-            stack.enter_context(
-                self.model.ready(job.settings.precision, size=size, keep=self.keep_model)
-            )
-            contexts = Contexts(self._encode_texts)
-            examples, kept = self._examples(paths, contexts), self._validation(validation, contexts)
-            if job.checkpointing == "on":
-                self.model.save_memory()
-            network.train()
-            stack.enter_context(apply(self.model.unet, [(network, 1.0)]))
-            run = Run(
-                network,
-                self.model.predict,
-                examples,
-                self.model.schedule,
-                job.settings,
-                folder=job.folder,
-                suffix=job.suffix,
-                validation=kept,
-                device=self.model.device,
-                save_memory=self._save_memory if job.checkpointing == "auto" else None,
-                every_width=set(network.widths) <= set(self.model.widths()),
-                resume=not job.restart,
-                on_warning=self._tell,
-            )
-            if self.is_first:
-                self._prepare_folder()
-            self._run(run)
+            if self.is_first and not job.dry_run:
+                stack.enter_context(locked(job.folder))
+            state = None if job.restart else load_state(job.folder)
+            if state is not None:
+                check_state(state, network, job.settings, job.folder)
+            self._compare()
+            pictures, validation = self._split(gathered, state)
+            self._report(gathered, pictures, validation)
+            if job.dry_run:
+                return Outcome(None, 0, True, tuple(self.messages))
+            try:
+                return self._train(network, pictures, validation, stack)
+            except _StoppedEarlyError:
+                step = 0 if state is None else int(state["step"])
+                return Outcome(None, step, False, tuple(self.messages))
 
+    def _train(
+        self,
+        network: Hypernetwork,
+        pictures: list[Picture],
+        validation: list[Picture],
+        stack: ExitStack,
+    ) -> Outcome:
+        job = self.job
+        size = (job.picture_settings.width, job.picture_settings.height)
+        stack.enter_context(
+            self.model.ready(job.settings.precision, size=size, keep=self.keep_model)
+        )
+        contexts = Contexts(self._encode_texts)
+        examples = self._examples(pictures, contexts)
+        kept = self._validation(validation, contexts)
+        if job.checkpointing == "on":
+            self.model.save_memory()
+        network.train()
+        stack.enter_context(apply(self.model.unet, [(network, 1.0)]))
+        run = Run(
+            network,
+            self.model.predict,
+            examples,
+            self.model.schedule,
+            job.settings,
+            folder=job.folder,
+            suffix=job.suffix,
+            validation=kept,
+            device=self.model.device,
+            save_memory=self._save_memory if job.checkpointing == "auto" else None,
+            every_width=set(network.widths) <= set(self.model.widths()),
+            resume=not job.restart,
+            held_out=[picture.key for picture in validation],
+            on_warning=self._tell,
+        )
+        if self.is_first:
+            self._prepare_folder()
+        self._run(run)
         return self._outcome(run)
+
+    def _split(
+        self, gathered: Gathered, state: dict[str, Any] | None
+    ) -> tuple[list[Picture], list[Picture]]:
+        """What is learned from, and what is kept for validation, as earlier steps had it; sets the steps by it."""
+        earlier: dict[str, bool] = {}
+        if state is not None:
+            earlier |= dict.fromkeys(state.get("seen", ()), False)
+            earlier |= dict.fromkeys(state.get("held_out", ()), True)
+        share, seed = self.job.picture_settings.validation, self.job.settings.seed
+        pictures, validation = split_validation(gathered.pictures, share, seed, earlier)
+        if self.job.steps_by_images:
+            settings = self.job.settings
+            count = sum(picture.repeats for picture in pictures)
+            steps = steps_for(count, settings.samples_per_step, settings.steps)
+            self.job = replace(self.job, settings=replace(settings, steps=steps))
+        return pictures, validation
+
+    def _report(
+        self, gathered: Gathered, pictures: list[Picture], validation: list[Picture]
+    ) -> None:
+        """Say what will be learned, before anything is."""
+        if not self.is_first:
+            return
+        for line in gathered.notes:
+            self._tell(line)
+        for line in gathered.left_out:
+            self._tell(f"left out: {line}")
+        for line in cropped(gathered.pictures, self.job.picture_settings):
+            self._tell(line)
+        lines = overview(pictures, validation, self.job.picture_settings, self.job.settings)
+        self.watcher.on_overview([*lines, f"{self.painter.model_name}: {self._prediction()}"])
+
+    def _prediction(self) -> str:
+        kind = "v" if self.model.schedule.prediction == "v_prediction" else "noise (epsilon)"
+        found = getattr(self.painter.pipeline, "prediction_source", None)
+        return f"predicts {kind}" + (f", {found}" if found else "")
 
     def _tell(self, message: str) -> None:
         if message not in self.messages:
             self.messages.append(message)
             self.watcher.on_message(message)
+
+    def _stage(self, stage: str, done: int, total: int) -> None:
+        """Say how far the preparation is, which also may be stopped."""
+        self.watcher.on_stage(stage, done, total)
+        if self.watcher.should_stop():
+            raise _StoppedEarlyError
 
     def _encode_texts(self, texts: Sequence[str]) -> Sequence[Condition]:
         found = self.model.encode_texts(texts)
@@ -206,21 +279,25 @@ class _Session:
                     f"{what.rpartition('.')[2]} was {value} in earlier steps and is {asked} from here on"
                 )
 
-    def _examples(self, paths: Sequence[Path], contexts: Contexts) -> Examples:
+    def _examples(self, pictures: Sequence[Picture], contexts: Contexts) -> Examples:
         job = self.job
-        self.watcher.on_stage("encoding images", 0, len(paths))
+        skipped: list[tuple[str, str]] | None = [] if job.skip_bad else None
+        self._stage("encoding images", 0, len(pictures))
         examples = load_examples(
-            paths,
+            pictures,
             job.picture_settings,
             self.model.encode_pixels,
             name=job.name,
-            report=lambda done, total: self.watcher.on_stage("encoding images", done, total),
+            report=lambda done, total: self._stage("encoding images", done, total),
+            skipped=skipped,
         )
-        self.watcher.on_stage("encoding captions", 0, 1)
+        if skipped:
+            self._tell(f"left out, as they can't be used: {listed(skipped)}")
+        self._stage("encoding captions", 0, 1)
         made = Examples(
             examples,
             contexts,
-            batch=job.settings.batch,
+            batch=job.settings.samples_per_step,
             caption_dropout=job.settings.caption_dropout,
             seed=job.settings.seed,
         )
@@ -231,14 +308,20 @@ class _Session:
                 'in text files or file names, or use a template such as "a picture of [name]"'
             )
 
-        self.watcher.on_stage("encoding captions", 1, 1)
+        self._stage("encoding captions", 1, 1)
         return made
 
-    def _validation(self, paths: Sequence[Path], contexts: Contexts) -> ValidationLoss | None:
+    def _validation(self, paths: Sequence[Picture], contexts: Contexts) -> ValidationLoss | None:
         if not paths or not self.job.settings.watch_every or not self.is_first:
             return None
         settings = replace(self.job.picture_settings, crops=1, flip=False, spread=False)
-        examples = load_examples(paths, settings, self.model.encode_pixels, name=self.job.name)
+        examples = load_examples(
+            paths,
+            settings,
+            self.model.encode_pixels,
+            name=self.job.name,
+            skipped=[] if self.job.skip_bad else None,
+        )
         return ValidationLoss(examples, contexts, self.job.settings.seed)
 
     def _save_memory(self) -> bool:
@@ -309,15 +392,17 @@ class _Session:
                     height=size.height,
                 )
                 try:
-                    pictures = self.painter.generate(work, on_step, keep_precision=True).pictures
+                    result = self.painter.generate(work, on_step, keep_precision=True)
                 except HypernetworkError as error:
                     self._tell(f'the preview "{prompt}": {error}')
                     continue
+                for message in result.messages:
+                    self._tell(f'the preview "{prompt}": {message}')
                 if (
                     self.watcher.should_stop()
                 ):  # it may not be finished, and shall not stand beside others
                     return
-                made.append(pictures[0].image)
+                made.append(result.pictures[0].image)
                 with self._not_ending():
                     save_preview(job.folder, run.step, number, made[-1])
         if made:
@@ -326,10 +411,23 @@ class _Session:
             self.watcher.on_preview(run.step, made)
 
     def _outcome(self, run: Run) -> Outcome:
-        file = self.job.folder / f"{self.job.name}-{run.network.provenance.step}{self.job.suffix}"
+        job = self.job
+        file = job.folder / f"{job.name}-{run.network.provenance.step}{job.suffix}"
+        best = best_file(job.folder, job.name, job.suffix)
+        has_best = run.best.step > 0 and best.exists()
         return Outcome(
-            file if file.exists() else None, run.step, run.is_finished, tuple(self.messages)
+            file if file.exists() else None,
+            run.step,
+            run.is_finished,
+            tuple(self.messages),
+            best if has_best else None,
+            run.best.step,
+            run.best.loss,
         )
+
+
+class _StoppedEarlyError(Exception):
+    """Asked to stop before the first step."""
 
 
 def _inside(tree: Any, path: str) -> Any:
