@@ -1,4 +1,4 @@
-"""The command line: ``generate``, ``inspect``, ``convert``, ``create``, ``train``, ``studio``.
+"""The command line: ``generate``, ``inspect``, ``convert``, ``bake``, ``create``, ``train``, ``studio``.
 
 An error prints one line and exits with code 2. An unusable tag prints a warning; the image is still generated.
 """
@@ -14,6 +14,7 @@ import hypernetworks
 
 from ..console import say
 from ..errors import HypernetworkError
+from .bake import add_bake
 from .convert import add_convert
 from .create import add_create
 from .generate import add_generate
@@ -78,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_convert(
         commands.add_parser("convert", help="convert a file to another format", allow_abbrev=False)
+    )
+    add_bake(
+        commands.add_parser(
+            "bake", help="write a checkpoint that has networks in its weights", allow_abbrev=False
+        )
     )
     add_create(
         commands.add_parser("create", help="create a new network to train", allow_abbrev=False)

@@ -4,24 +4,146 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..console import say
-from ..errors import HypernetworkError
+from ..errors import FileMissingError, HypernetworkError
+from ..progress import Progress
+from .values import number
+
+if TYPE_CHECKING:
+    from ..conversion import Converted, Weighted
+    from ..conversion.low_rank import Rank
 
 
 def add_convert(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``convert``."""
-    parser.add_argument("source", type=Path, metavar="SRC")
+    parser.add_argument(
+        "source", metavar="SRC", help="the hypernetwork; with --to lora also FILE:MULTIPLIER"
+    )
     parser.add_argument("target", type=Path, metavar="DST", help=".pt or .safetensors")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    parser.add_argument(
+        "--to", choices=("hypernetwork", "lora"), default="hypernetwork", help="what to write"
+    )
+
+    lora = parser.add_argument_group("with --to lora")
+    lora.add_argument(
+        "--base",
+        type=Path,
+        help="the checkpoint (.safetensors or diffusers folder) it is used with",
+    )
+    lora.add_argument(
+        "--network",
+        action="append",
+        default=[],
+        metavar="FILE:MULTIPLIER",
+        help="another network in the same LoRA, repeatable",
+    )
+    add_lora_options(lora)
     parser.set_defaults(command=_run)
 
 
-def _run(options: argparse.Namespace) -> int:
-    from ..files import read, write
+def add_lora_options(group: argparse._ArgumentGroup) -> None:
+    """How a LoRA is written."""
+    group.add_argument(
+        "--rank", type=_rank, default="full", help="full, auto, or a number (default: full)"
+    )
+    group.add_argument(
+        "--error",
+        type=number(1e-6, 1),
+        default=0.01,
+        help="with --rank auto: the share of each change that may be left out (default: 0.01)",
+    )
+    group.add_argument(
+        "--format",
+        choices=("kohya", "comfyui", "peft"),
+        default="kohya",
+        help="kohya for webuis and ComfyUI; comfyui: smaller, not for A1111; peft for diffusers",
+    )
+    group.add_argument("--dtype", choices=("fp16", "fp32", "bf16"), default="fp16")
 
+
+def _rank(text: str) -> str:
+    if text not in ("full", "auto") and not (text.isdecimal() and 1 <= int(text) <= 4096):
+        raise argparse.ArgumentTypeError(f'"{text}" is not full, auto, or a number from 1 to 4096')
+    return text
+
+
+def _run(options: argparse.Namespace) -> int:
     if options.target.exists() and not options.overwrite:
         raise HypernetworkError(f"{options.target} exists: choose another name, or add --overwrite")
-    write(read(options.source), options.target)
+    if options.to == "lora":
+        return _to_lora(options)
+
+    from ..files import read, write
+
+    if options.network or options.base is not None:
+        raise HypernetworkError("--network and --base belong to --to lora: add it")
+    write(read(Path(options.source)), options.target)
     say(str(options.target))
     return 0
+
+
+def _to_lora(options: argparse.Namespace) -> int:
+    from ..conversion import Base, to_lora
+
+    if options.base is None:
+        raise HypernetworkError(
+            "--to lora needs the checkpoint that the network is used with: add --base CHECKPOINT"
+        )
+    networks = [read_weighted(text) for text in (options.source, *options.network)]
+    with Base(options.base) as base, Progress(len(base.layers), "converting") as progress:
+        converted = to_lora(
+            base,
+            networks,
+            options.target,
+            rank=rank_of(options),
+            layout=options.format,
+            dtype=options.dtype,
+            on_progress=lambda done, _total: progress.update(done),
+        )
+    _report(converted)
+    say(str(options.target))
+    return 0
+
+
+def rank_of(options: argparse.Namespace) -> Rank:
+    """What ``--rank`` and ``--error`` ask for."""
+    from ..conversion.low_rank import FULL, Rank
+
+    if options.rank == "full":
+        return FULL
+    return Rank(error=options.error) if options.rank == "auto" else Rank(int(options.rank))
+
+
+def read_weighted(text: str) -> Weighted:
+    """``FILE`` or ``FILE:MULTIPLIER``; the multiplier is as in a tag, without a schedule.
+
+    Raises:
+        FileMissingError: no part of the text before a colon names a file.
+        MultiplierError: the rest is no multiplier.
+    """
+    from ..conversion import Weighted
+    from ..engine.multiplier import Multiplier
+    from ..files import read
+
+    ends = [i for i, character in enumerate(text) if character == ":"]
+    for end in [len(text), *reversed(ends)]:  # a path may have colons, as on Windows
+        if end > 0 and Path(text[:end]).is_file():
+            rest = text[end + 1 :]
+            multiplier = Multiplier.parse(rest) if rest else Multiplier()
+            return Weighted(read(Path(text[:end])), multiplier)
+    raise FileMissingError(f"{text}: there is no such file: write FILE or FILE:MULTIPLIER")
+
+
+def _report(converted: Converted) -> None:
+    """One line for each projection that isn't whole, and a summary."""
+    narrowed = [layer for layer in converted.layers if layer.rank is not None]
+    for layer in narrowed:
+        say(f"{layer.name}: rank {layer.rank}, error {layer.error:.2%}")
+    bias = ", and the bias of to_out" if converted.has_bias else ""
+    size = f"{converted.bytes / 2**20:.1f} MiB"
+    say(
+        f"{len(converted.layers)} projections{bias}; {size}; largest error {converted.worst.error:.2%}"
+    )
