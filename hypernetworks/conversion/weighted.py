@@ -168,8 +168,8 @@ def check_linear(networks: Sequence[Weighted]) -> None:
         if not structure.is_linear:
             what = "a layer norm" if structure.activation == "linear" else structure.activation
             raise StructureError(
-                f"{weighted.network.name} is not linear (it has {what}), so no change of weights is the same: convert "
-                "it to a LoRA, which approximates it (convert --to lora), or make it linear (resize --linear)"
+                f"{weighted.network.name} is not linear (it has {what}), so no change of weights does the same: "
+                "use it in a program that loads hypernetworks"
             )
 
 
