@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from ..console import say
 from ..errors import FileMissingError, HypernetworkError
 from ..progress import Progress
-from .values import number
+from .model import add_device, need
+from .values import integer, number
 
 if TYPE_CHECKING:
     from ..conversion import Converted, Weighted
@@ -41,6 +42,16 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
         help="another network in the same LoRA, repeatable",
     )
     add_lora_options(lora)
+
+    fit = parser.add_argument_group("with --to lora, for networks that aren't linear")
+    fit.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="a text file of prompts, one a line"
+    )
+    fit.add_argument("--steps", type=integer(1, 1000), default=12, help="sampling steps")
+    fit.add_argument("--cfg", type=number(0, 100), help="guidance scale (default: the model's own)")
+    fit.add_argument("--size", type=integer(64, 4096), help="width and height of the images")
+    fit.add_argument("--sheet", type=Path, metavar="PNG", help="write the measured images there")
+    add_device(fit)
     parser.set_defaults(command=_run)
 
 
@@ -93,6 +104,9 @@ def _to_lora(options: argparse.Namespace) -> int:
             "--to lora needs the checkpoint that the network is used with: add --base CHECKPOINT"
         )
     networks = [read_weighted(text) for text in (options.source, *options.network)]
+    if not all(weighted.network.structure.is_linear for weighted in networks):
+        return _fit(options, networks)
+
     with Base(options.base) as base, Progress(len(base.layers), "converting") as progress:
         converted = to_lora(
             base,
@@ -104,6 +118,58 @@ def _to_lora(options: argparse.Namespace) -> int:
             on_progress=lambda done, _total: progress.update(done),
         )
     _report(converted)
+    say(str(options.target))
+    return 0
+
+
+def _fit(options: argparse.Namespace, networks: list[Weighted]) -> int:
+    """The nearest LoRA to networks that aren't linear."""
+    need("diffusers", "transformers", "PIL")
+    from ..conversion import Base
+    from ..devices import choose_device, default_dtype
+    from ..hosts.diffusers.checkpoints.loading import load_checkpoint
+    from ..hosts.diffusers.conversion import Sampling, fit_lora, save_sheet
+
+    if options.prompts is None:
+        raise HypernetworkError(
+            "a network isn't linear, so the LoRA is fitted to images: add --prompts FILE, with a prompt on each line, "
+            "such as those that you use the network with"
+        )
+    try:
+        prompts = options.prompts.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise HypernetworkError(
+            f"--prompts {options.prompts}: it can't be read ({error})"
+        ) from error
+
+    sampling = Sampling(prompts, options.steps, options.cfg, options.size)
+    sampling.split()
+    device = choose_device(options.device)
+    pipeline = load_checkpoint(options.base, dtype=default_dtype(device, options.weights))
+    pipeline.to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    with Base(options.base) as base, Progress(1, "fitting") as progress:
+
+        def report(done: int, total: int) -> None:
+            progress.total = total
+            progress.update(done)
+
+        fitted = fit_lora(
+            pipeline,
+            base,
+            networks,
+            options.target,
+            sampling,
+            rank=rank_of(options),
+            layout=options.format,
+            dtype=options.dtype,
+            on_progress=report,
+        )
+    _report(fitted.converted)
+    say(f"{fitted.share:.1%} of the effect on the images, on prompts kept out of the fit")
+    if options.sheet is not None:
+        save_sheet(fitted.strips, options.sheet)
+        say(str(options.sheet))
     say(str(options.target))
     return 0
 

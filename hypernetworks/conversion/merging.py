@@ -193,11 +193,17 @@ def _side_by_side(mlps: Sequence[tuple[Mlp, float]]) -> StateDict:
             biases = [b * m for b, (_, m) in zip(biases, mlps, strict=True)]
             weight, bias = torch.cat(weights, 1), torch.stack(biases).sum(0)
         else:
-            weight = torch.cat(weights) if place == 0 else torch.block_diag(*weights)
+            weight = torch.cat(weights) if place == 0 else _diagonal(weights)
             bias = torch.cat(biases)
         number = 2 * place  # an activation stands between two layers
         found[f"linear.{number}.weight"], found[f"linear.{number}.bias"] = weight, bias
     return found
+
+
+def _diagonal(weights: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The matrices along the diagonal of one."""
+    made: torch.Tensor = torch.block_diag(*weights)  # type: ignore[no-untyped-call]
+    return made
 
 
 def _narrow(network: Hypernetwork, width: int, side: int, structure: Structure) -> StateDict:

@@ -132,7 +132,8 @@ def test_programs_compute_what_the_network_does(
 @pytest.mark.slow
 @pytest.mark.parametrize("host", MARKS)
 def test_from_half_precision_too(host: str, tmp_path: Path) -> None:
-    assert error(host, tmp_path, "sd1", dtype="fp16") < 1e-3
+    """A1111 adds in the LoRA's type, so that fp32 weights are rounded to fp16 there."""
+    assert error(host, tmp_path, "sd1", dtype="fp16") < (1e-2 if host == "a1111" else 1e-3)
 
 
 @pytest.mark.slow
