@@ -1,4 +1,4 @@
-"""The command line: ``generate``, ``inspect``, ``convert``, ``create``, ``train``, ``studio``.
+"""The command line: :func:`main`, with a file for each command beside it.
 
 An error prints one line and exits with code 2. An unusable tag prints a warning; the image is still
 generated.
@@ -15,10 +15,12 @@ import hypernetworks
 
 from ..console import say
 from ..errors import HypernetworkError
+from .bake import add_bake
 from .convert import add_convert
 from .create import add_create
 from .generate import add_generate
 from .inspect import add_inspect
+from .merge import add_merge, add_resize
 from .studio import add_studio
 from .train import add_train
 
@@ -79,6 +81,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_convert(
         commands.add_parser("convert", help="convert a file to another format", allow_abbrev=False)
+    )
+    add_bake(
+        commands.add_parser(
+            "bake", help="write a checkpoint that has networks in its weights", allow_abbrev=False
+        )
+    )
+    add_merge(
+        commands.add_parser("merge", help="write several networks as one", allow_abbrev=False)
+    )
+    add_resize(
+        commands.add_parser(
+            "resize", help="write a linear network with fewer hidden units", allow_abbrev=False
+        )
     )
     add_create(
         commands.add_parser("create", help="create a new network to train", allow_abbrev=False)

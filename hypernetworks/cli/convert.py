@@ -9,6 +9,7 @@ from pathlib import Path
 from ..console import pasted_path, say
 from ..errors import HypernetworkError
 from .sources import expanded, is_pattern
+from .to_lora import LAYOUTS, add_to_lora, to_lora_file
 
 FORMATS = (".safetensors", ".pt")
 
@@ -20,25 +21,46 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
         type=pasted_path,
         nargs="+",
         metavar="SRC",
-        help="files, folders, or patterns such as *.pt",
+        help="files, folders, or patterns such as *.pt; with --to lora one, also FILE:MULTIPLIER",
     )
     parser.add_argument(
         "target", type=pasted_path, metavar="DST", help="a .pt or .safetensors file, or a folder"
     )
     parser.add_argument(
         "--format",
-        choices=[suffix[1:] for suffix in FORMATS],
-        default="safetensors",
-        help="what to write into a folder",
+        choices=(*(suffix[1:] for suffix in FORMATS), *LAYOUTS),
+        help="what to write into a folder (default: safetensors); with --to lora its layout: kohya "
+        "(the default) for webuis and ComfyUI, comfyui (smaller, not for A1111), peft for diffusers",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    add_to_lora(parser)
     parser.set_defaults(command=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
+    is_layout = options.format in LAYOUTS
+    if options.format is not None and is_layout != (options.to == "lora"):
+        others = LAYOUTS if options.to == "lora" else [suffix[1:] for suffix in FORMATS]
+        raise HypernetworkError(
+            f"--format {options.format}: with --to {options.to}, it is {' or '.join(others)}"
+        )
+    if options.to == "lora":
+        if options.target.exists() and not options.overwrite:
+            raise HypernetworkError(
+                f"{options.target} exists: choose another name, or add --overwrite"
+            )
+        return to_lora_file(options)
+    if options.network or options.base is not None:
+        raise HypernetworkError("--network and --base belong to --to lora: add it")
+    return _convert(options)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    """Write each network in another format; one that fails doesn't stop the others."""
     from ..files import read, write
 
-    pairs, code = _pairs(options.sources, options.target, f".{options.format}"), 0
+    pairs = _pairs(options.sources, options.target, f".{options.format or 'safetensors'}")
+    code = 0
     if not options.overwrite:
         for _, target in pairs:
             if target.exists():

@@ -38,7 +38,7 @@ def load_painter(options: argparse.Namespace, own: Sequence[Path] = ()):  # type
     return painter
 
 
-def add_device(parser: argparse.ArgumentParser, *, precision: bool = True) -> None:
+def add_device(parser: argparse._ActionsContainer, *, precision: bool = True) -> None:
     """The options that say where to compute, and with how many bits.
 
     Args:

@@ -6,6 +6,7 @@ Needs no torch, so that the help of the command line stays fast.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 
@@ -49,3 +50,31 @@ def family_label(widths: Iterable[int]) -> str:
     here = set(widths)
     found = [label for width, label in LABELS.items() if width in here]
     return " or ".join(found) if found else "unknown"
+
+
+def is_of_another_family(
+    widths: AbstractSet[int], here: AbstractSet[int | None], cross: AbstractSet[int | None]
+) -> bool:
+    """Whether widths match only by chance: 768 is the text of SD1, and features of the SDXL refiner.
+
+    Args:
+        widths: of the network.
+        here: all context widths of the model.
+        cross: its text widths; where one isn't known (packed weights), nothing is refused.
+    """
+    families = widths & set(LABELS)
+    if not families or not cross or None in cross or families & cross:
+        return False
+    made_for_this = widths <= here and bool(widths & cross)
+    return not made_for_this
+
+
+_OTHERS = {1280: "an SDXL refiner", 192: "the miniature"}
+
+
+def families_of(widths: AbstractSet[int | None]) -> str:
+    """Text widths as the families that have them, for a message."""
+    return " or ".join(
+        f"{LABELS.get(w) or _OTHERS.get(w) or 'of another kind'} (text width {w})"
+        for w in sorted(w for w in widths if w is not None)
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -235,13 +236,23 @@ def save(
         for side, state in zip("kv", pair, strict=True)
         for key, tensor in state.items()
     }
-    ordered = sorted(
-        flat.items(), key=lambda item: (-item[1].element_size(), item[0])
-    )  # so that all are aligned
     text = {"format": "pt", "hypernetwork": VERSION} | {
         k: json.dumps(v) for k, v in metadata.items() if v is not None
     }
-    header, end = dict[str, Any]({"__metadata__": text}), 0
+    save_flat(path, flat, text)
+
+
+def save_flat(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors of any names, on the CPU and contiguous, with metadata as it is.
+
+    Args:
+        path: written in place; see :func:`~hypernetworks.files.writing.replace`.
+        tensors: of the types in :data:`DTYPES`.
+    """
+    ordered = sorted(
+        tensors.items(), key=lambda item: (-item[1].element_size(), item[0])
+    )  # so that all are aligned
+    header, end = dict[str, Any]({"__metadata__": metadata}), 0
 
     for name, tensor in ordered:
         start, end = end, end + tensor.nbytes

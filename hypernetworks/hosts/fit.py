@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..engine.families import LABELS
+from ..engine.families import LABELS, families_of, is_of_another_family
 from ..engine.multiplier import Multiplier
 from ..engine.network import Hypernetwork
 from ..errors import NoAttentionError, NoMatchingWidthError
@@ -41,10 +41,10 @@ def check_fit(
 
     here = {site.width for site in sites}
     cross = {site.width for site in sites if site.kind == "cross"}
-    if not any_family and _is_of_another_family(set(network.widths), here, cross):
+    if not any_family and is_of_another_family(set(network.widths), here, cross):
         raise NoMatchingWidthError(
-            f"it was made for {_families(set(network.widths) & set(LABELS))}, "
-            f"but the loaded model is {_families(cross)}: it would change the wrong layers, so it is skipped"
+            f"it was made for {families_of(set(network.widths) & set(LABELS))}, "
+            f"but the loaded model is {families_of(cross)}: it would change the wrong layers, so it is skipped"
         )
     if None not in here and not here & set(network.widths):
         raise NoMatchingWidthError(
@@ -53,29 +53,3 @@ def check_fit(
         )
 
     SiteMultipliers([(network, multiplier)], sites)
-
-
-def _is_of_another_family(widths: set[int], here: set[int | None], cross: set[int | None]) -> bool:
-    """Whether widths match only by chance: 768 is the text of SD1, and features of the SDXL
-    refiner.
-
-    Args:
-        widths: of the network.
-        here: all context widths of the model.
-        cross: its text widths; where one isn't known (packed weights), nothing is refused.
-    """
-    families = widths & set(LABELS)
-    if not families or not cross or None in cross or families & cross:
-        return False
-    made_for_this = widths <= here and bool(widths & cross)
-    return not made_for_this
-
-
-_OTHERS = {1280: "an SDXL refiner", 192: "the miniature"}
-
-
-def _families(widths: set[int] | set[int | None]) -> str:
-    return " or ".join(
-        f"{LABELS.get(w) or _OTHERS.get(w) or 'of another kind'} (text width {w})"
-        for w in sorted(w for w in widths if w is not None)
-    )

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[3]
 PACKAGE = "hypernetworks"
 
 CORE = {
+    "conversion",
     "devices",
     "ending",
     "console",
@@ -40,6 +41,7 @@ ROOMS: dict[str, set[str]] = {
     "library": {"files", "engine", "errors"},
     "patching": {"engine", "errors"},
     "training": {"devices", "engine", "files", "errors"},
+    "conversion": {"devices", "engine", "files", "errors"},
     "hosts": CORE,
     "hosts.webui": {*CORE, "hosts", "ui"},
     "hosts.diffusers": {*CORE, "hosts"},
@@ -70,6 +72,7 @@ FOREIGN: dict[str, set[str]] = {
     "engine": {"torch"},
     "files": {"torch", "safetensors", "PIL"},
     "patching": {"torch"},
+    "conversion": {"torch"},
     "__init__": set(),
     "installing": set(),
 }
@@ -215,6 +218,9 @@ def test_circles_are_noticed() -> None:
         ("hypernetworks.patching.handle", "from .. import files"),
         ("hypernetworks.library.folders", "from ..training.loop import train"),
         ("hypernetworks.training.loop", "from ..patching import apply"),
+        ("hypernetworks.conversion.lora", "from ..patching import apply"),
+        ("hypernetworks.conversion.lora", "import diffusers"),
+        ("hypernetworks.engine.stack", "from ..conversion import to_lora"),
         (
             "hypernetworks.training.loop",
             "if TYPE_CHECKING:\n    from transformers import CLIPTextModel",

@@ -1,0 +1,49 @@
+"""The command ``bake``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..console import say
+from ..errors import HypernetworkError
+from ..progress import Progress
+from .to_lora import read_weighted
+
+
+def add_bake(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``bake``."""
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help=".safetensors, or a diffusers folder"
+    )
+    parser.add_argument(
+        "networks",
+        nargs="+",
+        metavar="NETWORK",
+        help="linear networks in the order of application: FILE or FILE:MULTIPLIER",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="the new .safetensors file or folder"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    parser.set_defaults(command=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from ..conversion import Base, bake
+
+    if options.output.exists() and not options.overwrite:
+        raise HypernetworkError(f"{options.output} exists: choose another name, or add --overwrite")
+    networks = [read_weighted(text) for text in options.networks]
+    with Base(options.checkpoint) as base:
+        total = sum(file.size for file in base.files) >> 20
+        with Progress(total, "baking, MiB") as progress:
+            changed = bake(
+                base,
+                networks,
+                options.output,
+                on_progress=lambda done, _total: progress.update(done >> 20),
+            )
+    say(f"{changed} tensors changed")
+    say(str(options.output))
+    return 0

@@ -1,0 +1,91 @@
+"""The commands ``merge`` and ``resize``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..console import say
+from ..errors import HypernetworkError
+from .to_lora import read_weighted
+from .values import number
+
+if TYPE_CHECKING:
+    from ..conversion.merging import Made
+
+
+def add_merge(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``merge``."""
+    parser.add_argument(
+        "networks",
+        nargs="+",
+        metavar="NETWORK",
+        help="networks in the order of application: FILE or FILE:MULTIPLIER",
+    )
+    _add_output(parser)
+    parser.set_defaults(command=_merge)
+
+
+def add_resize(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``resize``."""
+    parser.add_argument("source", type=Path, metavar="SRC", help="a linear network")
+    parser.add_argument(
+        "--hidden",
+        type=number(1e-4, 8),
+        required=True,
+        help="hidden units, in multiples of the context width, such as 0.1",
+    )
+    _add_output(parser)
+    parser.set_defaults(command=_resize)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="the new .pt or .safetensors file"
+    )
+    parser.add_argument("--dtype", choices=("fp16", "fp32", "bf16"), default="fp16")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+
+
+def _merge(options: argparse.Namespace) -> int:
+    from ..conversion.merging import merge
+
+    _check(options)
+    networks = [read_weighted(text) for text in options.networks]
+    made = merge(options.output.stem, networks)
+    how = "the same as" if made.exact else f"{made.error:.1%} away from"
+    _write(made, options)
+    say(f"{how} applying the networks in this order")
+    say(str(options.output))
+    return 0
+
+
+def _resize(options: argparse.Namespace) -> int:
+    from ..conversion.merging import resize
+    from ..files import read
+
+    _check(options)
+    made = resize(read(options.source), options.hidden)
+    _write(made, options)
+    say(f"{made.error:.1%} of the effect is left out")
+    say(str(options.output))
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.output.exists() and not options.overwrite:
+        raise HypernetworkError(f"{options.output} exists: choose another name, or add --overwrite")
+
+
+def _write(made: Made, options: argparse.Namespace) -> None:
+    from ..devices import PRECISIONS
+    from ..files import write
+
+    made.network.to("cpu", PRECISIONS[options.dtype])
+    for parameter in made.network.parameters():
+        if not parameter.isfinite().all():
+            raise HypernetworkError(
+                f"the numbers of the new network don't fit the type {options.dtype}: add --dtype fp32"
+            )
+    write(made.network, options.output)

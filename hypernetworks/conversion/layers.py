@@ -1,0 +1,118 @@
+"""The attention modules of a UNet, found by the names of its tensors, and what they are called elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+CROSS, SELF = "cross", "self"
+_KEY_WEIGHT = re.compile(
+    r"(?P<prefix>|model\.diffusion_model\.|diffusion_model\.|unet\.)"
+    r"(?P<path>(?:(?:in|out)put_blocks|middle_block|(?:down|up)_blocks|mid_block)\..*\battn[12])\.to_k\.weight"
+)
+"""Not those of a ControlNet, of a motion module, or of the averaged copy (``model_ema``) in the same file."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One attention module.
+
+    Attributes:
+        path: in diffusers' UNet: ``down_blocks.0.attentions.0.transformer_blocks.0.attn1``.
+        original: the same in the original (ldm) layout, as far as that has a name for it.
+        stored: what its tensors' names in the file begin with.
+        block: the webui's name of its block: ``IN01``.
+        width: of the context that ``to_k`` and ``to_v`` take.
+        inner: of what they give.
+        outer: of what ``to_out`` gives.
+    """
+
+    path: str
+    original: str
+    stored: str
+    block: str
+    width: int
+    inner: int
+    outer: int
+
+    @property
+    def kind(self) -> str:
+        """:data:`CROSS` or :data:`SELF`."""
+        return CROSS if self.path.endswith("attn2") else SELF
+
+    @property
+    def key(self) -> str:
+        """The tensor in the file."""
+        return f"{self.stored}.to_k.weight"
+
+    @property
+    def value(self) -> str:
+        """The tensor in the file."""
+        return f"{self.stored}.to_v.weight"
+
+    @property
+    def out(self) -> str:
+        """The tensor in the file."""
+        return f"{self.stored}.to_out.0.weight"
+
+    @property
+    def out_bias(self) -> str:
+        """The tensor in the file."""
+        return f"{self.stored}.to_out.0.bias"
+
+
+def find_layers(shapes: Mapping[str, tuple[int, ...]]) -> list[Layer]:
+    """All attention modules among tensors, in the order of the names.
+
+    Args:
+        shapes: of the tensors, by name.
+    """
+    matches = [match for name in shapes if (match := _KEY_WEIGHT.fullmatch(name))]
+    deepest = _layers_per_block(match["path"] for match in matches)
+    found = []
+    for match in matches:
+        stored = f"{match['prefix']}{match['path']}"
+        inner, width = shapes[match.string][:2] if len(shapes[match.string]) == 2 else (0, 0)
+        outer = shapes.get(f"{stored}.to_out.0.weight", (0,))[0]
+        path, original = _both_paths(match["path"], deepest)
+        found.append(Layer(path, original, stored, _block(original), width, inner, outer))
+    return found
+
+
+def _layers_per_block(paths: Iterable[str]) -> int:
+    """Of a diffusers UNet; 2 in all public models, and in whatever has the original names."""
+    numbers = [
+        int(match[1])
+        for path in paths
+        if (match := re.match(r"down_blocks\.\d+\.attentions\.(\d+)\.", path))
+    ]
+    return max(numbers, default=1) + 1
+
+
+def _both_paths(path: str, layers: int) -> tuple[str, str]:
+    """The name in diffusers' layout and in the original one, from either.
+
+    The original counts input and output blocks through; ``layers + 1`` of them make one block of diffusers'.
+    """
+    head, _, rest = path.partition(".transformer_blocks.")
+    rest = f".transformer_blocks.{rest}" if rest else ""
+    if match := re.fullmatch(r"(input|output)_blocks\.(\d+)\.(\d+)", head):
+        block, layer = divmod(int(match[2]) - (match[1] == "input"), layers + 1)
+        side = "down" if match[1] == "input" else "up"
+        return f"{side}_blocks.{block}.attentions.{layer}{rest}", path
+    if match := re.fullmatch(r"(down|up)_blocks\.(\d+)\.attentions\.(\d+)", head):
+        number = int(match[2]) * (layers + 1) + int(match[3]) + (match[1] == "down")
+        side = "input" if match[1] == "down" else "output"
+        return path, f"{side}_blocks.{number}.1{rest}"
+    if head == "middle_block.1":
+        return f"mid_block.attentions.0{rest}", path
+    if head == "mid_block.attentions.0":
+        return path, f"middle_block.1{rest}"
+    return path, path
+
+
+def _block(original: str) -> str:
+    if match := re.match(r"(in|out)put_blocks\.(\d+)\.", original):
+        return f"{match[1].upper()}{int(match[2]):02d}"
+    return "MID"

@@ -1,0 +1,95 @@
+"""Networks that aren't linear as LoRAs, fitted on a tiny model through diffusers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conversion_cases import network
+from PIL import Image
+from safetensors.torch import load_file
+
+import hypernetworks as hn
+from hypernetworks.cli import main
+from hypernetworks.conversion import Base, Weighted, to_lora
+from hypernetworks.conversion.low_rank import FULL, Rank
+from hypernetworks.errors import HypernetworkError
+from hypernetworks.hosts.diffusers.checkpoints.loading import load_checkpoint
+from hypernetworks.hosts.diffusers.conversion import Fitted, Sampling, fit_lora
+
+WIDTHS = (32, 64, 48)
+PROMPTS = [f"{a} {b}{c}" for a in "abcd" for b in "xyz" for c in "12"]
+RELU = hn.Structure((1, 2, 1), "relu", activate_output=False)
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_folder: Path) -> Any:
+    loaded: Any = load_checkpoint(tiny_folder)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+def fitted(
+    pipeline: Any, folder: Path, target: Path, style: hn.Hypernetwork, rank: Rank = FULL
+) -> Fitted:
+    sampling = Sampling(PROMPTS[:12], steps=2, cfg=2.0)
+    with Base(folder) as base:
+        return fit_lora(
+            pipeline, base, [Weighted(style)], target, sampling, rank=rank, dtype="fp32"
+        )
+
+
+def test_the_fit_of_a_linear_network_is_the_exact_lora(
+    pipeline: Any, tiny_folder: Path, tmp_path: Path
+) -> None:
+    style = network("style", 1, widths=WIDTHS, std=0.15)
+    before = {name: t.clone() for name, t in pipeline.unet.state_dict().items()}
+    found = fitted(pipeline, tiny_folder, tmp_path / "fit.safetensors", style)
+    assert found.share > 0.98
+    with Base(tiny_folder) as base:
+        to_lora(base, [Weighted(style)], tmp_path / "exact.safetensors", dtype="fp32")
+    fit, exact = (load_file(tmp_path / f"{name}.safetensors") for name in ("fit", "exact"))
+    assert fit.keys() == exact.keys()
+    self_attention = [name for name in fit if "attn1_to_v.diff" in name]
+    assert self_attention
+    for name in self_attention:  # a layer norm's output sums to 0: what adds to whole rows is free
+        wrong, right = (t - t.mean(1, keepdim=True) for t in (fit[name] - exact[name], exact[name]))
+        assert wrong.norm() < 0.1 * right.norm()
+    after = pipeline.unet.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_a_network_that_is_not_linear_comes_back_in_part(
+    pipeline: Any, tiny_folder: Path, tmp_path: Path
+) -> None:
+    style = network("style", 1, RELU, widths=WIDTHS, std=0.25)
+    full = fitted(pipeline, tiny_folder, tmp_path / "full.safetensors", style)
+    low = fitted(pipeline, tiny_folder, tmp_path / "low.safetensors", style, Rank(4))
+    assert 0.3 < full.share < 0.999
+    assert low.share < full.share
+    assert low.converted.bytes < full.converted.bytes
+    assert {layer.rank for layer in low.converted.layers} == {4}
+
+
+def test_too_few_prompts_are_refused(pipeline: Any, tiny_folder: Path) -> None:
+    with pytest.raises(HypernetworkError, match="at least 4"):
+        Sampling(["a", "b", "a", " "]).split()
+
+
+def test_the_command_writes_the_lora_and_the_sheet(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hn.write(network("style", 1, RELU, widths=WIDTHS), tmp_path / "style.pt")
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS[:4]), encoding="utf-8")
+    command = ["convert", str(tmp_path / "style.pt"), str(tmp_path / "lora.safetensors")]
+    command += ["--to", "lora", "--base", str(tiny_folder), "--device", "cpu", "--steps", "1"]
+    assert main(command) == 2
+    assert "--prompts" in capsys.readouterr().err
+    sheet = tmp_path / "sheet.png"
+    command += ["--prompts", str(tmp_path / "prompts.txt"), "--sheet", str(sheet)]
+    assert main(command) == 0
+    assert "of the effect on the images" in capsys.readouterr().out
+    with Image.open(sheet) as image:
+        assert image.width == 3 * image.height
