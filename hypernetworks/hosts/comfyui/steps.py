@@ -26,11 +26,14 @@ class Steps:
     def _by_call(self, extra: int) -> list[int]:
         """The step of each evaluation, for samplers whose sigmas don't tell; else an empty list.
 
-        Towards a sigma of 0 nothing can be evaluated, so the last steps have fewer extra calls.
+        Towards the end, steps have fewer extra calls: Heun's method asks for no sigma of 0, and
+        its longer relative not for the last sigma, whatever that is.
         """
-        later = [sum(s != 0 for s in self._sigmas[i + 1 :]) for i in range(self.total)]
         if not extra:
             return []
+        rest = self._sigmas[1:]
+        ahead = [s for s in rest if s != 0] if extra == 1 else rest[:-1]
+        later = [max(0, len(ahead) - step) for step in range(self.total)]
         return [step for step in range(self.total) for _ in range(1 + min(extra, later[step]))]
 
     def of(self, sigma: float) -> int:
