@@ -8,15 +8,19 @@ import torch
 from torch import nn
 
 
+class CastWeightBiasOp:
+    """A layer that may do more at each call."""
+
+    comfy_cast_weights = False
+    weight_function = ()
+    bias_function = ()
+
+
 class disable_weight_init:  # noqa: N801
     """Layers without an initialisation."""
 
-    class Linear(nn.Linear):
+    class Linear(nn.Linear, CastWeightBiasOp):
         """A linear layer of ComfyUI."""
-
-        comfy_cast_weights = False
-        weight_function: list[Any] = []
-        bias_function: list[Any] = []
 
         def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
             return super().forward(*args, **kwargs)

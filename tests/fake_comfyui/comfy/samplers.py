@@ -13,8 +13,8 @@ from .patcher_extension import WrapperExecutor, WrappersMP
 class KSampler:
     """Lists for nodes."""
 
-    SAMPLERS = ["euler", "heun"]
-    SCHEDULERS = ["normal"]
+    SAMPLERS = ("euler", "heun")
+    SCHEDULERS = ("normal",)
 
 
 class CFGGuider:
@@ -61,7 +61,7 @@ class CFGGuider:
         return inner.execute(x, sigma.reshape(1), self.model_options, 0)  # type: ignore[no-any-return]
 
     def predict_noise(
-        self, x: torch.Tensor, timestep: Any, model_options: Any = {}, seed: Any = None
+        self, x: torch.Tensor, timestep: Any, model_options: Any = None, seed: Any = None
     ) -> torch.Tensor:
         model, result = self.model_patcher.model, torch.zeros_like(x)
         for context, values in self.conds:

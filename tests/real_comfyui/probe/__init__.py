@@ -31,7 +31,7 @@ class ProbeSample:
             "steps",
             "denoise",
         )
-        return {"required": {f: (n,) for f, n in zip(fields, names)}}
+        return {"required": {f: (n,) for f, n in zip(fields, names, strict=True)}}
 
     RETURN_TYPES = ("LATENT",)
     FUNCTION = "run"
