@@ -82,12 +82,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="of other extensions: all tests run with them installed, loaded after ours and before it",
     )
 
+    group = parser.getgroup("a real ComfyUI")
+    group.addoption("--comfyui", metavar="PATH", help="folder of a ComfyUI to test the nodes in")
+    group.addoption(
+        "--comfyui-python",
+        metavar="PYTHON",
+        help="its interpreter (default PATH/venv/bin/python)",
+    )
+
     parser.addoption(
         "--registry", action="store_true", help="run the tests that ask a package registry"
     )
 
 
-MARKED = {"browser": "browser", "real_host": "webui", "hardening": "slow"}
+MARKED = {
+    "browser": "browser",
+    "real_host": "webui",
+    "real_comfyui": "comfyui",
+    "hardening": "slow",
+}
 """Folders whose tests all have one marker."""
 
 

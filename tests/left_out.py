@@ -38,6 +38,11 @@ GROUPS = {
         f"`{TEST} tests/real_host --webui FOLDER`, see CONTRIBUTING.md",
         folder="tests/real_host/",
     ),
+    "comfyui": Group(
+        "the nodes in a real ComfyUI",
+        f"`{TEST} tests/real_comfyui --comfyui FOLDER`, see CONTRIBUTING.md",
+        folder="tests/real_comfyui/",
+    ),
     "sources": Group(
         "contract tests that need the source of a webui or of ComfyUI",
         f"set HYPERNETWORKS_WEBUI_SOURCES, then `{TEST} tests/contract`, see CONTRIBUTING.md",

@@ -45,6 +45,7 @@ ROOMS: dict[str, set[str]] = {
     "hosts": CORE,
     "hosts.webui": {*CORE, "hosts", "ui"},
     "hosts.diffusers": {*CORE, "hosts"},
+    "hosts.comfyui": {*CORE, "hosts"},
     "miniature": {*CORE, "hosts.diffusers"},
     "ui": CORE,
     "studio": {*CORE, "hosts", "hosts.diffusers", "ui", "miniature"},
@@ -58,7 +59,7 @@ scripts.
 
 ``hosts`` is what all hosts share; each host has a room of its own, with walls between them.
 """
-NESTED = ("engine.multiplier", "hosts.webui", "hosts.diffusers")
+NESTED = ("engine.multiplier", "hosts.webui", "hosts.diffusers", "hosts.comfyui")
 """Rooms inside of others."""
 BENEATH_THE_MULTIPLIER = ("engine.schedules", "engine.blocks")
 """Files of the same kind as ``engine.multiplier``: plain numbers, which the prompts may use."""
@@ -78,6 +79,7 @@ FOREIGN: dict[str, set[str]] = {
 }
 """Third parties, where the list is closed."""
 WEBUI = {"hosts.webui"}
+COMFYUI = {"hosts.comfyui"}
 ONLY_IN: dict[str, set[str]] = {
     "diffusers": {"hosts.diffusers", "miniature"},
     "transformers": {"hosts.diffusers", "miniature"},
@@ -88,6 +90,11 @@ ONLY_IN: dict[str, set[str]] = {
     "ldm": WEBUI,
     "ldm_patched": WEBUI,
     "sgm": WEBUI,
+    "comfy": COMFYUI,
+    "comfy_api": COMFYUI,
+    "nodes": COMFYUI,
+    "folder_paths": COMFYUI,
+    "server": COMFYUI,
 }
 """Third parties that a few rooms may import."""
 
@@ -237,6 +244,12 @@ def test_circles_are_noticed() -> None:
         ("hypernetworks.hosts.diffusers.pipeline", "from ...ui import panel"),
         ("hypernetworks.hosts.fit", "from .webui.host import tell"),
         ("hypernetworks.hosts.fit", "import diffusers"),
+        ("hypernetworks.hosts.fit", "import comfy.ops"),
+        ("hypernetworks.hosts.webui.batch", "import folder_paths"),
+        ("hypernetworks.hosts.diffusers.pipeline", "from ..comfyui import sampling"),
+        ("hypernetworks.hosts.comfyui.sampling", "from modules import shared"),
+        ("hypernetworks.hosts.comfyui.sampling", "from ..webui import host"),
+        ("hypernetworks.hosts.comfyui.sampling", "from ...ui import panel"),
         ("hypernetworks.studio.page", "from ..hosts.webui import host"),
         ("hypernetworks.training.loop", "from ..hosts.resolving import Use"),
         ("hypernetworks.library.folders", "from modules import shared"),

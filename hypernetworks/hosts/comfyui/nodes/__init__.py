@@ -1,0 +1,1 @@
+"""One file per node, or per pair of nodes."""
