@@ -1,10 +1,11 @@
-"""What the hooks cost compared with another version of this package: ``python -m benchmarks.against FOLDER``.
+"""What the hooks cost compared with another version of this package: ``python -m benchmarks.against
+FOLDER``.
 
-Both are loaded into one process, the other one from ``FOLDER/hypernetworks`` (``git archive
-COMMIT hypernetworks | tar -x -C FOLDER``), and act in turn on one full-size SD1.5 UNet with random
+Both are loaded into one process, the other one from ``FOLDER/hypernetworks`` (``git archive COMMIT
+hypernetworks | tar -x -C FOLDER``), and act in turn on one full-size SD1.5 UNet with random
 weights. Every round times all variants in a random order. Two things are timed: the hooks alone, on
-contexts of one token, where the arithmetic is negligible; and whole calls. Both are given as a share
-of a call without networks.
+contexts of one token, where the arithmetic is negligible; and whole calls. Both are given as a
+share of a call without networks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Lines for any console: what its encoding lacks is shown as ``?``, and never ends a command. And paths from there."""
+"""Lines for any console: what its encoding lacks is shown as ``?``, and never ends a command.
+
+And paths from there.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +38,8 @@ def write(text: str, stream: TextIO | None = None) -> None:
 def pasted_path(text: str) -> Path:
     """The path that a user has typed or pasted, with what systems put around it taken off.
 
-    Windows' "Copy as path" adds quotes, its Properties dialog an invisible mark of direction; ``~`` is the home folder.
-    A file that is called exactly what was typed comes first.
+    Windows' "Copy as path" adds quotes, its Properties dialog an invisible mark of direction; ``~``
+    is the home folder. A file that is called exactly what was typed comes first.
     """
     typed = Path(text)
     try:

@@ -186,7 +186,9 @@ def empty_cache(device: str | torch.device) -> None:
 
 
 def trim_heap() -> None:
-    """Give freed memory back to the system where the C library keeps it: glibc has a heap for each of many threads."""
+    """Give freed memory back to the system where the C library keeps it: glibc has a heap for each
+    of many threads.
+    """
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)

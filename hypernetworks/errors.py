@@ -143,7 +143,8 @@ class TrainingSettingsError(TrainingError, ValueError):
     """Settings of a training run that can't be used.
 
     Args:
-        setting: the field of the settings that the message begins with, for a caller that has another name for it.
+        setting: the field of the settings that the message begins with, for a caller that has
+            another name for it.
     """
 
     def __init__(self, *arguments: object, setting: str | None = None) -> None:

@@ -26,7 +26,8 @@ from hypothesis import HealthCheck, settings
 from left_out import FOLDER_MARKS, LeftOut
 
 torch.set_num_threads(1)  # tests are many and small
-# A run in the background, or under nohup, ignores these, and so would every program that a test starts.
+# A run in the background, or under nohup, ignores these, and so would every program that a test
+# starts.
 for _name in ("SIGINT", "SIGHUP"):
     if signal.getsignal(number := getattr(signal, _name, signal.SIGINT)) == signal.SIG_IGN:
         signal.signal(

@@ -85,7 +85,8 @@ def _pairs(sources: list[Path], target: Path, suffix: str) -> list[tuple[Path, P
     """What is read, and where it is written to. Everything is known before anything is written.
 
     Raises:
-        HypernetworkError: several files without a folder to write them to, or two with one name there.
+        HypernetworkError: several files without a folder to write them to, or two with one name
+            there.
     """
     if len(sources) == 1 and not target.is_dir() and not _are_several(sources[0]):
         return [(sources[0], target)]

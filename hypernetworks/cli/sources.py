@@ -9,7 +9,8 @@ from ..errors import HypernetworkError
 
 
 def expanded(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """Folders as the networks in them, and patterns as what they match: the shells of Windows leave that to programs.
+    """Folders as the networks in them, and patterns as what they match: the shells of Windows leave
+    that to programs.
 
     Returns:
         Each file with its path relative to the folder that was given; of a single file, its name.

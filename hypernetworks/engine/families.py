@@ -55,7 +55,8 @@ def family_label(widths: Iterable[int]) -> str:
 def is_of_another_family(
     widths: AbstractSet[int], here: AbstractSet[int | None], cross: AbstractSet[int | None]
 ) -> bool:
-    """Whether widths match only by chance: 768 is the text of SD1, and features of the SDXL refiner.
+    """Whether widths match only by chance: 768 is the text of SD1, and features of the SDXL
+    refiner.
 
     Args:
         widths: of the network.

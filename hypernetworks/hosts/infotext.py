@@ -35,7 +35,8 @@ def hashes_line(
 class LineOfImages(str):
     """The line of a whole batch, which A1111 1.10 and its relatives call for that of each image.
 
-    Older hosts, and whatever turns the infotext's values into JSON, take it as the plain text that it is.
+    Older hosts, and whatever turns the infotext's values into JSON, take it as the plain text that
+    it is.
     """
 
     def __new__(cls, whole: str, lines: Sequence[str]) -> LineOfImages:

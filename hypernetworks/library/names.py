@@ -68,7 +68,8 @@ class Names:
 
     Never changes; its tables are made when they are first needed.
 
-    Making all of them takes a tenth of a second for 50,000 files, so :meth:`prepare` does it within a scan.
+    Making all of them takes a tenth of a second for 50,000 files, so :meth:`prepare` does it within
+    a scan.
 
     Args:
         entries: in the order in which they are listed.
@@ -112,7 +113,9 @@ class Names:
         return table
 
     def prepare(self) -> None:
-        """Make all tables now, so that the first lookup of an unknown name is as fast as any other."""
+        """Make all tables now, so that the first lookup of an unknown name is as fast as any
+        other.
+        """
         _ = self._exact, self._loose, self._likeness
 
     def find(self, name: str) -> Entry | None:

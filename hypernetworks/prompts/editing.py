@@ -13,7 +13,9 @@ from ..engine.multiplier import format_number
 LONGEST = 1 << 16
 """Characters of a prompt in which editing is looked for: a megabyte of brackets takes seconds."""
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*")
-"""A1111 takes any signed number, with an exponent too; below 0, the second half is there from the beginning."""
+"""A1111 takes any signed number, with an exponent too; below 0, the second half is there from the
+beginning.
+"""
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,8 @@ class Editing:
     """A ``[before:after:when]`` or ``[one|two]`` that encloses a position.
 
     Attributes:
-        window: the tag argument that means the same, such as ``("start", "0.5")``; ``None`` for alternation, and for
-            a half that is never active.
+        window: the tag argument that means the same, such as ``("start", "0.5")``; ``None`` for
+            alternation, and for a half that is never active.
         never: whether it is such a half.
     """
 
@@ -127,7 +129,10 @@ def _halves(prompt: str, bracket: Bracket) -> _Halves | None:
 
 
 def _half(when: str, first_half: bool) -> Editing:
-    """One half of ``[a:b:when]``. The first one is never active where b is there from the beginning."""
+    """One half of ``[a:b:when]``.
+
+    The first one is never active where b is there from the beginning.
+    """
     if first_half and _when(when) <= 0:
         return Editing(None, never=True)
     return Editing(_window(when, first_half))

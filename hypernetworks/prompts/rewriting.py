@@ -8,9 +8,11 @@ from .tags import Tag, parse
 
 
 def rewrite_tags(prompt: str, change: Callable[[Tag], Tag | None]) -> str:
-    """The prompt with ``change(tag)`` in the place of each tag, ``None`` taking it out; every other byte stays.
+    """The prompt with ``change(tag)`` in the place of each tag, ``None`` taking it out; every other
+    byte stays.
 
-    Where a tag is taken out, one of the blanks around it goes too, so that none is doubled and none comes first.
+    Where a tag is taken out, one of the blanks around it goes too, so that none is doubled and none
+    comes first.
     """
     done, end = "", 0
     for tag in parse(prompt)[1]:

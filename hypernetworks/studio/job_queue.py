@@ -72,7 +72,8 @@ class JobQueue:
     def put(self, painter: Painter) -> None:
         """Change the model. Only from within a job, which has it to itself.
 
-        The memory of the previous one is given back when the job ends: until then, the job's arguments hold it.
+        The memory of the previous one is given back when the job ends: until then, the job's
+        arguments hold it.
         """
         self._left = self.painter.pipeline.device
         self.painter = painter
@@ -140,7 +141,9 @@ class JobQueue:
         job.told.put(said)
 
     def _give_back(self, job: _Job) -> None:
-        """Free what this job leaves, a model that it replaced included, before the next one takes its turn."""
+        """Free what this job leaves, a model that it replaced included, before the next one takes
+        its turn.
+        """
         if self._jobs[0] is not job:
             return
 

@@ -105,7 +105,9 @@ _DEFAULTS = {"Clip skip": "1", "Denoising strength": "1", "Schedule type": "Auto
 
 
 def restore(infotext: str, library: Library, model: str) -> Restored:
-    """Understand an infotext, and say what of it this studio can't give back: every key is used or named."""
+    """Understand an infotext, and say what of it this studio can't give back: every key is used or
+    named.
+    """
     prompt, negative, pairs = parse_infotext(_with_line_ends(infotext))
     messages: list[str] = []
     source = Source(
@@ -171,7 +173,9 @@ def _sampler(pairs: Mapping[str, str], messages: list[str]) -> str | None:
 
 
 def _unusable(pairs: Mapping[str, str], values: Mapping[str, object]) -> list[str]:
-    """Lines for values that are missing or can't be used, and one for all keys that nothing here understands."""
+    """Lines for values that are missing or can't be used, and one for all keys that nothing here
+    understands.
+    """
     missing = [key for key in ("Sampler", *values) if key not in pairs]
     if not pairs:
         return ["the image states no settings, only a prompt: the other fields stay as they are"]

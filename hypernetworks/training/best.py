@@ -1,4 +1,6 @@
-"""The best step of a run: the lowest validation loss, smoothed so that one lucky measurement doesn't decide."""
+"""The best step of a run: the lowest validation loss, smoothed so that one lucky measurement
+doesn't decide.
+"""
 
 from __future__ import annotations
 

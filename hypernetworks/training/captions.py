@@ -15,7 +15,9 @@ from .words import Words, words_of
 __all__ = ["NAME", "WORDS", "Caption", "Words", "read_template", "words_of"]
 
 NAME, WORDS = "[name]", "[filewords]"
-"""Placeholders of a template, as in AUTOMATIC1111: the network's name, and the image's own words."""
+"""Placeholders of a template, as in AUTOMATIC1111: the network's name, and the image's own
+words.
+"""
 LONGEST_LINE = 4000
 """Characters of a line of a template; each placeholder in it is a copy of the caption."""
 MOST_WAYS = 64

@@ -70,10 +70,12 @@ class Example:
 
 
 class Order:
-    """Which example each sample of a run is: all of them once per epoch, or as often as they are repeated.
+    """Which example each sample of a run is: all of them once per epoch, or as often as they are
+    repeated.
 
-    Samples that are learned from in one step are of one shape as far as possible. What is left of a shape, fewer than
-    a step takes, shares steps with what is left of others; so none comes more often than another.
+    Samples that are learned from in one step are of one shape as far as possible. What is left of a
+    shape, fewer than a step takes, shares steps with what is left of others; so none comes more
+    often than another.
 
     Args:
         shapes: of each example.
@@ -110,7 +112,9 @@ class Order:
         return self._plans[epoch]
 
     def _planned(self, random: Random, start: int) -> list[int]:
-        """The examples of the epoch that begins with sample ``start``, which may be in the middle of a step."""
+        """The examples of the epoch that begins with sample ``start``, which may be in the middle
+        of a step.
+        """
         if len(self._groups) == 1:
             return random.sample(self._groups[0], len(self._groups[0]))
 
@@ -192,7 +196,9 @@ class Examples:
         return list(found.values())
 
     def batch(self, samples: Sequence[int]) -> Batch:
-        """The samples of these numbers, all of one shape, on the device that their latents are on."""
+        """The samples of these numbers, all of one shape, on the device that their latents are
+        on.
+        """
         drawn = [self._draw(sample) for sample in samples]
         latents = torch.stack(
             [self._latents(n, e, v) for n, (e, v, _) in zip(samples, drawn, strict=True)]

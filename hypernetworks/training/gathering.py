@@ -1,4 +1,6 @@
-"""The folders of images -> what is learned from, with which words and how often, and what is left out and why."""
+"""The folders of images -> what is learned from, with which words and how often, and what is left
+out and why.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ MOST_NAMED = 10
 """Files that one message names."""
 MOST_REPEATS = 10_000
 _KOHYA = re.compile(r"(\d{1,4})_(.+)")
-"""A folder that says how often its images are learned per epoch, as kohya's trainer has them: ``10_name``."""
+"""A folder that says how often its images are learned per epoch, as kohya's trainer has them:
+``10_name``.
+"""
 _JUNK = ("thumbs.db", "desktop.ini", "icon\r")
 _CACHES = (".npz", ".safetensors", ".pt", ".log", ".csv", ".toml", ".yaml", ".md")
 
@@ -105,7 +109,8 @@ def gather(folders: Sequence[Path], repeats: Sequence[int] = ()) -> Gathered:
     """Find the images of folders, read their words, and look at every image's header.
 
     Args:
-        folders: each with images in it, or with sub-folders named as kohya's trainer has them: ``10_name``.
+        folders: each with images in it, or with sub-folders named as kohya's trainer has them:
+            ``10_name``.
         repeats: how often the images of each folder come in an epoch; none for once.
 
     Raises:
@@ -197,7 +202,9 @@ def _gather_part(folder: Path, repeats: int, found: Gathered) -> None:
 
 
 def check_readable(path: Path) -> None:
-    """Raises ImageError where the header is no image's, or one of a kind that this Pillow can't decode."""
+    """Raises ImageError where the header is no image's, or one of a kind that this Pillow can't
+    decode.
+    """
     from PIL import features
 
     if check_image(path) == "AVIF" and not features.check("avif"):
@@ -214,7 +221,9 @@ def as_picture(path: Path) -> Picture:
 
 
 def _tell_left_out(folder: Path, used: set[str], found: Gathered) -> None:
-    """Files that are neither images, nor words of one, nor what systems and trainers put there by themselves."""
+    """Files that are neither images, nor words of one, nor what systems and trainers put there by
+    themselves.
+    """
     names: dict[str, list[str]] = {}
     for path in sorted(folder.iterdir()):
         suffix, is_ours = path.suffix.lower(), path.name in used

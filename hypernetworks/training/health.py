@@ -93,8 +93,8 @@ class Watch:
     def complaint(self, smoothed: float) -> str | None:
         """Why the run should stop, or ``None``.
 
-        A few large losses among usual ones, as single images give them, are no sign: the usual loss, the mean of the
-        logarithms, must have grown as well.
+        A few large losses among usual ones, as single images give them, are no sign: the usual
+        loss, the mean of the logarithms, must have grown as well.
         """
         nothing = self.power.total / self.power.share
         over_nothing = self.usual.mean - self.usual_power.mean > math.log(RUN_AWAY / 2)

@@ -1,4 +1,6 @@
-"""What a run has been made of so far, kept in its state: the structure of its network, and the images by content."""
+"""What a run has been made of so far, kept in its state: the structure of its network, and the
+images by content.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def described(structure: Structure) -> dict[str, Any]:
 
 
 def difference(before: Any, structure: Structure) -> str | None:
-    """What of a structure is another than in a state, in words; ``None`` where they agree, or nothing is known."""
+    """What of a structure is another than in a state, in words; ``None`` where they agree, or
+    nothing is known.
+    """
     if not isinstance(before, dict):
         return None
     for key, value in described(structure).items():
@@ -51,7 +55,9 @@ def _caption(caption: Caption) -> str:
 
 
 def changes(before: Any, now: Sequence[Sequence[str]]) -> list[str]:
-    """Sentences about what was added, removed, replaced, captioned anew or brought to another size."""
+    """Sentences about what was added, removed, replaced, captioned anew or brought to another
+    size.
+    """
     earlier = {row[0]: row for row in before or () if _is_row(row)}
     if not earlier:
         return []

@@ -1,4 +1,6 @@
-"""One run at a time in a folder: a lock of the system's, which ends with the process that holds it."""
+"""One run at a time in a folder: a lock of the system's, which ends with the process that holds
+it.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,16 @@ from ..errors import FileWriteError, TrainingStateError
 from .checkpoints import make_folder
 
 LOCK = "training.lock"
-"""In a run's folder while it is trained. Where a killed run leaves the file, it is locked no longer."""
+"""In a run's folder while it is trained.
+
+Where a killed run leaves the file, it is locked no longer.
+"""
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Inside, no other process trains in this folder, which is made if need be; this also tells whether it is writable.
+    """Inside, no other process trains in this folder, which is made if need be; this also tells
+    whether it is writable.
 
     Raises:
         TrainingStateError: another process trains in it.
@@ -74,7 +80,9 @@ def _remove(path: Path) -> None:
 
 
 def _lock(file: IO[bytes]) -> bool:
-    """Whether the file is this process's now; where the system has no locks, as on some network drives, it is."""
+    """Whether the file is this process's now; where the system has no locks, as on some network
+    drives, it is.
+    """
     try:
         if os.name == "nt":
             import msvcrt

@@ -82,9 +82,11 @@ class Run:
         save_memory: called once when memory runs out; the step is tried again where it returns
             ``True``.
         every_width: whether the model has every width of the network (several processes must know).
-        resume: ``False`` begins anew whatever ``folder`` has, and changes nothing there before its first checkpoint.
+        resume: ``False`` begins anew whatever ``folder`` has, and changes nothing there before its
+            first checkpoint.
         held_out: keys of the images that are kept for validation, for the state.
-        on_warning: told what ends no run but should be known, such as a checkpoint that could not be written.
+        on_warning: told what ends no run but should be known, such as a checkpoint that could not
+            be written.
 
     Raises:
         TrainingSettingsError: settings that don't go together.
@@ -292,7 +294,9 @@ class Run:
         return done
 
     def _follow_best(self, validation: float | None) -> None:
-        """Save the network where it is the best so far; tell, and end the run if asked, where that is long past."""
+        """Save the network where it is the best so far; tell, and end the run if asked, where that
+        is long past.
+        """
         if validation is not None and self.best.add(self.step, validation):
             self._save_best()
         elif validation is not None and self.best.has_just_passed:
@@ -317,7 +321,9 @@ class Run:
             self.warn(f"the best network so far, of step {self.step}, could not be saved: {error}")
 
     def _save_state_between(self) -> None:
-        """Keep what was learned since the last checkpoint, so that a run that is killed loses a minute at most."""
+        """Keep what was learned since the last checkpoint, so that a run that is killed loses a
+        minute at most.
+        """
         if self.folder is None or not self.world.is_first or self._refused is not None:
             return
         began = time.monotonic()

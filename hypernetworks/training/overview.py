@@ -1,4 +1,6 @@
-"""What a run is about to learn, in sentences: images, sizes, captions by source, tags, steps; and what it will miss."""
+"""What a run is about to learn, in sentences: images, sizes, captions by source, tags, steps; and
+what it will miss.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ MOST_LOST = 0.3
 
 
 def steps_for(images: int, samples_per_step: int, usual: int) -> int:
-    """Steps by the number of images: :data:`EPOCHS` of them, from a quarter to four times the usual number."""
+    """Steps by the number of images: :data:`EPOCHS` of them, from a quarter to four times the usual
+    number.
+    """
     steps = round(images * EPOCHS / samples_per_step)
     return max(1, usual // 4, min(steps, 4 * usual))
 

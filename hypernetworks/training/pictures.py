@@ -51,8 +51,10 @@ class PictureSettings:
         spread: whether latents are drawn anew from the autoencoder's distribution each time.
         template: a line, or the path of a text file of lines; see :mod:`.captions`.
         shuffle, tag_dropout: see :class:`~.captions.Caption`.
-        caption_lines: whether each line of a caption file is a caption of its own; each sample draws one.
-        validation: share of the images that is kept for the validation loss, if there are eight or more.
+        caption_lines: whether each line of a caption file is a caption of its own; each sample
+            draws one.
+        validation: share of the images that is kept for the validation loss, if there are eight or
+            more.
     """
 
     width: int = 512
@@ -117,8 +119,9 @@ def split_validation(
 ) -> tuple[list[Any], list[Any]]:
     """Images to learn from, and those kept for the validation loss, by content and seed alone.
 
-    Images of the same content stay together. What an earlier part of the run has learned from is never kept for
-    validation afterwards, whatever was added or removed since, nor the other way round.
+    Images of the same content stay together. What an earlier part of the run has learned from is
+    never kept for validation afterwards, whatever was added or removed since, nor the other way
+    round.
 
     Args:
         earlier: by key, whether the image was kept in an earlier part of the run.
@@ -275,7 +278,8 @@ def load_examples(
         skipped: takes name and reason of each image that can't be read, in place of an error.
 
     Raises:
-        TrainingDataError: images, captions or the template can't be used; all of the images are named.
+        TrainingDataError: images, captions or the template can't be used; all of the images are
+            named.
     """
     templates, found = read_template(settings.template), list[Example]()
     bad: list[tuple[str, str]] = [] if skipped is None else skipped

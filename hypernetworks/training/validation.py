@@ -44,7 +44,9 @@ class ValidationLoss:
 
     @torch.no_grad()
     def loss(self, predict: Predict, schedule: NoiseSchedule, device: torch.device | str) -> float:
-        """Mean loss over all images and time steps; of the masks, no other weights, so that runs can be compared."""
+        """Mean loss over all images and time steps; of the masks, no other weights, so that runs
+        can be compared.
+        """
         total = 0.0
         for index, example in enumerate(self.examples):
             batch = self._batch(index, example).to(device)

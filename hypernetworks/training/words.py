@@ -1,4 +1,6 @@
-"""An image's own words: from a file beside it, from the folder's metadata, else from its file name."""
+"""An image's own words: from a file beside it, from the folder's metadata, else from its file
+name.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,20 @@ LARGEST = 1 << 16
 LARGEST_METADATA = 1 << 28
 """Bytes of a file with the captions of a whole folder."""
 TEXT_SUFFIXES = (".txt", ".caption")
-"""Of caption files, in the order in which they count: ``.txt`` is usual, ``.caption`` is kohya's default."""
+"""Of caption files, in the order in which they count: ``.txt`` is usual, ``.caption`` is kohya's
+default.
+"""
 METADATA = ("metadata.jsonl", "metadata.json", "meta_cap.json", "meta_clean.json", "captions.json")
-"""Files with the captions of a whole folder: of Hugging Face's datasets (``.jsonl``), and of kohya's scripts."""
+"""Files with the captions of a whole folder: of Hugging Face's datasets (``.jsonl``), and of
+kohya's scripts.
+"""
 _KEYS = ("caption", "text", "prompt", "description", "tags")
 """What a caption is called in JSON, in the order in which they count."""
 _MOST_FOREIGN = 0.25
-"""Share of bytes beyond ASCII in text that is taken for Windows-1252. More of them are another encoding's."""
+"""Share of bytes beyond ASCII in text that is taken for Windows-1252.
+
+More of them are another encoding's.
+"""
 
 FILE, METADATA_FILE, FILE_NAME, NONE = "caption files", "metadata", "file names", "nothing"
 """Where words may come from, for messages."""
@@ -65,7 +74,9 @@ class Beside:
         self.used: set[str] = set()
 
     def caption_file(self, picture: Path) -> Path | None:
-        """``x.txt``, ``x.caption``, ``x.png.txt`` or ``x.png.caption`` of ``x.png``, in any case."""
+        """``x.txt``, ``x.caption``, ``x.png.txt`` or ``x.png.caption`` of ``x.png``, in any
+        case.
+        """
         names = [stem + suffix for suffix in TEXT_SUFFIXES for stem in (picture.stem, picture.name)]
         return self._first(names)
 
@@ -202,7 +213,9 @@ def _named(entry: Any) -> str | None:
 
 
 def _captions(entry: Any) -> list[str]:
-    """The captions in a JSON value: text, a list of texts, or an object with either; tags join a caption."""
+    """The captions in a JSON value: text, a list of texts, or an object with either; tags join a
+    caption.
+    """
     if isinstance(entry, Mapping):
         found = next((entry[key] for key in _KEYS if entry.get(key)), None)
         is_tags = found is not None and not any(entry.get(key) for key in _KEYS[:-1])
@@ -217,18 +230,24 @@ def _captions(entry: Any) -> list[str]:
 
 
 _NUMBER = re.compile(r"[-_\s.]*\d+(?:[-_\s.]+|$)")
-"""A number in front of a file name; one that a letter follows belongs to a word (``1girl``, ``4k``)."""
+"""A number in front of a file name; one that a letter follows belongs to a word (``1girl``,
+``4k``).
+"""
 _MACHINES = {
     "dsc", "dscn", "dscf", "img", "mg", "vid", "dcim", "pxl", "mp", "gopr", "gp", "sam", "cimg", "mvimg", "photo",
     "image", "pic", "picture", "scan", "screenshot", "screen", "shot", "untitled", "download", "frame", "capture",
     "whatsapp", "signal", "fb", "wa", "p", "at", "am", "pm", "copy", "edited",
 }  # fmt: skip
-"""What cameras, phones, browsers and messengers put into the names of their files, beside a number."""
+"""What cameras, phones, browsers and messengers put into the names of their files, beside a
+number.
+"""
 _DIGEST = re.compile(r"\{?[0-9a-f]{4,}(-?[0-9a-f]{4,})*\}?", re.IGNORECASE)
 
 
 def words_in_name(stem: str) -> str:
-    """The words of a file name: no numbers in front, ``_`` as a space; nothing where a machine made the name."""
+    """The words of a file name: no numbers in front, ``_`` as a space; nothing where a machine made
+    the name.
+    """
     rest = stem.strip()
     while (match := _NUMBER.match(rest)) is not None:
         rest = rest[match.end() :]

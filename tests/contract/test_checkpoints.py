@@ -448,7 +448,9 @@ def test_what_a_model_predicts(
 def test_an_sd2_file_that_says_nothing_is_asked(
     tiny: Path, originals: dict[str, Any], tmp_path: Path, dtype: torch.dtype
 ) -> None:
-    """A UNet that predicts v answers pure noise with the opposite of an image: far below the noise."""
+    """A UNet that predicts v answers pure noise with the opposite of an image: far below the
+    noise.
+    """
     tensors = {n: t.contiguous().clone() for n, t in original("sd2", originals["sd2"]).items()}
     for lowered, wanted in ((0.0, "epsilon"), (-3.0, "v_prediction")):
         tensors["model.diffusion_model.out.2.bias"] += lowered

@@ -1,4 +1,6 @@
-"""What our nodes, and the fake ComfyUI, take for granted of ComfyUI's source code. Nothing of it runs.
+"""What our nodes, and the fake ComfyUI, take for granted of ComfyUI's source code.
+
+Nothing of it runs.
 
 ``HYPERNETWORKS_WEBUI_SOURCES`` names a folder with ``comfyui/``; without it, everything here is
 skipped.

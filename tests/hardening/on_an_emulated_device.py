@@ -1,4 +1,5 @@
-"""Whole trainings and generations on a device without float64, addresses and kernels that only CUDA has.
+"""Whole trainings and generations on a device without float64, addresses and kernels that only CUDA
+has.
 
 Run by ``test_emulated_device.py`` in a process of its own.
 """

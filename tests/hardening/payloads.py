@@ -30,9 +30,13 @@ from hardening.served import Answer, Peak, Studio, Trap  # noqa: E402
 FILE = {"_type": "gradio.FileData"}
 API = "/gradio_api"
 SLOWEST, MOST_MEMORY, MOST_DESCRIPTORS = 20.0, 96.0, 12
-"""What breaks a promise: seconds until a payload is answered, MiB and descriptors more than at first."""
+"""What breaks a promise: seconds until a payload is answered, MiB and descriptors more than at
+first.
+"""
 MOST_LATER = 48.0
-"""MiB more at the end than halfway: what a training takes that happens to run at one of the two, and little else."""
+"""MiB more at the end than halfway: what a training takes that happens to run at one of the two,
+and little else.
+"""
 
 
 def paths(studio: Studio, other: str, trap: int) -> list[str]:

@@ -1,7 +1,7 @@
 """The tests of ``on_an_emulated_device.py``, in a process of their own.
 
-torch counts the devices at the first backward pass of a process, and remembers a device that was registered: neither
-can be undone, so that these tests would break others, and others them.
+torch counts the devices at the first backward pass of a process, and remembers a device that was
+registered: neither can be undone, so that these tests would break others, and others them.
 """
 
 from __future__ import annotations

@@ -31,7 +31,9 @@ VARIANTS: dict[str, Recipe] = {
 def graph(
     comfyui: ComfyUI, model: str = "0", extra: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Checkpoint, two prompts, an empty latent, a sampler on ``model``, and a file of its latent."""
+    """Checkpoint, two prompts, an empty latent, a sampler on ``model``, and a file of its
+    latent.
+    """
     checkpoint = next((comfyui.folder / "models/checkpoints").iterdir()).name
     nodes = {
         "0": ("CheckpointLoaderSimple", {"ckpt_name": checkpoint}),

@@ -1,4 +1,6 @@
-"""Which of ComfyUI's projections are plain products now, so that linear networks can be folded into them."""
+"""Which of ComfyUI's projections are plain products now, so that linear networks can be folded into
+them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""From what a node is given to networks: names, files, multipliers, and messages instead of errors."""
+"""From what a node is given to networks: names, files, multipliers, and messages instead of
+errors.
+"""
 
 from __future__ import annotations
 
@@ -134,7 +136,8 @@ def multiplier_of(
 
 
 class Messages:
-    """Lines for the user of one node: shown on the node, in the console, and in the queue's history.
+    """Lines for the user of one node: shown on the node, in the console, and in the queue's
+    history.
 
     Args:
         node: its id.

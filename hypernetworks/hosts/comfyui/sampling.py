@@ -1,4 +1,5 @@
-"""Networks on a ComfyUI model: kept with its patcher, and on its UNet only while that model samples.
+"""Networks on a ComfyUI model: kept with its patcher, and on its UNet only while that model
+samples.
 
 Clones of a model share one UNet, so nothing may stay on it between two passes. Three of ComfyUI's
 wrappers do the work: one around a whole pass makes a :class:`Job` and ends it, one around each
@@ -96,7 +97,9 @@ class Job:
             self._handle.at(self._step, self._steps.total, hires=self._hires)
 
     def _apply(self, unet: nn.Module) -> None:
-        """One set of networks folds; where conditionings have different ones, each call says which act."""
+        """One set of networks folds; where conditionings have different ones, each call says which
+        act.
+        """
         self.end()
         self._unet = unet
         fitting = [_fitting(unet, networks) for networks in self._sets]
@@ -115,7 +118,9 @@ class Job:
             self._handle = apply_per_picture(unet, sets, self._rows)
 
     def _rows(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> list[int]:
-        """ComfyUI runs conditionings with different hooks separately: all rows of a call are alike."""
+        """ComfyUI runs conditionings with different hooks separately: all rows of a call are
+        alike.
+        """
         first = arguments[0] if arguments else next(iter(named.values()))
         return [self._current] * int(first.shape[0])
 

@@ -45,7 +45,10 @@ class Batch:
         return list({use.entry.path: use.entry for use in uses}.values())
 
     def entries_of(self, image: int) -> list[Entry]:
-        """The files in use for one image. Where the prompts don't tell the images apart, those of all."""
+        """The files in use for one image.
+
+        Where the prompts don't tell the images apart, those of all.
+        """
         passes = [images for images in (self.first, self.hires) if images]
         uses = [use for images in passes for use in images[image if image < len(images) else 0]]
         return list({use.entry.path: use.entry for use in uses}.values())

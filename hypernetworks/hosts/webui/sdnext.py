@@ -56,7 +56,9 @@ def watch_pipelines(activate: Activate) -> None:
 
 
 def watch_infotexts() -> None:
-    """Have each image's infotext name what was active in it alone; any number of times. Nothing in other webuis.
+    """Have each image's infotext name what was active in it alone; any number of times.
+
+    Nothing in other webuis.
 
     Others call the value itself for each image.
     """
@@ -64,11 +66,10 @@ def watch_infotexts() -> None:
         return
     for name in ("modules.processing", "modules.processing_helpers"):
         module = sys.modules.get(name)
-        original = getattr(module, "create_infotext", None)
-        if original is not None and not hasattr(original, _ORIGINAL):
-            made = _of_one_image(original)
-            setattr(made, _ORIGINAL, original)
-            setattr(module, "create_infotext", made)  # noqa: B010
+        if hasattr(module, "create_infotext") and not replacing.is_replaced(
+            module, "create_infotext"
+        ):
+            replacing.replace(module, "create_infotext", _of_one_image)
 
 
 def _of_one_image(original: Callable[..., str]) -> Callable[..., str]:

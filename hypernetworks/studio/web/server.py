@@ -110,8 +110,8 @@ def launch(
     """Serve the page, on this machine only unless told otherwise, until interrupted.
 
     Args:
-        job_queue: with the model to begin with. Nothing else may hold that model: it would stay in memory, beside
-            the one that the user loads in its place, as long as the studio runs.
+        job_queue: with the model to begin with. Nothing else may hold that model: it would stay in
+            memory, beside the one that the user loads in its place, as long as the studio runs.
         anywhere: listen on all interfaces.
         password: asked for before anything else; ``None`` lets everyone in.
         training_folders: that training may use; ``None`` is one in the user's home.

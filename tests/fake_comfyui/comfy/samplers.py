@@ -1,4 +1,6 @@
-"""Names of samplers, and the guider: runs the UNet once per group of conditionings with equal hooks."""
+"""Names of samplers, and the guider: runs the UNet once per group of conditionings with equal
+hooks.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Every key of an infotext is used or named: otherwise the page would claim to have restored everything."""
+"""Every key of an infotext is used or named: otherwise the page would claim to have restored
+everything.
+"""
 
 from __future__ import annotations
 

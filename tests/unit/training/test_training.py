@@ -480,7 +480,9 @@ def test_settings_are_checked() -> None:
 
 @pytest.mark.parametrize("spread", [1.5, 2.0])
 def test_heavy_tailed_losses_are_no_divergence(spread: float) -> None:
-    """As batches of one image have them; the mean stays where it is, single losses are many times as large."""
+    """As batches of one image have them; the mean stays where it is, single losses are many times
+    as large.
+    """
     for seed in range(20):
         random, watch = Random(seed), Watch()
         for step in range(1500):

@@ -1,4 +1,6 @@
-"""What a run remembers: its best step, its structure and images; and that nobody else trains in its folder."""
+"""What a run remembers: its best step, its structure and images; and that nobody else trains in its
+folder.
+"""
 
 from __future__ import annotations
 

@@ -406,7 +406,8 @@ def test_copies_are_told(tmp_path: Path) -> None:
     assert "1 image with copies" in gather([tmp_path]).notes[0]
 
 
-# --- order, and what is encoded ------------------------------------------------------------------------------------
+# --- order, and what is encoded
+# ------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 30), st.integers(1, 7), st.integers(0, 5))
@@ -449,7 +450,9 @@ def test_repeated_pictures_come_as_often_as_they_are_repeated() -> None:
 
 
 def test_batches_of_several_shapes_equal_small_ones() -> None:
-    """A step with pictures of two shapes is one mean over all of them, however it is cut into passes."""
+    """A step with pictures of two shapes is one mean over all of them, however it is cut into
+    passes.
+    """
     examples = toy_examples(5)
     wide = Example("w", Caption(("picture 9",)), (torch.full((4, 2, 3), 0.5),))
     found = []

@@ -59,7 +59,9 @@ class ApplyHypernetwork(io.ComfyNode):  # type: ignore[misc]
         block_factors: str = "",
         schedule: Multiplier | None = None,
     ) -> Any:
-        """A clone of the model with the network; without it, and with a message, where it can't be used."""
+        """A clone of the model with the network; without it, and with a message, where it can't be
+        used.
+        """
         messages = Messages(cls.hidden.unique_id)
         try:
             multiplier = multiplier_of(

@@ -36,7 +36,9 @@ class HypernetworksOnConditioning(io.ComfyNode):  # type: ignore[misc]
 
 
 def hooks_for(stack: tuple[Applied, ...]) -> Any:
-    """Two of ComfyUI's hooks: the networks for what they are attached to, the wrappers for the pass."""
+    """Two of ComfyUI's hooks: the networks for what they are attached to, the wrappers for the
+    pass.
+    """
     group = comfy.hooks.HookGroup()
     scope = comfy.hooks.EnumHookScope
     group.add(comfy.hooks.TransformerOptionsHook({KEY: list(stack)}, hook_scope=scope.HookedOnly))

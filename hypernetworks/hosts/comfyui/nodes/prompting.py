@@ -58,7 +58,9 @@ class HypernetworksFromPrompt(io.ComfyNode):  # type: ignore[misc]
 
     @classmethod
     def execute(cls, model: Any, text: str) -> Any:
-        """The model with the networks, the clean text, messages, and the model for the hires pass."""
+        """The model with the networks, the clean text, messages, and the model for the hires
+        pass.
+        """
         messages = Messages(cls.hidden.unique_id)
         clean, tags = parse(text)
         for line in near_misses(clean, loras=True):

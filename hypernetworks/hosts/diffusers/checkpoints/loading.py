@@ -53,8 +53,9 @@ def load_checkpoint(
             original layout.
         dtype: what all weights are cast to; the file's own plays no part.
         configurations: a folder of families in place of the shipped ones (:data:`CONFIGURATIONS`).
-        prediction: one of :data:`PREDICTIONS`, in place of what the file says. Where an SD2 file says nothing, its UNet
-            is asked, and the pipeline has an attribute ``prediction_source`` that says so.
+        prediction: one of :data:`PREDICTIONS`, in place of what the file says. Where an SD2 file
+            says nothing, its UNet is asked, and the pipeline has an attribute ``prediction_source``
+            that says so.
 
     Returns:
         A pipeline in eval mode. Its weights are in memory of their own; the file may be replaced.

@@ -1,4 +1,6 @@
-"""What a UNet predicts, found by asking it: files of SD2 look the same whether they predict noise or v."""
+"""What a UNet predicts, found by asking it: files of SD2 look the same whether they predict noise
+or v.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,11 @@ PROBED = "found by a test of its UNet, as the file doesn't say; --prediction ove
 
 @torch.no_grad()
 def probed_prediction(unet: Any) -> str:
-    """``"epsilon"`` or ``"v_prediction"``: AUTOMATIC1111's test, at the noisiest time step, in fp32.
+    """``"epsilon"`` or ``"v_prediction"``: AUTOMATIC1111's test, at the noisiest time step, in
+    fp32.
 
-    From pure noise, a model of noise predicts its input, and one of v about the opposite of the image.
+    From pure noise, a model of noise predicts its input, and one of v about the opposite of the
+    image.
     """
     dtype = unet.dtype
     if (

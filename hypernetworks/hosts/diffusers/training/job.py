@@ -51,7 +51,8 @@ class TrainingJob:
         other_pictures: further folders to learn from.
         repeats: how often the images of each folder come in an epoch; none for once.
         skip_bad: whether images that can't be read are left out, rather than refused.
-        steps_by_images: whether the steps go by the number of images; the settings' are then the usual number.
+        steps_by_images: whether the steps go by the number of images; the settings' are then the
+            usual number.
         dry_run: whether the job ends with its report, before anything is encoded or written.
     """
 
@@ -102,7 +103,8 @@ class Outcome:
         step: finished steps.
         is_finished: ``False`` where it was stopped; the same job goes on from there.
         messages: what the user should know.
-        best: the file of the lowest validation loss, where that was measured: the result of the run.
+        best: the file of the lowest validation loss, where that was measured: the result of the
+            run.
         best_step, best_loss: its step in this run, and its validation loss.
     """
 
@@ -130,7 +132,8 @@ class Watcher:
         on_painting: how far the previews are, in sampling steps of all prompts: done and total.
         on_preview: step, and one image per prompt.
         on_message: what the user should know, at once; :attr:`Outcome.messages` has all of them.
-        should_stop: asked after every step; ``True`` saves and ends the run. Previews and preparation end at once.
+        should_stop: asked after every step; ``True`` saves and ends the run. Previews and
+            preparation end at once.
         on_overview: what will be learned, in sentences, before anything is.
     """
 

@@ -149,7 +149,9 @@ class _Session:
     def _split(
         self, gathered: Gathered, state: dict[str, Any] | None
     ) -> tuple[list[Picture], list[Picture]]:
-        """What is learned from, and what is kept for validation, as earlier steps had it; sets the steps by it."""
+        """What is learned from, and what is kept for validation, as earlier steps had it; sets the
+        steps by it.
+        """
         earlier: dict[str, bool] = {}
         if state is not None:
             earlier |= dict.fromkeys(state.get("seen", ()), False)
