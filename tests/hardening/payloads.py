@@ -162,9 +162,10 @@ def _stream(studio: Studio, case: Case, path: str, started: Answer) -> list[Answ
     found = started.json()
     if started.status == 200 and isinstance(found, dict) and found.get("event_id"):
         at = path if path.endswith("=") else f"{path}/"
-        answers.append(
-            studio.ask("GET", f"{at}{case.session if at == path else found['event_id']}")
-        )
+        session = quote(
+            str(case.body()["session_hash"])
+        )  # gradio cuts the stream of an unknown one
+        answers.append(studio.ask("GET", f"{at}{session if at == path else found['event_id']}"))
     return answers
 
 
