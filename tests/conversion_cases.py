@@ -1,4 +1,5 @@
-"""What the tests of conversion share: small checkpoints, networks, and a reading of LoRAs of its own."""
+"""What the tests of conversion share: small checkpoints, networks, and a reading of LoRAs of its
+own."""
 
 from __future__ import annotations
 

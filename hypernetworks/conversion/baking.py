@@ -1,6 +1,8 @@
-"""Linear networks baked into a checkpoint: a copy of the file in which some tensors have other numbers.
+"""Linear networks baked into a checkpoint: a copy of the file in which some tensors have other
+numbers.
 
-The header stays as it is, byte for byte, because no tensor changes its type or shape; so do all other tensors.
+The header stays as it is, byte for byte, because no tensor changes its type or shape; so do all
+other tensors.
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ def bake(
         StructureError: a network isn't linear.
         NoMatchingWidthError: a network for another model.
         FileWriteError: no room on the disk, no permission; what was there is untouched.
-        CheckpointError: the checkpoint has numbers that can't be changed, or it changes while it is read.
+        CheckpointError: the checkpoint has numbers that can't be changed, or it changes while it
+            is read.
     """
     check_baking_target(base.path, target)
     changes = LinearChanges(base, networks)

@@ -1,4 +1,5 @@
-"""A base model on the disk: which attention modules it has, and their weights, one tensor at a time."""
+"""A base model on the disk: which attention modules it has, and their weights, one tensor at a
+time."""
 
 from __future__ import annotations
 
@@ -24,10 +25,12 @@ class Base:
     """The UNet of a checkpoint; a context manager that closes its files.
 
     Args:
-        path: a ``.safetensors`` file in the original layout or of a UNet alone, or a diffusers folder.
+        path: a ``.safetensors`` file in the original layout or of a UNet alone, or a diffusers
+            folder.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or has no attention that hypernetworks act on.
+        CheckpointError: there is none, it is damaged, or has no attention that hypernetworks act
+            on.
     """
 
     def __init__(self, path: Path) -> None:

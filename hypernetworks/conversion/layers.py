@@ -1,4 +1,5 @@
-"""The attention modules of a UNet, found by the names of its tensors, and what they are called elsewhere."""
+"""The attention modules of a UNet, found by the names of its tensors, and what they are called
+elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ _KEY_WEIGHT = re.compile(
     r"(?P<prefix>|model\.diffusion_model\.|diffusion_model\.|unet\.)"
     r"(?P<path>(?:(?:in|out)put_blocks|middle_block|(?:down|up)_blocks|mid_block)\..*\battn[12])\.to_k\.weight"
 )
-"""Not those of a ControlNet, of a motion module, or of the averaged copy (``model_ema``) in the same file."""
+"""Not those of a ControlNet, of a motion module, or of the averaged copy (``model_ema``) in the
+same file."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ def _layers_per_block(paths: Iterable[str]) -> int:
 def _both_paths(path: str, layers: int) -> tuple[str, str]:
     """The name in diffusers' layout and in the original one, from either.
 
-    The original counts input and output blocks through; ``layers + 1`` of them make one block of diffusers'.
+    The original counts input and output blocks through; ``layers + 1`` of them make one block of
+    diffusers'.
     """
     head, _, rest = path.partition(".transformer_blocks.")
     rest = f".transformer_blocks.{rest}" if rest else ""

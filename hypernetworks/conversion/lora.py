@@ -64,7 +64,8 @@ def to_lora(
 ) -> Converted:
     """Write linear networks as one LoRA for the model they are used with.
 
-    The LoRA's weight is a factor on the multipliers: of one network at multiplier 1 it is the multiplier itself.
+    The LoRA's weight is a factor on the multipliers: of one network at multiplier 1 it is the
+    multiplier itself.
 
     Args:
         base: whose weights the LoRA is made from; it works with others as any LoRA does.

@@ -2,8 +2,8 @@
 
 There are three layouts. ``kohya`` has the names of kohya's trainer, with whole matrices (``diff``)
 where no low rank is asked for. AUTOMATIC1111 takes a bias (``diff_b``) only beside a ``diff``, so
-that each has one of zeros. ``comfyui`` is the same without these zeros, which take much of the file:
-for ComfyUI, Forge and SD.Next. ``peft`` is for diffusers and peft.
+that each has one of zeros. ``comfyui`` is the same without these zeros, which take much of the
+file: for ComfyUI, Forge and SD.Next. ``peft`` is for diffusers and peft.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Part:
 
     Attributes:
         layer: where.
-        key, value: for the weights of ``to_k`` and ``to_v``: whole, or as factors; ``None`` for nothing.
+        key, value: for the weights of ``to_k`` and ``to_v``: whole, or as factors; ``None`` for
+            nothing.
         bias: for the bias of ``to_out``; ``None`` for nothing.
         value_bias: the same bias before ``to_out``, which is what a bias of ``to_v`` would be.
     """
@@ -112,7 +113,8 @@ def _kohya_factors(
 
 
 def _peft(part: Part, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Peft has a bias in all of a file's modules or in none; that of ``to_v`` needs no other module."""
+    """Peft has a bias in all of a file's modules or in none; that of ``to_v`` needs no other
+    module."""
     prefix, found = f"unet.{part.layer.path}", dict[str, torch.Tensor]()
     for leaf, change, bias in (
         ("to_k", part.key, None),
@@ -205,7 +207,8 @@ def metadata(
 
 
 def _peft_config(tensors: Mapping[str, torch.Tensor]) -> dict[str, object]:
-    """What diffusers writes itself; older ones get the scale of differing ranks wrong without it."""
+    """What diffusers writes itself; older ones get the scale of differing ranks wrong without
+    it."""
     ranks = {
         key.removeprefix("unet.").removesuffix(".lora_B.weight"): tensor.shape[1]
         for key, tensor in tensors.items()

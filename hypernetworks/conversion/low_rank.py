@@ -1,4 +1,5 @@
-"""Matrices as products of two narrow ones, at a rank that is given or at the smallest that is good enough."""
+"""Matrices as products of two narrow ones, at a rank that is given or at the smallest that is good
+enough."""
 
 from __future__ import annotations
 
@@ -49,10 +50,11 @@ class Factors:
 
 
 def factorised(matrix: torch.Tensor, rank: Rank) -> Factors:
-    """The best factors of a matrix, with singular values spread evenly over both, so that fp16 holds them.
+    """The best factors of a matrix, with singular values spread evenly over both, so that fp16
+    holds them.
 
-    By the eigenvectors of ``M M^T`` in float64, which takes a fraction of the time of torch's SVD, and is exact to
-    1e-8 of the largest singular value.
+    By the eigenvectors of ``M M^T`` in float64, which takes a fraction of the time of torch's SVD,
+    and is exact to 1e-8 of the largest singular value.
 
     Args:
         matrix: ``(outer, inner)``, fp32, on the CPU.

@@ -92,7 +92,8 @@ class LinearChanges:
         self._maps: dict[tuple[int, int, tuple[float, ...]], AffineMap] = {}
 
     def affine(self, layer: Layer, side: int) -> AffineMap | None:
-        """What is added to the context of one projection: one map for all networks; ``None`` for nothing."""
+        """What is added to the context of one projection: one map for all networks; ``None`` for
+        nothing."""
         multipliers = tuple(
             weighted.at(layer, factors)[side]
             for weighted, factors in zip(self.networks, self._factors, strict=True)
@@ -122,13 +123,15 @@ class LinearChanges:
         )
 
     def product(self, layer: Layer, side: int) -> torch.Tensor | None:
-        """``W A``, what is added to one projection's weight ``(inner, width)``; ``None`` for nothing."""
+        """``W A``, what is added to one projection's weight ``(inner, width)``; ``None`` for
+        nothing."""
         affine = self.affine(layer, side)
         name = layer.key if side == KEY else layer.value
         return None if affine is None else self._product(name, affine)
 
     def rank(self, layer: Layer) -> int:
-        """The largest rank that the change can have, as the narrowest layer of each network allows."""
+        """The largest rank that the change can have, as the narrowest layer of each network
+        allows."""
         narrowest = (
             min(weighted.network.structure.widths(layer.width))
             for weighted in self.networks

@@ -1,4 +1,5 @@
-"""Other programs' own LoRA code, run on the weights of a base: ``lora_hosts.py HOST SOURCES FOLDER M…``.
+"""Other programs' own LoRA code, run on the weights of a base: ``lora_hosts.py HOST SOURCES FOLDER
+M…``.
 
 Runs in a process of its own, as these programs have modules of the same names. What their LoRA code
 imports beside itself is replaced by stand-ins. Reads ``base.safetensors`` (original layout) and

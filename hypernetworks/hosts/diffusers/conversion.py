@@ -1,8 +1,9 @@
 """Networks that aren't linear as LoRAs: the nearest one, by least squares, and how near it is.
 
-A network that isn't linear does to each context what no change of weights does to all. Near the contexts that a model
-really has, a change of weights can come close. So images are generated with the networks on, every attention module
-notes the contexts that it gets, and the affine map that fits best there takes the networks' place.
+A network that isn't linear does to each context what no change of weights does to all. Near the
+contexts that a model really has, a change of weights can come close. So images are generated with
+the networks on, every attention module notes the contexts that it gets, and the affine map that
+fits best there takes the networks' place.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from ...patching import apply
 ROWS = 512
 """Contexts that an attention module notes of each call; the rest is left out."""
 RIDGE = 1e-5
-"""Of the mean square of the contexts: keeps directions that hardly occur from getting large weights."""
+"""Of the mean square of the contexts: keeps directions that hardly occur from getting large
+weights."""
 KEPT_OUT = 0.25
 """Share of the prompts that only the measuring uses."""
 
@@ -42,9 +44,11 @@ class Fitted:
 
     Attributes:
         converted: what was written.
-        share: how much of the networks' effect on the images it has, on prompts that it was not fitted to: 1 less the
-            distance to the right images, as a share of the distance between these and those without networks.
-        strips: of each such prompt, the images without networks, with them, and with the LoRA, side by side.
+        share: how much of the networks' effect on the images it has, on prompts that it was not
+            fitted to: 1 less the distance to the right images, as a share of the distance between
+            these and those without networks.
+        strips: of each such prompt, the images without networks, with them, and with the LoRA,
+            side by side.
     """
 
     converted: Converted
@@ -293,7 +297,8 @@ def _part(base: Base, layer: Layer, sums: _Sums, rank: Rank) -> Part:
 def _weighed(
     matrix: torch.Tensor, rank: Rank, metric: torch.Tensor | None
 ) -> torch.Tensor | Factors:
-    """At a rank, with the smallest error on the contexts rather than on the numbers of the matrix."""
+    """At a rank, with the smallest error on the contexts rather than on the numbers of the
+    matrix."""
     if metric is None:
         return matrix
     found = narrowed(matrix @ metric, rank, min(matrix.shape))

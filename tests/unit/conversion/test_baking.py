@@ -1,4 +1,5 @@
-"""Networks baked into checkpoints: what the copy computes, what it leaves alone, and how it fails."""
+"""Networks baked into checkpoints: what the copy computes, what it leaves alone, and how it
+fails."""
 
 from __future__ import annotations
 
