@@ -172,7 +172,7 @@ def check_linear(networks: Sequence[Weighted]) -> None:
             what = "a layer norm" if structure.activation == "linear" else structure.activation
             raise StructureError(
                 f"{weighted.network.name} is not linear (it has {what}), so no change of weights does the same: "
-                "use it in a program that loads hypernetworks"
+                "convert it to a LoRA that comes close (convert --to lora --prompts FILE)"
             )
 
 
