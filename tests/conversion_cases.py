@@ -1,6 +1,5 @@
 """What the tests of conversion share: small checkpoints, networks, and a reading of LoRAs of its
-own.
-"""
+own."""
 
 from __future__ import annotations
 

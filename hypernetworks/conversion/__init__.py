@@ -12,8 +12,8 @@ change of weights::
     to_out.bias  += m W_out W_v b_v
 
 The key's bias adds one number to all scores of a query, which softmax does not see. The value's
-bias goes through
-attention unchanged, because its weights add up to 1, and comes out of ``to_out``.
+bias goes through attention unchanged, because its weights add up to 1, and comes out of
+``to_out``.
 """
 
 from .baking import bake

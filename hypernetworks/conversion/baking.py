@@ -53,8 +53,8 @@ def bake(
         StructureError: a network isn't linear.
         NoMatchingWidthError: a network for another model.
         FileWriteError: no room on the disk, no permission; what was there is untouched.
-        CheckpointError: the checkpoint has numbers that can't be changed, or it changes while it is
-            read.
+        CheckpointError: the checkpoint has numbers that can't be changed, or it changes while it
+            is read.
     """
     check_baking_target(base.path, target)
     changes = LinearChanges(base, networks)

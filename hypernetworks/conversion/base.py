@@ -1,6 +1,5 @@
 """A base model on the disk: which attention modules it has, and their weights, one tensor at a
-time.
-"""
+time."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """The attention modules of a UNet, found by the names of its tensors, and what they are called
-elsewhere.
-"""
+elsewhere."""
 
 from __future__ import annotations
 
@@ -14,8 +13,7 @@ _KEY_WEIGHT = re.compile(
     r"(?P<path>(?:(?:in|out)put_blocks|middle_block|(?:down|up)_blocks|mid_block)\..*\battn[12])\.to_k\.weight"
 )
 """Not those of a ControlNet, of a motion module, or of the averaged copy (``model_ema``) in the
-same file.
-"""
+same file."""
 
 
 @dataclass(frozen=True)

@@ -114,8 +114,7 @@ def _kohya_factors(
 
 def _peft(part: Part, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Peft has a bias in all of a file's modules or in none; that of ``to_v`` needs no other
-    module.
-    """
+    module."""
     prefix, found = f"unet.{part.layer.path}", dict[str, torch.Tensor]()
     for leaf, change, bias in (
         ("to_k", part.key, None),
@@ -209,8 +208,7 @@ def metadata(
 
 def _peft_config(tensors: Mapping[str, torch.Tensor]) -> dict[str, object]:
     """What diffusers writes itself; older ones get the scale of differing ranks wrong without
-    it.
-    """
+    it."""
     ranks = {
         key.removeprefix("unet.").removesuffix(".lora_B.weight"): tensor.shape[1]
         for key, tensor in tensors.items()

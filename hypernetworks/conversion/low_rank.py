@@ -1,6 +1,5 @@
 """Matrices as products of two narrow ones, at a rank that is given or at the smallest that is good
-enough.
-"""
+enough."""
 
 from __future__ import annotations
 

@@ -97,9 +97,8 @@ def resize(network: Hypernetwork, multiple: float) -> Made:
 
 
 def difference(right: Sequence[Weighted], made: Sequence[Weighted]) -> float:
-    """How far networks are from others, as a share of what the others change, on random contexts of
-    all widths.
-    """
+    """How far networks are from others, as a share of what the others change, on random contexts
+    of all widths."""
     wrong = total = 0.0
     generator = torch.Generator().manual_seed(0)
     for width in sorted({width for weighted in right for width in weighted.network.pairs}):

@@ -38,9 +38,8 @@ class Entry:
 
 
 class TensorFile:
-    """An open safetensors file; a context manager.
-
-    Nothing is mapped: see :mod:`hypernetworks.files.opened`.
+    """An open safetensors file; a context manager. Nothing is mapped: see
+    :mod:`hypernetworks.files.opened`.
 
     Args:
         path: of the file.

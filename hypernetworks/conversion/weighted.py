@@ -93,8 +93,7 @@ class LinearChanges:
 
     def affine(self, layer: Layer, side: int) -> AffineMap | None:
         """What is added to the context of one projection: one map for all networks; ``None`` for
-        nothing.
-        """
+        nothing."""
         multipliers = tuple(
             weighted.at(layer, factors)[side]
             for weighted, factors in zip(self.networks, self._factors, strict=True)
@@ -125,16 +124,14 @@ class LinearChanges:
 
     def product(self, layer: Layer, side: int) -> torch.Tensor | None:
         """``W A``, what is added to one projection's weight ``(inner, width)``; ``None`` for
-        nothing.
-        """
+        nothing."""
         affine = self.affine(layer, side)
         name = layer.key if side == KEY else layer.value
         return None if affine is None else self._product(name, affine)
 
     def rank(self, layer: Layer) -> int:
         """The largest rank that the change can have, as the narrowest layer of each network
-        allows.
-        """
+        allows."""
         narrowest = (
             min(weighted.network.structure.widths(layer.width))
             for weighted in self.networks
@@ -175,7 +172,7 @@ def check_linear(networks: Sequence[Weighted]) -> None:
             what = "a layer norm" if structure.activation == "linear" else structure.activation
             raise StructureError(
                 f"{weighted.network.name} is not linear (it has {what}), so no change of weights does the same: "
-                "use it in a program that loads hypernetworks"
+                "convert it to a LoRA that comes close (convert --to lora --prompts FILE)"
             )
 
 

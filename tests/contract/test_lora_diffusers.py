@@ -78,8 +78,7 @@ def test_diffusers_scales_every_rank_alike(
     pipeline: Any, tiny_folder: Path, tmp_path: Path, rank: Rank
 ) -> None:
     """Against the same file in kohya's layout, read by the tests: ranks differ from layer to
-    layer.
-    """
+    layer."""
     structure = hn.Structure((1, 0.25, 1)) if rank is FULL else hn.Structure()
     style = network("style", 1, structure, widths=WIDTHS, std=0.15)
     lora = tmp_path / "style.safetensors"

@@ -33,8 +33,7 @@ ROWS = 512
 """Contexts that an attention module notes of each call; the rest is left out."""
 RIDGE = 1e-5
 """Of the mean square of the contexts: keeps directions that hardly occur from getting large
-weights.
-"""
+weights."""
 KEPT_OUT = 0.25
 """Share of the prompts that only the measuring uses."""
 
@@ -48,8 +47,8 @@ class Fitted:
         share: how much of the networks' effect on the images it has, on prompts that it was not
             fitted to: 1 less the distance to the right images, as a share of the distance between
             these and those without networks.
-        strips: of each such prompt, the images without networks, with them, and with the LoRA, side
-            by side.
+        strips: of each such prompt, the images without networks, with them, and with the LoRA,
+            side by side.
     """
 
     converted: Converted
@@ -299,8 +298,7 @@ def _weighed(
     matrix: torch.Tensor, rank: Rank, metric: torch.Tensor | None
 ) -> torch.Tensor | Factors:
     """At a rank, with the smallest error on the contexts rather than on the numbers of the
-    matrix.
-    """
+    matrix."""
     if metric is None:
         return matrix
     found = narrowed(matrix @ metric, rank, min(matrix.shape))

@@ -1,6 +1,5 @@
 """Networks baked into checkpoints: what the copy computes, what it leaves alone, and how it
-fails.
-"""
+fails."""
 
 from __future__ import annotations
 
