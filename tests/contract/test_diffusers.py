@@ -201,3 +201,28 @@ def test_the_seed_alone_decides(painter: Painter) -> None:
     first = pixels(painter, "a cat<hypernet:strong:1>")
     torch.manual_seed(2)
     assert np.array_equal(pixels(painter, "a cat<hypernet:strong:1>"), first)
+
+
+def test_other_models_of_a_pipeline_are_left_alone() -> None:
+    from diffusers import ControlNetModel
+    from laws.hosts import sd1, traces
+
+    host = sd1()
+    controlnet = ControlNetModel.from_unet(host.unet).eval().requires_grad_(False)  # type: ignore[arg-type]
+    drawn = torch.Generator().manual_seed(0)
+    for parameter in controlnet.controlnet_mid_block.parameters():  # they begin as zeros
+        parameter.copy_(torch.randn(parameter.shape, generator=drawn))
+    latents, image = torch.randn(2, 4, 8, 8), torch.rand(2, 3, 64, 64)
+
+    def controlled() -> torch.Tensor:
+        with torch.no_grad():
+            return controlnet(latents, 7, host.context(), image).mid_block_res_sample  # type: ignore[no-any-return]
+
+    before, plain = traces(controlnet), controlled()
+    network = host.network()[1]
+    with hn.apply(host.unet, [(network, 1)]):
+        assert torch.equal(controlled(), plain)
+    assert traces(controlnet) == before
+    with hn.apply(controlnet, [(network, 1)]):
+        assert not torch.allclose(controlled(), plain)
+    assert torch.equal(controlled(), plain)

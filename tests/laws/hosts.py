@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from laws.small_ldm import CONTEXT, SmallUNet
+from laws.small_ldm import CHANNELS, CONTEXT, SmallUNet
 from reference import Content, Recipe, relative_error
 from torch import nn
 
@@ -70,8 +70,8 @@ def latents(unet: nn.Module) -> torch.Tensor:
     return drawn.to(next(unet.parameters()))
 
 
-def ldm() -> Host:
-    unet = SmallUNet().eval().requires_grad_(False)
+def ldm(levels: tuple[int, ...] = CHANNELS) -> Host:
+    unet = SmallUNet(levels).eval().requires_grad_(False)
     times = torch.tensor([7.0, 7.0])
     return Host("ldm", unet, lambda c: unet(latents(unet), times.to(c.device), context=c), CONTEXT)
 

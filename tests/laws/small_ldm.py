@@ -126,27 +126,27 @@ class TimestepEmbedSequential(nn.Sequential):
 
 class SmallUNet(nn.Module):
     """SD1's UNet in small: 12 input blocks, a middle block, 12 output blocks; attention in 16 of
-    them."""
+    them. With fewer channels given, it has fewer levels of blocks."""
 
-    def __init__(self) -> None:
+    def __init__(self, levels: tuple[int, ...] = CHANNELS) -> None:
         super().__init__()
         self.input_blocks = nn.ModuleList(
-            [TimestepEmbedSequential(nn.Conv2d(4, CHANNELS[0], 3, padding=1))]
+            [TimestepEmbedSequential(nn.Conv2d(4, levels[0], 3, padding=1))]
         )
-        skips, channels = [CHANNELS[0]], CHANNELS[0]
-        for level, outer in enumerate(CHANNELS):
+        skips, channels = [levels[0]], levels[0]
+        for level, outer in enumerate(levels):
             for _ in range(2):
                 self.input_blocks.append(_block(channels, outer, level < 3))
                 channels = outer
                 skips.append(channels)
-            if level < 3:
+            if level < len(levels) - 1:
                 self.input_blocks.append(TimestepEmbedSequential(Downsample(channels)))
                 skips.append(channels)
         self.middle_block = TimestepEmbedSequential(
             ResBlock(channels, channels), SpatialTransformer(channels), ResBlock(channels, channels)
         )
         self.output_blocks = nn.ModuleList()
-        for level, outer in reversed(list(enumerate(CHANNELS))):
+        for level, outer in reversed(list(enumerate(levels))):
             for i in range(3):
                 block = _block(channels + skips.pop(), outer, level < 3)
                 channels = outer

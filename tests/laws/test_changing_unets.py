@@ -20,6 +20,7 @@ from laws.changing import (
     wanted,
 )
 from laws.hosts import Host, hooks, make, traces
+from laws.hosts import ldm as make_ldm
 from laws.small_ldm import CrossAttention
 from reference import relative_error
 from torch import nn
@@ -46,6 +47,14 @@ def ldm() -> Iterator[Host]:
     host = make("ldm")
     with torch.no_grad():
         yield host
+
+
+@pytest.fixture
+def small() -> Iterator[Host]:
+    """One level of blocks: compiling and exporting take long."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        yield make_ldm((8,))
 
 
 def swap_linears(unet: nn.Module) -> None:
@@ -513,20 +522,20 @@ def test_used_networks_are_copied_without_what_was_made_ready(
 
 @KINDS
 def test_exporting_leaves_nothing_behind_and_keeps_the_networks(
-    ldm: Host, activation: str | None
+    small: Host, activation: str | None
 ) -> None:
-    content, network = ldm.network(activation)
-    expected = wanted(ldm.unet, [(content, 0.8)], ldm.context())
-    inputs = (torch.randn(2, 4, 8, 8), torch.tensor([7.0, 7.0]), ldm.context())
-    with hn.apply(ldm.unet, [(network, 0.8)]):
-        right = ldm.unet(*inputs)
+    content, network = small.network(activation)
+    expected = wanted(small.unet, [(content, 0.8)], small.context())
+    inputs = (torch.randn(2, 4, 8, 8), torch.tensor([7.0, 7.0]), small.context())
+    with hn.apply(small.unet, [(network, 0.8)]):
+        right = small.unet(*inputs)
     network.release()
-    with hn.apply(ldm.unet, [(network, 0.8)]):
-        exported = torch.export.export(ldm.unet, inputs, strict=False)
+    with hn.apply(small.unet, [(network, 0.8)]):
+        exported = torch.export.export(small.unet, inputs, strict=False)
         assert relative_error(exported.module()(*inputs), right) <= 1e-4
-    other = make("ldm").unet
+    other = copy.deepcopy(small.unet)
     with hn.apply(other, [(network, 0.8)]):
-        assert relative_error(call(other, ldm.context()), expected) <= 1e-4
+        assert relative_error(call(other, small.context()), expected) <= 1e-4
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -566,12 +575,20 @@ def test_gradient_checkpointing(activation: str | None, trains: str, reentrant: 
         assert float((other - one).abs().max()) <= 1e-4 * largest
 
 
-@pytest.mark.parametrize("way", ["wrapper", "in place", "blocks"])
-@pytest.mark.parametrize("first", ["compile", "apply"])
-def test_compiled_unets(ldm: Host, way: str, first: str) -> None:
+@pytest.mark.parametrize(
+    ("first", "way"),
+    [
+        ("compile", "wrapper"),
+        ("compile", "in place"),
+        ("compile", "blocks"),
+        ("apply", "wrapper"),
+        ("apply", "blocks"),
+    ],
+)
+def test_compiled_unets(small: Host, way: str, first: str) -> None:
     torch._dynamo.reset()
-    unet, context, base = ldm.unet, ldm.context(), call(ldm.unet, ldm.context())
-    contents = {kind: ldm.network(kind) for kind in (None, "relu")}
+    unet, context, base = small.unet, small.context(), call(small.unet, small.context())
+    contents = {kind: small.network(kind) for kind in (None, "relu")}
     expected = {k: wanted(unet, [(c, 0.8)], context) for k, (c, _) in contents.items()}
 
     def compiled() -> nn.Module:

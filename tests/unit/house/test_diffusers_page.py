@@ -1,0 +1,33 @@
+"""Each row of the table in docs/diffusers.md, and the tests that hold what it says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+CHANGING, CONTRACT = "laws/test_changing_unets.py", "contract/test_diffusers.py"
+ROWS = {
+    "A LoRA is loaded": (CHANGING, "test_what_changes_after_apply_is_seen_at_the_next_call"),
+    "Modules are swapped": (CHANGING, "test_what_changes_after_apply_is_seen_at_the_next_call"),
+    "`fuse_qkv_projections`": (CHANGING, "test_fusing_after_apply_says_so"),
+    "`copy.deepcopy`": (CHANGING, "test_copies_have_no_networks_and_take_some"),
+    "`copy.copy`": (CHANGING, "test_shallow_copies_and_replicas"),
+    "`torch.compile`": (CHANGING, "test_compiled_unets"),
+    "`torch.export`": (CHANGING, "test_exporting_leaves_nothing_behind_and_keeps_the_networks"),
+    "Gradient checkpointing": (CHANGING, "test_gradient_checkpointing"),
+    "AnimateDiff": (CHANGING, "test_no_site_in_temporal_attention"),
+    "IP-Adapter": (CHANGING, "test_attention_that_somebody_adds_is_left_alone"),
+    "ControlNet, SDXL refiner": (CONTRACT, "test_other_models_of_a_pipeline_are_left_alone"),
+    "Two attention modules": (CHANGING, "test_modules_that_sites_share_are_changed_once"),
+    "Inference mode": (CHANGING, "test_contexts_changed_in_the_middle_of_a_call"),
+}
+
+
+def test_every_row_has_a_test() -> None:
+    page = (ROOT / "docs" / "diffusers.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+?) \| .+ \|$", page, re.MULTILINE)[2:]
+    assert len(rows) == len(ROWS)
+    for row, (beginning, (file, name)) in zip(rows, ROWS.items(), strict=True):
+        assert row.startswith(beginning)
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8")
