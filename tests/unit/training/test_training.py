@@ -15,7 +15,7 @@ from toys import DIM, SCHEDULE, Toy, same, toy_examples, toy_settings
 
 import hypernetworks as hn
 from hypernetworks.errors import DivergenceError, TrainingSettingsError, TrainingStateError
-from hypernetworks.training import Run, TrainingStep, train
+from hypernetworks.training import Batch, Run, TrainingStep, train
 from hypernetworks.training.health import Watch
 from hypernetworks.training.validation import ValidationLoss
 
@@ -498,3 +498,26 @@ def test_losses_that_grow_are_divergence() -> None:
         if watch.complaint(watch.add(loss, 1.0)) is not None:
             break
     assert 1000 < step < 1300
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_on_an_accelerator_trains_and_measures(
+    monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """Devices that compute in half precision give the network contexts of that type; its parameters are fp32."""
+    monkeypatch.setattr("hypernetworks.engine.stack.is_on_cpu", lambda _: False)
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    toy = Toy(zero_last=False)
+    toy.unet.to(dtype)
+
+    def predict(noisy: torch.Tensor, times: torch.Tensor, batch: Batch) -> torch.Tensor:
+        found: torch.Tensor = toy.unet(noisy.to(dtype), times, batch.context.to(dtype))
+        return found
+
+    validation = ValidationLoss(toy_examples(), toy.contexts, 0)
+    settings = toy_settings(steps=3, precision=precision, watch_every=1)
+    run = toy.run(settings, predict=predict, validation=validation)
+    before, seen = toy.weights(), list[TrainingStep]()
+    train(run, on_step=seen.append)
+    assert not same(before, toy.weights())
+    assert all(step.validation is not None for step in seen)
