@@ -72,12 +72,14 @@ def run(
     )
     generator = torch.Generator().manual_seed(seed)
     ema, start = Ema(module), 0
+
     if path.exists():
         state = torch.load(path, weights_only=True)
         module.load_state_dict(state["module"])
         optimiser.load_state_dict(state["optimiser"])
         generator.set_state(state["generator"])
         ema.values, start = state["ema"], state["step"]
+
     module.train()
     running, began = 0.0, time.monotonic()
     with Progress(steps, folder.name, initial=start) as progress:
@@ -104,5 +106,6 @@ def run(
                 replace(path, partial(torch.save, state))
                 with (folder / "log.csv").open("a", encoding="utf-8") as log:
                     log.write(f"{step + 1},{running:.5f},{time.monotonic() - began:.1f}\n")
+
     ema.copy_to(module)
     module.eval()

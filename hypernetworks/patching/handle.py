@@ -131,6 +131,7 @@ class Handle:
             self._uninstall()
             if unet is None or self not in handles:
                 return
+
             others = [handle for handle in handles if handle is not self]
             mark_with(unet, others)
             if others and handles[-1] is self:
@@ -145,6 +146,7 @@ class Handle:
         """
         if all(part.is_zero for part in self._parts):
             return
+
         enter, leave = Hook(self._enter), Hook(self._leave)
         self._removers.append(unet.register_forward_pre_hook(enter, with_kwargs=True))
         self._removers.append(unet.register_forward_hook(leave, always_call=True))
@@ -223,6 +225,7 @@ class Handle:
         if module is not unet:
             adopt(module)
             return
+
         binding = self._bindings.get(unet)
         if binding is None or not binding.holds():
             with CHANGING:
@@ -233,6 +236,7 @@ class Handle:
                 projection.was_reached = False
             self._reach = Reach()
             self._reach.start(unet, self._sites)
+
         self._look_at_weights()
         self.seam.watch.begin()
 
@@ -302,6 +306,7 @@ class Handle:
             f"{len(self._sites)} attention modules",
             state,
         ]
+
         return f"<hypernetworks: {'; '.join(parts + unmatched)}>"
 
 

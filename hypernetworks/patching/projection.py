@@ -61,6 +61,7 @@ class Projection:
             named = {**named, name: self.changed(named[name])}
         if own is not None:
             return own(*arguments, **named)
+
         return type(module).forward(module, *arguments, **named)
 
     def changed(self, context: Any) -> Any:

@@ -96,6 +96,7 @@ class JobQueue:
         with self._changed:
             self._jobs.append(job)
         threading.Thread(target=self._do, args=(work, job), daemon=True).start()
+
         try:
             while True:
                 told, value = _latest(job.told)
@@ -126,6 +127,7 @@ class JobQueue:
             with self._changed:
                 self._jobs.remove(job)
                 self._changed.notify_all()
+
         job.told.put(said)
 
     def _wait_for_turn(self, job: _Job) -> None:

@@ -323,4 +323,5 @@ class Painter:
         hashes = hashes_line(self.library, entries, lambda e: self.library.hashes.sha256(e)[:10])
         if hashes:
             pairs[HASHES] = hashes
+
         return format_infotext(job.prompt, job.negative, pairs)

@@ -122,6 +122,7 @@ class ActiveNetworks:
                     p,
                     f"{use.tag} is skipped in the model that was loaded during generation: {error}",
                 )
+
         return [[use for use in picture if id(use) not in unfit] for picture in pictures]
 
     def _run_eagerly(self, p: Any) -> None:
@@ -159,6 +160,7 @@ class ActiveNetworks:
         handle = self.ensure(p, hires=hires, unet=unet)
         if handle is None:
             return
+
         handle.at(step, total, hires=hires)
         if self._rows is not None:
             self._rows.begin_step(conditions)

@@ -185,6 +185,7 @@ def on_step(params: Any) -> None:
     p = getattr(denoiser, "p", None)
     if p is None:
         return
+
     try:
         step, total = position(denoiser)
         hires = bool(getattr(p, "is_hr_pass", False))
@@ -217,6 +218,7 @@ def position(denoiser: Any) -> tuple[int, int]:
     if name == "PLMS":
         runs = max(0, runs - 1)
     steps = _steps_by_timesteps(denoiser, told, name) if hasattr(sampler, "get_timesteps") else told
+
     return min(runs // per_step, steps - 1), steps
 
 

@@ -73,6 +73,7 @@ class TrainingFolders:
                         f"{number}:{relative}",
                     )
                 )
+
         return found
 
     def folder(self, key: str) -> Path:
@@ -105,6 +106,7 @@ class TrainingFolders:
             raise TrainingDataError(
                 f"{len(sources)} files at once are too many: add at most {MOST_FILES}"
             )
+
         for source in sources:
             _check_file(source)
         sources = _without_repeated(sources)
@@ -112,6 +114,7 @@ class TrainingFolders:
             raise TrainingDataError(
                 f"there is no image among the files: add some ({', '.join(SUFFIXES)})"
             )
+
         try:
             self.pictures.mkdir(parents=True, exist_ok=True)
             self._tidy()
@@ -163,6 +166,7 @@ def _without_repeated(sources: Sequence[Path]) -> list[Path]:
             raise TrainingDataError(
                 f"two different files are called {source.name} (ignoring case): rename one of them"
             )
+
     return list(found.values())
 
 
@@ -177,6 +181,7 @@ def _check_file(source: Path) -> None:
         raise TrainingDataError(
             f"{name} is a reserved device name on Windows: rename the file, then add it"
         )
+
     if suffix == ".txt":
         _check_text(source)
     elif suffix in SUFFIXES:

@@ -113,6 +113,7 @@ def _wire_buttons(
         except HypernetworkError as error:
             yield *[gr.skip()] * 4, messages_html([str(error)], "error"), *sent
             return
+
         for update in _follow(trainer):
             yield *update, "", *sent
             sent = [gr.skip()] * 3
