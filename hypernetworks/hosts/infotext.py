@@ -28,4 +28,5 @@ def hashes_line(
         with suppress(OSError):
             if value := short_hash(entry):
                 hashes[library.name_of(entry)] = value
+
     return format_hashes(hashes)

@@ -156,6 +156,7 @@ class Run:
         done = replace(
             done, steps_per_second=speed, seconds_left=(self.settings.steps - self.step) / speed
         )
+
         return self._watched(done)
 
     def _gradients(self) -> tuple[float, float]:
@@ -173,6 +174,7 @@ class Run:
             self._stepper.optimiser.zero_grad(set_to_none=True)
             if not self._save_memory():
                 raise
+
         return self._accumulate()
 
     def _accumulate(self) -> tuple[float, float]:

@@ -269,6 +269,7 @@ def load_examples(
         found.append(_example(path.name, caption, versions, settings, encode))
         if report is not None:
             report(number + 1, len(paths))
+
     return found
 
 

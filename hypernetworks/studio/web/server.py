@@ -124,6 +124,7 @@ def launch(
     trainer = Trainer(
         JobQueue(painter), training_folders, own_folder(painter.library, MINIATURE_NETWORKS)
     )
+
     with noticed("Stopping; Ctrl+C again ends at once") as ending, temporary_folder() as folder:
         try:
             app = build_app(trainer, folder, anywhere=anywhere, password=password)
