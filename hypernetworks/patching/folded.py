@@ -100,9 +100,9 @@ class FoldedProjection(Projection):
             self.seam.prepare(self.module)
         except Exception:  # if it is the host's own, the module's forward will raise it
             return None
-        weight = vars(self.module)["_parameters"].get(
-            "weight"
-        )  # a weight that is computed anew is not among them
+
+        # A weight that is computed at each access is not among the parameters.
+        weight = vars(self.module)["_parameters"].get("weight")
         if weight is None or (
             torch.is_grad_enabled() and (weight.requires_grad or context.requires_grad)
         ):
@@ -142,9 +142,9 @@ class FoldedProjection(Projection):
 
         fold = self._product(weight, tail)
         into = self._ready.weight if self._ready is not None else None
-        self._ready = (
-            None  # an interrupt in the middle of writing leaves neither the old nor the new
-        )
+
+        # An interrupt in the middle of writing leaves neither the old nor the new.
+        self._ready = None
         made = fold.added_to(weight, tail[0][1], into)
         self.seam.folds_on_device |= not is_on_cpu(weight)
         self._ready = _Ready(fold.mark, multipliers, head, *made)
@@ -164,9 +164,8 @@ class FoldedProjection(Projection):
         if (restless or (scheduled and networks > 1)) and rows * networks < weight.shape[0]:
             return False  # a product of the weight with the map
         if restless or scheduled:
-            return rows >= _REFOLD_ROWS.get(
-                weight.device.type, _REFOLD_ROWS_ELSEWHERE
-            )  # a pass over the weight
+            # A pass over the weight at each step has to cost less than the map on so many rows.
+            return rows >= _REFOLD_ROWS.get(weight.device.type, _REFOLD_ROWS_ELSEWHERE)
 
         return True
 

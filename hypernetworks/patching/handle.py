@@ -196,6 +196,8 @@ class Handle:
         check_shared(self._parts, sites)
         check_foreign(sites, seams_of(unet))
         parts = tuple(part.on(sites) for part in self._parts)
+
+        # Nothing can fail from here on, so that the handle is never between two states.
         self._take_off()
         self._sites, self._parts = tuple(sites), parts
         self.seam.start_over(parts)
@@ -226,6 +228,7 @@ class Handle:
             adopt(module)
             return
 
+        # What is in the UNet may have been exchanged since the last call, by a LoRA for instance.
         binding = self._bindings.get(unet)
         if binding is None or not binding.holds():
             with CHANGING:
@@ -244,6 +247,8 @@ class Handle:
         """On accelerators, where a projection can't look by itself without waiting."""
         if not self.seam.folds_on_device:
             return
+
+        # One question for all weights: a question for each would cost as much as the UNet call.
         folded = [p for p in self._projections.values() if isinstance(p, FoldedProjection)]
         if self._watch.saw_change(mark for p in folded if (mark := p.mark) is not None):
             for projection in folded:
@@ -254,6 +259,9 @@ class Handle:
         self.seam.watch.end()
         if result is None or self._reach is None:  # an error is on its way
             return
+
+        # Only modules that ran for the first time are looked at: a processor that goes past the
+        # projections does so in every call.
         for index in self._reach.taken():
             if not any(self._projections[index, side].was_reached for side in (KEY, VALUE)):
                 self._fail(

@@ -120,9 +120,8 @@ class Seam:
     ) -> None:
         self.is_dense, self.prepare = is_dense, prepare
         self.start_over(parts)
-        self._fail = weakref.WeakMethod(
-            fail
-        )  # else handle and seam would keep each other, and networks, in memory
+        # Else handle and seam would keep each other, and the networks, in memory.
+        self._fail = weakref.WeakMethod(fail)
         self.call = Call()
         self.watch = ContextWatch()
 
@@ -142,6 +141,7 @@ class Seam:
         """The context of one projection with the networks in it; itself where nothing applies, or
         after a failure.
         """
+        # Multiplier 0 must not cost anything, nor change a bit by a round trip through fp32.
         multipliers = tuple(part.multipliers(index, side) for part in self.parts)
         if not any(map(any, multipliers)):
             return context

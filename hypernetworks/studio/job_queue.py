@@ -72,6 +72,7 @@ class JobQueue:
         one.
         """
         with self._changed:
+            # Jobs that wait leave the queue themselves, as soon as they are woken.
             mine = [job for job in self._jobs if job.window == window]
             for job in mine:
                 job.cancelled.set()
@@ -119,9 +120,8 @@ class JobQueue:
             )
         except Exception as error:
             said = ("error", error)
-        except (
-            BaseException
-        ) as error:  # a library that asks to exit ends its job, not the window's waiting
+        # A library that asks to exit ends its job, not the window's waiting.
+        except BaseException as error:
             said = ("error", RuntimeError(f"the job ended with {error!r}"))
         finally:
             with self._changed:
@@ -154,6 +154,7 @@ class JobQueue:
 
 def _latest(told: queue.SimpleQueue[tuple[str, Any]]) -> tuple[str, Any]:
     """The next message; outdated updates are skipped, but not their images."""
+    # A window that is slow would fall behind for ever if it had to show every update.
     kind, value = told.get()
     picture = None
     while kind == "update" and not told.empty():

@@ -139,6 +139,7 @@ class Painter:
         size = self._size(job)
         check_steps(job.sampler, self._own_scheduler, job.steps)
 
+        # In half precision an image may overflow that fp32 computes well: worth a second attempt.
         again = self.dtype != torch.float32 and not keep_precision
 
         def attempt(again: bool) -> list[Image]:
@@ -292,6 +293,7 @@ class Painter:
                 pipeline._interrupt = True
             return tensors
 
+        # A generator per image: each has the noise that its own seed gives in a batch of one.
         with torch.inference_mode():
             output = self.pipeline(
                 prompt=prompts[0],
