@@ -511,6 +511,7 @@ def test_used_networks_are_copied_without_what_was_made_ready(
             assert relative_error(call(ldm.unet, ldm.context()), acted) > 1e-3
 
 
+@pytest.mark.slow
 @KINDS
 def test_exporting_leaves_nothing_behind_and_keeps_the_networks(
     ldm: Host, activation: str | None
@@ -566,6 +567,7 @@ def test_gradient_checkpointing(activation: str | None, trains: str, reentrant: 
         assert float((other - one).abs().max()) <= 1e-4 * largest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["wrapper", "in place", "blocks"])
 @pytest.mark.parametrize("first", ["compile", "apply"])
 def test_compiled_unets(ldm: Host, way: str, first: str) -> None:
