@@ -104,8 +104,12 @@ def run(
                     "ema": ema.values,
                 }
                 replace(path, partial(torch.save, state))
-                with (folder / "log.csv").open("a", encoding="utf-8") as log:
-                    log.write(f"{step + 1},{running:.5f},{time.monotonic() - began:.1f}\n")
+                _log(folder, f"{step + 1},{running:.5f},{time.monotonic() - began:.1f}")
 
     ema.copy_to(module)
     module.eval()
+
+
+def _log(folder: Path, line: str) -> None:
+    with (folder / "log.csv").open("a", encoding="utf-8") as log:
+        log.write(f"{line}\n")

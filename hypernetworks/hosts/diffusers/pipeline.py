@@ -166,11 +166,7 @@ class Painter:
                 result.messages.append(self._widen())
                 images = attempt(False)
 
-        entries = [use.entry for use in chosen]
-        result.pictures = [
-            Picture(image, self._infotext(job, job.seed + i, size, entries))
-            for i, image in enumerate(images)
-        ]
+        result.pictures = self._pictures(job, images, size, chosen)
         self.library.trim()
         return result
 
@@ -310,6 +306,19 @@ class Painter:
             )
         images: list[Image] = output.images
         return images
+
+    def _pictures(
+        self,
+        job: Generation,
+        images: Sequence[Image],
+        size: tuple[int, int],
+        chosen: Sequence[Use],
+    ) -> list[Picture]:
+        entries = [use.entry for use in chosen]
+        return [
+            Picture(image, self._infotext(job, job.seed + i, size, entries))
+            for i, image in enumerate(images)
+        ]
 
     def _infotext(
         self, job: Generation, seed: int, size: tuple[int, int], entries: Sequence[Entry]
