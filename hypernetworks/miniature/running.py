@@ -61,12 +61,11 @@ def run(
 ) -> None:
     """Train ``module`` in place for ``steps`` optimiser steps and leave the averaged weights in it.
 
-    ``loss_of(module, generator, step)`` draws its batch from the generator, so that a resumed run
-    continues the same sequence. ``folder/checkpoint.pt`` is written every ``save_every`` steps and
-    picked up when it exists.
+    ``loss_of(module, generator, step)`` draws its batch from the generator, so a resumed run goes
+    on with the same sequence. ``checkpoint.pt`` is written every ``save_every`` steps.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "checkpoint.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
     optimiser = torch.optim.AdamW(
         module.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
     )
