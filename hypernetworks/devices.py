@@ -63,6 +63,7 @@ def usable_devices(tell: Callable[[str], object] = lambda _: None) -> list[str]:
             continue
         count = _count(kind)
         found += [kind] if count < 2 else [kind, *(f"{kind}:{i}" for i in range(1, count))]
+
     return [*found, "cpu"]
 
 
@@ -79,6 +80,7 @@ def choose_device(asked: str | None, tell: Callable[[str], object] = lambda _: N
     """
     if asked in (None, "", "auto"):
         return str(device_named(usable_devices(tell)[0]))
+
     assert asked is not None
     try:
         device = device_named(asked)
@@ -108,6 +110,7 @@ def device_named(name: str) -> torch.device:
         raise DeviceError(f"its number is {index}, and there are {numbers}")
     if kind == "directml":
         return torch.device(import_module("torch_directml").device(int(index or 0)))
+
     return torch.device(kind, int(index)) if index else torch.device(kind)
 
 
@@ -133,6 +136,7 @@ def absent(kind: str) -> str | None:
         return None if torch.backends.mps.is_available() else "it needs macOS 12.3 or later"
     if kind == "directml":
         return None if find_spec("torch_directml") is not None else "torch-directml isn't installed"
+
     return None
 
 

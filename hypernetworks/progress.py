@@ -105,6 +105,7 @@ def fitted(bars: tuple[str, str], figures: str, note: str, width: int) -> str:
     line = f"{short} {figures}"
     if columns_of(line) > width:
         return cut(short, width)
+
     return cut(f"{line} {note}", width).rstrip()
 
 

@@ -102,4 +102,5 @@ def _parser() -> argparse.ArgumentParser:
     add_studio(
         commands.add_parser("studio", help="open the studio in the browser", allow_abbrev=False)
     )
+
     return parser

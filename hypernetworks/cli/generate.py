@@ -46,6 +46,7 @@ def add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prediction", choices=("epsilon", "v_prediction"), help="for SD2: epsilon for 512 models"
     )
+
     add_device(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace existing images")
     parser.set_defaults(command=_run)
@@ -98,10 +99,12 @@ def _targets(output: Path, batch: int, overwrite: bool) -> list[Path]:
         raise HypernetworkError(
             f"-o {output}: there is no folder {output.parent}, or it is a folder itself"
         )
+
     several = [output.with_name(f"{output.stem}-{i + 1}{output.suffix}") for i in range(batch)]
     targets = [output] if batch == 1 else several
     if not overwrite and (there := [target for target in targets if target.exists()]):
         raise HypernetworkError(f"{there[0]} exists: choose another name, or add --overwrite")
     if not os.access(output.parent, os.W_OK):
         raise HypernetworkError(f"-o {output}: no permission to write in {output.parent}")
+
     return targets

@@ -37,6 +37,7 @@ def add_studio(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder that holds training images",
     )
+
     add_device(parser)
     parser.set_defaults(command=_run, prediction=None)
 

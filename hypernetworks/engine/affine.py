@@ -53,6 +53,7 @@ def collapse(layers: Sequence[nn.Module], device: torch.device | None = None) ->
             outer @ weight,
             torch.addmv(layer.bias.detach().to(device, torch.float64), outer, bias),
         )
+
     return AffineMap(weight, bias)
 
 
@@ -73,4 +74,5 @@ def chain(maps: Sequence[tuple[AffineMap, float]]) -> AffineMap:
         total = linear(affine.weight, weight.T.contiguous(), None).add_(affine.weight)
         bias = bias + multiplier * (affine.bias + affine.weight @ bias)
         weight = torch.add(weight, total, alpha=multiplier)
+
     return AffineMap(weight, bias)

@@ -60,6 +60,7 @@ def parse_blocks(text: str) -> str | tuple[float, ...]:
     """
     if text.upper() in BLOCK_PRESETS:
         return text.upper()
+
     try:
         numbers = tuple(parse_number(part, "argument lbw") for part in re.split("[,;]", text))
     except MultiplierError as error:
@@ -72,6 +73,7 @@ def parse_blocks(text: str) -> str | tuple[float, ...]:
         raise MultiplierError(
             f"lbw has {len(numbers)} numbers, write {counts} or {BLOCK_COUNTS[-1]}"
         )
+
     return numbers
 
 

@@ -118,6 +118,7 @@ class Fold:
         product = linear(outer, affine.weight.to(weight.device, precise).T.contiguous(), None)
         shift = outer @ affine.bias.to(weight.device, precise)
         refs = tuple(weakref.ref(other) for other in others)
+
         return cls(
             WeightMark(weight), product.to(weight.dtype), shift.to(weight.dtype), baked, refs
         )
@@ -166,5 +167,6 @@ class Fold:
             into = torch.empty_like(
                 weight, requires_grad=False, memory_format=torch.contiguous_format
             )
+
         torch.add(weight.detach(), self.product, alpha=multiplier, out=into)
         return into, self.shift * multiplier

@@ -60,6 +60,7 @@ def create_network(
             f'with "{structure.activation}" after the last layer a zero last layer can\'t learn or is no identity: '
             "leave out one of the two"
         )
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Hypernetwork.create(name, structure, wanted)
@@ -68,9 +69,11 @@ def create_network(
                 _initialise(
                     list(mlp.linear), _drawer(initialisation, structure.activation), zero_last
                 )
+
     network.provenance = replace(
         network.provenance, name=name, weight_initialization=initialisation
     )
+
     return network
 
 

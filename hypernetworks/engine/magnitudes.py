@@ -36,6 +36,7 @@ def largest_output(modules: Iterable[nn.Module], dim: int) -> float:
             weight, bias = module.weight.detach().float(), module.bias.detach().float()
             length = math.sqrt(len(weight)) * float(weight.abs().max()) + float(bias.norm())
             found.append(length)
+
     return max(found) if all(map(math.isfinite, found)) else math.inf
 
 

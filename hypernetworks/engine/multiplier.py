@@ -78,6 +78,7 @@ class Multiplier:
             return cls(multiplier)
         if isinstance(multiplier, str):
             return cls.parse(multiplier)
+
         try:
             return cls(Schedule.constant(parse_number(str(float(multiplier)))))
         except (TypeError, ValueError, OverflowError, RuntimeError) as error:
@@ -114,6 +115,7 @@ class Multiplier:
         start, stop, in_steps = _window(values, strength)
         hires = Schedule.parse(values["hr"], "argument hr") if "hr" in values else None
         _check_window(start, stop, in_steps, [strength, *([hires] if hires else [])])
+
         return cls(
             strength=strength,
             hires=hires,
@@ -184,12 +186,14 @@ class Multiplier:
                 parts.append(
                     f"{key}={argument if isinstance(argument, Schedule) else format_number(argument or 0.0)}"
                 )
+
         if self.attention != "both":
             parts.append(f"attn={self.attention}")
         if self.blocks is not None:
             blocks = self.blocks
             text = blocks if isinstance(blocks, str) else ",".join(map(format_number, blocks))
             parts.append(f"lbw={text}")
+
         return ":".join(parts)
 
 
@@ -223,6 +227,7 @@ def _read_positional(item: str, values: dict[str, str]) -> None:
             )
         values["lbw"] = item
         return
+
     try:
         parse_number(item)
     except MultiplierError:
@@ -245,6 +250,7 @@ def _window(
     for name, position in (("start", start), ("stop", stop)):
         if position is not None and position < 0:
             raise MultiplierError(f"{name}={values[name]} is negative, positions start at 0")
+
     largest = max(start or 0.0, stop or 0.0)
     if len(strength.points) == 1:
         return start, stop, largest > 1
@@ -256,6 +262,7 @@ def _window(
         raise MultiplierError(
             f'start and stop are fractions of the pass, but the schedule "{strength}" is in steps: use one of the two'
         )
+
     return start, stop, strength.in_steps
 
 

@@ -128,6 +128,7 @@ class Hypernetwork:
                 last = [module for module in mlp.linear if isinstance(module, nn.Linear)][-1]
                 nn.init.zeros_(last.weight)
                 nn.init.zeros_(last.bias)
+
         network.train(False)
         return network
 
@@ -190,6 +191,7 @@ class Hypernetwork:
         """
         if context.shape[-1] not in self.pairs or multiplier == 0:
             return context, context
+
         precise = context.to(torch.promote_types(context.dtype, torch.float32))
         with without_autocast(context.device.type):
             key, value = (self.step(precise, side, multiplier) for side in (0, 1))
@@ -217,6 +219,7 @@ class Hypernetwork:
         """
         if self.training:
             return _live(self.pairs[dim][side])
+
         key = (dim, side, device, dtype)
         kept = prepared(self).deltas
         found = kept.get(key)

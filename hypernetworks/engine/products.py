@@ -58,6 +58,7 @@ def linear(
             inputs, weight, bias, name, list(scalars), algorithm
         )
         return product
+
     product = F.linear(inputs, weight, bias)
     return product if activation is None else activation(product)
 
@@ -106,4 +107,5 @@ def onednn_works() -> bool:
             Exception
         ):  # whatever torch of whatever version on whatever processor does: there is another way
             return False
+
     return True

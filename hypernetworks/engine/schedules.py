@@ -33,6 +33,7 @@ def parse_number(text: str, what: str = "multiplier") -> float:
         ) from None
     if not math.isfinite(number):
         raise MultiplierError(f'the {what} "{text}" is not a finite number, write one such as 0.7')
+
     return number
 
 
@@ -69,6 +70,7 @@ class Schedule:
         """
         if "@" not in text:
             return cls.constant(parse_number(text, what))
+
         points = []
         for pair in re.split("[,;]", text):
             value, at, position = pair.partition("@")
@@ -81,6 +83,7 @@ class Schedule:
                 raise MultiplierError(
                     f'the position "{position}" in "{text}" is negative, positions start at 0'
                 )
+
         points.sort(key=lambda point: point[1])
         return cls(tuple(points), in_steps=points[-1][1] > 1)
 

@@ -62,6 +62,7 @@ class Stack:
         """The same for networks that were chosen before, see :meth:`active`."""
         if not active:
             return context
+
         dtype = context.dtype
         if exact or not _may_be_half(active, context, side):
             dtype = torch.promote_types(dtype, torch.float32)
@@ -109,6 +110,7 @@ def _may_be_half(
         return False
     if any(network.training for network, _ in active):
         return False
+
     dim = context.shape[-1]
     return context.dtype is torch.bfloat16 or all(
         abs(m) <= 4 and n.largest_output(dim, side) < LARGEST_HALF for n, m in active

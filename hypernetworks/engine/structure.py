@@ -98,6 +98,7 @@ class Structure:
             raise StructureError(
                 f"the dropout structure has {len(self.dropout)} entries, not {len(layers)} as layers"
             )
+
         if any(not 0 <= p < 1 for p in self.dropout):
             raise StructureError(
                 f"the dropout structure {list(self.dropout)} must hold probabilities in [0, 1)"
@@ -126,6 +127,7 @@ class Structure:
                 modules.append(nn.LayerNorm(outer))
             if self.dropout[i + 1]:
                 modules.append(nn.Dropout(self.dropout[i + 1]))
+
         return modules
 
 
@@ -180,6 +182,7 @@ class Outline:
         linears = [n for n, kind in kinds if kind == "linear"]
         if not linears or kinds[0][1] != "linear" or linears[0] != 0:
             raise StructureError("the first module of the network is not a linear layer")
+
         widths = [tensors[f"linear.{linears[0]}.weight"].shape[1]]
         for n in linears:
             outer, inner = tensors[f"linear.{n}.weight"].shape
@@ -205,6 +208,7 @@ def _module_kinds(tensors: StateDict) -> list[tuple[int, str]]:
                 f'"{key}" has the type {tensor.dtype}, expected floating-point numbers'
             )
         numbers.setdefault(int(match[1]), set()).add(match[2])
+
     kinds = []
     for n, parts in sorted(numbers.items()):
         shapes = {part: tuple(tensors[f"linear.{n}.{part}"].shape) for part in parts}
@@ -219,6 +223,7 @@ def _module_kinds(tensors: StateDict) -> list[tuple[int, str]]:
             raise StructureError(
                 f"linear.{n} has tensors of shapes {shapes}, which is neither a layer nor a norm"
             )
+
     return kinds
 
 
@@ -254,10 +259,12 @@ def _spacing(
             gaps.append((norm - n - 1, end - norm - 1) if norm is not None else (end - n - 1, 0))
         elif norm is not None:
             norm_gap = norm - n - 1
+
     if len(set(norms)) > 1:
         raise StructureError(
             "some layers have a layer norm and some have none, which the webui never writes"
         )
+
     return tuple(gaps), norms[0], norm_gap, tuple(prelu)
 
 
@@ -287,6 +294,7 @@ def check_size(networks: Mapping[int, tuple[Sized, Sized]]) -> None:
         raise StructureError(
             f"it has networks for {len(networks)} widths: at most {MOST_WIDTHS} are possible"
         )
+
     largest = max(len(state) for pair in networks.values() for state in pair)
     if largest > MOST_TENSORS:
         raise StructureError(
@@ -307,6 +315,7 @@ def derive_structure(
         (dim, kv): Outline.of(pair[i]) for dim, pair in tensors.items() for i, kv in enumerate("kv")
     }
     first = next(iter(outlines.values()))
+
     for (dim, kv), outline in outlines.items():
         if outline.widths[0] != dim or outline.widths[-1] != dim:
             raise StructureError(
@@ -318,6 +327,7 @@ def derive_structure(
             raise StructureError(
                 f"the network for width {dim} ({kv}) is built differently from the first one"
             )
+
     layer_structure = _layer_structure(
         {key[0]: o.widths for key, o in outlines.items()}, claims.layer_structure
     )
@@ -328,6 +338,7 @@ def derive_structure(
                 f"the tensors for width {dim} ({kv}) have layers {list(outline.widths)}, "
                 f"but the layer structure {list(layer_structure)} gives {list(expected)}"
             )
+
     return _complete(first, layer_structure, claims)
 
 
@@ -359,6 +370,7 @@ def _common_multiple(sizes: Mapping[int, int]) -> float:
             int(d * float(candidate)) == s for d, s in sizes.items()
         ):
             return float(candidate)
+
     dim, size = next(iter(sizes.items()))
     return size / dim
 
@@ -367,11 +379,13 @@ def _complete(outline: Outline, layer_structure: tuple[float, ...], claims: Clai
     """Settle activation, norm, output activation and dropout between tensors and metadata."""
     if claims.layer_norm is not None and claims.layer_norm != outline.layer_norm:
         raise StructureError(_contradiction("is_layer_norm", claims.layer_norm, outline.layer_norm))
+
     activation = claims.activation or "linear"
     if any(outline.prelu) != (activation == "prelu"):
         raise StructureError(
             _contradiction("activation_func", activation, "prelu" if any(outline.prelu) else "none")
         )
+
     named = claims.activation is not None
     shown = [_gap_contents(gap, outline.layer_norm, activation, named) for gap in outline.gaps]
     output = claims.activate_output
@@ -383,6 +397,7 @@ def _complete(outline: Outline, layer_structure: tuple[float, ...], claims: Clai
         raise StructureError(
             _contradiction("activation_func", activation, "an activation after the last layer")
         )
+
     return Structure(
         layer_structure=layer_structure,
         activation=activation,
@@ -412,6 +427,7 @@ def _gap_contents(
         raise StructureError(
             f"the metadata says activation {kind}, but the tensors have {sum(gap)} other modules between two layers"
         )
+
     return after == 1
 
 

@@ -135,6 +135,7 @@ def _webp(file: OpenedFile) -> Iterator[Size]:
         chunk = file.piece(position, 24)
         if len(chunk) < 8:
             return
+
         kind, length, body = chunk[:4], int.from_bytes(chunk[4:8], "little"), chunk[8:]
         if kind == b"VP8X":
             yield 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
@@ -146,6 +147,7 @@ def _webp(file: OpenedFile) -> Iterator[Size]:
             yield 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
         elif kind == b"ANMF":
             yield 1 + int.from_bytes(body[6:9], "little"), 1 + int.from_bytes(body[9:12], "little")
+
         position += 8 + length + length % 2
 
 

@@ -36,6 +36,7 @@ def patiently(act: Callable[[], Result]) -> Result:
             if not _is_in_use(error):
                 raise
         time.sleep(pause)
+
     return act()
 
 

@@ -29,6 +29,7 @@ def hashes_line(
         with suppress(OSError):
             if value := short_hash(entry):
                 hashes[library.name_of(entry)] = value
+
     return format_hashes(hashes)
 
 

@@ -79,6 +79,7 @@ def prepare(task: str, wish: str | None) -> None:
     """
     if packages.ready(task) and packages.has(wish):
         return
+
     _check()
     with environment.alone():
         if packages.ready(task) and packages.has(wish):  # another process did it meanwhile

@@ -53,6 +53,7 @@ def ask(code: str) -> str | None:
         )
     except OSError:
         return None
+
     return done.stdout.strip() if done.returncode == 0 else None
 
 
@@ -113,6 +114,7 @@ def remove() -> None:
         raise SetUpError(
             f"{ENVIRONMENT} is a link to an environment that does not work: remove the link."
         )
+
     try:
         shutil.rmtree(ENVIRONMENT) if ENVIRONMENT.is_dir() else ENVIRONMENT.unlink()
     except OSError as error:
@@ -131,6 +133,7 @@ def check_venv_module() -> None:
     missing = [name for name in ("venv", "ensurepip") if find_spec(name) is None]
     if not missing:
         return
+
     if shutil.which("apt-get"):
         what = f"`sudo apt install python3.{sys.version_info[1]}-venv` brings it."
     elif os.name == "nt":
@@ -152,6 +155,7 @@ def check_folder() -> None:
         )
     if not _writable(ROOT):
         raise SetUpError(f"{ROOT} can't be written to: copy the project to a folder of your own.")
+
     if os.name == "nt" and len(str(ROOT)) > LONGEST_ROOT and not _long_paths():
         print(
             f"Warning: {ROOT} is longer than {LONGEST_ROOT} characters, and Windows refuses paths above 260: if the "

@@ -144,4 +144,5 @@ def _output(command: list[str], **environment: str) -> str:
         )
     except (OSError, subprocess.SubprocessError):
         return ""
+
     return done.stdout if done.returncode == 0 else ""

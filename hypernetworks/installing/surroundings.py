@@ -67,10 +67,12 @@ def _pip_settings(python: str, environment: Mapping[str, str]) -> dict[str, str]
         env=dict(environment),
     )
     settings = {}
+
     for line in done.stdout.splitlines():
         key, equals, value = line.partition("=")
         try:
             settings[key] = str(ast.literal_eval(value)) if equals else ""
         except (ValueError, SyntaxError):
             continue
+
     return settings

@@ -113,6 +113,7 @@ def impossible(machine: Machine) -> str | None:
             "PyTorch's wheels need glibc 2.28 or newer (Debian 10, Ubuntu 20.04, RHEL 8), which Alpine and older "
             "systems don't have: use a container of a newer system."
         )
+
     return None
 
 
@@ -160,6 +161,7 @@ def asked(wish: str) -> Choice:
         return Choice(
             wish, ("torch", "--no-index", "--find-links", wish), "you gave a folder of wheels"
         )
+
     raise ValueError(
         f"--torch takes {', '.join(BUILDS)}, pypi, a wheel, a folder of wheels or an index's address, not {wish!r}"
     )

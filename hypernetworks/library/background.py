@@ -96,6 +96,7 @@ class Background(Generic[Value]):
         if piece is not None:
             self._do(*piece[1])
             return True
+
         with suppress(Exception):  # there is nobody to report to, and the thread must end cleanly
             self._when_idle()
         with self._lock:

@@ -71,6 +71,7 @@ class Entry:
                 digest.update(chunk)
                 if stopping is not None and stopping.is_set():
                     raise InterruptedError("the hash was called off")
+
         return digest.hexdigest()
 
     @property

@@ -176,6 +176,7 @@ class Library:
         if not names.entries:
             places = ", ".join(map(str, self.folders)) or "any folder"
             raise UnknownNameError(f'there is no hypernetwork "{name}": no files in {places}')
+
         raise names.unknown(name, suggest)
 
     def load(self, entry: Entry) -> Hypernetwork:
@@ -192,6 +193,7 @@ class Library:
             status = entry.path.stat()
         except OSError as error:
             raise FileMissingError(f"{entry.path} no longer exists: refresh the list") from error
+
         stamp = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
         return self._loaded.get(str(entry.path), stamp, lambda: read(entry.path))
 

@@ -66,6 +66,7 @@ def inspect(network: Hypernetwork, path: Path) -> Inspection:
         for dim in network.widths
         for side, mlp in zip("kv", network.pairs[dim], strict=True)
     )
+
     return Inspection(
         name=network.name,
         path=str(path),

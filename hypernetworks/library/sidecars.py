@@ -173,6 +173,7 @@ def find_preview(
     is_known = names is not None
     there = Listings()[stem.parent] if names is None else names
     found = (stem.parent / name for c in candidates if (name := there.spelled(c)) is not None)
+
     return next((path for path in found if is_known or _is_file(path)), None)
 
 
@@ -304,6 +305,7 @@ def _of_site(info: Mapping[str, Any]) -> dict[str, str]:
     words = [w.strip(" ,") for w in words if isinstance(w, str)] if isinstance(words, list) else []
     title = model.get("name") if isinstance(model, Mapping) else None
     base = version.get("baseModel")
+
     return {
         "words": _sound(", ".join(w for w in words if w)),
         "base_model": base if isinstance(base, str) else "",

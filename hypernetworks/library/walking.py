@@ -31,6 +31,7 @@ class Visited:
             same.append((status.st_dev, status.st_ino, status.st_mtime_ns))
         if not self._seen.isdisjoint(same):
             return False
+
         self._seen.update(same)
         return True
 
@@ -61,6 +62,7 @@ def walk(
                 items = list(scan)
         except OSError:
             continue
+
         below = []
         for item in items:
             try:
@@ -73,6 +75,7 @@ def walk(
                     below.append(item)
             except OSError:  # a link to itself, a file that is gone by now
                 continue
+
         below.sort(
             key=lambda item: (not item.is_symlink(), item.name)
         )  # the last is walked first, and links last

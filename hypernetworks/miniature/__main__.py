@@ -44,6 +44,7 @@ def main() -> int:
     options = parser.parse_args()
     options.build.mkdir(parents=True, exist_ok=True)
     TOOLS[options.tool](options)
+
     return 0
 
 

@@ -33,6 +33,7 @@ def assemble(build: Path) -> StableDiffusionPipeline:
     tokenizer = build_tokenizer(build / "base" / "tokenizer")
     module = averaged(TextToLatent(build_text_encoder(tokenizer), build_unet()), build / "base")
     assert isinstance(module, TextToLatent)
+
     return StableDiffusionPipeline(
         vae=vae,
         text_encoder=module.text_encoder,

@@ -167,4 +167,5 @@ def encode_pictures(
             - 1
         )
         latents[colour] = torch.cat([vae.encode(chunk).latents for chunk in torch.split(rgb, 32)])
+
     return latents

@@ -165,6 +165,7 @@ def loss_function(
         times = torch.randint(1000, (batch_size,), generator=generator)
         noisy = scheduler.add_noise(clean, noise, times)
         velocity = scheduler.get_velocity(clean, noise, times)
+
         return nn.functional.mse_loss(module(noisy, times, tokens).float(), velocity)
 
     return loss_of

@@ -102,6 +102,7 @@ class Measurement:
             made.append(torch.from_numpy(np.asarray(images)).float().flatten(1))
             if self.report is not None:
                 self.report(begin + len(part), len(asked))
+
         return torch.cat(made)
 
     def distances(self, asked: Sequence[Asked], made: torch.Tensor, style: str) -> torch.Tensor:
@@ -157,11 +158,13 @@ class Measurement:
             distance = styled.gather(1, own)[:, 0]
             figures[f"distance at {multiplier:g}"] = float(distance.mean()) * 255
             figures[f"distance at {multiplier:g}, unseen"] = float(distance[unseen].mean()) * 255
+
         nearer = (distance < self.distances(asked, made, "flat").gather(1, own)[:, 0]).float()
         recalled = (styled.argmin(1) == own[:, 0]).float()
         for name, share in (("nearer to the style", nearer), ("style recall", recalled)):
             figures[name] = float(share.mean())
             figures[f"{name}, unseen"] = float(share[unseen].mean())
+
         return figures
 
 

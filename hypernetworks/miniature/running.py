@@ -61,23 +61,24 @@ def run(
 ) -> None:
     """Train ``module`` in place for ``steps`` optimiser steps and leave the averaged weights in it.
 
-    ``loss_of(module, generator, step)`` draws its batch from the generator, so that a resumed run
-    continues the same sequence. ``folder/checkpoint.pt`` is written every ``save_every`` steps and
-    picked up when it exists.
+    ``loss_of(module, generator, step)`` draws its batch from the generator, so a resumed run goes
+    on with the same sequence. ``checkpoint.pt`` is written every ``save_every`` steps.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "checkpoint.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
     optimiser = torch.optim.AdamW(
         module.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
     )
     generator = torch.Generator().manual_seed(seed)
     ema, start = Ema(module), 0
+
     if path.exists():
         state = torch.load(path, weights_only=True)
         module.load_state_dict(state["module"])
         optimiser.load_state_dict(state["optimiser"])
         generator.set_state(state["generator"])
         ema.values, start = state["ema"], state["step"]
+
     module.train()
     running, began = 0.0, time.monotonic()
     with Progress(steps, folder.name, initial=start) as progress:
@@ -102,7 +103,12 @@ def run(
                     "ema": ema.values,
                 }
                 replace(path, partial(torch.save, state))
-                with (folder / "log.csv").open("a", encoding="utf-8") as log:
-                    log.write(f"{step + 1},{running:.5f},{time.monotonic() - began:.1f}\n")
+                _log(folder, f"{step + 1},{running:.5f},{time.monotonic() - began:.1f}")
+
     ema.copy_to(module)
     module.eval()
+
+
+def _log(folder: Path, line: str) -> None:
+    with (folder / "log.csv").open("a", encoding="utf-8") as log:
+        log.write(f"{line}\n")

@@ -34,6 +34,7 @@ def strip(
                     list(subjects), num_inference_steps=20, guidance_scale=3.0, generator=generators
                 ).images
             )
+
     edge = columns[0][0].width * SCALE
     sheet = Image.new("RGB", (edge * len(columns), edge * len(subjects) + HEAD), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
@@ -44,6 +45,7 @@ def strip(
             sheet.paste(
                 image.resize((edge, edge), Image.Resampling.BICUBIC), (x * edge, HEAD + y * edge)
             )
+
     return sheet
 
 

@@ -77,6 +77,7 @@ def encoder(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> Encode:
             found += [
                 {"context": context} for context in text_encoder(tokens.input_ids).last_hidden_state
             ]
+
         return found
 
     return encode

@@ -103,6 +103,7 @@ def apply_at(
     Raises:
         PatchError, MultiplierError, TagError: as :func:`apply`.
     """
+    # All checks come first: an error leaves the UNet as it was.
     check_arguments(unet, pictures)
     unet = unwrapped(unet)
     sites = find_sites(unet) if sites is None else sites
@@ -116,6 +117,7 @@ def apply_at(
         handle = Handle(unet, parts, sites, rows_of, on_error, is_dense, prepare)
         try:
             mark_with(unet, [*handles, handle])
+            # One handle is active at a time; the one below waits until this one is removed.
             if handles:
                 handles[-1]._uninstall()
             handle._install(unet)

@@ -26,6 +26,7 @@ def check_arguments(unet: object, pictures: Sequence[object]) -> None:
         inner = getattr(unet, "unet", None)
         hint = "it has a UNet: " if isinstance(inner, nn.Module) else ""
         raise PatchError(f"{_kind(unet)} is no UNet, {hint}{_CALL}")
+
     for networks in pictures:
         _check_networks(networks)
 

@@ -26,6 +26,8 @@ class Binding:
         self, unet: nn.Module, sites: Sequence[Site], projections: Iterable[Projection]
     ) -> None:
         attentions = [unet.get_submodule(site.path) for site in sites]
+        # The dictionaries themselves, not their contents: a module that is exchanged later shows in
+        # them without a walk through the UNet.
         self._children = [vars(module)["_modules"] for module in _on_the_way(unet, sites)]
         self._children_then = [dict(children) for children in self._children]
         self._attentions = [vars(attention) for attention in attentions]
@@ -49,6 +51,8 @@ class Binding:
         """Whether attention is computed as it was: by the same processors and forwards."""
         if self._ways() == self._ways_then:
             return True
+
+        # A new processor is reported once: it is then what the next call is compared with.
         self._ways_then = self._ways()
         return False
 
@@ -78,6 +82,7 @@ class Reach:
             self._removers[index] = attention.register_forward_pre_hook(Hook(hook))
 
     def _note(self, index: int, *_: Any) -> None:
+        # Once is enough to know, and a hook costs time in every call.
         remover = self._removers.pop(index, None)
         if remover is not None:
             remover.remove()

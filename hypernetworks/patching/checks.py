@@ -37,12 +37,14 @@ def check(unet: nn.Module, stacks: Sequence[Stack], sites: Sequence[Site]) -> No
         raise PatchError(
             "the attention projections are fused, so to_k and to_v are never called: unfuse them first"
         )
+
     twofold = next((site for site in sites if site.to_k is site.to_v), None)
     if twofold is not None:
         raise PatchError(
             f"{twofold.path} uses one module as to_k and to_v, where keys and values can't be told apart: "
             "give it two modules"
         )
+
     here = {site.width for site in sites}
     for stack in stacks:
         if stack.networks and None not in here and not here & set(stack.widths):

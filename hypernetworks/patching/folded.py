@@ -83,6 +83,7 @@ class FoldedProjection(Projection):
         ready = self._made_ready(arguments[0]) if plain and not self._hopeless else None
         if ready is None:
             return super().forward(module, own, arguments, named)
+
         self.path, self.was_reached = "folded", True
         try:
             changed = Stack.through(ready.head, arguments[0], self.side, exact=False)
@@ -99,17 +100,19 @@ class FoldedProjection(Projection):
             self.seam.prepare(self.module)
         except Exception:  # if it is the host's own, the module's forward will raise it
             return None
-        weight = vars(self.module)["_parameters"].get(
-            "weight"
-        )  # a weight that is computed anew is not among them
+
+        # A weight that is computed at each access is not among the parameters.
+        weight = vars(self.module)["_parameters"].get("weight")
         if weight is None or (
             torch.is_grad_enabled() and (weight.requires_grad or context.requires_grad)
         ):
             return None
+
         multipliers = self.seam.parts[0].multipliers(self.index, self.side)
         ready = self._ready
         if ready is not None and ready.multipliers == multipliers and ready.mark.holds(weight):
             return ready
+
         try:
             with torch.inference_mode(False), torch.no_grad():
                 return self._refolded(weight, context, multipliers)
@@ -124,6 +127,7 @@ class FoldedProjection(Projection):
         part, dim = self.seam.parts[0], context.shape[-1]
         if not _is_foldable(self.module, weight, context):
             return None
+
         head, tail = split_tail(part.stack.active(dim, multipliers))
         seen, self._seen = self._seen, WeightMark.key(weight)
         restless = seen is not None and seen != self._seen
@@ -135,11 +139,12 @@ class FoldedProjection(Projection):
             return None
         if not self._afforded and not self._afford(weight):
             return None
+
         fold = self._product(weight, tail)
         into = self._ready.weight if self._ready is not None else None
-        self._ready = (
-            None  # an interrupt in the middle of writing leaves neither the old nor the new
-        )
+
+        # An interrupt in the middle of writing leaves neither the old nor the new.
+        self._ready = None
         made = fold.added_to(weight, tail[0][1], into)
         self.seam.folds_on_device |= not is_on_cpu(weight)
         self._ready = _Ready(fold.mark, multipliers, head, *made)
@@ -159,9 +164,9 @@ class FoldedProjection(Projection):
         if (restless or (scheduled and networks > 1)) and rows * networks < weight.shape[0]:
             return False  # a product of the weight with the map
         if restless or scheduled:
-            return rows >= _REFOLD_ROWS.get(
-                weight.device.type, _REFOLD_ROWS_ELSEWHERE
-            )  # a pass over the weight
+            # A pass over the weight at each step has to cost less than the map on so many rows.
+            return rows >= _REFOLD_ROWS.get(weight.device.type, _REFOLD_ROWS_ELSEWHERE)
+
         return True
 
     def _product(self, weight: torch.Tensor, tail: list[Active]) -> Fold:
@@ -172,6 +177,7 @@ class FoldedProjection(Projection):
         baked = tuple(m for _, m in tail) if others else None
         if self._fold is not None and self._fold.is_of(weight, others, baked):
             return self._fold
+
         key = (id(weight), self.side, bool(others))  # alone, and with those that came after it last
         kept = prepared(network).folds.get(key)
         if kept is None or not kept.is_of(weight, others, baked, closely=True):

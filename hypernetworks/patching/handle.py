@@ -131,6 +131,7 @@ class Handle:
             self._uninstall()
             if unet is None or self not in handles:
                 return
+
             others = [handle for handle in handles if handle is not self]
             mark_with(unet, others)
             if others and handles[-1] is self:
@@ -145,6 +146,7 @@ class Handle:
         """
         if all(part.is_zero for part in self._parts):
             return
+
         enter, leave = Hook(self._enter), Hook(self._leave)
         self._removers.append(unet.register_forward_pre_hook(enter, with_kwargs=True))
         self._removers.append(unet.register_forward_hook(leave, always_call=True))
@@ -194,6 +196,8 @@ class Handle:
         check_shared(self._parts, sites)
         check_foreign(sites, seams_of(unet))
         parts = tuple(part.on(sites) for part in self._parts)
+
+        # Nothing can fail from here on, so that the handle is never between two states.
         self._take_off()
         self._sites, self._parts = tuple(sites), parts
         self.seam.start_over(parts)
@@ -223,6 +227,8 @@ class Handle:
         if module is not unet:
             adopt(module)
             return
+
+        # What is in the UNet may have been exchanged since the last call, by a LoRA for instance.
         binding = self._bindings.get(unet)
         if binding is None or not binding.holds():
             with CHANGING:
@@ -233,6 +239,7 @@ class Handle:
                 projection.was_reached = False
             self._reach = Reach()
             self._reach.start(unet, self._sites)
+
         self._look_at_weights()
         self.seam.watch.begin()
 
@@ -240,6 +247,8 @@ class Handle:
         """On accelerators, where a projection can't look by itself without waiting."""
         if not self.seam.folds_on_device:
             return
+
+        # One question for all weights: a question for each would cost as much as the UNet call.
         folded = [p for p in self._projections.values() if isinstance(p, FoldedProjection)]
         if self._watch.saw_change(mark for p in folded if (mark := p.mark) is not None):
             for projection in folded:
@@ -250,6 +259,9 @@ class Handle:
         self.seam.watch.end()
         if result is None or self._reach is None:  # an error is on its way
             return
+
+        # Only modules that ran for the first time are looked at: a processor that goes past the
+        # projections does so in every call.
         for index in self._reach.taken():
             if not any(self._projections[index, side].was_reached for side in (KEY, VALUE)):
                 self._fail(
@@ -302,6 +314,7 @@ class Handle:
             f"{len(self._sites)} attention modules",
             state,
         ]
+
         return f"<hypernetworks: {'; '.join(parts + unmatched)}>"
 
 

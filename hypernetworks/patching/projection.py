@@ -61,14 +61,15 @@ class Projection:
             named = {**named, name: self.changed(named[name])}
         if own is not None:
             return own(*arguments, **named)
+
         return type(module).forward(module, *arguments, **named)
 
     def changed(self, context: Any) -> Any:
         """The context with the networks in it, or itself."""
-        if not isinstance(
-            context, torch.Tensor
-        ):  # the module's forward will say what it thinks of it
+        # The module's own forward says best what is wrong with anything else.
+        if not isinstance(context, torch.Tensor):
             return context
+
         changed = self.seam.changed(context, self.index, self.side, self.kind)
         self.path = "untouched" if changed is context else "input"
         return changed

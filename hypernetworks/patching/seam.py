@@ -120,9 +120,8 @@ class Seam:
     ) -> None:
         self.is_dense, self.prepare = is_dense, prepare
         self.start_over(parts)
-        self._fail = weakref.WeakMethod(
-            fail
-        )  # else handle and seam would keep each other, and networks, in memory
+        # Else handle and seam would keep each other, and the networks, in memory.
+        self._fail = weakref.WeakMethod(fail)
         self.call = Call()
         self.watch = ContextWatch()
 
@@ -142,9 +141,11 @@ class Seam:
         """The context of one projection with the networks in it; itself where nothing applies, or
         after a failure.
         """
+        # Multiplier 0 must not cost anything, nor change a bit by a round trip through fp32.
         multipliers = tuple(part.multipliers(index, side) for part in self.parts)
         if not any(map(any, multipliers)):
             return context
+
         try:
             if kind == CROSS and self.call.running and self._may_remember(context):
                 return self._once_per_call(context, side, multipliers)
@@ -172,6 +173,7 @@ class Seam:
         for seen in self.call.remembered:
             if seen.is_of(context, side, multipliers):
                 return seen.result
+
         result = self._transformed(context, side, multipliers, exact=True)
         numbers = None
         if context.is_inference():
@@ -179,6 +181,7 @@ class Seam:
                 numbers = context.clone()
             else:  # comparing would wait for the device, so it is asked for when the call ends
                 self.watch.note(context)
+
         self.call.remembered.append(
             Remembered(
                 context,
@@ -206,6 +209,7 @@ class Seam:
         rows = self.call.rows
         if len(self.parts) == 1 or rows is None or len(rows) != context.shape[0]:
             return self.parts[0].stack.transform(context, side, multipliers[0], exact=exact)
+
         result = context.clone()
         for number in sorted(set(rows)):
             chosen = torch.tensor(

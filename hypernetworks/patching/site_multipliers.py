@@ -97,6 +97,7 @@ class SiteMultipliers:
                 self._multipliers, strengths, self._factors, strict=True
             )
         ]
+
         return (
             tuple(s * m.key for s, m in zip(shared, self._multipliers, strict=True)),
             tuple(s * m.value for s, m in zip(shared, self._multipliers, strict=True)),

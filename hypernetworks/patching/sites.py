@@ -53,6 +53,7 @@ def find_sites(unet: nn.Module) -> list[Site]:
     sites: list[Site] = []
     layout = _diffusers_layout(unet)
     temporal = [path for path, module in unet.named_modules() if _is_temporal(path, module)]
+
     for path, module in unet.named_modules():
         if ORIGINAL in vars(module)["_modules"] or _is_below(path, temporal):
             continue
@@ -65,6 +66,7 @@ def find_sites(unet: nn.Module) -> list[Site]:
             named = path.replace(f".{ORIGINAL}", "").removeprefix(f"{ORIGINAL}.")
             kind = _kind(named, module, to_q, to_k)
             sites.append(Site(path, to_k, to_v, kind, _block(named, layout), _input_width(to_k)))
+
     ours = [site for site in sites if _is_named(site)]
     return ours or sites
 

@@ -50,6 +50,7 @@ class StandIn:
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """What ``module.forward`` does now."""
+        # What a compiler reads here would be frozen: the multipliers of this step, for instance.
         if is_compiling():
             return _run_outside_graph(self, arguments, named)
         return self.run(arguments, named)
@@ -86,6 +87,7 @@ class StandIn:
         module = self._module()
         if module is None or vars(module).get("forward") is not self:
             return
+        # A module without a forward of its own must have none again, or its class's is hidden.
         if self.own is None:
             del vars(module)["forward"]
             _RESTING[module] = self

@@ -44,6 +44,8 @@ class Later:
         if differs.device.type == "cpu" or events is None:
             self._answer, self._done = differs, None
             return
+
+        # Only a copy into pinned memory leaves the program running while the device computes.
         self._answer = torch.empty((), dtype=torch.bool, pin_memory=True)
         self._answer.copy_(differs, non_blocking=True)
         self._done = events()
@@ -72,11 +74,14 @@ class WeightWatch:
     def saw_change(self, marks: Iterable[WeightMark]) -> bool:
         """Whether any weight had changed when this was last called; asks the same for now."""
         changed = self._later.read()
+        # A graph that is being captured would repeat the question at each replay, unread.
         if _is_capturing() or self._later.is_open:
             return bool(changed)
+
         now = {mark: drawn for mark in marks if (drawn := mark.drawn_again()) is not None}
         if not now or len({(d.device, d.dtype) for d in now.values()}) > 1:
             return bool(changed)
+        # Other weights than at the last call have nothing to be compared with yet.
         if self._before is None or self._marks != list(now):
             self._marks = list(now)
             self._before = torch.cat([mark.sample for mark in self._marks])

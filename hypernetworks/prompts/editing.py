@@ -54,6 +54,7 @@ def find_brackets(prompt: str) -> list[Bracket]:
     found: list[Bracket] = []
     open_ones: list[Bracket | None] = []  # None is a round bracket, whose colons are weights
     escaped = False
+
     for index, character in enumerate(prompt):
         top = open_ones[-1] if open_ones else None
         if escaped or character == "\\":
@@ -70,6 +71,7 @@ def find_brackets(prompt: str) -> list[Bracket]:
                 found.append(top)
         elif character in ":|" and top is not None:
             (top.colons if character == ":" else top.bars).append(index)
+
     return found
 
 
@@ -95,6 +97,7 @@ def editings(prompt: str, positions: Sequence[int]) -> list[Editing | None]:
         _leave(around, position)
         halves = around[-1][1] if around else None
         found.append(None if halves is None else halves.at(position))
+
     return found
 
 

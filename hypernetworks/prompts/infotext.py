@@ -44,6 +44,7 @@ def _split(lines: list[str]) -> tuple[list[str], dict[str, str]]:
     pairs = _pairs(lines[-1])
     if len(pairs) >= _LEAST_PAIRS:
         return lines[:-1], pairs
+
     settings = next((i for i in range(len(lines) - 1, 0, -1) if lines[i].startswith("Steps: ")), 0)
     pairs = _pairs(lines[settings])
     if not settings or len(pairs) < _LEAST_PAIRS:

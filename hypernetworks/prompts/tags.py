@@ -135,6 +135,7 @@ def parse(prompt: str) -> tuple[str, list[Tag]]:
         Tag(tuple(m[2].split(":")), m.start(), editing)
         for m, editing in zip(own, edited, strict=True)
     ]
+
     return _without(prompt, own, lambda _: ""), tags
 
 

@@ -81,6 +81,7 @@ def checked_name(name: str) -> str:
         )
     if len(name.encode()) > 200:
         raise FileError("the file name is too long: rename the file, then drop it again")
+
     return name
 
 
@@ -97,6 +98,7 @@ async def add_file(folder: Path, name: str, chunks: AsyncIterator[bytes]) -> dic
     if target.exists() or (taken := _other_spelling(target)) is not None:
         there = name if target.exists() else taken
         raise FileWriteError(f"{there} already exists: rename one of the two")
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f".adding-{secrets.token_hex(8)}.tmp"
@@ -107,6 +109,7 @@ async def add_file(folder: Path, name: str, chunks: AsyncIterator[bytes]) -> dic
         raise FileWriteError(
             f"{name} can't be saved in {folder} ({error.strerror or error})"
         ) from error
+
     temporary = path
     try:
         size = 0
@@ -126,6 +129,7 @@ async def add_file(folder: Path, name: str, chunks: AsyncIterator[bytes]) -> dic
         raise FileWriteError(f"{name} can't be saved ({error.strerror or error})") from error
     finally:
         remove(temporary)
+
     return {"name": target.stem, "folder": folder.name, **found}
 
 

@@ -76,11 +76,13 @@ def plan(prompt: str, networks: Sequence[str], multipliers: str, library: Librar
         raise HypernetworkError(
             f"the sheet would have {len(chosen) * len(columns)} images: choose at most {MOST_CELLS}"
         )
+
     for name in chosen:
         library.find(name)  # an unknown name is told before the work, not after
     rows = tuple(
         tuple(_prompt(prompt, chosen, name, value) for value in columns) for name in chosen
     )
+
     return Plan(chosen, columns, rows)
 
 
@@ -100,6 +102,7 @@ def split_multipliers(text: str) -> tuple[str, ...]:
     ]
     for value in found:
         Schedule.parse(value)
+
     return tuple(dict.fromkeys(found)) or ("1",)
 
 

@@ -54,9 +54,11 @@ def prompt_and_settings(
         interrupt = gr.Button(
             "Interrupt", elem_id="hypernetworks_interrupt", scale=1, min_width=110
         )
+
     panel("hypernetworks")
     negative = gr.Textbox(label="Negative prompt", lines=1, elem_id="hypernetworks_negative")
     inputs, used = _settings(job_queue, prompt, negative)
+
     return inputs, generate, interrupt, used
 
 
@@ -71,6 +73,7 @@ def _settings(
         "step": painter.size_step,
         "min_width": 90,
     }
+
     with gr.Accordion("Settings", open=True, elem_id="studio_settings"):
         with gr.Row():
             steps = gr.Slider(
@@ -115,4 +118,5 @@ def _settings(
         batch = gr.Slider(
             1, MOST_PICTURES, value=1, step=1, label="Images", elem_id="hypernetworks_batch"
         )
+
     return Inputs(prompt, negative, steps, cfg, seed, sampler, batch, width, height), (dice, reuse)

@@ -38,6 +38,7 @@ def report(name: str, library: Library) -> str:
     """
     if not name:
         raise HypernetworkError("choose a network first")
+
     entry = library.find(name)
     network = read(entry.path)  # not cached: the library's cache is for networks that generate
     found = inspect(network, entry.path)
@@ -47,6 +48,7 @@ def report(name: str, library: Library) -> str:
         if left_out
         else ""
     )
+
     return (
         f'<div class="studio-report">{_warnings(found)}{_table(found)}'
         f"<h3>Norms of the layers</h3>{_explained(_NORMS)}{_norms_plot(found)}"
@@ -74,6 +76,7 @@ def singular_values(network: Hypernetwork, seconds: float) -> tuple[list[Spectru
         for index, module in enumerate(m for m in mlp.linear if isinstance(m, nn.Linear))
     ]
     spectra = []
+
     for label, weight in sorted(layers, key=lambda layer: layer[1].numel()):
         matrix = weight.detach().float()
         if (
@@ -83,6 +86,7 @@ def singular_values(network: Hypernetwork, seconds: float) -> tuple[list[Spectru
         ):
             continue
         spectra.append(Spectrum(label, tuple(float(v) for v in torch.linalg.svdvals(matrix))))
+
     return spectra, len(layers) - len(spectra)
 
 
@@ -109,6 +113,7 @@ def _norms_plot(found: Inspection) -> str:
     ][:MOST_BARS]
     highest = max((norm for _, norm in bars if math.isfinite(norm)), default=0.0) or 1.0
     rows, line = [], 15
+
     for index, (label, norm) in enumerate(bars):
         y = index * line
         width = round(280 * norm / highest, 1) if math.isfinite(norm) else 0
@@ -118,6 +123,7 @@ def _norms_plot(found: Inspection) -> str:
             f'<rect x="68" y="{y + 3}" width="{width}" height="9" rx="1"/>'
             f'<text x="{74 + width}" y="{y + 11}">{shown}</text>'
         )
+
     return _svg(420, max(len(bars), 1) * line, "Norms of the layers", "".join(rows))
 
 

@@ -83,6 +83,7 @@ class JobQueue:
         one.
         """
         with self._changed:
+            # Jobs that wait leave the queue themselves, as soon as they are woken.
             mine = [job for job in self._jobs if job.window == window]
             for job in mine:
                 job.cancelled.set()
@@ -107,6 +108,7 @@ class JobQueue:
         with self._changed:
             self._jobs.append(job)
         threading.Thread(target=self._do, args=(work, job), daemon=True).start()
+
         try:
             while True:
                 told, value = _latest(job.told)
@@ -129,15 +131,15 @@ class JobQueue:
             )
         except Exception as error:
             said = ("error", error)
-        except (
-            BaseException
-        ) as error:  # a library that asks to exit ends its job, not the window's waiting
+        # A library that asks to exit ends its job, not the window's waiting.
+        except BaseException as error:
             said = ("error", RuntimeError(f"the job ended with {error!r}"))
         finally:
             self._give_back(job)
             with self._changed:
                 self._jobs.remove(job)
                 self._changed.notify_all()
+
         job.told.put(said)
 
     def _give_back(self, job: _Job) -> None:
@@ -177,6 +179,7 @@ class JobQueue:
 
 def _latest(told: queue.SimpleQueue[tuple[str, Any]]) -> tuple[str, Any]:
     """The next message; outdated updates are skipped, but not their images."""
+    # A window that is slow would fall behind for ever if it had to show every update.
     kind, value = told.get()
     picture = None
     while kind == "update" and not told.empty():

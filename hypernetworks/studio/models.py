@@ -57,6 +57,7 @@ def load(
     chosen = choose_device(device)
     name = "the miniature" if path is None else path.name
     tell(Update(note=f"Loading {name} on {device.upper()}: a large model takes a minute or two …"))
+
     try:
         painter = Painter(path, job_queue.library, device=chosen, half=half and chosen != "cpu")
     except (RuntimeError, MemoryError) as error:
@@ -67,6 +68,7 @@ def load(
         ) from error
     if cancelled.is_set():
         return f"{name} was not loaded: interrupted"
+
     job_queue.put(painter)
     return f"{name} is loaded"
 

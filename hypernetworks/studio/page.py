@@ -54,4 +54,5 @@ def build_page(trainer: Trainer, folder: Path, *, anywhere: bool = False) -> gr.
             **PRIVATE,
         )
         page.load(look, None, of_training, queue=False, **PRIVATE)
+
     return page

@@ -58,6 +58,7 @@ def read_infotext(path: Path) -> str:
         raise HypernetworkError(
             "this is not a readable image: drop a PNG, JPEG or WebP that a webui or this studio has saved"
         ) from error
+
     if not isinstance(found, str) or not found.strip():
         raise HypernetworkError(
             "this image has no infotext: it was saved without one, or edited since"
@@ -158,6 +159,7 @@ def _sampler(pairs: Mapping[str, str], messages: list[str]) -> str | None:
     name, schedule = pairs.get("Sampler"), pairs.get("Schedule type", "Automatic")
     if name is None:
         return None
+
     both = (
         name if schedule in ("Automatic", "") or name.endswith(schedule) else f"{name} {schedule}"
     )
@@ -168,6 +170,7 @@ def _sampler(pairs: Mapping[str, str], messages: list[str]) -> str | None:
             f'the schedule type "{schedule}" is not known here for {name}; its default is used'
         )
         return name
+
     messages.append(f'the sampler "{both}" is not known here; the chosen one is kept')
     return None
 
@@ -193,6 +196,7 @@ def _unusable(pairs: Mapping[str, str], values: Mapping[str, object]) -> list[st
     ]
     if left:
         lines.append(f"not used here, so the image may differ: {', '.join(left)}")
+
     return lines
 
 
@@ -203,6 +207,7 @@ def _of_networks(prompt: str, pairs: Mapping[str, str], library: Library) -> lis
         found.append(
             f"the prompt names {len(names)} networks; only the first {MOST_NAMES} were looked up"
         )
+
     for name in names[:MOST_NAMES]:
         try:
             entry = library.find(name)
@@ -214,6 +219,7 @@ def _of_networks(prompt: str, pairs: Mapping[str, str], library: Library) -> lis
             found.append(
                 f"the file {name} differs from the one that generated the image (hash {expected})"
             )
+
     return found
 
 

@@ -56,6 +56,7 @@ class ForwardPass:
         if settings.min_snr:
             weights = self.schedule.min_snr_weights(times, settings.min_snr)
             each, nothing = each * weights, nothing * weights
+
         return each.mean(), nothing.mean()
 
     def draw(self, samples: Sequence[int], batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -170,6 +170,7 @@ class Run:
         done = replace(
             done, steps_per_second=speed, seconds_left=(self.settings.steps - self.step) / speed
         )
+
         return self._watched(done)
 
     def _gradients(self) -> tuple[float, float]:
@@ -181,12 +182,12 @@ class Run:
         except RuntimeError as error:
             if self._save_memory is None or not is_out_of_memory(error):
                 raise
-            traceback.clear_frames(
-                error.__traceback__
-            )  # they hold what the step had computed so far
+            # The frames hold all that the step had computed so far.
+            traceback.clear_frames(error.__traceback__)
             self._stepper.optimiser.zero_grad(set_to_none=True)
             if not self._save_memory():
                 raise
+
         return self._accumulate()
 
     def _accumulate(self) -> tuple[float, float]:
@@ -226,6 +227,7 @@ class Run:
                 f"the loss of step {self.step + 1} is {loss:g}, its gradient norm {norm:g}"
             )
 
+        # An interrupt between here and the end leaves weights that no checkpoint may hold.
         rate = self._rates.at(self.step)
         self._is_whole = False
         skipped = self._stepper.step(rate)
@@ -240,9 +242,9 @@ class Run:
         smoothed = self._watch.add(loss, power)
         if complaint := self._watch.complaint(smoothed):
             self._diverged(f"at step {self.step} {complaint}")
-        if self._candidate and self._watch.is_healthy(
-            loss, power
-        ):  # this loss is the first that its weights have made
+
+        # This loss is the first that the candidate's weights have made.
+        if self._candidate and self._watch.is_healthy(loss, power):
             self._good = self._candidate
 
         self._candidate = {}

@@ -68,6 +68,7 @@ class NoiseSchedule:
             weights = capped / (snr + 1)
         else:
             weights = torch.where(snr > 0, capped / snr.clamp_min(1e-12), 1.0)
+
         return weights.float().to(times.device)[times]
 
 

@@ -223,6 +223,7 @@ def save_sheet(folder: Path, step: int, most: int = 8) -> Path | None:
     steps = sorted(found)
     if not steps:
         return None
+
     steps = evenly(steps, most)
     sheet, path = _sheet({at: found[at] for at in steps}), folder / "previews.png"
     replace_file(path, lambda temporary: sheet.save(temporary, format="PNG"))

@@ -520,6 +520,7 @@ def test_used_networks_are_copied_without_what_was_made_ready(
             assert relative_error(call(ldm.unet, ldm.context()), acted) > 1e-3
 
 
+@pytest.mark.slow
 @KINDS
 def test_exporting_leaves_nothing_behind_and_keeps_the_networks(
     small: Host, activation: str | None
@@ -575,6 +576,7 @@ def test_gradient_checkpointing(activation: str | None, trains: str, reentrant: 
         assert float((other - one).abs().max()) <= 1e-4 * largest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "way"),
     [

@@ -166,6 +166,7 @@ def _every_row_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folded, "_REFOLD_ROWS", {"cpu": 1})
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_law_11_the_next_call_is_right() -> None:
     from hypothesis.stateful import run_state_machine_as_test

@@ -139,6 +139,7 @@ class Painter:
         size = self._size(job)
         check_steps(job.sampler, self._own_scheduler, job.steps)
 
+        # In half precision an image may overflow that fp32 computes well: worth a second attempt.
         again = self.dtype != torch.float32 and not keep_precision
 
         def attempt(again: bool) -> list[Image]:
@@ -165,11 +166,7 @@ class Painter:
                 result.messages.append(self._widen())
                 images = attempt(False)
 
-        entries = [use.entry for use in chosen]
-        result.pictures = [
-            Picture(image, self._infotext(job, job.seed + i, size, entries))
-            for i, image in enumerate(images)
-        ]
+        result.pictures = self._pictures(job, images, size, chosen)
         self.library.trim()
         return result
 
@@ -293,6 +290,7 @@ class Painter:
                 pipeline._interrupt = True
             return tensors
 
+        # A generator per image: each has the noise that its own seed gives in a batch of one.
         with torch.inference_mode():
             output = self.pipeline(
                 prompt=prompts[0],
@@ -310,6 +308,19 @@ class Painter:
         images: list[Image] = output.images
         return images
 
+    def _pictures(
+        self,
+        job: Generation,
+        images: Sequence[Image],
+        size: tuple[int, int],
+        chosen: Sequence[Use],
+    ) -> list[Picture]:
+        entries = [use.entry for use in chosen]
+        return [
+            Picture(image, self._infotext(job, job.seed + i, size, entries))
+            for i, image in enumerate(images)
+        ]
+
     def _infotext(
         self, job: Generation, seed: int, size: tuple[int, int], entries: Sequence[Entry]
     ) -> str:
@@ -324,4 +335,5 @@ class Painter:
         hashes = hashes_line(self.library, entries, lambda e: self.library.hashes.sha256(e)[:10])
         if hashes:
             pairs[HASHES] = hashes
+
         return format_infotext(job.prompt, job.negative, pairs)

@@ -38,6 +38,7 @@ def build_sampler(name: str | None, own: Any) -> Any:
         return type(own).from_config(own.config)
     if name not in SAMPLERS:
         raise HypernetworkError(f'there is no sampler "{name}": use one of {", ".join(SAMPLERS)}')
+
     kind, settings = SAMPLERS[name]
     return getattr(importlib.import_module("diffusers"), f"{kind}Scheduler").from_config(
         own.config, **settings

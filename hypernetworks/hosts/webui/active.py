@@ -54,6 +54,7 @@ class ActiveNetworks:
             self.remove()
             return None
 
+        # The host may have exchanged its UNet since the last step, for a refiner or a hires pass.
         module = host.live_module() if unet is None else unet
         here = host.unwrapped(module)
         if here is None or not self._is_current(wanted := (id(p), id(batch), hires), here):
@@ -88,6 +89,7 @@ class ActiveNetworks:
 
         networks = [[(use.network, use.multiplier) for use in picture] for picture in pictures]
         asked = [[(use.entry.path, str(use.multiplier)) for use in picture] for picture in pictures]
+        # Networks that are the same for all images need no rows, and can be folded.
         if all(one == asked[0] for one in asked):
             self._rows = None
             self._handle = apply_at(
@@ -122,6 +124,7 @@ class ActiveNetworks:
                     p,
                     f"{use.tag} is skipped in the model that was loaded during generation: {error}",
                 )
+
         return [[use for use in picture if id(use) not in unfit] for picture in pictures]
 
     def _run_eagerly(self, p: Any) -> None:
@@ -159,6 +162,7 @@ class ActiveNetworks:
         handle = self.ensure(p, hires=hires, unet=unet)
         if handle is None:
             return
+
         handle.at(step, total, hires=hires)
         if self._rows is not None:
             self._rows.begin_step(conditions)
@@ -178,6 +182,7 @@ class ActiveNetworks:
         """Remove all hypernetworks from the UNet."""
         if self._handle is not None:
             self._handle.remove()
+        # After the hooks: code that is compiled with them would keep them.
         if self._compile_again is not None:
             self._compile_again()
             self._compile_again = None

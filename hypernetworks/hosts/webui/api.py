@@ -180,6 +180,7 @@ def _has_password(accounts: dict[str, str], request: Request) -> bool:
         user, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
         return False
+    # Compared in constant time, so that nobody can guess a password letter by letter.
     expected = accounts.get(user)
     return expected is not None and secrets.compare_digest(password.encode(), expected.encode())
 

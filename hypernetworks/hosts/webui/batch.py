@@ -70,6 +70,7 @@ def tags_of(found: list[list[Tag]], given: Sequence[Sequence[str]]) -> list[list
     here = [tuple(items) for items in given]
     if found and any([tag.items for tag in tags] == here for tags in (found[0], last)):
         return found
+
     return [[Tag(tuple(items)) for items in given]] * max(1, len(found))
 
 

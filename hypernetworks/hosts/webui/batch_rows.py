@@ -27,6 +27,7 @@ class Rows:
         Args:
             conditions: how many conditions each image has; ``None`` for one each.
         """
+        # A step counts anew: an interrupted one may have left rows that nobody asked for.
         counts = list(conditions) if conditions is not None else [1] * self._pictures
         self._order = [picture for picture, count in enumerate(counts) for _ in range(count)]
         self._next = 0
@@ -52,6 +53,7 @@ class Rows:
     def _by_order(self, count: int) -> list[int] | None:
         rows = []
         for _ in range(count):
+            # Behind the conditions come the unconditional rows, one per image.
             behind = self._next - len(self._order)
             rows.append(self._order[self._next] if behind < 0 else behind % self._pictures)
             self._next += 1

@@ -57,6 +57,7 @@ def _is_dense_of_forge(module: nn.Module) -> bool:
         value is not None and value is not False and value != [] for value in own.values()
     )
     beneath = not isinstance(module, nn.Linear) or is_torchs_own(nn.Linear.forward)
+
     return known and not changed and beneath
 
 

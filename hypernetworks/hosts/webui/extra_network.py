@@ -71,6 +71,7 @@ def activate(p: Any, given: Sequence[Sequence[str]]) -> None:
         return
 
     try:
+        # Not at the start: SD.Next loads its model as soon as that module is imported.
         sdnext.watch_pipelines(activate)
         sdnext.watch_infotexts()
         batch = _read(p, given)
@@ -197,6 +198,7 @@ def on_step(params: Any) -> None:
     p = getattr(denoiser, "p", None)
     if p is None:
         return
+
     try:
         step, total = position(denoiser)
         hires = bool(getattr(p, "is_hr_pass", False))
@@ -221,6 +223,7 @@ def position(denoiser: Any) -> tuple[int, int]:
     step), which its expected total tells; PLMS has one more in its first step. Restart and DPM
     adaptive run more of them than it tells: the last step's value holds then.
     """
+    # The host's two totals tell how often the sampler runs the UNet per step.
     told = max(1, int(denoiser.steps or 1))
     per_step = max(1, round((denoiser.total_steps or told) / told))
     runs = int(denoiser.step or 0)
@@ -229,6 +232,7 @@ def position(denoiser: Any) -> tuple[int, int]:
     if name == "PLMS":
         runs = max(0, runs - 1)
     steps = _steps_by_timesteps(denoiser, told, name) if hasattr(sampler, "get_timesteps") else told
+
     return min(runs // per_step, steps - 1), steps
 
 
@@ -260,6 +264,7 @@ def end_of_job(p: Any) -> None:
     SD.Next may continue with the last job's object in the place of this one's: when no job is left,
     nothing may act.
     """
+    # A detailer or an upscaler runs a job of its own inside this one, whose networks stay.
     try:
         if ACTIVE.job is None or ACTIVE.job is p or not _RUNNING:
             ACTIVE.remove()

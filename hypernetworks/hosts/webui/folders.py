@@ -31,6 +31,7 @@ def folders() -> tuple[Path, ...]:
         or Path(paths.models_path) / "hypernetworks"
     )
     found: dict[Path, Path] = {}
+    # By their real paths: a link, or a folder inside another, would list its files twice.
     for folder in (Path(own), *settings.extra_folders()):
         real = Path(os.path.realpath(folder))
         if not any(real == other or other in real.parents for other in found):

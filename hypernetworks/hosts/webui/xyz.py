@@ -53,6 +53,7 @@ def register() -> None:
     """
     from modules import scripts
 
+    # Several copies of the script may be loaded, by other extensions for example.
     for module in {id(script.module): script.module for script in scripts.scripts_data}.values():
         options, axis = getattr(module, "axis_options", None), getattr(module, "AxisOption", None)
         if isinstance(options, list) and axis is not None:

@@ -92,6 +92,7 @@ def _fields(
         visible=not job_queue.painter.is_miniature,
         interactive=not anywhere,
     )
+
     with gr.Row():
         device = gr.Dropdown(
             list(dict.fromkeys([*here, now])), value=now, label="Device", elem_id="model_device"
@@ -99,6 +100,7 @@ def _fields(
         half = gr.Checkbox(
             value=len(here) > 1, label="Half precision (not on the CPU)", interactive=len(here) > 1
         )
+
     return kind, path, device, half
 
 

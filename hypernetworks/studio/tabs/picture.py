@@ -64,6 +64,7 @@ def picture_tab() -> tuple[Outputs, gr.File]:
             elem_id="hypernetworks_restore",
         )
         kept = gr.State([])  # among the tabs themselves it would count as one
+
     return Outputs(progress, gallery, infotext, messages, kept), restored
 
 
@@ -85,6 +86,7 @@ def wire_generating(
             "",
             gr.skip(),
         )
+
         try:
             job, picture = job_of(*settings), None
             for told in job_queue.run(

@@ -48,6 +48,7 @@ def generate_example(
         raise TrainingDataError(
             "the example is for the miniature: choose it in the Model tab, or add images"
         )
+
     folder = training_folders.pictures / "example"
     folder.mkdir(parents=True, exist_ok=True)
     for number, words in enumerate(_captions()):
@@ -64,6 +65,7 @@ def generate_example(
                 raise InterruptedJobError
             toned = tone(picture)
             replace(path, lambda temporary, toned=toned: toned.save(temporary, format="PNG"))  # type: ignore[misc]
+
     return folder
 
 

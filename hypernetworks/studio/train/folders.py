@@ -74,6 +74,7 @@ class TrainingFolders:
                         f"{number}:{relative}",
                     )
                 )
+
         return found
 
     def folder(self, key: str) -> Path:
@@ -106,6 +107,7 @@ class TrainingFolders:
             raise TrainingDataError(
                 f"{len(sources)} files at once are too many: add at most {MOST_FILES}"
             )
+
         for source in sources:
             _check_file(source)
         sources = _without_repeated(sources)
@@ -113,6 +115,7 @@ class TrainingFolders:
             raise TrainingDataError(
                 f"there is no image among the files: add some ({', '.join(SUFFIXES)})"
             )
+
         try:
             self.pictures.mkdir(parents=True, exist_ok=True)
             self._tidy()
@@ -164,6 +167,7 @@ def _without_repeated(sources: Sequence[Path]) -> list[Path]:
             raise TrainingDataError(
                 f"two different files are called {source.name} (ignoring case): rename one of them"
             )
+
     return list(found.values())
 
 

@@ -57,6 +57,7 @@ class Form:
                 min_width=230,
                 scale=2,
             )
+
         self.fields["key"] = gr.Dropdown(
             self.folders(),
             value="",
@@ -71,10 +72,12 @@ class Form:
             height=120,
             elem_id="train_upload",
         )
+
         with gr.Row():
             self._number("steps", "Steps", min_width=90)
             self._text("rate", "Learning rate", min_width=110)
             self._number("preview_every", "Preview every … steps", min_width=120)
+
         prompts = example.PROMPTS if painter.is_miniature else ""
         self._text(
             "previews",
@@ -152,6 +155,7 @@ class Form:
             self._number(
                 "validation", "Validation", "share, if there are 8 images or more", whole=False
             )
+
         self._tick("flip", "Also train on mirrored images")
         self._tick("alpha", "Ignore transparent areas")
         self._tick("shuffle", "Shuffle tags")

@@ -105,10 +105,12 @@ def of_preset(purpose: str, painter: Painter) -> dict[str, Any]:
         "dropout": max(structure.dropout, default=0.0),
         "layer_norm": structure.layer_norm,
     }
+
     for record in (job.settings, job.picture_settings, job.creation):
         for field in fields(FormValues):
             if field.name in {known.name for known in fields(record)}:
                 values[field.name] = getattr(record, field.name)
+
     return values
 
 
@@ -124,6 +126,7 @@ def creation_of(values: FormValues) -> Creation:
         raise TrainingSettingsError(
             f'the layer structure "{values.layers}" is not a list such as 1, 2, 1'
         ) from error
+
     dropout = (
         (0.0, *[float(values.dropout or 0)] * (len(layers) - 2), 0.0) if len(layers) > 1 else (0.0,)
     )
@@ -134,6 +137,7 @@ def creation_of(values: FormValues) -> Creation:
         layer_norm=values.layer_norm,
         dropout=dropout,
     )
+
     return Creation(
         structure,
         values.initialisation,
@@ -167,9 +171,11 @@ def job_of(values: FormValues, painter: Painter, pictures: Path, runs: Path) -> 
         raise TrainingSettingsError(
             "on the page, a template is a line of text, not a file: enter the line itself"
         )
+
     _check_size(values, painter)
     prompts = [line.strip() for line in values.previews.splitlines() if line.strip()]
     begin = None if values.begin_with in ("", NEW) else painter.library.find(values.begin_with).path
+
     return replace(
         job,
         runs=runs,

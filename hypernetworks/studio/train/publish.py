@@ -27,6 +27,7 @@ def check_free(job: TrainingJob, library: Library, folder: Path | None, may_repl
         raise FileWriteError(
             "there is no folder to save the network in: start with --hypernetworks FOLDER"
         )
+
     library.scan()
     try:
         found = library.find(job.name).path
@@ -39,6 +40,7 @@ def check_free(job: TrainingJob, library: Library, folder: Path | None, may_repl
         )
     if may_replace or (not job.restart and _is_own(target, job.folder)):
         return True
+
     raise FileWriteError(
         f'"{job.name}" is in the library already: choose another name, or tick "Replace"'
     )
@@ -65,6 +67,7 @@ def keep(job: TrainingJob, file: Path, library: Library, folder: Path, may_repla
         raise FileWriteError(
             f"{target.name} appeared in the library meanwhile: the network is in {job.folder}"
         )
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         replace(target, lambda temporary: shutil.copyfile(file, temporary))
@@ -80,5 +83,6 @@ def keep(job: TrainingJob, file: Path, library: Library, folder: Path, may_repla
         raise FileWriteError(
             f"{target.name} can't be saved in the library ({error.strerror or error}); it is in {job.folder}"
         ) from error
+
     library.scan()
     return library.name_of(library.find(job.name))

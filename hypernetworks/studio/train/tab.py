@@ -120,6 +120,7 @@ def _wire_buttons(
         except HypernetworkError as error:
             yield *[gr.skip()] * 4, messages_html([_said(error, form)], "error"), *sent
             return
+
         for update in _follow(trainer):
             yield *update, "", *sent
             sent = [gr.skip()] * 3

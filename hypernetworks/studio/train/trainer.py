@@ -96,6 +96,7 @@ class Trainer:
             raise TrainingDataError(
                 "there are no images yet: choose a folder of images, or drop some"
             )
+
         pictures = None if values.key == example.KEY else self.training_folders.folder(values.key)
         job = job_of(
             values,
@@ -110,6 +111,7 @@ class Trainer:
                     f'"{self.state.name}" is being trained: wait, or interrupt it first'
                 )
             self.state = State(job.name, "Starting …", total=job.settings.steps, is_running=True)
+
         arguments = (values, pictures, may_replace, self.state)
         self._thread = threading.Thread(target=self._run, args=arguments, daemon=True)
         self._thread.start()

@@ -52,6 +52,7 @@ def _ended(state: State) -> str:
 def _figures(rows: Sequence[TrainingStep]) -> str:
     if not rows:
         return ""
+
     last = rows[-1]
     validation = next(
         (row.validation for row in reversed(rows) if row.validation is not None), None
@@ -67,6 +68,7 @@ def _figures(rows: Sequence[TrainingStep]) -> str:
     cells = "".join(
         f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in figures.items()
     )
+
     return f'<dl class="studio-figures">{cells}</dl>'
 
 
@@ -77,6 +79,7 @@ def curves(state: State) -> str:
     rows = list(state.rows)
     if len(rows) < 2:
         return ""
+
     loss = _plot(
         "Loss",
         {
@@ -93,6 +96,7 @@ def curves(state: State) -> str:
     norm = _plot(
         "Gradient norm", {"smoothed": _line(rows, lambda row: row.gradient_norm)}, width=300
     )
+
     return f'<div class="studio-plot studio-curves">{loss}<div>{rate}{norm}</div></div>'
 
 
@@ -146,6 +150,7 @@ def _plot(
     points = [point for line in lines.values() for point in line if point[1] > 0 or not logarithmic]
     if not points:
         return ""
+
     values = [value for _, value in points]
     low, high = (min(values), max(values)) if logarithmic else (min(0.0, *values), max(values))
     frame = _Frame(
@@ -161,6 +166,7 @@ def _plot(
         "" if len(lines) == 1 else _legend([name for name, line in lines.items() if line], width)
     )
     said = f"{title} from {values[0]:.3g} to {values[-1]:.3g}, step {frame.first} to {frame.last}"
+
     return (
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{text(said)}">{marks}{drawn}'
         f'<text x="44" y="12">{text(title)}</text>{legend}<text x="44" y="{height - 4}">step {frame.first}</text>'
@@ -195,6 +201,7 @@ def previews(state: State) -> str:
     shown = evenly(list(state.previews), MOST_COLUMNS)
     if not shown:
         return ""
+
     heads = "".join(f'<th scope="col">{step}</th>' for step, _ in shown)
     rows = ""
     for number in range(max(len(pictures) for _, pictures in shown)):

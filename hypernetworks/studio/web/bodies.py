@@ -83,6 +83,7 @@ async def receive_files(
     except BaseException:
         form.abandon()
         raise
+
     return list(form.sizes)
 
 

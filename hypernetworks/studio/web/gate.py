@@ -101,6 +101,7 @@ class PageGate:
         kind, found = _route(scope["method"], scope["path"])
         if "deep_link" in (query := _query(scope)) and query["deep_link"] != [""]:
             raise HTTPException(404, "deep links are off")
+
         owner = scope[OWNER] = self._owner(scope)
         if kind == "upload":
             with self._at_once(owner, "upload", limits.MOST_UPLOADS, limits.MOST_UPLOADS_IN_ALL):
@@ -189,6 +190,7 @@ class PageGate:
         async for piece in pieces(receive, limits.LARGEST_PAYLOAD):
             body += piece
         content, owner = parsed(bytes(body)), scope[OWNER]
+
         if kind == "call":
             self._check_queue(owner)
             content = checked_call(
@@ -202,6 +204,7 @@ class PageGate:
         if kind == "call" and scope["path"].startswith(f"{_API}/call/"):
             # the number of the function is not part of it there: the name has found it
             content = {"data": content["data"], "session_hash": content["session_hash"]}
+
         await self.app(*_replaced(scope, receive, written(content)), send)
 
     async def _upload(
@@ -257,6 +260,7 @@ class PageGate:
             )
         except (OSError, ValueError, RuntimeError):
             is_inside = False
+
         if not (is_inside and is_regular(Path(path)) and self.uploads.may_see(owner, path)):
             raise HTTPException(403, "this file is not given out")
 

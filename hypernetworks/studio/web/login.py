@@ -104,12 +104,14 @@ class PasswordGate:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
+
         headers = {
             name.decode("latin-1").lower(): value.decode("latin-1")
             for name, value in scope["headers"]
         }
         address = str((scope.get("client") or ["?"])[0])
         right = self._has_ticket(headers) or await self._has_basic(headers, address)
+
         if right:
             await self.app(scope, receive, send)
         elif right is None and scope["type"] == "http":
@@ -153,9 +155,11 @@ class PasswordGate:
             return None
         if hmac.compare_digest(sha256(word.encode()).digest(), self._password):
             return True
+
         self._guesses.add(address)
         if self._waiting >= MOST_WAITING:
             return None
+
         self._waiting += 1
         try:
             async with self._one_guess:
@@ -170,6 +174,7 @@ class PasswordGate:
             "password", [""]
         )[0]
         right = await self._is_right(word, address)
+
         if right:
             cookie = f"{self._cookie}={self._ticket}; HttpOnly; SameSite=Strict; Path=/"
             await _answer(
@@ -206,6 +211,7 @@ def _form(problem: str) -> str:
         if problem
         else "<p>The studio's terminal shows the password.</p>"
     )
+
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Hypernetworks studio</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="same-origin"><style>{_STYLE}</style>

@@ -128,9 +128,11 @@ def checked_call(
         number = next((n for n, one in functions.items() if name and one.name == name), None)
     if type(number) is not int or number not in functions:
         raise HTTPException(404, "there is no such function")
+
     data = content.get("data")
     if not isinstance(data, list):
         raise HTTPException(422, "data must be a list")
+
     trigger = content.get("trigger_id")
     return {
         "data": _values(data, functions[number], owned),
@@ -201,10 +203,12 @@ def _value(value: Any, kind: str, owned: Owned, texts: list[int]) -> Any:
         return _file(value, owned)
     if not isinstance(value, _SCALARS) or (kind in ("number", "flag") and isinstance(value, str)):
         raise HTTPException(422, f"a {kind} is expected where something else stands")
+
     if isinstance(value, str):
         _check_text(value, texts)
     if isinstance(value, int) and abs(value) >= 1 << 63:
         raise HTTPException(422, "a number is too large")
+
     return str(value) if kind == "text" else value
 
 
@@ -220,6 +224,7 @@ def _file(value: Any, owned: Owned) -> dict[str, Any]:
     """A file of this session's own uploads, described by its path alone."""
     if not isinstance(value, dict) or not value.keys() <= _FILE_KEYS:
         raise HTTPException(422, "a file is expected where something else stands")
+
     path, url, name = value.get("path"), value.get("url"), value.get("orig_name")
     if not isinstance(path, str) or not owned(path):
         raise HTTPException(403, "a file must be uploaded by this session first")
@@ -227,6 +232,7 @@ def _file(value: Any, owned: Owned) -> dict[str, Any]:
         raise HTTPException(403, "addresses are not fetched: upload the file")
     if value.get("is_stream"):
         raise HTTPException(422, "a stream is not a file")
+
     size = value.get("size")
     return {
         "path": path,

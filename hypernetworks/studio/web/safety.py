@@ -58,12 +58,14 @@ def refusal(
         return "this page answers to its own address only: open it as http://127.0.0.1"
     if anywhere and only_addresses and not _is_ours(name):
         return "without a password this page answers to IP addresses and its own name only"
+
     origin = headers.get("origin")
     if origin is not None and origin.lower() not in (
         f"http://{host.lower()}",
         f"https://{host.lower()}",
     ):
         return "a page of another site can't use this one"
+
     site = headers.get("sec-fetch-site", "none")
     if site not in ("none", "same-origin") and not (
         site in ("same-site", "cross-site")
@@ -119,6 +121,7 @@ class OwnAddressOnly:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
+
         headers = {
             name.decode("latin-1").lower(): value.decode("latin-1")
             for name, value in scope["headers"]
@@ -126,6 +129,7 @@ class OwnAddressOnly:
         reason = refusal(
             headers, anywhere=self.anywhere, only_addresses=self.only_addresses
         ) or _twice([name for name, _ in scope["headers"]])
+
         if reason is None:
             is_upload = str(scope["path"]).rstrip("/").endswith(UPLOADS)
             await self.app(scope, receive if is_upload else _limited(receive), _with_headers(send))

@@ -125,6 +125,7 @@ def launch(
     trainer = Trainer(
         job_queue, training_folders, own_folder(job_queue.library, MINIATURE_NETWORKS)
     )
+
     with noticed("Stopping; Ctrl+C again ends at once") as ending, temporary_folder() as folder:
         try:
             app = build_app(trainer, folder, anywhere=anywhere, password=password)

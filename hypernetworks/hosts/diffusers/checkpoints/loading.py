@@ -133,6 +133,7 @@ def _quiet() -> Iterator[None]:
         before = [
             (logger, logger.get_verbosity(), logger.is_progress_bar_enabled()) for logger in loggers
         ]
+
         try:
             for logger in loggers:
                 logger.set_verbosity_error()

@@ -118,6 +118,7 @@ class FrozenModel:
         shift = getattr(vae.config, "shift_factor", None) or 0.0
         if hasattr(encoded, "latents"):  # the tiny autoencoder has no spread
             return encoded.latents.cpu(), None
+
         distribution = encoded.latent_dist
         return ((distribution.mean - shift) * factor).cpu(), (distribution.std * factor).cpu()
 

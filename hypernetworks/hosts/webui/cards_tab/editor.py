@@ -73,6 +73,7 @@ class CardEditor(HostEditor):  # type: ignore[misc]
             fields.multiplier,
             self.edit_notes,
         ]
+
         self.setup_save_handler(self.button_save, self.save, edited)
 
     def save(

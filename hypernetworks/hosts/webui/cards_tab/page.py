@@ -194,6 +194,7 @@ class HypernetworksPage(Tab):
             for part in parts:
                 branch = branch.folders.setdefault(part, _Branch(branch.path / part))
             branch.items[name] = item
+
         return f"<ul class='tree-list tree-list--tree'>{''.join(self._branch(tabname, root))}</ul>"
 
     def _branch(self, tabname: str, branch: _Branch) -> Iterator[str]:
