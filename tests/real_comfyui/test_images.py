@@ -141,11 +141,11 @@ def test_bypassed_it_is_the_same_bit_for_bit(comfyui: ComfyUI, plain: torch.Tens
 
 def test_schedule(comfyui: ComfyUI, plain: torch.Tensor) -> None:
     ink = write(comfyui, "ink")
-    schedule = ("HypernetworkSchedule", {"points": "0@0,1@1", "start": 0.0, "stop": 1.0})
+    schedule = ("HypernetworkSchedule", {"points": "0.7@0,0.2@1", "start": 0.0, "stop": 1.0})
     nodes = {"8": schedule, "9": node("ink.pt", schedule=["8", 0], strength=2.0)}
     scheduled = graph(comfyui, "9", nodes)
     scheduled["4"]["inputs"]["steps"] = 2
-    found, expected = latent(comfyui, scheduled), by_hand(comfyui, ink, "0@0,2@1", 2)
+    found, expected = latent(comfyui, scheduled), by_hand(comfyui, ink, "1.4@0,0.4@1", 2)
     assert_same(found, expected, by_hand(comfyui, ink, "0", 2))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import os
 import sys
 from pathlib import Path
@@ -199,3 +200,30 @@ def test_compare_makes_a_sheet(comfy: Any, patcher: Patcher) -> None:
     assert sheet.shape[0] == 1
     assert node.validate_inputs("0 1") is True
     assert "abc" in node.validate_inputs("0 abc")
+
+
+def test_example_workflows_use_nodes_that_exist_and_links_that_fit(comfy: Any) -> None:
+    paths = sorted((ROOT / "example_workflows").glob("*.json"))
+    used = set()
+    for path in paths:
+        workflow = json.loads(path.read_text(encoding="utf-8"))
+        nodes = {node["id"]: node for node in workflow["nodes"]}
+        for number, source, slot, target, place, kind in workflow["links"]:
+            assert number in nodes[source]["outputs"][slot]["links"]
+            assert nodes[source]["outputs"][slot]["type"] == kind
+            assert nodes[target]["inputs"][place]["link"] == number
+        for node in nodes.values():
+            if node["type"].startswith("Hypernetwork"):
+                used.add(node["type"])
+                schema = comfy.nodes[node["type"]].define_schema()
+                names = {field.id for field in schema.inputs}
+                assert {entry["name"] for entry in node["inputs"]} <= names
+                kinds = [field.io_type for field in schema.outputs]
+                assert [output["type"] for output in node["outputs"]] == kinds
+    assert len(paths) == 8
+    assert used == set(comfy.nodes) - {"HypernetworkInspect"}
+
+
+def test_every_node_has_a_help_page(comfy: Any) -> None:
+    pages = ROOT / "hypernetworks/hosts/comfyui/web/docs"
+    assert {page.stem for page in pages.glob("*.md")} == set(comfy.nodes)
