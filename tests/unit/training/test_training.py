@@ -504,7 +504,9 @@ def test_losses_that_grow_are_divergence() -> None:
 def test_half_precision_on_an_accelerator_trains_and_measures(
     monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    """Devices that compute in half precision give the network contexts of that type; its parameters are fp32."""
+    """Devices that compute in half precision give the network contexts of that type; its parameters
+    are fp32.
+    """
     monkeypatch.setattr("hypernetworks.engine.stack.is_on_cpu", lambda _: False)
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
     toy = Toy(zero_last=False)
