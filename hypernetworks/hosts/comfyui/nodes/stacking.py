@@ -34,7 +34,7 @@ class HypernetworkStack(io.ComfyNode):  # type: ignore[misc]
             display_name="Hypernetwork Stack",
             category=fields.CATEGORY,
             description="Hypernetworks that are applied one after the other. Connect another stack "
-            "to put its networks first. On the page, the node grows as you fill it.",
+            f"to put its networks first: one node holds {SLOTS}.",
             inputs=[
                 *slots,
                 fields.Stack.Input("stack", optional=True, tooltip="Networks that come first."),
