@@ -184,12 +184,12 @@ def _bake_folder(
 
 
 def _copy(
-    source: TensorFile, news: dict[str, Compute], advance: Callable[[int], None], target: Path
+    source: TensorFile, news: dict[str, Compute], advance: Callable[[int], None], temporary: Path
 ) -> None:
     """All bytes of a file, but for the tensors in ``news``."""
     changed = sorted((source.entries[name].offset, name) for name in news if name in source.entries)
     position, buffer = 0, bytearray(CHUNK)
-    with target.open("r+b") as file:
+    with temporary.open("r+b") as file:
         for offset, name in changed:
             _copy_bytes(source, file, position, offset, buffer, advance)
             length = source.entries[name].length

@@ -8,6 +8,7 @@ its projections, which are few and compared in C: a few microseconds per UNet ca
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -69,7 +70,8 @@ class Reach:
 
     def __init__(self) -> None:
         self._removers: dict[int, torch.utils.hooks.RemovableHandle] = {}
-        self._ran: list[int] = []
+        self._ran: dict[int, list[int]] = {}  # by thread
+        self._is_over = False
 
     def start(self, unet: nn.Module, sites: Sequence[Site]) -> None:
         """Put a hook on each attention module.
@@ -83,22 +85,28 @@ class Reach:
 
     def _note(self, index: int, *_: Any) -> None:
         # Once is enough to know, and a hook costs time in every call.
-        remover = self._removers.pop(index, None)
-        if remover is not None:
-            remover.remove()
-            self._ran.append(index)
+        remover = self._removers.get(index)
+        if remover is None:
+            return
+
+        # Forgotten last, so that whoever is interrupted in here can still stop it.
+        remover.remove()
+        self._ran.setdefault(threading.get_ident(), []).append(index)
+        self._removers.pop(index, None)
 
     def taken(self) -> list[int]:
-        """Numbers of the attention modules that ran for the first time since this was last
-        asked.
+        """Numbers of the attention modules that ran for the first time since this was last asked,
+        in this thread: another one may be in the middle of a module.
         """
-        ran, self._ran = self._ran, []
-        return ran
+        ran = self._ran.pop(threading.get_ident(), [])
+        return [] if self._is_over else ran
 
     def stop(self) -> None:
         """Note no more."""
-        while self._removers:
-            self._removers.popitem()[1].remove()
+        self._is_over = True
+        for remover in [*self._removers.values()]:
+            remover.remove()
+        self._removers.clear()
 
 
 def _on_the_way(unet: nn.Module, sites: Sequence[Site]) -> list[nn.Module]:

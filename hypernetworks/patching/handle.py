@@ -166,11 +166,12 @@ class Handle:
         self._reach.start(unet, self._sites)
 
     def _take_off(self) -> None:
-        for projection in self._unlike:
-            projection.uninstall()
+        # First of all, or a call in another thread would miss the projections.
         if self._reach is not None:
             self._reach.stop()
-            self._reach = None
+        for projection in self._unlike:
+            projection.uninstall()
+        self._reach = None
 
     def _uninstall(self) -> None:
         """Take all hooks off. The handle keeps its mark: it may be put on again."""
@@ -232,16 +233,25 @@ class Handle:
         binding = self._bindings.get(unet)
         if binding is None or not binding.holds():
             with CHANGING:
-                self._bind(unet)
-        elif not binding.ways_hold() and self._reach is not None:
-            self._reach.stop()
-            for projection in self._unlike:
-                projection.was_reached = False
-            self._reach = Reach()
-            self._reach.start(unet, self._sites)
+                if self._removers:  # else another thread has taken the networks off meanwhile
+                    self._bind(unet)
+        elif not binding.ways_hold():
+            with CHANGING:
+                self._start_reach_anew(unet)
 
         self._look_at_weights()
         self.seam.watch.begin()
+
+    def _start_reach_anew(self, unet: nn.Module) -> None:
+        """Look again whether the projections are called: an attention processor is new."""
+        if self._reach is None:
+            return
+
+        self._reach.stop()
+        for projection in self._unlike:
+            projection.was_reached = False
+        self._reach = Reach()
+        self._reach.start(unet, self._sites)
 
     def _look_at_weights(self) -> None:
         """On accelerators, where a projection can't look by itself without waiting."""

@@ -613,7 +613,7 @@ def test_a_second_click_removes_the_tag_in_every_form(page: Any, multiplier: str
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ("<hypernet:ink:1> x <hypernet:ink:2:k=0> y <hypernet:inky:1>", " x y <hypernet:inky:1>"),
+        ("<hypernet:ink:1> x <hypernet:ink:2:k=0> y <hypernet:inky:1>", "x y <hypernet:inky:1>"),
         ("a <hypernet:ink:1>, in ink, b", "a, b"),
         ("a <hypernet:ink:1> in inkwells", "a in inkwells"),
         ("in ink <hypernet:ink:1>, b, in ink, c", "in ink, b, c"),

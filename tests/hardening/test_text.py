@@ -206,8 +206,8 @@ def test_an_infotext_of_a_mebibyte(number: int) -> None:
 def test_few_of_thousands_of_unknown_names_are_looked_for(tmp_path: Path) -> None:
     tags = "".join(f"<hypernet:name {i}>" for i in range(10_000))
     found = restore(f"{tags}\nSteps: 1, Seed: 2, Size: 8x8", Library([tmp_path]), "mine")
-    assert len(found.messages) == MOST_NAMES + 1
-    assert "10000 networks" in found.messages[0]
+    assert len([m for m in found.messages if "no hypernetwork" in m]) == MOST_NAMES
+    assert len([m for m in found.messages if "10000 networks" in m]) == 1
 
 
 @pytest.mark.parametrize("piece", ["a", "a: ", "a: abcd", "a: abcd, ", " ", ": "])

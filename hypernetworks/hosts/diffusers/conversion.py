@@ -160,15 +160,11 @@ def fit_lora(
 
     generate = partial(_generate, pipeline, sampling, advance)
     with enough_memory("to fit the LoRA: use a smaller --size or fewer --prompts"):
-        sums = _noted(
-            pipeline.unet, base, networks, sampling.multipliers, partial(generate, fitting)
-        )
+        again = partial(generate, fitting)
+        sums = _noted(pipeline.unet, base, networks, sampling.multipliers, again)
         with torch.no_grad():
-            parts = [
-                _part(base, layer, sums[layer.path], rank)
-                for layer in base.layers
-                if layer.path in sums
-            ]
+            layers = [layer for layer in base.layers if layer.path in sums]
+            parts = [_part(base, layer, sums[layer.path], rank) for layer in layers]
 
         plain = generate(kept)
         with apply(pipeline.unet, [(w.network, w.multiplier) for w in networks]):
@@ -176,7 +172,7 @@ def fit_lora(
         with added(pipeline.unet, parts):
             made = generate(kept)
 
-    share = 1 - _distance(made, wanted) / max(_distance(plain, wanted), 1e-12)
+    share = _share(plain, wanted, made)
     reports = [report for part in parts for report in reports_of(part)]
     how = f"fitted by least squares; {share:.1%} of the effect on the images, on prompts kept out"
     converted = write_lora(
@@ -184,6 +180,13 @@ def fit_lora(
     )
     strips = [np.concatenate(row, 1) for row in zip(plain, wanted, made, strict=True)]
     return Fitted(converted, share, strips)
+
+
+def _share(
+    plain: Sequence[np.ndarray], wanted: Sequence[np.ndarray], made: Sequence[np.ndarray]
+) -> float:
+    """Of the effect on the images, how much came back: 1 for all of it."""
+    return 1 - _distance(made, wanted) / max(_distance(plain, wanted), 1e-12)
 
 
 def _distance(images: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> float:

@@ -39,7 +39,7 @@ class Replacement:
     def put_back(self, owner: Any, name: str) -> None:
         """Switch off, and give the owner its own function again if nobody has wrapped ours."""
         self.switch_off()
-        if getattr(owner, name) is self.stand_in:
+        if getattr(owner, name, None) is self.stand_in:
             setattr(owner, name, self._original)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from comfyui_server import ComfyUI
 from reference import Recipe
-from test_images import write
+from test_comfyui_images import write
 from workflows import WORKFLOWS, made_small, read, to_api
 
 import hypernetworks as hn

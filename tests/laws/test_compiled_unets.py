@@ -1,0 +1,16 @@
+"""The tests of ``compiled_unets.py``, in a process of their own.
+
+After thousands of other tests, torch's compiler took minutes for what takes it seconds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import own_process
+import pytest
+
+
+@pytest.mark.slow
+def test_compiled_unets() -> None:
+    own_process.run(Path(__file__).with_name("compiled_unets.py"))
