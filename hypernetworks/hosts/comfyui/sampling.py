@@ -112,10 +112,13 @@ class Job:
         sets = [[(applied.network, applied.multiplier) for applied in n] for n in fitting]
         if not any(sets):
             return
-        if len(sets) == 1:
-            self._handle = apply(unet, sets[0], is_dense=is_dense)
-        else:
-            self._handle = apply_per_picture(unet, sets, self._rows)
+        try:
+            if len(sets) == 1:
+                self._handle = apply(unet, sets[0], is_dense=is_dense, on_error=_failed)
+            else:
+                self._handle = apply_per_picture(unet, sets, self._rows, on_error=_failed)
+        except HypernetworkError as error:
+            _failed(error)
 
     def _rows(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> list[int]:
         """ComfyUI runs conditionings with different hooks separately: all rows of a call are
@@ -129,6 +132,11 @@ class Job:
         if self._handle is not None:
             self._handle.remove()
         self._handle, self._unet = None, None
+
+
+def _failed(error: Exception) -> None:
+    """Say that the networks are off: the image is still generated."""
+    logging.warning("the hypernetworks are off for this pass: %s", error)
 
 
 def _fitting(unet: nn.Module, networks: Sequence[Applied]) -> list[Applied]:

@@ -165,3 +165,41 @@ def test_steps(
     follower = Steps(sigmas, sampler)
     assert tuple(follower.of(sigma) for sigma in asked) == steps
     assert follower.total == len(sigmas) - 1
+
+
+def test_an_error_of_ours_costs_the_networks_and_not_the_image(
+    comfy: Any,
+    patcher: Patcher,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write(comfy.folder, "ink", "relu")
+    before = sample(patcher)
+    with_ink = comfy.sampling.with_networks(patcher, [applied(comfy, "ink")])
+    assert not torch.equal(sample(with_ink), before)
+
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(hn.Hypernetwork, "step", fails)
+    assert torch.equal(sample(with_ink), before)
+    assert "the hypernetworks are off for this pass: out of luck" in caplog.text
+    assert bare(patcher.model.diffusion_model)
+
+
+def test_a_model_that_takes_no_networks_is_sampled_without(
+    comfy: Any,
+    patcher: Patcher,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write(comfy.folder, "ink", "relu")
+    before = sample(patcher)
+    with_ink = comfy.sampling.with_networks(patcher, [applied(comfy, "ink")])
+
+    def refuses(*_: object, **__: object) -> None:
+        raise hn.HypernetworkError("not this one")
+
+    monkeypatch.setattr(comfy.sampling, "apply", refuses)
+    assert torch.equal(sample(with_ink), before)
+    assert "not this one" in caplog.text
