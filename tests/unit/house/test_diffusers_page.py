@@ -13,7 +13,7 @@ ROWS = {
     "`fuse_qkv_projections`": (CHANGING, "test_fusing_after_apply_says_so"),
     "`copy.deepcopy`": (CHANGING, "test_copies_have_no_networks_and_take_some"),
     "`copy.copy`": (CHANGING, "test_shallow_copies_and_replicas"),
-    "`torch.compile`": (CHANGING, "test_compiled_unets"),
+    "`torch.compile`": ("laws/compiled_unets.py", "test_compiled_unets"),
     "`torch.export`": (CHANGING, "test_exporting_leaves_nothing_behind_and_keeps_the_networks"),
     "Gradient checkpointing": (CHANGING, "test_gradient_checkpointing"),
     "AnimateDiff": (CHANGING, "test_no_site_in_temporal_attention"),

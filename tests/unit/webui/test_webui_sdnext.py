@@ -402,28 +402,6 @@ def test_what_compiles_by_another_way_is_reported(sd: Host) -> None:
 
 
 @pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="this torch can't")
-def test_a_compiled_unet_runs_uncompiled_while_networks_act(sd: Host) -> None:
-    _, plain = sd.draw("x")
-    _, wanted = sd.draw("x <hypernet:ink:1>")
-    sd.pipe.unet = torch.compile(sd.pipe.unet, backend="eager")
-    sd.draw("x")
-    result, drawn = sd.draw("x <hypernet:ink:1>")
-    assert all(torch.allclose(a, b) for a, b in zip(drawn, wanted, strict=True))
-    assert "runs uncompiled while hypernetworks are active" in result.comments
-    calls: list[int] = []
-
-    def backend(graph: Any, _: Any) -> Any:
-        calls.append(1)
-        return graph.forward
-
-    torch._dynamo.reset()
-    sd.pipe.unet = torch.compile(host.live_unet(), backend=backend)
-    result, again = sd.draw("x")
-    assert calls, "it is compiled again afterwards"
-    assert all(torch.allclose(a, b) for a, b in zip(again, plain, strict=True))
-    torch._dynamo.reset()
-
-
 def test_an_older_torch_is_told_that_compiled_is_compiled(
     sd: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
