@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from ..console import say
-from ..errors import HypernetworkError
 from ..progress import Progress
+from .outputs import refuse_existing
 from .to_lora import read_weighted
 
 
@@ -32,8 +32,7 @@ def add_bake(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     from ..conversion import Base, bake
 
-    if options.output.exists() and not options.overwrite:
-        raise HypernetworkError(f"{options.output} exists: choose another name, or add --overwrite")
+    refuse_existing([options.output], overwrite=options.overwrite)
     networks = [read_weighted(text) for text in options.networks]
     with Base(options.checkpoint) as base:
         total = sum(file.size for file in base.files) >> 20

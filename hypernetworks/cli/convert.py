@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..console import pasted_path, say
 from ..errors import HypernetworkError
+from .outputs import refuse_existing
 from .sources import expanded, is_pattern
 from .to_lora import LAYOUTS, add_to_lora, to_lora_file
 
@@ -45,10 +46,7 @@ def _run(options: argparse.Namespace) -> int:
             f"--format {options.format}: with --to {options.to}, it is {' or '.join(others)}"
         )
     if options.to == "lora":
-        if options.target.exists() and not options.overwrite:
-            raise HypernetworkError(
-                f"{options.target} exists: choose another name, or add --overwrite"
-            )
+        refuse_existing([options.target], overwrite=options.overwrite)
         return to_lora_file(options)
     if options.network or options.base is not None:
         raise HypernetworkError("--network and --base belong to --to lora: add it")
@@ -61,10 +59,7 @@ def _convert(options: argparse.Namespace) -> int:
 
     pairs = _pairs(options.sources, options.target, f".{options.format or 'safetensors'}")
     code = 0
-    if not options.overwrite:
-        for _, target in pairs:
-            if target.exists():
-                raise HypernetworkError(f"{target} exists: choose another name, or add --overwrite")
+    refuse_existing((target for _, target in pairs), overwrite=options.overwrite)
     for source, target in pairs:
         try:
             network = read(source)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ..console import pasted_path, say
 from ..engine.families import BY_KEY
-from ..errors import HypernetworkError, StructureError
+from ..errors import StructureError
+from .outputs import refuse_existing
 from .values import floats, integers
 
 if TYPE_CHECKING:
@@ -96,8 +97,7 @@ def _run(options: argparse.Namespace) -> int:
         widths = (BY_KEY[options.family].text_width,)
     count = parameter_count(creation.structure, widths)
     path = options.folder / f"{options.name}.{options.format}"
-    if path.exists() and not options.overwrite:
-        raise HypernetworkError(f"{path} exists: choose another name, or add --overwrite")
+    refuse_existing([path], overwrite=options.overwrite)
     say(
         f"{count:,} parameters, {count * 4 / 2**20:.1f} MiB, for the widths {', '.join(map(str, sorted(widths)))}"
     )

@@ -12,6 +12,7 @@ from ..console import pasted_path, say
 from ..errors import HypernetworkError, sendable
 from ..progress import Progress
 from .model import add_device, load_painter, need
+from .outputs import refuse_existing
 from .values import integer, number, size
 
 
@@ -102,8 +103,7 @@ def _targets(output: Path, batch: int, overwrite: bool) -> list[Path]:
 
     several = [output.with_name(f"{output.stem}-{i + 1}{output.suffix}") for i in range(batch)]
     targets = [output] if batch == 1 else several
-    if not overwrite and (there := [target for target in targets if target.exists()]):
-        raise HypernetworkError(f"{there[0]} exists: choose another name, or add --overwrite")
+    refuse_existing(targets, overwrite=overwrite)
     if not os.access(output.parent, os.W_OK):
         raise HypernetworkError(f"-o {output}: no permission to write in {output.parent}")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..console import say
 from ..errors import HypernetworkError
+from .outputs import refuse_existing
 from .to_lora import read_weighted
 from .values import number
 
@@ -51,7 +52,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 def _merge(options: argparse.Namespace) -> int:
     from ..conversion.merging import merge
 
-    _check(options)
+    refuse_existing([options.output], overwrite=options.overwrite)
     networks = [read_weighted(text) for text in options.networks]
     made = merge(options.output.stem, networks)
     how = "the same as" if made.exact else f"{made.error:.1%} away from"
@@ -65,17 +66,12 @@ def _resize(options: argparse.Namespace) -> int:
     from ..conversion.merging import resize
     from ..files import read
 
-    _check(options)
+    refuse_existing([options.output], overwrite=options.overwrite)
     made = resize(read(options.source), options.hidden)
     _write(made, options)
     say(f"{made.error:.1%} of the effect is left out")
     say(str(options.output))
     return 0
-
-
-def _check(options: argparse.Namespace) -> None:
-    if options.output.exists() and not options.overwrite:
-        raise HypernetworkError(f"{options.output} exists: choose another name, or add --overwrite")
 
 
 def _write(made: Made, options: argparse.Namespace) -> None:

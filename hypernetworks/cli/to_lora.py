@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..console import say
 from ..errors import FileMissingError, HypernetworkError
@@ -93,9 +93,7 @@ def to_lora_file(options: argparse.Namespace) -> int:
             base,
             networks,
             options.target,
-            rank=rank_of(options),
-            layout=options.format or LAYOUTS[0],
-            dtype=options.dtype,
+            **_how_written(options),
             on_progress=lambda done, _total: progress.update(done),
         )
     _report(converted)
@@ -141,9 +139,7 @@ def _fit(options: argparse.Namespace, networks: list[Weighted]) -> int:
             networks,
             options.target,
             sampling,
-            rank=rank_of(options),
-            layout=options.format or LAYOUTS[0],
-            dtype=options.dtype,
+            **_how_written(options),
             on_progress=report,
         )
     _report(fitted.converted)
@@ -155,7 +151,16 @@ def _fit(options: argparse.Namespace, networks: list[Weighted]) -> int:
     return 0
 
 
-def rank_of(options: argparse.Namespace) -> Rank:
+def _how_written(options: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of both ways to a LoRA."""
+    return {
+        "rank": _rank_of(options),
+        "layout": options.format or LAYOUTS[0],
+        "dtype": options.dtype,
+    }
+
+
+def _rank_of(options: argparse.Namespace) -> Rank:
     """What ``--rank`` and ``--error`` ask for."""
     from ..conversion.low_rank import FULL, Rank
 

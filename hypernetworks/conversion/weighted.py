@@ -113,21 +113,20 @@ class LinearChanges:
 
     def at(self, layer: Layer) -> Change:
         """The change at one attention module, computed now."""
-        key, value = self.affine(layer, KEY), self.affine(layer, VALUE)
+        value = self.affine(layer, VALUE)
         bias = None if value is None else self.bias_at(layer, value)
-        return Change(
-            layer,
-            None if key is None else self._product(layer.key, key),
-            None if value is None else self._product(layer.value, value),
-            bias,
-        )
+        return Change(layer, self.product(layer, KEY), self.product(layer, VALUE), bias)
 
     def product(self, layer: Layer, side: int) -> torch.Tensor | None:
         """``W A``, what is added to one projection's weight ``(inner, width)``; ``None`` for
         nothing."""
         affine = self.affine(layer, side)
-        name = layer.key if side == KEY else layer.value
-        return None if affine is None else self._product(name, affine)
+        if affine is None:
+            return None
+
+        weight = self.base.tensor(layer.key if side == KEY else layer.value).float()
+        with torch.no_grad():
+            return linear(weight, affine.weight.T.contiguous(), None)
 
     def rank(self, layer: Layer) -> int:
         """The largest rank that the change can have, as the narrowest layer of each network
@@ -145,11 +144,6 @@ class LinearChanges:
             return None
         inner = self.base.tensor(layer.value).float() @ affine.bias
         return self.base.tensor(layer.out).float() @ inner
-
-    def _product(self, name: str, affine: AffineMap) -> torch.Tensor:
-        weight = self.base.tensor(name).float()
-        with torch.no_grad():
-            return linear(weight, affine.weight.T.contiguous(), None)
 
     def release(self) -> None:
         """Forget what was made ready from the networks."""

@@ -167,15 +167,19 @@ def test_steps(
     assert follower.total == len(sigmas) - 1
 
 
+def inked(comfy: Any, patcher: Patcher) -> Patcher:
+    """The model with a network that isn't linear."""
+    write(comfy.folder, "ink", "relu")
+    return comfy.sampling.with_networks(patcher, [applied(comfy, "ink")])  # type: ignore[no-any-return]
+
+
 def test_an_error_of_ours_costs_the_networks_and_not_the_image(
     comfy: Any,
     patcher: Patcher,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    write(comfy.folder, "ink", "relu")
-    before = sample(patcher)
-    with_ink = comfy.sampling.with_networks(patcher, [applied(comfy, "ink")])
+    before, with_ink = sample(patcher), inked(comfy, patcher)
     assert not torch.equal(sample(with_ink), before)
 
     def fails(*_: object, **__: object) -> None:
@@ -193,9 +197,7 @@ def test_a_model_that_takes_no_networks_is_sampled_without(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    write(comfy.folder, "ink", "relu")
-    before = sample(patcher)
-    with_ink = comfy.sampling.with_networks(patcher, [applied(comfy, "ink")])
+    before, with_ink = sample(patcher), inked(comfy, patcher)
 
     def refuses(*_: object, **__: object) -> None:
         raise hn.HypernetworkError("not this one")

@@ -8,12 +8,12 @@ from comfy_api.latest import io
 
 from ....engine.multiplier import Multiplier
 from ....errors import HypernetworkError
-from ..networks import Messages, checker, fingerprint, multiplier_of, resolve
+from ..networks import Messages, checker, multiplier_of, resolve
 from ..sampling import Applied, with_networks
 from . import fields
 
 
-class ApplyHypernetwork(io.ComfyNode):  # type: ignore[misc]
+class ApplyHypernetwork(fields.OfOneFile):
     """One network on a model."""
 
     @classmethod
@@ -35,16 +35,6 @@ class ApplyHypernetwork(io.ComfyNode):  # type: ignore[misc]
             outputs=[io.Model.Output(display_name="model")],
             hidden=[io.Hidden.unique_id],
         )
-
-    @classmethod
-    def validate_inputs(cls, name: str) -> bool:
-        """A missing file costs a message, not the queue."""
-        return True
-
-    @classmethod
-    def fingerprint_inputs(cls, name: str | None = None, **_: Any) -> str:
-        """By the file's content."""
-        return fingerprint([name])
 
     @classmethod
     def execute(

@@ -7,13 +7,27 @@ from typing import Any
 from comfy_api.latest import io
 
 from ....engine.multiplier import BLOCK_PRESETS
-from ..networks import names
+from ..networks import fingerprint, names
 
 CATEGORY = "hypernetworks"
 Stack = io.Custom("HYPERNETWORK_STACK")
 Schedule = io.Custom("HYPERNETWORK_SCHEDULE")
 
 _PRESETS = [name for name in ("ALL", *BLOCK_PRESETS) if name != "NONE"]
+
+
+class OfOneFile(io.ComfyNode):  # type: ignore[misc]
+    """A node with one :func:`name_input`."""
+
+    @classmethod
+    def validate_inputs(cls, name: str) -> bool:
+        """A missing file costs a message, not the queue."""
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, name: str | None = None, **_: Any) -> str:
+        """By the file's content."""
+        return fingerprint([name])
 
 
 def name_input(field: str = "name", first: tuple[str, ...] = (), **options: Any) -> Any:

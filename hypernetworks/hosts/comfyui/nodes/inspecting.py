@@ -9,11 +9,11 @@ from comfy_api.latest import io
 from ....errors import HypernetworkError
 from ....library import inspect
 from ..drawing import as_image, page
-from ..networks import Messages, find, fingerprint, load
+from ..networks import Messages, find, load
 from . import fields
 
 
-class InspectHypernetwork(io.ComfyNode):  # type: ignore[misc]
+class InspectHypernetwork(fields.OfOneFile):
     """What is in a file."""
 
     @classmethod
@@ -32,16 +32,6 @@ class InspectHypernetwork(io.ComfyNode):  # type: ignore[misc]
             ],
             hidden=[io.Hidden.unique_id],
         )
-
-    @classmethod
-    def validate_inputs(cls, name: str) -> bool:
-        """A missing file costs a message, not the queue."""
-        return True
-
-    @classmethod
-    def fingerprint_inputs(cls, name: str | None = None, **_: Any) -> str:
-        """By the file's content."""
-        return fingerprint([name])
 
     @classmethod
     def execute(cls, name: str) -> Any:
