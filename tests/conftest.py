@@ -114,6 +114,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(marker)
         if item.get_closest_marker("registry") and not config.getoption("--registry"):
             item.add_marker(pytest.mark.skip(reason="asks a package registry (--registry)"))
+    put_long_files_first(items)
+
+
+def put_long_files_first(items: list[pytest.Item]) -> None:
+    """Put files with slow tests first, so that no process waits for another at the end."""
+    long = {
+        item.path
+        for item in items
+        if item.get_closest_marker("slow") or item.get_closest_marker("browser")
+    }
+    items.sort(key=lambda item: item.path not in long)
 
 
 LEFT_OUT = LeftOut()

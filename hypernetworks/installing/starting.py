@@ -15,7 +15,10 @@ from . import environment, surroundings
 FAST = "not slow and not browser and not webui and not cuda"
 """The tests of ``test --fast``: under a minute."""
 
-PARALLEL = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+PARALLEL = [
+    *("-n", "auto", "--maxprocesses", "4"),
+    *("--dist", "loadfile", "--no-loadscope-reorder"),  # tests/conftest.py has put long files first
+]
 """Options of a whole run: a process for each core, up to four, since each of them loads torch."""
 
 
