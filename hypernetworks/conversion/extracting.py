@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,11 +20,9 @@ from ..errors import CheckpointError, NoMatchingWidthError
 from .base import COMPUTABLE, Base
 from .layers import Layer
 from .lora_reading import LoraFile, names_of
+from .sharing import Sums
 from .weighted import OnProgress, enough_memory
 
-RIDGE = 1e-7
-"""Of the mean square of the weights: keeps directions that no layer reads from getting large
-weights."""
 POOR = 0.8
 """A smaller share than this is called poor."""
 
@@ -49,62 +47,6 @@ class Extracted:
     def is_poor(self) -> bool:
         """Whether most users would see another style."""
         return self.share * self.inside < POOR
-
-
-@dataclass
-class _Sums:
-    """What least squares needs of the layers of one width: per side, ``W^T W`` and ``W^T D``."""
-
-    width: int
-    total: float = 0.0
-    grams: list[torch.Tensor] = field(init=False)
-    products: list[torch.Tensor] = field(init=False)
-    gram_of_bias: torch.Tensor = field(init=False)
-    product_of_bias: torch.Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        square = self.width, self.width
-        self.grams = [torch.zeros(square, dtype=torch.float64) for _ in (KEY, VALUE)]
-        self.products = [torch.zeros(square, dtype=torch.float64) for _ in (KEY, VALUE)]
-        self.gram_of_bias = torch.zeros(square, dtype=torch.float64)
-        self.product_of_bias = torch.zeros(self.width, dtype=torch.float64)
-
-    def add(self, side: int, weight: torch.Tensor, change: torch.Tensor) -> None:
-        """One layer's projection."""
-        precise, wanted = weight.double(), change.double()
-        self.grams[side] += precise.T @ precise
-        self.products[side] += precise.T @ wanted
-        self.total += float(wanted.square().sum())
-
-    def add_bias(self, matrix: torch.Tensor, change: torch.Tensor) -> None:
-        """A bias that is ``matrix @ b``."""
-        precise, wanted = matrix.double(), change.double()
-        self.gram_of_bias += precise.T @ precise
-        self.product_of_bias += precise.T @ wanted
-        self.total += float(wanted.square().sum())
-
-    def solved(self) -> tuple[list[StateDict], float]:
-        """The linear layers of both sides, and the squares that they don't explain."""
-        layers, left = list[StateDict](), self.total
-        for side in (KEY, VALUE):
-            found, explained = _least(self.grams[side], self.products[side])
-            bias = torch.zeros(self.width)
-            left -= explained
-            if side == VALUE:
-                shift, explained = _least(self.gram_of_bias, self.product_of_bias[:, None])
-                bias, left = shift[:, 0].float(), left - explained
-            layers.append({"linear.0.weight": found.float(), "linear.0.bias": bias})
-        return layers, max(left, 0.0)
-
-
-def _least(gram: torch.Tensor, product: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """The solution, and the squares that it explains."""
-    mean = float(gram.diagonal().mean())
-    if not mean:
-        return torch.zeros_like(product), 0.0
-    ridge = RIDGE * mean * torch.eye(len(gram), dtype=gram.dtype)
-    found: torch.Tensor = torch.linalg.solve(gram + ridge, product)
-    return found, float((2 * found * product).sum() - (found * (gram @ found)).sum())
 
 
 @dataclass(frozen=True)
@@ -225,7 +167,7 @@ def _extracted(
     squares: Callable[[], float],
     on_progress: OnProgress | None,
 ) -> Extracted:
-    sums, inside = dict[int, _Sums](), 0.0
+    sums, inside = dict[int, Sums](), 0.0
     with _memory(), torch.no_grad():
         for done, layer in enumerate(base.layers, 1):
             inside += _add(sums, base, layer, changes(layer))
@@ -252,9 +194,9 @@ def _extracted(
     return Extracted(network, 1 - left / total, inside / everything if everything else 1.0)
 
 
-def _add(sums: dict[int, _Sums], base: Base, layer: Layer, found: _Change) -> float:
+def _add(sums: dict[int, Sums], base: Base, layer: Layer, found: _Change) -> float:
     """Add one attention module; returns the squares of the changes of its weights."""
-    own, inside = sums.setdefault(layer.width, _Sums(layer.width)), 0.0
+    own, inside = sums.setdefault(layer.width, Sums(layer.width)), 0.0
     for side, name, change in ((KEY, layer.key, found.key), (VALUE, layer.value, found.value)):
         if change is None:
             continue
