@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..conversion import Weighted
     from ..conversion.low_rank import Rank
 
-LAYOUTS = ("kohya", "comfyui", "peft")
+LAYOUTS = ("kohya", "comfyui", "a1111", "peft")
 """What ``--format`` may be; the first is the default."""
 
 

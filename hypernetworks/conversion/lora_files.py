@@ -1,9 +1,10 @@
 """LoRA files as other programs read them: names of tensors.
 
-There are three layouts. ``kohya`` has the names of kohya's trainer, with whole matrices (``diff``)
+There are four layouts. ``kohya`` has the names of kohya's trainer, with whole matrices (``diff``)
 where no low rank is asked for. AUTOMATIC1111 takes a bias (``diff_b``) only beside a ``diff``, so
 that each has one of zeros. ``comfyui`` is the same without these zeros, which take much of the
-file: for ComfyUI, Forge and SD.Next. ``peft`` is for diffusers and peft.
+file: for ComfyUI, Forge and SD.Next. ``a1111`` leaves them out, too, in a way that AUTOMATIC1111
+and SD.Next understand. ``peft`` is for diffusers and peft.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ..files.writing import replace
 from .layers import Layer
 from .low_rank import Factors
 
-FORMATS = ("kohya", "comfyui", "peft")
+FORMATS = ("kohya", "comfyui", "a1111", "peft")
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -81,7 +82,7 @@ def named_tensors(
         elif layout == "peft":
             tensors.update(_peft(part, dtype))
         else:
-            tensors.update(_kohya(part, dtype, family, zeros=layout == "kohya"))
+            tensors.update(_kohya(part, layout, dtype, family))
     return tensors
 
 
@@ -104,7 +105,7 @@ def _kohya_name(path: str, original: str, family: str | None) -> str:
 
 
 def _kohya(
-    part: Part, dtype: torch.dtype, family: str | None, *, zeros: bool
+    part: Part, layout: str, dtype: torch.dtype, family: str | None
 ) -> dict[str, torch.Tensor]:
     prefix = _kohya_name(part.layer.path, part.layer.original, family)
     found: dict[str, torch.Tensor] = {}
@@ -112,12 +113,19 @@ def _kohya(
         name = f"{prefix}_{leaf}"
         if isinstance(change, Factors):
             found |= _kohya_factors(name, change.up, change.down, dtype)
+        elif change is not None and layout == "a1111":
+            # A1111 adds a `diff` in its own type, and so would round fp32 weights to fp16. The
+            # product with one number in fp32 is in fp32.
+            found[f"{name}.lokr_w1"] = torch.ones(1, 1)
+            found[f"{name}.lokr_w2"] = _cast(change, dtype, name)
         elif change is not None:
             found[f"{name}.diff"] = _cast(change, dtype, name)
 
     if part.bias is not None:
         name = f"{prefix}_to_out_0"
-        if zeros:
+        if layout == "a1111":  # one zero is added to all numbers, and in fp32 rounds none
+            found[f"{name}.diff"] = torch.zeros(1, 1)
+        elif layout == "kohya":
             found[f"{name}.diff"] = torch.zeros(part.layer.outer, part.layer.inner, dtype=dtype)
         else:
             up, down = torch.zeros(part.layer.outer, 1), torch.zeros(1, part.layer.inner)

@@ -25,9 +25,20 @@ _LEAVES = {
     ".diff": "whole",
     ".diff_b": "bias",
     ".lora_B.bias": "bias",
+    ".lokr_w1": "left",
+    ".lokr_w2": "right",
 }
 """What the names of tensors end in, and what the tensor is."""
-_OTHER_KINDS = (".hada_", ".lokr_", ".oft_", ".dora_scale", ".w_norm", ".b_norm")
+_OTHER_KINDS = (
+    ".hada_",
+    ".lokr_w1_",
+    ".lokr_w2_",
+    ".lokr_t2",
+    ".oft_",
+    ".dora_scale",
+    ".w_norm",
+    ".b_norm",
+)
 
 
 class LoraFile:
@@ -35,7 +46,7 @@ class LoraFile:
 
     Attributes:
         modules: for each module that it changes, the tensors by what they are: ``up``, ``down``,
-            ``alpha``, ``whole``, ``bias``.
+            ``alpha``, ``whole``, ``bias``, and ``left`` and ``right`` of a Kronecker product.
 
     Raises:
         CheckpointError: it is another kind of file, or one whose parts aren't plain products.
@@ -61,7 +72,7 @@ class LoraFile:
                 if tensor.endswith(ending):
                     modules.setdefault(_normal(tensor.removesuffix(ending)), {})[kind] = tensor
                     break
-        if not any("whole" in parts or "up" in parts for parts in modules.values()):
+        if not any({"whole", "up", "left"} & parts.keys() for parts in modules.values()):
             raise CheckpointError(f"{name}: it has no tensors of a LoRA: choose another file")
         return modules
 
@@ -70,6 +81,9 @@ class LoraFile:
         parts = self.modules.get(module, {})
         if "whole" in parts:
             return self._file.read(parts["whole"]).float().flatten(1)
+        if "left" in parts and "right" in parts:
+            left, right = (self._file.read(parts[kind]).float() for kind in ("left", "right"))
+            return torch.kron(left, right).flatten(1)
         if "up" not in parts or "down" not in parts:
             return None
 

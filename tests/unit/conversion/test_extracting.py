@@ -53,7 +53,7 @@ def of_values(found: hn.Hypernetwork, wanted: hn.Hypernetwork) -> float:
     return difference([Weighted(wanted)], [Weighted(found)])
 
 
-@pytest.mark.parametrize("layout", ["kohya", "comfyui", "peft"])
+@pytest.mark.parametrize("layout", ["kohya", "comfyui", "a1111", "peft"])
 def test_the_lora_of_a_linear_network_gives_it_back(
     base: Path, tmp_path: Path, layout: str
 ) -> None:

@@ -146,7 +146,7 @@ def distil(
     prompts: Sequence[str],
     training: Training,
     *,
-    on_step: Callable[[int], object] | None = None,
+    on_step: Callable[[], object] = lambda: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> int:
     """Train the student; returns the steps that were done.
@@ -154,12 +154,14 @@ def distil(
     Args:
         networks: what it learns to replace.
         prompts: that the examples are generated from.
-        on_step: told how many steps are done.
+        on_step: told of each step.
         stop: asked after each step whether to end now.
 
     Raises:
         HypernetworkError: the numbers overflow.
     """
+    # gradients are wanted for the LoRA alone
+    student.unet.requires_grad_(False)
     unet, random, done = student.unet, Random(training.seed), 0
     recorder = Recorder(unet, generator.cfg)
     factors = generator.sampling.multipliers
@@ -190,8 +192,7 @@ def distil(
             _set_rate(adam, training, done)
             _step(student, adam, batch, factor, recorder.cfg)
             done += 1
-            if on_step is not None:
-                on_step(done)
+            on_step()
         round_number += 1
     return done
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,53 +86,45 @@ def fit_lora(
     base.check_fit([weighted.network for weighted in networks])
     fitting, kept = sampling.split()[0], sampling.measured()
     noted_of = fitting[:MOST_NOTED] if training else fitting
-    images = len(noted_of) + 2 * len(kept)
-    progress = _Progress(
-        images * len(sampling.multipliers) + len(kept) + (training.steps if training else 0),
-        on_progress,
-    )
+    images = (len(noted_of) + 2 * len(kept)) * len(sampling.multipliers) + len(kept)
+    progress = _Progress(images + (training.steps if training else 0), on_progress)
+    generator, steps = Generator(pipeline, sampling, progress.advance), 0
 
-    generator = Generator(pipeline, sampling, progress.advance)
-    unet, steps = pipeline.unet, 0
     with enough_memory("to fit the LoRA: use a smaller --size or --batch, or fewer --prompts"):
-        sums = noted(unet, base, networks, sampling.multipliers, lambda: generator(noted_of))
+        again = partial(generator, noted_of)
+        sums = noted(pipeline.unet, base, networks, sampling.multipliers, again)
         lora: list[Part | Narrow]
         if training is None:
             with torch.no_grad():
                 layers = [layer for layer in base.layers if layer.path in sums]
                 lora = [part_of(base, layer, sums[layer.path], rank) for layer in layers]
         else:
-            unet.requires_grad_(False)
-            student = _student(unet, base, networks, sums, training, DTYPES[dtype])
-            quiet = Generator(pipeline, sampling, lambda _count: None)
-            steps = distil(
-                student,
-                networks,
-                quiet,
-                fitting,
-                training,
-                on_step=lambda _done: progress.advance(1),
-                stop=stop,
-            )
+            student = _student(pipeline.unet, base, networks, sums, training, DTYPES[dtype])
+            quiet, tell = Generator(pipeline, sampling), partial(progress.advance, 1)
+            steps = distil(student, networks, quiet, fitting, training, on_step=tell, stop=stop)
             lora = [*student.parts()]
         shares, strips = _measured(generator, networks, kept, lora, DTYPES[dtype])
 
     fit = _record(sampling, training, steps, len(fitting), shares)
-    first = next(iter(shares.values()))
+    converted = _written(base, networks, target, lora, fit, layout, dtype)
+    return Fitted(converted, shares, strips, steps)
+
+
+def _written(
+    base: Base,
+    networks: Sequence[Weighted],
+    target: Path,
+    lora: Sequence[Part | Narrow],
+    fit: Mapping[str, Any],
+    layout: str,
+    dtype: str,
+) -> Converted:
+    first = next(iter(fit["shares_of_the_effect"].values()))
     how = f"{fit['method']}; {first:.1%} of the effect on the images, on prompts kept out"
     reports = [report for part in lora for report in reports_of(part)]
-    converted = write_lora(
-        base,
-        networks,
-        target,
-        lora,
-        reports,
-        layout=layout,
-        dtype=dtype,
-        how=how,
-        fit=fit,
+    return write_lora(
+        base, networks, target, lora, reports, layout=layout, dtype=dtype, how=how, fit=fit
     )
-    return Fitted(converted, shares, strips, steps)
 
 
 class _Progress:
@@ -148,7 +141,7 @@ class _Progress:
 
 
 def _student(
-    unet: Any,
+    unet: torch.nn.Module,
     base: Base,
     networks: Sequence[Weighted],
     sums: Mapping[str, Sums],

@@ -69,7 +69,12 @@ class Generator:
         advance: told of the number of new images.
     """
 
-    def __init__(self, pipeline: Any, sampling: Sampling, advance: Callable[[int], object]) -> None:
+    def __init__(
+        self,
+        pipeline: Any,
+        sampling: Sampling,
+        advance: Callable[[int], object] = lambda _count: None,
+    ) -> None:
         self.pipeline, self.sampling, self.advance = pipeline, sampling, advance
 
     @property
