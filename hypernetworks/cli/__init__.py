@@ -18,6 +18,7 @@ from ..errors import HypernetworkError
 from .bake import add_bake
 from .convert import add_convert
 from .create import add_create
+from .extract import add_extract
 from .generate import add_generate
 from .inspect import add_inspect
 from .merge import add_merge, add_resize
@@ -93,6 +94,13 @@ def _parser() -> argparse.ArgumentParser:
     add_resize(
         commands.add_parser(
             "resize", help="write a linear network with fewer hidden units", allow_abbrev=False
+        )
+    )
+    add_extract(
+        commands.add_parser(
+            "extract",
+            help="write the linear network nearest to a LoRA or a fine-tuning",
+            allow_abbrev=False,
         )
     )
     add_create(

@@ -31,7 +31,8 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=(*(suffix[1:] for suffix in FORMATS), *LAYOUTS),
         help="what to write into a folder (default: safetensors); with --to lora its layout: kohya "
-        "(the default) for webuis and ComfyUI, comfyui (smaller, not for A1111), peft for diffusers",
+        "(the default) for webuis and ComfyUI; comfyui (not for A1111) and a1111 (also for SD.Next) "
+        "are smaller; peft for diffusers",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     add_to_lora(parser)

@@ -13,7 +13,7 @@ from .to_lora import read_weighted
 from .values import number
 
 if TYPE_CHECKING:
-    from ..conversion.merging import Made
+    from ..engine.network import Hypernetwork
 
 
 def add_merge(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def _merge(options: argparse.Namespace) -> int:
     networks = [read_weighted(text) for text in options.networks]
     made = merge(options.output.stem, networks)
     how = "the same as" if made.exact else f"{made.error:.1%} away from"
-    _write(made, options)
+    write_made(made.network, options.output, options.dtype)
     say(f"{how} applying the networks in this order")
     say(str(options.output))
     return 0
@@ -68,20 +68,26 @@ def _resize(options: argparse.Namespace) -> int:
 
     refuse_existing([options.output], overwrite=options.overwrite)
     made = resize(read(options.source), options.hidden)
-    _write(made, options)
+    write_made(made.network, options.output, options.dtype)
     say(f"{made.error:.1%} of the effect is left out")
     say(str(options.output))
     return 0
 
 
-def _write(made: Made, options: argparse.Namespace) -> None:
+def write_made(network: Hypernetwork, path: Path, dtype: str) -> None:
+    """Write a new network in a type.
+
+    Raises:
+        HypernetworkError: the type can't hold its numbers.
+        FileWriteError: the file can't be written.
+    """
     from ..devices import PRECISIONS
     from ..files import write
 
-    made.network.to("cpu", PRECISIONS[options.dtype])
-    for parameter in made.network.parameters():
+    network.to("cpu", PRECISIONS[dtype])
+    for parameter in network.parameters():
         if not parameter.isfinite().all():
             raise HypernetworkError(
-                f"the numbers of the new network don't fit the type {options.dtype}: add --dtype fp32"
+                f"the numbers of the new network don't fit the type {dtype}: add --dtype fp32"
             )
-    write(made.network, options.output)
+    write(network, path)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from ..console import say
 from ..errors import FileMissingError, HypernetworkError
 from ..progress import Progress
-from .model import add_device, need
-from .values import integer, number
+from .fit_lora import add_fit, fit_file, report
+from .values import number
 
 if TYPE_CHECKING:
-    from ..conversion import Converted, Weighted
+    from ..conversion import Weighted
     from ..conversion.low_rank import Rank
 
-LAYOUTS = ("kohya", "comfyui", "peft")
+LAYOUTS = ("kohya", "comfyui", "a1111", "peft")
 """What ``--format`` may be; the first is the default."""
 
 
@@ -41,15 +41,7 @@ def add_to_lora(parser: argparse.ArgumentParser) -> None:
     )
     _add_lora_options(lora)
 
-    fit = parser.add_argument_group("with --to lora, for networks that aren't linear")
-    fit.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="a text file of prompts, one a line"
-    )
-    fit.add_argument("--steps", type=integer(1, 1000), default=12, help="sampling steps")
-    fit.add_argument("--cfg", type=number(0, 100), help="guidance scale (default: the model's own)")
-    fit.add_argument("--size", type=integer(64, 4096), help="width and height of the images")
-    fit.add_argument("--sheet", type=Path, metavar="PNG", help="write the measured images there")
-    add_device(fit)
+    add_fit(parser)
 
 
 def _add_lora_options(group: argparse._ArgumentGroup) -> None:
@@ -86,72 +78,22 @@ def to_lora_file(options: argparse.Namespace) -> int:
         )
     networks = [read_weighted(text) for text in (str(options.sources[0]), *options.network)]
     if not all(weighted.network.structure.is_linear for weighted in networks):
-        return _fit(options, networks)
+        return fit_file(options, networks, how_written(options))
 
     with Base(options.base) as base, Progress(len(base.layers), "converting") as progress:
         converted = to_lora(
             base,
             networks,
             options.target,
-            **_how_written(options),
+            **how_written(options),
             on_progress=lambda done, _total: progress.update(done),
         )
-    _report(converted)
+    report(converted)
     say(str(options.target))
     return 0
 
 
-def _fit(options: argparse.Namespace, networks: list[Weighted]) -> int:
-    """The nearest LoRA to networks that aren't linear."""
-    need("diffusers", "transformers", "PIL")
-    from ..conversion import Base
-    from ..devices import choose_device, default_dtype
-    from ..hosts.diffusers.checkpoints.loading import load_checkpoint
-    from ..hosts.diffusers.conversion import Sampling, fit_lora, save_sheet
-
-    if options.prompts is None:
-        raise HypernetworkError(
-            "a network isn't linear, so the LoRA is fitted to images: add --prompts FILE, with a prompt on each line, "
-            "such as those that you use the network with"
-        )
-    try:
-        prompts = options.prompts.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeError) as error:
-        raise HypernetworkError(
-            f"--prompts {options.prompts}: it can't be read ({error})"
-        ) from error
-
-    sampling = Sampling(prompts, options.steps, options.cfg, options.size)
-    sampling.split()
-    device = choose_device(options.device)
-    pipeline = load_checkpoint(options.base, dtype=default_dtype(device, options.weights))
-    pipeline.to(device)
-    pipeline.set_progress_bar_config(disable=True)
-    with Base(options.base) as base, Progress(1, "fitting") as progress:
-
-        def report(done: int, total: int) -> None:
-            progress.total = total
-            progress.update(done)
-
-        fitted = fit_lora(
-            pipeline,
-            base,
-            networks,
-            options.target,
-            sampling,
-            **_how_written(options),
-            on_progress=report,
-        )
-    _report(fitted.converted)
-    say(f"{fitted.share:.1%} of the effect on the images, on prompts kept out of the fit")
-    if options.sheet is not None:
-        save_sheet(fitted.strips, options.sheet)
-        say(str(options.sheet))
-    say(str(options.target))
-    return 0
-
-
-def _how_written(options: argparse.Namespace) -> dict[str, Any]:
+def how_written(options: argparse.Namespace) -> dict[str, Any]:
     """Arguments of both ways to a LoRA."""
     return {
         "rank": _rank_of(options),
@@ -187,15 +129,3 @@ def read_weighted(text: str) -> Weighted:
             multiplier = Multiplier.parse(rest) if rest else Multiplier()
             return Weighted(read(Path(text[:end])), multiplier)
     raise FileMissingError(f"{text}: there is no such file: write FILE or FILE:MULTIPLIER")
-
-
-def _report(converted: Converted) -> None:
-    """One line for each projection that isn't whole, and a summary."""
-    narrowed = [layer for layer in converted.layers if layer.rank is not None]
-    for layer in narrowed:
-        say(f"{layer.name}: rank {layer.rank}, error {layer.error:.2%}")
-    bias = ", and the bias of to_out" if converted.has_bias else ""
-    size = f"{converted.bytes / 2**20:.1f} MiB"
-    say(
-        f"{len(converted.layers)} projections{bias}; {size}; largest error {converted.worst.error:.2%}"
-    )

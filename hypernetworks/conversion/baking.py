@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 
@@ -21,12 +20,11 @@ from ..errors import CheckpointError, FileWriteError, printable
 from ..files.moving import move
 from ..files.writing import replace
 from .base import Base, unet_folder
+from .copying import Copier
 from .layers import Layer
 from .tensor_files import TensorFile
 from .weighted import LinearChanges, OnProgress, Weighted, enough_memory
 
-CHUNK = 4 << 20
-"""Bytes copied at once."""
 Compute = Callable[[], "torch.Tensor | None"]
 """The new numbers of one tensor, in its own type; ``None`` where it doesn't change."""
 
@@ -188,33 +186,17 @@ def _copy(
 ) -> None:
     """All bytes of a file, but for the tensors in ``news``."""
     changed = sorted((source.entries[name].offset, name) for name in news if name in source.entries)
-    position, buffer = 0, bytearray(CHUNK)
-    with temporary.open("r+b") as file:
+    position = 0
+    with temporary.open("r+b", buffering=0) as file:
+        copier = Copier(source, file, advance)
         for offset, name in changed:
-            _copy_bytes(source, file, position, offset, buffer, advance)
+            copier.copy(position, offset)
             length = source.entries[name].length
             new = news[name]()
             if new is None:
-                _copy_bytes(source, file, offset, offset + length, buffer, advance)
+                copier.copy(offset, offset + length)
             else:
-                file.write(new.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-                advance(length)
+                copier.write(new.contiguous().reshape(-1).view(torch.uint8).numpy().data)
             position = offset + length
-        _copy_bytes(source, file, position, source.size, buffer, advance)
+        copier.copy(position, source.size)
     source.check_unchanged()
-
-
-def _copy_bytes(
-    source: TensorFile,
-    target: BinaryIO,
-    begin: int,
-    end: int,
-    buffer: bytearray,
-    advance: Callable[[int], None],
-) -> None:
-    while begin < end:
-        piece = memoryview(buffer)[: min(CHUNK, end - begin)]
-        source.read_into(begin, piece)
-        target.write(piece)
-        begin += len(piece)
-        advance(len(piece))

@@ -4,7 +4,7 @@ time."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -81,6 +81,15 @@ class Base:
         """``SD1``, ``SD2`` or ``SDXL``; ``None`` for others."""
         return next((LABELS[width] for width in self.text_widths if width in LABELS), None)
 
+    @property
+    def names(self) -> Mapping[str, TensorFile]:
+        """All tensors, and the files that they are in."""
+        return self._home
+
+    def stored(self, name: str) -> torch.Tensor:
+        """One tensor in its own type, whether it can be computed with or not."""
+        return self._home[name].read(name)
+
     def tensor(self, name: str) -> torch.Tensor:
         """One tensor in its own type.
 
@@ -88,7 +97,7 @@ class Base:
             CheckpointError: it has a type that can't be computed with.
         """
         file = self._home[name]
-        found = file.read(name)
+        found = self.stored(name)
         if found.dtype not in COMPUTABLE:
             raise CheckpointError(
                 f"{printable(file.path.name)}: its weights are of the type {found.dtype}, which has too few bits to "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from ..engine.stack import KEY, VALUE
 from ..errors import FileWriteError, HypernetworkError
 from .base import Base
 from .layers import Layer
-from .lora_files import DTYPES, FORMATS, Part, metadata, named_tensors, save_lora
+from .lora_files import DTYPES, FORMATS, Narrow, Part, named_tensors, save_lora
+from .lora_metadata import metadata
 from .low_rank import FULL, Factors, Rank, factorised
 from .weighted import LinearChanges, OnProgress, Weighted, enough_memory
 
@@ -104,12 +105,13 @@ def write_lora(
     base: Base,
     networks: Sequence[Weighted],
     target: Path,
-    parts: Sequence[Part],
+    parts: Sequence[Part | Narrow],
     reports: Sequence[LayerReport],
     *,
     layout: str,
     dtype: str,
     how: str,
+    fit: Mapping[str, object] | None = None,
 ) -> Converted:
     """Write what was made for each attention module. Raises as :func:`to_lora`."""
     base.check_unchanged()
@@ -118,9 +120,10 @@ def write_lora(
         raise HypernetworkError(
             "the networks change nothing in this model at these multipliers: check the multipliers"
         )
-    save_lora(target, tensors, metadata(tensors, layout, target.stem, base, networks, how))
+    save_lora(target, tensors, metadata(tensors, layout, target.stem, base, networks, how, fit))
     size = sum(tensor.nbytes for tensor in tensors.values())
-    return Converted(tuple(reports), size, any(part.bias is not None for part in parts))
+    has_bias = any(isinstance(part, Part) and part.bias is not None for part in parts)
+    return Converted(tuple(reports), size, has_bias)
 
 
 def check_target(target: Path, layout: str, dtype: str) -> None:
@@ -172,8 +175,10 @@ def narrowed(matrix: torch.Tensor, rank: Rank, possible: int) -> torch.Tensor | 
     return factors
 
 
-def reports_of(part: Part) -> list[LayerReport]:
+def reports_of(part: Part | Narrow) -> list[LayerReport]:
     """One for each projection that it changes."""
+    if isinstance(part, Narrow):
+        return [LayerReport(part.path, part.up.shape[1], 0.0)]
     found = []
     for leaf, change in (("to_k", part.key), ("to_v", part.value)):
         if isinstance(change, Factors):

@@ -128,6 +128,11 @@ class TensorFile:
             return torch.empty(entry.shape, dtype=dtype)
         return torch.frombuffer(memory, dtype=dtype, count=count).view(entry.shape)
 
+    @property
+    def number(self) -> int:
+        """The system's number of the open file."""
+        return self._file.fileno()
+
     def read_into(self, offset: int, target: memoryview) -> None:
         """Fill ``target`` with the bytes from ``offset`` on.
 
