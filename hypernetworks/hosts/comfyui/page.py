@@ -21,7 +21,9 @@ def serve() -> None:
     from server import PromptServer
 
     routes = getattr(getattr(PromptServer, "instance", None), "routes", None)
-    for path in SHARED if routes is not None else ():
+    if routes is None:
+        return
+    for path in SHARED:
         routes.get(f"{ADDRESS}/{path.name}")(_answer(path))
 
 

@@ -123,37 +123,46 @@ async function addCurve(node) {
 
 /* ---------------------------------------------------------------- Hypernetwork Stack */
 
+const noRoom = () => [0, -4]; // the canvas adds a gap of 4 to each
+
 /** Show the slots that hold something, and one more. */
 function grow(node) {
     const isUsed = (number) => {
         const name = `name_${number}`;
-        const linked = node.inputs?.some((input) => input.name === name && input.link !== null && input.link !== undefined);
+        const linked = node.inputs?.some((input) => input.name === name && (input.link ?? null) !== null);
         return linked || (widgetOf(node, name)?.value ?? NONE) !== NONE;
     };
     const numbers = Array.from({ length: SLOTS }, (_, index) => index + 1);
     const last = Math.max(0, ...numbers.filter(isUsed));
-    let changed = false;
     for (const number of numbers) {
         for (const widget of ["name", "strength"].map((part) => widgetOf(node, `${part}_${number}`)).filter(Boolean)) {
-            const hidden = number > last + 1;
-            changed ||= Boolean(widget.hidden) !== hidden;
-            widget.hidden = hidden;
-            if (widget.options) widget.options.hidden = hidden; // where nodes are drawn by Vue
+            widget.hidden = number > last + 1;
+            if (widget.options) widget.options.hidden = widget.hidden; // where nodes are drawn by Vue
+            // Some versions leave room for what is hidden.
+            if (widget.hidden) widget.computeSize = noRoom;
+            else if (widget.computeSize === noRoom) delete widget.computeSize;
         }
     }
-    if (!changed || !node.setSize) return;
-    node.setSize([node.size[0], node.computeSize()[1]]);
+}
+
+/** The same, and the node becomes as much higher or lower as its slots need. */
+function growAndFit(node) {
+    const needed = () => node.computeSize?.()[1] ?? 0;
+    const before = needed();
+    grow(node);
+    const change = needed() - before;
+    if (change) node.setSize?.([node.size[0], Math.max(node.size[1] + change, needed())]);
     node.setDirtyCanvas?.(true, true);
 }
 
 function growing(node) {
-    const again = () => grow(node);
+    const again = () => growAndFit(node);
     for (let number = 1; number <= SLOTS; number += 1) {
         const widget = widgetOf(node, `name_${number}`);
         if (widget) after(widget, "callback", again);
     }
-    after(node, "onConfigure", again);
     after(node, "onConnectionsChange", again);
+    after(node, "onConfigure", () => grow(node)); // a workflow knows the size that its author gave the node
     again();
 }
 
