@@ -50,6 +50,17 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
+class _NoPackage:
+    """The folder above is no package for pytest: only ComfyUI imports its ``__init__.py``, and
+    pytest would also put the folder above that one into ``sys.path``.
+    """
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collect_directory(self, path: Path, parent: Any) -> Any:
+        is_project = path == Path(__file__).parents[1]
+        return pytest.Dir.from_parent(parent, path=path) if is_project else None
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the opt-in tests in ``real_host/``; pytest takes them only from here."""
     group = parser.getgroup("a real webui")
@@ -85,6 +96,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
     group = parser.getgroup("a real ComfyUI")
     group.addoption("--comfyui", metavar="PATH", help="folder of a ComfyUI to test the nodes in")
+    group.addoption(
+        "--comfyui-checkpoints",
+        metavar="FOLDER",
+        help="where sd1.safetensors and sdxl.safetensors are, or are made with random weights",
+    )
+    group.addoption(
+        "--comfyui-pictures", metavar="FOLDER", help="where pictures of its page are kept"
+    )
     group.addoption(
         "--comfyui-python",
         metavar="PYTHON",
@@ -142,6 +161,8 @@ def is_worker() -> bool:
 
 def pytest_configure(config: pytest.Config) -> None:
     """See which process this is."""
+    # Registered, because the hooks of this file don't see the folder above.
+    config.pluginmanager.register(_NoPackage())
     if hasattr(config, "workerinput"):
         WORKERS.append(config)
 
