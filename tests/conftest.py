@@ -80,7 +80,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--neighbours",
         metavar="FOLDER",
-        help="of other extensions: all tests run with them installed, loaded after ours and before it",
+        help=(
+            "of other extensions: all tests run with them installed, loaded after ours and "
+            "before it"
+        ),
     )
 
     group = parser.getgroup("a real ComfyUI")

@@ -31,7 +31,8 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=(*(suffix[1:] for suffix in FORMATS), *LAYOUTS),
         help="what to write into a folder (default: safetensors); with --to lora its layout: kohya "
-        "(the default) for webuis and ComfyUI, comfyui (smaller, not for A1111), peft for diffusers",
+        "(the default) for webuis and ComfyUI, comfyui (smaller, not for A1111), peft for "
+        "diffusers",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     add_to_lora(parser)
@@ -95,7 +96,8 @@ def _pairs(sources: list[Path], target: Path, suffix: str) -> list[tuple[Path, P
         path = (target / relative).with_suffix(suffix)
         if path in written:
             raise HypernetworkError(
-                f"{written[path]} and {source} would both be written to {path}: convert them one by one"
+                f"{written[path]} and {source} would both be written to {path}: convert them one "
+                "by one"
             )
         written[path] = source
     return [(source, path) for path, source in written.items()]

@@ -99,7 +99,8 @@ def _run(options: argparse.Namespace) -> int:
     path = options.folder / f"{options.name}.{options.format}"
     refuse_existing([path], overwrite=options.overwrite)
     say(
-        f"{count:,} parameters, {count * 4 / 2**20:.1f} MiB, for the widths {', '.join(map(str, sorted(widths)))}"
+        f"{count:,} parameters, {count * 4 / 2**20:.1f} MiB, for the widths "
+        f"{', '.join(map(str, sorted(widths)))}"
     )
     network = create_network(
         options.name,

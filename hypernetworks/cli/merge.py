@@ -82,6 +82,7 @@ def _write(made: Made, options: argparse.Namespace) -> None:
     for parameter in made.network.parameters():
         if not parameter.isfinite().all():
             raise HypernetworkError(
-                f"the numbers of the new network don't fit the type {options.dtype}: add --dtype fp32"
+                f"the numbers of the new network don't fit the type {options.dtype}: add --dtype "
+                "fp32"
             )
     write(made.network, options.output)

@@ -69,6 +69,7 @@ def need(*modules: str) -> None:
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
         raise HypernetworkError(
-            f"this command needs {', '.join(missing)}: run `python install.py studio` once, or pip install "
+            f"this command needs {', '.join(missing)}: run `python install.py studio` once, or "
+            "pip install "
             '"hypernetworks[studio]"'
         )

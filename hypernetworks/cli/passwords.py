@@ -28,7 +28,8 @@ def add_password(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=_ASK,
         help="require a password: without a value, the command asks for it. A value on the command line shows in the "
-        f"process list; --password-file and the variable {VARIABLE} do not. With --listen alone, one is generated",
+        f"process list; --password-file and the variable {VARIABLE} do not. With --listen alone, "
+        "one is generated",
     )
     entry.add_argument(
         "--password-file",

@@ -111,7 +111,8 @@ def _fit(options: argparse.Namespace, networks: list[Weighted]) -> int:
 
     if options.prompts is None:
         raise HypernetworkError(
-            "a network isn't linear, so the LoRA is fitted to images: add --prompts FILE, with a prompt on each line, "
+            "a network isn't linear, so the LoRA is fitted to images: add --prompts FILE, with a "
+            "prompt on each line, "
             "such as those that you use the network with"
         )
     try:
@@ -197,5 +198,6 @@ def _report(converted: Converted) -> None:
     bias = ", and the bias of to_out" if converted.has_bias else ""
     size = f"{converted.bytes / 2**20:.1f} MiB"
     say(
-        f"{len(converted.layers)} projections{bias}; {size}; largest error {converted.worst.error:.2%}"
+        f"{len(converted.layers)} projections{bias}; {size}; largest error "
+        f"{converted.worst.error:.2%}"
     )

@@ -32,7 +32,10 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         "pictures",
         type=pasted_path,
         nargs="+",
-        help="folders of images, or of sub-folders named 10_name, with captions in .txt files or file names",
+        help=(
+            "folders of images, or of sub-folders named 10_name, with captions in .txt files or "
+            "file names"
+        ),
     )
     parser.add_argument(
         "--runs", type=pasted_path, default=Path("runs"), help="folder of runs (default: runs)"
@@ -152,7 +155,10 @@ def _add_optimisation(group: Any) -> None:
     group.add_argument(
         "--shape",
         "--lr-scheduler",
-        help="schedule of the learning rate: constant, linear or cosine (default: cosine for one rate)",
+        help=(
+            "schedule of the learning rate: constant, linear or cosine (default: cosine for one "
+            "rate)"
+        ),
     )
     group.add_argument("--warm-up", "--lr-warmup-steps", type=int, help="steps of warm-up")
     group.add_argument("--restarts", type=int, help="restarts of the decay")
@@ -272,7 +278,8 @@ def _print_result(outcome: Outcome, job: TrainingJob) -> None:
     if outcome.best is not None:
         last = "" if outcome.file is None else f"; the last is {outcome.file.name}"
         print(
-            f"hypernetworks: the best is {outcome.best.name}, of step {outcome.best_step} with validation loss "
+            f"hypernetworks: the best is {outcome.best.name}, of step {outcome.best_step} with "
+            "validation loss "
             f"{outcome.best_loss:.4f}{last}",
             file=sys.stderr,
         )
@@ -301,7 +308,8 @@ def _check_start(options: argparse.Namespace) -> None:
     typed = [options.spelled[name] for name in STRUCTURE if getattr(options, name)]
     if typed:
         raise TrainingSettingsError(
-            f"--network {options.network.name} keeps its own structure, so {', '.join(typed)} would be ignored: leave "
+            f"--network {options.network.name} keeps its own structure, so {', '.join(typed)} "
+            "would be ignored: leave "
             "one of them out"
         )
 

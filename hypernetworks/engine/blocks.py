@@ -111,7 +111,8 @@ def block_factors(blocks: str | tuple[float, ...], names: Sequence[str]) -> dict
     known = next((b for b in (BLOCKS_SD1, BLOCKS_SDXL) if here and here <= set(b)), None)
     if known is None:
         raise TagError(
-            "lbw needs the blocks of an SD1, SD2 or SDXL UNet, and this model has others: leave it out"
+            "lbw needs the blocks of an SD1, SD2 or SDXL UNet, and this model has others: leave "
+            "it out"
         )
 
     by_name = (

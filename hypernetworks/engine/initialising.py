@@ -49,15 +49,18 @@ def create_network(
         raise StructureError(f"the widths {wanted} can't be used: name at least one, such as 768")
     if any(min(structure.widths(dim)) < 1 for dim in wanted):
         raise StructureError(
-            f"the layer structure {list(structure.layer_structure)} leaves nothing of width {wanted[0]}"
+            f"the layer structure {list(structure.layer_structure)} leaves nothing of width "
+            f"{wanted[0]}"
         )
     if initialisation not in INITIALISATIONS:
         raise StructureError(
-            f'the initialisation "{initialisation}" is unknown, use one of {", ".join(INITIALISATIONS)}'
+            f'the initialisation "{initialisation}" is unknown, use one of '
+            f"{', '.join(INITIALISATIONS)}"
         )
     if zero_last and not can_begin_at_zero(structure):
         raise StructureError(
-            f'with "{structure.activation}" after the last layer a zero last layer can\'t learn or is no identity: '
+            f'with "{structure.activation}" after the last layer a zero last layer can\'t learn '
+            "or is no identity: "
             "leave out one of the two"
         )
 

@@ -86,7 +86,8 @@ class Multiplier:
                 raise
             shown = repr(multiplier)[:60] if not isinstance(multiplier, int) else "an integer"
             raise MultiplierError(
-                f'{shown} is no multiplier: write a number such as 0.7, a text such as "0@0,1@0.5", '
+                f"{shown} is no multiplier: write a number such as 0.7, a text such as "
+                '"0@0,1@0.5", '
                 "or a Multiplier"
             ) from error
 
@@ -256,11 +257,13 @@ def _window(
         return start, stop, largest > 1
     if largest > 1 and not strength.in_steps:
         raise MultiplierError(
-            f'start and stop are steps, but the schedule "{strength}" is in fractions of the pass: use one of the two'
+            f'start and stop are steps, but the schedule "{strength}" is in fractions of the '
+            "pass: use one of the two"
         )
     if strength.in_steps and any(0 < position < 1 for position in (start, stop) if position):
         raise MultiplierError(
-            f'start and stop are fractions of the pass, but the schedule "{strength}" is in steps: use one of the two'
+            f'start and stop are fractions of the pass, but the schedule "{strength}" is in '
+            "steps: use one of the two"
         )
 
     return start, stop, strength.in_steps
@@ -272,7 +275,8 @@ def _check_window(
     """Raise where a tag that says how strong a network is would never let it act."""
     if start is not None and stop is not None and start > stop:
         raise MultiplierError(
-            f"start={format_number(start)} is after stop={format_number(stop)}, so the network would never act: "
+            f"start={format_number(start)} is after stop={format_number(stop)}, so the network "
+            "would never act: "
             "exchange the two"
         )
     if (start is None and stop is None) or not any(value for value, _ in schedules[0].points):
@@ -281,7 +285,8 @@ def _check_window(
     in_other_units = any(len(s.points) > 1 and s.in_steps != in_steps for s in schedules)
     if not in_other_units and not any(s.acts_between(start, stop) for s in schedules):
         raise MultiplierError(
-            "the schedule is 0 everywhere between start and stop, so the network would never act: widen one of them"
+            "the schedule is 0 everywhere between start and stop, so the network would never "
+            "act: widen one of them"
         )
 
 

@@ -76,7 +76,8 @@ class Schedule:
             value, at, position = pair.partition("@")
             if not at:
                 raise MultiplierError(
-                    f'"{pair.strip()}" in the schedule "{text}" has no position, write value@position such as 1@0.5'
+                    f'"{pair.strip()}" in the schedule "{text}" has no position, write '
+                    "value@position such as 1@0.5"
                 )
             points.append((parse_number(value, "value"), parse_number(position, "position")))
             if points[-1][1] < 0:

@@ -88,7 +88,8 @@ class Structure:
             )
         if self.activation in UNBUILDABLE:
             raise StructureError(
-                f'the activation "{self.activation}" can\'t be built: {UNBUILDABLE[self.activation]}'
+                f'the activation "{self.activation}" can\'t be built: '
+                f"{UNBUILDABLE[self.activation]}"
             )
         if self.activation != "linear" and self.activation not in ACTIVATIONS:
             raise StructureError(
@@ -96,7 +97,8 @@ class Structure:
             )
         if len(self.dropout) != len(layers):
             raise StructureError(
-                f"the dropout structure has {len(self.dropout)} entries, not {len(layers)} as layers"
+                f"the dropout structure has {len(self.dropout)} entries, not {len(layers)} as "
+                "layers"
             )
 
         if any(not 0 <= p < 1 for p in self.dropout):
@@ -319,7 +321,8 @@ def derive_structure(
     for (dim, kv), outline in outlines.items():
         if outline.widths[0] != dim or outline.widths[-1] != dim:
             raise StructureError(
-                f"the network for width {dim} takes {outline.widths[0]} and gives {outline.widths[-1]} ({kv})"
+                f"the network for width {dim} takes {outline.widths[0]} and gives "
+                f"{outline.widths[-1]} ({kv})"
             )
         if len(outline.widths) != len(first.widths) or replace(outline, widths=()) != replace(
             first, widths=()
@@ -349,7 +352,8 @@ def _layer_structure(
     if claimed is not None:
         if {len(claimed)} != lengths:
             raise StructureError(
-                f"the layer structure {list(claimed)} and the {lengths.pop()} tensor widths disagree"
+                f"the layer structure {list(claimed)} and the {lengths.pop()} tensor widths "
+                "disagree"
             )
         return claimed
     return tuple(
@@ -420,12 +424,14 @@ def _gap_contents(
     if before != activated or after > 1:
         if not activated and not named:
             raise StructureError(
-                f"the file doesn't say which activation it has, and its tensors have {sum(gap)} other modules between "
+                f"the file doesn't say which activation it has, and its tensors have {sum(gap)} "
+                "other modules between "
                 "two layers: it can't be read faithfully"
             )
         kind = f'"{activation}"' if activated else "none"
         raise StructureError(
-            f"the metadata says activation {kind}, but the tensors have {sum(gap)} other modules between two layers"
+            f"the metadata says activation {kind}, but the tensors have {sum(gap)} other modules "
+            "between two layers"
         )
 
     return after == 1
@@ -436,7 +442,8 @@ def _dropout(claims: Claims, shown: Sequence[bool], layers: int) -> tuple[float,
     if claimed is None:
         if any(shown) and claims.activation is None:
             raise StructureError(
-                "the tensors show another module between two layers, and the metadata does not tell whether it is an "
+                "the tensors show another module between two layers, and the metadata does not "
+                "tell whether it is an "
                 "activation or a dropout"
             )
         return (0.0, *(0.3 if there else 0.0 for there in shown), 0.0)

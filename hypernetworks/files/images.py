@@ -76,7 +76,8 @@ def _check_pixels(sizes: Sequence[Size]) -> None:
         raise ImageError("it can't be read as an image: its header is damaged")
     if pixels > MOST_PIXELS:
         raise ImageTooLargeError(
-            f"it has too many pixels: {pixels / 1e6:.0f} MP, the limit is {MOST_PIXELS / 1e6:.0f} MP. Resize it"
+            f"it has too many pixels: {pixels / 1e6:.0f} MP, the limit is "
+            f"{MOST_PIXELS / 1e6:.0f} MP. Resize it"
         )
 
 

@@ -70,7 +70,8 @@ class OpenedFile(io.FileIO):
         wanted = self.size - self.tell() if size is None or size < 0 else size
         if wanted > LARGEST_PIECE:
             raise NotAHypernetworkError(
-                f"its description alone has {max(1, wanted >> 20)} MiB, far more than a hypernetwork needs"
+                f"its description alone has {max(1, wanted >> 20)} MiB, far more than a "
+                "hypernetwork needs"
             )
         return super().read(max(0, wanted)) or b""
 

@@ -131,9 +131,15 @@ def _failed_download(head: bytes) -> str | None:
     """What a failed download left in place of the network."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith(b"version https://git-lfs.github.com/spec/"):
-        return "this is a Git LFS pointer, not the file itself: run `git lfs pull`, or download the file"
+        return (
+            "this is a Git LFS pointer, not the file itself: run `git lfs pull`, or download the "
+            "file"
+        )
     if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
-        return "this is a web page, not the file itself: download it again, logged in if the site requires it"
+        return (
+            "this is a web page, not the file itself: download it again, logged in if the site "
+            "requires it"
+        )
     if start.startswith(b"{") and any(
         mark in start for mark in (b'"error"', b'"message"', b'"detail"')
     ):
@@ -191,7 +197,8 @@ def _width(key: object) -> int | None:
 
 
 _RESIDUAL = (
-    'it is built from residual blocks (a "beta" option of the MonkeyPatch trainer), whose arithmetic differs: '
+    'it is built from residual blocks (a "beta" option of the MonkeyPatch trainer), whose '
+    "arithmetic differs: "
     "it can't be read faithfully"
 )
 

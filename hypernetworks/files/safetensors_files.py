@@ -169,7 +169,8 @@ def _checked(entry: Any, start: int) -> tuple[torch.dtype, tuple[int, ...], Regi
         raise StructureError("a tensor in its header has a data type that no hypernetwork uses")
     if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * dtype.itemsize:
         raise FileCorruptError(
-            "a tensor in its header has a shape that does not match its size in the file: download it again"
+            "a tensor in its header has a shape that does not match its size in the file: "
+            "download it again"
         )
 
     return dtype, tuple(shape), (start + offsets[0], offsets[1] - offsets[0])

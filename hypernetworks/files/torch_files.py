@@ -246,7 +246,8 @@ def _checked(pointer: TensorPointer, region: Region) -> Region:
     """The region, if the tensor stays within it."""
     if any(n > 1 and step == 0 for n, step in zip(pointer.shape, pointer.stride, strict=True)):
         raise UnsupportedVariantError(
-            "a tensor in the file repeats its values (an expanded view): save it again with .contiguous()"
+            "a tensor in the file repeats its values (an expanded view): save it again with "
+            ".contiguous()"
         )
     extent = 1 + sum((n - 1) * s for n, s in zip(pointer.shape, pointer.stride, strict=True))
     held = min(region[1] // pointer.storage.dtype.itemsize, pointer.storage.numel)

@@ -63,7 +63,8 @@ def write(network: Hypernetwork, path: str | os.PathLike[str]) -> None:
         replace(path, lambda temporary: _save_torch(temporary, tensors, metadata))
     else:
         raise FileWriteError(
-            f'{shown(path)}: the suffix "{printable(path.suffix)}" can\'t be written, use .pt or .safetensors'
+            f'{shown(path)}: the suffix "{printable(path.suffix)}" can\'t be written, use .pt or '
+            ".safetensors"
         )
 
 

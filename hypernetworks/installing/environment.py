@@ -119,7 +119,8 @@ def remove() -> None:
         shutil.rmtree(ENVIRONMENT) if ENVIRONMENT.is_dir() else ENVIRONMENT.unlink()
     except OSError as error:
         raise SetUpError(
-            f"{ENVIRONMENT} is broken and can't be removed ({error.strerror}): close the programs that use it, "
+            f"{ENVIRONMENT} is broken and can't be removed ({error.strerror}): close the "
+            "programs that use it, "
             "then run the command again."
         ) from error
 
@@ -151,14 +152,16 @@ def check_folder() -> None:
     """
     if os.pathsep in str(ROOT):
         raise SetUpError(
-            f"An environment can't be in a folder whose path has {os.pathsep!r} in it: move or rename {ROOT}."
+            f"An environment can't be in a folder whose path has {os.pathsep!r} in it: move or "
+            f"rename {ROOT}."
         )
     if not _writable(ROOT):
         raise SetUpError(f"{ROOT} can't be written to: copy the project to a folder of your own.")
 
     if os.name == "nt" and len(str(ROOT)) > LONGEST_ROOT and not _long_paths():
         print(
-            f"Warning: {ROOT} is longer than {LONGEST_ROOT} characters, and Windows refuses paths above 260: if the "
+            f"Warning: {ROOT} is longer than {LONGEST_ROOT} characters, and Windows refuses "
+            "paths above 260: if the "
             "set-up fails, move the project to a shorter path or switch long paths on.",
             file=sys.stderr,
         )
@@ -204,7 +207,8 @@ def check_space(needed: float) -> None:
     free = shutil.disk_usage(ROOT).free / 2**30
     if free < needed:
         raise SetUpError(
-            f"The disk of {ROOT} has {free:.1f} GiB free, and the set-up needs about {needed:.0f}: make room, then "
+            f"The disk of {ROOT} has {free:.1f} GiB free, and the set-up needs about "
+            f"{needed:.0f}: make room, then "
             "run the command again."
         )
 

@@ -148,7 +148,8 @@ def _install_torch(choice: Choice, replace: bool) -> str:
     found = working_torch()
     if found is None:
         raise SetUpError(
-            "The torch that was installed can't be imported. On Windows, the Microsoft Visual C++ Redistributable "
+            "The torch that was installed can't be imported. On Windows, the Microsoft Visual "
+            "C++ Redistributable "
             "may be missing; elsewhere try `--torch cpu`."
         )
     return found
@@ -205,6 +206,7 @@ def _tell(found: str) -> None:
         better = None if wheels.impossible(here) else wheels.choose(here)
         if better is not None and better.build not in ("cpu", "pypi"):
             print(
-                f"  There is {better.reason}, which this torch does not use: `--torch {better.build}` replaces it.",
+                f"  There is {better.reason}, which this torch does not use: `--torch "
+                f"{better.build}` replaces it.",
                 file=sys.stderr,
             )

@@ -88,7 +88,8 @@ def impossible(machine: Machine) -> str | None:
     if not OLDEST <= machine.python <= NEWEST:
         return (
             f"PyTorch {PINNED} and the studio's packages are tested with Python 3.{OLDEST[1]} to "
-            f"3.{NEWEST[1]}, this is {machine.python[0]}.{machine.python[1]}: start install.py with one of those."
+            f"3.{NEWEST[1]}, this is {machine.python[0]}.{machine.python[1]}: start install.py "
+            "with one of those."
         )
     if machine.bits < 64:
         return "This is a 32-bit Python, and PyTorch has no 32-bit wheels: install a 64-bit Python."
@@ -100,17 +101,20 @@ def impossible(machine: Machine) -> str | None:
         return _impossible_mac(machine)
     if machine.system == "Windows" and machine.architecture != "x86_64":
         return (
-            "PyTorch's packages for Windows on Arm are incomplete: install the 64-bit Intel/AMD (x64) build of "
+            "PyTorch's packages for Windows on Arm are incomplete: install the 64-bit Intel/AMD "
+            "(x64) build of "
             "Python, which Windows 11 emulates."
         )
     if machine.system == "Linux" and machine.architecture not in ("x86_64", "arm64"):
         return (
-            f"PyTorch has no wheels for {machine.architecture}: install your distribution's PyTorch into .venv "
+            f"PyTorch has no wheels for {machine.architecture}: install your distribution's "
+            "PyTorch into .venv "
             "and run this again; a torch that works is kept."
         )
     if machine.libc is not None and machine.libc < (2, 28):
         return (
-            "PyTorch's wheels need glibc 2.28 or newer (Debian 10, Ubuntu 20.04, RHEL 8), which Alpine and older "
+            "PyTorch's wheels need glibc 2.28 or newer (Debian 10, Ubuntu 20.04, RHEL 8), which "
+            "Alpine and older "
             "systems don't have: use a container of a newer system."
         )
 
@@ -120,8 +124,10 @@ def impossible(machine: Machine) -> str | None:
 def _impossible_mac(machine: Machine) -> str | None:
     if machine.architecture != "arm64":
         return (
-            "PyTorch stopped making wheels for Intel Macs after 2.2.2, which is too old for the studio's packages. "
-            'What works: this project as a library (`pip install . "numpy<2"` with Python 3.10 to 3.12). If this '
+            "PyTorch stopped making wheels for Intel Macs after 2.2.2, which is too old for the "
+            "studio's packages. "
+            'What works: this project as a library (`pip install . "numpy<2"` with Python 3.10 '
+            "to 3.12). If this "
             "Mac has Apple silicon, this Python is an Intel build: install the universal one."
         )
     if machine.macos is not None and machine.macos < 11:
@@ -163,7 +169,8 @@ def asked(wish: str) -> Choice:
         )
 
     raise ValueError(
-        f"--torch takes {', '.join(BUILDS)}, pypi, a wheel, a folder of wheels or an index's address, not {wish!r}"
+        f"--torch takes {', '.join(BUILDS)}, pypi, a wheel, a folder of wheels or an index's "
+        f"address, not {wish!r}"
     )
 
 

@@ -102,7 +102,8 @@ def _warnings(network: Hypernetwork, norms: tuple[LayerNorms, ...]) -> list[str]
     broken = sorted({dim for dim in network.widths if not all(map(_finite, network.pairs[dim]))})
     if broken:
         found.append(
-            f"values that are not finite (NaN or infinite) at width {', '.join(map(str, broken))}: unusable"
+            "values that are not finite (NaN or infinite) at width "
+            f"{', '.join(map(str, broken))}: unusable"
         )
 
     dead = sorted({n.width for n in norms if 0.0 in n.norms})
@@ -112,15 +113,18 @@ def _warnings(network: Hypernetwork, norms: tuple[LayerNorms, ...]) -> list[str]
         found.append(f"layers with only zeros at width {', '.join(map(str, dead))}")
     if network.structure.activation in ("softmax", "softmin", "logsoftmax", "softmax2d"):
         found.append(
-            f"{network.structure.activation} mixes the images of a batch: results depend on the batch"
+            f"{network.structure.activation} mixes the images of a batch: results depend on the "
+            "batch"
         )
     if network.structure.activate_output and network.structure.activation in _POSITIVE:
         found.append(
-            "the activation after the last layer means it can only add to a context, never subtract: is that intended?"
+            "the activation after the last layer means it can only add to a context, never "
+            "subtract: is that intended?"
         )
     if family_label(network.widths) == "unknown":
         found.append(
-            "it has no text width of SD1 (768), SD2 (1024) or SDXL (2048), so it was made for none of these"
+            "it has no text width of SD1 (768), SD2 (1024) or SDXL (2048), so it was made for "
+            "none of these"
         )
 
     return found

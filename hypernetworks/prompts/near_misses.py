@@ -11,7 +11,8 @@ _OPENING = r"(?:&lt;|[\\]?[<＜〈《‹«(\[{（［｛【]\s*)"
 _CLOSING = ">＞〉》›»)]}）］｝】"
 _TAIL = rf"[^\n{re.escape(_CLOSING)}<＜]"
 _MISS = re.compile(
-    rf"(?P<opening>{_OPENING})?(?P<word>hyper[ _-]?net(?:work)?s?)[ ]?[:：](?P<tail>{_TAIL}{{0,300}})"
+    rf"(?P<opening>{_OPENING})?(?P<word>hyper[ _-]?net(?:work)?s?)[ "
+    rf"]?[:：](?P<tail>{_TAIL}{{0,300}})"
     rf"(?P<closing>[{re.escape(_CLOSING)}])?",
     re.IGNORECASE,
 )
@@ -33,7 +34,10 @@ def near_misses(clean: str, *, loras: bool, negative: bool = False) -> list[str]
     lines = [f"{line}{where}" for match in _MISS.finditer(clean) if (line := _line(match))]
     if not loras:
         lines += [
-            f"{_short(match[0])} has no effect: this program uses hypernetworks only, and reads the tag as words"
+            (
+                f"{_short(match[0])} has no effect: this program uses hypernetworks only, and reads "
+                "the tag as words"
+            )
             for match in _FOREIGN.finditer(clean)
         ]
     return list(dict.fromkeys(lines))

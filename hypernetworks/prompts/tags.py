@@ -86,7 +86,10 @@ class Tag:
         if editing.never:
             return "[prompt editing] never reaches the half that it is in: leave the tag out"
         if editing.window is None:
-            return "tags are taken out before [alternation], so they can't take part in it: use a schedule outside"
+            return (
+                "tags are taken out before [alternation], so they can't take part in it: use a "
+                "schedule outside"
+            )
         instead = replace(self.with_argument(*editing.window), editing=None)
         advice = "use a schedule" if instead.error is not None else f"write {instead}"
         return (

@@ -309,7 +309,10 @@ def test_importing_loads_and_prints_nothing() -> None:
 
 
 def test_tags_need_no_torch() -> None:
-    code = "import sys, hypernetworks as hn; print(hn.parse('a <hypernet:ink:0.5>')[0], 'torch' in sys.modules)"
+    code = (
+        "import sys, hypernetworks as hn; print(hn.parse('a <hypernet:ink:0.5>')[0], 'torch' in "
+        "sys.modules)"
+    )
     assert python(code, "-W", "error") == ("a  False\n", "")
 
 

@@ -115,7 +115,8 @@ def test_a_link_is_never_followed_when_something_is_removed(project: Path, tmp_p
 @pytest.mark.slow
 def test_two_at_once_make_one(project: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from hypernetworks.installing import environment as e\n"
+        "import sys; from pathlib import Path; from hypernetworks.installing import environment "
+        "as e\n"
         "e.ROOT = Path(sys.argv[1]); e.ENVIRONMENT = e.ROOT / '.venv'\n"
         "with e.alone():\n    e.make(); print('broken' if e.version() is None else 'made')"
     )
