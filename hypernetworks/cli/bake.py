@@ -12,9 +12,12 @@ from .to_lora import read_weighted
 
 
 def add_bake(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``bake``."""
+    """Add the arguments of ``bake``."""
     parser.add_argument(
-        "checkpoint", type=Path, metavar="CHECKPOINT", help=".safetensors, or a diffusers folder"
+        "checkpoint",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="a .safetensors file, or a diffusers folder",
     )
     parser.add_argument(
         "networks",
@@ -43,6 +46,7 @@ def _run(options: argparse.Namespace) -> int:
                 options.output,
                 on_progress=lambda done, _total: progress.update(done >> 20),
             )
+
     say(f"{changed} tensors changed")
     say(str(options.output))
     return 0

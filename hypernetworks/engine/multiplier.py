@@ -276,8 +276,7 @@ def _check_window(
     if start is not None and stop is not None and start > stop:
         raise MultiplierError(
             f"start={format_number(start)} is after stop={format_number(stop)}, so the network "
-            "would never act: "
-            "exchange the two"
+            "would never act: exchange the two"
         )
     if (start is None and stop is None) or not any(value for value, _ in schedules[0].points):
         return  # a strength of 0 switches the network off, which is meant

@@ -425,8 +425,7 @@ def _gap_contents(
         if not activated and not named:
             raise StructureError(
                 f"the file doesn't say which activation it has, and its tensors have {sum(gap)} "
-                "other modules between "
-                "two layers: it can't be read faithfully"
+                "other modules between two layers: it can't be read faithfully"
             )
         kind = f'"{activation}"' if activated else "none"
         raise StructureError(
@@ -443,8 +442,7 @@ def _dropout(claims: Claims, shown: Sequence[bool], layers: int) -> tuple[float,
         if any(shown) and claims.activation is None:
             raise StructureError(
                 "the tensors show another module between two layers, and the metadata does not "
-                "tell whether it is an "
-                "activation or a dropout"
+                "tell whether it is an activation or a dropout"
             )
         return (0.0, *(0.3 if there else 0.0 for there in shown), 0.0)
     if len(claimed) == layers and [p > 0 for p in claimed[1:-1]] != list(shown):

@@ -25,9 +25,8 @@ def check_foreign(sites: Sequence[Site], own: Iterable[Seam]) -> None:
         if there is not None and id(getattr(there.projection, "seam", None)) not in ours:
             raise PatchError(
                 "networks act on these attention modules already, applied to another object that "
-                "has them too (a "
-                "shallow copy, or a part of the UNet): remove those first, or apply all to the "
-                "same object"
+                "has them too (a shallow copy, or a part of the UNet): remove those first, or "
+                "apply all to the same object"
             )
 
 
@@ -44,6 +43,5 @@ def adopt(copied: nn.Module) -> None:
             else:
                 raise PatchError(
                     f"a copy of the UNet runs in which {site.path} is not the UNet's own, so the "
-                    "networks can't act "
-                    "there: apply them to the copy"
+                    "networks can't act there: apply them to the copy"
                 )

@@ -277,8 +277,8 @@ class Handle:
                 self._fail(
                     PatchError(
                         f"{self._sites[index].path} was computed without calling its to_k and "
-                        "to_v, so the networks "
-                        "could not act there: use an attention processor that calls them"
+                        "to_v, so the networks could not act there: use an attention processor "
+                        "that calls them"
                     )
                 )
                 return

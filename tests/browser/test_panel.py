@@ -700,8 +700,7 @@ def test_it_fits(page: Any, width: int) -> None:
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert page.evaluate(
             f"[...document.querySelectorAll('{PANEL} *')].every(e => "
-            "e.closest('.hypernetworks-live') || "
-            "e.getBoundingClientRect().right <= "
+            "e.closest('.hypernetworks-live') || e.getBoundingClientRect().right <= "
             f"document.querySelector('{PANEL}').getBoundingClientRect().right + 1)"
         )
         sliders = page.locator(f"{PANEL} [type=range]:visible").all()

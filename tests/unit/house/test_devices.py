@@ -85,9 +85,7 @@ def test_what_can_not_be_used_is_told_with_the_rest(
         torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
         RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)"),
         RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:80] "
-            "DefaultCPUAllocator: not enough memory: "
-            "you tried"
+            "[enforce fail at alloc_cpu.cpp:80] DefaultCPUAllocator: not enough memory: you tried"
         ),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
         RuntimeError(
