@@ -218,7 +218,7 @@
         const number = tag.text === undefined ? 1 : toNumber(tag.text);
         tag.number = Number.isNaN(number) ? null : number;
         tag.problem = itemsProblem(items.slice(1));
-        if (!tag.name.trim()) tag.problem = "it has no name, write <hypernet:NAME>";
+        if (!tag.name.trim()) tag.problem = "it has no name: write <hypernet:NAME>";
         if (edited) tag.problem = tag.problem ?? "it can't work inside [prompt editing]: use a schedule outside";
         return tag;
     }

@@ -86,7 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     for name, add, summary in COMMANDS:
         add(
             commands.add_parser(
-                name, help=summary, description=f"{summary.capitalize()}.", allow_abbrev=False
+                name,
+                help=summary,
+                description=f"{summary[0].upper()}{summary[1:]}.",
+                allow_abbrev=False,
             )
         )
     return parser

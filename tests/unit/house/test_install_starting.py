@@ -101,7 +101,7 @@ def test_the_fast_ring() -> None:
         "pytest",
         *starting.PARALLEL,
         "-m",
-        "not slow and not browser and not webui and not cuda",
+        "not slow and not browser and not webui and not comfyui and not cuda",
         "-x",
     ]
     assert starting.command("studio", ["--port", "1"])[1:] == [
