@@ -27,6 +27,7 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target", type=pasted_path, metavar="DST", help="a .pt or .safetensors file, or a folder"
     )
+
     parser.add_argument(
         "--format",
         choices=(*(suffix[1:] for suffix in FORMATS), *LAYOUTS),
@@ -40,6 +41,7 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    # --format has two meanings, so that each kind of file has one option for what it looks like.
     is_layout = options.format in LAYOUTS
     if options.format is not None and is_layout != (options.to == "lora"):
         others = LAYOUTS if options.to == "lora" else [suffix[1:] for suffix in FORMATS]
@@ -66,6 +68,7 @@ def _convert(options: argparse.Namespace) -> int:
     for source, target in pairs:
         try:
             network = read(source)
+            # Only a folder is made: of a single target, a missing one is a typing error.
             if len(pairs) > 1 or options.target != target:
                 target.parent.mkdir(parents=True, exist_ok=True)
             write(network, target)

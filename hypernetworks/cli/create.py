@@ -48,6 +48,7 @@ def add_create(parser: argparse.ArgumentParser) -> None:
         help="context widths instead of the family's, such as 768,320,640,1280",
     )
     add_structure(parser)
+
     parser.add_argument(
         "--format",
         choices=("pt", "safetensors"),
@@ -79,6 +80,7 @@ def add_structure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="add a layer norm after each linear layer and its activation",
     )
+
     group.add_argument(
         "--dropout",
         type=floats,
@@ -111,6 +113,7 @@ def _run(options: argparse.Namespace) -> int:
     check_name(options.name)
     creation = creation_of(options)
     widths = options.widths or BY_KEY[options.family].widths
+    # Self-attention takes the widths of feature maps, which --widths may name on purpose.
     if not creation.self_attention and options.widths is None:
         widths = (BY_KEY[options.family].text_width,)
     count = parameter_count(creation.structure, widths)
@@ -156,6 +159,7 @@ def _structure(options: argparse.Namespace) -> Structure:
 
     preset = PRESETS[options.preset]
     layers = options.layers or preset.layer_structure
+    # The preset's dropout has an entry per layer, so it fits its own number of layers only.
     dropout = options.dropout
     if dropout is None:
         dropout = preset.dropout if len(preset.dropout) == len(layers) else (0.0,) * len(layers)

@@ -26,6 +26,7 @@ def add_generate(parser: argparse.ArgumentParser) -> None:
         help="the PNG file to write (default: picture.png); with --batch, files are numbered",
     )
     parser.add_argument("--negative", default="", help="negative prompt")
+
     parser.add_argument(
         "--steps", type=integer(1, 1000), default=20, help="sampling steps (default: 20)"
     )
@@ -45,6 +46,7 @@ def add_generate(parser: argparse.ArgumentParser) -> None:
         default=(None, None),
         help="512, or width and height as 512x768 (default: the model's own)",
     )
+
     add_checkpoint(parser)
     parser.add_argument(
         "--hypernetworks",
@@ -69,6 +71,7 @@ def _run(options: argparse.Namespace) -> int:
     need("diffusers", "transformers", "PIL")
     from ..hosts.diffusers import Generation, save_png
 
+    # A terminal in another encoding gives bytes that no PNG can store as text.
     for text in (options.prompt, options.negative):
         if sendable(text) != text:
             raise HypernetworkError(

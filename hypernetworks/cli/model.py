@@ -49,6 +49,8 @@ def add_device(parser: argparse._ActionsContainer, *, precision: bool = True) ->
         "--device",
         help="cuda, cuda:1, xpu, mps, directml or cpu (default: the fastest that works)",
     )
+
+    # Not "precision" in the namespace: for a training, that is a setting of its own.
     if precision:
         parser.add_argument(
             "--precision",

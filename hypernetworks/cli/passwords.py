@@ -21,6 +21,7 @@ _ASK = "\0"
 def add_password(parser: argparse.ArgumentParser) -> None:
     """Add the options for the password, of which one at most may be given."""
     entry = parser.add_mutually_exclusive_group()
+
     entry.add_argument(
         "--password",
         nargs="?",
@@ -73,6 +74,7 @@ def _asked() -> str:
         )
     try:
         password = getpass.getpass("Password for the studio: ")
+        # Typed blind, so twice: a mistake would lock the user out.
         again = getpass.getpass("Repeat it: ") if password else ""
     except EOFError:
         raise HypernetworkError("no password was entered: start the studio again") from None
@@ -84,6 +86,7 @@ def _asked() -> str:
 def _read(path: Path) -> str:
     try:
         with path.open("rb") as file:
+            # Windows' editors begin UTF-8 files with a mark, which is no part of the password.
             text = file.read(LARGEST).decode("utf-8-sig")
     except OSError as error:
         raise HypernetworkError(

@@ -32,10 +32,12 @@ def expanded(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
             matching = sorted(path.parent.glob(path.name))
             if not matching:
                 raise HypernetworkError(f"no file matches {path}: check the folder and the pattern")
+            # A pattern may match folders too, such as models/*.
             files = [p for m in matching for p in (_networks_in(m) if m.is_dir() else [m])]
             found += [(p, p.relative_to(path.parent)) for p in files]
         else:
             found.append((path, Path(path.name)))
+
     return found
 
 

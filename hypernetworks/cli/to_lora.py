@@ -74,6 +74,7 @@ def _add_lora_options(group: argparse._ArgumentGroup) -> None:
         default=0.01,
         help="with --rank auto: the share of each change that may be left out (default: 0.01)",
     )
+
     group.add_argument(
         "--dtype",
         choices=("fp16", "fp32", "bf16"),
@@ -147,7 +148,7 @@ def _fit(options: argparse.Namespace, networks: list[Weighted]) -> int:
     with Base(options.base) as base, Progress(1, "fitting") as progress:
 
         def report(done: int, total: int) -> None:
-            progress.total = total
+            progress.total = total  # known only when the prompts are split
             progress.update(done)
 
         fitted = fit_lora(

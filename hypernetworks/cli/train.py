@@ -71,6 +71,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 def _add_pictures(group: Any) -> None:
     _add_shapes(group)
     _add_captions(group)
+
     group.add_argument(
         "--repeats",
         type=integers,
@@ -103,6 +104,7 @@ def _add_shapes(group: Any) -> None:
         type=int,
         help="crops of each image, spread over what doesn't fit (default: 1)",
     )
+
     group.add_argument(
         "--flip", action="store_true", default=None, help="also train on mirrored images"
     )
@@ -131,6 +133,7 @@ def _add_captions(group: Any) -> None:
     group.add_argument(
         "--tag-dropout", type=float, help="probability of leaving out each tag of a caption"
     )
+
     group.add_argument(
         "--caption-lines",
         action="store_true",
@@ -141,12 +144,13 @@ def _add_captions(group: Any) -> None:
 
 def _add_settings(group: Any) -> None:
     """Add the options of the training itself; other trainers' names for them work too."""
-    _add_optimisation(group)
+    _add_rate(group)
+    _add_optimizer(group)
     _add_loss(group)
     _add_saving(group)
 
 
-def _add_optimisation(group: Any) -> None:
+def _add_rate(group: Any) -> None:
     group.add_argument(
         "--steps", type=int, help="optimizer steps (default: by the number of images)"
     )
@@ -156,6 +160,7 @@ def _add_optimisation(group: Any) -> None:
         help="when to stop; best: when the validation loss has not fallen for six measurements "
         "(default: steps)",
     )
+
     group.add_argument(
         "--rate",
         "--learning-rate",
@@ -174,6 +179,9 @@ def _add_optimisation(group: Any) -> None:
         "--warm-up", "--lr-warmup-steps", type=int, help="steps of warm-up (default: 50)"
     )
     group.add_argument("--restarts", type=int, help="how often the decay starts again (default: 0)")
+
+
+def _add_optimizer(group: Any) -> None:
     group.add_argument(
         "--optimiser", "--optimizer", help="name of an optimizer in torch.optim (default: AdamW)"
     )
@@ -198,6 +206,7 @@ def _add_optimisation(group: Any) -> None:
     group.add_argument(
         "--precision", "--mixed-precision", help="precision of the UNet: auto, fp32, bf16 or fp16"
     )
+
     group.add_argument(
         "--checkpointing",
         "--gradient-checkpointing",
@@ -227,6 +236,7 @@ def _add_loss(group: Any) -> None:
     group.add_argument(
         "--ema", type=float, help="decay of the weights' moving average, such as 0.999; 0 for none"
     )
+
     group.add_argument(
         "--caption-dropout", type=float, help="share of empty captions (default: 0.1)"
     )
@@ -253,6 +263,7 @@ def _add_previews(group: Any) -> None:
         metavar="PROMPT",
         help="prompt for preview images; repeat the option for more",
     )
+
     group.add_argument(
         "--preview-every", type=int, metavar="STEPS", help="steps between previews; 0 for none"
     )
@@ -269,6 +280,7 @@ def _run(options: argparse.Namespace) -> int:
     from ..training.processes import together
     from .model import load_painter
 
+    # torchrun starts this command in several processes, each with a device of its own.
     with together(options.device) as world, noticed(STOPPING) as ending:
         options.device = world.device(options.device)
         painter = load_painter(options)
@@ -345,6 +357,8 @@ def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
     _check_start(options)
     first, *others = options.pictures
     job = preset_job(options.preset, options.name, first, painter)
+
+    # Options that were not given are None, so the preset's values stay.
     typed = {key: value for key, value in vars(options).items() if value is not None}
     if options.options is not None:
         typed["options"] = dict(options.options)
@@ -434,6 +448,7 @@ class _Report:
         if self._current is None or self._current[0] != label:
             if self._current is not None:
                 self._current[1].__exit__(None, None, None)
+            # A run that continues is at a later step already: the rate counts from there.
             self._current = (
                 None if label is None else (label, Progress(total, label, initial=max(0, done - 1)))
             )

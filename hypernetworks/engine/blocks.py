@@ -72,7 +72,7 @@ def parse_blocks(text: str) -> str | tuple[float, ...]:
     if len(numbers) not in BLOCK_COUNTS:
         counts = ", ".join(map(str, BLOCK_COUNTS[:-1]))
         raise MultiplierError(
-            f"lbw has {len(numbers)} numbers, write {counts} or {BLOCK_COUNTS[-1]}"
+            f"lbw has {len(numbers)} numbers: write {counts} or {BLOCK_COUNTS[-1]}"
         )
 
     return numbers

@@ -208,7 +208,7 @@ def _named(items: Sequence[str]) -> dict[str, str]:
         if not equals:
             continue
         if key not in _ARGUMENTS:
-            raise MultiplierError(f'unknown argument "{key}", known are {", ".join(_ARGUMENTS)}')
+            raise MultiplierError(f'unknown argument "{key}": known are {", ".join(_ARGUMENTS)}')
         if key in values:
             raise MultiplierError(f'the argument "{key}" is given twice')
         values[key] = value.strip()
@@ -286,5 +286,5 @@ def _check_window(
 
 def _attention(text: str) -> str:
     if text not in ATTENTION_KINDS:
-        raise MultiplierError(f'attn="{text}" is not known, write attn=cross or attn=self')
+        raise MultiplierError(f'attn="{text}" is unknown: write attn=cross or attn=self')
     return text

@@ -39,6 +39,7 @@ class Mlp(nn.Module):
         # On the meta device nothing is allocated or initialised, since tensors are adopted anyway.
         with torch.device("meta" if tensors is not None else "cpu"):
             self.linear = nn.Sequential(*structure.modules(dim))
+
         if tensors is not None:
             try:
                 self.load_state_dict(dict(tensors), strict=True, assign=True)

@@ -28,15 +28,15 @@ def parse_number(text: str, what: str = "multiplier") -> float:
             raise ValueError("an underscore")
     except ValueError:
         hint = (
-            f', write "{text.replace(",", ".")}"'
+            f': write "{text.replace(",", ".")}"'
             if re.fullmatch(r"\s*[-+]?\d*,\d+\s*", text)
             else ""
         )
         raise MultiplierError(
-            f'the {what} "{text}" is not a number{hint or ", write one such as 0.7"}'
+            f'the {what} "{text}" is not a number{hint or ": write one such as 0.7"}'
         ) from None
     if not math.isfinite(number):
-        raise MultiplierError(f'the {what} "{text}" is not a finite number, write one such as 0.7')
+        raise MultiplierError(f'the {what} "{text}" is not a finite number: write one such as 0.7')
 
     return number
 
@@ -78,7 +78,7 @@ class Schedule:
             value, at, position = pair.partition("@")
             if not at:
                 raise MultiplierError(
-                    f'"{pair.strip()}" in the schedule "{text}" has no position, write '
+                    f'"{pair.strip()}" in the schedule "{text}" has no position: write '
                     "value@position such as 1@0.5"
                 )
             points.append((parse_number(value, "value"), parse_number(position, "position")))

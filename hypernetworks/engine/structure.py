@@ -82,10 +82,12 @@ class Structure:
             raise StructureError(
                 f"the layer structure has {len(layers)} entries: at most {MOST_LAYERS} are possible"
             )
+        # The residual adds the output to the context, so both have the context's width.
         if len(layers) < 2 or layers[0] != 1 or layers[-1] != 1 or any(m <= 0 for m in layers):
             raise StructureError(
                 f"the layer structure {list(layers)} must be positive and start and end with 1"
             )
+
         if self.activation in UNBUILDABLE:
             raise StructureError(
                 f'the activation "{self.activation}" can\'t be built: '
@@ -93,8 +95,9 @@ class Structure:
             )
         if self.activation != "linear" and self.activation not in ACTIVATIONS:
             raise StructureError(
-                f'the activation "{self.activation}" is unknown, known are {", ".join(ACTIVATIONS)}'
+                f'the activation "{self.activation}" is unknown: known are {", ".join(ACTIVATIONS)}'
             )
+
         if len(self.dropout) != len(layers):
             raise StructureError(
                 f"the dropout structure has {len(self.dropout)} entries, not {len(layers)} as "

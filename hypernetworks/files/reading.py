@@ -70,10 +70,12 @@ def with_named_errors(path: Path, act: Callable[[Path], _Result]) -> _Result:
             f"{printable(path.name)}: {printable(str(error), 1000)}"
         ) from error.__cause__
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+        # Asked only now: on Windows, opening a folder is a missing permission.
         if path_is_folder(path):
             raise FileUnreadableError(
                 f"{shown(path)}: this is a folder: name a file in it"
             ) from error
+
         reason = getattr(error, "strerror", None) or error
         raise FileUnreadableError(f"{shown(path)}: it can't be read ({reason})") from error
     except MemoryError as error:
@@ -138,6 +140,8 @@ def _failed_download(head: bytes) -> str | None:
             "this is a web page, not the file itself: download it again, logged in if the site "
             "requires it"
         )
+
+    # A safetensors file begins with a length, so this is JSON text.
     if start.startswith(b"{") and any(
         mark in start for mark in (b'"error"', b'"message"', b'"detail"')
     ):

@@ -109,6 +109,8 @@ def _check_members(members: list[zipfile.ZipInfo]) -> None:
         raise FileCorruptError(
             "the archive has members outside its own folder, which torch never writes"
         )
+
+    # Nothing is expanded, so a small archive can't fill the memory.
     if any(
         m.compress_type != zipfile.ZIP_STORED or m.file_size != m.compress_size for m in members
     ):

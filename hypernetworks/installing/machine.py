@@ -32,6 +32,7 @@ def describe(python: tuple[int, int] | None = None) -> Machine:
     """
     driver, capabilities = nvidia()
     system = platform.system()
+
     return Machine(
         system=system,
         architecture=ARCHITECTURES.get(platform.machine().lower(), platform.machine().lower()),

@@ -102,7 +102,9 @@ def read_sidecars(entry: Entry, names: FolderNames | None = None) -> Sidecars:
     warnings: list[str] = []
     user = _json(_beside(entry, ".json"), names, warnings)
     from_site = _json(_beside(entry, ".civitai.info"), names, warnings)
+    # Some tools save the site's data as NAME.json, where others keep the user's.
     site = _of_site(from_site or (user if "modelVersions" in user else {}))
+
     return Sidecars(
         preview=find_preview(_beside(entry, ""), names),
         description=_description(user, entry, names, warnings) or site["title"],
