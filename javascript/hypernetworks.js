@@ -37,11 +37,11 @@
     /** Why a text is no multiplier, or null. */
     function scheduleProblem(text) {
         if (!text.includes("@")) {
-            return Number.isNaN(toNumber(text)) ? `"${text.trim()}" is not a number, write one such as 0.7` : null;
+            return Number.isNaN(toNumber(text)) ? `"${text.trim()}" is not a number: write one such as 0.7` : null;
         }
         for (const pair of text.split(/[,;]/)) {
             const [value, position] = partition(pair, "@");
-            if (position === undefined) return `"${pair.trim()}" has no position, write value@position such as 1@0.5`;
+            if (position === undefined) return `"${pair.trim()}" has no position: write value@position such as 1@0.5`;
             if (Number.isNaN(toNumber(value))) return `the value "${value.trim()}" is not a number`;
             if (!(toNumber(position) >= 0)) return `the position "${position.trim()}" is not a number from 0 up`;
         }
@@ -109,14 +109,14 @@
         const given = new Map();
         for (const [key, value] of items.map((item) => partition(item, "=")).filter((pair) => pair[1] !== undefined)) {
             const name = key.trim();
-            if (!ARGUMENTS.includes(name)) return `unknown argument "${name}", known are ${ARGUMENTS.join(", ")}`;
+            if (!ARGUMENTS.includes(name)) return `unknown argument "${name}": known are ${ARGUMENTS.join(", ")}`;
             if (given.has(name)) return `the argument "${name}" is given twice`;
             given.set(name, value.trim());
         }
         for (const item of more.map((text) => text.trim())) {
             if (isBlocks(item) && given.has("lbw")) return `"${item}" and lbw= are both block factors`;
             if (isBlocks(item)) given.set("lbw", item);
-            else if (Number.isNaN(toNumber(item))) return `"${item}" after the multiplier has no name, write lbw= before it`;
+            else if (Number.isNaN(toNumber(item))) return `"${item}" after the multiplier has no name: write lbw= before it`;
         }
         for (const [name, value] of given) {
             const problem = ARGUMENT_PROBLEMS[name](value);
@@ -218,7 +218,7 @@
         const number = tag.text === undefined ? 1 : toNumber(tag.text);
         tag.number = Number.isNaN(number) ? null : number;
         tag.problem = itemsProblem(items.slice(1));
-        if (!tag.name.trim()) tag.problem = "it has no name, write <hypernet:NAME>";
+        if (!tag.name.trim()) tag.problem = "it has no name: write <hypernet:NAME>";
         if (edited) tag.problem = tag.problem ?? "it can't work inside [prompt editing]: use a schedule outside";
         return tag;
     }

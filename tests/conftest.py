@@ -22,6 +22,7 @@ sys.path.insert(
 import pytest
 import torch
 from fake_webui import FakeWebui, installed
+from fast_ring import is_slow
 from hypothesis import HealthCheck, settings
 from left_out import FOLDER_MARKS, LeftOut
 
@@ -91,7 +92,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--neighbours",
         metavar="FOLDER",
-        help="of other extensions: all tests run with them installed, loaded after ours and before it",
+        help=(
+            "of other extensions: all tests run with them installed, loaded after ours and "
+            "before it"
+        ),
     )
 
     group = parser.getgroup("a real ComfyUI")
@@ -125,12 +129,15 @@ MARKED = {
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests of whole folders; those that ask a registry run on request only."""
+    """Mark the tests of whole folders and slow ones; those that ask a registry run on request."""
     tests = Path(__file__).parent
     for item in items:
-        marker = MARKED.get(item.path.relative_to(tests).parts[0])
+        path = item.path.relative_to(tests)
+        marker = MARKED.get(path.parts[0])
         if marker is not None:
             item.add_marker(marker)
+        if is_slow(path.as_posix(), item.name.partition("[")[0]):
+            item.add_marker("slow")
         if item.get_closest_marker("registry") and not config.getoption("--registry"):
             item.add_marker(pytest.mark.skip(reason="asks a package registry (--registry)"))
     put_long_files_first(items)

@@ -35,7 +35,12 @@ def add_extract(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=pasted_path, required=True, help="the new .pt or .safetensors file"
     )
-    parser.add_argument("--dtype", choices=("fp16", "fp32", "bf16"), default="fp16")
+    parser.add_argument(
+        "--dtype",
+        choices=("fp16", "fp32", "bf16"),
+        default="fp16",
+        help="type of the new network's weights (default: fp16)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.set_defaults(command=_run)
 

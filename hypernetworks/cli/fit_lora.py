@@ -27,11 +27,17 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``convert --to lora`` that only such networks need."""
     fit = parser.add_argument_group("with --to lora, for networks that aren't linear")
     fit.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="a text file of prompts, one a line"
+        "--prompts", type=Path, metavar="FILE", help="text file with a prompt on each line"
     )
-    fit.add_argument("--steps", type=integer(1, 1000), default=12, help="sampling steps")
+    fit.add_argument(
+        "--steps", type=integer(1, 1000), default=12, help="sampling steps (default: 12)"
+    )
     fit.add_argument("--cfg", type=number(0, 100), help="guidance scale (default: the model's own)")
-    fit.add_argument("--size", type=integer(64, 4096), help="width and height of the images")
+    fit.add_argument(
+        "--size",
+        type=integer(64, 4096),
+        help="width and height of the images (default: the model's own)",
+    )
     fit.add_argument(
         "--multiplier-range",
         type=_range,
@@ -42,7 +48,7 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
         "--sheet",
         type=Path,
         metavar="PNG",
-        help="write the measured images there (default: NAME.sheet.png beside the LoRA)",
+        help="PNG file to write with the measured images (default: NAME.sheet.png beside the LoRA)",
     )
     add_device(fit)
 
@@ -53,12 +59,24 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
         default="least-squares",
         help="distill: also train the LoRA, which takes longer and comes closer",
     )
-    distil.add_argument("--train-steps", type=integer(1, 1_000_000), default=1000)
-    distil.add_argument("--learning-rate", type=number(1e-7, 1), default=2e-3)
     distil.add_argument(
-        "--batch", type=integer(1, 1024), default=8, help="noisy images in a training step"
+        "--train-steps",
+        type=integer(1, 1_000_000),
+        default=1000,
+        help="training steps (default: 1000)",
     )
-    distil.add_argument("--seed", type=integer(0, 2**32 - 1), default=0)
+    distil.add_argument(
+        "--learning-rate", type=number(1e-7, 1), default=2e-3, help="learning rate (default: 0.002)"
+    )
+    distil.add_argument(
+        "--batch",
+        type=integer(1, 1024),
+        default=8,
+        help="noisy images in a training step (default: 8)",
+    )
+    distil.add_argument(
+        "--seed", type=integer(0, 2**32 - 1), default=0, help="seed of the training (default: 0)"
+    )
 
 
 def fit_file(

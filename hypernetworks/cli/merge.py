@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_merge(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``merge``."""
+    """Add the arguments of ``merge``."""
     parser.add_argument(
         "networks",
         nargs="+",
@@ -29,7 +29,7 @@ def add_merge(parser: argparse.ArgumentParser) -> None:
 
 
 def add_resize(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``resize``."""
+    """Add the arguments of ``resize``."""
     parser.add_argument("source", type=Path, metavar="SRC", help="a linear network")
     parser.add_argument(
         "--hidden",
@@ -45,7 +45,12 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="the new .pt or .safetensors file"
     )
-    parser.add_argument("--dtype", choices=("fp16", "fp32", "bf16"), default="fp16")
+    parser.add_argument(
+        "--dtype",
+        choices=("fp16", "fp32", "bf16"),
+        default="fp16",
+        help="type of the weights (default: fp16)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
@@ -85,9 +90,10 @@ def write_made(network: Hypernetwork, path: Path, dtype: str) -> None:
     from ..files import write
 
     network.to("cpu", PRECISIONS[dtype])
+    # fp16 ends at 65,504; larger weights have become infinite.
     for parameter in network.parameters():
         if not parameter.isfinite().all():
             raise HypernetworkError(
-                f"the numbers of the new network don't fit the type {dtype}: add --dtype fp32"
+                f"the weights of the new network don't fit into {dtype}: add --dtype fp32"
             )
     write(network, path)

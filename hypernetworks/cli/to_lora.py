@@ -1,4 +1,4 @@
-"""``hypernetworks convert --to lora``, and what the commands around LoRAs share."""
+"""``convert --to lora``, and what the commands for conversion share."""
 
 from __future__ import annotations
 
@@ -17,27 +17,30 @@ if TYPE_CHECKING:
     from ..conversion.low_rank import Rank
 
 LAYOUTS = ("kohya", "comfyui", "a1111", "peft")
-"""What ``--format`` may be; the first is the default."""
+"""Values of ``--format``; the first is the default."""
 
 
 def add_to_lora(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``convert`` that ``--to lora`` needs."""
+    """Add the arguments of ``convert`` that are for ``--to lora``."""
     parser.add_argument(
-        "--to", choices=("hypernetwork", "lora"), default="hypernetwork", help="what to write"
+        "--to",
+        choices=("hypernetwork", "lora"),
+        default="hypernetwork",
+        help="what to write (default: hypernetwork)",
     )
 
     lora = parser.add_argument_group("with --to lora")
     lora.add_argument(
         "--base",
         type=Path,
-        help="the checkpoint (.safetensors or diffusers folder) it is used with",
+        help="the checkpoint that the network is used with: .safetensors, or a diffusers folder",
     )
     lora.add_argument(
         "--network",
         action="append",
         default=[],
         metavar="FILE:MULTIPLIER",
-        help="another network in the same LoRA, repeatable",
+        help="another network in the same LoRA; repeat the option for more",
     )
     _add_lora_options(lora)
 
@@ -45,9 +48,9 @@ def add_to_lora(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_lora_options(group: argparse._ArgumentGroup) -> None:
-    """How a LoRA is written."""
+    """Add the arguments that say how a LoRA is written."""
     group.add_argument(
-        "--rank", type=_rank, default="full", help="full, auto, or a number (default: full)"
+        "--rank", type=_rank, default="full", help="rank: full, auto, or a number (default: full)"
     )
     group.add_argument(
         "--error",
@@ -55,7 +58,13 @@ def _add_lora_options(group: argparse._ArgumentGroup) -> None:
         default=0.01,
         help="with --rank auto: the share of each change that may be left out (default: 0.01)",
     )
-    group.add_argument("--dtype", choices=("fp16", "fp32", "bf16"), default="fp16")
+
+    group.add_argument(
+        "--dtype",
+        choices=("fp16", "fp32", "bf16"),
+        default="fp16",
+        help="type of the weights (default: fp16)",
+    )
 
 
 def _rank(text: str) -> str:
@@ -103,7 +112,7 @@ def how_written(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _rank_of(options: argparse.Namespace) -> Rank:
-    """What ``--rank`` and ``--error`` ask for."""
+    """The rank that ``--rank`` and ``--error`` describe."""
     from ..conversion.low_rank import FULL, Rank
 
     if options.rank == "full":
@@ -112,18 +121,18 @@ def _rank_of(options: argparse.Namespace) -> Rank:
 
 
 def read_weighted(text: str) -> Weighted:
-    """``FILE`` or ``FILE:MULTIPLIER``; the multiplier is as in a tag, without a schedule.
+    """Read ``FILE`` or ``FILE:MULTIPLIER``, with a multiplier as in a tag, without a schedule.
 
     Raises:
-        FileMissingError: no part of the text before a colon names a file.
-        MultiplierError: the rest is no multiplier.
+        FileMissingError: neither the whole text nor the part before a colon is a file.
+        MultiplierError: the rest isn't a multiplier.
     """
     from ..conversion import Weighted
     from ..engine.multiplier import Multiplier
     from ..files import read
 
     ends = [i for i, character in enumerate(text) if character == ":"]
-    for end in [len(text), *reversed(ends)]:  # a path may have colons, as on Windows
+    for end in [len(text), *reversed(ends)]:  # the longest first: C:\a.pt has a colon of its own
         if end > 0 and Path(text[:end]).is_file():
             rest = text[end + 1 :]
             multiplier = Multiplier.parse(rest) if rest else Multiplier()

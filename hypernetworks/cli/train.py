@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..console import pasted_path, say
+from ..console import pasted_path, say, warn
 from ..ending import noticed
 from ..errors import TrainingSettingsError
 from ..progress import Progress
 from .create import STRUCTURE, add_structure, creation_of
-from .model import add_device
+from .model import add_checkpoint, add_device, add_prediction
 from .values import integers, option, size
 
 if TYPE_CHECKING:
@@ -22,42 +21,49 @@ if TYPE_CHECKING:
     from ..hosts.diffusers.training import Outcome, TrainingJob
 
 STOPPING = "hypernetworks: stopping after this step (Ctrl+C again stops at once)"
-"""Said when a training is asked to end."""
+"""Printed at the first Ctrl+C."""
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``train``. Those left out are the preset's."""
+    """Add the arguments of ``train``; the preset has most of their default values."""
     parser.add_argument("name", help="name of the network and of its run's folder")
     parser.add_argument(
         "pictures",
         type=pasted_path,
         nargs="+",
-        help="folders of images, or of sub-folders named 10_name, with captions in .txt files or file names",
+        metavar="IMAGES",
+        help=(
+            "folders of images, or of sub-folders named 10_name, with captions in .txt files or "
+            "file names"
+        ),
     )
     parser.add_argument(
         "--runs", type=pasted_path, default=Path("runs"), help="folder of runs (default: runs)"
     )
-    parser.add_argument(
-        "--checkpoint", type=pasted_path, help="SD1/SD2/SDXL .safetensors, or a diffusers folder"
-    )
-    parser.add_argument(
-        "--prediction", choices=("epsilon", "v_prediction"), help="for SD2: epsilon for 512 models"
-    )
+    add_checkpoint(parser)
+    add_prediction(parser)
     add_device(parser, precision=False)
     parser.add_argument(
-        "--network", type=pasted_path, help="a file to start from instead of a new network"
+        "--network",
+        type=pasted_path,
+        help="hypernetwork file to continue from, instead of a new network",
     )
     parser.add_argument(
-        "--format", choices=("pt", "safetensors"), default="pt", help="every webui reads pt"
+        "--format",
+        choices=("pt", "safetensors"),
+        default="pt",
+        help="format of the files (default: pt, which every webui reads)",
     )
     parser.add_argument("--restart", action="store_true", help="delete an earlier run of this name")
     parser.add_argument(
-        "--dry-run", action="store_true", help="only say what would be learned, then end"
+        "--dry-run", action="store_true", help="print what would be trained on, then stop"
     )
     add_structure(parser)
     _add_pictures(parser.add_argument_group("images and captions"))
     _add_settings(parser.add_argument_group("training"))
     _add_previews(parser.add_argument_group("previews"))
+
+    # Errors name a setting by its field; the user knows the option.
     spelled = {a.dest: a.option_strings[0] for a in parser._actions if a.option_strings}
     parser.set_defaults(command=_run, hypernetworks=[], spelled=spelled)
 
@@ -65,11 +71,12 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 def _add_pictures(group: Any) -> None:
     _add_shapes(group)
     _add_captions(group)
+
     group.add_argument(
         "--repeats",
         type=integers,
         default=(),
-        help="how often the images of each folder come, such as 10,1 for two folders",
+        help="how often the images of each folder come in an epoch, such as 10,1 for two folders",
     )
     group.add_argument(
         "--skip-bad", action="store_true", help="leave out images that can't be read"
@@ -87,77 +94,96 @@ def _add_shapes(group: Any) -> None:
         "--size",
         "--resolution",
         type=size,
-        help="such as 512 or 512x768 (default: the model's own)",
+        help="size of the images: 512 or 512x768 (default: the model's own)",
     )
     group.add_argument(
         "--buckets", action="store_true", help="keep aspect ratios instead of cropping to one size"
     )
     group.add_argument(
-        "--crops", type=int, help="crops of each image, spread over the part that doesn't fit"
+        "--crops",
+        type=int,
+        help="crops of each image, spread over what doesn't fit (default: 1)",
     )
+
     group.add_argument(
         "--flip", action="store_true", default=None, help="also train on mirrored images"
     )
     group.add_argument(
-        "--alpha", action="store_true", default=None, help="ignore transparent areas"
+        "--alpha", action="store_true", default=None, help="don't learn transparent areas"
     )
     group.add_argument(
         "--spread",
         action="store_true",
         default=None,
-        help="sample latents from the VAE's distribution each time",
+        help="sample latents from the VAE's distribution each time, instead of using its mean",
     )
 
 
 def _add_captions(group: Any) -> None:
     group.add_argument(
-        "--template", help='"a picture of [name], [filewords]", or a .txt file of such lines'
+        "--template",
+        help='captions, such as "a picture of [name], [filewords]", or a .txt file of such lines',
     )
     group.add_argument(
-        "--shuffle", action="store_true", default=None, help="shuffle the tags of a caption"
+        "--shuffle",
+        action="store_true",
+        default=None,
+        help="shuffle the tags of a caption each time",
     )
     group.add_argument(
         "--tag-dropout", type=float, help="probability of leaving out each tag of a caption"
     )
+
     group.add_argument(
         "--caption-lines",
         action="store_true",
         default=None,
-        help="each line of a caption file is a caption; one is drawn each time",
+        help="each line of a caption file is a caption; one is chosen at random each time",
     )
 
 
 def _add_settings(group: Any) -> None:
-    """The field's own spellings are accepted beside ours."""
-    _add_optimisation(group)
+    """Add the options of the training itself; other trainers' names for them work too."""
+    _add_rate(group)
+    _add_optimizer(group)
     _add_loss(group)
     _add_saving(group)
 
 
-def _add_optimisation(group: Any) -> None:
+def _add_rate(group: Any) -> None:
     group.add_argument(
         "--steps", type=int, help="optimizer steps (default: by the number of images)"
     )
     group.add_argument(
         "--until",
         choices=("steps", "best"),
-        help="best: stop when the validation loss has not fallen for long (default: steps)",
+        help="when to stop; best: when the validation loss has not fallen for six measurements "
+        "(default: steps)",
     )
+
     group.add_argument(
         "--rate",
         "--learning-rate",
         "--lr",
-        help='learning rate: "1e-4", or "1e-4:500, 1e-5:2000"',
+        help='learning rate: 1e-4, or "1e-4:500, 1e-5:2000" for rates up to given steps',
     )
     group.add_argument(
         "--shape",
         "--lr-scheduler",
-        help="schedule of the learning rate: constant, linear or cosine (default: cosine for one rate)",
+        help=(
+            "schedule of the learning rate: constant, linear or cosine (default: cosine for a "
+            "single rate, otherwise constant)"
+        ),
     )
-    group.add_argument("--warm-up", "--lr-warmup-steps", type=int, help="steps of warm-up")
-    group.add_argument("--restarts", type=int, help="restarts of the decay")
     group.add_argument(
-        "--optimiser", "--optimizer", help="any of torch.optim by name (default: AdamW)"
+        "--warm-up", "--lr-warmup-steps", type=int, help="steps of warm-up (default: 50)"
+    )
+    group.add_argument("--restarts", type=int, help="how often the decay starts again (default: 0)")
+
+
+def _add_optimizer(group: Any) -> None:
+    group.add_argument(
+        "--optimiser", "--optimizer", help="name of an optimizer in torch.optim (default: AdamW)"
     )
     group.add_argument(
         "--option",
@@ -165,16 +191,22 @@ def _add_optimisation(group: Any) -> None:
         action="append",
         type=option,
         metavar="NAME=VALUE",
-        help="an argument of the optimizer; repeatable",
+        help="argument of the optimizer; repeat the option for more",
     )
-    group.add_argument("--weight-decay", type=float, help="weight decay of the optimizer")
+    group.add_argument("--weight-decay", type=float, help="weight decay (default: 0)")
     group.add_argument(
-        "--batch", "--train-batch-size", type=int, help="images at once, over all processes"
+        "--batch",
+        "--train-batch-size",
+        type=int,
+        help="images per forward pass, over all processes",
     )
     group.add_argument(
-        "--accumulation", "--gradient-accumulation-steps", type=int, help="batches per step"
+        "--accumulation", "--gradient-accumulation-steps", type=int, help="forward passes per step"
     )
-    group.add_argument("--precision", "--mixed-precision", help="auto, fp32, bf16 or fp16")
+    group.add_argument(
+        "--precision", "--mixed-precision", help="precision of the UNet: auto, fp32, bf16 or fp16"
+    )
+
     group.add_argument(
         "--checkpointing",
         "--gradient-checkpointing",
@@ -182,12 +214,15 @@ def _add_optimisation(group: Any) -> None:
         nargs="?",
         const="on",
         default="auto",
-        help="gradient checkpointing, saves memory (default: auto)",
+        help="gradient checkpointing, which saves memory (default: auto, when memory runs out)",
     )
     group.add_argument(
-        "--clip", "--max-grad-norm", type=float, help="largest gradient; 0 for no limit"
+        "--clip",
+        "--max-grad-norm",
+        type=float,
+        help="largest gradient (default: 1); 0 for no limit",
     )
-    group.add_argument("--clip-by", help="norm or value")
+    group.add_argument("--clip-by", help="what --clip limits: norm (default) or value")
 
 
 def _add_loss(group: Any) -> None:
@@ -201,10 +236,11 @@ def _add_loss(group: Any) -> None:
     group.add_argument(
         "--ema", type=float, help="decay of the weights' moving average, such as 0.999; 0 for none"
     )
+
     group.add_argument(
         "--caption-dropout", type=float, help="share of empty captions (default: 0.1)"
     )
-    group.add_argument("--seed", type=int, help="seed of everything random in the run")
+    group.add_argument("--seed", type=int, help="seed of everything random in the run (default: 0)")
 
 
 def _add_saving(group: Any) -> None:
@@ -225,11 +261,18 @@ def _add_previews(group: Any) -> None:
         action="append",
         default=[],
         metavar="PROMPT",
-        help="repeatable",
+        help="prompt for preview images; repeat the option for more",
     )
-    group.add_argument("--preview-every", type=int, metavar="STEPS")
-    group.add_argument("--preview-seed", type=int, default=0)
-    group.add_argument("--preview-steps", type=int, default=20)
+
+    group.add_argument(
+        "--preview-every", type=int, metavar="STEPS", help="steps between previews; 0 for none"
+    )
+    group.add_argument(
+        "--preview-seed", type=int, default=0, help="seed of the previews (default: 0)"
+    )
+    group.add_argument(
+        "--preview-steps", type=int, default=20, help="sampling steps of a preview (default: 20)"
+    )
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -237,6 +280,7 @@ def _run(options: argparse.Namespace) -> int:
     from ..training.processes import together
     from .model import load_painter
 
+    # torchrun starts this command in several processes, each with a device of its own.
     with together(options.device) as world, noticed(STOPPING) as ending:
         options.device = world.device(options.device)
         painter = load_painter(options)
@@ -257,10 +301,7 @@ def _run(options: argparse.Namespace) -> int:
                 command = (
                     "the same command without --restart" if job.restart else "the same command"
                 )
-                say(
-                    f"hypernetworks: stopped after step {outcome.step}; {command} continues",
-                    sys.stderr,
-                )
+                warn(f"hypernetworks: stopped after step {outcome.step}; {command} continues")
             if job.dry_run:
                 return 0
             _print_result(outcome, job)
@@ -268,19 +309,19 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _print_result(outcome: Outcome, job: TrainingJob) -> None:
-    """The file to use, alone on stdout; and why it is that one."""
+    """Print the file to use, and say why it is that one."""
+    # Only the path goes to the standard output, so that scripts can read it.
     if outcome.best is not None:
         last = "" if outcome.file is None else f"; the last is {outcome.file.name}"
-        print(
-            f"hypernetworks: the best is {outcome.best.name}, of step {outcome.best_step} with validation loss "
-            f"{outcome.best_loss:.4f}{last}",
-            file=sys.stderr,
+        warn(
+            f"hypernetworks: the best is {outcome.best.name}, of step {outcome.best_step} with "
+            f"validation loss {outcome.best_loss:.4f}{last}"
         )
-    print(outcome.result or job.folder)
+    say(str(outcome.result or job.folder))
 
 
 def _named(options: argparse.Namespace, make: Callable[[], TrainingJob]) -> TrainingJob:
-    """What ``make`` gives; its errors name options as they are typed."""
+    """Call ``make``; in its errors, settings get the names of their options."""
     try:
         return make()
     except TrainingSettingsError as error:
@@ -291,23 +332,24 @@ def _named(options: argparse.Namespace, make: Callable[[], TrainingJob]) -> Trai
 
 
 def _check_start(options: argparse.Namespace) -> None:
-    """Refuse what would be ignored: a network that is continued keeps its structure.
+    """Refuse options of a new network beside ``--network``, where they would be ignored.
 
     Raises:
-        TrainingSettingsError: with the options.
+        TrainingSettingsError: the message lists the options.
     """
     if options.network is None:
         return
+
     typed = [options.spelled[name] for name in STRUCTURE if getattr(options, name)]
     if typed:
         raise TrainingSettingsError(
-            f"--network {options.network.name} keeps its own structure, so {', '.join(typed)} would be ignored: leave "
-            "one of them out"
+            f"--network {options.network.name} keeps its own structure, so {', '.join(typed)} "
+            "would have no effect: remove either --network or the rest"
         )
 
 
 def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
-    """The preset's job with what was typed."""
+    """The preset's job, changed by the options that were given."""
     from ..hosts.diffusers.training import preset_job
     from ..training import TrainingSettings
     from ..training.pictures import PictureSettings
@@ -315,15 +357,19 @@ def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
     _check_start(options)
     first, *others = options.pictures
     job = preset_job(options.preset, options.name, first, painter)
+
+    # Options that were not given are None, so the preset's values stay.
     typed = {key: value for key, value in vars(options).items() if value is not None}
     if options.options is not None:
         typed["options"] = dict(options.options)
+
     settings = {f.name: typed[f.name] for f in fields(TrainingSettings) if f.name in typed}
     pictures = {f.name: typed[f.name] for f in fields(PictureSettings) if f.name in typed}
     if options.size is not None:
         pictures["width"], pictures["height"] = options.size
     if options.buckets:
         pictures["fit"] = "buckets"
+
     return replace(
         job,
         runs=options.runs,
@@ -346,7 +392,12 @@ def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
 
 
 class _Report:
-    """Progress lines for the stages and the steps."""
+    """Progress lines for the stages and the steps.
+
+    Args:
+        name: of the run.
+        quiet: print nothing, in all processes but the first.
+    """
 
     def __init__(self, name: str, *, quiet: bool) -> None:
         self._name, self._quiet, self._validation = name, quiet, ""
@@ -360,11 +411,11 @@ class _Report:
         self._show(None, 0, 0)
 
     def stage(self, stage: str, done: int, total: int) -> None:
-        """Part of the preparation."""
+        """Show how far a stage of the preparation is."""
         self._show(stage, done, total)
 
     def step(self, done: Any) -> None:
-        """A finished step."""
+        """Show a finished step."""
         if done.validation is not None:
             self._validation = f"  validation {done.validation:.4f}"
         note = f"loss {done.smoothed:.4f}{self._validation}  rate {done.rate:.2g}"
@@ -372,31 +423,32 @@ class _Report:
         self._show(self._name, *self._steps, note)
 
     def generating(self, done: int, total: int) -> None:
-        """Part of the previews: on a line of its own before the first step, later beside the
-        steps.
-        """
+        """Show how many preview images are finished."""
+        # Before the first step they have a line of their own, later they are a note on the steps'.
         if self._steps is None:
             self._show("generating previews", done, total)
         else:
             self._show(self._name, *self._steps, f"generating previews {done}/{total}")
 
     def overview(self, lines: Sequence[str]) -> None:
-        """What will be learned, a sentence on each line."""
+        """Print what the training is based on, a sentence on each line."""
         for line in lines:
             self.message(line)
 
     def message(self, text: str) -> None:
-        """What the user should know, on a line of its own."""
+        """Print a message on a line of its own."""
         self._show(None, 0, 0)
         if not self._quiet:
-            say(f"hypernetworks: {text}", sys.stderr)
+            warn(f"hypernetworks: {text}")
 
     def _show(self, label: str | None, done: int, total: int, note: str = "") -> None:
         if self._quiet:
             return
+
         if self._current is None or self._current[0] != label:
             if self._current is not None:
                 self._current[1].__exit__(None, None, None)
+            # A run that continues is at a later step already: the rate counts from there.
             self._current = (
                 None if label is None else (label, Progress(total, label, initial=max(0, done - 1)))
             )

@@ -1,10 +1,9 @@
-"""Dense products with an activation, by the fastest route that the machine has.
+"""Dense products with an activation, computed in the fastest way on this machine.
 
-On a CPU in fp32, torch's own ``F.linear`` asks one library (MKL, where torch was built with it) and
-oneDNN is another: the first leaves AVX-512 unused on processors of other makers, where the second
-is about twice as fast, and it fuses bias and activation into the product. Both are full fp32.
-Everywhere else, and whenever the fused route is missing or wrong on this machine, ``F.linear`` it
-is.
+On a CPU in fp32, ``F.linear`` uses MKL, if torch was built with it. MKL doesn't use AVX-512 on
+processors of other makers than its own. There, oneDNN is about twice as fast, and it computes bias
+and activation together with the product. Both compute in full fp32. Everywhere else, and if the
+fused operator is missing or wrong on this machine, ``F.linear`` is used.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ FUSED: dict[type[nn.Module], tuple[str, tuple[float, ...], str]] = {
     nn.ReLU6: ("hardtanh", (0.0, 6.0), ""),
     nn.Hardtanh: ("hardtanh", (-1.0, 1.0), ""),
 }
-"""Activations, as hypernetworks build them (with torch's defaults), that oneDNN computes inside a
-product.
+"""Activations that oneDNN can compute inside a product, with the default arguments that
+hypernetworks use.
 """
 
 
@@ -80,12 +79,11 @@ def _is_for_onednn(inputs: torch.Tensor, weight: torch.Tensor) -> bool:
 
 @functools.cache
 def onednn_works() -> bool:
-    """Whether the fused route exists here and computes what it should: asked once, with numbers
-    that need no RNG.
+    """Whether the fused operator exists here and computes correctly; tested once per process.
 
-    It is an operator that torch keeps for its own compiler, so it may be missing, or another one
-    day.
+    Torch has it for its own compiler and promises nothing about it, so it may be missing or change.
     """
+    # The inputs come from sin and cos, so that the test draws no random number.
     with torch.inference_mode(False), torch.no_grad():
         try:
             inputs = torch.linspace(-3, 3, 5 * 16).view(5, 16).sin()
@@ -103,9 +101,7 @@ def onednn_works() -> bool:
                 )
                 if not torch.allclose(fused, kind()(plain), rtol=1e-5, atol=1e-5):
                     return False
-        except (
-            Exception
-        ):  # whatever torch of whatever version on whatever processor does: there is another way
+        except Exception:  # of any kind, from any torch on any processor: F.linear works
             return False
 
     return True

@@ -30,19 +30,20 @@ def check(unet: nn.Module, stacks: Sequence[Stack], sites: Sequence[Site]) -> No
     """
     if not sites:
         raise NoAttentionError(
-            f"{type(unet).__name__} has no attention with to_q, to_k and to_v: hypernetworks need a UNet of the "
-            "SD1, SD2 or SDXL kind (Flux and SD3 have none of these)"
+            f"{type(unet).__name__} has no attention with to_q, to_k and to_v: hypernetworks "
+            "need a UNet of the SD1, SD2 or SDXL kind (Flux and SD3 have none of these)"
         )
     if any(_is_fused(unet.get_submodule(site.path)) for site in sites):
         raise PatchError(
-            "the attention projections are fused, so to_k and to_v are never called: unfuse them first"
+            "the attention projections are fused, so to_k and to_v are never called: unfuse them "
+            "first"
         )
 
     twofold = next((site for site in sites if site.to_k is site.to_v), None)
     if twofold is not None:
         raise PatchError(
-            f"{twofold.path} uses one module as to_k and to_v, where keys and values can't be told apart: "
-            "give it two modules"
+            f"{twofold.path} uses one module as to_k and to_v, where keys and values can't be "
+            "told apart: give it two modules"
         )
 
     here = {site.width for site in sites}
@@ -65,8 +66,9 @@ def check_shared(parts: Sequence[SiteMultipliers], sites: Sequence[Site]) -> Non
             alike = other_is_key == is_key and other.kind == site.kind
             if not alike or not all(part.treats_alike(other, site) for part in parts):
                 raise PatchError(
-                    f"{other.path} and {site.path} share a projection, but the networks are to act differently in "
-                    "them: leave out attn= and lbw=, or give each its own module"
+                    f"{other.path} and {site.path} share a projection, but the networks are to "
+                    "act differently in them: leave out attn= and lbw=, or give each its own "
+                    "module"
                 )
 
 

@@ -276,8 +276,9 @@ class Handle:
             if not any(self._projections[index, side].was_reached for side in (KEY, VALUE)):
                 self._fail(
                     PatchError(
-                        f"{self._sites[index].path} was computed without calling its to_k and to_v, so the networks "
-                        "could not act there: use an attention processor that calls them"
+                        f"{self._sites[index].path} was computed without calling its to_k and "
+                        "to_v, so the networks could not act there: use an attention processor "
+                        "that calls them"
                     )
                 )
                 return

@@ -1,6 +1,4 @@
-"""The accordion under the prompt: a place for rows that ``javascript/hypernetworks.js`` fills and
-keeps in step.
-"""
+"""The accordion below the prompt, which ``javascript/hypernetworks.js`` fills and updates."""
 
 from __future__ import annotations
 
@@ -17,11 +15,10 @@ def panel(tab: str, *, opened: bool = True) -> None:
     Runs under gradio 3.41 to 6.
 
     Args:
-        tab: whose prompt it is about: the one in the element with the id ``{tab}_prompt``.
-        opened: whether it starts unfolded.
+        tab: the tab; its prompt is in the element with the id ``{tab}_prompt``.
+        opened: whether it is open at first.
     """
-    # Not f"{tab}_hypernetworks": that id belongs to the tab with the cards in AUTOMATIC1111 and its
-    # kin.
+    # Not f"{tab}_hypernetworks": AUTOMATIC1111 and its forks use that id for the cards' tab.
     with gr.Accordion("Hypernetworks", open=opened, elem_id=f"{tab}_hypernetworks_accordion"):
         gr.HTML(
             f'<div class="hypernetworks-panel" data-tab="{escape(tab)}">{_UNTIL_FILLED}</div>',

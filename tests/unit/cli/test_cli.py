@@ -147,7 +147,7 @@ def test_convert_says_where_several_files_can_go(
     twin = folder / "sub" / one.name
     hn.write(hn.read(one), twin)
     assert "both" in refused(capsys, "convert", one, twin, folder / "made")
-    assert "nothing matches" in refused(capsys, "convert", folder / "*.ckpt", folder / "made")
+    assert "no file matches" in refused(capsys, "convert", folder / "*.ckpt", folder / "made")
     assert not (folder / "made").exists()
 
 
@@ -172,7 +172,7 @@ def test_convert_overwrites_only_when_told(
         (["generate", "a cat", "--size", "big"], "512x768"),
         (["generate", "a cat", "--cfg", "nan"], "number"),
         (["generate", "a cat", "-o", "picture.jpg"], ".png"),
-        (["generate", "a cat", "-o", "none/picture.png"], "no folder"),
+        (["generate", "a cat", "-o", "none/picture.png"], "existing folder"),
         (["generate", "a cat", "--hypernetworks", "none"], "no such folder"),
         (["generate", "a cat", "--checkpoint", "none.safetensors"], "none.safetensors"),
         (["generate", "a cat", "--device", "nonsense"], "device nonsense"),

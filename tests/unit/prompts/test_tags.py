@@ -528,7 +528,7 @@ def test_prompt_editing_is_answered_with_the_same_in_the_tag(
 def test_a_half_that_editing_never_reaches(when: str) -> None:
     tag = only(f"[<hypernet:a:1>:cat:{when}]")
     assert tag.multiplier is None
-    assert "leave the tag out" in str(tag.error)
+    assert "remove the tag" in str(tag.error)
 
 
 def test_both_halves_of_an_editing() -> None:

@@ -142,7 +142,7 @@ def test_what_is_refused(fake_webui: FakeWebui) -> None:
     )
     assert refused("/inspect?name=twice") == (
         409,
-        'the name "twice" is ambiguous, write a/twice or b/twice',
+        'the name "twice" is ambiguous: write a/twice or b/twice',
     )
     for query in ("", "?name=", "?other=ink"):
         assert refused(f"/inspect{query}")[0] == 422
