@@ -58,7 +58,7 @@ def per_projection(setting: Setting) -> Iterator[Table]:
     """Non-linear networks in half precision: operators and bytes for ``to_k`` of each width of
     self-attention.
     """
-    subject = Subject("SD1.5", 512, torch.float16, "meta")
+    subject = Subject("SD1.5", 512, torch.float16, "meta", setting.is_brief)
     table = Table(
         "SD1.5 512x512 float16, meta device: operators per projection of self-attention",
         ("stack, width", "way", "kernels", "MiB", "which"),
@@ -101,7 +101,7 @@ def per_call(setting: Setting) -> Iterator[Table]:
     )
     names = ("relu",) if setting.is_small else None
     for family, size in (("SD1.5", 512), ("SDXL", 1024))[: 1 if setting.is_small else 2]:
-        subject = Subject(family, size, torch.float16, "meta")
+        subject = Subject(family, size, torch.float16, "meta", setting.is_brief)
         inputs = subject.inputs()
         with torch.inference_mode(False), torch.no_grad():
             base = _called(subject, inputs)

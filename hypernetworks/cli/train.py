@@ -217,6 +217,12 @@ def _add_optimizer(group: Any) -> None:
         help="gradient checkpointing, which saves memory (default: auto, when memory runs out)",
     )
     group.add_argument(
+        "--memory",
+        choices=("auto", "whole", "fp8", "streamed"),
+        default="auto",
+        help="how the UNet is stored: whole, in fp8, on the CPU, or what fits (default: auto)",
+    )
+    group.add_argument(
         "--clip",
         "--max-grad-norm",
         type=float,
@@ -382,6 +388,7 @@ def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
         preview_seed=options.preview_seed,
         preview_steps=options.preview_steps,
         checkpointing=options.checkpointing,
+        memory=options.memory,
         restart=options.restart,
         other_pictures=tuple(others),
         repeats=options.repeats,

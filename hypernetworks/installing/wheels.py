@@ -9,6 +9,9 @@ Facts, looked up on 2026-11-27:
   12.x drivers) is 2.11: pull request 175253.
 * Which driver a CUDA release needs: "Minor Version Compatibility" in NVIDIA's CUDA Compatibility
   guide: 525 for 12.x (528 on Windows, CUDA 12.0's release notes), 580 for 13.x.
+* Names of wheels for Windows, as other projects' lock files have them from PyTorch's index:
+  ``torch-2.13.0+cu130-cp312-cp312-win_amd64.whl``, the same with ``cp310``, and with ``cu126`` and
+  ``cp314``. The tests with ``--registry`` ask the index itself.
 * Wheels on PyPI, tried with ``pip install --dry-run``: Linux gets the CUDA 13.0 build, Windows the
   CPU build. 2.13 needs macOS 14 on Arm, 2.11 is the last for macOS 11; 2.2.2 is the last for Intel
   Macs.

@@ -79,7 +79,7 @@ class Run:
         suffix: ``.safetensors`` or ``.pt`` (which every webui reads).
         validation: measured every ``watch_every`` steps.
         device: where ``predict`` computes.
-        save_memory: called once when memory runs out; the step is tried again where it returns
+        save_memory: called when memory runs out; the step is tried again as long as it returns
             ``True``.
         every_width: whether the model has every width of the network (several processes must know).
         resume: ``False`` begins anew whatever ``folder`` has, and changes nothing there before its
@@ -177,18 +177,17 @@ class Run:
         """Gradients of one step, tried again with less memory where that runs out; as
         :meth:`_accumulate`.
         """
-        try:
-            return self._accumulate()
-        except RuntimeError as error:
-            if self._save_memory is None or not is_out_of_memory(error):
-                raise
-            # The frames hold all that the step had computed so far.
-            traceback.clear_frames(error.__traceback__)
-            self._stepper.optimiser.zero_grad(set_to_none=True)
-            if not self._save_memory():
-                raise
-
-        return self._accumulate()
+        while True:
+            try:
+                return self._accumulate()
+            except RuntimeError as error:
+                if self._save_memory is None or not is_out_of_memory(error):
+                    raise
+                # The frames hold all that the step had computed so far.
+                traceback.clear_frames(error.__traceback__)
+                self._stepper.optimiser.zero_grad(set_to_none=True)
+                if not self._save_memory():
+                    raise
 
     def _accumulate(self) -> tuple[float, float]:
         """Gradients of one step; returns its loss, and the loss of predicting nothing."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...devices import default_dtype, empty_cache, is_out_of_memory
+from ...devices import PRECISIONS, default_dtype, empty_cache, is_out_of_memory
 from ...errors import CheckpointError, HypernetworkError
 from ...library import Entry, Library
 from ...patching import Handle, Site, apply_at, find_sites
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 MINIATURE = Path(__file__).parents[2] / "miniature" / "weights"
 """The small model that ships, as a diffusers folder."""
+PRECISION_NAMES = {dtype: name for name, dtype in PRECISIONS.items()}
 NOT_FINITE = (
     "the image has values that are not finite (NaN or infinite) and is black there: the checkpoint or a network may "
     "be damaged, or a multiplier too strong"
@@ -163,8 +164,7 @@ class Painter:
             try:
                 images = attempt(again)
             except NotFiniteError:
-                result.messages.append(self._widen())
-                images = attempt(False)
+                images = self._in_wider_numbers(lambda: attempt(False), result.messages)
 
         result.pictures = self._pictures(job, images, size, chosen)
         self.library.trim()
@@ -186,19 +186,42 @@ class Painter:
         messages += unread(self.pipeline, clean)
         return clean, negative, tags
 
-    def _widen(self) -> str:
-        """Convert the model to fp32 permanently; returns the message for the user."""
-        before = str(self.dtype).removeprefix("torch.")
+    def _in_wider_numbers(
+        self, attempt: Callable[[], list[Image]], messages: list[str]
+    ) -> list[Image]:
+        """Try again in fp32; in bf16, which reaches as far in half the memory, where fp32 does not
+        fit.
+        """
+        before = self.dtype
         try:
-            self.pipeline.to(torch.float32)
+            self._convert(torch.float32)
+            images = attempt()
+        except RuntimeError as error:
+            if before != torch.float16 or not is_out_of_memory(error):
+                raise
+            # The frames hold what the attempt had computed so far.
+            traceback.clear_frames(error.__traceback__)
+            self._convert(torch.bfloat16)
+            images = attempt()
+
+        was, now = (PRECISION_NAMES[dtype] for dtype in (before, self.dtype))
+        messages.insert(
+            0,
+            f"the image had values that are not finite in {was}, so the model now runs in {now}: choose that "
+            f"precision from the start (--precision {now})",
+        )
+        return images
+
+    def _convert(self, dtype: torch.dtype) -> None:
+        """Convert the whole model permanently; where that fails, it is as before."""
+        try:
+            self.pipeline.to(dtype)
         except BaseException:
             self.pipeline.to(self.dtype)
             raise
-        self.dtype = torch.float32
-        return (
-            f"the image had values that are not finite in {before}, so the model now runs in fp32: "
-            "choose that precision from the start (--precision fp32)"
-        )
+        finally:
+            empty_cache(self.pipeline.device)
+        self.dtype = dtype
 
     @contextmanager
     def _enough_memory(self, job: Generation, size: tuple[int, int]) -> Iterator[None]:

@@ -6,11 +6,13 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ....devices import empty_cache
 from ....engine.initialising import can_begin_at_zero, create_network
 from ....engine.network import Hypernetwork
 from ....errors import FileWriteError, HypernetworkError, TrainingSettingsError
@@ -33,6 +35,8 @@ from ..generation import Generation
 from ..pipeline import Painter
 from .frozen_model import FrozenModel
 from .job import SETTINGS, Outcome, TrainingJob, Watcher, throw_away
+from .memory import Plan
+from .stored import FP8, WHOLE, stored
 
 CURVE_EVERY = 25
 """Steps between drawings of the loss curve."""
@@ -72,6 +76,7 @@ class _Session:
             settings=replace(job.settings, precision=self.model.precision(job.settings.precision)),
         )
         self.is_first, self.messages = World().is_first, list[str]()
+        self._is_stored = False
         step = job.picture_settings.step
         if step % painter.size_step and job.picture_settings.fit == "buckets":
             raise TrainingSettingsError(
@@ -115,13 +120,16 @@ class _Session:
     ) -> Outcome:
         job = self.job
         size = (job.picture_settings.width, job.picture_settings.height)
+        plan = self._plan(network, size)
         stack.enter_context(
-            self.model.ready(job.settings.precision, size=size, keep=self.keep_model)
+            self.model.ready(
+                job.settings.precision, size=size, keep=self.keep_model, storage=plan.storage
+            )
         )
         contexts = Contexts(self._encode_texts)
         examples = self._examples(pictures, contexts)
         kept = self._validation(validation, contexts)
-        if job.checkpointing == "on":
+        if plan.checkpointing:
             self.model.save_memory()
         network.train()
         stack.enter_context(apply(self.model.unet, [(network, 1.0)]))
@@ -135,7 +143,9 @@ class _Session:
             suffix=job.suffix,
             validation=kept,
             device=self.model.device,
-            save_memory=self._save_memory if job.checkpointing == "auto" else None,
+            save_memory=partial(self._save_memory, stack, plan.storage)
+            if job.checkpointing == "auto"
+            else None,
             every_width=set(network.widths) <= set(self.model.widths()),
             resume=not job.restart,
             held_out=[picture.key for picture in validation],
@@ -145,6 +155,21 @@ class _Session:
             self._prepare_folder()
         self._run(run)
         return self._outcome(run)
+
+    def _plan(self, network: Hypernetwork, size: tuple[int, int]) -> Plan:
+        """How training fits into the device's memory; a message where something had to be done."""
+        job = self.job
+        plan = self.model.plan(
+            job.settings.precision,
+            sum(parameter.numel() for parameter in network.parameters()),
+            len(World().share(job.settings.batch)),
+            size,
+            job.memory,
+            job.checkpointing,
+        )
+        if plan.message:
+            self._tell(plan.message)
+        return plan
 
     def _split(
         self, gathered: Gathered, state: dict[str, Any] | None
@@ -326,13 +351,20 @@ class _Session:
         )
         return ValidationLoss(examples, contexts, self.job.settings.seed)
 
-    def _save_memory(self) -> bool:
-        saved = self.model.save_memory()
-        if saved:
-            self._tell(
-                "memory ran out, so gradient checkpointing is on: a smaller batch would be faster"
-            )
-        return saved
+    def _save_memory(self, stack: ExitStack, storage: str) -> bool:
+        """Memory ran out: take the next measure; returns whether there was one."""
+        if self.model.save_memory():
+            done = "gradient checkpointing is on"
+        elif storage == WHOLE and self.job.memory == "auto" and not self._is_stored:
+            self._is_stored = True
+            stack.enter_context(stored(self.model.unet, FP8, keep=self.keep_model))
+            empty_cache(self.model.device)
+            done = "the UNet's weights are stored in fp8"
+        else:
+            return False
+
+        self._tell(f"memory ran out, so {done}: a smaller batch would be faster")
+        return True
 
     def _run(self, run: Run) -> None:
         job = self.job
