@@ -1,9 +1,10 @@
 /*
  * Prompts as text: reading the tags as hypernetworks/prompts does, and changing some characters of them.
  *
- * The first of five plain scripts that a webui puts into its page by the order of their names, and the studio, too:
- * text here, the list of networks in hypernetworks_catalogue.js, the controls of the panel in hypernetworks_controls.js
- * and hypernetworks_curve.js, and what ties them to a page's prompts in hypernetworks_panel.js. They share
+ * The first of the plain scripts that a webui puts into its page by the order of their names, and the studio, too:
+ * text here, what the server knows of the networks in hypernetworks_catalogue.js, the controls of the panel in
+ * hypernetworks_controls*.js and hypernetworks_curve.js, what ties them to a page's prompts in hypernetworks_panel.js,
+ * the bar over the cards in hypernetworks_tab.js, completion in hypernetworks_typing.js. They share
  * window.hypernetworksExtension, and no other name of the page: popular extensions have globals such as
  * "hypernetworks", "loras" and "embeddings" of their own, and assign them at any time.
  */
@@ -289,17 +290,43 @@
         return removePhrase(text, activation, Math.min(tags[indices.pop()].start, text.length));
     }
 
+    /** A tag of the prompt together with its activation text: where it stands. */
+    function pieceOf(prompt, index, activation = "") {
+        const { start, end } = parseTags(prompt)[index];
+        return { start, end: end + lengthOfActivation(prompt.slice(end), activation) };
+    }
+
+    /** The prompt with its tags in another order; what stands between them stays. Each takes its activation text along. */
+    function move(prompt, from, to, activationOf = () => "") {
+        const pieces = parseTags(prompt).map(({ name }, index) => pieceOf(prompt, index, activationOf(name)));
+        if (!pieces[from] || !pieces[to]) return prompt;
+        const texts = pieces.map(({ start, end }) => prompt.slice(start, end));
+        texts.splice(to, 0, ...texts.splice(from, 1));
+        let [moved, behind] = ["", 0];
+        pieces.forEach(({ start, end }, index) => {
+            moved += prompt.slice(behind, start) + texts[index];
+            behind = end;
+        });
+        return moved + prompt.slice(behind);
+    }
+
+    /** The prompt with a text before its tag of that index, or at its end. */
+    function put(prompt, text, index, separator = " ") {
+        const next = parseTags(prompt)[index];
+        if (next) return `${prompt.slice(0, next.start)}${text}${separator}${prompt.slice(next.start)}`;
+        return prompt + (prompt && !/\s$/.test(prompt) ? separator : "") + text;
+    }
+
     /** The prompt with a tag, and its activation text, at its end. */
     function append(prompt, name, multiplier, activation = "", separator = " ") {
         const tag = `<${KIND}:${name}:${multiplier}>`;
-        const gap = prompt && !/\s$/.test(prompt) ? separator : "";
-        return prompt + gap + tag + (activation ? ` ${activation}` : "");
+        return put(prompt, tag + (activation ? ` ${activation}` : ""), undefined, separator);
     }
 
     /** Whether a tag can hold that name. */
     const isWritable = (name) => name.trim() !== "" && !/[:>]/.test(name);
 
-    const asText = { parseTags, rewrite, scale, remove, removeAll, append, isWritable };
+    const asText = { parseTags, rewrite, scale, remove, removeAll, pieceOf, move, put, append, isWritable };
     const curves = { readSchedule, positionOf, valueBetween, valueAt };
 
     // Not writable: cards call it by its name, whatever other scripts assign.

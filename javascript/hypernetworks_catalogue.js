@@ -39,8 +39,16 @@
         return load();
     }
 
+    /** What the server says of these names on the loaded model: {loaded, networks: {name: {problem, family, preview}}}. */
+    async function check(address, names) {
+        const query = new URLSearchParams(names.map((name) => ["name", name]));
+        const response = await fetch(`${address}?${query}`, { headers: { Accept: "application/json" } });
+        if (!response.ok) throw new Error(`HTTP ${response.status}`);
+        return response.json();
+    }
+
     const entryOf = (name) => catalogue.entries.find((entry) => entry.name === name);
 
-    window.hypernetworksExtension.catalogue = Object.assign(catalogue, { load, refresh, entryOf });
+    window.hypernetworksExtension.catalogue = Object.assign(catalogue, { load, refresh, check, entryOf });
     window.hypernetworksExtension.refresh = refresh;
 })();

@@ -4,13 +4,16 @@
  */
 (() => {
     "use strict";
-    const { parseTags, remove, removeAll, append, format, isWritable, catalogue, controls } = window.hypernetworksExtension;
+    const { catalogue, controls, ...text } = window.hypernetworksExtension;
+    if (text.toggle) return;
+    const { parseTags, pieceOf, remove, removeAll, move, put, append, format, isWritable } = text;
     const { Row, Menu, Master, make, setText, isFocused } = controls;
-    const { entryOf } = catalogue;
+    const { check, entryOf } = catalogue;
 
     /* ---------------------------------------------------------------- prompts and options of the page we are on */
 
     const STORED_DEFAULT = "hypernetworks.default_multiplier";
+    const STORED_OFF = "hypernetworks.switched_off.";
     const DEFAULT_OPTION = "extra_networks_default_multiplier";
     const TABS = ["txt2img", "img2img", "control", "video"]; // the last two are SD.Next's
 
@@ -66,6 +69,7 @@
 
     const panels = [];
     const [USUAL_STEPS, MOST_STEPS] = [20, 500];
+    const [PAUSE_MS, SOON_MS, NOW_AND_THEN_MS, SWITCH_MS] = [200, 2000, 15000, 40000];
     const QUIET_MS = 700; // after this long without a change, what was added or removed is said aloud
 
     class Panel {
@@ -75,7 +79,9 @@
             this.rows = [];
             this.seen = null;
             this.told = null;
-            this.menu = new Menu((name) => this.add(name), (text) => this.say(text));
+            this.off = []; // rows of networks that were taken out of the prompt and can be put back
+            this.verdicts = {};
+            this.menu = new Menu((name) => this.add(name), (text) => this.say(text), () => this.ask());
             this.master = new Master(this);
             this.standard = make("input", { type: "number", step: "0.05" });
             this.list = make("ul", { class: "hypernetworks-rows", "aria-label": "Networks in the prompt" });
@@ -97,6 +103,7 @@
             this.standard.addEventListener("input", () => {
                 if (Number.isFinite(this.standard.valueAsNumber)) setDefaultMultiplier(this.standard.valueAsNumber);
             });
+            this.restoreOff();
             this.sync(true);
         }
 
@@ -111,7 +118,7 @@
             const tags = parseTags(text ?? "");
             this.arrange(tags);
             this.master.follow(text, tags);
-            this.empty.hidden = tags.length > 0;
+            this.empty.hidden = tags.length + this.off.length > 0;
             setText(this.empty, text === null ? "This tab has no prompt." : "No hypernetwork in the prompt.");
             this.tellLater(tags.map((tag) => tag.name));
         }
@@ -126,20 +133,25 @@
         /** A row per tag in their order; rows of the same name are used again, untouched ones are not moved. */
         arrange(tags) {
             const spare = [...this.rows];
-            const counts = new Map();
-            const twice = new Set(tags.map(({ name }) => name).filter((name, i, all) => all.indexOf(name) !== i));
             this.rows = tags.map((tag) => {
                 const at = spare.findIndex((row) => row.name === tag.name);
                 return at < 0 ? new Row(this, tag.name) : spare.splice(at, 1)[0];
             });
             spare.forEach((row) => row.element.remove());
-            this.rows.forEach((row, index) => {
-                const { name } = row;
-                counts.set(name, (counts.get(name) ?? 0) + 1);
-                const place = this.list.children[index];
-                if (place !== row.element) this.list.insertBefore(row.element, place ?? null);
-                row.show(tags[index], index, twice.has(name) ? `${name} (${counts.get(name)})` : name);
+            this.shown = [...this.rows];
+            for (const { row, slot } of this.off) this.shown.splice(slot, 0, row);
+
+            const names = this.shown.map((row) => row.name);
+            this.shown.forEach((row, place) => {
+                const there = this.list.children[place];
+                if (there !== row.element) this.list.insertBefore(row.element, there ?? null);
+                const several = names.indexOf(row.name) !== names.lastIndexOf(row.name);
+                const count = several ? names.slice(0, place + 1).filter((name) => name === row.name).length : 0;
+                const index = this.rows.indexOf(row);
+                const tag = tags[index] ?? parseTags(this.off.find((one) => one.row === row).piece)[0];
+                row.show(tag, index, count, this.verdicts[row.name]);
             });
+            this.askAbout(names);
         }
 
         /** Change the prompt by a function of its text. */
@@ -156,11 +168,134 @@
         }
 
         removeRow(row) {
-            const { index } = row;
+            const place = this.shown.indexOf(row);
             const activation = activationOf(row.name);
-            this.edit((prompt) => (row.isIn(prompt) ? remove(prompt, index, activation, separator()) : prompt));
-            const next = this.rows[Math.min(index, this.rows.length - 1)];
+            if (this.isOff(row)) this.forgetOff(row);
+            else this.edit((prompt) => (row.isIn(prompt) ? remove(prompt, row.index, activation, separator()) : prompt));
+            const next = this.shown[Math.min(place, this.shown.length - 1)];
             (next?.removal ?? this.menu.renewal).focus(); // not the menu's input, which would open the menu
+        }
+
+        /* The order of the tags is the order in which the networks are applied. */
+
+        moveRow(row, to) {
+            const from = row.index;
+            if (from < 0 || to < 0 || to >= this.rows.length || to === from) return;
+            this.rows.splice(to, 0, ...this.rows.splice(from, 1)); // so that the row goes along with its tag
+            this.edit((prompt) => (row.isIn(prompt) ? move(prompt, from, to, activationOf) : prompt));
+        }
+
+        /** The pointer is at that height while it holds a row. */
+        dragRow(row, height) {
+            const middles = this.rows.map(({ element }) => element.getBoundingClientRect()).map((r) => r.top + r.height / 2);
+            const over = middles.findIndex((middle, index) => (index < row.index ? height < middle : false));
+            const under = middles.findLastIndex((middle, index) => (index > row.index ? height > middle : false));
+            if (over >= 0) this.moveRow(row, over);
+            else if (under >= 0) this.moveRow(row, under);
+        }
+
+        /* Switched off, a tag with its settings is kept here, and the prompt is as if it had never been there. */
+
+        isOff(row) {
+            return this.off.some((one) => one.row === row);
+        }
+
+        switchRow(row, on) {
+            if (on) this.putBack(row);
+            else this.takeOut(row);
+        }
+
+        takeOut(row) {
+            const slot = this.shown.indexOf(row);
+            this.edit((prompt) => {
+                if (!row.isIn(prompt)) return prompt;
+                const { start, end } = pieceOf(prompt, row.index, activationOf(row.name));
+                const after = remove(prompt, row.index, activationOf(row.name), separator());
+                this.off.push({ row, slot, piece: prompt.slice(start, end), before: prompt, after });
+                this.off.sort((one, other) => one.slot - other.slot);
+                this.rows.splice(row.index, 1);
+                return after;
+            });
+            this.storeOff();
+        }
+
+        /** Where it was, if the prompt is still the same; else before the tag of the next row, or at the end. */
+        putBack(row) {
+            const { piece, before, after } = this.off.find((one) => one.row === row);
+            const following = this.shown.slice(this.shown.indexOf(row) + 1).find((other) => !this.isOff(other));
+            const index = following?.index ?? this.rows.length;
+            this.off = this.off.filter((one) => one.row !== row);
+            this.rows.splice(index, 0, row);
+            this.edit((prompt) => (prompt === after ? before : put(prompt, piece, following?.index, separator())));
+            this.storeOff();
+        }
+
+        forgetOff(row) {
+            this.off = this.off.filter((one) => one.row !== row);
+            row.element.remove();
+            this.storeOff();
+            this.sync(true);
+        }
+
+        /** Also for the next time that this page is loaded. */
+        storeOff() {
+            const kept = this.off.map(({ row, ...rest }) => ({ name: row.name, ...rest }));
+            try {
+                sessionStorage.setItem(STORED_OFF + this.tab, JSON.stringify(kept));
+            } catch { /* it holds for this page, then */ }
+        }
+
+        restoreOff() {
+            try {
+                const kept = JSON.parse(sessionStorage.getItem(STORED_OFF + this.tab) ?? "[]");
+                const sound = kept.filter(({ name, piece }) => parseTags(piece)[0]?.name === name);
+                this.off = sound.map(({ name, ...rest }) => ({ row: new Row(this, name), ...rest }));
+            } catch { /* nothing is kept, or not by us */ }
+        }
+
+        /* What the server knows of the names in the prompt: before an image is made, not after. */
+
+        previewOf(name, version) {
+            const address = this.host.dataset.check.replace(/check$/, "preview");
+            return `${address}?${new URLSearchParams([["name", name], ["version", version]])}`;
+        }
+
+        askAbout(names) {
+            if (names.every((name) => name in this.verdicts)) return;
+            clearTimeout(this.asking);
+            this.asking = setTimeout(() => this.ask(), PAUSE_MS); // nobody is asked at every key
+        }
+
+        async ask() {
+            const names = [...new Set(this.shown.map((row) => row.name))];
+            this.askedAt = Date.now();
+            if (!this.host.dataset.check || !names.length) return;
+            const turn = Symbol("question");
+            this.turn = turn;
+            try {
+                const { networks } = await check(this.host.dataset.check, names);
+                if (this.turn !== turn) return;
+                this.verdicts = networks;
+                this.sync(true);
+            } catch { /* the server is busy or away: the rows say what is known */ }
+        }
+
+        /** Ask again now and then, and often after a switch of the checkpoint, which takes its time. */
+        askAgain() {
+            const model = `${window.opts?.sd_model_checkpoint} ${window.opts?.sd_checkpoint_hash}`;
+            if (model !== (this.model ?? model)) this.switchedAt = Date.now();
+            this.model = model;
+            const pause = Date.now() - (this.switchedAt ?? 0) < SWITCH_MS ? SOON_MS : NOW_AND_THEN_MS;
+            if (!document.hidden && Date.now() - (this.askedAt ?? 0) > pause) this.ask();
+        }
+
+        /** Open the folded panel when its prompt gets its first tag; after that, it stays as the user has it. */
+        unfold() {
+            const label = this.host.closest("[id$=_hypernetworks_accordion]")?.querySelector(".label-wrap");
+            if (this.unfolded || !label || !isVisible(label)) return;
+            if (!this.off.length && !parseTags(promptFor(this.tab)?.value ?? "").length) return;
+            this.unfolded = true;
+            label.click();
         }
 
         /** A line for all to read. */
@@ -195,7 +330,11 @@
         }
         for (const panel of [...panels]) {
             if (!panel.host.isConnected) panels.splice(panels.indexOf(panel), 1);
-            else if (isVisible(panel.host)) panel.sync();
+            else if (isVisible(panel.host)) {
+                panel.unfolded = true;
+                panel.sync();
+                panel.askAgain();
+            } else panel.unfold();
         }
     }
 
@@ -206,8 +345,15 @@
         console.warn(`Hypernetworks: ${text}`);
     }
 
-    /** Append a tag, whatever is there already. Returns whether it could be done. */
+    /** Append a tag, whatever is there already; one that is switched off comes back. Returns whether it could be done. */
     function insert(tab, name, multiplier, activation = "") {
+        for (const panel of panels.filter((one) => one.tab === tab)) {
+            const waiting = panel.off.find(({ row }) => row.name === name);
+            if (waiting) {
+                panel.putBack(waiting.row);
+                return true;
+            }
+        }
         const prompt = promptFor(tab);
         const text = String(multiplier ?? "").trim() || format(defaultMultiplier());
         let problem = null;
@@ -243,5 +389,4 @@
     tick();
 
     Object.assign(window.hypernetworksExtension, { toggle, insert, sync: tick });
-    Object.freeze(window.hypernetworksExtension);
 })();

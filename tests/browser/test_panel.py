@@ -163,7 +163,7 @@ def page(shared_page: tuple[Any, list[str]]) -> Iterator[Any]:
     page.fill(PROMPT, "")
     page.wait_for_selector(f"{PANEL} .hypernetworks-empty")
     page.evaluate("document.querySelectorAll('[role=combobox]').forEach((e) => { e.value = ''; })")
-    page.evaluate("localStorage.clear()")
+    page.evaluate("localStorage.clear(), sessionStorage.clear()")
     yield page
     assert problems == []
 
@@ -515,7 +515,7 @@ def test_without_the_list_it_says_so_and_takes_names(page: Any) -> None:
         assert prompt(page) == "<hypernet:some/name:1>"
     finally:
         page.unroute("**/hypernetworks/v1/*")
-    control(page, "button", "Look for new files").click()
+    control(page, "button", "Refresh: look for new files").click()
     sync_api.expect(page.locator(f"{PANEL} .hypernetworks-message")).to_have_text(
         "6 networks found."
     )
@@ -674,7 +674,7 @@ def test_the_keyboard_is_enough(page: Any) -> None:
         "Draw ink over the steps",
         "Remove ink",
         "Add a network",
-        "Look for new files",
+        "Refresh: look for new files",
         "Default for cards",
         "All multipliers times",
     ]

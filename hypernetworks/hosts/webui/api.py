@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 
 from ...errors import AmbiguousNameError, HypernetworkError, NameLookupError
 from ...files import read
@@ -24,6 +24,7 @@ from ...library import Entry, inspect
 from ...library.sidecars import FolderNames, Listings, for_the_panel, read_sidecars
 from . import folders
 from .cards_tab.cards import UNKNOWN, facts, named, sound
+from .checks import check
 
 PREFIX = "/hypernetworks/v1"
 SECONDS = 0.5
@@ -50,6 +51,8 @@ def register(app: Any) -> None:
             ("/list", "GET", list_networks, []),
             ("/refresh", "POST", refresh, []),
             ("/inspect", "GET", inspect_network, [_NAME]),
+            ("/check", "GET", check_names, [_NAME]),
+            ("/preview", "GET", preview, [_NAME]),
         ):
             if start + PREFIX + path not in known:
                 app.add_api_route(
@@ -97,6 +100,20 @@ def inspect_network(request: Request) -> dict[str, Any]:
     return {**found, "path": f"{entry.full_name}{entry.path.suffix}"}
 
 
+def check_names(request: Request) -> dict[str, Any]:
+    """What is known about one name or several, as tags write them, on the loaded model."""
+    found = check(request.query_params.getlist("name"))
+    for about in found["networks"].values():
+        about["problem"] = about["problem"] and _without_folders(about["problem"])
+    return found
+
+
+def preview(request: Request) -> Response:
+    """The preview image of a network."""
+    path = read_sidecars(folders.library().find(request.query_params.get("name", ""))).preview
+    return Response(status_code=404) if path is None else FileResponse(path)
+
+
 def _description(entry: Entry, names: FolderNames, look: bool) -> dict[str, Any]:
     beside = read_sidecars(entry, names)
     family = facts(entry).family if look else UNKNOWN
@@ -114,7 +131,8 @@ def _endpoint(
         if not _may_enter(app, accounts, request):
             return _refusal(request)
         try:
-            return JSONResponse(_plain(answer(request)))
+            answered = answer(request)
+            return answered if isinstance(answered, Response) else JSONResponse(_plain(answered))
         except HypernetworkError as error:
             return JSONResponse({"error": _without_folders(str(error))}, status_code=_status(error))
 
