@@ -1,0 +1,237 @@
+"""The options of the command ``train``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..console import pasted_path
+from .create import add_structure
+from .model import add_device
+from .values import integers, option, size
+
+SPELLED_BESIDE = {"fit": "--buckets", "step": "--size", "suffix": "--format"}
+"""Options of settings that have another name on the command line."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``train``. Those left out are the preset's."""
+    parser.add_argument("name", help="name of the network and of its run's folder")
+    parser.add_argument(
+        "pictures",
+        type=pasted_path,
+        nargs="+",
+        help="folders of images, or of sub-folders named 10_name, with captions in .txt files or file names",
+    )
+    parser.add_argument(
+        "--runs", type=pasted_path, default=Path("runs"), help="folder of runs (default: runs)"
+    )
+    parser.add_argument(
+        "--checkpoint", type=pasted_path, help="SD1/SD2/SDXL .safetensors, or a diffusers folder"
+    )
+    parser.add_argument(
+        "--prediction", choices=("epsilon", "v_prediction"), help="for SD2: epsilon for 512 models"
+    )
+    add_device(parser, precision=False)
+    parser.add_argument(
+        "--network", type=pasted_path, help="a file to start from instead of a new network"
+    )
+    parser.add_argument(
+        "--format", choices=("pt", "safetensors"), default="pt", help="every webui reads pt"
+    )
+    parser.add_argument("--restart", action="store_true", help="delete an earlier run of this name")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only say what would be learned, then end"
+    )
+    add_structure(parser)
+    _add_pictures(parser.add_argument_group("images and captions"))
+    _add_settings(parser.add_argument_group("training"))
+    _add_previews(parser.add_argument_group("previews"))
+    spelled = {a.dest: a.option_strings[0] for a in parser._actions if a.option_strings}
+    parser.set_defaults(hypernetworks=[], spelled=spelled | SPELLED_BESIDE)
+
+
+def _add_pictures(group: Any) -> None:
+    _add_shapes(group)
+    _add_captions(group)
+    group.add_argument(
+        "--repeats",
+        type=integers,
+        default=(),
+        help="how often the images of each folder come, such as 10,1 for two folders",
+    )
+    group.add_argument(
+        "--skip-bad", action="store_true", help="leave out images that can't be read"
+    )
+    group.add_argument(
+        "--validation",
+        "--held-out",
+        type=float,
+        help="share of images kept for the validation loss (default: 0.1)",
+    )
+
+
+def _add_shapes(group: Any) -> None:
+    group.add_argument(
+        "--size",
+        "--resolution",
+        type=size,
+        help="such as 512 or 512x768 (default: the model's own)",
+    )
+    group.add_argument(
+        "--buckets", action="store_true", help="keep aspect ratios instead of cropping to one size"
+    )
+    group.add_argument(
+        "--crops", type=int, help="crops of each image, spread over the part that doesn't fit"
+    )
+    group.add_argument(
+        "--flip", action="store_true", default=None, help="also train on mirrored images"
+    )
+    group.add_argument(
+        "--alpha", action="store_true", default=None, help="ignore transparent areas"
+    )
+    group.add_argument(
+        "--spread",
+        action="store_true",
+        default=None,
+        help="sample latents from the VAE's distribution each time",
+    )
+
+
+def _add_captions(group: Any) -> None:
+    group.add_argument(
+        "--template", help='"a picture of [name], [filewords]", or a .txt file of such lines'
+    )
+    group.add_argument(
+        "--shuffle", action="store_true", default=None, help="shuffle the tags of a caption"
+    )
+    group.add_argument(
+        "--tag-dropout", type=float, help="probability of leaving out each tag of a caption"
+    )
+    group.add_argument(
+        "--caption-lines",
+        action="store_true",
+        default=None,
+        help="each line of a caption file is a caption; one is drawn each time",
+    )
+
+
+def _add_settings(group: Any) -> None:
+    """The field's own spellings are accepted beside ours."""
+    _add_optimisation(group)
+    _add_loss(group)
+    _add_saving(group)
+
+
+def _add_optimisation(group: Any) -> None:
+    group.add_argument(
+        "--steps", type=int, help="optimizer steps (default: by the number of images)"
+    )
+    group.add_argument(
+        "--until",
+        choices=("steps", "best"),
+        help="best: stop when the validation loss has not fallen for long (default: steps)",
+    )
+    group.add_argument(
+        "--rate",
+        "--learning-rate",
+        "--lr",
+        help='learning rate: "1e-4", or "1e-4:500, 1e-5:2000"',
+    )
+    group.add_argument(
+        "--shape",
+        "--lr-scheduler",
+        help="schedule of the learning rate: constant, linear or cosine (default: cosine for one rate)",
+    )
+    group.add_argument("--warm-up", "--lr-warmup-steps", type=int, help="steps of warm-up")
+    group.add_argument("--restarts", type=int, help="restarts of the decay")
+    group.add_argument(
+        "--optimiser",
+        "--optimizer",
+        help="any of torch.optim by name, or of a package, such as prodigyopt.Prodigy (default: AdamW)",
+    )
+    group.add_argument(
+        "--option",
+        dest="options",
+        action="append",
+        type=option,
+        metavar="NAME=VALUE",
+        help="an argument of the optimizer; repeatable",
+    )
+    group.add_argument("--weight-decay", type=float, help="weight decay of the optimizer")
+    group.add_argument(
+        "--batch", "--train-batch-size", type=int, help="images at once, over all processes"
+    )
+    group.add_argument(
+        "--accumulation", "--gradient-accumulation-steps", type=int, help="batches per step"
+    )
+    group.add_argument("--precision", "--mixed-precision", help="auto, fp32, bf16 or fp16")
+    group.add_argument(
+        "--checkpointing",
+        "--gradient-checkpointing",
+        choices=("auto", "on", "off"),
+        nargs="?",
+        const="on",
+        default="auto",
+        help="gradient checkpointing, saves memory (default: auto)",
+    )
+    group.add_argument(
+        "--clip", "--max-grad-norm", type=float, help="largest gradient; 0 for no limit"
+    )
+    group.add_argument("--clip-by", help="norm or value")
+
+
+def _add_loss(group: Any) -> None:
+    group.add_argument(
+        "--min-snr",
+        "--min-snr-gamma",
+        type=float,
+        help="gamma of Min-SNR weighting, usually 5; 0 for none",
+    )
+    group.add_argument(
+        "--debiased",
+        "--debiased-estimation-loss",
+        action="store_true",
+        default=None,
+        help="weigh noisy time steps more (debiased estimation)",
+    )
+    group.add_argument(
+        "--loss", "--loss-type", help="mse, or huber, which forgives single large errors"
+    )
+    group.add_argument(
+        "--noise-levels", help="uniform, or style: learn mostly from noisy images (for styles)"
+    )
+    group.add_argument("--noise-offset", type=float, help="strength of offset noise; 0 for none")
+    group.add_argument(
+        "--ema", type=float, help="decay of the weights' moving average, such as 0.999; 0 for none"
+    )
+    group.add_argument(
+        "--caption-dropout", type=float, help="share of empty captions (default: 0.1)"
+    )
+    group.add_argument("--seed", type=int, help="seed of everything random in the run")
+
+
+def _add_saving(group: Any) -> None:
+    group.add_argument("--save-every", type=int, metavar="STEPS", help="steps between checkpoints")
+    group.add_argument("--keep", type=int, help="checkpoints to keep; 0 for all")
+    group.add_argument(
+        "--watch-every",
+        type=int,
+        metavar="STEPS",
+        help="steps between validation losses; 0 for none",
+    )
+
+
+def _add_previews(group: Any) -> None:
+    group.add_argument(
+        "--preview",
+        dest="previews",
+        action="append",
+        default=[],
+        metavar="PROMPT",
+        help="repeatable",
+    )
+    group.add_argument("--preview-every", type=int, metavar="STEPS")
+    group.add_argument("--preview-seed", type=int, default=0)
+    group.add_argument("--preview-steps", type=int, default=20)
