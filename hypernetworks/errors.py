@@ -33,6 +33,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def sendable(text: str) -> str:
     """The text with what is no valid Unicode escaped (``\\udce9``): file names may hold it, UTF-8
@@ -143,8 +145,8 @@ class TrainingSettingsError(TrainingError, ValueError):
     """Settings of a training run that can't be used.
 
     Args:
-        setting: the field of the settings that the message begins with, for a caller that has
-            another name for it.
+        setting: the field of the settings that the message is about, for a caller that has another
+            name for it. The message may begin with it.
     """
 
     def __init__(self, *arguments: object, setting: str | None = None) -> None:
@@ -152,8 +154,14 @@ class TrainingSettingsError(TrainingError, ValueError):
         self.setting = setting
 
     def called(self, name: str) -> str:
-        """The message with another name for the setting, such as the option that a user types."""
-        return str(self) if self.setting is None else name + str(self).removeprefix(self.setting)
+        """The message with another name for the setting, such as the option that a user types; at
+        the end where the message doesn't begin with it.
+        """
+        text = str(self)
+        if self.setting is None or name in text:
+            return text
+        begins = re.match(rf"{re.escape(self.setting)}\b", text)
+        return name + text[begins.end() :] if begins else f"{text} ({name})"
 
 
 class TrainingDataError(TrainingError):

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..console import pasted_path, say, warn
+from ..console import say, warn
 from ..ending import noticed
-from ..errors import TrainingSettingsError
-from ..progress import Progress
-from .create import STRUCTURE, add_structure, creation_of
-from .model import add_checkpoint, add_device, add_prediction
-from .values import integers, option, size
+from ..errors import HypernetworkError, TrainingSettingsError
+from .create import STRUCTURE, creation_of
+from .train_options import add_options
 
 if TYPE_CHECKING:
     from ..hosts.diffusers import Painter
@@ -25,273 +23,28 @@ STOPPING = "hypernetworks: stopping after this step (Ctrl+C again stops at once)
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``train``; the preset has most of their default values."""
-    parser.add_argument("name", help="name of the network and of its run's folder")
-    parser.add_argument(
-        "pictures",
-        type=pasted_path,
-        nargs="+",
-        metavar="IMAGES",
-        help=(
-            "folders of images, or of sub-folders named 10_name, with captions in .txt files or "
-            "file names"
-        ),
-    )
-    parser.add_argument(
-        "--runs", type=pasted_path, default=Path("runs"), help="folder of runs (default: runs)"
-    )
-    add_checkpoint(parser)
-    add_prediction(parser)
-    add_device(parser, precision=False)
-    parser.add_argument(
-        "--network",
-        type=pasted_path,
-        help="hypernetwork file to continue from, instead of a new network",
-    )
-    parser.add_argument(
-        "--format",
-        choices=("pt", "safetensors"),
-        default="pt",
-        help="format of the files (default: pt, which every webui reads)",
-    )
-    parser.add_argument("--restart", action="store_true", help="delete an earlier run of this name")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print what would be trained on, then stop"
-    )
-    add_structure(parser)
-    _add_pictures(parser.add_argument_group("images and captions"))
-    _add_settings(parser.add_argument_group("training"))
-    _add_previews(parser.add_argument_group("previews"))
-
-    # Errors name a setting by its field; the user knows the option.
-    spelled = {a.dest: a.option_strings[0] for a in parser._actions if a.option_strings}
-    parser.set_defaults(command=_run, hypernetworks=[], spelled=spelled)
-
-
-def _add_pictures(group: Any) -> None:
-    _add_shapes(group)
-    _add_captions(group)
-
-    group.add_argument(
-        "--repeats",
-        type=integers,
-        default=(),
-        help="how often the images of each folder come in an epoch, such as 10,1 for two folders",
-    )
-    group.add_argument(
-        "--skip-bad", action="store_true", help="leave out images that can't be read"
-    )
-    group.add_argument(
-        "--validation",
-        "--held-out",
-        type=float,
-        help="share of images kept for the validation loss (default: 0.1)",
-    )
-
-
-def _add_shapes(group: Any) -> None:
-    group.add_argument(
-        "--size",
-        "--resolution",
-        type=size,
-        help="size of the images: 512 or 512x768 (default: the model's own)",
-    )
-    group.add_argument(
-        "--buckets", action="store_true", help="keep aspect ratios instead of cropping to one size"
-    )
-    group.add_argument(
-        "--crops",
-        type=int,
-        help="crops of each image, spread over what doesn't fit (default: 1)",
-    )
-
-    group.add_argument(
-        "--flip", action="store_true", default=None, help="also train on mirrored images"
-    )
-    group.add_argument(
-        "--alpha", action="store_true", default=None, help="don't learn transparent areas"
-    )
-    group.add_argument(
-        "--spread",
-        action="store_true",
-        default=None,
-        help="sample latents from the VAE's distribution each time, instead of using its mean",
-    )
-
-
-def _add_captions(group: Any) -> None:
-    group.add_argument(
-        "--template",
-        help='captions, such as "a picture of [name], [filewords]", or a .txt file of such lines',
-    )
-    group.add_argument(
-        "--shuffle",
-        action="store_true",
-        default=None,
-        help="shuffle the tags of a caption each time",
-    )
-    group.add_argument(
-        "--tag-dropout", type=float, help="probability of leaving out each tag of a caption"
-    )
-
-    group.add_argument(
-        "--caption-lines",
-        action="store_true",
-        default=None,
-        help="each line of a caption file is a caption; one is chosen at random each time",
-    )
-
-
-def _add_settings(group: Any) -> None:
-    """Add the options of the training itself; other trainers' names for them work too."""
-    _add_rate(group)
-    _add_optimizer(group)
-    _add_loss(group)
-    _add_saving(group)
-
-
-def _add_rate(group: Any) -> None:
-    group.add_argument(
-        "--steps", type=int, help="optimizer steps (default: by the number of images)"
-    )
-    group.add_argument(
-        "--until",
-        choices=("steps", "best"),
-        help="when to stop; best: when the validation loss has not fallen for six measurements "
-        "(default: steps)",
-    )
-
-    group.add_argument(
-        "--rate",
-        "--learning-rate",
-        "--lr",
-        help='learning rate: 1e-4, or "1e-4:500, 1e-5:2000" for rates up to given steps',
-    )
-    group.add_argument(
-        "--shape",
-        "--lr-scheduler",
-        help=(
-            "schedule of the learning rate: constant, linear or cosine (default: cosine for a "
-            "single rate, otherwise constant)"
-        ),
-    )
-    group.add_argument(
-        "--warm-up", "--lr-warmup-steps", type=int, help="steps of warm-up (default: 50)"
-    )
-    group.add_argument("--restarts", type=int, help="how often the decay starts again (default: 0)")
-
-
-def _add_optimizer(group: Any) -> None:
-    group.add_argument(
-        "--optimiser", "--optimizer", help="name of an optimizer in torch.optim (default: AdamW)"
-    )
-    group.add_argument(
-        "--option",
-        dest="options",
-        action="append",
-        type=option,
-        metavar="NAME=VALUE",
-        help="argument of the optimizer; repeat the option for more",
-    )
-    group.add_argument("--weight-decay", type=float, help="weight decay (default: 0)")
-    group.add_argument(
-        "--batch",
-        "--train-batch-size",
-        type=int,
-        help="images per forward pass, over all processes",
-    )
-    group.add_argument(
-        "--accumulation", "--gradient-accumulation-steps", type=int, help="forward passes per step"
-    )
-    group.add_argument(
-        "--precision", "--mixed-precision", help="precision of the UNet: auto, fp32, bf16 or fp16"
-    )
-
-    group.add_argument(
-        "--checkpointing",
-        "--gradient-checkpointing",
-        choices=("auto", "on", "off"),
-        nargs="?",
-        const="on",
-        default="auto",
-        help="gradient checkpointing, which saves memory (default: auto, when memory runs out)",
-    )
-    group.add_argument(
-        "--memory",
-        choices=("auto", "whole", "fp8", "streamed"),
-        default="auto",
-        help="how the UNet is stored: whole, in fp8, on the CPU, or what fits (default: auto)",
-    )
-    group.add_argument(
-        "--clip",
-        "--max-grad-norm",
-        type=float,
-        help="largest gradient (default: 1); 0 for no limit",
-    )
-    group.add_argument("--clip-by", help="what --clip limits: norm (default) or value")
-
-
-def _add_loss(group: Any) -> None:
-    group.add_argument(
-        "--min-snr",
-        "--min-snr-gamma",
-        type=float,
-        help="gamma of Min-SNR weighting, usually 5; 0 for none",
-    )
-    group.add_argument("--noise-offset", type=float, help="strength of offset noise; 0 for none")
-    group.add_argument(
-        "--ema", type=float, help="decay of the weights' moving average, such as 0.999; 0 for none"
-    )
-
-    group.add_argument(
-        "--caption-dropout", type=float, help="share of empty captions (default: 0.1)"
-    )
-    group.add_argument("--seed", type=int, help="seed of everything random in the run (default: 0)")
-
-
-def _add_saving(group: Any) -> None:
-    group.add_argument("--save-every", type=int, metavar="STEPS", help="steps between checkpoints")
-    group.add_argument("--keep", type=int, help="checkpoints to keep; 0 for all")
-    group.add_argument(
-        "--watch-every",
-        type=int,
-        metavar="STEPS",
-        help="steps between validation losses; 0 for none",
-    )
-
-
-def _add_previews(group: Any) -> None:
-    group.add_argument(
-        "--preview",
-        dest="previews",
-        action="append",
-        default=[],
-        metavar="PROMPT",
-        help="prompt for preview images; repeat the option for more",
-    )
-
-    group.add_argument(
-        "--preview-every", type=int, metavar="STEPS", help="steps between previews; 0 for none"
-    )
-    group.add_argument(
-        "--preview-seed", type=int, default=0, help="seed of the previews (default: 0)"
-    )
-    group.add_argument(
-        "--preview-steps", type=int, default=20, help="sampling steps of a preview (default: 20)"
-    )
+    """Add the arguments of ``train``."""
+    add_options(parser)
+    parser.set_defaults(command=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
+    with _named(options.spelled):
+        return _train(options)
+
+
+def _train(options: argparse.Namespace) -> int:
     from ..hosts.diffusers.training import Watcher, train_job
     from ..training.processes import together
     from .model import load_painter
+    from .train_report import Report
 
     # torchrun starts this command in several processes, each with a device of its own.
     with together(options.device) as world, noticed(STOPPING) as ending:
         options.device = world.device(options.device)
         painter = load_painter(options)
-        job = _named(options, lambda: _job(options, painter))
-        with _Report(job.name, quiet=not world.is_first) as report:
+        job = _job(options, painter)
+        with Report(job.name, options.spelled, quiet=not world.is_first) as report:
             watcher = Watcher(
                 report.stage,
                 report.step,
@@ -326,15 +79,19 @@ def _print_result(outcome: Outcome, job: TrainingJob) -> None:
     say(str(outcome.result or job.folder))
 
 
-def _named(options: argparse.Namespace, make: Callable[[], TrainingJob]) -> TrainingJob:
-    """Call ``make``; in its errors, settings get the names of their options."""
+@contextmanager
+def _named(names: Mapping[str, str]) -> Iterator[None]:
+    """Errors inside name options as they are typed."""
+    from ..training.naming import spelled
+
     try:
-        return make()
-    except TrainingSettingsError as error:
-        option = {"fit": "--buckets"}.get(
-            error.setting or "", options.spelled.get(error.setting, error.setting)
-        )
-        raise TrainingSettingsError(error.called(option)) from error
+        yield
+    except HypernetworkError as error:
+        text = str(error)
+        if isinstance(error, TrainingSettingsError) and error.setting is not None:
+            text = error.called(names.get(error.setting, error.setting))
+        error.args = (spelled(text, names),)
+        raise
 
 
 def _check_start(options: argparse.Namespace) -> None:
@@ -358,6 +115,7 @@ def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
     """The preset's job, changed by the options that were given."""
     from ..hosts.diffusers.training import preset_job
     from ..training import TrainingSettings
+    from ..training.optimisers import usual_rate
     from ..training.pictures import PictureSettings
 
     _check_start(options)
@@ -370,6 +128,8 @@ def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
         typed["options"] = dict(options.options)
 
     settings = {f.name: typed[f.name] for f in fields(TrainingSettings) if f.name in typed}
+    if "rate" not in typed and (rate := usual_rate(settings.get("optimiser", "AdamW"))):
+        settings["rate"] = rate
     pictures = {f.name: typed[f.name] for f in fields(PictureSettings) if f.name in typed}
     if options.size is not None:
         pictures["width"], pictures["height"] = options.size
@@ -396,68 +156,3 @@ def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
         steps_by_images=options.steps is None,
         dry_run=options.dry_run,
     )
-
-
-class _Report:
-    """Progress lines for the stages and the steps.
-
-    Args:
-        name: of the run.
-        quiet: print nothing, in all processes but the first.
-    """
-
-    def __init__(self, name: str, *, quiet: bool) -> None:
-        self._name, self._quiet, self._validation = name, quiet, ""
-        self._current: tuple[str, Progress] | None = None
-        self._steps: tuple[int, int] | None = None
-
-    def __enter__(self) -> _Report:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._show(None, 0, 0)
-
-    def stage(self, stage: str, done: int, total: int) -> None:
-        """Show how far a stage of the preparation is."""
-        self._show(stage, done, total)
-
-    def step(self, done: Any) -> None:
-        """Show a finished step."""
-        if done.validation is not None:
-            self._validation = f"  validation {done.validation:.4f}"
-        note = f"loss {done.smoothed:.4f}{self._validation}  rate {done.rate:.2g}"
-        self._steps = done.step, done.steps
-        self._show(self._name, *self._steps, note)
-
-    def generating(self, done: int, total: int) -> None:
-        """Show how many preview images are finished."""
-        # Before the first step they have a line of their own, later they are a note on the steps'.
-        if self._steps is None:
-            self._show("generating previews", done, total)
-        else:
-            self._show(self._name, *self._steps, f"generating previews {done}/{total}")
-
-    def overview(self, lines: Sequence[str]) -> None:
-        """Print what the training is based on, a sentence on each line."""
-        for line in lines:
-            self.message(line)
-
-    def message(self, text: str) -> None:
-        """Print a message on a line of its own."""
-        self._show(None, 0, 0)
-        if not self._quiet:
-            warn(f"hypernetworks: {text}")
-
-    def _show(self, label: str | None, done: int, total: int, note: str = "") -> None:
-        if self._quiet:
-            return
-
-        if self._current is None or self._current[0] != label:
-            if self._current is not None:
-                self._current[1].__exit__(None, None, None)
-            # A run that continues is at a later step already: the rate counts from there.
-            self._current = (
-                None if label is None else (label, Progress(total, label, initial=max(0, done - 1)))
-            )
-        if self._current is not None:
-            self._current[1].update(done, note)

@@ -51,13 +51,18 @@ class ForwardPass:
         noisy, target = self.schedule.noisy_and_target(batch.latents, noise, times)
         with self.autocast():
             prediction = self.learner(noisy, times, batch)
-        each = losses(prediction, target, batch.weights)
-        nothing = losses(torch.zeros_like(target), target, batch.weights)
-        if settings.min_snr:
-            weights = self.schedule.min_snr_weights(times, settings.min_snr)
+        each = losses(prediction, target, batch.weights, settings.loss)
+        nothing = losses(torch.zeros_like(target), target, batch.weights, settings.loss)
+        for weights in self._time_weights(times):
             each, nothing = each * weights, nothing * weights
 
         return each.mean(), nothing.mean()
+
+    def _time_weights(self, times: torch.Tensor) -> Iterator[torch.Tensor]:
+        if self.settings.min_snr:
+            yield self.schedule.min_snr_weights(times, self.settings.min_snr)
+        if self.settings.debiased:
+            yield self.schedule.debiased_weights(times)
 
     def draw(self, samples: Sequence[int], batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Noise of the latents' shape, and time steps ``(batch,)``."""
@@ -68,8 +73,8 @@ class ForwardPass:
                 [sample_noise(mixed("offset", seed), n, shape[:1]) for n in samples]
             ).to(noise)
             noise = with_offset(noise, offset, self.settings.noise_offset)
-        length = self.schedule.length
-        times = [sample_random(mixed("time", seed), n).randrange(length) for n in samples]
+        levels, time_seed = self.settings.noise_levels, mixed("time", seed)
+        times = [self.schedule.draw_time(sample_random(time_seed, n), levels) for n in samples]
         return noise, torch.tensor(times, device=self.device)
 
     def autocast(self) -> AbstractContextManager[object]:

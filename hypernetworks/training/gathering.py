@@ -85,7 +85,7 @@ def bad_pictures(bad: Sequence[tuple[str, str]], total: int) -> TrainingDataErro
         )
     return TrainingDataError(
         f"{len(bad)} of {total} images can't be used, and nothing is trained until they are repaired, removed or left "
-        f"out (--skip-bad): {listed(bad)}"
+        f"out (`skip_bad`): {listed(bad)}"
     )
 
 
@@ -119,10 +119,13 @@ def gather(folders: Sequence[Path], repeats: Sequence[int] = ()) -> Gathered:
     """
     if repeats and len(repeats) != len(folders):
         raise TrainingSettingsError(
-            f"there are {len(folders)} folders but {len(repeats)} repeats: give one number for each folder"
+            f"there are {len(folders)} folders but {len(repeats)} repeats: give one number for each folder",
+            setting="repeats",
         )
     if any(not 1 <= count <= MOST_REPEATS for count in repeats):
-        raise TrainingSettingsError(f"repeats must be from 1 to {MOST_REPEATS:,}")
+        raise TrainingSettingsError(
+            f"repeats must be from 1 to {MOST_REPEATS:,}", setting="repeats"
+        )
 
     found = Gathered()
     for number, folder in enumerate(folders):

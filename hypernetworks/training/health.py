@@ -13,6 +13,11 @@ RUN_AWAY = 4.0
 """The smoothed loss may be this many times its lowest, or the loss of predicting nothing at all."""
 SETTLED = 100
 """Steps after which the smoothed loss has a lowest value worth a comparison."""
+SURE = 8.0
+"""Standard deviations by which the usual loss must have grown.
+
+The highest and the lowest of the smoothed values of a healthy run are some seven apart.
+"""
 MOST_SKIPPED = 20
 """Steps in a row that may overflow in fp16 while the scaler looks for its scale."""
 
@@ -62,6 +67,12 @@ class Smoothed:
         """Of what was taken in so far."""
         return self.total / self.share
 
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the average, as a share of that of single values."""
+        # The newest value weighs most, so an average of n values is as good as one of fewer.
+        return math.sqrt((1 - SMOOTHING) / (1 + SMOOTHING) * (2 - self.share) / self.share)
+
     def add(self, value: float) -> float:
         """Take in a value; returns the average."""
         self.total = SMOOTHING * self.total + (1 - SMOOTHING) * value
@@ -76,6 +87,8 @@ class Watch:
         self.loss, self.power = Smoothed(), Smoothed()
         self.usual, self.usual_power = Smoothed(), Smoothed()
         self.lowest_usual = math.inf
+        # Differences from step to step tell noise from a loss that grows, which a variance can't.
+        self.spread, self._last = Smoothed(), math.nan
         self.lowest, self.seen, self.skipped = math.inf, 0, 0
 
     def add(self, loss: float, power: float) -> float:
@@ -83,6 +96,9 @@ class Watch:
         smoothed = self.loss.add(loss)
         self.power.add(power)
         usual = self.usual.add(_log(loss))
+        if not math.isnan(self._last):
+            self.spread.add((_log(loss) - self._last) ** 2 / 2)
+        self._last = _log(loss)
         self.usual_power.add(_log(power))
         self.seen += 1
         if self.seen >= SETTLED:
@@ -94,16 +110,23 @@ class Watch:
         """Why the run should stop, or ``None``.
 
         A few large losses among usual ones, as single images give them, are no sign: the usual
-        loss, the mean of the logarithms, must have grown as well.
+        loss, the mean of the logarithms, must have grown as well, and by more than it varies by
+        itself.
         """
         nothing = self.power.total / self.power.share
-        over_nothing = self.usual.mean - self.usual_power.mean > math.log(RUN_AWAY / 2)
+        sure = SURE * self.usual.noise * self._deviation
+        over_nothing = self.usual.mean - self.usual_power.mean > max(math.log(RUN_AWAY / 2), sure)
         if self.seen >= 10 and over_nothing and smoothed > RUN_AWAY * nothing:
             return f"the loss has grown to {smoothed:.3g}, far beyond {nothing:.3g} for predicting nothing at all"
-        has_grown = self.usual.mean - self.lowest_usual > math.log(RUN_AWAY)
+        has_grown = self.usual.mean - self.lowest_usual > max(math.log(RUN_AWAY), sure)
         if has_grown and smoothed > RUN_AWAY * self.lowest:
             return f"the loss has grown from {self.lowest:.3g} to {smoothed:.3g}"
         return None
+
+    @property
+    def _deviation(self) -> float:
+        """Of the logarithm of single losses."""
+        return math.sqrt(self.spread.mean) if self.spread.share else 0.0
 
     def is_healthy(self, loss: float, power: float) -> bool:
         """Whether the weights that made the last loss are worth going back to."""
@@ -124,6 +147,9 @@ class Watch:
             "usual_power_total": self.usual_power.total,
             "usual_power_share": self.usual_power.share,
             "lowest_usual": self.lowest_usual,
+            "spread_total": self.spread.total,
+            "spread_share": self.spread.share,
+            "last": self._last,
         }
 
     def restore(self, state: dict[str, float]) -> None:
@@ -136,6 +162,9 @@ class Watch:
             self.usual_power.total = state["usual_power_total"]
             self.usual_power.share = state["usual_power_share"]
             self.lowest_usual = state["lowest_usual"]
+        if "last" in state:
+            self.spread.total, self.spread.share = state["spread_total"], state["spread_share"]
+            self._last = state["last"]
 
 
 def _log(value: float) -> float:

@@ -1,11 +1,13 @@
-"""Builds any torch optimiser by name, fused where possible; and does one step: unscale, clip,
-step.
+"""Builds any optimiser of torch or of an installed package, and does one step with it: unscale,
+clip, step.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -45,12 +47,50 @@ def build_optimiser(
     weight_decay: float,
     options: Mapping[str, object],
 ) -> torch.optim.Optimizer:
-    """An optimiser of ``torch.optim`` by name, whatever its case; fused where torch has such a
-    kernel.
+    """An optimiser of ``torch.optim`` by name, whatever its case, fused where torch has such a
+    kernel; or one of an installed package by its dotted path, such as ``prodigyopt.Prodigy``.
 
     Raises:
         TrainingSettingsError: an unknown name or option.
     """
+    kind = _imported(name) if "." in name else _of_torch(name)
+    accepted = inspect.signature(kind).parameters
+    if unknown := sorted(set(options) - set(accepted)):
+        raise TrainingSettingsError(
+            f"options: {kind.__name__} has no option {unknown[0]}, it has {', '.join(list(accepted)[2:])}",
+            setting="options",
+        )
+
+    arguments: dict[str, Any] = {"weight_decay": weight_decay} if "weight_decay" in accepted else {}
+    arguments |= {"lr": 1.0, **options}
+    try:
+        return _built(kind, parameters, arguments, set(options))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TrainingSettingsError(
+            f"options: {kind.__name__} can't be used with these: {error}", setting="options"
+        ) from error
+
+
+def _built(
+    kind: Any,
+    parameters: Sequence[torch.nn.Parameter],
+    arguments: dict[str, Any],
+    typed: set[str],
+) -> torch.optim.Optimizer:
+    """With the fastest kernels that these parameters' device has, unless others were asked for."""
+    accepted, kinds = inspect.signature(kind).parameters, {p.device.type for p in parameters}
+    asked = typed & {"fused", "foreach", "capturable", "differentiable"}
+    if not asked and "foreach" in accepted and not kinds <= FOREACH_ON:
+        arguments["foreach"] = False
+    elif not asked and "fused" in accepted and kinds <= FUSED_ON:
+        try:
+            return kind(parameters, **arguments, fused=True)  # type: ignore[no-any-return]
+        except RuntimeError:  # no such kernel for this device in this version of torch
+            pass
+    return kind(parameters, **arguments)  # type: ignore[no-any-return]
+
+
+def _of_torch(name: str) -> Any:
     known = {known.lower(): known for known in optimiser_names()}
     if name.lower() not in known:
         reason = next(
@@ -58,33 +98,45 @@ def build_optimiser(
             "",
         )
         raise TrainingSettingsError(
-            f'the optimiser "{name}" can\'t be used{reason}, use one of {", ".join(known.values())}'
+            f'optimiser "{name}" can\'t be used{reason}, use one of {", ".join(known.values())}, or an installed '
+            "package's by its dotted path, such as prodigyopt.Prodigy",
+            setting="optimiser",
         )
+    return getattr(torch.optim, known[name.lower()])
 
-    kind = getattr(torch.optim, known[name.lower()])
-    accepted = inspect.signature(kind).parameters
-    if unknown := sorted(set(options) - set(accepted)):
-        raise TrainingSettingsError(
-            f"{kind.__name__} has no option {unknown[0]}, it has {', '.join(list(accepted)[2:])}"
-        )
 
-    arguments: dict[str, Any] = {"weight_decay": weight_decay} if "weight_decay" in accepted else {}
-    arguments |= {"lr": 1.0, **options}
+def _imported(path: str) -> Any:
+    """The optimiser of another package.
+
+    Raises:
+        TrainingSettingsError: it isn't installed, or is no optimiser.
+    """
+    module, _, name = path.rpartition(".")
     try:
-        asked = options.keys() & {"fused", "foreach", "capturable", "differentiable"}
-        kinds = {p.device.type for p in parameters}
-        if not asked and "foreach" in accepted and not kinds <= FOREACH_ON:
-            arguments["foreach"] = False
-        elif not asked and "fused" in accepted and kinds <= FUSED_ON:
-            try:
-                return kind(parameters, **arguments, fused=True)  # type: ignore[no-any-return]
-            except RuntimeError:  # no such kernel for this device in this version of torch
-                pass
-        return kind(parameters, **arguments)  # type: ignore[no-any-return]
-    except (TypeError, ValueError, RuntimeError) as error:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        package = module.partition(".")[0]
         raise TrainingSettingsError(
-            f"{kind.__name__} can't be used with these options: {error}"
+            f'optimiser "{path}" can\'t be loaded ({error}): install its package '
+            f"(pip install {package}), or check the name",
+            setting="optimiser",
         ) from error
+    if not (inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer)):
+        raise TrainingSettingsError(
+            f'optimiser "{path}" is no optimiser of torch', setting="optimiser"
+        )
+    return kind
+
+
+def usual_rate(name: str) -> str | None:
+    """The learning rate that an optimiser of another package has by default, where that one finds
+    the real rate itself (Prodigy, D-Adaptation) or is known for another scale; ``None`` for
+    torch's.
+    """
+    if "." not in name:
+        return None
+    default = inspect.signature(_imported(name)).parameters["lr"].default
+    return f"{default:g}" if isinstance(default, (int, float)) else None
 
 
 class Stepper:
@@ -106,8 +158,11 @@ class Stepper:
 
     def restore(self, optimiser: dict[str, Any], scaler: dict[str, Any]) -> None:
         """Take up the state of an earlier run, but with this one's own options, and precision."""
+        # Only what the constructor takes is this run's to choose: some optimisers keep what they
+        # have learned in their groups, such as Prodigy's estimate of the rate.
+        options = set(inspect.signature(type(self.optimiser)).parameters) - {"params"}
         asked = [
-            {k: v for k, v in group.items() if k != "params"}
+            {k: v for k, v in group.items() if k in options}
             for group in self.optimiser.param_groups
         ]
         groups = [saved | own for saved, own in zip(optimiser["param_groups"], asked, strict=True)]
@@ -126,6 +181,32 @@ class Stepper:
             torch.nn.utils.clip_grad_value_(self.parameters, self.clip)
         self._norm = norm.item()
         return self._norm
+
+    def learns(self, live: bool) -> None:
+        """Schedule-free optimisers keep two sets of weights: those that are trained, and their
+        average, which is the result. Others have no such switch.
+        """
+        switch = getattr(self.optimiser, "train" if live else "eval", None)
+        if callable(switch):
+            switch()
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """The weights are those that a file should hold; afterwards, bit for bit those that are
+        trained.
+        """
+        if not callable(getattr(self.optimiser, "eval", None)):
+            yield
+            return
+        live = [p.detach().clone() for p in self.parameters]
+        self.learns(False)
+        try:
+            yield
+        finally:
+            self.learns(True)
+            with torch.no_grad():
+                for parameter, value in zip(self.parameters, live, strict=True):
+                    parameter.copy_(value)
 
     def step(self, rate: float) -> bool:
         """Change the parameters and forget the gradients; returns whether it was skipped

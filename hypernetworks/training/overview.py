@@ -76,9 +76,9 @@ def cropped(pictures: Sequence[Picture], settings: PictureSettings) -> list[str]
     if not named:
         return []
     more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
-    advice = "several crops keep more (--crops 3)"
+    advice = "several crops keep more (`crops` 3)"
     if settings.fit == "crop":
-        advice = f"buckets keep more (--buckets), and {advice}"
+        advice = f"buckets keep more (`fit` buckets), and {advice}"
     return [
         f"much of these images is cropped away: {', '.join(named[:MOST_NAMED])}{more}; {advice}"
     ]

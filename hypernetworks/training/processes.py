@@ -55,7 +55,8 @@ class World:
         """
         if batch % self.size:
             raise TrainingSettingsError(
-                f"a batch of {batch} can't be split among {self.size} processes: use a multiple"
+                f"a batch of {batch} can't be split among {self.size} processes: use a multiple",
+                setting="batch",
             )
         part = batch // self.size
         return range(self.rank * part, (self.rank + 1) * part)

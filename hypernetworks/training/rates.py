@@ -61,7 +61,8 @@ class RateSchedule:
         """
         if shape not in SHAPES:
             raise TrainingSettingsError(
-                f'the schedule "{shape}" is unknown, use one of {", ".join(SHAPES)}'
+                f'the schedule "{shape}" is unknown, use one of {", ".join(SHAPES)}',
+                setting="shape",
             )
 
         pieces: list[tuple[float, int]] = []
@@ -71,12 +72,13 @@ class RateSchedule:
             last = max(steps, before + 1) if last is None else last
             if last <= before:
                 raise TrainingSettingsError(
-                    f'the learning rate "{text}": the steps must increase; {_EXAMPLE}'
+                    f'the learning rate "{text}": the steps must increase; {_EXAMPLE}',
+                    setting="rate",
                 )
             pieces.append((rate, last))
 
         if not pieces:
-            raise TrainingSettingsError(f"the learning rate is empty: {_EXAMPLE}")
+            raise TrainingSettingsError(f"the learning rate is empty: {_EXAMPLE}", setting="rate")
         if shape == "auto":
             shape = "cosine" if len(pieces) == 1 else "constant"
         return cls(tuple(pieces), steps, shape, warm_up, restarts, floor)
@@ -105,5 +107,7 @@ def _piece(part: str) -> tuple[float, int | None]:
     except ValueError:
         number = math.nan
     if not 0 < number < math.inf or (colon and not re.fullmatch(r"-1|[1-9][0-9]{0,8}", last)):
-        raise TrainingSettingsError(f'the learning rate "{part}" can\'t be understood: {_EXAMPLE}')
+        raise TrainingSettingsError(
+            f'the learning rate "{part}" can\'t be understood: {_EXAMPLE}', setting="rate"
+        )
     return number, None if not colon or last == "-1" else int(last)

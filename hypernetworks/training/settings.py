@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..errors import TrainingSettingsError
+from .objective import LOSSES, NOISE_LEVELS
 from .rates import RateSchedule
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -23,7 +24,8 @@ class TrainingSettings:
         rate: learning rate, in :mod:`.rates`' syntax.
         shape, warm_up, restarts, floor: see :class:`~.rates.RateSchedule`; the warm-up is at most
             half of the run.
-        optimiser: any optimiser of ``torch.optim`` by name.
+        optimiser: any optimiser of ``torch.optim`` by name, or of an installed package by its
+            dotted path.
         weight_decay: of the optimiser, where it has one.
         options: further arguments of the optimiser by name.
         batch: examples per forward pass, over all processes.
@@ -34,6 +36,10 @@ class TrainingSettings:
         clip: largest gradient (see ``clip_by``), after unscaling; 0 for none.
         clip_by: ``"norm"`` of all gradients together, or ``"value"`` of each.
         min_snr: gamma of Min-SNR weighting; 0 for none. 5 is usual.
+        debiased: whether noisy time steps count more; see
+            :meth:`~.objective.NoiseSchedule.debiased_weights`.
+        loss: ``"mse"``, or ``"huber"``, which forgives single large errors.
+        noise_levels: ``"uniform"``, or ``"style"``: mostly noisy time steps.
         noise_offset: see :func:`~.objective.with_offset`; 0 for none.
         ema: decay of an exponential moving average of the weights, which is then what files hold; 0
             for none.
@@ -61,6 +67,9 @@ class TrainingSettings:
     clip: float = 1.0
     clip_by: str = "norm"
     min_snr: float = 0.0
+    debiased: bool = False
+    loss: str = "mse"
+    noise_levels: str = "uniform"
     noise_offset: float = 0.0
     ema: float = 0.0
     caption_dropout: float = 0.1
@@ -94,6 +103,8 @@ class TrainingSettings:
             ("precision", PRECISIONS),
             ("clip_by", CLIPPINGS),
             ("until", UNTIL),
+            ("loss", LOSSES),
+            ("noise_levels", NOISE_LEVELS),
         ):
             if getattr(self, name) not in known:
                 raise TrainingSettingsError(

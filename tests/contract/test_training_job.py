@@ -207,8 +207,8 @@ def test_what_is_different_from_the_run_that_goes_on_is_told(tiny: Painter, pict
         replace(job, settings=replace(job.settings, steps=3, seed=7, rate="1e-5", batch=1)), tiny
     )
     assert more.messages == (
-        "seed was 0 in earlier steps and is 7 from here on",
-        "batch was 2 in earlier steps and is 1 from here on",
+        "`seed` was 0 in earlier steps and is 7 from here on",
+        "`batch` was 2 in earlier steps and is 1 from here on",
     )
     assert json.loads((job.folder / "settings.json").read_text())["model"] == tiny.model_name
 

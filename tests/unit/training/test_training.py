@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -83,7 +84,7 @@ def test_gradients_through_hooks_are_those_of_finite_differences() -> None:
 def test_the_loop_has_those_gradients() -> None:
     toy = Toy(zero_last=False)
     run = toy.run(toy_settings(clip=0))
-    run._accumulate()
+    run._gradients.accumulate(run.step)
     got = [p.grad.clone() for p in toy.network.parameters() if p.grad is not None]
     batch = run.examples.batch([0, 1, 2, 3])
     noise, times = run._forward.draw([0, 1, 2, 3], batch)
@@ -334,8 +335,8 @@ def test_what_is_asked_of_a_run_that_goes_on_is_done(tmp_path: Path) -> None:
     group = run._stepper.optimiser.param_groups[0]
     assert (group["weight_decay"], tuple(group["betas"])) == (0.25, (0.5, 0.6))
     assert len(run._stepper.optimiser.state) == len(toy.weights())
-    assert same(run._average.values, toy.weights())  # and not what the network began with
-    assert not same(run._average.values, Toy().weights())
+    assert same(run._learned.average.values, toy.weights())  # and not what the network began with
+    assert not same(run._learned.average.values, Toy().weights())
 
 
 @pytest.mark.skipif(
@@ -455,6 +456,24 @@ def test_other_errors_and_memory_that_cannot_be_saved_end_the_step() -> None:
         assert calls == expected
 
 
+def test_an_optimiser_of_another_package_resumes_bit_for_bit(tmp_path: Path) -> None:
+    """Also where it keeps its findings in its groups, and has two sets of weights."""
+    settings = toy_settings(optimiser="toys.Floating", rate="1e-2", options={"momentum": 0.5})
+    whole = Toy()
+    train(whole.run(settings, tmp_path / "whole"))
+    with pytest.raises(Stop):
+        train(Toy().run(settings, tmp_path / "parts"), on_step=stop_after(3))
+
+    again = Toy()
+    run = again.run(settings, tmp_path / "parts")
+    assert run._stepper.optimiser.param_groups[0]["found"] == pytest.approx(0.9**3)
+    train(run)
+    assert same(whole.weights(), again.weights())
+    files = [hn.read(tmp_path / p / "toy-8.safetensors") for p in ("whole", "parts")]
+    assert same(list(files[0].parameters()), list(files[1].parameters()))
+    assert same(list(files[0].parameters()), whole.weights())  # the result, not what is trained
+
+
 def test_settings_are_checked() -> None:
     for wrong in (
         {"steps": 0},
@@ -470,6 +489,8 @@ def test_settings_are_checked() -> None:
     for wrong, match in (
         ({"optimiser": "LBFGS"}, "several times"),
         ({"optimiser": "Lion"}, "AdamW"),
+        ({"optimiser": "no_such_package.Prodigy"}, "pip install no_such_package"),
+        ({"optimiser": "torch.Tensor"}, "no optimiser"),
         ({"options": {"speed": 1}}, "no option speed"),
         ({"options": {"eps": -1.0}}, "eps"),
     ):
@@ -478,26 +499,30 @@ def test_settings_are_checked() -> None:
     assert isinstance(Toy().run(toy_settings(optimiser="adamw", options={"eps": 1e-6})), Run)
 
 
-@pytest.mark.parametrize("spread", [1.5, 2.0])
+@pytest.mark.parametrize("spread", [0.5, 2.0, 2.5, 3.0])
 def test_heavy_tailed_losses_are_no_divergence(spread: float) -> None:
-    """As batches of one image have them; the mean stays where it is, single losses are many times
-    as large.
+    """As batches of one image have them; the median stays where it is, single losses are many times
+    as large. Of 40 runs, 11 were called diverged at a spread of 2.5, and 34 at 3.
     """
-    for seed in range(20):
+    for seed in range(12):
         random, watch = Random(seed), Watch()
         for step in range(1500):
-            mean = 0.2 + 0.8 * math.exp(-step / 100)
-            loss = mean * math.exp(random.gauss(0, spread) - spread**2 / 2)
+            loss = (0.1 + 0.2 * math.exp(-step / 500)) * math.exp(random.gauss(0, spread))
             assert watch.complaint(watch.add(loss, 1.0)) is None
 
 
-def test_losses_that_grow_are_divergence() -> None:
-    watch, random = Watch(), Random(0)
-    for step in range(2000):
-        loss = 0.2 * math.exp(random.gauss(0, 1) + max(0, step - 1000) / 50)
-        if watch.complaint(watch.add(loss, 1.0)) is not None:
-            break
-    assert 1000 < step < 1300
+@pytest.mark.parametrize("spread", [0.5, 2.5])
+@pytest.mark.parametrize("growth", [lambda _: 30.0, lambda step: math.exp(step / 20)])
+def test_losses_that_grow_are_divergence(spread: float, growth: Callable[[int], float]) -> None:
+    for seed in range(4):
+        watch, random = Watch(), Random(seed)
+        for step in range(1000):
+            loss = 0.2 * math.exp(random.gauss(0, spread)) * growth(max(0, step - 600))
+            if step < 600:
+                loss = 0.2 * math.exp(random.gauss(0, spread))
+            if watch.complaint(watch.add(loss, 10.0)) is not None:
+                break
+        assert 600 <= step < 750
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])

@@ -48,7 +48,9 @@ def test_the_best_network_is_kept_and_told(tmp_path: Path) -> None:
     values = [1.0, 0.9, 0.8, *[1.0 + i / 100 for i in range(12)]]
     run, told = run_on(tmp_path, values)
     weights: list[list[torch.Tensor]] = []
-    train(run, on_step=lambda _: weights.append([p.detach().clone() for p in run._parameters]))
+    train(
+        run, on_step=lambda _: weights.append([p.detach().clone() for p in run._learned.parameters])
+    )
     assert run.best.step == 3
     found = hn.read(best_file(tmp_path, "toy", ".safetensors"))
     assert found.provenance.step == 3
@@ -121,14 +123,14 @@ def test_other_images_than_before_are_told(tmp_path: Path) -> None:
         "1 image (1) was given other captions since the earlier steps",
         "1 image (2) was brought to another size since the earlier steps",
     ]
-    assert {"0", "5", "another"} <= run._seen
+    assert {"0", "5", "another"} <= run._learned.seen
 
 
 def test_a_run_saves_its_state_between_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hypernetworks.training.loop.LONGEST_UNSAVED", 0.0)
-    monkeypatch.setattr("hypernetworks.training.loop.MOST_SAVING", 1e9)
+    monkeypatch.setattr("hypernetworks.training.saving.LONGEST_UNSAVED", 0.0)
+    monkeypatch.setattr("hypernetworks.training.saving.MOST_SAVING", 1e9)
     run = Toy().run(toy_settings(save_every=0), tmp_path)
     for _ in range(3):
         run.advance()

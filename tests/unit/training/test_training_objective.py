@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from random import Random
 
 import pytest
 import torch
@@ -167,3 +168,31 @@ def test_a_cosine_begins_anew_at_each_restart() -> None:
 def test_other_shapes_are_refused() -> None:
     with pytest.raises(TrainingSettingsError, match="constant, linear, cosine"):
         RateSchedule.parse("1e-4", 10, shape="square")
+
+
+def test_huber_is_the_square_of_small_errors_and_forgives_large_ones() -> None:
+    small, large, zero = torch.full((1, 1, 1, 1), 1e-3), torch.full((1, 1, 1, 1), 10.0), 0.0
+    target = torch.full((1, 1, 1, 1), zero)
+    assert losses(small, target, kind="huber").item() == pytest.approx(1e-6, rel=0.01)
+    assert losses(large, target, kind="huber").item() == pytest.approx(2 * 0.1 * 9.9, rel=0.01)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_debiased_weights_are_those_of_the_field(prediction: str) -> None:
+    schedule, times = sd_schedule(prediction), torch.tensor([10, 500, 999])
+    power = schedule.alphas_cumprod[times].double()
+    snr = power / (1 - power)
+    expected = snr.rsqrt() if prediction == "epsilon" else 1 / (snr + 1)
+    assert torch.allclose(schedule.debiased_weights(times).double(), expected, rtol=1e-5)
+    assert sd_schedule(prediction, zero_snr=True).debiased_weights(times).isfinite().all()
+
+
+def test_noise_levels_for_styles_are_mostly_noisy() -> None:
+    schedule, random = sd_schedule("epsilon"), Random(0)
+    times = [schedule.draw_time(random, "style") for _ in range(4000)]
+    assert min(times) >= 0
+    assert max(times) < 1000
+    power = schedule.alphas_cumprod[torch.tensor(times)].double()
+    logs = (power / (1 - power)).log()
+    assert logs.median().item() == pytest.approx(-5.36, abs=0.7)  # noisier is not to be had
+    assert sorted(schedule.draw_time(Random(n), "uniform") for n in range(5))[0] < 500

@@ -144,3 +144,35 @@ class Toy:
 def same(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> bool:
     """Whether two lists of tensors are equal, bit for bit."""
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+class Floating(torch.optim.SGD):
+    """An optimiser of another package: it trains one set of weights, and its result is another, as
+    schedule-free ones have it; and it keeps what it has found in its groups, as Prodigy does.
+    """
+
+    def __init__(self, params: Any, lr: float = 1.0, momentum: float = 0.5) -> None:
+        super().__init__(params, lr=lr, momentum=momentum)
+        for group in self.param_groups:
+            group.setdefault("found", 1.0)
+            group.setdefault("live", False)
+
+    def _moved(self, live: bool) -> None:
+        for group in self.param_groups:
+            if group["live"] != live:
+                for parameter in group["params"]:
+                    parameter.data.mul_(2.0 if live else 0.5)
+            group["live"] = live
+
+    def train(self) -> None:
+        self._moved(True)
+
+    def eval(self) -> None:
+        self._moved(False)
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            assert group["live"]
+            group["found"] *= 0.9
+            group["lr"] *= group["found"]
+        super().step()

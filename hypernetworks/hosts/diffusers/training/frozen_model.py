@@ -293,5 +293,6 @@ class FrozenModel:
         """Raises TrainingSettingsError where the UNet can't take images of this size."""
         if width % step or height % step:
             raise TrainingSettingsError(
-                f"the size {width}x{height} is not possible: use multiples of {step}"
+                f"the size {width}x{height} is not possible: use multiples of {step}",
+                setting="size",
             )

@@ -85,7 +85,8 @@ class TrainingJob:
         for what, known in choices.items():
             if getattr(self, what) not in known:
                 raise TrainingSettingsError(
-                    f'{what} is "{getattr(self, what)}", use one of {", ".join(known)}'
+                    f'{what} is "{getattr(self, what)}", use one of {", ".join(known)}',
+                    setting=what,
                 )
 
     @property
@@ -163,7 +164,8 @@ def preset_job(
     """
     if preset not in PRESETS:
         raise TrainingSettingsError(
-            f'the preset "{preset}" is unknown, use one of {", ".join(PRESETS)}'
+            f'the preset "{preset}" is unknown, use one of {", ".join(PRESETS)}',
+            setting="preset",
         )
 
     chosen = PRESETS[preset]
@@ -173,15 +175,7 @@ def preset_job(
     settings, size = chosen.settings, painter.default_size
 
     if painter.is_miniature:
-        settings = replace(
-            settings,
-            steps=400,
-            rate="2e-3",
-            batch=16,
-            save_every=100,
-            watch_every=25,
-            preview_every=50,
-        )
+        settings = on_miniature(settings)
 
     picture_settings = PictureSettings(
         width=size, height=size, step=painter.size_step, template=chosen.template, fit="crop"
@@ -194,6 +188,19 @@ def preset_job(
         picture_settings=picture_settings,
     )
     return replace(job, **changes)  # type: ignore[arg-type]
+
+
+def on_miniature(settings: TrainingSettings) -> TrainingSettings:
+    """A preset's settings for the miniature, which is small and learns fast."""
+    return replace(
+        settings,
+        steps=400,
+        rate="2e-3",
+        batch=16,
+        save_every=100,
+        watch_every=25,
+        preview_every=50,
+    )
 
 
 def throw_away(job: TrainingJob) -> None:

@@ -80,7 +80,8 @@ class _Session:
         step = job.picture_settings.step
         if step % painter.size_step and job.picture_settings.fit == "buckets":
             raise TrainingSettingsError(
-                f"steps of {step} pixels are not possible: use multiples of {painter.size_step}"
+                f"steps of {step} pixels are not possible: use multiples of {painter.size_step}",
+                setting="step",
             )
 
         size = (job.picture_settings.width, job.picture_settings.height)
@@ -296,14 +297,14 @@ class _Session:
         if job.network is not None and job.network.name != begun:
             raise TrainingSettingsError(
                 f"{job.folder} holds a run that did not start from {job.network.name}, which would be ignored: use "
-                "another name, or start over"
+                "another name, or start over (`restart`)"
             )
 
         now = self._described()
         for what, value in before.items():
             if value != (asked := _inside(now, what)):
                 self._tell(
-                    f"{what.rpartition('.')[2]} was {value} in earlier steps and is {asked} from here on"
+                    f"`{what.rpartition('.')[2]}` was {value} in earlier steps and is {asked} from here on"
                 )
 
     def _examples(self, pictures: Sequence[Picture], contexts: Contexts) -> Examples:
@@ -332,7 +333,7 @@ class _Session:
         if wordless:
             self._tell(
                 f"{len(wordless)} of {len(examples)} images have no caption, such as {wordless[0]}: write captions "
-                'in text files or file names, or use a template such as "a picture of [name]"'
+                'in text files or file names, or use a `template` such as "a picture of [name]"'
             )
 
         self._stage("encoding captions", 1, 1)
@@ -369,7 +370,7 @@ class _Session:
     def _run(self, run: Run) -> None:
         job = self.job
         if run.is_finished:
-            self._tell(f"{job.folder} holds a finished run: set more steps, or restart it")
+            self._tell(f"{job.folder} holds a finished run: set more `steps`, or `restart` it")
         log = Log(job.folder, run.step) if self.is_first else None
         previews = job.settings.preview_every if job.previews and self.is_first else 0
         if previews and run.step == 0:

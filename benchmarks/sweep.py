@@ -1,0 +1,276 @@
+"""Is the default as good as what a sweep finds? ``python -m benchmarks.sweep [--build DIR]``.
+
+Successive halving on the miniature, at an equal number of samples, so at equal time. Round 1 tries
+every setting of :data:`SETTINGS` on one cell (a style, a number of images, a seed); round 2 the
+best of them, and the default, on all styles; round 3 the best of those, and the default, on all 18
+cells (three styles x two numbers of images x three seeds). What is compared is the loss of the
+*best file* (lowest validation loss of the run's own few images) on 16 images of subjects that no
+run has seen.
+
+Every finished run is a line of ``sweep.jsonl`` in the build folder; started again, the sweep goes
+on with what is missing. ``--table`` only prints what is there, as docs/training.md has it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import hypernetworks as hn
+from hypernetworks.engine.initialising import create_network
+from hypernetworks.hosts.diffusers.training.job import on_miniature
+from hypernetworks.training import Examples, Run, TrainingSettings
+
+from .styled import Cell, Styled
+
+STYLES, SIZES, SEEDS = ("night", "sepia", "ink"), (24, 48), (0, 1, 2)
+FIRST = Cell("night", 24, 0)
+EPOCHS = 30
+"""How often each image is learned from in a run of the sweep: a fifth of the default's."""
+MEASURED = 10
+"""Validation losses per run."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one run of the sweep differs in from the others.
+
+    Attributes:
+        name: for the table; runs are found again by it.
+        settings: fields of :class:`~hypernetworks.training.TrainingSettings`.
+        initialisation, zero_last: of the network.
+        structure: likewise.
+    """
+
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    initialisation: str = "Normal"
+    zero_last: bool = True
+    layers: tuple[float, ...] = (1, 2, 1)
+    activation: str = "relu"
+
+
+def _adamw(batch: int, rate: str, name: str = "", **others: Any) -> Setting:
+    wanted = {"batch": batch, "rate": rate}
+    for key in [key for key in others if key not in Setting.__dataclass_fields__]:
+        wanted[key] = others.pop(key)
+    return Setting(f"AdamW {rate}, batch {batch}" + (f", {name}" if name else ""), wanted, **others)
+
+
+DEFAULT = _adamw(16, "2e-3")
+"""What ``train`` does on the miniature without options; a test holds it in step."""
+SETTINGS = (
+    DEFAULT,
+    _adamw(4, "2e-3"),
+    _adamw(4, "5e-3"),
+    _adamw(16, "5e-3"),
+    _adamw(4, "1e-3"),
+    _adamw(4, "2e-3", "KaimingUniform", initialisation="KaimingUniform"),
+    _adamw(4, "2e-3", "XavierUniform", initialisation="XavierUniform"),
+    _adamw(4, "2e-3", "random last layer", zero_last=False),
+    _adamw(4, "1e-2"),
+    Setting("Prodigy, batch 4", {"batch": 4, "rate": "1", "optimiser": "prodigyopt.Prodigy"}),
+    Setting(
+        "schedule-free AdamW 5e-3, batch 4",
+        {
+            "batch": 4,
+            "rate": "5e-3",
+            "shape": "constant",
+            "optimiser": "schedulefree.AdamWScheduleFree",
+        },
+    ),
+    _adamw(4, "2e-3", "style-friendly noise levels", noise_levels="style"),
+    _adamw(4, "2e-3", "Huber loss", loss="huber"),
+    _adamw(4, "2e-3", "debiased", debiased=True),
+    _adamw(4, "2e-3", "Min-SNR 5", min_snr=5.0),
+    _adamw(4, "2e-3", "EMA 0.98", ema=0.98),
+    _adamw(4, "2e-3", "warm-up 10", warm_up=10),
+    _adamw(2, "1e-3"),
+    _adamw(4, "2e-3", "swish", activation="swish"),
+    _adamw(4, "2e-3", "linear", activation="linear"),
+    _adamw(4, "2e-3", "no caption dropout", caption_dropout=0.0),
+)
+"""Round 1, in this order."""
+KEPT = (4, 1)
+"""Settings besides the default that go on to rounds 2 and 3."""
+
+
+def settings_of(setting: Setting, cell: Cell, images: int) -> TrainingSettings:
+    """The run's settings: the miniature's defaults, at the sweep's number of samples."""
+    wanted = on_miniature(
+        replace(TrainingSettings(), seed=cell.seed, precision="fp32", save_every=0)
+    )
+    wanted = replace(wanted, **setting.settings)
+    steps = max(1, round(EPOCHS * images / wanted.samples_per_step))
+    return replace(wanted, steps=steps, watch_every=max(1, steps // MEASURED))
+
+
+def trained(styled: Styled, setting: Setting, cell: Cell) -> dict[str, Any]:
+    """One run: the loss of its best file on unseen subjects, and what it took."""
+    learned, kept = styled.subjects(cell)
+    settings = settings_of(setting, cell, len(learned))
+    structure = hn.Structure(setting.layers, setting.activation, activate_output=False)
+    network = create_network(
+        "sweep",
+        structure,
+        styled.model.widths(),
+        initialisation=setting.initialisation,
+        zero_last=setting.zero_last,
+        seed=cell.seed,
+    )
+    examples = Examples(
+        styled.examples(learned, cell.style),
+        styled.contexts,
+        batch=settings.samples_per_step,
+        caption_dropout=settings.caption_dropout,
+        seed=cell.seed,
+    )
+    own, test = (
+        styled.validation(kept, cell.style, cell.seed),
+        styled.validation(styled.tested(), cell.style),
+    )
+    network.train()
+    began, processor = time.perf_counter(), time.process_time()
+    with styled.ready() as model, hn.apply(model.unet, [(network, 1.0)]):
+        run = Run(
+            network,
+            model.predict,
+            examples,
+            model.schedule,
+            settings,
+            validation=own,
+            on_warning=lambda _: None,
+        )
+        before = test.loss(model.predict, model.schedule, "cpu")
+        best = _best_weights(run)
+        with torch.no_grad():
+            for parameter, value in zip(network.parameters(), best, strict=True):
+                parameter.copy_(value)
+        after = test.loss(model.predict, model.schedule, "cpu")
+
+    return {
+        "setting": setting.name,
+        "cell": [cell.style, cell.images, cell.seed],
+        "before": before,
+        "test": after,
+        "own": run.best.loss,
+        "best_step": run.best.step,
+        "steps": settings.steps,
+        "batch": settings.batch,
+        "seconds": time.perf_counter() - began,
+        "processor_seconds": time.process_time() - processor,
+    }
+
+
+def _best_weights(run: Run) -> list[torch.Tensor]:
+    """What ``NAME-best`` would hold; the run is finished."""
+    best = [p.detach().clone() for p in run.network.parameters()]
+    while not run.is_finished:
+        done = run.advance()
+        if done.validation is not None and run.best.step == done.step:
+            with run.at_rest():
+                best = [p.detach().clone() for p in run.network.parameters()]
+    run.finish()
+    return best
+
+
+def planned(results: Sequence[dict[str, Any]]) -> Iterator[tuple[Setting, Cell]]:
+    """The next runs, by what is known; those that are done are among them."""
+    for setting in SETTINGS:
+        yield setting, FIRST
+    second = [Cell(style, 24, 0) for style in STYLES]
+    for setting in [DEFAULT, *_best(results, [FIRST], KEPT[0])]:
+        yield from ((setting, cell) for cell in second)
+    third = [Cell(style, size, seed) for seed in SEEDS for size in SIZES for style in STYLES]
+    finalists = [DEFAULT, *_best(results, second, KEPT[1])]
+    for cell in third:
+        yield from ((setting, cell) for setting in finalists)
+
+
+def _best(results: Sequence[dict[str, Any]], cells: Sequence[Cell], count: int) -> list[Setting]:
+    """The settings of the lowest mean loss over these cells, the default left out."""
+    wanted = [[c.style, c.images, c.seed] for c in cells]
+    means = {
+        setting.name: statistics.mean(found)
+        for setting in SETTINGS
+        if len(
+            found := [
+                r["test"] for r in results if r["setting"] == setting.name and r["cell"] in wanted
+            ]
+        )
+        == len(cells)
+    }
+    ranked = sorted((mean, name) for name, mean in means.items() if name != DEFAULT.name)
+    by_name = {setting.name: setting for setting in SETTINGS}
+    return [by_name[name] for _, name in ranked[:count]]
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """The finished runs."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def sweep(build: Path, limit: float) -> None:
+    """Do what is missing, for at most ``limit`` seconds."""
+    path, until = build / "sweep.jsonl", time.monotonic() + limit
+    styled = Styled(build)
+    while time.monotonic() < until:
+        results = read_results(path)
+        done = {(r["setting"], *r["cell"]) for r in results}
+        missing = (
+            (s, c) for s, c in planned(results) if (s.name, c.style, c.images, c.seed) not in done
+        )
+        if (following := next(missing, None)) is None:
+            return
+        result = trained(styled, *following)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
+        print(json.dumps(result), flush=True)
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """Losses of best files on unseen subjects as Markdown, each beside the default's in the same
+    cells.
+    """
+    default = {tuple(r["cell"]): r["test"] for r in results if r["setting"] == DEFAULT.name}
+    rows = []
+    for setting in SETTINGS:
+        pairs = [
+            (r["test"], default[tuple(r["cell"])])
+            for r in results
+            if r["setting"] == setting.name and tuple(r["cell"]) in default
+        ]
+        if pairs:
+            ratio = statistics.mean(loss / usual for loss, usual in pairs) - 1
+            mean = statistics.mean(loss for loss, _ in pairs)
+            row = f"| {setting.name} | {len(pairs)} | {mean:.4f} | {ratio:+.1%} |"
+            rows.append((-len(pairs), ratio, row))
+    head = ("| setting | cells | loss | against the default |", "|---|---|---|---|")
+    return "\n".join([*head, *(row for *_, row in sorted(rows))])
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--build", type=Path, default=Path("build/sweep"))
+    parser.add_argument("--limit", type=float, default=float("inf"), help="seconds")
+    parser.add_argument("--table", action="store_true", help="only print what is there")
+    options = parser.parse_args()
+    options.build.mkdir(parents=True, exist_ok=True)
+    if not options.table:
+        sweep(options.build, options.limit)
+    print(table(read_results(options.build / "sweep.jsonl")))
+
+
+if __name__ == "__main__":
+    main()

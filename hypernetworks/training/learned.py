@@ -1,0 +1,136 @@
+"""Everything that the steps of a run change, as one state that can be kept and taken up again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ..engine.network import Hypernetwork
+from . import history
+from .averaging import Average, write_values
+from .best import Best
+from .checkpoints import check_fits, on_cpu
+from .examples import Example
+from .health import Watch
+from .optimisers import Stepper, build_optimiser
+from .scaling import Scaler
+from .settings import TrainingSettings
+
+
+class Learned:
+    """The weights, their average, the optimiser, and what is known of the losses so far.
+
+    Args:
+        network: its parameters are changed in place.
+        settings: of the run.
+        examples: what is learned from, so that a state can tell what earlier steps had.
+        held_out: keys of the images that are kept for validation.
+
+    Raises:
+        TrainingSettingsError: no such optimiser, or it can't take these options.
+    """
+
+    def __init__(
+        self,
+        network: Hypernetwork,
+        settings: TrainingSettings,
+        examples: Sequence[Example],
+        held_out: Sequence[str],
+    ) -> None:
+        self.network, self.settings, self.examples = network, settings, examples
+        self.parameters = list(network.parameters())
+        optimiser = build_optimiser(
+            settings.optimiser, self.parameters, settings.weight_decay, settings.options
+        )
+        scaler = Scaler(enabled=settings.precision == "fp16")
+        self.stepper = Stepper(optimiser, scaler, settings.clip, settings.clip_by)
+        self.average = Average(self.parameters, settings.ema)
+
+        self.watch, self.best, self.is_past_best = Watch(), Best(), False
+        self.seen, self.held_out = {example.key for example in examples}, set(held_out)
+        self.step, self.base = 0, network.provenance.step
+
+    def resting(self) -> AbstractContextManager[object]:
+        """The weights that files hold: averaged by this run or by the optimiser, if by any."""
+        return self.average.inside() if self.average.values else self.stepper.at_rest()
+
+    def settle(self) -> None:
+        """Leave the weights that files hold in the network, for good."""
+        if self.average.values:
+            write_values(self.parameters, self.average.values)
+        else:
+            self.stepper.learns(False)
+
+    def tell_step(self) -> None:
+        """The network knows how many steps it was trained for, those before this run included."""
+        provenance = replace(self.network.provenance, step=self.base + self.step)
+        self.network.provenance = provenance
+
+    @property
+    def room(self) -> int:
+        """Bytes that a checkpoint takes, the network's file included."""
+        tensors = [*self.parameters, *self.parameters, *self.average.values]
+        for kept in self.stepper.optimiser.state.values():
+            tensors += [value for value in kept.values() if isinstance(value, torch.Tensor)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def state(self) -> dict[str, Any]:
+        """All of it, in plain types and live tensors."""
+        return {
+            "step": self.step,
+            "base": self.base,
+            "parameters": [p.detach() for p in self.parameters],
+            "average": self.average.values,
+            "optimiser_name": type(self.stepper.optimiser).__name__,
+            "optimiser": self.stepper.optimiser.state_dict(),
+            "scaler": self.stepper.scaler.state_dict(),
+            "watch": self.watch.state(),
+            "seed": self.settings.seed,
+            "best": self.best.state(),
+            "structure": history.described(self.network.structure),
+            "examples": history.listed(self.examples),
+            "seen": sorted(self.seen),
+            "held_out": sorted(self.held_out),
+        }
+
+    def copied_state(self) -> dict[str, Any]:
+        """The state as it is now, on the CPU, whatever happens to the run afterwards."""
+        copied: dict[str, Any] = on_cpu(self.state(), copy=True)
+        return copied
+
+    def check(self, state: dict[str, Any], folder: Any) -> None:
+        """Refuse the state of another network or optimiser, before anything is changed.
+
+        Raises:
+            TrainingStateError: which of them.
+        """
+        name = type(self.stepper.optimiser).__name__
+        check_fits(state, self.parameters, name, folder, self.network.structure)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up what :meth:`state` gave; what was asked of this run's optimiser stays."""
+        write_values(self.parameters, state["parameters"])
+        if self.average.values:  # where there was no average, it begins with what was learned
+            found = state["average"] or state["parameters"]
+            pairs = zip(found, self.parameters, strict=True)
+            self.average.values = [value.to(p.device, copy=True) for value, p in pairs]
+
+        self.stepper.restore(state["optimiser"], state["scaler"])
+        self.watch.restore(state["watch"])
+        if "best" in state:  # not in those of older versions
+            self.best.restore(state["best"])
+            self.is_past_best = self.settings.until == "best" and self.best.is_past
+        self.step = state["step"]
+
+    def take_up(self, state: dict[str, Any]) -> list[str]:
+        """Go on from the state of an earlier run; returns sentences about what is different now."""
+        self.restore(state)
+        self.base = state["base"]
+        self.tell_step()
+        self.seen.update(state.get("seen", ()))
+        self.held_out.update(state.get("held_out", ()))
+        return history.changes(state.get("examples"), history.listed(self.examples))
