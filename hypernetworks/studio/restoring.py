@@ -134,10 +134,6 @@ def restore(infotext: str, library: Library, model: str) -> Restored:
     }
     messages += _unusable(pairs, values)
     messages += near_misses(parse(prompt)[0], loras=False)
-    if _WEIGHTED.search(prompt):
-        messages.append(
-            "the studio reads emphasis such as (word:1.3) as plain words, so the image will differ"
-        )
     return Restored(
         prompt,
         negative,
@@ -149,9 +145,6 @@ def restore(infotext: str, library: Library, model: str) -> Restored:
         height,
         [*messages, *_of_networks(prompt, pairs, library)],
     )
-
-
-_WEIGHTED = re.compile(r"\([^()\n]{1,200}?:\s*-?\d*\.?\d+\s*\)")
 
 
 def _sampler(pairs: Mapping[str, str], messages: list[str]) -> str | None:

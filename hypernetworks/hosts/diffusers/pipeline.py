@@ -26,6 +26,7 @@ from .checkpoints.loading import load_checkpoint
 from .finite import Finite, NotFiniteError, watched
 from .generation import Generation, Picture, Result
 from .live_preview import LivePreview
+from .prompt_encoding import conditions
 from .reading import unread
 from .samplers import build_sampler, check_steps, sampler_name
 
@@ -183,7 +184,7 @@ class Painter:
         ]
         messages += near_misses(clean, loras=False)
         messages += near_misses(negative, loras=False, negative=True)
-        messages += unread(self.pipeline, clean)
+        messages += unread(self.pipeline, clean, negative)
         return clean, negative, tags
 
     def _in_wider_numbers(
@@ -316,8 +317,7 @@ class Painter:
         # A generator per image: each has the noise that its own seed gives in a batch of one.
         with torch.inference_mode():
             output = self.pipeline(
-                prompt=prompts[0],
-                negative_prompt=prompts[1],
+                **conditions(self.pipeline, *prompts).arguments(),
                 num_inference_steps=job.steps,
                 guidance_scale=self.default_cfg if job.cfg is None else job.cfg,
                 num_images_per_prompt=job.batch,
