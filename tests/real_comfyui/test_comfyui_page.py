@@ -31,6 +31,11 @@ SETTINGS = {
 READY = "window.app?.graph?._nodes && document.querySelector('#graph-canvas')"
 FIT = """([left, top, wide, high]) => {
     const [canvas, nodes] = [window.app.canvas, window.app.graph._nodes];
+    if (!nodes.length) {
+        canvas.ds.scale = 1;
+        canvas.ds.offset = [0, 0];
+        return;
+    }
     const all = nodes.flatMap((n) => [[n.pos[0], n.pos[1] - 30], [n.pos[0] + n.size[0], n.pos[1] + n.size[1]]]);
     const [xs, ys] = [0, 1].map((axis) => all.map((corner) => corner[axis]));
     const [x, y] = [Math.min(...xs), Math.min(...ys)];
