@@ -31,6 +31,7 @@ class ComfyUI:
 
     def __init__(self, url: str, folder: Path, checkpoints: dict[str, str]) -> None:
         self.url, self.folder, self.checkpoints = url, folder, checkpoints
+        self.patience = JOB_SECONDS
 
     def get(self, path: str) -> Any:
         with urllib.request.urlopen(f"{self.url}{path}", timeout=60) as answer:
@@ -60,7 +61,7 @@ class ComfyUI:
         return str(answer["prompt_id"])
 
     def wait(self, job: str) -> dict[str, Any]:
-        end = time.monotonic() + JOB_SECONDS
+        end = time.monotonic() + self.patience
         while time.monotonic() < end:
             history = self.get(f"/history/{job}")
             if job in history:

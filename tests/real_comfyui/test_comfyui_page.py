@@ -31,6 +31,11 @@ SETTINGS = {
 READY = "window.app?.graph?._nodes && document.querySelector('#graph-canvas')"
 FIT = """([left, top, wide, high]) => {
     const [canvas, nodes] = [window.app.canvas, window.app.graph._nodes];
+    if (!nodes.length) {
+        canvas.ds.scale = 1;
+        canvas.ds.offset = [0, 0];
+        return;
+    }
     const all = nodes.flatMap((n) => [[n.pos[0], n.pos[1] - 30], [n.pos[0] + n.size[0], n.pos[1] + n.size[1]]]);
     const [xs, ys] = [0, 1].map((axis) => all.map((corner) => corner[axis]));
     const [x, y] = [Math.min(...xs), Math.min(...ys)];
@@ -39,6 +44,7 @@ FIT = """([left, top, wide, high]) => {
     canvas.ds.offset = [left / scale - x, top / scale - y];
     canvas.setDirty(true, true);
 }"""
+EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "version": 0.4}
 PAPER = (90, 110, 1480, 760)
 """Where the graph is put in the window: left, top, width, height."""
 
@@ -142,7 +148,7 @@ def add(page: Page, words: str, at: tuple[int, int]) -> None:
 
 
 def test_a_schedule_is_added_by_search_and_drawn(page: Page) -> None:
-    page.load({"nodes": [], "links": [], "version": 0.4})
+    page.load(EMPTY)
     add(page, "hypernetwork sched", (700, 400))
     curve = page.page.locator(".hypernetworks-curve svg[role=group]")
     curve.wait_for(state="visible")
@@ -174,7 +180,7 @@ def test_a_schedule_is_added_by_search_and_drawn(page: Page) -> None:
 
 
 def test_points_that_cannot_be_read_say_so(page: Page) -> None:
-    page.load({"nodes": [], "links": [], "version": 0.4})
+    page.load(EMPTY)
     add(page, "hypernetwork sched", (700, 400))
     set_value(page, "HypernetworkSchedule", "points", "0@0,1")
     assert "no position" in page.page.locator(".hypernetworks-note").inner_text()
@@ -197,7 +203,7 @@ def set_value(page: Page, kind: str, name: str, value: Any) -> None:
 
 
 def test_a_stack_grows(page: Page) -> None:
-    page.load({"nodes": [], "links": [], "version": 0.4})
+    page.load(EMPTY)
     add(page, "hypernetwork stack", (700, 300))
     if "HypernetworkStack" not in page.page.evaluate(
         "window.app.graph._nodes.map(n => n.comfyClass)"
@@ -216,7 +222,7 @@ def test_a_stack_grows(page: Page) -> None:
         set_value(page, "HypernetworkStack", f"name_{number}", "ink.safetensors")
         assert shown() == number + 1
     page.picture("stack")
-    saved = page.page.evaluate("window.app.graph.serialize()")
+    saved = json.loads(page.page.evaluate("JSON.stringify(window.app.graph.serialize())"))
     page.load(saved)
     assert shown() == 3
     set_value(page, "HypernetworkStack", "name_2", "None")

@@ -125,10 +125,8 @@ def test_sdxl_and_its_blocks(comfyui: ComfyUI, recipe: Recipe) -> None:
     modules = plain_file(comfyui, "xl", recipe.content())
     factors = ",".join("0" if number < 10 else "1" for number in range(11))
     for only, inputs in {
-        "": {},
-        "output_blocks": {"blocks": "OUTALL"},
-        "output_blocks.[45][.]": {"blocks": "OUTS"},
         "input_blocks": {"blocks": "INALL"},
+        "output_blocks.[45][.]": {"blocks": "OUTS"},
         "output_blocks.5[.]": {"block_factors": factors},
     }.items():
         found = latent(comfyui, graph(comfyui, "9", {**model, "9": apply("xl.pt", **inputs)}))

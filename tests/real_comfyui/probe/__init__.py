@@ -8,6 +8,8 @@ import torch
 
 import hypernetworks as hn  # found by PYTHONPATH: another copy than the one under test
 
+from .timing import ProbeTime
+
 
 class ProbeSample:
     """KSampler with networks around it, and none of our nodes.
@@ -141,4 +143,4 @@ class ProbeFail:
         return (model,)
 
 
-NODE_CLASS_MAPPINGS = {cls.__name__: cls for cls in (ProbeSample, ProbeKeep, ProbeFail)}
+NODE_CLASS_MAPPINGS = {cls.__name__: cls for cls in (ProbeSample, ProbeKeep, ProbeFail, ProbeTime)}

@@ -23,7 +23,7 @@ const COLOURS = {
     "--button-secondary-background-fill-hover": "var(--border-color, #8883)",
     "--hn-quiet": "var(--descrip-text, #9ca3af)",
 };
-const [PADDING, WIDEST, SHAPE, HINT] = [16, 448, 104 / 320, 52]; // of the curve, in pixels; SHAPE is height by width
+const [PADDING, WIDEST, SHAPE, HINT] = [16, 448, 104 / 320, 60]; // of the curve, in pixels; SHAPE is height by width
 
 let curves = null;
 
@@ -108,6 +108,7 @@ async function addCurve(node) {
     });
     const problem = controls.make("p", { class: "hypernetworks-note", role: "status" });
     element.append(curve.element, problem, curve.button);
+    curve.button.addEventListener("click", () => curve.toggle());
 
     const show = () => {
         const tag = asTag(node, parseTags);
