@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import torch
 from ..engine.stack import KEY, VALUE
 from ..errors import CheckpointError, FileWriteError, printable
 from ..files.moving import move
-from ..files.writing import replace
+from ..files.writing import STALE, replace
 from .base import Base, unet_folder
 from .copying import Copier
 from .layers import Layer
@@ -154,6 +156,7 @@ def _bake_folder(
     base: Base, news: dict[str, Compute], target: Path, advance: Callable[[int], None]
 ) -> None:
     """Copy a diffusers folder under a temporary name, then give it its own."""
+    _sweep(target.parent)
     temporary = target.with_name(f".baking-{secrets.token_hex(6)}.tmp")
     unet = unet_folder(base.path)
     weights = {
@@ -179,6 +182,14 @@ def _bake_folder(
         raise FileWriteError(f"{target}: it can't be written ({reason})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove copies that a killed process has left, once they are a day old."""
+    with suppress(OSError):
+        for path in folder.glob(".baking-*.tmp"):
+            if time.time() - path.stat().st_mtime > STALE:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _copy(
