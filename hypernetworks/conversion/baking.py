@@ -56,6 +56,7 @@ def bake(
         CheckpointError: the checkpoint has numbers that can't be changed, or it changes while it
             is read.
     """
+    # everything that can be refused is refused before the first byte is written
     check_baking_target(base.path, target)
     changes = LinearChanges(base, networks)
     news = _new_tensors(base, changes)
@@ -68,6 +69,7 @@ def bake(
         if on_progress is not None:
             on_progress(done, total)
 
+    # one tensor is computed at a time: a checkpoint may be larger than the memory
     with enough_memory("to bake the networks: close other programs"), torch.no_grad():
         if base.path.is_dir():
             _bake_folder(base, news, target, advance)
@@ -101,6 +103,7 @@ def _check_room(base: Base, target: Path) -> None:
         if base.path.is_dir()
         else base.files[0].size
     )
+    # network drives may not say; writing then meets the end of the disk by itself
     try:
         free = shutil.disk_usage(target.parent).free
     except OSError:
@@ -119,6 +122,7 @@ def _new_tensors(base: Base, changes: LinearChanges) -> dict[str, Compute]:
         for name, side in ((layer.key, KEY), (layer.value, VALUE)):
             if changes.affine(layer, side) is not None:
                 news[name] = partial(_weight, changes, layer, side, name)
+        # the key's bias has no place here: softmax doesn't see it
         affine = changes.affine(layer, VALUE)
         if affine is not None and affine.bias.any():
             news[layer.out_bias] = partial(_bias, changes, layer)
@@ -157,6 +161,7 @@ def _bake_folder(
 ) -> None:
     """Copy a diffusers folder under a temporary name, then give it its own."""
     _sweep(target.parent)
+    # in the same folder, so that the last move is one step on one file system
     temporary = target.with_name(f".baking-{secrets.token_hex(6)}.tmp")
     unet = unet_folder(base.path)
     weights = {
@@ -196,6 +201,7 @@ def _copy(
     source: TensorFile, news: dict[str, Compute], advance: Callable[[int], None], temporary: Path
 ) -> None:
     """All bytes of a file, but for the tensors in ``news``."""
+    # in the order of the file, which is then read and written from end to end
     changed = sorted((source.entries[name].offset, name) for name in news if name in source.entries)
     position = 0
     with temporary.open("r+b", buffering=0) as file:

@@ -84,6 +84,7 @@ def convert(
     """
     name = order.name.strip()
     checked_name(f"{name}.safetensors")
+    # a folder for each, so that the name can be plain and yet never taken
     target = Path(tempfile.mkdtemp(prefix=time.strftime("%H%M%S-"), dir=folder)) / name
     target = target.with_name(f"{name}.safetensors")
     told = _teller(tell, cancelled)
@@ -245,6 +246,7 @@ def _added(painter: Painter, network: Hypernetwork, messages: list[str]) -> Outc
             "the library has no folder of yours: start the studio with --hypernetworks FOLDER"
         )
     path = folder / f"{network.name}.safetensors"
+    # whoever has the page must not replace what others have there
     if path.exists():
         raise FileWriteError(f"{path.name} already exists: choose another name")
 

@@ -156,6 +156,7 @@ def _convert(
             said = f'<p class="studio-done" role="status">{order.kind} written</p>'
             file = gr.update(value=str(told.path), visible=True)
             image = gr.update(value=str(told.sheet), visible=True) if told.sheet else hidden
+            # gradio gives out files of this run's folder alone
             is_download = told.path.is_relative_to(folder)
             yield said, file if is_download else hidden, image, messages_html(told.messages)
     except InterruptedJobError:
