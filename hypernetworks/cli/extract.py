@@ -55,6 +55,7 @@ def _run(options: argparse.Namespace) -> int:
         )
 
     found = _extracted(options)
+    # the first line of all, before anyone is glad about the file
     say(_verdict(found))
     write_made(found.network, options.output, options.dtype)
     say(str(options.output))

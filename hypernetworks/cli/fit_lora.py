@@ -95,6 +95,7 @@ def fit_file(
 
     prompts = _prompts(options)
     sampling = Sampling(prompts, options.steps, options.cfg, options.size, _multipliers(options))
+    # asked for again later; too few prompts are said before the model is loaded
     sampling.split()
     sheet = options.sheet or options.target.with_suffix(".sheet.png")
     refuse_existing([sheet], overwrite=options.overwrite)
@@ -149,6 +150,7 @@ def _multipliers(options: argparse.Namespace) -> tuple[float, ...]:
     """Where the LoRA is fitted and measured: the strongest first."""
     low, high = options.multiplier_range or ((1.0, 1.0) if options.fit == "distill" else (0.5, 1.0))
     middle = round((low + high) / 2, 6)
+    # what is between two ends that are near each other fits by itself
     found = (high, middle, low) if high - low > 0.5 else (high, low)
     return tuple(dict.fromkeys(found))
 
@@ -158,6 +160,7 @@ def _range(text: str) -> tuple[float, float]:
         low, high = sorted(float(part) for part in text.split(","))
     except ValueError:
         low = high = 0.0
+    # at 0 a LoRA has no effect that could be measured
     if not (-10 <= low <= high <= 10) or 0 in (low, high):
         raise argparse.ArgumentTypeError(f'"{text}" is not a range such as 0.5,1')
     return low, high

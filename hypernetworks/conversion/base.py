@@ -45,12 +45,14 @@ class Base:
             raise
 
     def _checked_layers(self) -> list[Layer]:
+        # shapes are in the header, so that no tensor is read for this
         shapes = {name: file.entries[name].shape for name, file in self._home.items()}
         layers = find_layers(shapes)
         name = printable(self.path.name or str(self.path))
         if not layers:
             raise CheckpointError(f"{name}: {_other_kind(shapes)}")
 
+        # a quantised model has tensors of these names in other shapes
         for layer in layers:
             wanted = {
                 layer.key: (layer.inner, layer.width),
@@ -158,6 +160,7 @@ def _files_of(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
 
+    # diffusers itself takes the plain files first
     folder = unet_folder(path)
     for variant in ("", ".fp16", ".bf16"):
         index = folder / f"{_WEIGHTS}.safetensors.index{variant}.json"
@@ -178,6 +181,7 @@ def _shards(index: Path) -> list[Path]:
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{index.name} is damaged: download it again") from error
 
+    # an index is text from the internet: it must not lead out of the folder
     if any(shard.parent != index.parent for shard in shards):
         raise CheckpointError(f"{index.name} names files of other folders: download it again")
     return shards

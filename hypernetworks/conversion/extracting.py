@@ -111,6 +111,7 @@ def from_checkpoints(
     Raises:
         CheckpointError: the two are equal, or not of the same kind.
     """
+    # the two may be in different layouts: a file and a diffusers folder
     twins = {layer.path: layer for layer in tuned.layers}
     for layer in base.layers:
         twin = twins.get(layer.path)
@@ -174,6 +175,7 @@ def _extracted(
             if on_progress is not None:
                 on_progress(done, len(base.layers))
 
+        # a width that nothing changes would only make the file larger
         changed = {width: found for width, found in sums.items() if found.total}
         if not changed:
             raise CheckpointError(
@@ -184,6 +186,7 @@ def _extracted(
         for width, found in sorted(changed.items()):
             (key, value), more = found.solved()
             tensors[width], left = (key, value), left + more
+        # tensors of unknown kinds aren't counted, but what was used is part of the whole
         everything = max(squares(), inside)
 
     total = sum(found.total for found in changed.values())
@@ -209,6 +212,7 @@ def _add(sums: dict[int, Sums], base: Base, layer: Layer, found: _Change) -> flo
         own.add(side, weight, change)
         inside += float(change.double().square().sum())
 
+    # the network's shift b comes out of to_v as W_v b, and out of to_out as W_out W_v b
     value = base.tensor(layer.value).float()
     if found.value_bias is not None:
         own.add_bias(value, found.value_bias)

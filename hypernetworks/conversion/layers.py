@@ -71,10 +71,12 @@ def find_layers(shapes: Mapping[str, tuple[int, ...]]) -> list[Layer]:
         shapes: of the tensors, by name.
     """
     matches = [match for name in shapes if (match := _KEY_WEIGHT.fullmatch(name))]
+    # the original layout counts blocks through, which takes the number of layers of each
     deepest = _layers_per_block(match["path"] for match in matches)
     found = []
     for match in matches:
         stored = f"{match['prefix']}{match['path']}"
+        # a quantised weight is no matrix: zeros are refused later, with a name
         inner, width = shapes[match.string][:2] if len(shapes[match.string]) == 2 else (0, 0)
         outer = shapes.get(f"{stored}.to_out.0.weight", (0,))[0]
         path, original = _both_paths(match["path"], deepest)

@@ -83,6 +83,7 @@ def to_lora(
         FileWriteError: the file can't be written.
         HypernetworkError: not enough memory, or numbers that the type can't hold.
     """
+    # a large model takes minutes: the target is looked at before
     check_target(target, layout, dtype)
     changes = LinearChanges(base, networks)
     parts, reports = list[Part](), list[LayerReport]()
@@ -114,6 +115,7 @@ def write_lora(
     fit: Mapping[str, object] | None = None,
 ) -> Converted:
     """Write what was made for each attention module. Raises as :func:`to_lora`."""
+    # what was read tensor by tensor must be one state of the checkpoint
     base.check_unchanged()
     tensors = named_tensors(parts, layout, DTYPES[dtype], base.family)
     if not tensors:
@@ -165,11 +167,13 @@ def narrowed(matrix: torch.Tensor, rank: Rank, possible: int) -> torch.Tensor | 
         possible: the rank that it has at most, which costs nothing.
     """
     outer, inner = matrix.shape
+    # a bottleneck of the network makes narrow factors that leave nothing out
     most = min(possible, rank.most or possible)
     pays = most * (outer + inner) < outer * inner
     if rank.is_full and not pays:
         return matrix
     factors = factorised(matrix, Rank(most, rank.error))
+    # a rank that was asked for is kept; one that was found must pay
     if rank.most is None and factors.rank * (outer + inner) >= outer * inner:
         return matrix
     return factors

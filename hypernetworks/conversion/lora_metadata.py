@@ -36,6 +36,7 @@ def metadata(
         how: in words, how it was made.
         fit: the same in figures, where it was fitted.
     """
+    # webuis show one number, though ranks may differ from layer to layer
     ranks = [t.shape[1] for key, t in tensors.items() if key.endswith(("up.weight", "B.weight"))]
     largest = max(ranks, default=0)
     family = base.family
@@ -88,6 +89,7 @@ def _peft_config(tensors: Mapping[str, torch.Tensor]) -> dict[str, object]:
         if key.endswith(".lora_B.weight")
     }
     values = sorted(ranks.values())
+    # peft wants one rank for all, and a list of exceptions
     usual = max(values, key=values.count, default=1)
     others = {f"^{name}": rank for name, rank in ranks.items() if rank != usual}
     config = {

@@ -126,6 +126,7 @@ def _normal(module: str) -> str:
 
     Old files of diffusers have ``attn1.processor.to_k_lora.up.weight``.
     """
+    # trainers put one or several of these before the name of the module
     plain = re.sub(r"^(lora_unet_|unet\.|base_model\.model\.|diffusion_model\.)+", "", module)
     plain = plain.replace(".processor.", ".").replace(".", "_")
     return re.sub(r"_to_out$", "_to_out_0", plain)

@@ -59,6 +59,7 @@ def merge(name: str, networks: Sequence[Weighted]) -> Made:
             )
     widths = sorted({width for weighted in networks for width in weighted.network.pairs})
     with enough_memory("to merge the networks: close other programs"), torch.no_grad():
+        # affine maps one after the other are an affine map; other networks only add up
         if all(weighted.network.structure.is_linear for weighted in networks):
             network = _merged_linear(name, networks, widths)
         else:
@@ -81,6 +82,7 @@ def resize(network: Hypernetwork, multiple: float) -> Made:
             f"{network.name} is not linear (it has {network.structure.activation}), and only linear networks can be "
             "resized: train a smaller one"
         )
+    # two linear layers in a row hold every map of that rank
     structure = Structure((1, multiple, 1))
     with enough_memory("to resize the network: close other programs"), torch.no_grad():
         tensors = {

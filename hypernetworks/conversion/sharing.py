@@ -51,6 +51,7 @@ class Sums:
         layers, left = list[StateDict](), self.total
         for side in (KEY, VALUE):
             found, explained = _least(self.grams[side], self.products[side])
+            # a LoRA can't tell of the key's bias, which has no effect
             bias = torch.zeros(self.width)
             left -= explained
             if side == VALUE:
@@ -67,4 +68,5 @@ def _least(gram: torch.Tensor, product: torch.Tensor) -> tuple[torch.Tensor, flo
         return torch.zeros_like(product), 0.0
     ridge = RIDGE * mean * torch.eye(len(gram), dtype=gram.dtype)
     found: torch.Tensor = torch.linalg.solve(gram + ridge, product)
+    # not by looking at all layers again: |WA - D|^2 = |D|^2 - (2 A.P - A.GA)
     return found, float((2 * found * product).sum() - (found * (gram @ found)).sum())

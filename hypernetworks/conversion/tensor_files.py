@@ -58,6 +58,7 @@ class TensorFile:
             raise CheckpointError(f"{name}: it can't be read ({reason})") from error
 
         try:
+            # of the open file, since the name may get another one meanwhile
             self._before = os.fstat(self._file.fileno())
             self.size = self._before.st_size
             header = self._header()
@@ -82,6 +83,7 @@ class TensorFile:
         if not looks_like(head):
             raise CheckpointError("this is not a .safetensors file, or it is damaged")
 
+        # a damaged length must not ask for all the memory there is
         length = int.from_bytes(head[:8], "little")
         if length > LARGEST_HEADER or 8 + length > self.size:
             raise CheckpointError("the file ends before its header does: download it again")
@@ -121,6 +123,7 @@ class TensorFile:
                 f"{printable(self.path.name)}: {printable(name)} has the type {printable(entry.dtype)}, which can't "
                 "be computed with: use a version of this checkpoint in fp16 or fp32"
             )
+        # memory of its own: a mapped file could not be replaced on Windows
         memory = bytearray(max(1, entry.length))
         self.read_into(entry.offset, memoryview(memory)[: entry.length])
         count = math.prod(entry.shape)
@@ -156,6 +159,7 @@ class TensorFile:
             CheckpointError: someone has written into it since it was opened.
         """
         after = os.fstat(self._file.fileno())
+        # a download that goes on changes both
         if (after.st_size, after.st_mtime_ns) != (self._before.st_size, self._before.st_mtime_ns):
             raise CheckpointError(
                 f"{printable(self.path.name)}: it changed while it was read: wait until it is complete, then try again"

@@ -50,6 +50,7 @@ class Weighted:
         own = self.multiplier
         if layer.width not in self.network.pairs or own.attention not in ("both", layer.kind):
             return 0.0, 0.0
+        # a constant is the same at every step
         strength = own.at(0, 1) * factors.get(layer.block, 1.0)
         return strength * own.key, strength * own.value
 
@@ -101,6 +102,7 @@ class LinearChanges:
         if not any(multipliers):
             return None
 
+        # layers of one width share a map, unless blocks have factors of their own
         key = layer.width, side, multipliers
         if key not in self._maps:
             maps = [
@@ -142,6 +144,7 @@ class LinearChanges:
         """``W_out W_v b``, ``(outer,)``; ``None`` where b is 0."""
         if not affine.bias.any():
             return None
+        # two vectors instead of a product of matrices
         inner = self.base.tensor(layer.value).float() @ affine.bias
         return self.base.tensor(layer.out).float() @ inner
 

@@ -14,6 +14,7 @@ import gradio as gr
 
 from .fields import prompt_and_settings
 from .tabs.compare import compare_tab
+from .tabs.convert import convert_tab
 from .tabs.inspect import inspect_tab
 from .tabs.model import model_tab, model_updates, status_html
 from .tabs.picture import picture_tab, wire_fields, wire_generating
@@ -40,6 +41,7 @@ def build_page(trainer: Trainer, folder: Path, *, anywhere: bool = False) -> gr.
                 outputs, restored = picture_tab()
                 compare_tab(job_queue, folder, inputs.all())
                 inspect_tab(job_queue)
+                convert_tab(job_queue, folder)
                 of_training, look = train_tab(trainer)
                 of_model = [status, inputs.cfg, inputs.sampler, inputs.width, inputs.height]
                 of_tab, of_tab_values = model_tab(job_queue, anywhere=anywhere, on_change=of_model)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +21,15 @@ from hypernetworks.conversion import Base, Weighted, to_lora
 from hypernetworks.conversion.low_rank import FULL, Rank
 from hypernetworks.errors import HypernetworkError
 from hypernetworks.hosts.diffusers.checkpoints.loading import load_checkpoint
-from hypernetworks.hosts.diffusers.conversion import Fitted, Sampling, Training, fit_lora
+from hypernetworks.hosts.diffusers.conversion import (
+    Fitted,
+    Sampling,
+    Training,
+    distilling,
+    fit_lora,
+)
+from hypernetworks.studio.converting import LORA, Order, convert
+from hypernetworks.studio.job_queue import Update
 
 WIDTHS = (32, 64, 48)
 PROMPTS = [f"{a} {b}{c}" for a in "abcd" for b in "xyz" for c in "12"]
@@ -178,3 +188,30 @@ def test_the_command_writes_the_lora_and_the_sheet(
     assert "of the effect on the images at 0.4, on prompts kept out" in told
     assert main([*other, "--rank", "auto"]) == 2
     assert "--rank auto doesn't go" in capsys.readouterr().err
+
+
+def test_the_studio_fits_and_shows_the_sheet(
+    pipeline: Any, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distilling, "PER_ROUND", 2)
+    hn.write(network("style", 1, RELU, widths=WIDTHS), tmp_path / "style.safetensors")
+    painter: Any = SimpleNamespace(
+        checkpoint=tiny_folder,
+        library=hn.Library([tmp_path]),
+        pipeline=pipeline,
+        default_cfg=2.0,
+    )
+    cancelled, told = threading.Event(), list[Update]()
+
+    def tell(update: Update) -> None:
+        told.append(update)
+        if update.done > 6:  # in the middle of the training, which is then written as it is
+            cancelled.set()
+
+    order = Order(LORA, "x", ("style",), prompts=tuple(PROMPTS[:4]), training_steps=50)
+    made = convert(painter, order, tmp_path, tell, cancelled)
+    assert "of the effect on the images at 1" in made.messages[0]
+    assert made.sheet is not None
+    with Image.open(made.sheet) as image:
+        assert image.width == 3 * image.height
+    assert load_file(made.path)

@@ -76,6 +76,7 @@ class Student:
             weight: Any = module.weight
             outer, inner = weight.shape[:2]
             up, down = torch.zeros(outer, rank), torch.randn(rank, inner, generator=generator)
+            # as usual for LoRAs, up starts at zero: no layer changes anything at first
             down *= inner**-0.5
             if path in start:
                 width = start[path].rank
@@ -173,6 +174,7 @@ def distil(
         is_own = round_number // len(factors) % 2 == 1 and done > 0.15 * training.steps
         chosen = [random.choice(prompts) for _ in range(PER_ROUND)]
         seeds = [random.randrange(1 << 31) for _ in chosen]
+        # the networks answer in both cases; whose images they are asked about changes
         teacher = scaled(networks, factor)
         if is_own:
             with added(unet, changes_of(student.parts(), torch.float32, factor)), recorder:
@@ -198,6 +200,7 @@ def distil(
 
 
 def _set_rate(adam: torch.optim.Optimizer, training: Training, done: int) -> None:
+    # Adam's first steps go by few gradients, and could undo the least squares
     warm = min(1.0, (done + 1) / 30)
     fallen = 0.5 * (1 + math.cos(math.pi * done / training.steps))
     for group in adam.param_groups:
@@ -246,4 +249,5 @@ def _loss(error: torch.Tensor, halves: int, cfg: float) -> torch.Tensor:
         return error.square().mean()
     negative, positive = error.chunk(2)
     guided = cfg * positive + (1 - cfg) * negative
+    # guidance magnifies what the two parts differ in, and with it the errors
     return guided.square().mean() / cfg**2 + 0.1 * error.square().mean()

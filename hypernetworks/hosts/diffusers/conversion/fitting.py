@@ -85,6 +85,7 @@ def fit_lora(
     check_target(target, layout, dtype)
     base.check_fit([weighted.network for weighted in networks])
     fitting, kept = sampling.split()[0], sampling.measured()
+    # a training goes on from there, so that a rough beginning is enough
     noted_of = fitting[:MOST_NOTED] if training else fitting
     images = (len(noted_of) + 2 * len(kept)) * len(sampling.multipliers) + len(kept)
     progress = _Progress(images + (training.steps if training else 0), on_progress)
@@ -150,6 +151,7 @@ def _student(
 ) -> Student:
     """The LoRA at the start of its training: what least squares found without biases, which not all
     programs load."""
+    # the promise: who has room for the network has room for the LoRA
     size = sum(p.nbytes for weighted in networks for p in weighted.network.parameters())
     rank = training.rank or rank_within(unet, base, size, dtype.itemsize)
     start: dict[str, Factors] = {}
@@ -173,6 +175,7 @@ def _measured(
 ) -> tuple[dict[float, float], list[np.ndarray]]:
     """The shares of the effect by factor, and the images at the first of them."""
     unet, shares, strips = generator.pipeline.unet, dict[float, float](), list[np.ndarray]()
+    # the same seeds each time: only what the networks and the LoRA do differs
     plain = generator(kept)
     for factor in generator.sampling.multipliers:
         with apply(unet, scaled(networks, factor)):

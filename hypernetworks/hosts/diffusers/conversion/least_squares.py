@@ -46,6 +46,7 @@ class Sums:
         """A and b of the best affine map, in fp32."""
         width = len(self.gram) - 1
         ridge = RIDGE * self.gram.diagonal()[:-1].mean() * torch.eye(width + 1).double()
+        # the shift is no direction of the contexts
         ridge[-1, -1] = 0
         found = torch.linalg.solve(self.gram + ridge, self.products[side])
         return found[:-1].T.float(), found[-1].float()
@@ -91,6 +92,7 @@ def noted(
     stack, hooks = Stack([weighted.network for weighted in networks]), []
     for layer in base.layers:
         strengths = [w.at(layer, f) for w, f in zip(networks, factors, strict=True)]
+        # such as blocks with a factor of 0
         if not any(any(pair) for pair in strengths):
             continue
         sums[layer.path] = Sums(layer.width)
@@ -128,12 +130,14 @@ def _note(
     options: dict[str, Any],
 ) -> None:
     """Add the context of one call, and what the networks make of it."""
+    # processors are called with positions or names; self-attention has no second argument
     context = options.get("encoder_hidden_states")
     if context is None and len(arguments) > 1:
         context = arguments[1]
     if context is None:
         context = arguments[0] if arguments else options["hidden_states"]
     rows = context.detach().flatten(0, -2).float()
+    # neighbours in an image are alike: every n-th says nearly as much
     rows = rows[:: max(1, len(rows) // ROWS)]
     changes = [
         stack.transform(rows, side, [pair[side] for pair in strengths]) - rows
@@ -177,6 +181,7 @@ def _weighed(
     found = narrowed(matrix @ metric, rank, min(matrix.shape))
     if not isinstance(found, Factors):
         return matrix
+    # back from the weighed matrix to the one that acts on contexts
     down = torch.linalg.solve_triangular(metric, found.down, upper=False, left=False)
     return Factors(found.up, down, found.error)
 

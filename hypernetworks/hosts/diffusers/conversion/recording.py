@@ -94,6 +94,7 @@ class Recorder:
             rows = [half * count + number for half in range(halves)]
             self._pairs.append(
                 Pair(
+                    # copies: pipelines go on in the same memory
                     sample[number].clone(),
                     torch.as_tensor(given["timestep"]).reshape(-1)[0].clone(),
                     contexts[rows].clone(),

@@ -45,6 +45,7 @@ class Sampling:
         Raises:
             HypernetworkError: there are too few.
         """
+        # a prompt on both sides would be measured on what it was fitted to
         prompts = list(dict.fromkeys(prompt for prompt in self.prompts if prompt.strip()))
         if len(prompts) < 4:
             raise HypernetworkError(
@@ -94,6 +95,7 @@ class Generator:
             decode: ``False`` leaves out the autoencoder, and returns nothing.
         """
         seeds = range(len(prompts)) if seeds is None else seeds
+        # a small model fills a processor only with several images
         pixels = (self.sampling.size or self._own_size()) ** 2
         count, images = max(1, min(8, AT_ONCE // pixels)), list[np.ndarray]()
         for begin in range(0, len(prompts), count):
@@ -115,6 +117,7 @@ class Generator:
             output = self.pipeline(
                 list(prompts),
                 num_inference_steps=self.sampling.steps,
+                # on the CPU, so that all devices begin with the same noise
                 generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
                 output_type="np" if decode else "latent",
                 **options,
