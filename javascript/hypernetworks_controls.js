@@ -1,9 +1,9 @@
 /*
- * The controls of the panel: a row for each tag (its curve is in hypernetworks_curve.js), the menu that adds one, and
- * the slider that scales all of them.
+ * The controls of the panel: a row for each tag (its curve is in hypernetworks_curve.js), the menu that adds one, the
+ * slider over all of them.
  *
- * They don't access the prompt: a panel gives them tags to show and functions to call. Names are inserted into the page
- * as text, never as markup.
+ * They know no prompt: a panel hands them tags to show and functions to call. Every name goes into the page as text,
+ * never as markup.
  */
 (() => {
     "use strict";
@@ -18,7 +18,7 @@
         return `hypernetworks-${lastId}`;
     }
 
-    /** An element with attributes and children; text is inserted as text, never as markup. */
+    /** An element with attributes and children; text becomes text, never markup. */
     function make(kind, attributes = {}, ...children) {
         const element = document.createElement(kind);
         for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
@@ -32,7 +32,7 @@
 
     const isFocused = (element) => element.matches(":focus");
 
-    /** The controls of one tag. They stay the same elements while the prompt changes, so focus and drags continue. */
+    /** The controls of one tag. They stay the same elements while the prompt changes, so focus and drags survive. */
     class Row {
         constructor(panel, name) {
             this.panel = panel;
@@ -44,7 +44,7 @@
             this.number = make("input", { ...common, type: "number", step: "0.05" });
             this.text = make("input", { ...common, type: "text", spellcheck: "false", autocomplete: "off" });
             this.removal = make("button", { type: "button", class: "hypernetworks-button" }, "×");
-            this.curve = new window.hypernetworksExtension.Curve((text) => this.change(text)); // loaded after this file
+            this.curve = new window.hypernetworksExtension.Curve((text) => this.change(text)); // it is loaded after this file
             this.note = make("p", { id: note, class: "hypernetworks-note" });
             const label = make("bdi", { class: "hypernetworks-name", title: name }, name);
             const inputs = [this.slider, this.number, this.text, this.curve.button, this.removal];
@@ -83,10 +83,10 @@
             return parseTags(prompt)[this.index]?.name === this.name;
         }
 
-        /** Show a tag; `label` is its name, with a number if there are several of that name. */
+        /** Show what a tag says; `label` is its name, numbered where there are several of that name. */
         show(tag, index, label) {
             this.index = index;
-            // The text field stays while someone types in it, even if the text is a number for a moment.
+            // Someone who types in the text field keeps it, even while the text happens to be a number.
             const plain = tag.number !== null && !isFocused(this.text);
             const moved = !plain && (isFocused(this.slider) || isFocused(this.number));
             this.slider.hidden = !plain;
@@ -107,7 +107,7 @@
                 this.slider.max = String(Math.max(2, Math.ceil(number)));
                 this.slider.value = String(number);
             }
-            this.slider.setAttribute("aria-valuetext", format(number)); // the slider's own value is rounded
+            this.slider.setAttribute("aria-valuetext", format(number)); // it rounds to its steps, the tag doesn't
             const typing = isFocused(this.number) && [number, NaN].some((n) => Object.is(n, this.number.valueAsNumber));
             if (!typing) this.number.value = format(number);
         }
@@ -172,7 +172,7 @@
             load().then(() => isFocused(this.input) && this.render(), (error) => this.fail(error));
         }
 
-        /** Close, but not while a mouse button is down: what is below would move away from under the click. */
+        /** Closing moves what is below: not between press and release of a click that is meant for it. */
         leave() {
             const closeUnlessBack = () => isFocused(this.input) || this.close();
             const afterClick = () => setTimeout(closeUnlessBack);
@@ -248,7 +248,7 @@
             this.input.setAttribute("aria-activedescendant", option.id);
         }
 
-        /** Choose the marked option, or the one that matches the text, or, without a list, the text itself. */
+        /** The marked option; else the one that is meant by what was typed; else, without a list, that text itself. */
         enter() {
             const typed = this.input.value.trim();
             const fitting = typed ? this.matches() : [];
@@ -257,7 +257,7 @@
             const meant = this.shown[this.active] ?? entryOf(typed) ?? same ?? only;
             if (meant) this.choose(meant.name);
             else if (typed && !catalogue.loaded) this.choose(typed);
-            else if (typed) this.say(`${fitting.length || "No"} networks match “${typed}”.`);
+            else if (typed) this.say(`${fitting.length || "No"} networks fit “${typed}”.`);
         }
 
         choose(name) {
@@ -269,7 +269,7 @@
 
     /* ---------------------------------------------------------------- the master slider */
 
-    /** Scales all plain numbers, always from their values when it was first moved, so that their ratios stay. */
+    /** Scales all plain numbers from what they were when it was first moved, so that their relations stay. */
     class Master {
         constructor(panel) {
             this.panel = panel;
@@ -279,8 +279,8 @@
             this.slider = make("input", { type: "range", min: "0", max: "2", step: "0.05", value: "1" });
             this.slider.setAttribute("aria-label", "All multipliers times");
             this.output = make("output", {}, "×1");
-            const children = [make("span", {}, "All"), this.slider, this.output];
-            this.element = make("label", { class: "hypernetworks-master" }, ...children);
+            const parts = [make("span", {}, "All"), this.slider, this.output];
+            this.element = make("label", { class: "hypernetworks-master" }, ...parts);
             this.element.title = "Scales all multipliers except schedules; Escape restores them";
             this.listen();
         }
@@ -288,7 +288,7 @@
         listen() {
             this.slider.addEventListener("input", () => this.move());
             this.slider.addEventListener("pointerdown", () => { this.dragged = true; });
-            // With the keyboard, every step ends with "change" too, so scaling ends when the focus leaves.
+            // The keyboard ends every step with "change", too: there the end is when the focus leaves.
             this.slider.addEventListener("change", () => this.dragged && this.release());
             this.slider.addEventListener("blur", () => this.release());
             this.slider.addEventListener("keydown", (event) => {
@@ -311,7 +311,7 @@
             this.show(factor);
         }
 
-        /** Back to 1, unless it is at 0: all multipliers are 0 then, and only the previous prompt has their values. */
+        /** Back to 1, except from 0: all is 0 there, and only what was before can bring it back. */
         release() {
             this.dragged = false;
             if (this.slider.valueAsNumber !== 0) this.reset();
@@ -329,7 +329,7 @@
             setText(this.output, `×${format(factor)}`);
         }
 
-        /** Show the current prompt; a change by someone else ends a scaling. */
+        /** What the prompt has now; someone else's change ends a scaling. */
         follow(prompt, tags) {
             if (this.base !== null && prompt !== this.written) this.reset();
             this.slider.disabled = !tags.some((tag) => tag.number !== null);

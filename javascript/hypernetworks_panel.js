@@ -1,6 +1,6 @@
 /*
- * The panel of a tab, and clicks on cards. Both change the text of the prompt and nothing else, and read it again: the
- * prompt is the only state.
+ * The panel of a tab and the clicks on cards. Both change the text of the prompt and nothing else, and read it back:
+ * the prompt is the one truth, nothing is remembered about a network that it doesn't say.
  */
 (() => {
     "use strict";
@@ -8,7 +8,7 @@
     const { Row, Menu, Master, make, setText, isFocused } = controls;
     const { entryOf } = catalogue;
 
-    /* ---------------------------------------------------------------- prompts and options of this page */
+    /* ---------------------------------------------------------------- prompts and options of the page we are on */
 
     const STORED_DEFAULT = "hypernetworks.default_multiplier";
     const DEFAULT_OPTION = "extra_networks_default_multiplier";
@@ -23,13 +23,13 @@
         return root().querySelector(`${id} textarea, ${id} input[type=text]`);
     }
 
-    /** The prompt of a tab; if the tab has none, the visible one. */
+    /** The prompt of a tab; where that has none, the one that can be seen. */
     function promptFor(tab) {
         const known = [...new Set([...TABS, ...panels.map((panel) => panel.tab)])];
         return promptOf(tab) ?? known.map(promptOf).find((prompt) => prompt && isVisible(prompt)) ?? null;
     }
 
-    /** Change only the characters that differ, to keep caret and scroll position, and tell gradio. */
+    /** Change only the characters that differ, which keeps caret and scroll position, and let gradio see it. */
     function write(prompt, text) {
         const old = prompt.value;
         if (text === old) return;
@@ -46,12 +46,12 @@
     const activationOf = (name) => (entryOf(name)?.activation_text ?? "").trim();
     const hasOption = () => Boolean(window.opts && DEFAULT_OPTION in window.opts);
 
-    /** The multiplier of cards without a preferred one. */
+    /** What a card without a preferred multiplier gets. */
     function defaultMultiplier() {
         let value = NaN;
         try {
             value = parseFloat(hasOption() ? window.opts[DEFAULT_OPTION] : localStorage.getItem(STORED_DEFAULT));
-        } catch { /* the browser forbids storage */ }
+        } catch { /* storage is forbidden here */ }
         return Number.isFinite(value) ? value : 1;
     }
 
@@ -59,14 +59,14 @@
         if (hasOption()) window.opts[DEFAULT_OPTION] = number;
         try {
             if (!hasOption()) localStorage.setItem(STORED_DEFAULT, String(number));
-        } catch { /* then it is kept until the page is closed */ }
+        } catch { /* it holds for this page, then */ }
     }
 
     /* ---------------------------------------------------------------- the panel */
 
     const panels = [];
     const [USUAL_STEPS, MOST_STEPS] = [20, 500];
-    const QUIET_MS = 700; // after this time without a change, screen readers are told what was added or removed
+    const QUIET_MS = 700; // after this long without a change, what was added or removed is said aloud
 
     class Panel {
         constructor(host) {
@@ -100,7 +100,7 @@
             this.sync(true);
         }
 
-        /** Update the rows from the prompt; fast if nothing has changed. */
+        /** Bring rows and prompt in step; cheap when nothing changed. */
         sync(force = false) {
             const standard = format(defaultMultiplier());
             if (!isFocused(this.standard) && this.standard.value !== standard) this.standard.value = standard;
@@ -123,7 +123,7 @@
             return steps >= 1 ? Math.min(steps, MOST_STEPS) : USUAL_STEPS;
         }
 
-        /** Make a row per tag, in their order. Rows with the same name are used again; unchanged ones stay in place. */
+        /** A row per tag in their order; rows of the same name are used again, untouched ones are not moved. */
         arrange(tags) {
             const spare = [...this.rows];
             const counts = new Map();
@@ -142,7 +142,7 @@
             });
         }
 
-        /** Change the prompt with a function of its text. */
+        /** Change the prompt by a function of its text. */
         edit(change) {
             const prompt = promptFor(this.tab);
             if (prompt) write(prompt, change(prompt.value));
@@ -160,15 +160,15 @@
             const activation = activationOf(row.name);
             this.edit((prompt) => (row.isIn(prompt) ? remove(prompt, index, activation, separator()) : prompt));
             const next = this.rows[Math.min(index, this.rows.length - 1)];
-            (next?.removal ?? this.menu.renewal).focus(); // not the menu's input, whose focus opens the menu
+            (next?.removal ?? this.menu.renewal).focus(); // not the menu's input, which would open the menu
         }
 
-        /** Show a message. */
+        /** A line for all to read. */
         say(text) {
             setText(this.message, text);
         }
 
-        /** Tell screen readers what was added or removed, once the prompt stops changing. */
+        /** Say to screen readers what came and went, once the prompt is at rest. */
         tellLater(names) {
             clearTimeout(this.timer);
             if (this.told === null) this.told = names;
@@ -188,7 +188,7 @@
         }
     }
 
-    /** Fill new panels, drop removed ones, and notice prompts that a script has changed, for which there is no event. */
+    /** Fill new places, let go of vanished ones, and notice prompts that a program changed, which no event tells. */
     function tick() {
         for (const host of root().querySelectorAll(".hypernetworks-panel:not(.hypernetworks-filled)")) {
             panels.push(new Panel(host));
@@ -199,14 +199,14 @@
         }
     }
 
-    /* ---------------------------------------------------------------- for cards and other scripts */
+    /* ---------------------------------------------------------------- what cards and others may call */
 
     function complain(tab, text) {
         panels.filter((panel) => panel.tab === tab).forEach((panel) => panel.say(text));
         console.warn(`Hypernetworks: ${text}`);
     }
 
-    /** Append a tag, even if there is one with that name. Returns whether that was possible. */
+    /** Append a tag, whatever is there already. Returns whether it could be done. */
     function insert(tab, name, multiplier, activation = "") {
         const prompt = promptFor(tab);
         const text = String(multiplier ?? "").trim() || format(defaultMultiplier());
@@ -220,12 +220,12 @@
     }
 
     /**
-     * A click on a card: remove all tags of that name, or add one.
+     * What a click on a card does: take every tag of that name out, or put one in.
      *
-     * @param {string} tab the tab: txt2img, img2img, or SD.Next's control and video
-     * @param {string} name as in tags
-     * @param {number|string|null} multiplier the network's own; null or "" for the default
-     * @param {string} [activationText] added and removed with the tag
+     * @param {string} tab whose prompt: txt2img, img2img, or SD.Next's control and video
+     * @param {string} name as a tag writes it
+     * @param {number|string|null} multiplier the network's own; null or "" means the default
+     * @param {string} [activationText] goes in and out with the tag
      * @returns {boolean} whether the prompt has the tag now
      */
     function toggle(tab, name, multiplier = null, activationText = "") {
