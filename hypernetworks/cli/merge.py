@@ -62,7 +62,6 @@ def _merge(options: argparse.Namespace) -> int:
     made = merge(options.output.stem, networks)
     _write(made, options)
 
-    # Only linear networks can be merged exactly; users should know what they got.
     how = "the same as" if made.exact else f"{made.error:.1%} away from"
     say(f"{how} applying the networks in this order")
     say(str(options.output))
