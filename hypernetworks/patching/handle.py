@@ -278,7 +278,7 @@ class Handle:
 
     @property
     def paths(self) -> dict[str, str]:
-        """How networks were last applied, by projection: ``"folded"``, ``"input"``, ``"untouched"``.
+        """How each projection was last changed: ``"folded"``, ``"input"`` or ``"untouched"``.
 
         Only projections that were called since the networks are active are included.
         """

@@ -184,7 +184,7 @@ def test_a_fault_of_ours_costs_the_networks_and_not_the_picture(
 
 
 @pytest.mark.parametrize("error", REQUESTS)
-def test_a_wish_to_end_in_our_code_is_heard(
+def test_a_request_to_end_takes_effect_in_our_code(
     active: tuple[Studio, torch.Tensor], error: type[BaseException]
 ) -> None:
     studio, good = active
