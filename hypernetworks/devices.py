@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from .errors import DeviceError
+from .errors import DeviceError, HypernetworkError
 
 KINDS = ("cuda", "xpu", "mps", "directml", "cpu")
 """Devices by the names that users type, the fastest first."""
@@ -178,6 +178,29 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     said = str(error).lower()
     return isinstance(error, (RuntimeError, OSError)) and any(w in said for w in OUT_OF_MEMORY)
+
+
+@contextmanager
+def enough_memory(
+    advice: str | Callable[[], str], device: str | torch.device = "cpu"
+) -> Iterator[None]:
+    """Turn a lack of memory inside into an error that says what to do.
+
+    Args:
+        advice: the end of the sentence "there was not enough memory …", or a function for it.
+        device: the device whose unused memory is returned.
+
+    Raises:
+        HypernetworkError: there was not enough memory.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        empty_cache(device)
+        text = advice if isinstance(advice, str) else advice()
+        raise HypernetworkError(f"there was not enough memory {text}") from error
 
 
 def empty_cache(device: str | torch.device) -> None:

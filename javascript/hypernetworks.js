@@ -11,7 +11,7 @@
 (() => {
     "use strict";
     const MARK = "the hypernetwork extension";
-    if (window.hypernetworksExtension?.mark === MARK) return; // this file is loaded a second time
+    if (window.hypernetworksExtension?.mark === MARK) return; // the page has loaded this file already
 
     const EXTRA_NETWORK = /<([\p{L}\p{N}_]+):([^>]+)>/gu;
     const KIND = "hypernet";
@@ -20,7 +20,7 @@
     const PRESETS = ["NONE", "ALL", "INS", "IND", "INALL", "MIDD", "OUTD", "OUTS", "OUTALL"];
     const BLOCK_COUNTS = [11, 12, 16, 17];
 
-    /** A finite number as Python's float() reads it, but without underscores, or NaN. */
+    /** A finite number, as Python's float() reads it but without underscores, or NaN. */
     function toNumber(text) {
         const number = FLOAT.test(text) ? Number(text) : NaN;
         return Number.isFinite(number) ? number : NaN;
@@ -29,13 +29,13 @@
     /** The shortest text for a number: 0.7, 1, -0.25. */
     const format = (number) => String(Object.is(number, -0) ? 0 : number);
 
-    /** `key=value` as its two halves; value is undefined where there is no `=`. */
+    /** The texts before and after a separator; the second is undefined if there is none. */
     function partition(text, separator) {
         const at = text.indexOf(separator);
         return at < 0 ? [text, undefined] : [text.slice(0, at), text.slice(at + separator.length)];
     }
 
-    /** Why a text is no multiplier, or null. */
+    /** Why a text isn't a multiplier, or null. */
     function scheduleProblem(text) {
         if (!text.includes("@")) {
             return Number.isNaN(toNumber(text)) ? `"${text.trim()}" is not a number: write one such as 0.7` : null;
@@ -49,7 +49,7 @@
         return null;
     }
 
-    /** The largest position of a schedule with several points, or null: such a one decides what start and stop mean. */
+    /** The largest position of a schedule with several points, or null. It decides the unit of start and stop. */
     function lastPosition(text) {
         const positions = text.split(/[,;]/).map((pair) => toNumber(partition(pair, "@")[1] ?? ""));
         return positions.length > 1 ? Math.max(...positions) : null;
@@ -70,12 +70,12 @@
         },
     };
 
-    /** Whether a value after the multiplier is read as block factors, as older versions of LoRA block weight have it. */
+    /** Whether a value after the multiplier is a list of block factors, as in older versions of LoRA block weight. */
     function isBlocks(text) {
         return PRESETS.includes(text.toUpperCase()) || BLOCK_COUNTS.includes(text.split(/[,;]/).length);
     }
 
-    /** Why a network with this window would never act, or null. */
+    /** Why a network with this window would never be active, or null. */
     function windowProblem(given, strength, hires) {
         const [start, stop] = ["start", "stop"].map((name) => (given.has(name) ? toNumber(given.get(name)) : null));
         if (start === null && stop === null) return null;
@@ -102,7 +102,7 @@
         return acts && !otherUnits && !actsHere ? "the schedule is 0 everywhere between start and stop" : null;
     }
 
-    /** Why the items after a name can't be understood, or null. */
+    /** Why the items after a name are invalid, or null. */
     function itemsProblem(items) {
         const [strength = "1", ...more] = items.filter((item) => !item.includes("="));
         const first = scheduleProblem(strength);
@@ -126,9 +126,9 @@
         return windowProblem(given, strength, given.get("hr"));
     }
 
-    /* What hypernetworks/engine/multiplier.py makes of a multiplier, step for step; a test holds the two equal. */
+    /* The same computations as in hypernetworks/engine/multiplier.py; a test compares the two. */
 
-    /** Points of a multiplier's text by rising position. They remember their text, to be written again as they were. */
+    /** The points of a multiplier, by ascending position, with their text, so that unchanged ones are written as before. */
     function readPoints(text) {
         const pairs = text.includes("@") ? text.split(/[,;]/) : [`${text}@0`];
         const points = pairs.map((pair) => {
@@ -138,7 +138,7 @@
         return points.sort((one, other) => one.position - other.position);
     }
 
-    /** What a tag that has no problem says about the steps, without its hires pass. */
+    /** The schedule of a valid tag, without its hires pass. */
     function readSchedule(tag) {
         const points = readPoints(tag.text ?? "1");
         const named = new Map(tag.items.slice(1).map((item) => partition(item, "=")).map(([k, v]) => [k.trim(), v]));
@@ -150,7 +150,7 @@
 
     const positionOf = (step, total, inSteps) => (inSteps ? step : total > 1 ? step / (total - 1) : 0);
 
-    /** The value at a position: linear between points, held at both ends. */
+    /** The value at a position: linear between points, constant before the first and after the last. */
     function valueBetween(points, position) {
         let before = null;
         for (const point of points) {
@@ -172,10 +172,10 @@
         return valueBetween(points, positionOf(step, total, inSteps));
     }
 
-    /** Pairs of square brackets, inner ones first, with the colons and bars of their own level. Backslash escapes. */
+    /** Pairs of square brackets, inner ones first, with the colons and bars on their own level. A backslash escapes. */
     function findBrackets(text) {
         const found = [];
-        const open = []; // null stands for a round bracket, whose colons are weights
+        const open = []; // null is a round bracket, whose colons are weights
         for (let index = 0; index < text.length; index += 1) {
             const character = text[index];
             const top = open[open.length - 1];
@@ -192,7 +192,7 @@
         return found;
     }
 
-    /** Whether a position stands in [prompt editing:0.5] or in [one|two], where a tag can't work. */
+    /** Whether a position is inside [prompt editing:0.5] or [one|two], where a tag can't work. */
     function isEdited(masked, brackets, position) {
         return brackets.some(({ from, to, colons, bars }) => {
             if (position <= from || position >= to) return false;
@@ -201,7 +201,7 @@
         });
     }
 
-    /** One tag from its place in the prompt: name, items, start, end, where the multiplier stands, its number. */
+    /** A tag with its name, items, start and end in the prompt, the position of its multiplier, and its number. */
     function readTag(inner, start, edited) {
         const items = inner.split(":");
         const tag = { name: items[0], items, start, end: start + inner.length + KIND.length + 3 };
@@ -233,7 +233,7 @@
             .map((match) => readTag(match[2], match.index, isEdited(masked, brackets, match.index)));
     }
 
-    /** The prompt with another multiplier (a number or text) in its tag of that index, everything else as it was. */
+    /** The prompt with another multiplier, a number or text, in the tag of that index; all else stays. */
     function rewrite(prompt, index, value) {
         const tag = parseTags(prompt)[index];
         if (!tag) return prompt;
@@ -242,7 +242,7 @@
         return prompt.slice(0, tag.from) + text + prompt.slice(tag.to);
     }
 
-    /** The prompt with every plain number times a factor; schedules and named arguments stay. */
+    /** The prompt with every plain multiplier scaled by a factor; schedules and named arguments stay. */
     function scale(prompt, factor) {
         if (factor === 1) return prompt;
         return parseTags(prompt).reduce((text, { number }, index) => {
@@ -250,7 +250,7 @@
         }, prompt);
     }
 
-    /** How many characters of `rest` are the activation text that was inserted with a tag. */
+    /** How many characters at the start of `rest` are the activation text that was inserted with a tag. */
     function lengthOfActivation(rest, activation) {
         const gap = rest.match(/^,?\s*/)[0].length;
         const following = rest.slice(gap + activation.length);
@@ -258,7 +258,7 @@
         return there ? gap + activation.length : 0;
     }
 
-    /** The prompt without one tag, without its activation text right behind it, and without one separator before. */
+    /** The prompt without a tag, the activation text right after it, and a separator before it. */
     function remove(prompt, index, activation = "", separator = " ") {
         const tag = parseTags(prompt)[index];
         if (!tag) return prompt;
@@ -269,7 +269,7 @@
         return tidy + (behind.startsWith(" ") && /(^|\s)$/.test(tidy) ? behind.slice(1) : behind);
     }
 
-    /** The prompt without a phrase that stands between commas or line ends somewhere behind `from`. */
+    /** The prompt without a phrase between commas or line ends that starts after `from`. */
     function removePhrase(prompt, phrase, from) {
         for (let at = prompt.indexOf(phrase, from); phrase && at >= 0; at = prompt.indexOf(phrase, at + 1)) {
             const before = prompt.slice(from, at).match(/(^|,|\n)[^\S\n]*$/);
@@ -279,7 +279,7 @@
         return prompt;
     }
 
-    /** The prompt without any tag of that name and without the activation text, or null when it has no such tag. */
+    /** The prompt without all tags of a name and the activation text, or null if it has no such tag. */
     function removeAll(prompt, name, activation = "", separator = " ") {
         const tags = parseTags(prompt);
         const indices = tags.map((_, index) => index).filter((index) => tags[index].name.trim() === name.trim());
@@ -323,13 +323,13 @@
         return put(prompt, tag + (activation ? ` ${activation}` : ""), undefined, separator);
     }
 
-    /** Whether a tag can hold that name. */
+    /** Whether a tag can contain that name. */
     const isWritable = (name) => name.trim() !== "" && !/[:>]/.test(name);
 
     const asText = { parseTags, rewrite, scale, remove, removeAll, pieceOf, move, put, append, isWritable };
     const curves = { readSchedule, positionOf, valueBetween, valueAt };
 
-    // Not writable: cards call it by its name, whatever other scripts assign.
+    // Not writable, because cards use it by its name and other scripts may assign anything.
     const value = { mark: MARK, ...asText, format, curves };
     Object.defineProperty(window, "hypernetworksExtension", { value, configurable: true });
 })();

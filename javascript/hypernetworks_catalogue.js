@@ -1,5 +1,5 @@
 /*
- * The list of networks as the server has it, fetched when it is first needed.
+ * The server's list of networks, fetched when it is first needed.
  */
 (() => {
     "use strict";
@@ -17,7 +17,7 @@
         return entries.filter((entry) => entry && typeof entry.name === "string");
     }
 
-    /** Fetch the list unless it is there; throws when it can't be had. */
+    /** Fetch the list, unless that was done before. Throws an error if the server doesn't return one. */
     function load() {
         if (catalogue.loaded) return Promise.resolve(catalogue.entries);
         catalogue.loading = catalogue.loading ?? fetchEntries()
@@ -32,9 +32,9 @@
         return catalogue.loading;
     }
 
-    /** Let the server look for new files, then fetch the list again. */
+    /** Let the server scan its folders, then fetch the list again. */
     async function refresh() {
-        await fetch(REFRESH, { method: "POST" }).catch(() => null); // the list says whether the server is there
+        await fetch(REFRESH, { method: "POST" }).catch(() => null); // fetching the list reports a missing server
         catalogue.loaded = false;
         return load();
     }

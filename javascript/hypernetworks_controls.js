@@ -16,7 +16,7 @@
         return `hypernetworks-${lastId}`;
     }
 
-    /** An element with attributes and children; text becomes text, never markup. */
+    /** An element with attributes and children; text is inserted as text, never as markup. */
     function make(kind, attributes = {}, ...children) {
         const element = document.createElement(kind);
         for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
@@ -80,7 +80,7 @@
             load().then(() => isFocused(this.input) && this.render(), (error) => this.fail(error));
         }
 
-        /** Closing moves what is below: not between press and release of a click that is meant for it. */
+        /** Close, but not while a mouse button is down: what is below would move away from under the click. */
         leave() {
             const closeUnlessBack = () => isFocused(this.input) || this.close();
             const afterClick = () => setTimeout(closeUnlessBack);
@@ -157,7 +157,7 @@
             this.input.setAttribute("aria-activedescendant", option.id);
         }
 
-        /** The marked option; else the one that is meant by what was typed; else, without a list, that text itself. */
+        /** Choose the marked option, or the one that matches the text, or, without a list, the text itself. */
         enter() {
             const typed = this.input.value.trim();
             const fitting = typed ? this.matches() : [];
@@ -166,7 +166,7 @@
             const meant = this.shown[this.active] ?? entryOf(typed) ?? same ?? only;
             if (meant) this.choose(meant.name);
             else if (typed && !catalogue.loaded) this.choose(typed);
-            else if (typed) this.say(`${fitting.length || "No"} networks fit “${typed}”.`);
+            else if (typed) this.say(`${fitting.length || "No"} networks match “${typed}”.`);
         }
 
         choose(name) {
@@ -178,7 +178,7 @@
 
     /* ---------------------------------------------------------------- the master slider */
 
-    /** Scales all plain numbers from what they were when it was first moved, so that their relations stay. */
+    /** Scales all plain numbers, always from their values when it was first moved, so that their ratios stay. */
     class Master {
         constructor(panel) {
             this.panel = panel;
@@ -188,8 +188,8 @@
             this.slider = make("input", { type: "range", min: "0", max: "2", step: "0.05", value: "1" });
             this.slider.setAttribute("aria-label", "All multipliers times");
             this.output = make("output", {}, "×1");
-            const parts = [make("span", {}, "All"), this.slider, this.output];
-            this.element = make("label", { class: "hypernetworks-master" }, ...parts);
+            const children = [make("span", {}, "All"), this.slider, this.output];
+            this.element = make("label", { class: "hypernetworks-master" }, ...children);
             this.element.title = "Scales all multipliers except schedules; Escape restores them";
             this.listen();
         }
@@ -197,7 +197,7 @@
         listen() {
             this.slider.addEventListener("input", () => this.move());
             this.slider.addEventListener("pointerdown", () => { this.dragged = true; });
-            // The keyboard ends every step with "change", too: there the end is when the focus leaves.
+            // With the keyboard, every step ends with "change" too, so scaling ends when the focus leaves.
             this.slider.addEventListener("change", () => this.dragged && this.release());
             this.slider.addEventListener("blur", () => this.release());
             this.slider.addEventListener("keydown", (event) => {
@@ -220,7 +220,7 @@
             this.show(factor);
         }
 
-        /** Back to 1, except from 0: all is 0 there, and only what was before can bring it back. */
+        /** Back to 1, unless it is at 0: all multipliers are 0 then, and only the previous prompt has their values. */
         release() {
             this.dragged = false;
             if (this.slider.valueAsNumber !== 0) this.reset();
@@ -238,7 +238,7 @@
             setText(this.output, `×${format(factor)}`);
         }
 
-        /** What the prompt has now; someone else's change ends a scaling. */
+        /** Show the current prompt; a change by someone else ends a scaling. */
         follow(prompt, tags) {
             if (this.base !== null && prompt !== this.written) this.reset();
             this.slider.disabled = !tags.some((tag) => tag.number !== null);

@@ -1,6 +1,6 @@
 /*
- * The panel of a tab and the clicks on cards. Both change the text of the prompt and nothing else, and read it back:
- * the prompt is the one truth, nothing is remembered about a network that it doesn't say.
+ * The panel of a tab, and clicks on cards. Both change the text of the prompt and nothing else, and read it again: the
+ * prompt is the only state.
  */
 (() => {
     "use strict";
@@ -10,7 +10,7 @@
     const { Row, Menu, Master, make, setText, isFocused } = controls;
     const { check, entryOf } = catalogue;
 
-    /* ---------------------------------------------------------------- prompts and options of the page we are on */
+    /* ---------------------------------------------------------------- prompts and options of this page */
 
     const STORED_DEFAULT = "hypernetworks.default_multiplier";
     const STORED_OFF = "hypernetworks.switched_off.";
@@ -26,13 +26,13 @@
         return root().querySelector(`${id} textarea, ${id} input[type=text]`);
     }
 
-    /** The prompt of a tab; where that has none, the one that can be seen. */
+    /** The prompt of a tab; if the tab has none, the visible one. */
     function promptFor(tab) {
         const known = [...new Set([...TABS, ...panels.map((panel) => panel.tab)])];
         return promptOf(tab) ?? known.map(promptOf).find((prompt) => prompt && isVisible(prompt)) ?? null;
     }
 
-    /** Change only the characters that differ, which keeps caret and scroll position, and let gradio see it. */
+    /** Change only the characters that differ, to keep caret and scroll position, and tell gradio. */
     function write(prompt, text) {
         const old = prompt.value;
         if (text === old) return;
@@ -49,12 +49,12 @@
     const activationOf = (name) => (entryOf(name)?.activation_text ?? "").trim();
     const hasOption = () => Boolean(window.opts && DEFAULT_OPTION in window.opts);
 
-    /** What a card without a preferred multiplier gets. */
+    /** The multiplier of cards without a preferred one. */
     function defaultMultiplier() {
         let value = NaN;
         try {
             value = parseFloat(hasOption() ? window.opts[DEFAULT_OPTION] : localStorage.getItem(STORED_DEFAULT));
-        } catch { /* storage is forbidden here */ }
+        } catch { /* the browser forbids storage */ }
         return Number.isFinite(value) ? value : 1;
     }
 
@@ -62,7 +62,7 @@
         if (hasOption()) window.opts[DEFAULT_OPTION] = number;
         try {
             if (!hasOption()) localStorage.setItem(STORED_DEFAULT, String(number));
-        } catch { /* it holds for this page, then */ }
+        } catch { /* then it is kept until the page is closed */ }
     }
 
     /* ---------------------------------------------------------------- the panel */
@@ -107,7 +107,7 @@
             this.sync(true);
         }
 
-        /** Bring rows and prompt in step; cheap when nothing changed. */
+        /** Update the rows from the prompt; fast if nothing has changed. */
         sync(force = false) {
             const standard = format(defaultMultiplier());
             if (!isFocused(this.standard) && this.standard.value !== standard) this.standard.value = standard;
@@ -130,7 +130,7 @@
             return steps >= 1 ? Math.min(steps, MOST_STEPS) : USUAL_STEPS;
         }
 
-        /** A row per tag in their order; rows of the same name are used again, untouched ones are not moved. */
+        /** Make a row per tag, in their order. Rows with the same name are used again; unchanged ones stay in place. */
         arrange(tags) {
             const spare = [...this.rows];
             this.rows = tags.map((tag) => {
@@ -154,7 +154,7 @@
             this.askAbout(names);
         }
 
-        /** Change the prompt by a function of its text. */
+        /** Change the prompt with a function of its text. */
         edit(change) {
             const prompt = promptFor(this.tab);
             if (prompt) write(prompt, change(prompt.value));
@@ -303,7 +303,7 @@
             setText(this.message, text);
         }
 
-        /** Say to screen readers what came and went, once the prompt is at rest. */
+        /** Tell screen readers what was added or removed, once the prompt stops changing. */
         tellLater(names) {
             clearTimeout(this.timer);
             if (this.told === null) this.told = names;
@@ -323,7 +323,7 @@
         }
     }
 
-    /** Fill new places, let go of vanished ones, and notice prompts that a program changed, which no event tells. */
+    /** Fill new panels, drop removed ones, and notice prompts that a script has changed, for which there is no event. */
     function tick() {
         for (const host of root().querySelectorAll(".hypernetworks-panel:not(.hypernetworks-filled)")) {
             panels.push(new Panel(host));
@@ -338,7 +338,7 @@
         }
     }
 
-    /* ---------------------------------------------------------------- what cards and others may call */
+    /* ---------------------------------------------------------------- for cards and other scripts */
 
     function complain(tab, text) {
         panels.filter((panel) => panel.tab === tab).forEach((panel) => panel.say(text));
@@ -366,12 +366,12 @@
     }
 
     /**
-     * What a click on a card does: take every tag of that name out, or put one in.
+     * A click on a card: remove all tags of that name, or add one.
      *
-     * @param {string} tab whose prompt: txt2img, img2img, or SD.Next's control and video
-     * @param {string} name as a tag writes it
-     * @param {number|string|null} multiplier the network's own; null or "" means the default
-     * @param {string} [activationText] goes in and out with the tag
+     * @param {string} tab the tab: txt2img, img2img, or SD.Next's control and video
+     * @param {string} name as in tags
+     * @param {number|string|null} multiplier the network's own; null or "" for the default
+     * @param {string} [activationText] added and removed with the tag
      * @returns {boolean} whether the prompt has the tag now
      */
     function toggle(tab, name, multiplier = null, activationText = "") {

@@ -116,6 +116,7 @@ def _run(options: argparse.Namespace) -> int:
     # Self-attention takes the widths of feature maps, which --widths may name on purpose.
     if not creation.self_attention and options.widths is None:
         widths = (BY_KEY[options.family].text_width,)
+    # The size is printed before the work: large networks are usually a mistake in --layers.
     count = parameter_count(creation.structure, widths)
 
     path = options.folder / f"{options.name}.{options.format}"

@@ -113,6 +113,7 @@ def _targets(output: Path, batch: int, overwrite: bool) -> list[Path]:
             f"-o {output} can't be written: name a PNG file in an existing folder"
         )
 
+    # Counted from 1, as people count; the order is that of the seeds.
     several = [output.with_name(f"{output.stem}-{i + 1}{output.suffix}") for i in range(batch)]
     targets = [output] if batch == 1 else several
     refuse_existing(targets, overwrite=overwrite)

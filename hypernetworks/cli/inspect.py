@@ -31,6 +31,7 @@ def _run(options: argparse.Namespace) -> int:
     from ..files import read
     from ..library import inspect
 
+    # A file that can't be read doesn't keep the others from being shown.
     reports: list[Inspection] = []
     code = 0
     for path, _ in expanded(options.files):

@@ -64,6 +64,7 @@ def _run(options: argparse.Namespace) -> int:
     # The folder needn't exist: dropping a file on the page makes it.
     own = [] if options.hypernetworks else [Path.home() / "hypernetworks"]
 
+    # Whoever listens without choosing gets a password, so that no page is open by accident.
     password = chosen_password(options)
     if password is None and options.listen and not options.no_password:
         password = new_password()

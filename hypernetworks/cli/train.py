@@ -133,6 +133,7 @@ def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
     pictures = {f.name: typed[f.name] for f in fields(PictureSettings) if f.name in typed}
     if options.size is not None:
         pictures["width"], pictures["height"] = options.size
+    # A switch on the command line, but one of several ways to fit images in the settings.
     if options.buckets:
         pictures["fit"] = "buckets"
 

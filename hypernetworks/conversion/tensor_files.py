@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError, printable
-from ..files.safetensors_files import DTYPES, looks_like
+from ..files.safetensors_files import DTYPES, looks_like, parse_header
 
 LARGEST_HEADER = 100_000_000
 """Bytes; the safetensors library's own limit."""
@@ -89,7 +88,7 @@ class TensorFile:
             raise CheckpointError("the file ends before its header does: download it again")
         self._file.seek(8)
         self.data_start = 8 + length
-        header = json.loads(self._file.read(length))
+        header = parse_header(self._file.read(length))
         if not isinstance(header, dict):
             raise CheckpointError("its header is not a JSON object: download it again")
         return header

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from ..devices import is_out_of_memory
+from ..devices import enough_memory as enough_memory
 from ..engine.affine import AffineMap, chain
 from ..engine.multiplier import Multiplier
 from ..engine.network import Hypernetwork
 from ..engine.products import linear
 from ..engine.stack import KEY, VALUE
-from ..errors import HypernetworkError, MultiplierError, StructureError
+from ..errors import MultiplierError, StructureError
 from .base import Base
 from .layers import Layer
 
@@ -171,16 +170,3 @@ def check_linear(networks: Sequence[Weighted]) -> None:
                 f"{weighted.network.name} is not linear (it has {what}), so no change of weights does the same: "
                 "convert it to a LoRA that comes close (convert --to lora --prompts FILE)"
             )
-
-
-@contextmanager
-def enough_memory(what: str) -> Iterator[None]:
-    """Raises HypernetworkError, with a way out, where memory runs out inside."""
-    try:
-        yield
-    except MemoryError as error:
-        raise HypernetworkError(f"there was not enough memory {what}") from error
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise HypernetworkError(f"there was not enough memory {what}") from error

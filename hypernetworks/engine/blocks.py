@@ -52,6 +52,30 @@ BLOCK_COUNTS = sorted({len(b) + extra for b in (BLOCKS_SD1, BLOCKS_SDXL) for ext
 """How many numbers ``lbw`` may have: one per block, or one more with BASE first."""
 
 
+def block_of(path: str, resnets: int | None) -> str | None:
+    """The block that contains a module, from its path in a UNet or from the name of a tensor.
+
+    Args:
+        path: in the original (ldm) layout or in diffusers' layout.
+        resnets: ResNets per down block of a diffusers UNet, two in all public models; ``None`` if
+            the UNet isn't one of diffusers'.
+
+    Returns:
+        ``"IN01"`` … ``"MID"`` … ``"OUT11"``; ``None`` if the path has another form.
+    """
+    if re.search(r"(^|\.)(middle_block|mid_block)\.", path):
+        return "MID"
+    if match := re.search(r"(^|\.)(input|output)_blocks\.(\d+)\.", path):
+        return f"{'IN' if match[2] == 'input' else 'OUT'}{int(match[3]):02d}"
+
+    match = re.search(r"(^|\.)(down|up)_blocks\.(\d+)\.attentions\.(\d+)\.", path)
+    if match is None or resnets is None:
+        return None
+    # In the original layout, a down block is its ResNets, then a downsampler; IN00 is conv_in.
+    number = int(match[3]) * (resnets + 1) + int(match[4])
+    return f"IN{number + 1:02d}" if match[2] == "down" else f"OUT{number:02d}"
+
+
 def parse_blocks(text: str) -> str | tuple[float, ...]:
     """Parse the value of ``lbw``: the name of a preset, or a list of numbers.
 

@@ -31,6 +31,7 @@ def largest_output(modules: Iterable[nn.Module], dim: int) -> float:
         if isinstance(module, nn.Linear):
             weight, bias = module.weight.detach().float(), module.bias.detach().float()
             found.append(float((weight.norm(dim=1) * length + bias.abs()).max()))
+            # The largest number of a row can be smaller than its norm, which the next layer sees.
             length = _MARGIN * _spectral_norm(weight) * length + float(bias.norm())
         elif isinstance(module, nn.LayerNorm):
             weight, bias = module.weight.detach().float(), module.bias.detach().float()

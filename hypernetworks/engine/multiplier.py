@@ -31,13 +31,17 @@ __all__ = [
     "BLOCKS_SD1",
     "BLOCKS_SDXL",
     "BLOCK_PRESETS",
+    "CROSS",
+    "SELF",
     "Multiplier",
     "Schedule",
     "format_number",
     "parse_number",
 ]
 
-ATTENTION_KINDS = ("both", "cross", "self")
+CROSS, SELF = "cross", "self"
+"""The kinds of attention: to the text, and of a feature map to itself."""
+ATTENTION_KINDS = ("both", CROSS, SELF)
 
 
 @dataclass(frozen=True)

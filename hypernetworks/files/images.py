@@ -43,6 +43,7 @@ def open_image(path: Path, formats: Sequence[str] = FORMATS) -> Iterator[Image]:
         found = check_image(path)
         if found not in formats:
             raise ImageError(f"it is not an image in one of these formats: {', '.join(formats)}")
+        # Only the format that was checked: Pillow could find another one in the same bytes.
         with Image.open(path, formats=[found]) as image:
             _check_pixels([image.size])  # Pillow may go by another part of the file
             yield image

@@ -14,6 +14,7 @@ DEVICE = re.compile(
 
 def is_plain(name: str) -> bool:
     """Whether a name has no folder in it, on any system, and isn't hidden."""
+    # A backslash is a letter on Linux and a separator on Windows; a colon names a drive or stream.
     return PurePosixPath(name).name == name == PureWindowsPath(name).name and not name.startswith(
         "."
     )

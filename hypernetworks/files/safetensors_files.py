@@ -96,9 +96,7 @@ def _header(file: OpenedFile) -> tuple[dict[str, Any], int]:
         )
 
     try:
-        header = json.loads(
-            file.piece(8, length).decode("utf-8"), object_pairs_hook=_unique, parse_int=_integer
-        )
+        header = parse_header(file.piece(8, length))
     except (ValueError, RecursionError) as error:
         raise FileCorruptError(
             f"its header can't be decoded ({error}): download it again"
@@ -107,6 +105,16 @@ def _header(file: OpenedFile) -> tuple[dict[str, Any], int]:
     if not isinstance(header, dict):
         raise FileCorruptError("its header is not a JSON object: download it again")
     return header, 8 + length
+
+
+def parse_header(content: bytes) -> Any:
+    """Decode the JSON of a header.
+
+    Raises:
+        ValueError: it isn't JSON, or has equal keys or a number of too many digits.
+        RecursionError: it is nested too deeply.
+    """
+    return json.loads(content.decode("utf-8"), object_pairs_hook=_unique, parse_int=_integer)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

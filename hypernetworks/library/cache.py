@@ -57,6 +57,7 @@ class Cache:
         key = path, stamp
         with self._lock:
             self._named.add(path)
+            # Found even after it was dropped, as long as a generation holds it.
             network = self._in_use.get(key)
             if network is not None:
                 self._keep(key, network)

@@ -158,6 +158,7 @@ class Library:
             UnknownNameError: no file has the name; lists similar ones, if ``suggest``.
             AmbiguousNameError: several subfolders have it; lists the full names.
         """
+        # Without a new scan: a file that was added since shows up after a refresh, as in webuis.
         names = self._known()
         entry = names.find(name)
         if entry is not None:

@@ -103,6 +103,7 @@ class Hashes:
             content = json.loads(self._store.read_bytes()) if self._store is not None else {}
         except (OSError, ValueError, RecursionError):
             return {}
+        # Another program, or a later version, may have written something else.
         records = content.items() if isinstance(content, dict) else ()
         return {path: tuple(record) for path, record in records if _is_record(record)}  # type: ignore[misc]
 

@@ -37,6 +37,7 @@ class Likeness:
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
         self._stems = [_letters(name.rpartition("/")[2]) for name in names]
+        # One long text, because searching it runs in C, and a loop over the names doesn't.
         self._all = _MARK + _MARK.join(self._stems) + _MARK
         self._starts = [0, *accumulate(len(stem) + 1 for stem in self._stems)]
 
@@ -63,6 +64,7 @@ class Likeness:
         pieces = {marked[i : i + size] for i in range(len(marked) - size + 1)}
         by_rarity = sorted((self._all.count(piece), piece) for piece in pieces)
 
+        # A common piece would be found in thousands of names; each may use up a part of the budget.
         hits: Counter[int] = Counter()
         left = _MOST_HITS
         for times, piece in by_rarity:

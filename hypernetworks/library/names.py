@@ -147,6 +147,7 @@ class Names:
     def _readings(self, name: str) -> Iterator[list[Entry]]:
         yield from self._spelled(name)
 
+        # Last, since a file may be named "ink.pt.safetensors" or "ink(2)".
         if match := _NAME_WITH_SUFFIX.fullmatch(name.strip()):
             for found in self._spelled(match[1]):
                 yield [e for e in found if e.path.suffix.lower() == match[2].lower()]
@@ -184,6 +185,7 @@ class Names:
         hashed = _HASHED_NAME.fullmatch(name.strip())
         other = _IN_BRACKETS.fullmatch(name.strip()) or _NAME_WITH_SUFFIX.fullmatch(name.strip())
         core = (hashed or other or [name, name])[1]
+        # An old infotext may name a file that has been trained further since.
         if hashed and any(self._spelled(core)):
             here = next(found for found in self._spelled(core) if found)[0].full_name
             return UnknownNameError(

@@ -147,6 +147,7 @@ def write_user_metadata(entry: Entry, changes: Mapping[str, Any]) -> None:
         {k: v for k, v in merged.items() if v is not None}, indent=4, ensure_ascii=False
     )
 
+    # Inside the replacement: the copy is made before the old file is gone, and only then.
     def save(temporary: Path) -> None:
         temporary.write_bytes(content.encode("utf-8", "replace"))
         if warnings:

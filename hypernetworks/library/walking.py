@@ -68,6 +68,7 @@ def walk(
             try:
                 if item.name.startswith("."):
                     continue
+                # The name first: is_file() asks the system, and most files are of other kinds.
                 if item.name.lower().endswith(SUFFIXES) and item.is_file():
                     key = os.path.normcase(item.path)
                     yield key, _entry(item, relative, known.get(key), place)

@@ -55,6 +55,7 @@ def main() -> int:
 def _pictures(options: argparse.Namespace) -> np.ndarray:
     from .rendering import render
 
+    # Rendering takes minutes, and every later tool needs the images.
     path = options.build / "pictures.npy"
     if not path.exists():
         np.save(path, render(options.packages or options.build / "packages"))
@@ -99,6 +100,7 @@ def _styles(options: argparse.Namespace) -> None:
     from ..files import write
     from . import styles
 
+    # On the included weights, which users have: rebuilt ones differ in their last digits.
     pipeline, pictures = _shipped(), _pictures(options)
     for style in options.styles:
         settings = styles.RECIPES[style].settings
@@ -161,7 +163,7 @@ def _measure(options: argparse.Namespace) -> None:
     with Progress(1, "measuring") as progress:
 
         def report(done: int, total: int) -> None:
-            progress.total = total
+            progress.total = total  # differs between the base model and a style
             progress.update(done)
 
         measured = Measurement(

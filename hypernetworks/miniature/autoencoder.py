@@ -89,6 +89,7 @@ def loss_function(source: PictureSource, batch_size: int) -> Loss:
         centred = latents.float()
         spread = centred.std((0, 2, 3))
         prior = centred.mean((0, 2, 3)).square().mean() + (spread - 1).square().mean()
+        # The UNet's latents are never exact, so the decoder must cope with small errors.
         noise = torch.randn(latents.shape, generator=generator) * 0.08
         made = module.decode(latents + noise).sample  # type: ignore[operator]
         loss: torch.Tensor = reconstruction_loss(made.float(), pictures) + 0.02 * prior
@@ -101,7 +102,7 @@ def train(pictures: np.ndarray, folder: Path, steps: int, batch_size: int = 32) 
     """Train from scratch or from the checkpoint in ``folder``; returns the averaged model."""
     from .running import run
 
-    torch.manual_seed(0)
+    torch.manual_seed(0)  # for the initial weights; the batches have a generator of their own
     module = build().to(memory_format=torch.channels_last)
     run(
         module,

@@ -75,6 +75,7 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
         "unk_token": "<|endoftext|>",
         "pad_token": "<|endoftext|>",
     }
+    # Last, because its presence means that the folder is complete.
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
     return CLIPTokenizer.from_pretrained(folder)
 
@@ -120,7 +121,7 @@ def build_scheduler() -> DDIMScheduler:
         beta_schedule="scaled_linear",
         prediction_type="v_prediction",
         rescale_betas_zero_snr=True,
-        timestep_spacing="trailing",
+        timestep_spacing="trailing",  # sampling must start at the last step, which is pure noise
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,

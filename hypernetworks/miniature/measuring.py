@@ -158,6 +158,7 @@ class Measurement:
             figures[f"distance at {multiplier:g}"] = float(distance.mean()) * 255
             figures[f"distance at {multiplier:g}, unseen"] = float(distance[unseen].mean()) * 255
 
+        # After the loop, distance and styled are those of multiplier 1.
         nearer = (distance < self.distances(asked, made, "flat").gather(1, own)[:, 0]).float()
         recalled = (styled.argmin(1) == own[:, 0]).float()
         for name, share in (("nearer to the style", nearer), ("style recall", recalled)):

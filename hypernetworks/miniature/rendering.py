@@ -69,6 +69,7 @@ def _vector_pictures(archive: Path) -> Iterator[np.ndarray]:
     for name in subject_names():
         body = icons["icons"][name]["body"].replace("currentColor", "#16161c")
         svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">{body}</svg>'
+        # Four times the size, then scaled down: smoother edges than the renderer's own.
         png = resvg_py.svg_to_bytes(svg_string=svg, width=4 * SIZE, height=4 * SIZE)
         yield _framed(Image.open(io.BytesIO(bytes(png))))
 
@@ -88,6 +89,7 @@ def _raster_pictures(archive: Path, flat: Path) -> Iterator[np.ndarray]:
 
 def pixelated(picture: np.ndarray, cell: int = 6) -> np.ndarray:
     """The image as a mosaic of square cells, each opaque or empty: RGBA uint8 in and out."""
+    # In float64, where sums over a cell are exact.
     edge = SIZE // cell
     tiles = picture.astype(np.float64).reshape(edge, cell, edge, cell, 4)
     # Colours weighted by alpha, so that transparent pixels don't darken a cell.

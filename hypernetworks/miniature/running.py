@@ -70,15 +70,14 @@ def run(
     )
     generator = torch.Generator().manual_seed(seed)
     ema, start = Ema(module), 0
-
     if path.exists():
         state = torch.load(path, weights_only=True)
         module.load_state_dict(state["module"])
         optimiser.load_state_dict(state["optimiser"])
         generator.set_state(state["generator"])
         ema.values, start = state["ema"], state["step"]
-
     module.train()
+
     running, began = 0.0, time.monotonic()
     with Progress(steps, folder.name, initial=start) as progress:
         for step in range(start, steps):
@@ -91,7 +90,7 @@ def run(
             torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             optimiser.step()
             ema.update(module, step)
-
+            # A single loss depends on the random time steps; the mean shows the trend.
             running = loss.item() if step == start else 0.99 * running + 0.01 * loss.item()
             progress.update(step + 1, f"loss {running:.4f}")
             if (step + 1) % save_every == 0 or step + 1 == steps:

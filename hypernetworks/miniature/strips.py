@@ -29,6 +29,7 @@ def strip(
     network, columns = read(network_path), []
     for multiplier in MULTIPLIERS:
         with torch.inference_mode(), apply(pipeline.unet, [(network, multiplier)]):
+            # The seeds are the same for every multiplier, so columns differ by the network alone.
             generators = [torch.Generator().manual_seed(seed + i) for i in range(len(subjects))]
             columns.append(
                 pipeline(

@@ -138,6 +138,7 @@ def train_style(
     schedule = NoiseSchedule(build_scheduler().alphas_cumprod, "v_prediction")
     network.train()  # before apply(), which collapses a network that isn't being trained
     unet.requires_grad_(False)
+    # Applied as users apply it, so that training sees exactly what a generation computes.
     with quick_on_cpu(unet, settings.precision), apply(unet, [(network, 1.0)]):
         run = Run(network, predict, examples, schedule, settings, folder=folder)
         with Progress(settings.steps, style, initial=run.step) as progress:

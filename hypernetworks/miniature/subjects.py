@@ -73,6 +73,7 @@ def _fraction(text: str) -> float:
 
 def is_held_out_pair(name: str, colour: str) -> bool:
     """Whether this pair was kept from the base model's training (a fifth of all pairs)."""
+    # Ranked by hash instead of drawn, so that a new colour doesn't change the choice of the others.
     ranked = sorted((c for c in COLOURS if c != "white"), key=lambda c: _fraction(f"{name} on {c}"))
     count = 1 + (_fraction(f"count {name}") < 0.6)  # 1.6 of 8 colours on average
     return colour in ranked[:count]

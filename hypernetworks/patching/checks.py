@@ -1,4 +1,4 @@
-"""What can be wrong with a UNet and networks, asked before anything is changed."""
+"""Checks of a UNet and networks, before anything is changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .sites import ORIGINAL, Site
 
 
 def unwrapped(unet: nn.Module) -> nn.Module:
-    """The UNet in what ``torch.compile`` and data parallelism put around it."""
+    """The UNet inside the wrappers of ``torch.compile`` and data parallelism."""
     inner = vars(unet).get("_modules", {})
     if ORIGINAL in inner:
         return unwrapped(inner[ORIGINAL])
@@ -23,7 +23,7 @@ def unwrapped(unet: nn.Module) -> nn.Module:
 
 
 def check(unet: nn.Module, stacks: Sequence[Stack], sites: Sequence[Site]) -> None:
-    """Raise what is wrong.
+    """Check that networks can be applied to a UNet.
 
     Raises:
         NoAttentionError, NoMatchingWidthError, PatchError: see :func:`hypernetworks.apply`.
@@ -56,8 +56,10 @@ def check(unet: nn.Module, stacks: Sequence[Stack], sites: Sequence[Site]) -> No
 
 
 def check_shared(parts: Sequence[SiteMultipliers], sites: Sequence[Site]) -> None:
-    """Raise PatchError where attention modules share a projection, but are to have different
-    multipliers.
+    """Check that attention modules that share a projection get the same multipliers.
+
+    Raises:
+        PatchError: they don't.
     """
     first: dict[int, tuple[Site, bool]] = {}
     for site in sites:
@@ -73,9 +75,8 @@ def check_shared(parts: Sequence[SiteMultipliers], sites: Sequence[Site]) -> Non
 
 
 def _is_fused(attention: nn.Module) -> bool:
-    """Whether diffusers bypasses ``to_k`` and ``to_v``: by a flag, which unfusing leaves set, and
-    another processor.
-    """
+    """Whether diffusers bypasses ``to_k`` and ``to_v``."""
+    # Unfusing leaves the flag set, but changes the processor.
     processor = getattr(attention, "processor", None)
     return getattr(attention, "fused_projections", False) and (
         processor is None or "Fused" in type(processor).__name__

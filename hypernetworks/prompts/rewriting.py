@@ -13,6 +13,7 @@ def rewrite_tags(prompt: str, change: Callable[[Tag], Tag | None]) -> str:
     With a removed tag, one of the blanks around it is removed too, so that no blank is doubled and
     none comes first.
     """
+    # From the tags' positions, not by replacing text: equal tags may get different values.
     done, end = "", 0
     for tag in parse(prompt)[1]:
         changed = change(tag)

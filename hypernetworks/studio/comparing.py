@@ -78,7 +78,7 @@ def plan(prompt: str, networks: Sequence[str], multipliers: str, library: Librar
         )
 
     for name in chosen:
-        library.find(name)  # an unknown name is told before the work, not after
+        library.find(name)  # an unknown name is reported before the work, not after
     rows = tuple(
         tuple(_prompt(prompt, chosen, name, value) for value in columns) for name in chosen
     )

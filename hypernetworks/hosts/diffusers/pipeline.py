@@ -5,14 +5,14 @@ checkpoint.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...devices import PRECISIONS, default_dtype, empty_cache, is_out_of_memory
+from ...devices import PRECISIONS, default_dtype, empty_cache, enough_memory, is_out_of_memory
 from ...errors import CheckpointError, HypernetworkError
 from ...library import Entry, Library
 from ...patching import Handle, Site, apply_at, find_sites
@@ -161,7 +161,7 @@ class Painter:
                 result.messages.append(NOT_FINITE)
             return images
 
-        with self._enough_memory(job, size):
+        with enough_memory(lambda: self._less_memory(job, size), self.pipeline.device):
             try:
                 images = attempt(again)
             except NotFiniteError:
@@ -224,21 +224,12 @@ class Painter:
             empty_cache(self.pipeline.device)
         self.dtype = dtype
 
-    @contextmanager
-    def _enough_memory(self, job: Generation, size: tuple[int, int]) -> Iterator[None]:
-        """Raises HypernetworkError where memory runs out inside."""
-        try:
-            yield
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            empty_cache(self.pipeline.device)
-            advice = "generate fewer or smaller images"
-            if self.dtype == torch.float32:
-                advice += ", or use half precision (--precision fp16)"
-            raise HypernetworkError(
-                f"there was not enough memory for {job.batch} x {size[0]}x{size[1]}: {advice}"
-            ) from error
+    def _less_memory(self, job: Generation, size: tuple[int, int]) -> str:
+        """What to change after a job for which there was not enough memory."""
+        advice = "generate fewer or smaller images"
+        if self.dtype == torch.float32:
+            advice += ", or use half precision (--precision fp16)"
+        return f"for {job.batch} x {size[0]}x{size[1]}: {advice}"
 
     def _resolve(
         self, tags: Sequence[Tag], sites: Sequence[Site], messages: list[str]

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fake_webui import FakeWebui
+from fake_webui import HOSTS, FakeWebui
 from hypothesis import given
 from hypothesis import strategies as st
 from unit.library.test_library import add, network
@@ -33,9 +33,7 @@ from hypernetworks.prompts.infotext import (
 )
 from hypernetworks.prompts.rewriting import rewrite_tags
 
-every_host = pytest.mark.parametrize(
-    "fake_webui", ["a1111", "forge", "reforge", "classic", "sdnext"], indirect=True
-)
+every_host = pytest.mark.parametrize("fake_webui", HOSTS, indirect=True)
 names = st.text(st.characters(exclude_characters=":>", exclude_categories=["Cs"]), min_size=1)
 
 
