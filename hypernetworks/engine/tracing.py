@@ -21,6 +21,14 @@ is_compiling: Callable[[], bool] = getattr(torch.compiler, "is_compiling", _neve
 tell.
 """
 
+_is_dynamo: Callable[[], bool] = getattr(torch.compiler, "is_dynamo_compiling", _never)
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", _never)
+
+
+def is_read_by_dynamo() -> bool:
+    """Whether ``torch.compile`` is reading, which may call operators that only this process has."""
+    return _is_dynamo() and not _is_exporting()
+
 
 def outside_graph(function: _Function) -> _Function:
     """The function as one that ``torch.compile`` leaves alone and calls: it runs as plain Python
