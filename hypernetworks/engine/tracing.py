@@ -22,6 +22,14 @@ is_compiling: Callable[[], bool] = getattr(torch.compiler, "is_compiling", _neve
 such function.
 """
 
+_is_dynamo: Callable[[], bool] = getattr(torch.compiler, "is_dynamo_compiling", _never)
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", _never)
+
+
+def is_read_by_dynamo() -> bool:
+    """Whether ``torch.compile`` is reading, which may call operators that only this process has."""
+    return _is_dynamo() and not _is_exporting()
+
 
 def outside_graph(function: _Function) -> _Function:
     """The function, but called by ``torch.compile`` instead of traced: it runs as Python each time.

@@ -13,7 +13,7 @@ from .foreign import check_foreign
 from .handle import CHANGING, Handle, OnError, RowsOf, handles_of, mark_with, seams_of
 from .seam import IsDense, Prepare, is_plain_linear, nothing
 from .site_multipliers import Networks, SiteMultipliers
-from .sites import Site, find_sites
+from .sites import ORIGINAL, Site, find_sites
 
 
 def apply(
@@ -106,7 +106,7 @@ def apply_at(
     """
     # All checks come first: an error leaves the UNet as it was.
     check_arguments(unet, pictures)
-    unet = unwrapped(unet)
+    given, unet = unet, unwrapped(unet)
     sites = find_sites(unet) if sites is None else sites
     check(unet, [Stack([network for network, _ in networks]) for networks in pictures], sites)
     parts = [SiteMultipliers(networks, sites) for networks in pictures]
@@ -115,7 +115,8 @@ def apply_at(
     with CHANGING:
         check_foreign(sites, seams_of(unet))
         handles = handles_of(unet)
-        handle = Handle(unet, parts, sites, rows_of, on_error, is_dense, prepare)
+        compiled = given if ORIGINAL in vars(given).get("_modules", {}) else None
+        handle = Handle(unet, parts, sites, rows_of, on_error, is_dense, prepare, compiled)
         try:
             mark_with(unet, [*handles, handle])
             # One handle is active at a time; the one below waits until this one is removed.

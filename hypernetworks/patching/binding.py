@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .hooks import Hook
+from .hooks import EagerHook
 from .projection import Projection
 from .sites import Site
 
@@ -35,7 +35,7 @@ class Binding:
         self._ways_then = self._ways()
         hooked = [projection for projection in projections if projection.stand_in is not None]
         self._hooked = [vars(projection.module) for projection in hooked]
-        self._stand_ins = [projection.stand_in for projection in hooked]
+        self._forwards = [module.get("forward") for module in self._hooked]
 
     def is_in_place(self) -> bool:
         """Whether all modules are the same as before."""
@@ -45,7 +45,7 @@ class Binding:
         """Whether they are, with our forward methods."""
         return (
             self.is_in_place()
-            and [module.get("forward") for module in self._hooked] == self._stand_ins
+            and [module.get("forward") for module in self._hooked] == self._forwards
         )
 
     def ways_hold(self) -> bool:
@@ -69,7 +69,7 @@ class Reach:
     def __init__(self) -> None:
         self._removers: dict[int, torch.utils.hooks.RemovableHandle] = {}
         self._ran: dict[int, list[int]] = {}  # by thread
-        self._is_over = False
+        self._is_over = self._has_asked = False
 
     def start(self, unet: nn.Module, sites: Sequence[Site]) -> None:
         """Register a hook on each attention module.
@@ -79,7 +79,7 @@ class Reach:
         """
         for index, site in enumerate(sites):
             attention, hook = unet.get_submodule(site.path), functools.partial(self._note, index)
-            self._removers[index] = attention.register_forward_pre_hook(Hook(hook))
+            self._removers[index] = attention.register_forward_pre_hook(EagerHook(hook))
 
     def _note(self, index: int, *_: Any) -> None:
         # Once is enough, and a hook takes time in every call.
@@ -99,6 +99,15 @@ class Reach:
         """
         ran = self._ran.pop(threading.get_ident(), [])
         return [] if self._is_over else ran
+
+    def unseen(self) -> list[int]:
+        """Numbers of the attention modules of which nothing was noted in the first call: compiled
+        ones, or such as didn't run. Asked again, none.
+        """
+        if self._has_asked:
+            return []
+        self._has_asked = True
+        return [*self._removers]
 
     def stop(self) -> None:
         """Remove all hooks."""

@@ -25,6 +25,7 @@ from ..engine.prepared import prepared
 from ..engine.stack import Stack, as_one_map, split_tail
 from ..engine.tensors import is_on_cpu, is_ordinary
 from .projection import Projection
+from .seam import is_plain_linear, nothing
 
 Active = tuple[Hypernetwork, float]
 
@@ -69,6 +70,11 @@ class FoldedProjection(Projection):
         super().uninstall()
         self.forget()
         self._seen = None
+
+    def outer_if_folded(self, own: Callable[..., Any] | None) -> int:
+        """The layer's width, where it is torch's own and nothing else happens in it."""
+        is_plain = own is None and is_plain_linear(self.module) and self.seam.prepare is nothing
+        return self.module.out_features if is_plain else 0  # type: ignore[return-value]
 
     def forward(
         self,

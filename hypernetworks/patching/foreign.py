@@ -36,8 +36,8 @@ def adopt(copied: nn.Module) -> None:
     """
     for site in find_sites(copied):
         for module in (site.to_k, site.to_v):
-            found = vars(module).get("forward")
-            if isinstance(found, StandIn) and found.projection is not None:
+            found = acting_on(module)
+            if found is not None and found.projection is not None:
                 if not found.stands_for(module):
                     StandIn(module).put(found.projection)
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -15,10 +16,10 @@ from torch import nn
 from ..engine.stack import KEY, VALUE
 from ..errors import HypernetworkError, PatchError
 from .binding import Binding, Reach
-from .checks import check, check_shared
+from .checks import check, check_shared, unwrapped
 from .folded import FoldedProjection
 from .foreign import adopt, check_foreign
-from .hooks import Hook
+from .hooks import EagerHook, Hook
 from .projection import Projection
 from .seam import IsDense, Prepare, Seam, is_plain_linear, nothing
 from .site_multipliers import SiteMultipliers
@@ -31,6 +32,11 @@ MARK = "_hypernetwork_handles"
 It is deleted when the last handle is removed.
 """
 
+
+_UNREACHED = (
+    "{count} attention modules of the UNet, such as {first}, called no to_k and to_v, so networks had no effect there: "
+    "if the UNet is compiled, use an attention processor that calls them"
+)
 
 CHANGING = threading.RLock()
 """Held while handles are added or removed, since several threads may do so on one UNet."""
@@ -56,6 +62,7 @@ class Handle:
         rows_of: returns the image of each row; needed if there are several parts.
         on_error, is_dense: see :func:`~hypernetworks.apply`.
         prepare: see :data:`~hypernetworks.patching.seam.Prepare`.
+        compiled: what ``torch.compile`` made of ``unet``, where that is what will be called.
     """
 
     def __init__(
@@ -67,13 +74,15 @@ class Handle:
         on_error: OnError | None = None,
         is_dense: IsDense = is_plain_linear,
         prepare: Prepare = nothing,
+        compiled: nn.Module | None = None,
     ) -> None:
         self._unet = weakref.ref(unet)
+        self._compiled = weakref.ref(compiled) if compiled is not None else None
         self._unet_kind = type(unet).__name__
         self._parts, self._sites, self._rows_of = tuple(parts), tuple(sites), rows_of
         self._on_error = on_error
         self._removers: list[torch.utils.hooks.RemovableHandle] = []
-        self.seam = Seam(parts, self._fail, is_dense, prepare)
+        self.seam = Seam(parts, self._fail, is_dense, prepare, compiled is not None)
         self._watch = WeightWatch()
         self._projections = self._projections_at(sites)
         self._bindings: weakref.WeakKeyDictionary[nn.Module, Binding] = weakref.WeakKeyDictionary()
@@ -140,9 +149,7 @@ class Handle:
         if all(part.is_zero for part in self._parts):
             return
 
-        enter, leave = Hook(self._enter), Hook(self._leave)
-        self._removers.append(unet.register_forward_pre_hook(enter, with_kwargs=True))
-        self._removers.append(unet.register_forward_hook(leave, always_call=True))
+        self._notice_calls(unet)
         binding = self._bindings.get(unet)
         if anew and not (binding is not None and binding.is_in_place()):
             self._bindings.clear()
@@ -150,6 +157,17 @@ class Handle:
                 self._bind(unet)
         else:
             self._put_on(unet)
+
+    def _notice_calls(self, unet: nn.Module) -> None:
+        """Of the UNet; and of what it was compiled to, where a hook doesn't end the graph."""
+        compiled = self._compiled() if self._compiled is not None else None
+        for module in (unet, compiled):
+            if module is not None:
+                kind = EagerHook if module is unet and compiled is not None else Hook
+                self._removers += (
+                    module.register_forward_pre_hook(kind(self._enter), with_kwargs=True),
+                    module.register_forward_hook(kind(self._leave), always_call=True),
+                )
 
     def _put_on(self, unet: nn.Module) -> None:
         for projection in self._unlike:
@@ -207,18 +225,19 @@ class Handle:
         self._on_error(error)
 
     def _enter(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        self.seam.call.begin(None)
+        given = (*arguments, *named.values())
+        self.seam.call.begin(None, given)
         try:
             self._look_at(module)
             if self._rows_of is not None:
-                self.seam.call.begin(self._rows_of(arguments, named))
+                self.seam.call.begin(self._rows_of(arguments, named), given)
         except Exception as error:
             self._fail(error)
 
     def _look_at(self, module: nn.Module) -> None:
         """Compare the UNet with its earlier state, and hook it again if it has changed."""
         unet = self._unet()
-        if module is not unet:
+        if unet is None or (module is not unet and unwrapped(module) is not unet):
             adopt(module)
             return
 
@@ -275,6 +294,18 @@ class Handle:
                     )
                 )
                 return
+        self._look_for_unreached()
+
+    def _look_for_unreached(self) -> None:
+        """Compiled attention can't be noted as it runs: say which projections nobody called."""
+        assert self._reach is not None
+        unreached = [
+            self._sites[index].path
+            for index in self._reach.unseen()
+            if not any(self._projections[index, side].was_reached for side in (KEY, VALUE))
+        ]
+        if unreached:
+            warnings.warn(_UNREACHED.format(count=len(unreached), first=unreached[0]), stacklevel=2)
 
     @property
     def paths(self) -> dict[str, str]:

@@ -28,6 +28,15 @@ class Hook:
         return _does_nothing, ()
 
 
+class EagerHook(Hook):
+    """A hook that compiled code leaves out."""
+
+    def __call__(self, *arguments: Any) -> None:
+        """What torch calls."""
+        if not is_compiling():
+            self._function(*arguments)
+
+
 def does_nothing(*_: Any) -> None:
     """A hook without effect."""
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .seam import Seam
+from .sites import CROSS
 from .stand_in import StandIn, stand_in_for
 
 
@@ -36,7 +37,7 @@ class Projection:
     def install(self) -> None:
         """Replace the module's forward method."""
         self.stand_in = stand_in_for(self.module)
-        self.stand_in.put(self)
+        self.stand_in.put(self, is_entered_outside=self.seam.is_entered_outside)
 
     def uninstall(self) -> None:
         """Restore the module."""
@@ -64,6 +65,20 @@ class Projection:
             return own(*arguments, **named)
 
         return type(module).forward(module, *arguments, **named)
+
+    def outer_if_folded(self, own: Callable[..., Any] | None) -> int:
+        """0: only the context is changed."""
+        return 0
+
+    def context_in_graph(self, context: torch.Tensor) -> torch.Tensor:
+        """The same as :meth:`changed` for a compiled graph, which may write to the result's memory
+        later.
+        """
+        self.was_reached = self.seam.call.is_compiled = True
+        changed = self.changed(context)
+        if changed is context or self.kind == CROSS:  # other layers get what is remembered, too
+            return changed.clone(memory_format=torch.contiguous_format)  # type: ignore[no-any-return]
+        return changed.contiguous()  # type: ignore[no-any-return]
 
     def changed(self, context: Any) -> Any:
         """The context, changed by the networks; itself if none changes it."""

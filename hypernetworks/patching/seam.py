@@ -78,21 +78,27 @@ class Call(threading.local):
     """What one UNet call remembers, per thread: contexts already transformed.
 
     Empty outside a call.
+
+    Attributes:
+        given: what the UNet was called with.
+        is_compiled: whether networks were computed inside a compiled graph in this call.
     """
 
     def __init__(self) -> None:
-        self.running = False
+        self.running = self.is_compiled = False
+        self.given: tuple[object, ...] = ()
         self.rows: tuple[int, ...] | None = None
         self.remembered: list[Remembered] = []
 
-    def begin(self, rows: Sequence[int] | None) -> None:
+    def begin(self, rows: Sequence[int] | None, given: tuple[object, ...] = ()) -> None:
         """A UNet call starts, with these rows."""
         self.running, self.rows = True, None if rows is None else tuple(rows)
+        self.is_compiled, self.given = False, given
         self.remembered.clear()  # an interrupt may have kept the last call from ending
 
     def end(self) -> None:
         """It is over."""
-        self.running, self.rows = False, None
+        self.running, self.rows, self.given = False, None, ()
         self.remembered.clear()
 
 
@@ -104,6 +110,7 @@ class Seam:
         fail: a method that handles an error inside a hook: raises it, or removes the networks.
         is_dense: see :data:`IsDense`.
         prepare: see :data:`Prepare`.
+        is_entered_outside: whether UNet calls are noticed outside of what is compiled.
     """
 
     def __init__(
@@ -112,7 +119,9 @@ class Seam:
         fail: Callable[[Exception], None],
         is_dense: IsDense,
         prepare: Prepare,
+        is_entered_outside: bool = False,
     ) -> None:
+        self.is_entered_outside = is_entered_outside
         self.is_dense, self.prepare = is_dense, prepare
         self.start_over(parts)
         # Weak, or handle and seam would keep each other, and the networks, in memory.
@@ -152,8 +161,11 @@ class Seam:
 
     def _may_remember(self, context: torch.Tensor) -> bool:
         """Not what a block with gradient checkpointing needs, as it will compute the same again,
-        alone; see docs.
+        alone; see docs. In a compiled graph only what the UNet was given: into other memory the
+        compiler writes when it has done with it, and nothing counts that.
         """
+        if self.call.is_compiled and not any(context is given for given in self.call.given):
+            return False
         if not torch.is_grad_enabled():
             return not self.watch.distrusts
         if context.requires_grad or any(

@@ -16,6 +16,8 @@ from laws.changing import (
     call,
     fuse_lora,
     load_lora,
+    pack,
+    replicated,
     unload_lora,
     wanted,
 )
@@ -113,6 +115,9 @@ CHANGES: list[Callable[[nn.Module], None]] = [
     swap_linears,
     swap_attention,
     quantise,
+    lambda unet: pack(unet, torch.int8),
+    lambda unet: pack(unet, torch.float8_e4m3fn),
+    lambda unet: (load_lora(unet), pack(unet, torch.int8), load_lora(unet), None)[-1],
     take_forwards_away,
     lambda unet: unet.double() and unet.float() and None,
     lambda unet: unet.bfloat16() and None,
@@ -467,19 +472,6 @@ def test_shallow_copies_and_replicas(ldm: Host, activation: str | None) -> None:
     with hn.apply(shallow, [(network, 0.8)]):
         assert relative_error(call(shallow, ldm.context()), acted) <= 1e-5
     assert traces(ldm.unet) == before
-
-
-def replicated(module: nn.Module) -> nn.Module:
-    """As :func:`torch.nn.parallel.replicate` makes one: attributes shared, parameters of its
-    own.
-    """
-    replica = module._replicate_for_data_parallel()  # type: ignore[operator]
-    for name, child in module._modules.items():
-        replica._modules[name] = replicated(child)  # type: ignore[arg-type]
-    for name, parameter in module._parameters.items():
-        vars(replica)["_parameters"].pop(name, None)
-        vars(replica)[name] = None if parameter is None else parameter.detach().clone()
-    return replica  # type: ignore[no-any-return]
 
 
 def copied_with(unet: nn.Module, factor: float, handle: hn.Handle) -> nn.Module:
