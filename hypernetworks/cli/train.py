@@ -277,12 +277,12 @@ def _print_result(outcome: Outcome, job: TrainingJob) -> None:
     """The file to use, alone on stdout; and why it is that one."""
     if outcome.best is not None:
         last = "" if outcome.file is None else f"; the last is {outcome.file.name}"
-        print(
+        say(
             f"hypernetworks: the best is {outcome.best.name}, of step {outcome.best_step} with validation loss "
             f"{outcome.best_loss:.4f}{last}",
-            file=sys.stderr,
+            sys.stderr,
         )
-    print(outcome.result or job.folder)
+    say(str(outcome.result or job.folder))
 
 
 def _named(options: argparse.Namespace, make: Callable[[], TrainingJob]) -> TrainingJob:

@@ -8,6 +8,7 @@ import os
 import sys
 
 from .. import __version__
+from ..console import say
 from . import environment, machine, packages, starting, wheels
 from .environment import SetUpError
 
@@ -25,23 +26,23 @@ def main(arguments: list[str]) -> int:
     """Do what the first argument says; returns the exit code."""
     task = arguments[0]
     if task == "--version":
-        print(f"hypernetworks {__version__}")
+        say(f"hypernetworks {__version__}")
         return 0
     if task not in packages.EXTRAS:
-        print(USAGE)
+        say(USAGE)
         return 0 if task in ("-h", "--help") else 2
 
     try:
         wish, rest = split(arguments[1:])
         prepare(task, wish)
     except SetUpError as error:
-        print(f"\n{error}", file=sys.stderr)
+        say(f"\n{error}", sys.stderr)
         return 2
     except OSError as error:
-        print(f"\nThe set-up failed: {error}{environment.true_reason()}", file=sys.stderr)
+        say(f"\nThe set-up failed: {error}{environment.true_reason()}", sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nInterrupted: run the command again to go on.", file=sys.stderr)
+        say("\nInterrupted: run the command again to go on.", sys.stderr)
         return 130
     return starting.start(starting.command(task, rest))
 
@@ -84,7 +85,7 @@ def prepare(task: str, wish: str | None) -> None:
     with environment.alone():
         if packages.ready(task) and packages.has(wish):  # another process did it meanwhile
             return
-        print("Setting up (once, a few minutes) ...", flush=True)
+        say("Setting up (once, a few minutes) ...")
         environment.make()
         packages.install(task, wish)
 

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
+from ..console import say
 from . import surroundings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,7 +76,7 @@ def make() -> None:
     if version() is not None and _has_pip():
         return
     if ENVIRONMENT.exists() or ENVIRONMENT.is_symlink():
-        print("  .venv is broken or incomplete: it is made again ...", flush=True)
+        say("  .venv is broken or incomplete: it is made again ...")
         remove()
 
     check_venv_module()
@@ -157,10 +158,10 @@ def check_folder() -> None:
         raise SetUpError(f"{ROOT} can't be written to: copy the project to a folder of your own.")
 
     if os.name == "nt" and len(str(ROOT)) > LONGEST_ROOT and not _long_paths():
-        print(
+        say(
             f"Warning: {ROOT} is longer than {LONGEST_ROOT} characters, and Windows refuses paths above 260: if the "
             "set-up fails, move the project to a shorter path or switch long paths on.",
-            file=sys.stderr,
+            sys.stderr,
         )
 
 
@@ -246,7 +247,7 @@ def _locked(file: IO[str]) -> Iterator[None]:
     try:
         _lock(file, wait=False)
     except BlockingIOError:
-        print("  another set-up is running in this folder: waiting for it ...", flush=True)
+        say("  another set-up is running in this folder: waiting for it ...")
         _lock(file, wait=True)
     yield  # closing the file ends the lock
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import getproxies
 
+from ..console import say
 from . import environment, machine, surroundings, wheels
 from .environment import ENVIRONMENT, ROOT, SetUpError
 from .wheels import Choice
@@ -89,7 +90,7 @@ def install(task: str, wish: str | None) -> None:
     elif found is None:
         found = _install_torch(_automatic(), replace=False)
 
-    print("  everything else ...", flush=True)
+    say("  everything else ...")
     with _constraints(keeping=found.split()[1]) as constraints:
         _pip("-c", constraints, "-e", f".[{EXTRAS[task]}]")
     mark(task).write_text(stamp(task))
@@ -132,7 +133,7 @@ def _automatic() -> Choice:
 
 def _install_torch(choice: Choice, replace: bool) -> str:
     """Install one torch, or its fallback, and see that it works."""
-    print(f"  torch ({choice.build}: {choice.reason}) ...", flush=True)
+    say(f"  torch ({choice.build}: {choice.reason}) ...")
     environment.check_space(GIBIBYTES.get(choice.build, FOR_A_GPU))
     if replace:  # 2.13.0 counts as satisfied by 2.13.0+cpu
         _pip("torch", command="uninstall")
@@ -142,7 +143,7 @@ def _install_torch(choice: Choice, replace: bool) -> str:
     if choice.fallback is None or not remote:
         _pip(*choice.pip)
     elif not reachable(index) or _pip(*choice.pip, check=False):
-        print(f"  {index} does not answer or has no such wheel: PyPI's torch is taken instead ...")
+        say(f"  {index} does not answer or has no such wheel: PyPI's torch is taken instead ...")
         _pip(*choice.fallback)
 
     found = working_torch()
@@ -199,12 +200,12 @@ def _pip(*arguments: str, command: str = "install", check: bool = True) -> int:
 def _tell(found: str) -> None:
     """Which device torch sees, and what that means; and when a card is left unused."""
     _, number, device, name = found.split(maxsplit=3)
-    print(f"  torch {number} uses {name} ({device}): {SPEED[device]}", flush=True)
+    say(f"  torch {number} uses {name} ({device}): {SPEED[device]}")
     if device == "cpu":
         here = machine.describe(environment.version())
         better = None if wheels.impossible(here) else wheels.choose(here)
         if better is not None and better.build not in ("cpu", "pypi"):
-            print(
+            say(
                 f"  There is {better.reason}, which this torch does not use: `--torch {better.build}` replaces it.",
-                file=sys.stderr,
+                sys.stderr,
             )
