@@ -51,7 +51,7 @@ ROOMS: dict[str, set[str]] = {
     "studio": {*CORE, "hosts", "hosts.diffusers", "ui", "miniature"},
     "cli": {*CORE, "hosts", "hosts.diffusers", "studio", "miniature"},
     "__main__": {"cli"},
-    "installing": {"__version__"},
+    "installing": {"__version__", "console"},
     "__init__": CORE,
 }
 """What each room may import of this package. On top sit ``studio``, ``cli`` and the webui's
