@@ -24,7 +24,7 @@ from .report import Table
 VIEWS = (
     "view", "t", "transpose", "permute", "expand", "slice", "select", "unsqueeze", "squeeze", "detach", "as_strided",
     "_unsafe_view", "_reshape_alias", "alias", "split", "chunk", "unbind", "empty", "empty_like", "new_empty",
-    "resolve_conj", "resolve_neg", "unflatten",
+    "resolve_conj", "resolve_neg", "unflatten", "reshape", "to", "promote_types",
 )  # fmt: skip
 """Operators that run no kernel."""
 

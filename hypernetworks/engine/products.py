@@ -2,8 +2,10 @@
 
 On a CPU in fp32, ``F.linear`` uses MKL, if torch was built with it. MKL doesn't use AVX-512 on
 processors of other makers than its own. There, oneDNN is about twice as fast, and it computes bias
-and activation together with the product. Both compute in full fp32. Everywhere else, and if the
-fused operator is missing or wrong on this machine, ``F.linear`` is used.
+and activation together with the product. Both compute in full fp32. On CUDA, relu after a product
+costs a pass over the widest tensor of a network, and cuBLAS computes it at the end of the product.
+Everywhere else, and if the fused operator is missing or wrong on this machine, ``F.linear`` is
+used.
 """
 
 from __future__ import annotations
@@ -17,6 +19,11 @@ from torch import nn
 
 from .tensors import is_ordinary
 from .tracing import is_compiling
+
+FUSING = ("cuda", "meta")
+"""Devices whose products may end in relu; on the meta device, where kernels are counted, as on
+CUDA.
+"""
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
 
@@ -58,8 +65,51 @@ def linear(
         )
         return product
 
+    if type(activation) is nn.ReLU and bias is not None and _is_for_cublas(inputs, weight):
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        made: torch.Tensor = torch.ops.aten._addmm_activation(bias, rows, weight.t())
+        return made.view(*inputs.shape[:-1], -1)
+
     product = F.linear(inputs, weight, bias)
     return product if activation is None else activation(product)
+
+
+def _is_for_cublas(inputs: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Of relu and gelu, which cuBLAS has, hypernetworks' gelu is another: the exact one."""
+    return bool(
+        inputs.device.type in FUSING
+        and inputs.device == weight.device
+        and inputs.dtype is weight.dtype
+        and inputs.dtype in (torch.float16, torch.bfloat16)
+        and not torch.is_grad_enabled()
+        and is_ordinary(inputs, weight)
+        and not is_compiling()  # a compiler fuses by itself
+        and inputs.numel() > 0
+        and (inputs.device.type != "cuda" or not torch.cuda.is_current_stream_capturing())
+        and cublas_works(inputs.device)
+    )
+
+
+@functools.cache
+def cublas_works(device: torch.device) -> bool:
+    """Whether the operator exists, and computes relu there: asked once for a device, at first use.
+
+    It is one that torch keeps for its own encoder layers, so it may be missing, or another one day.
+    """
+    operator = getattr(torch.ops.aten, "_addmm_activation", None)
+    if operator is None or device.type == "meta":
+        return operator is not None
+    with torch.inference_mode(False), torch.no_grad():
+        try:
+            inputs, weight = (
+                torch.linspace(-3, 3, 8 * 16).view(8, 16).sin().to(device, torch.float16),
+                torch.linspace(-2, 2, 16 * 16).view(16, 16).cos().to(device, torch.float16),
+            )
+            bias = torch.linspace(-1, 1, 16).to(device, torch.float16)
+            plain = F.linear(inputs, weight, bias).relu()
+            return torch.allclose(operator(bias, inputs, weight.t()), plain, rtol=1e-2, atol=1e-2)
+        except Exception:  # as above
+            return False
 
 
 def _is_for_onednn(inputs: torch.Tensor, weight: torch.Tensor) -> bool:

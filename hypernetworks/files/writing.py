@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import struct
 import time
 import zipfile
@@ -100,7 +101,7 @@ def replace(path: Path, save: Callable[[Path], object]) -> None:
             with suppress(OSError):  # network drives often know no modes
                 path.chmod(mode)
     except Exception as error:
-        reason = _reason(error, path.parent)
+        reason = _read_only(path) or _reason(error, path.parent)
         if reason is None:
             raise
         raise FileWriteError(f"{shown(path)}: it can't be written ({reason})") from error
@@ -136,6 +137,17 @@ def _reason(error: Exception, folder: Path) -> str | None:
             return f"the disk is full, or accepts no more data{_room(folder)}"
         cause = cause.__cause__ or cause.__context__
     return None
+
+
+def _read_only(path: Path) -> str | None:
+    """On Windows, a file with that attribute can't be replaced, and the system only denies
+    access.
+    """
+    try:
+        is_locked = os.name == "nt" and not path.stat().st_mode & stat.S_IWRITE
+    except OSError:
+        return None
+    return "it is read-only: take that attribute off, or use another name" if is_locked else None
 
 
 def _of_system(error: OSError, folder: Path) -> str:

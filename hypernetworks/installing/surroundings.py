@@ -61,6 +61,7 @@ def _pip_settings(python: str, environment: Mapping[str, str]) -> dict[str, str]
         [python, "-m", "pip", "config", "list"],
         capture_output=True,
         text=True,
+        encoding="utf-8",  # which ``clean`` asks for; a Windows console has another
         errors="replace",
         check=False,
         env=dict(environment),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -40,7 +41,8 @@ def fetch_packages(folder: Path) -> dict[str, Path]:
         name, version = package.removeprefix("@").rsplit("@", 1)
         archive = folder / f"{name.replace('/', '-')}-{version}.tgz"
         if not archive.exists():
-            subprocess.run(["npm", "pack", "--silent", package], cwd=folder, check=True)
+            npm = shutil.which("npm") or "npm"  # on Windows, npm.cmd
+            subprocess.run([npm, "pack", "--silent", package], cwd=folder, check=True)
         archives[style] = archive
     return archives
 
