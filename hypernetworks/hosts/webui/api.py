@@ -22,7 +22,7 @@ from ...errors import AmbiguousNameError, HypernetworkError, NameLookupError
 from ...files import read
 from ...library import Entry, inspect
 from ...library.sidecars import FolderNames, Listings, for_the_panel, read_sidecars
-from . import folders
+from . import folders, shims
 from .cards_tab.cards import UNKNOWN, facts, named, sound
 from .checks import check
 
@@ -64,6 +64,16 @@ def register(app: Any) -> None:
                     tags=["Hypernetworks"],
                     openapi_extra={"parameters": parameters},
                 )
+
+    if shims.needs_route(app):
+        app.add_api_route(
+            shims.ROUTE,
+            _endpoint(app, accounts, shims.list_as_the_webui_does),
+            methods=["GET"],
+            response_model=None,
+            summary=shims.list_as_the_webui_does.__doc__,
+            tags=["Hypernetworks"],
+        )
 
 
 def list_networks(_request: Request) -> list[dict[str, Any]]:
