@@ -47,8 +47,39 @@
         return response.json();
     }
 
+    /** Ask the server to change or show something of one network; the answer, or an Error with its sentence. */
+    async function act(what, name, more = {}, body = undefined) {
+        const query = new URLSearchParams({ name, ...more });
+        const headers = { Accept: "application/json", "X-Hypernetworks": "1" };
+        const response = await fetch(`./hypernetworks/v1/${what}?${query}`, { method: "POST", headers, body });
+        const answer = await response.json().catch(() => ({}));
+        if (!response.ok) throw new Error(answer.error ?? `HTTP ${response.status}`);
+        return answer;
+    }
+
+    /* What the user has put into a prompt lately, the latest first. */
+
+    const RECENT = "hypernetworks.recent";
+    const MOST_RECENT = 20;
+
+    function recent() {
+        try {
+            const names = JSON.parse(localStorage.getItem(RECENT) ?? "[]");
+            return Array.isArray(names) ? names : [];
+        } catch {
+            return []; // storage is forbidden here
+        }
+    }
+
+    function remember(name) {
+        const names = [name, ...recent().filter((other) => other !== name)].slice(0, MOST_RECENT);
+        try {
+            localStorage.setItem(RECENT, JSON.stringify(names));
+        } catch { /* as above */ }
+    }
+
     const entryOf = (name) => catalogue.entries.find((entry) => entry.name === name);
 
-    window.hypernetworksExtension.catalogue = Object.assign(catalogue, { load, refresh, check, entryOf });
+    window.hypernetworksExtension.catalogue = Object.assign(catalogue, { load, refresh, check, act, recent, remember, entryOf });
     window.hypernetworksExtension.refresh = refresh;
 })();

@@ -8,7 +8,7 @@
     if (text.toggle) return;
     const { parseTags, pieceOf, remove, removeAll, move, put, append, format, isWritable } = text;
     const { Row, Menu, Master, make, setText, isFocused } = controls;
-    const { check, entryOf } = catalogue;
+    const { check, entryOf, remember } = catalogue;
 
     /* ---------------------------------------------------------------- prompts and options of this page */
 
@@ -361,7 +361,10 @@
         else if (!isWritable(name)) problem = `“${name}” can't be in a tag: rename it without “:” and “>”.`;
         else if (text.includes(">")) problem = `The multiplier “${text}” of ${name} can't be in a tag.`;
         if (problem !== null) complain(tab, problem);
-        else write(prompt, append(prompt.value, name, text, (activation ?? "").trim(), separator()));
+        else {
+            write(prompt, append(prompt.value, name, text, (activation ?? "").trim(), separator()));
+            remember(name);
+        }
         return problem === null;
     }
 
@@ -388,5 +391,6 @@
     setInterval(tick, 300);
     tick();
 
-    Object.assign(window.hypernetworksExtension, { toggle, insert, sync: tick });
+    const page = { root, isVisible, promptOf, write, defaultMultiplier, TABS };
+    Object.assign(window.hypernetworksExtension, { toggle, insert, sync: tick, page });
 })();

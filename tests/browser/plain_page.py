@@ -37,10 +37,26 @@ TAB = """
     <div class="hypernetworks-panel" data-tab="{tab}" data-check="./hypernetworks/v1/check"></div>
   </div></div>
 </div>
-<div id="{tab}_hypernetworks_cards_html">
+<div id="{tab}_hypernetworks_controls">
+  <div class="extra-network-control--sort extra-network-control--enabled" data-sortkey="default">path</div>
+  <div class="extra-network-control--sort" data-sortkey="name">name</div>
+  <div class="extra-network-control--sort-dir" data-sortdir="Ascending">direction</div>
+</div>
+<div id="{tab}_hypernetworks_cards_html" class="extra-network-pane">
   <div id="{tab}_hypernetworks_cards" class="extra-network-cards">{cards}</div>
 </div></div>"""
-CARD = """<div class="card" data-name="{name}">
+SORTING = """<script>
+document.querySelectorAll(".extra-network-control--sort").forEach((one) => one.addEventListener("click", () => {
+  const all = one.parentElement.querySelectorAll(".extra-network-control--sort");
+  all.forEach((other) => other.classList.toggle("extra-network-control--enabled", other === one));
+}));
+document.querySelectorAll(".extra-network-control--sort-dir").forEach((one) => one.addEventListener("click", () => {
+  one.dataset.sortdir = one.dataset.sortdir === "Ascending" ? "Descending" : "Ascending";
+}));
+</script>"""
+"""As AUTOMATIC1111's buttons over the cards do."""
+CARD = """<div class="card" style="position: relative; padding: 2em" data-name="{name}"
+  onclick="window.clicked = '{name}'">
   <div class="actions"><span class="name">{name}</span></div></div>"""
 
 
@@ -55,6 +71,8 @@ class Server:
         asked: address and body of each request to our routes.
         opened: whether the panel starts unfolded.
         before: runs in the page before its scripts.
+        loaded: family of the loaded model.
+        answers: of further routes, by the last part of their address.
     """
 
     networks: list[dict[str, Any]] = field(default_factory=list)
@@ -64,6 +82,7 @@ class Server:
     opened: bool = True
     before: str = ""
     loaded: str | None = "SD1"
+    answers: dict[str, Any] = field(default_factory=dict)
 
     def html(self) -> str:
         """The page."""
@@ -74,7 +93,7 @@ class Server:
         )
         scripts = "".join(f'<script src="/javascript/{name}"></script>' for name in SCRIPTS)
         style = '<link rel="stylesheet" href="/style.css">'
-        return f"<!doctype html><meta charset=utf-8>{style}<body>{tabs}{scripts}"
+        return f"<!doctype html><meta charset=utf-8>{style}<body>{tabs}{SORTING}{scripts}"
 
     def answer(self, route: Any) -> None:
         """Answer one request of the page."""
@@ -101,7 +120,10 @@ class Server:
             }
             for name in query.get("name", ())
         }
+        if route.request.method == "POST":
+            assert route.request.headers.get("x-hypernetworks") == "1" or what == "refresh"
         answers: dict[str, Any] = {
+            **self.answers,
             "list": self.networks,
             "check": {"loaded": self.loaded, "networks": networks},
         }

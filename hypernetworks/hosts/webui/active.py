@@ -64,6 +64,10 @@ class ActiveNetworks:
             self._apply(p, module, batch, pictures)
             self._for, self.job = wanted, p
 
+        # Asked at each step: Neo's script decides after the networks have been applied.
+        if self._compile_again is None and host.compiles_each_call():
+            self._run_eagerly(p)
+
         return self._handle
 
     def _is_current(self, wanted: tuple[object, ...], unet: object) -> bool:

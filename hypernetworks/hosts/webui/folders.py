@@ -117,7 +117,8 @@ def _host_module() -> Any:
         from modules.hypernetworks import hypernetwork
     except ImportError:
         return None
-    return hypernetwork
+    # Where the webui has none, ours stands in for what others ask there.
+    return None if getattr(hypernetwork, "hypernetworks_shim", False) else hypernetwork
 
 
 def _list_ours(original: Callable[[str], dict[str, str]]) -> Callable[[str], dict[str, str]]:

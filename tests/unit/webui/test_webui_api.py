@@ -14,12 +14,14 @@ from fastapi.testclient import TestClient
 from unit.library.test_library import add, network
 
 import hypernetworks as hn
-from hypernetworks.hosts.webui import api, checks, folders
+from hypernetworks.hosts.webui import api, card_actions, checks, folders
 
 every_host = pytest.mark.parametrize(
     "fake_webui", ["a1111", "forge", "reforge", "classic", "sdnext"], indirect=True
 )
-ROUTES = ["/check", "/inspect", "/list", "/preview", "/refresh"]
+ROUTES = sorted(
+    ["/check", "/inspect", "/list", "/preview", "/refresh", *card_actions.ACTIONS],
+)
 PATHS = [
     ("GET", "/list"),
     ("POST", "/refresh"),
@@ -62,12 +64,15 @@ def test_the_list(fake_webui: FakeWebui) -> None:
     night = network(fake_webui.folder / "night.safetensors")
     hash_of_ink = folders.short_hash(folders.library().find("ink"))
     known = {
+        "favorite": False,
+        "tags": [],
         "activation_text": "ink, «wash»",
         "preferred_multiplier": 0.6,
         "family": "SD1",
         "hash": hash_of_ink,
     }
     unknown = {"activation_text": "", "preferred_multiplier": None, "family": None, "hash": None}
+    unknown |= {"favorite": False, "tags": []}
     times = {
         path: {"size": path.stat().st_size, "mtime": pytest.approx(path.stat().st_mtime)}
         for path in (ink, night)
