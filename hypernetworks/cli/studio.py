@@ -30,6 +30,12 @@ def add_studio(parser: argparse.ArgumentParser) -> None:
         help="folder for training runs and training images",
     )
     parser.add_argument(
+        "--images",
+        type=pasted_path,
+        metavar="DIR",
+        help="folder for generated images (default: hypernetworks/images in your home folder)",
+    )
+    parser.add_argument(
         "--pictures",
         type=pasted_path,
         action="append",
@@ -68,5 +74,6 @@ def _run(options: argparse.Namespace) -> int:
         training_folders=TrainingFolders(
             options.training or Path.home() / TRAINING, tuple(options.pictures)
         ),
+        images=options.images,
     )
     return 0

@@ -84,7 +84,8 @@ def address(own_folder: Path, training: Path) -> Iterator[str]:
     if CHROMIUM is None:
         pytest.skip(NO_CHROMIUM)
     folders = ["--training", str(training / "own"), "--pictures", str(training / "mine")]
-    with studio("--hypernetworks", str(own_folder), *folders) as address:
+    images = ["--images", str(training / "images")]
+    with studio("--hypernetworks", str(own_folder), *folders, *images) as address:
         yield address
 
 
@@ -270,7 +271,7 @@ def test_cards_search_folders_and_a_file_that_is_added(
     count = cards.count()
     shutil.copy(NETWORKS / "sepia.safetensors", tmp_path / "tea.safetensors")
     page.set_input_files(".studio-tools input[type=file]", str(tmp_path / "tea.safetensors"))
-    expect(page.locator(".studio-count")).to_contain_text("Added tea")
+    expect(page.locator(".studio-toast")).to_contain_text("Added tea")
     expect(cards).to_have_count(count + 1)
     assert (own_folder / "tea.safetensors").read_bytes() == (
         NETWORKS / "sepia.safetensors"
@@ -490,7 +491,7 @@ def test_pictures_are_sent_and_a_name_is_not_taken_twice(
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_state_fits(page: Any, width: int, tmp_path: Path) -> None:
     page.set_viewport_size({"width": width, "height": 900})
-    expect(page.get_by_role("tab")).to_have_count(5)
+    expect(page.get_by_role("tab")).to_have_count(6)
     assert page.evaluate(UNFITTING) == []
     long = "a_name_without_any_break_" * 4
     generate(
@@ -547,6 +548,7 @@ def test_compare_makes_one_labelled_sheet(page: Any) -> None:
         "Inspect",
         "Train",
         "Model",
+        "Gallery",
     ]
 
 
@@ -620,7 +622,7 @@ def test_a_path_that_is_no_checkpoint_is_told_and_the_model_stays(
 
 
 def test_with_listen_a_password_is_asked_for_and_the_model_tab_shows_the_checkpoint(
-    browser: Any,
+    browser: Any, tmp_path: Path
 ) -> None:
     options = [
         "--listen",
@@ -629,6 +631,7 @@ def test_with_listen_a_password_is_asked_for_and_the_model_tab_shows_the_checkpo
         "--checkpoint",
         str(NETWORKS.parent / "weights"),
     ]
+    options += ["--images", str(tmp_path)]
     with studio(*options, "--hypernetworks", str(NETWORKS)) as address:
         for path in (
             "/hypernetworks/v1/list",

@@ -5,8 +5,6 @@ is closed.
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -34,8 +32,6 @@ if TYPE_CHECKING:
 
 WINDOW = "training"
 """Whose jobs these are to the job queue: no window's, so that none stops them by accident."""
-PAUSE = 0.4
-"""Seconds between two looks that a window takes."""
 EDGE = 192
 """Previews are kept in memory no larger than this, in pixels."""
 
@@ -124,16 +120,6 @@ class Trainer:
         """Until the training has ended and is saved, but no longer than that."""
         if self._thread is not None:
             self._thread.join(seconds)
-
-    def follow(self) -> Iterator[State]:
-        """The state, now and after each change, until the training ends."""
-        while True:
-            state = self.state
-            is_last = not state.is_running  # asked before: it may end while it is shown
-            yield state
-            if is_last:
-                return
-            time.sleep(PAUSE)
 
     def _run(
         self, values: FormValues, pictures: Path | None, may_replace: bool, state: State
