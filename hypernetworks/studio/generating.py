@@ -16,6 +16,7 @@ from ..errors import HypernetworkError
 from ..hosts.diffusers import Generation, Result, save_png
 from ..prompts import parse
 from .job_queue import Update
+from .kept import Kept
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,14 +31,6 @@ LONGEST_PROMPT, MOST_TAGS = 20_000, 200
 The text encoder reads all of them, and each tag is looked up.
 """
 LARGEST_SEED = 2**32 - 1
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A finished image in the studio's own folder for this run."""
-
-    path: str
-    infotext: str
 
 
 @dataclass(frozen=True)

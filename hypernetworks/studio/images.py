@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import HypernetworkError
 from ..files.writing import replace
-from .generating import Kept
+from .kept import Kept
 from .restoring import read_infotext
 
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -173,8 +173,8 @@ def described(item: Item) -> dict[str, Any]:
     return {"name": item.name, "infotext": item.infotext, "starred": item.is_starred}
 
 
-def _copy(source: Path, target: Path) -> object:
-    return shutil.copyfile(source, target)
+def _copy(source: Path, temporary: Path) -> object:
+    return shutil.copyfile(source, temporary)
 
 
 def _names_in(folder: Path, pattern: re.Pattern[str]) -> list[str]:

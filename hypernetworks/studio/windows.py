@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .generating import Kept
+from .kept import Kept
 
 MOST_WINDOWS = 200
 """Windows that are remembered; the one that was quiet for the longest time is forgotten first."""

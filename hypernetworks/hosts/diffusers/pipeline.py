@@ -139,7 +139,6 @@ class Painter:
         chosen = self._resolve(tags, sites, result.messages)
         size = self._size(job)
         check_steps(job.sampler, self._own_scheduler, job.steps)
-
         steps = _Steps(on_step)
 
         # In half precision an image may overflow that fp32 computes well: worth a second attempt.
@@ -150,9 +149,7 @@ class Painter:
                 handle = self._apply(chosen, sites, patches, result.messages)
                 self.pipeline.scheduler = build_sampler(job.sampler, self._own_scheduler)
                 patches.callback(setattr, self.pipeline, "scheduler", self._own_scheduler)
-                live_preview = (
-                    None if on_picture is None else LivePreview(self.pipeline, on_picture)
-                )
+                live_preview = LivePreview.watching(self.pipeline, on_picture)
                 finite = patches.enter_context(watched(self.pipeline.vae, raises=again))
                 images = self._sample(
                     job, (clean, negative), size, handle, live_preview, steps, finite

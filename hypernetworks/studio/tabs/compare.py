@@ -44,16 +44,7 @@ def compare_tab(job_queue: JobQueue, place: Place, fields: list[gr.components.Co
         with gr.Row(elem_id="compare_buttons"):
             start = gr.Button("Compare", variant="primary", elem_id="compare_start", scale=3)
             stop = gr.Button("Interrupt", elem_id="compare_interrupt", scale=1, min_width=110)
-        progress = gr.HTML(empty_html(COMPARE_HINT), elem_id="compare_progress")
-        sheet = gr.Image(
-            show_label=False,
-            type="filepath",
-            interactive=False,
-            visible=False,
-            buttons=["download", "fullscreen"],
-            elem_id="compare_sheet",
-        )
-        messages = gr.HTML("", elem_id="compare_messages")
+        progress, sheet, messages = _results()
     tab.select(
         lambda: gr.update(choices=choices(job_queue.library)),
         None,
@@ -86,6 +77,21 @@ def compare_tab(job_queue: JobQueue, place: Place, fields: list[gr.components.Co
         job_queue.interrupt(place.windows.of(request.session_hash))
 
     stop.click(interrupt, None, None, queue=False, **PRIVATE)
+
+
+def _results() -> tuple[gr.HTML, gr.Image, gr.HTML]:
+    """Where a comparison is shown."""
+    progress = gr.HTML(empty_html(COMPARE_HINT), elem_id="compare_progress")
+    sheet = gr.Image(
+        show_label=False,
+        type="filepath",
+        interactive=False,
+        visible=False,
+        buttons=["download", "fullscreen"],
+        elem_id="compare_sheet",
+    )
+    messages = gr.HTML("", elem_id="compare_messages")
+    return progress, sheet, messages
 
 
 def _compare(

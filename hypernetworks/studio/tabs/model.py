@@ -18,11 +18,7 @@ from ..windows import Windows
 
 
 def model_tab(
-    job_queue: JobQueue,
-    windows: Windows,
-    *,
-    anywhere: bool,
-    on_change: list[gr.components.Component],
+    job_queue: JobQueue, windows: Windows, anywhere: bool, on_change: list[gr.components.Component]
 ) -> tuple[list[gr.components.Component], Callable[[], tuple[Any, ...]]]:
     """Add the tab that chooses the model.
 

@@ -58,7 +58,6 @@ def build_app(
         password: asked for before anything else; ``None`` lets everyone in.
         images: the user's folder of images; ``None`` is ``images`` in ``folder``.
     """
-    import gradio as gr
     from fastapi import FastAPI
 
     # Read by gradio when components are made; nothing else is to be in a folder that it gives out.
@@ -82,6 +81,20 @@ def build_app(
     place = Place(folder, Images(images or folder / "images", is_shown=not anywhere), Windows())
     register_live(app, PREFIX, trainer, place.images)
     page = build_page(trainer, place, anywhere=anywhere)
+    served = _mounted(app, page, head())
+    page.state_holder.session_data = SlimStates()
+    gated = PageGate(served, page, cache)
+    return OwnAddressOnly(
+        gated if password is None else PasswordGate(gated, password),
+        anywhere,
+        only_addresses=password is None,
+    )
+
+
+def _mounted(app: Any, page: Any, head: str) -> Any:
+    """An application with gradio's page and routes at its root."""
+    import gradio as gr
+
     page.queue(default_concurrency_limit=8, max_size=limits.MOST_QUEUED_IN_ALL)
     page.state_session_capacity = limits.MOST_SESSIONS
     served = gr.mount_gradio_app(
@@ -94,7 +107,7 @@ def build_app(
         theme=gr.themes.Default(
             primary_hue="indigo", neutral_hue="slate", font=FONT, font_mono=MONO
         ),
-        head=head(),
+        head=head,
         ssr_mode=False,
         mcp_server=False,
         run_history=False,
@@ -103,13 +116,7 @@ def build_app(
     page.has_launched = (
         True  # gradio's own check of paths rests on it, and a mounted page never launches
     )
-    page.state_holder.session_data = SlimStates()
-    gated = PageGate(served, page, cache)
-    return OwnAddressOnly(
-        gated if password is None else PasswordGate(gated, password),
-        anywhere,
-        only_addresses=password is None,
-    )
+    return served
 
 
 def launch(

@@ -14,9 +14,9 @@ from PIL import Image
 
 import hypernetworks as hn
 from hypernetworks.hosts.diffusers import Picture, save_png
-from hypernetworks.studio.generating import Kept
 from hypernetworks.studio.images import TRASH, Images
 from hypernetworks.studio.job_queue import JobQueue, Update
+from hypernetworks.studio.kept import Kept
 from hypernetworks.studio.windows import (
     MOST_KEPT,
     VERSION,
