@@ -20,6 +20,7 @@ from .convert import add_convert
 from .create import add_create
 from .generate import add_generate
 from .inspect import add_inspect
+from .list_networks import add_list
 from .merge import add_merge, add_resize
 from .studio import add_studio
 from .train import add_train
@@ -74,6 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     add_generate(
         commands.add_parser(
             "generate", help="generate images from a prompt with tags", allow_abbrev=False
+        )
+    )
+    add_list(
+        commands.add_parser(
+            "list", help="list the networks that a tag can name", allow_abbrev=False
         )
     )
     add_inspect(

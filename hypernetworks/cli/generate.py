@@ -9,29 +9,47 @@ import sys
 from pathlib import Path
 
 from ..console import pasted_path, say
+from ..ending import noticed
 from ..errors import HypernetworkError, sendable
 from ..progress import Progress
 from .model import add_device, load_painter, need
 from .outputs import refuse_existing
 from .values import integer, number, size
 
+EXAMPLES = """examples:
+  python -m hypernetworks generate "a red apple <hypernet:ink:0.8>" -o apple.png
+  python -m hypernetworks generate "a (red:1.2) apple" --batch 4 --seed -1 --checkpoint model.safetensors
+  python -m hypernetworks list          the names that tags can use
+"""
+STOPPING = "Stopping after this step; Ctrl+C again ends at once"
+
 
 def add_generate(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``generate``."""
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("prompt", help='such as "a red apple <hypernet:ink:0.8>"')
     parser.add_argument(
         "-o",
         "--output",
         type=pasted_path,
         default=Path("picture.png"),
-        help="PNG file; several images are numbered",
+        help="PNG file; several images are numbered (default: picture.png)",
     )
     parser.add_argument("--negative", default="", help="negative prompt")
-    parser.add_argument("--steps", type=integer(1, 1000), default=20)
-    parser.add_argument("--cfg", type=number(0, 100), default=None, help="guidance scale")
-    parser.add_argument("--seed", type=_seed, default=0, help="-1 for a random seed")
+    parser.add_argument(
+        "--steps", type=integer(1, 1000), default=20, help="sampling steps (default: 20)"
+    )
+    parser.add_argument(
+        "--cfg", type=number(0, 100), default=None, help="guidance scale (default: the model's)"
+    )
+    parser.add_argument(
+        "--seed", type=_seed, default=0, help="of the first image; -1: random (default: 0)"
+    )
     parser.add_argument("--sampler", help='such as "Euler a" (default: the model\'s own)')
-    parser.add_argument("--batch", type=integer(1, 64), default=1, help="number of images")
+    parser.add_argument(
+        "--batch", type=integer(1, 64), default=1, help="number of images (default: 1)"
+    )
     parser.add_argument("--size", type=size, default=(None, None), help="such as 512 or 512x768")
     parser.add_argument(
         "--checkpoint", type=pasted_path, help="SD1/SD2/SDXL .safetensors, or a diffusers folder"
@@ -60,15 +78,17 @@ def _seed(text: str) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     need("diffusers", "transformers", "PIL")
-    from ..hosts.diffusers import Generation, save_png
-
     for text in (options.prompt, options.negative):
         if sendable(text) != text:
             raise HypernetworkError(
                 f"the prompt {sendable(text)} is not valid text: write it in UTF-8"
             )
     targets = _targets(options.output, options.batch, options.overwrite)
+    if sys.stderr is not None and sys.stderr.isatty():  # who looks on waits some seconds
+        say("hypernetworks: loading the model …", sys.stderr)
     painter = load_painter(options)
+    from ..hosts.diffusers import Generation, save_png
+
     job = Generation(
         prompt=options.prompt,
         negative=options.negative,
@@ -80,14 +100,23 @@ def _run(options: argparse.Namespace) -> int:
         height=options.size[1],
         sampler=options.sampler,
     )
-    with Progress(options.steps, "generating") as progress:
-        result = painter.generate(job, lambda done, _total: progress.update(done))
+    with noticed(STOPPING) as ending, Progress(options.steps, "generating") as progress:
+
+        def on_step(done: int, _total: int) -> bool:
+            progress.update(done)
+            return not ending
+
+        result = painter.generate(job, on_step)
+        is_stopped = bool(ending)
+
     for message in result.messages:
         say(f"hypernetworks: {message}", sys.stderr)
     for picture, target in zip(result.pictures, targets, strict=True):
         save_png(picture, target)
-        say(str(target))
-    return 0
+        say(str(target.resolve()))
+    if is_stopped:
+        say("hypernetworks: interrupted; the unfinished image is saved", sys.stderr)
+    return 130 if is_stopped else 0
 
 
 def _targets(output: Path, batch: int, overwrite: bool) -> list[Path]:

@@ -50,7 +50,7 @@ def messages_html(messages: Sequence[str], kind: str = "note") -> str:
     if not messages:
         return ""
     items = "".join(f"<li>{text(_sentence(message))}</li>" for message in messages)
-    return f'<ul class="studio-messages studio-{kind}" role="status">{items}</ul>'
+    return f'<div role="status"><ul class="studio-messages studio-{kind}">{items}</ul></div>'
 
 
 def _sentence(message: str) -> str:

@@ -313,7 +313,18 @@
         if (isGenerating) selectTab("Image");
         if (!isTraining && !(isGenerating && window.innerWidth <= 760)) return;
         const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-        byId("studio_tabs")?.scrollIntoView({ behavior: calm ? "instant" : "smooth", block: "start" });
+        const scroll = { behavior: calm ? "instant" : "smooth", block: "start" };
+        setTimeout(() => byId("studio_tabs")?.scrollIntoView(scroll), 150); // the tab has its height by then
+    });
+
+    /** Choose an image whose settings are to be restored. */
+    const chooser = make("input", { type: "file", accept: IMAGES.join(","), hidden: "" });
+    chooser.addEventListener("change", () => {
+        if (chooser.files[0]) restore(chooser.files[0]);
+        chooser.value = "";
+    });
+    document.addEventListener("click", (event) => {
+        if (event.target.closest("#studio_restore")) chooser.click();
     });
 
     /** A trained network goes into the prompt; in place of the example's tag, where that is still as it was. */
@@ -341,7 +352,13 @@
         field.readOnly = true;
     }
 
+    /** gradio names its drop fields otherwise than they read, which confuses who commands by voice. */
+    function nameUploads() {
+        for (const field of document.querySelectorAll(".upload-container[aria-label]")) field.removeAttribute("aria-label");
+    }
+
     function tick() {
+        nameUploads();
         undone.known ??= promptField()?.value ?? null;
         openInfotext();
         for (const host of document.querySelectorAll(".studio-cards:not(.studio-filled)")) cards.push(new Cards(host));

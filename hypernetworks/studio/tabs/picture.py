@@ -82,10 +82,10 @@ def picture_tab(job_queue: JobQueue) -> tuple[Outputs, gr.File]:
             visible=False,
             buttons=["copy"],
         )
-        restored = gr.File(
-            label="Drop an image to restore its prompt and settings",
+        gr.Button("Restore settings from an image …", size="sm", elem_id="studio_restore")
+        restored = gr.File(  # not seen: that button, and an image dropped anywhere, fill it
+            label="Image with settings",
             file_types=[".png", ".jpg", ".jpeg", ".webp", ".avif"],
-            height=90,
             elem_id="hypernetworks_restore",
         )
 

@@ -18,8 +18,9 @@ from ...hosts.diffusers.prompt_encoding import tokens_used
 from ...prompts import parse
 from ..generating import LONGEST_PROMPT
 from ..images import Images, described
-from ..job_queue import JobQueue
+from ..job_queue import JobQueue, Seen
 from ..train import views
+from ..train.trainer import WINDOW as TRAINING
 from ..train.trainer import Trainer, duration
 from ..widgets import messages_html
 
@@ -38,19 +39,22 @@ def now(trainer: Trainer, window: str, seen: str, wants_training: bool) -> dict[
         wants_training: whether its Train tab is in view.
     """
     job_queue = trainer.job_queue
-    jobs = [
-        {
-            "title": job.title,
-            "done": job.done,
-            "total": job.total,
-            "note": job.note,
-            "mine": bool(window) and job.window == window,
-            "running": job.is_running,
-        }
-        for job in job_queue.seen()
-    ]
+    jobs = [_shown(job, trainer, window) for job in job_queue.seen()]
     answer = {"run": RUN, "model": job_queue.painter.model_name, "jobs": jobs}
     return {**answer, "training": training(trainer, seen, wants_training)}
+
+
+def _shown(job: Seen, trainer: Trainer, window: str) -> dict[str, Any]:
+    # How far a training is, its own state knows: it tells the queue nothing after its first step.
+    at = trainer.state if job.window == TRAINING and job.is_running else job
+    return {
+        "title": job.title,
+        "done": at.done,
+        "total": at.total,
+        "note": at.note,
+        "mine": bool(window) and job.window == window,
+        "running": job.is_running,
+    }
 
 
 def training(trainer: Trainer, seen: str, is_shown: bool) -> dict[str, Any]:
