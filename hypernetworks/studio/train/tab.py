@@ -42,6 +42,7 @@ def train_tab(trainer: Trainer) -> None:
         form.first()
         start = gr.Button("Train", variant="primary", elem_id="train_start")
         form.more()
+        gr.HTML('<div class="studio-runs"></div>', elem_id="train_runs")  # studio_training_runs.js
         model = gr.State(trainer.job_queue.painter.model_name)
 
     _wire_fields(trainer, form, tab, model)

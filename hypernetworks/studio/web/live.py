@@ -5,7 +5,9 @@ routes of its gallery.
 from __future__ import annotations
 
 import json
+import re
 import secrets
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -20,6 +22,7 @@ from ..generating import LONGEST_PROMPT
 from ..images import Images, described
 from ..job_queue import JobQueue, Seen
 from ..train import views
+from ..train.runs import Runs
 from ..train.trainer import WINDOW as TRAINING
 from ..train.trainer import Trainer, duration
 from ..widgets import messages_html
@@ -100,6 +103,7 @@ def register_live(app: Any, prefix: str, trainer: Trainer, images: Images) -> No
     app.add_route(f"{prefix}/now", asked, methods=["GET"])
     app.add_route(f"{prefix}/tokens", tokens, methods=["POST"])
     _register_gallery(app, prefix, images)
+    _register_runs(app, prefix, trainer)
 
 
 def _register_gallery(app: Any, prefix: str, images: Images) -> None:
@@ -139,6 +143,43 @@ def _register_gallery(app: Any, prefix: str, images: Images) -> None:
     app.add_route(f"{prefix}/image", image, methods=["GET"])
     app.add_route(f"{prefix}/images/star", star, methods=["POST"])
     app.add_route(f"{prefix}/images/discard", discard, methods=["POST"])
+
+
+def _register_runs(app: Any, prefix: str, trainer: Trainer) -> None:
+    runs, library = Runs(trainer.training_folders.runs), trainer.job_queue.library
+
+    async def listing(_request: Request) -> Response:
+        found = await run_in_threadpool(runs.all)
+        return JSONResponse([asdict(run) for run in found], headers=_FRESH)
+
+    async def preview(request: Request) -> Response:
+        path = await run_in_threadpool(runs.preview, request.query_params.get("name", ""))
+        return Response(status_code=404) if path is None else FileResponse(path, headers=_FRESH)
+
+    def done(action: str, name: str, number: int) -> Response:
+        state, said = trainer.state, {}
+        try:
+            if state.is_running and action != "keep":
+                raise HypernetworkError(f'"{state.name}" is being trained: interrupt it first')
+            if action == "keep":
+                said = {"kept": runs.keep(name, number, library, trainer.folder)}
+            elif action == "continue":
+                trainer.go_on(name, number)
+            else:
+                runs.discard(name)
+        except HypernetworkError as error:
+            return JSONResponse({"error": str(error)}, status_code=422)
+        return JSONResponse(said)
+
+    async def change(request: Request) -> Response:
+        given = request.query_params.get("number", "")
+        number = int(given) if re.fullmatch(r"[0-9]{1,7}", given) else 0
+        action, name = request.path_params["action"], request.query_params.get("name", "")
+        return await run_in_threadpool(done, action, name, number)
+
+    app.add_route(f"{prefix}/runs", listing, methods=["GET"])
+    app.add_route(f"{prefix}/runs/preview", preview, methods=["GET"])
+    app.add_route(f"{prefix}/runs/{{action}}", change, methods=["POST"])
 
 
 _FRESH = {"cache-control": "no-store"}
