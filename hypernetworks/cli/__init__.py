@@ -21,12 +21,14 @@ from .create import add_create
 from .extract import add_extract
 from .generate import add_generate
 from .inspect import add_inspect
+from .list_networks import add_list
 from .merge import add_merge, add_resize
 from .studio import add_studio
 from .train import add_train
 
 COMMANDS: tuple[tuple[str, Callable[[argparse.ArgumentParser], None], str], ...] = (
     ("generate", add_generate, "generate images from a prompt with tags"),
+    ("list", add_list, "list the networks that a tag can name"),
     ("inspect", add_inspect, "show what a hypernetwork file contains"),
     ("convert", add_convert, "convert hypernetworks to another format, or to a LoRA"),
     ("bake", add_bake, "write a checkpoint that has networks in its weights"),

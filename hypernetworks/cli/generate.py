@@ -5,18 +5,29 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import sys
 from pathlib import Path
 
 from ..console import pasted_path, say, warn
+from ..ending import noticed
 from ..errors import HypernetworkError, sendable
 from ..progress import Progress
 from .model import add_checkpoint, add_device, add_prediction, load_painter, need
 from .outputs import refuse_existing
 from .values import integer, number, size
 
+EXAMPLES = """examples:
+  python -m hypernetworks generate "a red apple <hypernet:ink:0.8>" -o apple.png
+  python -m hypernetworks generate "a (red:1.2) apple" --batch 4 --seed -1 --checkpoint model.safetensors
+  python -m hypernetworks list          the names that tags can use
+"""
+STOPPING = "Stopping after this step; Ctrl+C again ends at once"
+
 
 def add_generate(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``generate``."""
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("prompt", help='prompt, such as "a red apple <hypernet:ink:0.8>"')
     parser.add_argument(
         "-o",
@@ -69,8 +80,6 @@ def _seed(text: str) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     need("diffusers", "transformers", "PIL")
-    from ..hosts.diffusers import Generation, save_png
-
     # A terminal in another encoding gives bytes that no PNG can store as text.
     for text in (options.prompt, options.negative):
         if sendable(text) != text:
@@ -79,7 +88,11 @@ def _run(options: argparse.Namespace) -> int:
             )
 
     targets = _targets(options.output, options.batch, options.overwrite)
+    if sys.stderr is not None and sys.stderr.isatty():  # who looks on waits some seconds
+        warn("hypernetworks: loading the model …")
     painter = load_painter(options)
+    from ..hosts.diffusers import Generation, save_png
+
     job = Generation(
         prompt=options.prompt,
         negative=options.negative,
@@ -91,15 +104,23 @@ def _run(options: argparse.Namespace) -> int:
         height=options.size[1],
         sampler=options.sampler,
     )
-    with Progress(options.steps, "generating") as progress:
-        result = painter.generate(job, lambda done, _total: progress.update(done))
+    with noticed(STOPPING) as ending, Progress(options.steps, "generating") as progress:
+
+        def on_step(done: int, _total: int) -> bool:
+            progress.update(done)
+            return not ending
+
+        result = painter.generate(job, on_step)
+        is_stopped = bool(ending)
 
     for message in result.messages:
         warn(f"hypernetworks: {message}")
     for picture, target in zip(result.pictures, targets, strict=True):
         save_png(picture, target)
-        say(str(target))
-    return 0
+        say(str(target.resolve()))
+    if is_stopped:
+        warn("hypernetworks: interrupted; the unfinished image is saved")
+    return 130 if is_stopped else 0
 
 
 def _targets(output: Path, batch: int, overwrite: bool) -> list[Path]:

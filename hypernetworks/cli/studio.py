@@ -39,6 +39,12 @@ def add_studio(parser: argparse.ArgumentParser) -> None:
         "your home folder)",
     )
     parser.add_argument(
+        "--images",
+        type=pasted_path,
+        metavar="DIR",
+        help="folder for generated images (default: hypernetworks/images in your home folder)",
+    )
+    parser.add_argument(
         "--pictures",
         type=pasted_path,
         action="append",
@@ -81,5 +87,6 @@ def _run(options: argparse.Namespace) -> int:
         training_folders=TrainingFolders(
             options.training or Path.home() / TRAINING, tuple(options.pictures)
         ),
+        images=options.images,
     )
     return 0

@@ -140,6 +140,7 @@ class Painter:
         chosen = self._resolve(tags, sites, result.messages)
         size = self._size(job)
         check_steps(job.sampler, self._own_scheduler, job.steps)
+        steps = _Steps(on_step)
 
         # In half precision an image may overflow that fp32 computes well: worth a second attempt.
         again = self.dtype != torch.float32 and not keep_precision
@@ -149,12 +150,10 @@ class Painter:
                 handle = self._apply(chosen, sites, patches, result.messages)
                 self.pipeline.scheduler = build_sampler(job.sampler, self._own_scheduler)
                 patches.callback(setattr, self.pipeline, "scheduler", self._own_scheduler)
-                live_preview = (
-                    None if on_picture is None else LivePreview(self.pipeline, on_picture)
-                )
+                live_preview = LivePreview.watching(self.pipeline, on_picture)
                 finite = patches.enter_context(watched(self.pipeline.vae, raises=again))
                 images = self._sample(
-                    job, (clean, negative), size, handle, live_preview, on_step, finite
+                    job, (clean, negative), size, handle, live_preview, steps, finite
                 )
 
             if finite.found:
@@ -167,9 +166,17 @@ class Painter:
             except NotFiniteError:
                 images = self._in_wider_numbers(lambda: attempt(False), result.messages)
 
-        result.pictures = self._pictures(job, images, size, chosen)
+        result.pictures = self._pictures(job, images, size, chosen, steps.interruption)
         self.library.trim()
         return result
+
+    def problems(self, prompt: str) -> list[str]:
+        """Why tags of a prompt can't be used with this model; a line for each, nothing is
+        generated.
+        """
+        messages: list[str] = []
+        self._resolve(parse(prompt)[1], find_sites(self.pipeline.unet), messages)
+        return messages
 
     def _prompts(self, job: Generation, messages: list[str]) -> tuple[str, str, list[Tag]]:
         """Prompt and negative prompt without tags, and the prompt's tags; messages about the
@@ -286,7 +293,7 @@ class Painter:
         size: tuple[int, int],
         handle: Handle | None,
         live_preview: LivePreview | None,
-        on_step: Callable[[int, int], bool | None] | None,
+        on_step: _Steps,
         finite: Finite,
     ) -> list[Image]:
         if handle is not None:
@@ -301,7 +308,7 @@ class Painter:
                 handle.at(*position(pipeline.scheduler, index + 1, pipeline.num_timesteps))
             if live_preview is not None:
                 live_preview.look()
-            if on_step is not None and on_step(index + 1, pipeline.num_timesteps) is False:
+            if on_step(index + 1, pipeline.num_timesteps) is False:
                 pipeline._interrupt = True
             return tensors
 
@@ -328,15 +335,21 @@ class Painter:
         images: Sequence[Image],
         size: tuple[int, int],
         chosen: Sequence[Use],
+        interruption: str | None,
     ) -> list[Picture]:
         entries = [use.entry for use in chosen]
         return [
-            Picture(image, self._infotext(job, job.seed + i, size, entries))
+            Picture(image, self._infotext(job, job.seed + i, size, entries, interruption))
             for i, image in enumerate(images)
         ]
 
     def _infotext(
-        self, job: Generation, seed: int, size: tuple[int, int], entries: Sequence[Entry]
+        self,
+        job: Generation,
+        seed: int,
+        size: tuple[int, int],
+        entries: Sequence[Entry],
+        interruption: str | None = None,
     ) -> str:
         pairs: dict[str, object] = {
             "Steps": job.steps,
@@ -349,5 +362,26 @@ class Painter:
         hashes = hashes_line(self.library, entries, lambda e: self.library.hashes.sha256(e)[:10])
         if hashes:
             pairs[HASHES] = hashes
+        if interruption is not None:
+            pairs["Interrupted after"] = interruption
 
         return format_infotext(job.prompt, job.negative, pairs)
+
+
+class _Steps:
+    """Passes the steps of a job on, and remembers how far it came."""
+
+    def __init__(self, on_step: Callable[[int, int], bool | None] | None) -> None:
+        self._on_step, self._done, self._total = on_step, 0, 0
+
+    def __call__(self, done: int, total: int) -> bool | None:
+        self._done, self._total = done, total
+        return None if self._on_step is None else self._on_step(done, total)
+
+    @property
+    def interruption(self) -> str | None:
+        """After which step the job was stopped, such as ``"5 of 20 steps"``; ``None``: it
+        wasn't.
+        """
+        is_short = self._done < self._total
+        return f"{self._done} of {self._total} steps" if is_short else None

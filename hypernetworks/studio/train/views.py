@@ -21,7 +21,7 @@ HINT = (
     "the miniature learns the look of blueprints in a minute or two."
 )
 MOST_POINTS = 240
-MOST_COLUMNS = 6
+MOST_COLUMNS = 12
 Line = list[tuple[int, float]]
 
 
