@@ -257,4 +257,4 @@ def _added(painter: Painter, network: Hypernetwork, messages: list[str]) -> Outc
     network.to("cpu", torch.float16)
     write(network, path)
     painter.library.scan()
-    return Outcome(path, [*messages, f"{network.name} is in the library"])
+    return Outcome(path, [*messages, f"added to the library: {network.name}"])

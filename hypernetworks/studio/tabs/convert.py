@@ -44,37 +44,11 @@ def convert_tab(job_queue: JobQueue, folder: Path) -> None:
             label="LoRA", file_types=[".safetensors"], visible=False, elem_id="convert_lora"
         )
         with gr.Column() as of_lora:
-            layout = gr.Dropdown(
-                list(FORMATS), value=FORMATS[0], label="Format", elem_id="convert_layout"
-            )
-            prompts = gr.Textbox(
-                "",
-                lines=4,
-                label="Prompts, one per line (for networks that aren't linear)",
-                elem_id="convert_prompts",
-            )
-            steps = gr.Slider(
-                0,
-                5000,
-                0,
-                step=50,
-                label="Training steps (for networks that aren't linear; 0 is quick and less exact)",
-                elem_id="convert_steps",
-            )
+            options = _lora_fields()
         with gr.Row():
             start = gr.Button("Convert", variant="primary", elem_id="convert_start", scale=3)
             stop = gr.Button("Interrupt", elem_id="convert_interrupt", scale=1, min_width=110)
-        progress = gr.HTML(empty_html(CONVERT_HINT), elem_id="convert_progress")
-        made = gr.File(label="The new file", visible=False, elem_id="convert_made")
-        sheet = gr.Image(
-            label="Without the network, with it, and with the LoRA",
-            type="filepath",
-            interactive=False,
-            visible=False,
-            buttons=["download", "fullscreen"],
-            elem_id="convert_sheet",
-        )
-        messages = gr.HTML("", elem_id="convert_messages")
+        outputs = _outputs()
 
     tab.select(
         lambda: gr.update(choices=choices(job_queue.library)),
@@ -90,8 +64,8 @@ def convert_tab(job_queue: JobQueue, folder: Path) -> None:
 
     start.click(
         run,
-        [kind, name, networks, multipliers, layout, prompts, steps, lora],
-        [progress, made, sheet, messages],
+        [kind, name, networks, multipliers, *options, lora],
+        outputs,
         concurrency_limit=8,
         **PRIVATE,
     )
@@ -100,6 +74,44 @@ def convert_tab(job_queue: JobQueue, folder: Path) -> None:
         job_queue.interrupt(str(request.session_hash))
 
     stop.click(interrupt, None, None, queue=False, **PRIVATE)
+
+
+def _lora_fields() -> list[gr.components.Component]:
+    """What only LoRAs need: layout, and how they are fitted."""
+    return [
+        gr.Dropdown(list(FORMATS), value=FORMATS[0], label="Format", elem_id="convert_layout"),
+        gr.Textbox(
+            "",
+            lines=4,
+            label="Prompts, one per line (for networks that aren't linear)",
+            elem_id="convert_prompts",
+        ),
+        gr.Slider(
+            0,
+            5000,
+            0,
+            step=50,
+            label="Training steps (for networks that aren't linear; 0 is quick and less exact)",
+            elem_id="convert_steps",
+        ),
+    ]
+
+
+def _outputs() -> list[gr.components.Component]:
+    """Progress, the new file, the measured images, and messages."""
+    return [
+        gr.HTML(empty_html(CONVERT_HINT), elem_id="convert_progress"),
+        gr.File(label="The new file", visible=False, elem_id="convert_made"),
+        gr.Image(
+            label="Without the network, with it, and with the LoRA",
+            type="filepath",
+            interactive=False,
+            visible=False,
+            buttons=["download", "fullscreen"],
+            elem_id="convert_sheet",
+        ),
+        gr.HTML("", elem_id="convert_messages"),
+    ]
 
 
 def _shown(kind: str) -> tuple[Any, ...]:
