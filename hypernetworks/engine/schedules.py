@@ -7,17 +7,31 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from ..errors import MultiplierError
 
+_DASHES = dict.fromkeys(map(ord, "−–‐‑﹣－"), "-")
+"""What word processors and web pages make of a minus sign."""
+
+
+def is_invisible(sign: str) -> bool:
+    """Whether a character has no shape of its own: what marks the direction of text, say, or where
+    a word may be broken. It comes along when text is copied from web pages.
+    """
+    return unicodedata.category(sign) == "Cf"
+
 
 def parse_number(text: str, what: str = "multiplier") -> float:
-    """A finite number as Python's ``float`` reads it.
+    """A finite number as Python's ``float`` reads it; a dash is a minus sign, and what is invisible
+    doesn't count.
 
     Raises:
         MultiplierError: not a number, or not a finite one.
     """
+    if not text.isascii():
+        text = "".join(sign for sign in text.translate(_DASHES) if not is_invisible(sign))
     try:
         number = float(text)
         if "_" in text:  # Python reads 1_0 as ten, which nobody means
