@@ -7,13 +7,25 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from ..errors import MultiplierError
 
+_DASHES = dict.fromkeys(map(ord, "−–‐‑﹣－"), "-")
+"""What word processors and web pages make of a minus sign."""
+
+
+def is_invisible(sign: str) -> bool:
+    """Whether a character has no shape of its own: what marks the direction of text, say, or where
+    a word may be broken. It comes along when text is copied from web pages.
+    """
+    return unicodedata.category(sign) == "Cf"
+
 
 def parse_number(text: str, what: str = "multiplier") -> float:
-    """Parse a finite number, as Python's ``float`` does.
+    """Parse a finite number as Python's ``float`` does; a dash is a minus sign, and invisible
+    characters don't count.
 
     Args:
         text: the number.
@@ -22,6 +34,8 @@ def parse_number(text: str, what: str = "multiplier") -> float:
     Raises:
         MultiplierError: it isn't a number, or isn't finite.
     """
+    if not text.isascii():
+        text = "".join(sign for sign in text.translate(_DASHES) if not is_invisible(sign))
     try:
         number = float(text)
         if "_" in text:  # Python reads 1_0 as ten, which is a typing error here

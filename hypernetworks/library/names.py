@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
+from ..engine.schedules import is_invisible
 from ..errors import AmbiguousNameError, UnknownNameError, sendable
 from ..files import SUFFIXES, naming
 from ..files.naming import composed
@@ -36,8 +37,13 @@ def folded(name: str) -> str:
 
 
 def compatible(name: str) -> str:
-    """As :func:`folded`, with full-width and other compatibility letters as plain ones."""
-    return name.lower() if _is_simple(name) else folded(unicodedata.normalize("NFKC", name))
+    """As :func:`folded`, with full-width and other compatibility letters as plain ones, and without
+    invisible characters, such as the marks that come along when a name is copied from a web page.
+    """
+    if _is_simple(name):
+        return name.lower()
+    visible = "".join(sign for sign in name if sign.isascii() or not is_invisible(sign))
+    return folded(unicodedata.normalize("NFKC", visible))
 
 
 def _is_simple(name: str) -> bool:

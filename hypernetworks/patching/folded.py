@@ -106,9 +106,12 @@ class FoldedProjection(Projection):
         except Exception:  # if it is the host's own error, the module's forward raises it again
             return None
 
-        # A weight that is computed at each access is not among the parameters.
-        weight = vars(self.module)["_parameters"].get("weight")
-        if weight is None or (
+        # A weight that is computed at each access is not among the parameters; a bias may have been
+        # added since the last call, as some LoRAs do.
+        parameters = vars(self.module)["_parameters"]
+        weight = parameters.get("weight")
+        has_bias = parameters.get("bias") is not None or "bias" in vars(self.module)
+        if (weight is None or has_bias) or (
             torch.is_grad_enabled() and (weight.requires_grad or context.requires_grad)
         ):
             return None
@@ -130,7 +133,7 @@ class FoldedProjection(Projection):
     ) -> _Ready | None:
         """Fold, with a kept product if there is one; ``None`` if that is impossible or slower."""
         part, dim = self.seam.parts[0], context.shape[-1]
-        if not _is_foldable(self.module, weight, context):
+        if not _is_foldable(weight, context):
             return None
 
         head, tail = split_tail(part.stack.active(dim, multipliers))
@@ -204,7 +207,7 @@ class FoldedProjection(Projection):
         return True
 
 
-def _is_foldable(module: nn.Module, weight: torch.Tensor, context: torch.Tensor) -> bool:
+def _is_foldable(weight: torch.Tensor, context: torch.Tensor) -> bool:
     return (
         is_ordinary(weight, context)
         and weight.dtype in FOLDABLE
@@ -212,7 +215,6 @@ def _is_foldable(module: nn.Module, weight: torch.Tensor, context: torch.Tensor)
         and weight.shape[1] == context.shape[-1]
         and weight.is_contiguous()
         and weight.device == context.device  # an offloaded one is elsewhere
-        and getattr(module, "bias", None) is None  # to_k and to_v of all known UNets have none
     )
 
 

@@ -11,13 +11,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from laws import test_diffusers_models as models
 from laws.changing import attentions, call, wanted
 from laws.hosts import Host
 from laws.small_ldm import CONTEXT, CrossAttention, SpatialTransformer
+from laws.test_law_11 import ChangingUNet, run_machine
 from reference import relative_error
 
 import hypernetworks as hn
@@ -156,3 +160,40 @@ class Scaling(nn.Module):
     def forward(self, x: torch.Tensor, times: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """The UNet's, on twice the context."""
         return self.unet(x, times, context=context * 2)  # type: ignore[no-any-return]
+
+
+def test_compiled_blocks_of_diffusers() -> None:
+    """What ``compile_repeated_blocks`` does: one graph for all blocks of the same shape."""
+    unet, graphs = models.sd1(block_out_channels=(8, 8)), Graphs()
+    content, made = models.network("relu", 8, models.CROSS)
+    with torch.no_grad():
+        right = models.expected(unet, models.spatial(unet), content, models.run_sd1)
+        with hn.apply(unet, [(made, 0.8)]):
+            unet.compile_repeated_blocks(backend=graphs, fullgraph=True)  # type: ignore[operator]
+            assert relative_error(models.run_sd1(unet), right) <= 1e-4
+    assert graphs.count <= 3, "two sizes of the image, and those alike"
+    torch._dynamo.reset()
+
+
+class CompiledChangingUNet(ChangingUNet):
+    """Law 11 on a UNet that may be compiled at any time."""
+
+    @staticmethod
+    def make() -> nn.Module:
+        """A small one, as each change compiles it anew."""
+        torch.manual_seed(0)
+        torch._dynamo.reset()
+        return Tiny().eval().requires_grad_(False)
+
+    @precondition(lambda self: self.outer is self.unet)
+    @rule(way=st.sampled_from(["wrapper", "in place", "blocks"]))
+    def compile(self, way: str) -> None:
+        """It is compiled from now on."""
+        if way == "wrapper":
+            self.outer = torch.compile(self.unet, backend="eager")  # type: ignore[assignment]
+        for module in {"wrapper": [], "in place": [self.unet]}.get(way, self.unet.blocks):  # type: ignore[union-attr]
+            module.compile(backend="eager")
+
+
+def test_law_11_on_compiled_unets() -> None:
+    run_machine(CompiledChangingUNet, 2)

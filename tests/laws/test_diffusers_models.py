@@ -285,17 +285,3 @@ def test_weights_that_are_offloaded_or_packed(activation: str | None, way: str, 
         for _ in range(2):
             assert relative_error(run_sd1(unet), right) <= tolerance
     assert relative_error(run_sd1(unet), plain) <= 1e-5
-
-
-@KINDS
-def test_compiled_blocks_of_diffusers(activation: str | None) -> None:
-    """Without a compiler: what it would be given is what runs."""
-    unet = sd1()
-    content, made = network(activation, 8, 16, CROSS)
-    right = expected(unet, spatial(unet), content, run_sd1)
-    with hn.apply(unet, [(made, 0.8)]):
-        for block in unet.modules():
-            if type(block).__name__ == "BasicTransformerBlock":
-                block.compile(backend="eager", fullgraph=True)
-        assert relative_error(run_sd1(unet), right) <= 1e-4
-    torch._dynamo.reset()

@@ -137,6 +137,10 @@ def test_the_public_parse_is_this_one() -> None:
         (" 0.5 ", 0.5),
         ("1e-2", 0.01),
         (".5", 0.5),
+        ("\u22120.5", -0.5),
+        ("\u20130.5", -0.5),
+        ("0.5\u200b", 0.5),
+        ("\u200e0.5\ufeff", 0.5),
     ],
 )
 def test_plain_multipliers(text: str, value: float) -> None:
