@@ -250,12 +250,21 @@
         }, prompt);
     }
 
+    /**
+     * An activation text as it may stand in the prompt by now. Other extensions (prompt-all-in-one) and users change the
+     * blanks around its commas and between its words.
+     */
+    function anyBlanks(activation) {
+        const literal = (text) => text.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
+        const words = (part) => part.trim().split(/\s+/).map(literal).join("\\s+");
+        return activation.split(",").map(words).join("\\s*,\\s*");
+    }
+
     /** How many characters at the start of `rest` are the activation text that was inserted with a tag. */
     function lengthOfActivation(rest, activation) {
-        const gap = rest.match(/^,?\s*/)[0].length;
-        const following = rest.slice(gap + activation.length);
-        const there = activation && rest.startsWith(activation, gap) && !/^[\p{L}\p{N}_]/u.test(following);
-        return there ? gap + activation.length : 0;
+        if (!activation.trim()) return 0;
+        const found = rest.match(new RegExp(`^\\s*,?\\s*${anyBlanks(activation)}(?![\\p{L}\\p{N}_])`, "u"));
+        return found ? found[0].length : 0;
     }
 
     /** The prompt without a tag, the activation text right after it, and a separator before it. */
@@ -264,19 +273,19 @@
         if (!tag) return prompt;
         const before = prompt.slice(0, tag.start);
         const rest = prompt.slice(tag.end);
-        const tidy = separator && before.endsWith(separator) ? before.slice(0, -separator.length) : before;
+        // ", " may have become "," or " , " since it was put there.
+        const comma = separator.includes(",") && before.match(/[^\S\n]*,[^\S\n]*$/);
+        const own = comma ? comma[0].length : separator.length;
+        const tidy = separator && (comma || before.endsWith(separator)) ? before.slice(0, -own) : before;
         const behind = rest.slice(lengthOfActivation(rest, activation));
         return tidy + (behind.startsWith(" ") && /(^|\s)$/.test(tidy) ? behind.slice(1) : behind);
     }
 
     /** The prompt without a phrase between commas or line ends that starts after `from`. */
     function removePhrase(prompt, phrase, from) {
-        for (let at = prompt.indexOf(phrase, from); phrase && at >= 0; at = prompt.indexOf(phrase, at + 1)) {
-            const before = prompt.slice(from, at).match(/(^|,|\n)[^\S\n]*$/);
-            const rest = prompt.slice(at + phrase.length);
-            if (before && /^[^\S\n]*(,|\n|$)/.test(rest)) return prompt.slice(0, at - before[0].length) + rest;
-        }
-        return prompt;
+        if (!phrase.trim()) return prompt;
+        const pattern = `(^|,|\\n)[^\\S\\n]*${anyBlanks(phrase)}(?=[^\\S\\n]*(?:,|\\n|$))`;
+        return prompt.slice(0, from) + prompt.slice(from).replace(new RegExp(pattern, "u"), "");
     }
 
     /** The prompt without all tags of a name and the activation text, or null if it has no such tag. */

@@ -21,7 +21,7 @@
             const button = { type: "button", class: "hypernetworks-button" };
             this.handle = make("button", { ...button, class: `${button.class} hypernetworks-handle` }, "⠿");
             this.use = make("input", { ...common, type: "checkbox", role: "switch" });
-            this.picture = make("img", { alt: "", loading: "lazy", hidden: "" });
+            this.picture = null; // made when there is a preview
             this.slider = make("input", { ...common, type: "range", min: "-1", max: "2", step: "0.05" });
             this.number = make("input", { ...common, type: "number", step: "0.05" });
             this.text = make("input", { ...common, type: "text", spellcheck: "false", autocomplete: "off" });
@@ -36,9 +36,9 @@
         /** The name shows its end where it is too long: that is where the names of a series differ. */
         parts() {
             const name = make("bdi", { class: "hypernetworks-name", title: this.name }, make("bdi", {}, this.name));
-            const label = make("span", { class: "hypernetworks-label" }, this.picture, name, this.count);
+            this.title = make("span", { class: "hypernetworks-label" }, name, this.count);
             const inputs = [this.slider, this.number, this.text, this.curve.button, this.removal];
-            return [this.handle, this.use, label, ...inputs, this.note, this.curve.element];
+            return [this.handle, this.use, this.title, ...inputs, this.note, this.curve.element];
         }
 
         listen() {
@@ -55,7 +55,6 @@
                 input.addEventListener("blur", () => this.panel.sync(true));
             }
             this.use.addEventListener("change", () => this.panel.switchRow(this, this.use.checked));
-            this.picture.addEventListener("error", () => { this.picture.hidden = true; });
             this.curve.button.addEventListener("click", () => {
                 this.curve.toggle();
                 if (!this.slider.hidden) this.slider.focus();
@@ -143,9 +142,16 @@
             this.curve.button.disabled = off || tag.problem !== null;
             this.handle.disabled = off;
 
-            const address = verdict?.preview ? this.panel.previewOf(this.name, verdict.preview) : null;
-            if (address !== null && this.picture.getAttribute("src") !== address) this.picture.src = address;
-            this.picture.hidden = address === null;
+            this.showPicture(verdict?.preview ? this.panel.previewOf(this.name, verdict.preview) : null);
+        }
+
+        showPicture(address) {
+            if ((this.picture?.getAttribute("src") ?? null) === address) return;
+            this.picture?.remove();
+            this.picture = address === null ? null : make("img", { alt: "", src: address });
+            if (this.picture === null) return;
+            this.picture.addEventListener("error", (event) => { event.target.hidden = true; });
+            this.title.prepend(this.picture);
         }
 
         showNumber(number) {

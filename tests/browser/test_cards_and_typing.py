@@ -152,6 +152,39 @@ def test_the_last_image_becomes_the_preview(page: Any, server: Server) -> None:
     assert any("set_preview?name=ink" in address for address, _ in server.asked)
 
 
+# What other extensions make of a prompt
+
+
+@pytest.mark.parametrize(
+    "rewritten",
+    [
+        "a cat,<hypernet:sepia:0.6>,old photo,brown",  # prompt-all-in-one, by its settings
+        "a cat, <hypernet:sepia:0.6>, old photo, brown",
+        "a cat , <hypernet:sepia:0.6> old  photo ,brown",
+        "a cat, <hypernet:sepia:0.6>, very sharp, old photo,brown",
+    ],
+)
+def test_blanks_around_commas_may_change(page: Any, rewritten: str) -> None:
+    page.evaluate("window.opts = { extra_networks_add_text_separator: ', ' }")
+    click = "hypernetworksExtension.toggle('txt2img', 'sepia', 0.6, 'old photo, brown')"
+    page.fill(PROMPT, "a cat")
+    page.evaluate(click)
+    assert page.input_value(PROMPT) == "a cat, <hypernet:sepia:0.6> old photo, brown"
+    page.fill(PROMPT, rewritten)
+    page.evaluate(click)
+    left = "a cat, very sharp" if "sharp" in rewritten else "a cat"
+    assert page.input_value(PROMPT) == left
+
+
+def test_signs_in_an_activation_text_are_no_pattern(page: Any) -> None:
+    text = "(old:1.2) [a|b] c++ \\\\(x\\\\) {y} ^$. a-b/c"
+    click = f"hypernetworksExtension.toggle('txt2img', 'sepia', 0.6, '{text}')"
+    page.fill(PROMPT, "a cat")
+    page.evaluate(click)
+    page.evaluate(click)
+    assert page.input_value(PROMPT) == "a cat"
+
+
 # Completion
 
 

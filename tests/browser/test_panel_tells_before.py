@@ -78,10 +78,10 @@ def test_a_switch_of_the_checkpoint_is_followed(page: Any, server: Server) -> No
 def test_names_are_asked_for_once_and_not_at_every_key(page: Any, server: Server) -> None:
     write(page, "x <hypernet:ink:1> <hypernet:smal:1>", 2)
     sync_api.expect(notes(page).nth(1)).to_have_text(f"⚠ {MISSING}")
-    before = len([address for address, _ in server.asked if "/check" in address])
+    before = len([address for address, _ in server.asked if "/check?name" in address])
     page.focus(PROMPT)
     page.keyboard.type(" a long text about nothing in particular")
-    assert len([address for address, _ in server.asked if "/check" in address]) == before
+    assert len([address for address, _ in server.asked if "/check?name" in address]) == before
 
 
 def test_a_server_that_is_away_changes_nothing(browser: Any) -> None:
