@@ -277,10 +277,15 @@ def test_a_training_in_little_memory_says_so_and_leaves_the_model_as_it_was(
     assert all(torch.equal(p, before[n]) for n, p in painter.pipeline.unet.named_parameters())
 
 
+@pytest.mark.parametrize("with_fp8", [True, False])
 def test_memory_that_runs_out_is_answered_twice(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    with_fp8: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Gradient checkpointing first, then fp8: the step goes on."""
+    """Gradient checkpointing first, then fp8, or streaming where there is none."""
+    from hypernetworks.hosts.diffusers.training import session
+
+    assert stored.has_fp8(torch.device("cpu"))
+    monkeypatch.setattr(session, "has_fp8", lambda _: with_fp8)
     from hypernetworks.training.loop import Run
 
     painter = Painter(None, Library([]))
@@ -300,5 +305,6 @@ def test_memory_that_runs_out_is_answered_twice(
     assert outcome.is_finished
     assert [m.split(":")[0] for m in outcome.messages if "memory ran out" in m] == [
         "memory ran out, so gradient checkpointing is on",
-        "memory ran out, so the UNet's weights are stored in fp8",
+        "memory ran out, so the UNet's weights "
+        + ("are stored in fp8" if with_fp8 else "stay in the CPU's memory"),
     ]

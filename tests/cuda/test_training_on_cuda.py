@@ -79,9 +79,10 @@ def test_stored_weights_give_the_gradients_of_the_weights_in_place(
         made = network()
         made.to(device, torch.float32)
         made.train()
-        with hn.apply(unet, [(made, 1.0)]), torch.autocast(device, torch.bfloat16):
-            predicted = unet(sample, torch.tensor(500, device=device), context).sample
-        predicted.float().square().mean().backward()
+        with hn.apply(unet, [(made, 1.0)]):
+            with torch.autocast(device, torch.bfloat16):
+                predicted = unet(sample, torch.tensor(500, device=device), context).sample
+            predicted.float().square().mean().backward()
         return [p.grad.cpu() for p in made.parameters() if p.grad is not None]
 
     def held() -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ....devices import empty_cache
+from ....devices import empty_cache, name_of
 from ....errors import TrainingSettingsError
 from ....patching import find_sites
 from ....patching.sites import CROSS, SELF
@@ -18,7 +18,7 @@ from ....training import Batch, NoiseSchedule
 from ....training.contexts import Condition
 from .memory import Plan, free_bytes, needs, plan
 from .precision import DTYPES, computed_in, cpu_has_bf16, in_fp32, quick_on_cpu
-from .stored import WHOLE, stored
+from .stored import FP8, WHOLE, has_fp8, stored
 
 ENCODERS = ("text_encoder", "text_encoder_2", "vae")
 """Parts of a pipeline that training needs only now and then."""
@@ -212,7 +212,15 @@ class FrozenModel:
             batch: images at once in this process.
             size: width and height of the images, or others of the same area.
             memory, checkpointing: what was asked for, see :func:`.memory.plan`.
+
+        Raises:
+            TrainingSettingsError: the device has no fp8.
         """
+        if memory == FP8 and not has_fp8(self.device):
+            raise TrainingSettingsError(
+                f"{name_of(self.device)} has no fp8: use streamed, or a smaller batch or size"
+            )
+
         dtype = torch.float32 if self.device.type == "cpu" else DTYPES[precision]
         free = free_bytes(self.device)
         if free is not None:  # all of the pipeline makes room, but for what training needs

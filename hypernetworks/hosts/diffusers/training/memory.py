@@ -26,6 +26,11 @@ AUTOENCODER = 340e6
 """Bytes of its weights in fp32."""
 OPTIMISER = 16
 """Bytes per parameter of the network: itself, gradient and two moments, in fp32."""
+DONE = {
+    FP8: "the UNet's weights are stored in fp8",
+    STREAMED: "the UNet's weights stay in the CPU's memory",
+}
+"""What the user is told."""
 SPARE = 0.4e9
 """Bytes for what no formula knows: workspaces of libraries, and what the allocator can't use."""
 
@@ -154,12 +159,9 @@ def _said(found: Plan, usual: Plan, free: float, has_better: bool) -> str:
             "out, use a smaller batch or size"
         ) + ", or --memory auto" * has_better
 
-    done = {
-        WHOLE: [],
-        FP8: ["the UNet's weights are stored in fp8"],
-        STREAMED: ["the UNet's weights stay in the CPU's memory"],
-    }[found.storage]
-    done = ["gradient checkpointing is on"] * found.checkpointing + done
+    done = ["gradient checkpointing is on"] * found.checkpointing
+    if found.storage != WHOLE:
+        done.append(DONE[found.storage])
     text = (
         f"training needs about {usual.bytes / GB:.1f} GB of memory and {free / GB:.1f} GB are free, so "
         f"{' and '.join(done)} (about {found.bytes / GB:.1f} GB, slower)"

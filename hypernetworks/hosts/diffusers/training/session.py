@@ -35,8 +35,8 @@ from ..generation import Generation
 from ..pipeline import Painter
 from .frozen_model import FrozenModel
 from .job import SETTINGS, Outcome, TrainingJob, Watcher, throw_away
-from .memory import Plan
-from .stored import FP8, WHOLE, stored
+from .memory import DONE, Plan
+from .stored import FP8, STREAMED, WHOLE, has_fp8, stored
 
 CURVE_EVERY = 25
 """Steps between drawings of the loss curve."""
@@ -358,9 +358,10 @@ class _Session:
             done = "gradient checkpointing is on"
         elif storage == WHOLE and self.job.memory == "auto" and not self._is_stored:
             self._is_stored = True
-            stack.enter_context(stored(self.model.unet, FP8, keep=self.keep_model))
+            storage = FP8 if has_fp8(self.model.device) else STREAMED
+            stack.enter_context(stored(self.model.unet, storage, keep=self.keep_model))
             empty_cache(self.model.device)
-            done = "the UNet's weights are stored in fp8"
+            done = DONE[storage]
         else:
             return False
 

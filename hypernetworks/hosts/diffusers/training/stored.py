@@ -7,6 +7,7 @@ the backward pass, like the forward pass, asks for it again.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,16 @@ SMALLEST = 1 << 16
 precision, has fewer.
 """
 _LARGEST_FP8 = 448.0
+
+
+@functools.cache
+def has_fp8(device: torch.device) -> bool:
+    """Whether a device converts to 8 bits and back: Apple's and DirectML's don't."""
+    try:
+        ones = torch.ones(2, device=device).to(torch.float8_e4m3fn).to(torch.float32)
+        return bool((ones == 1).all())
+    except (RuntimeError, TypeError, NotImplementedError):
+        return False
 
 
 class Fp8:
