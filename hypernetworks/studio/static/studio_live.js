@@ -4,7 +4,7 @@
  */
 (() => {
     "use strict";
-    const { API, activeTab, selectTab, notify, promptText, reloadCards } = window.hypernetworksStudio;
+    const { API, activeTab, selectTab, notify, promptText, reloadCards, lookAtFit } = window.hypernetworksStudio;
     const { make, setText } = window.hypernetworksExtension.controls;
     const TITLE = "Hypernetworks studio";
     const [QUICK, SLOW, HIDDEN] = [500, 1500, 4000]; // milliseconds between two questions
@@ -216,6 +216,7 @@
         }
         if (model !== null && answer.model !== model) {
             document.getElementById("studio_renew")?.click();
+            lookAtFit();
             counted = null;
         }
         model = answer.model;
