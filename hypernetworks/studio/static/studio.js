@@ -147,8 +147,8 @@
             this.grid = make("div", { class: "studio-grid" });
             this.empty = make("p", { class: "studio-empty", hidden: "" });
             const title = make("h2", {}, "Networks");
-            const fitting = (this.fittingLabel = make("label", { hidden: "" }, this.fitting, " Only those that fit"));
-            const choices = [this.search, this.folder, this.family, this.order, fitting];
+            this.fittingLabel = make("label", { hidden: "" }, this.fitting, " Only those that fit");
+            const choices = [this.search, this.folder, this.family, this.order, this.fittingLabel];
             const tools = [title, ...choices, this.renewal, this.adding, this.file, this.count];
             host.replaceChildren(make("div", { class: "studio-tools" }, ...tools), this.grid, this.empty);
             host.classList.add("studio-filled");

@@ -238,7 +238,8 @@
                 const response = await fetch(`${API}/tokens`, { method: "POST", body: text });
                 if (!response.ok) return;
                 const [used, room] = await response.json();
-                if (!host.counter?.isConnected) host.append(host.counter = make("span", { class: "studio-tokens" }));
+                host.counter ??= make("span", { class: "studio-tokens" });
+                if (!host.counter.isConnected) host.append(host.counter);
                 setText(host.counter, `${used}/${room}`);
                 host.counter.title = `${used} tokens; the model reads ${room} in the parts that the prompt needs`;
             } catch { /* it is asked again with the next change */ }
