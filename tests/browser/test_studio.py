@@ -380,6 +380,7 @@ def open_training(page: Any, name: str, steps: int) -> None:
 
 
 def choose_folder(page: Any) -> None:
+    assert page.evaluate("document.querySelector('#train_key input').readOnly")  # nothing typed
     page.locator("#train_key input").click()
     page.get_by_role("option", name="mine/blues (8 images)").click()
 
@@ -532,6 +533,9 @@ def fits(page: Any, what: str) -> None:
 
 def test_every_state_fits(page: Any, tmp_path: Path) -> None:
     expect(page.get_by_role("tab")).to_have_count(6)
+    page.set_viewport_size({"width": 2560, "height": 1200})
+    box = page.locator("#studio_columns").bounding_box()
+    assert abs(box["x"] - (2560 - box["x"] - box["width"])) < 20  # in the middle
     fits(page, "the first screen")
     long = "a_name_without_any_break_" * 4
     generate(
@@ -570,6 +574,17 @@ def test_every_state_fits(page: Any, tmp_path: Path) -> None:
     fits(page, "the gallery")
 
 
+TRY = """() => {
+    const button = document.createElement("button");
+    button.className = "studio-try";
+    button.dataset.name = "sepia";
+    document.body.append(button);
+    button.click();
+}"""
+COUNT_CLICKS = """() => {
+    window.clicks = 0;
+    document.getElementById("hypernetworks_generate").addEventListener("click", () => { window.clicks += 1; });
+}"""
 DROP = """([name, content]) => {
     const transfer = new DataTransfer();
     transfer.items.add(new File([content], name));
@@ -579,8 +594,14 @@ DROP = """([name, content]) => {
 
 def test_keys_drops_and_the_gallery(page: Any) -> None:
     prompt = page.locator(PROMPT)
+    page.evaluate(TRY)  # what a training offers: it replaces the example's tag
+    expect(prompt).to_have_value("a strawberry on blue <hypernet:sepia:1>")
     page.fill(PROMPT, "a moon on blue")
     page.get_by_role("tab", name="Compare").click()
+    page.evaluate(COUNT_CLICKS)
+    page.locator("#compare_networks input").press("Control+Enter")
+    page.keyboard.press("Escape")
+    assert page.evaluate("window.clicks") == 0  # no image behind the tab
     card(page, "ink").click()
     expect(prompt).to_have_value("a moon on blue <hypernet:ink:1>")
     page.focus(PROMPT)
