@@ -404,7 +404,7 @@ def test_a_network_is_trained_interrupted_used_and_finished(
     choose_folder(page)
     page.click("#train_start")
     expect(page.locator("#train_progress")).to_contain_text(
-        re.compile(r"Step [3-9]\d* of 5000"), timeout=60_000
+        re.compile(r"Step [3-9]\d* of 5000"), timeout=180_000
     )
     expect(page.locator("#train_progress dl")).to_contain_text("steps per second")
     expect(page.locator("#train_curves svg")).to_have_count(3)
@@ -428,7 +428,7 @@ def test_a_network_is_trained_interrupted_used_and_finished(
     page.fill("#train_previews textarea", "")
     page.click("#train_start")
     expect(page.locator("#train_progress")).to_contain_text(
-        f"after {done + 2} steps", timeout=60_000
+        f"after {done + 2} steps", timeout=180_000
     )
     start_over(page)
     page.get_by_role("tab", name="Image").click()
@@ -448,7 +448,7 @@ def start_over(page: Any) -> None:
     page.get_by_label("Replace a network").check()
     page.click("#train_start")
     expect(tick).not_to_be_checked()
-    expect(page.locator("#train_progress")).to_contain_text("after 2 steps", timeout=60_000)
+    expect(page.locator("#train_progress")).to_contain_text("after 2 steps", timeout=180_000)
 
 
 NEXT_STEP = """last => {
@@ -464,7 +464,7 @@ def look_from_another_window(browser: Any, address: str, problems: list[str]) ->
     expect(other.locator("#train_progress")).to_contain_text("azure")
     steps = [-1]
     for _ in range(3):  # it follows, and not only at its first look
-        found = other.wait_for_function(NEXT_STEP, arg=steps[-1], timeout=60_000)
+        found = other.wait_for_function(NEXT_STEP, arg=steps[-1], timeout=180_000)
         steps.append(found.json_value())
     assert steps == sorted(set(steps))
     other.click("#train_example")
@@ -496,7 +496,7 @@ def test_pictures_are_sent_and_a_name_is_not_taken_twice(
     assert (own_folder / "taken.safetensors").read_bytes() == before
     page.fill("#train_name :is(input, textarea)", "sent ones")
     page.click("#train_start")
-    expect(page.locator("#train_progress")).to_contain_text("after 2 steps", timeout=60_000)
+    expect(page.locator("#train_progress")).to_contain_text("after 2 steps", timeout=180_000)
     assert (own_folder / "sent ones.safetensors").exists()
     assert (own_folder / "sent ones.png").exists()
 
@@ -548,7 +548,7 @@ def test_every_state_fits(page: Any, tmp_path: Path) -> None:
     page.get_by_role("tab", name="Compare").click()
     fill_multipliers(page, "0, 1")
     page.click("#compare_start")
-    expect(page.locator("#compare_sheet img")).to_be_visible(timeout=60_000)
+    expect(page.locator("#compare_sheet img")).to_be_visible(timeout=180_000)
     fits(page, "a sheet")
     page.get_by_role("tab", name="Inspect").click()
     page.locator("#inspect_name input").click()
@@ -558,7 +558,7 @@ def test_every_state_fits(page: Any, tmp_path: Path) -> None:
     open_training(page, "trained here", 3)
     choose_folder(page)
     page.click("#train_start")
-    expect(page.locator("#train_progress")).to_contain_text("after 3 steps", timeout=60_000)
+    expect(page.locator("#train_progress")).to_contain_text("after 3 steps", timeout=180_000)
     for part in ("Network", "Images", "Files"):
         page.locator("#train_more").get_by_role("button", name=re.compile(f"^{part}")).click()
     expect(page.locator("#train_template")).to_be_visible()
@@ -592,7 +592,9 @@ DROP = """([name, content]) => {
 }"""
 
 
-def test_keys_drops_and_the_gallery(page: Any) -> None:
+def test_keys_drops_and_the_gallery(browser: Any, address: str) -> None:
+    problems: list[str] = []
+    page = open_window(browser, address, problems)
     prompt = page.locator(PROMPT)
     page.evaluate(TRY)  # what a training offers: it replaces the example's tag
     expect(prompt).to_have_value("a strawberry on blue <hypernet:sepia:1>")
@@ -626,6 +628,8 @@ def test_keys_drops_and_the_gallery(page: Any) -> None:
     page.locator(".studio-images button").first.click()
     page.get_by_role("button", name="Use prompt").click()
     expect(prompt).to_have_value("a moon on blue <hypernet:ink:1>")
+    page.context.close()
+    assert [problem for problem in problems if "422" not in problem] == []  # that of wrong.pt
 
 
 def test_a_reload_keeps_the_job_and_a_restarted_studio_the_fields(
@@ -749,13 +753,13 @@ def test_a_path_that_is_no_checkpoint_is_told_and_the_model_stays(
     expect(page.locator("#hypernetworks_status")).to_contain_text("miniature")
     path.fill(str(NETWORKS.parent / "weights"))
     page.click("#model_load")
-    expect(page.locator("#model_messages")).to_contain_text("is loaded", timeout=60_000)
+    expect(page.locator("#model_messages")).to_contain_text("is loaded", timeout=180_000)
     expect(page.locator("#hypernetworks_status")).to_contain_text("weights")
     expect(other.locator("#hypernetworks_status")).to_contain_text("weights")  # without a reload
     other.context.close()
     page.get_by_label("The miniature").click()
     page.click("#model_load")
-    expect(page.locator("#hypernetworks_status")).to_contain_text("miniature", timeout=60_000)
+    expect(page.locator("#hypernetworks_status")).to_contain_text("miniature", timeout=180_000)
 
 
 def test_with_listen_a_password_is_asked_for_and_the_model_tab_shows_the_checkpoint(

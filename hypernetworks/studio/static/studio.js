@@ -452,13 +452,14 @@
         field.readOnly = true;
     }
 
-    /** gradio names its drop fields otherwise than they read, which confuses who commands by voice. */
-    function nameUploads() {
+    /** gradio names its drop fields otherwise than they read, which confuses who commands by voice; and a sheet not at all. */
+    function nameParts() {
+        document.querySelector("#compare_sheet button:has(img):not([aria-label])")?.setAttribute("aria-label", "The sheet");
         for (const field of document.querySelectorAll(".upload-container[aria-label]")) field.removeAttribute("aria-label");
     }
 
     function tick() {
-        nameUploads();
+        nameParts();
         undone.known ??= promptField()?.value ?? null;
         openInfotext();
         for (const host of document.querySelectorAll(".studio-cards:not(.studio-filled)")) cards.push(new Cards(host));
