@@ -21,7 +21,7 @@ from chromium import CHROMIUM, FLAGS, NO_CHROMIUM
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=30_000)
 NETWORKS = Path(__file__).parents[2] / "hypernetworks" / "miniature" / "networks"
 HOSTILE = "<img src=x onerror=window.hacked=1>"
 PROMPT = "#hypernetworks_prompt textarea"
@@ -159,7 +159,7 @@ def press_generate(page: Any) -> None:
 
 def picture(page: Any) -> bytes:
     """The file of the picture that was asked for last, once it is there."""
-    page.wait_for_selector(".studio-done:not(.old)", timeout=40_000)
+    page.wait_for_selector(".studio-done:not(.old)", timeout=90_000)
     body: bytes = page.request.get(page.get_attribute(PICTURE, "src")).body()
     assert body.startswith(b"\x89PNG")
     return body
@@ -315,7 +315,9 @@ def test_the_keyboard_is_enough(page: Any) -> None:
 def test_two_windows_do_not_mix_their_networks(page: Any, browser: Any, address: str) -> None:
     problems: list[str] = []
     other = open_window(browser, address, problems)
-    alone = generate(page, "a cat <hypernet:ink:1>", steps=20)
+    alone = generate(page, "a cat <hypernet:ink:1>", steps=6)
+    other.fill("#hypernetworks_steps input[type=number]", "6")
+    other.locator("#hypernetworks_steps input[type=number]").blur()
     other.fill(PROMPT, "a cat <hypernet:sepia:1>")
     press_generate(page)
     press_generate(other)
@@ -378,6 +380,7 @@ def open_training(page: Any, name: str, steps: int) -> None:
 
 
 def choose_folder(page: Any) -> None:
+    assert page.evaluate("document.querySelector('#train_key input').readOnly")  # nothing typed
     page.locator("#train_key input").click()
     page.get_by_role("option", name="mine/blues (8 images)").click()
 
@@ -401,7 +404,7 @@ def test_a_network_is_trained_interrupted_used_and_finished(
     choose_folder(page)
     page.click("#train_start")
     expect(page.locator("#train_progress")).to_contain_text(
-        re.compile(r"Step [3-9]\d* of 5000"), timeout=60_000
+        re.compile(r"Step [3-9]\d* of 5000"), timeout=180_000
     )
     expect(page.locator("#train_progress dl")).to_contain_text("steps per second")
     expect(page.locator("#train_curves svg")).to_have_count(3)
@@ -425,7 +428,7 @@ def test_a_network_is_trained_interrupted_used_and_finished(
     page.fill("#train_previews textarea", "")
     page.click("#train_start")
     expect(page.locator("#train_progress")).to_contain_text(
-        f"after {done + 2} steps", timeout=60_000
+        f"after {done + 2} steps", timeout=180_000
     )
     start_over(page)
     page.get_by_role("tab", name="Image").click()
@@ -445,11 +448,13 @@ def start_over(page: Any) -> None:
     page.get_by_label("Replace a network").check()
     page.click("#train_start")
     expect(tick).not_to_be_checked()
-    expect(page.locator("#train_progress")).to_contain_text("after 2 steps", timeout=60_000)
+    expect(page.locator("#train_progress")).to_contain_text("after 2 steps", timeout=180_000)
 
 
-def step_shown(page: Any) -> int:
-    return int(re.findall(r"Step (\d+)", page.inner_text("#train_progress"))[0])
+NEXT_STEP = """last => {
+    const step = Number(/Step (\\d+)/.exec(document.querySelector("#train_progress").innerText)?.[1] ?? -1);
+    return step > last ? step : null;
+}"""
 
 
 def look_from_another_window(browser: Any, address: str, problems: list[str]) -> None:
@@ -457,21 +462,17 @@ def look_from_another_window(browser: Any, address: str, problems: list[str]) ->
     other = open_window(browser, address, problems)
     other.get_by_role("tab", name="Train").click()
     expect(other.locator("#train_progress")).to_contain_text("azure")
-    steps = [step_shown(other)]
-    for _ in range(2):  # it follows, and not only at its first look
-        other.wait_for_function(
-            "last => Number(/Step (\\d+)/.exec(document.querySelector('#train_progress').innerText)?.[1]) > last",
-            arg=steps[-1],
-            timeout=60_000,
-        )
-        steps.append(step_shown(other))
+    steps = [-1]
+    for _ in range(3):  # it follows, and not only at its first look
+        found = other.wait_for_function(NEXT_STEP, arg=steps[-1], timeout=180_000)
+        steps.append(found.json_value())
     assert steps == sorted(set(steps))
     other.click("#train_example")
     expect(other.locator("#train_told")).to_contain_text("is being trained")
     other.get_by_role("tab", name="Image").click()
     other.fill(PROMPT, "a cat")
     press_generate(other)
-    expect(other.locator("#hypernetworks_progress p")).to_contain_text(
+    expect(other.locator("#hypernetworks_progress")).to_contain_text(
         'Waiting for the training of "azure"'
     )
     other.click("#hypernetworks_interrupt")
@@ -495,7 +496,7 @@ def test_pictures_are_sent_and_a_name_is_not_taken_twice(
     assert (own_folder / "taken.safetensors").read_bytes() == before
     page.fill("#train_name :is(input, textarea)", "sent ones")
     page.click("#train_start")
-    expect(page.locator("#train_progress")).to_contain_text("after 2 steps", timeout=60_000)
+    expect(page.locator("#train_progress")).to_contain_text("after 2 steps", timeout=180_000)
     assert (own_folder / "sent ones.safetensors").exists()
     assert (own_folder / "sent ones.png").exists()
 
@@ -532,6 +533,9 @@ def fits(page: Any, what: str) -> None:
 
 def test_every_state_fits(page: Any, tmp_path: Path) -> None:
     expect(page.get_by_role("tab")).to_have_count(6)
+    page.set_viewport_size({"width": 2560, "height": 1200})
+    box = page.locator("#studio_columns").bounding_box()
+    assert abs(box["x"] - (2560 - box["x"] - box["width"])) < 20  # in the middle
     fits(page, "the first screen")
     long = "a_name_without_any_break_" * 4
     generate(
@@ -544,7 +548,7 @@ def test_every_state_fits(page: Any, tmp_path: Path) -> None:
     page.get_by_role("tab", name="Compare").click()
     fill_multipliers(page, "0, 1")
     page.click("#compare_start")
-    expect(page.locator("#compare_sheet img")).to_be_visible(timeout=60_000)
+    expect(page.locator("#compare_sheet img")).to_be_visible(timeout=180_000)
     fits(page, "a sheet")
     page.get_by_role("tab", name="Inspect").click()
     page.locator("#inspect_name input").click()
@@ -554,7 +558,7 @@ def test_every_state_fits(page: Any, tmp_path: Path) -> None:
     open_training(page, "trained here", 3)
     choose_folder(page)
     page.click("#train_start")
-    expect(page.locator("#train_progress")).to_contain_text("after 3 steps", timeout=60_000)
+    expect(page.locator("#train_progress")).to_contain_text("after 3 steps", timeout=180_000)
     for part in ("Network", "Images", "Files"):
         page.locator("#train_more").get_by_role("button", name=re.compile(f"^{part}")).click()
     expect(page.locator("#train_template")).to_be_visible()
@@ -570,6 +574,17 @@ def test_every_state_fits(page: Any, tmp_path: Path) -> None:
     fits(page, "the gallery")
 
 
+TRY = """() => {
+    const button = document.createElement("button");
+    button.className = "studio-try";
+    button.dataset.name = "sepia";
+    document.body.append(button);
+    button.click();
+}"""
+COUNT_CLICKS = """() => {
+    window.clicks = 0;
+    document.getElementById("hypernetworks_generate").addEventListener("click", () => { window.clicks += 1; });
+}"""
 DROP = """([name, content]) => {
     const transfer = new DataTransfer();
     transfer.items.add(new File([content], name));
@@ -577,10 +592,18 @@ DROP = """([name, content]) => {
 }"""
 
 
-def test_keys_drops_and_the_gallery(page: Any) -> None:
+def test_keys_drops_and_the_gallery(browser: Any, address: str) -> None:
+    problems: list[str] = []
+    page = open_window(browser, address, problems)
     prompt = page.locator(PROMPT)
+    page.evaluate(TRY)  # what a training offers: it replaces the example's tag
+    expect(prompt).to_have_value("a strawberry on blue <hypernet:sepia:1>")
     page.fill(PROMPT, "a moon on blue")
     page.get_by_role("tab", name="Compare").click()
+    page.evaluate(COUNT_CLICKS)
+    page.locator("#compare_networks input").press("Control+Enter")
+    page.keyboard.press("Escape")
+    assert page.evaluate("window.clicks") == 0  # no image behind the tab
     card(page, "ink").click()
     expect(prompt).to_have_value("a moon on blue <hypernet:ink:1>")
     page.focus(PROMPT)
@@ -605,6 +628,8 @@ def test_keys_drops_and_the_gallery(page: Any) -> None:
     page.locator(".studio-images button").first.click()
     page.get_by_role("button", name="Use prompt").click()
     expect(prompt).to_have_value("a moon on blue <hypernet:ink:1>")
+    page.context.close()
+    assert [problem for problem in problems if "422" not in problem] == []  # that of wrong.pt
 
 
 def test_a_reload_keeps_the_job_and_a_restarted_studio_the_fields(
@@ -685,9 +710,7 @@ def test_interrupt_stops_both_jobs_of_a_window_and_leaves_the_other(
     page.fill("#hypernetworks_steps input[type=number]", "150")
     page.locator("#hypernetworks_steps input[type=number]").blur()
     press_generate(page)
-    expect(page.locator("#hypernetworks_progress p")).to_contain_text(
-        re.compile(r"Step \d+ of 150")
-    )
+    expect(page.locator("#hypernetworks_progress")).to_contain_text(re.compile(r"Step \d+ of 150"))
     page.get_by_role("tab", name="Compare").click()
     page.click("#compare_start")
     expect(page.locator("#compare_progress p")).to_contain_text(
@@ -696,7 +719,7 @@ def test_interrupt_stops_both_jobs_of_a_window_and_leaves_the_other(
     other.fill("#hypernetworks_steps input[type=number]", "3")
     other.locator("#hypernetworks_steps input[type=number]").blur()
     press_generate(other)
-    expect(other.locator("#hypernetworks_progress p")).to_contain_text("Waiting for 2 jobs")
+    expect(other.locator("#hypernetworks_progress")).to_contain_text("Waiting for 2 jobs")
     page.click("#compare_interrupt")
     expect(page.locator("#compare_messages")).to_contain_text("Interrupted before it started")
     picture(other)
@@ -730,13 +753,13 @@ def test_a_path_that_is_no_checkpoint_is_told_and_the_model_stays(
     expect(page.locator("#hypernetworks_status")).to_contain_text("miniature")
     path.fill(str(NETWORKS.parent / "weights"))
     page.click("#model_load")
-    expect(page.locator("#model_messages")).to_contain_text("is loaded", timeout=60_000)
+    expect(page.locator("#model_messages")).to_contain_text("is loaded", timeout=180_000)
     expect(page.locator("#hypernetworks_status")).to_contain_text("weights")
     expect(other.locator("#hypernetworks_status")).to_contain_text("weights")  # without a reload
     other.context.close()
     page.get_by_label("The miniature").click()
     page.click("#model_load")
-    expect(page.locator("#hypernetworks_status")).to_contain_text("miniature", timeout=60_000)
+    expect(page.locator("#hypernetworks_status")).to_contain_text("miniature", timeout=180_000)
 
 
 def test_with_listen_a_password_is_asked_for_and_the_model_tab_shows_the_checkpoint(

@@ -161,8 +161,11 @@ def test_a_job_can_be_stopped(painter: Painter) -> None:
         calls.append(done)
         return done < 2
 
-    painter.generate(Generation(prompt="a cat<hypernet:strong:1>", steps=10), on_step)
+    job = Generation(prompt="a cat<hypernet:strong:1>", steps=10)
+    stopped = painter.generate(job, on_step)
     assert calls == [1, 2]
+    # its file doesn't claim steps that it never had
+    assert stopped.pictures[0].infotext.endswith("Interrupted after: 2 of 10 steps")
 
 
 def test_an_exception_in_the_middle_leaves_the_unet_clean(painter: Painter) -> None:

@@ -77,17 +77,67 @@
             button.title = "Its name can't be in a tag: rename the file without “:” and “>”.";
         }
         button.addEventListener("click", () => {
-            toggle(TAB, entry.name, entry.preferred_multiplier, entry.activation_text);
+            const isIn = toggle(TAB, entry.name, entry.preferred_multiplier, entry.activation_text);
+            if (isIn) marks.use(entry.full_name);
             window.hypernetworksExtension.sync();
             cards.forEach((each) => each.mark());
         });
-        return button;
+        const star = make("button", { type: "button", class: "studio-favourite", "aria-label": `Favourite: ${entry.name}` }, "★");
+        star.addEventListener("click", () => {
+            marks.star(entry.full_name);
+            cards.forEach((each) => each.render());
+        });
+        const misfit = make("small", { class: "studio-misfit", hidden: "" }, "doesn’t fit this model");
+        words.append(misfit);
+        return Object.assign(make("div", { class: "studio-slot" }, button, star), { button, star, misfit });
     }
+
+    /** What this browser remembers of networks: favourites, and what was used last. */
+    const marks = {
+        key: "hypernetworks.marks",
+        read() {
+            try {
+                return { stars: [], used: [], ...JSON.parse(localStorage.getItem(this.key) ?? "{}") };
+            } catch {
+                return { stars: [], used: [] };
+            }
+        },
+        write(value) {
+            try {
+                localStorage.setItem(this.key, JSON.stringify(value));
+            } catch { /* private windows forget */ }
+        },
+        star(name) {
+            const { stars, used } = this.read();
+            this.write({ used, stars: stars.includes(name) ? stars.filter((one) => one !== name) : [...stars, name] });
+        },
+        use(name) {
+            const { stars, used } = this.read();
+            this.write({ stars, used: [name, ...used.filter((one) => one !== name)].slice(0, 100) });
+        },
+    };
+
+    const byName = (one, other) => one.name.localeCompare(other.name);
+    const ORDERS = {
+        Name: () => byName,
+        Newest: () => (one, other) => other.mtime - one.mtime,
+        "Last used": ({ used }) => {
+            const place = new Map(used.map((name, index) => [name, index - used.length]));
+            return (one, other) => (place.get(one.full_name) ?? 0) - (place.get(other.full_name) ?? 0) || byName(one, other);
+        },
+        Size: () => (one, other) => other.size - one.size,
+    };
 
     class Cards {
         constructor(host) {
             this.host = host;
             this.entries = [];
+            this.made = new Map(); // cards by their entry: a search makes none anew
+            this.misfits = {};
+            this.order = make("select", { "aria-label": "Order of networks" });
+            this.order.append(...Object.keys(ORDERS).map((name) => make("option", {}, name)));
+            this.family = make("select", { "aria-label": "Model family", hidden: "" });
+            this.fitting = make("input", { type: "checkbox" });
             this.search = make("input", { type: "search", placeholder: "Search …", "aria-label": "Search networks" });
             this.folder = make("select", { "aria-label": "Folder" });
             this.renewal = make("button", { type: "button" }, "Refresh");
@@ -97,7 +147,9 @@
             this.grid = make("div", { class: "studio-grid" });
             this.empty = make("p", { class: "studio-empty", hidden: "" });
             const title = make("h2", {}, "Networks");
-            const tools = [title, this.search, this.folder, this.renewal, this.adding, this.file, this.count];
+            this.fittingLabel = make("label", { hidden: "" }, this.fitting, " Only those that fit");
+            const choices = [this.search, this.folder, this.family, this.order, this.fittingLabel];
+            const tools = [title, ...choices, this.renewal, this.adding, this.file, this.count];
             host.replaceChildren(make("div", { class: "studio-tools" }, ...tools), this.grid, this.empty);
             host.classList.add("studio-filled");
             this.listen();
@@ -106,7 +158,9 @@
 
         listen() {
             this.search.addEventListener("input", () => this.render());
-            this.folder.addEventListener("change", () => this.render());
+            for (const choice of [this.folder, this.family, this.order, this.fitting]) {
+                choice.addEventListener("change", () => this.render());
+            }
             this.renewal.addEventListener("click", () => this.load(true));
             this.adding.addEventListener("click", () => this.file.click());
             this.file.addEventListener("change", () => {
@@ -123,12 +177,31 @@
                 this.entries = await response.json();
                 this.showFolders();
                 this.render();
+                await this.look();
             } catch (error) {
                 this.say(`The list of networks can't be loaded (${error.message}). Is the studio still running?`);
             }
         }
 
+        /** Which networks the loaded model can't use: it is asked again when the model changes. */
+        async look() {
+            const response = await fetch(`${API}/fits`);
+            if (!response.ok) return;
+            this.misfits = await response.json();
+            this.fittingLabel.hidden = !Object.keys(this.misfits).length;
+            this.render();
+        }
+
+        showFamilies() {
+            const chosen = this.family.value;
+            const families = [...new Set(this.entries.map((entry) => entry.family))].filter(Boolean).sort();
+            this.family.replaceChildren(make("option", { value: "" }, "All families"), ...families.map((one) => make("option", {}, one)));
+            this.family.value = families.includes(chosen) ? chosen : "";
+            this.family.hidden = families.length < 2;
+        }
+
         showFolders() {
+            this.showFamilies();
             const chosen = this.folder.value;
             const folders = [...new Set(this.entries.map((entry) => entry.folder))].filter(Boolean).sort();
             const options = folders.map((folder) => make("option", { value: `in ${folder}` }, folder));
@@ -137,28 +210,55 @@
             this.folder.hidden = !folders.length;
         }
 
-        render() {
+        /** Those that search and choices leave: favourites first, then in the chosen order, what doesn't fit last. */
+        chosen() {
             const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
             const folder = this.folder.value.slice(3);
-            const shown = this.entries.filter((entry) => {
+            const known = marks.read();
+            const stars = new Set(known.stars);
+            const order = ORDERS[this.order.value || "Name"](known);
+            const rank = (entry) => (stars.has(entry.full_name) ? 0 : 1) + (entry.full_name in this.misfits ? 2 : 0);
+            const found = this.entries.filter((entry) => {
                 const text = `${entry.full_name} ${entry.family ?? ""} ${entry.activation_text}`.toLowerCase();
                 const inside = !folder || entry.folder === folder || entry.folder.startsWith(`${folder}/`);
-                return inside && words.every((word) => text.includes(word));
+                const isOfFamily = !this.family.value || entry.family === this.family.value;
+                const isUsable = !this.fitting.checked || !(entry.full_name in this.misfits);
+                return inside && isOfFamily && isUsable && words.every((word) => text.includes(word));
             });
-            this.shown = shown;
-            this.grid.replaceChildren(...shown.map(card));
-            this.empty.hidden = shown.length > 0;
+            return { stars, found: found.sort((one, other) => rank(one) - rank(other) || order(one, other)) };
+        }
+
+        cardOf(entry) {
+            const key = `${entry.full_name} ${entry.mtime} ${entry.preview} ${entry.activation_text} ${entry.preferred_multiplier}`;
+            if (!this.made.has(key)) this.made.set(key, card(entry));
+            return this.made.get(key);
+        }
+
+        render() {
+            const { stars, found } = this.chosen();
+            this.shown = found;
+            const slots = found.map((entry) => this.cardOf(entry));
+            found.forEach((entry, index) => {
+                const { star, misfit } = slots[index];
+                star.setAttribute("aria-pressed", String(stars.has(entry.full_name)));
+                misfit.hidden = !(entry.full_name in this.misfits);
+                misfit.title = this.misfits[entry.full_name] ?? "";
+            });
+            const old = [...this.grid.children];
+            const isSame = old.length === slots.length && old.every((element, index) => element === slots[index]);
+            if (!isSame) this.grid.replaceChildren(...slots);
+            this.empty.hidden = found.length > 0;
             setText(this.empty, this.entries.length
                 ? "No network matches. Clear the search, or choose another folder."
                 : "No networks yet. Drop a hypernetwork file (.pt, .safetensors) here to add it.");
-            this.say(shown.length === 1 ? "1 network" : `${shown.length} networks`);
+            this.say(found.length === 1 ? "1 network" : `${found.length} networks`);
             this.mark();
         }
 
         /** Press the cards whose tags the prompt has. */
         mark() {
             const names = new Set(parseTags(promptText()).map((tag) => tag.name.trim()));
-            [...this.grid.children].forEach((button, index) => {
+            [...this.grid.children].forEach(({ button }, index) => {
                 const { name, full_name: fullName } = this.shown[index];
                 const pressed = String(names.has(name) || names.has(fullName));
                 if (button.getAttribute("aria-pressed") !== pressed) button.setAttribute("aria-pressed", pressed);
@@ -352,13 +452,14 @@
         field.readOnly = true;
     }
 
-    /** gradio names its drop fields otherwise than they read, which confuses who commands by voice. */
-    function nameUploads() {
+    /** gradio names its drop fields otherwise than they read, which confuses who commands by voice; and a sheet not at all. */
+    function nameParts() {
+        document.querySelector("#compare_sheet button:has(img):not([aria-label])")?.setAttribute("aria-label", "The sheet");
         for (const field of document.querySelectorAll(".upload-container[aria-label]")) field.removeAttribute("aria-label");
     }
 
     function tick() {
-        nameUploads();
+        nameParts();
         undone.known ??= promptField()?.value ?? null;
         openInfotext();
         for (const host of document.querySelectorAll(".studio-cards:not(.studio-filled)")) cards.push(new Cards(host));
@@ -366,7 +467,7 @@
     }
 
     const shared = { API, activeTab, selectTab, notify, fill, restore, promptField, promptText };
-    window.hypernetworksStudio = { ...shared, reloadCards: () => cards.forEach((each) => each.load(true)) };
+    window.hypernetworksStudio = { ...shared, reloadCards: () => cards.forEach((each) => each.load(true)), lookAtFit: () => cards.forEach((each) => each.look()) };
 
     setInterval(tick, 300);
     tick();

@@ -42,7 +42,8 @@
         }
 
         async load(further = false) {
-            const asked = (this.asked = Symbol("question"));
+            const asked = Symbol("question");
+            this.asked = asked;
             const after = further ? this.items[this.items.length - 1]?.name ?? "" : "";
             const words = { words: this.search.value, starred: this.starred.checked ? "1" : "", after };
             try {

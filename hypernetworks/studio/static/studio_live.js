@@ -4,7 +4,7 @@
  */
 (() => {
     "use strict";
-    const { API, activeTab, selectTab, notify, promptText, reloadCards } = window.hypernetworksStudio;
+    const { API, activeTab, selectTab, notify, promptText, reloadCards, lookAtFit } = window.hypernetworksStudio;
     const { make, setText } = window.hypernetworksExtension.controls;
     const TITLE = "Hypernetworks studio";
     const [QUICK, SLOW, HIDDEN] = [500, 1500, 4000]; // milliseconds between two questions
@@ -216,6 +216,7 @@
         }
         if (model !== null && answer.model !== model) {
             document.getElementById("studio_renew")?.click();
+            lookAtFit();
             counted = null;
         }
         model = answer.model;
@@ -237,7 +238,8 @@
                 const response = await fetch(`${API}/tokens`, { method: "POST", body: text });
                 if (!response.ok) return;
                 const [used, room] = await response.json();
-                if (!host.counter?.isConnected) host.append(host.counter = make("span", { class: "studio-tokens" }));
+                host.counter ??= make("span", { class: "studio-tokens" });
+                if (!host.counter.isConnected) host.append(host.counter);
                 setText(host.counter, `${used}/${room}`);
                 host.counter.title = `${used} tokens; the model reads ${room} in the parts that the prompt needs`;
             } catch { /* it is asked again with the next change */ }

@@ -4,7 +4,7 @@
 (() => {
     "use strict";
     const { API, activeTab, notify, reloadCards, ask } = window.hypernetworksStudio;
-    const { make, setText } = window.hypernetworksExtension.controls;
+    const { make } = window.hypernetworksExtension.controls;
 
     function button(text, label, action) {
         const element = make("button", { type: "button", "aria-label": label }, text);

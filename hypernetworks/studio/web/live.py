@@ -18,6 +18,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from ...errors import HypernetworkError
 from ...hosts.diffusers.prompt_encoding import tokens_used
 from ...prompts import parse
+from ..fitting import Fitting
 from ..generating import LONGEST_PROMPT
 from ..images import Images, described
 from ..job_queue import JobQueue, Seen
@@ -100,6 +101,14 @@ def register_live(app: Any, prefix: str, trainer: Trainer, images: Images) -> No
         text = (await request.body()).decode("utf-8", "replace")
         return JSONResponse(await run_in_threadpool(count, trainer.job_queue, text))
 
+    fitting = Fitting()
+
+    async def fits(_request: Request) -> Response:
+        queue = trainer.job_queue
+        found = await run_in_threadpool(fitting.problems, queue.library, queue.painter.pipeline)
+        return JSONResponse(found, headers=_FRESH)
+
+    app.add_route(f"{prefix}/fits", fits, methods=["GET"])
     app.add_route(f"{prefix}/now", asked, methods=["GET"])
     app.add_route(f"{prefix}/tokens", tokens, methods=["POST"])
     _register_gallery(app, prefix, images)

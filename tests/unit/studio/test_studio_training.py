@@ -283,6 +283,14 @@ def test_a_run_may_replace_its_own_network_and_no_other(tmp_path: Path) -> None:
         check_free(job, library, None, True)
 
 
+def test_a_card_never_shows_the_model_without_its_network(tmp_path: Path) -> None:
+    library, folder = hn.Library([tmp_path / "lib"]), tmp_path / "lib"
+    job = TrainingJob("ink", tmp_path, tmp_path / "runs")
+    pictures(job.folder / "previews", "1-000000.png")
+    keep(job, network(job.folder / "ink-5.safetensors"), library, folder, False)
+    assert not (folder / "ink.png").exists()
+
+
 # ------------------------------------------------------------------ the training of a studio
 
 
