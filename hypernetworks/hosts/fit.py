@@ -44,12 +44,13 @@ def check_fit(
     if not any_family and is_of_another_family(set(network.widths), here, cross):
         raise NoMatchingWidthError(
             f"it was made for {families_of(set(network.widths) & set(LABELS))}, "
-            f"but the loaded model is {families_of(cross)}: it would change the wrong layers, so it is skipped"
+            f"but the loaded model is {families_of(cross)}: it would change the wrong layers, so "
+            "it is skipped"
         )
     if None not in here and not here & set(network.widths):
         raise NoMatchingWidthError(
-            f"it has the widths {', '.join(map(str, network.widths))}, and the loaded model has none of them: "
-            "it was made for another model"
+            f"it has the widths {', '.join(map(str, network.widths))}, and the loaded model has "
+            "none of them: it was made for another model"
         )
 
     SiteMultipliers([(network, multiplier)], sites)

@@ -30,11 +30,14 @@ MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 TRAINING = "hypernetworks-training"
 """Folder in the user's home for training runs and training images, unless another is given."""
 LISTENING = (
-    "It listens on every network of this machine. Anyone with the password can generate images, and see and\n"
-    "add networks. The password travels unencrypted: use a network that you trust. Omit --listen for this machine only."
+    "It listens on every network of this machine. Anyone with the password can generate images, "
+    "and see and\n"
+    "add networks. The password travels unencrypted: use a network that you trust. Omit --listen "
+    "for this machine only."
 )
 OPEN = (
-    "It listens on every network of this machine: anyone who can reach it can generate images, and see\n"
+    "It listens on every network of this machine: anyone who can reach it can generate images, "
+    "and see\n"
     "and add networks. There is no password. Omit --listen for this machine only."
 )
 
