@@ -13,14 +13,10 @@ from ..errors import MultiplierError
 
 
 def parse_number(text: str, what: str = "multiplier") -> float:
-    """Parse a finite number, as Python's ``float`` does.
-
-    Args:
-        text: the number.
-        what: what it is, for the error.
+    """A finite number as Python's ``float`` reads it.
 
     Raises:
-        MultiplierError: it isn't a number, or isn't finite.
+        MultiplierError: not a number, or not a finite one.
     """
     try:
         number = float(text)
