@@ -13,10 +13,14 @@ from ..errors import MultiplierError
 
 
 def parse_number(text: str, what: str = "multiplier") -> float:
-    """A finite number as Python's ``float`` reads it.
+    """Parse a finite number, as Python's ``float`` does.
+
+    Args:
+        text: the number.
+        what: what it is, for the error.
 
     Raises:
-        MultiplierError: not a number, or not a finite one.
+        MultiplierError: it isn't a number, or isn't finite.
     """
     try:
         number = float(text)

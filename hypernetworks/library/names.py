@@ -36,7 +36,7 @@ def folded(name: str) -> str:
 
 
 def compatible(name: str) -> str:
-    """The same with full-width and other compatible letters as plain ones."""
+    """As :func:`folded`, with full-width and other compatibility letters as plain ones."""
     return name.lower() if _is_simple(name) else folded(unicodedata.normalize("NFKC", name))
 
 

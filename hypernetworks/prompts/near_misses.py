@@ -9,7 +9,8 @@ _OPENING = r"(?:&lt;|[\\]?[<＜〈《‹«(\[{（［｛【]\s*)"
 _CLOSING = ">＞〉》›»)]}）］｝】"
 _TAIL = rf"[^\n{re.escape(_CLOSING)}<＜]"
 _MISS = re.compile(
-    rf"(?P<opening>{_OPENING})?(?P<word>hyper[ _-]?net(?:work)?s?)[ ]?[:：](?P<tail>{_TAIL}{{0,300}})"
+    rf"(?P<opening>{_OPENING})?(?P<word>hyper[ _-]?net(?:work)?s?)[ "
+    rf"]?[:：](?P<tail>{_TAIL}{{0,300}})"
     rf"(?P<closing>[{re.escape(_CLOSING)}])?",
     re.IGNORECASE,
 )
