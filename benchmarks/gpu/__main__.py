@@ -119,7 +119,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--minutes", type=float, default=None, help="6; parts that would begin later are left out"
     )
-    parser.add_argument("--rounds", type=int, default=None, help="of interleaved measurements")  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=None, help=(
+        "of interleaved measurements"
+    ))  # fmt: skip
     options = parser.parse_args()
     if not options.rehearse and not torch.cuda.is_available():
         parser.error("there is no CUDA device: --rehearse runs everything in small on the CPU")

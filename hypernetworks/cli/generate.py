@@ -140,7 +140,8 @@ def _targets(output: Path, batch: int, overwrite: bool) -> list[Path]:
     refuse_existing(targets, overwrite=overwrite)
     if not os.access(output.parent, os.W_OK):
         raise HypernetworkError(
-            f"-o {output}: you have no permission to write to {output.parent}: choose another folder"
+            f"-o {output}: you have no permission to write to {output.parent}: choose another "
+            "folder"
         )
 
     return targets

@@ -110,8 +110,8 @@ def _check_room(base: Base, target: Path) -> None:
         return
     if free < needed:
         raise FileWriteError(
-            f"{target}: the disk has {free / 1e6:,.0f} MB free, and {needed / 1e6:,.0f} MB are needed: delete or move "
-            "some files"
+            f"{target}: the disk has {free / 1e6:,.0f} MB free, and {needed / 1e6:,.0f} MB are "
+            "needed: delete or move some files"
         )
 
 
@@ -128,7 +128,8 @@ def _new_tensors(base: Base, changes: LinearChanges) -> dict[str, Compute]:
             news[layer.out_bias] = partial(_bias, changes, layer)
     if not news:
         raise CheckpointError(
-            "the networks change nothing in this checkpoint at these multipliers: check the multipliers"
+            "the networks change nothing in this checkpoint at these multipliers: check the "
+            "multipliers"
         )
     return news
 
@@ -150,8 +151,8 @@ def _added(old: torch.Tensor, change: torch.Tensor, name: str) -> torch.Tensor:
     new = (old.to(change.dtype) + change).to(old.dtype)
     if not new.isfinite().all():
         raise CheckpointError(
-            f"{printable(name, 120)} gets numbers that its type can't hold: use a lower multiplier, or a checkpoint in "
-            "fp32"
+            f"{printable(name, 120)} gets numbers that its type can't hold: use a lower "
+            "multiplier, or a checkpoint in fp32"
         )
     return new
 

@@ -63,8 +63,8 @@ class Base:
             for tensor, shape in wanted.items():
                 if 0 in shape or shapes.get(tensor) != shape:
                     raise CheckpointError(
-                        f"{name}: {printable(tensor, 120)} is missing or has another shape: it is a model of another "
-                        "kind, or quantised; use a version in fp16 or fp32"
+                        f"{name}: {printable(tensor, 120)} is missing or has another shape: it "
+                        "is a model of another kind, or quantised; use a version in fp16 or fp32"
                     )
         return layers
 
@@ -102,8 +102,9 @@ class Base:
         found = self.stored(name)
         if found.dtype not in COMPUTABLE:
             raise CheckpointError(
-                f"{printable(file.path.name)}: its weights are of the type {found.dtype}, which has too few bits to "
-                "be changed: use a version of this checkpoint in fp16 or fp32"
+                f"{printable(file.path.name)}: its weights are of the type {found.dtype}, which "
+                "has too few bits to be changed: use a version of this checkpoint in fp16 or "
+                "fp32"
             )
         return found
 
@@ -118,13 +119,14 @@ class Base:
             widths = set(network.widths)
             if is_of_another_family(widths, here, self.text_widths):
                 raise NoMatchingWidthError(
-                    f"{network.name} was made for {families_of(widths & set(LABELS))}, but {self.name} is "
-                    f"{families_of(self.text_widths)}: name a checkpoint of the network's own family"
+                    f"{network.name} was made for {families_of(widths & set(LABELS))}, but "
+                    f"{self.name} is {families_of(self.text_widths)}: name a checkpoint of the "
+                    "network's own family"
                 )
             if not widths & here:
                 raise NoMatchingWidthError(
-                    f"{network.name} has the widths {', '.join(map(str, network.widths))}, and {self.name} has none "
-                    "of them: name the checkpoint that it was made for"
+                    f"{network.name} has the widths {', '.join(map(str, network.widths))}, and "
+                    f"{self.name} has none of them: name the checkpoint that it was made for"
                 )
 
     def check_unchanged(self) -> None:
@@ -169,8 +171,8 @@ def _files_of(path: Path) -> list[Path]:
         if (whole := folder / f"{_WEIGHTS}{variant}.safetensors").is_file():
             return [whole]
     raise CheckpointError(
-        f"{printable(path.name)}: this folder has no unet/{_WEIGHTS}.safetensors: name a diffusers folder, or the "
-        ".safetensors file itself"
+        f"{printable(path.name)}: this folder has no unet/{_WEIGHTS}.safetensors: name a "
+        "diffusers folder, or the .safetensors file itself"
     )
 
 

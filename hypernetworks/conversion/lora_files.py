@@ -178,8 +178,8 @@ def _cast(tensor: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
     cast = tensor.detach().to("cpu", dtype).contiguous()
     if not cast.isfinite().all():
         raise HypernetworkError(
-            f"{name}: its numbers don't fit the type {str(dtype).removeprefix('torch.')}: write it as fp32 or bf16 "
-            "(--dtype), or check the network, which may be damaged"
+            f"{name}: its numbers don't fit the type {str(dtype).removeprefix('torch.')}: write "
+            "it as fp32 or bf16 (--dtype), or check the network, which may be damaged"
         )
     return cast
 

@@ -76,8 +76,9 @@ class TensorFile:
         head = self._file.read(9)
         if head.startswith(_PICKLE_HEADS):
             raise CheckpointError(
-                "this is a pickle (.ckpt, .pt, .bin), which can run code when it is opened: convert it to "
-                ".safetensors first, for example with the Checkpoint Merger tab of a webui"
+                "this is a pickle (.ckpt, .pt, .bin), which can run code when it is opened: "
+                "convert it to .safetensors first, for example with the Checkpoint Merger tab of "
+                "a webui"
             )
         if not looks_like(head):
             raise CheckpointError("this is not a .safetensors file, or it is damaged")
@@ -105,7 +106,8 @@ class TensorFile:
         fits = dtype is None or math.prod(entry.shape) * dtype.itemsize == entry.length
         if begin < 0 or end < begin or self.data_start + end > self.size or not fits:
             raise CheckpointError(
-                f"{printable(name)} doesn't fit the file, which may be incomplete: download it again"
+                f"{printable(name)} doesn't fit the file, which may be incomplete: download it "
+                "again"
             )
         return entry
 
@@ -119,8 +121,9 @@ class TensorFile:
         dtype = DTYPES.get(entry.dtype)
         if dtype is None:
             raise CheckpointError(
-                f"{printable(self.path.name)}: {printable(name)} has the type {printable(entry.dtype)}, which can't "
-                "be computed with: use a version of this checkpoint in fp16 or fp32"
+                f"{printable(self.path.name)}: {printable(name)} has the type "
+                f"{printable(entry.dtype)}, which can't be computed with: use a version of this "
+                "checkpoint in fp16 or fp32"
             )
         # memory of its own: a mapped file could not be replaced on Windows
         memory = bytearray(max(1, entry.length))
@@ -146,8 +149,8 @@ class TensorFile:
             count = self._file.readinto(target)
             if not count:
                 raise CheckpointError(
-                    f"{printable(self.path.name)}: it got shorter while it was read: wait until it is complete, then "
-                    "try again"
+                    f"{printable(self.path.name)}: it got shorter while it was read: wait until "
+                    "it is complete, then try again"
                 )
             target = target[count:]
 
@@ -161,7 +164,8 @@ class TensorFile:
         # a download that goes on changes both
         if (after.st_size, after.st_mtime_ns) != (self._before.st_size, self._before.st_mtime_ns):
             raise CheckpointError(
-                f"{printable(self.path.name)}: it changed while it was read: wait until it is complete, then try again"
+                f"{printable(self.path.name)}: it changed while it was read: wait until it is "
+                "complete, then try again"
             )
 
     def close(self) -> None:

@@ -36,7 +36,8 @@ class Weighted:
     def __post_init__(self) -> None:
         if not self.multiplier.is_constant:
             raise MultiplierError(
-                f'"{self.multiplier}" changes during sampling, which fixed weights can\'t: write one number, such as '
+                f'"{self.multiplier}" changes during sampling, which fixed weights can\'t: write '
+                "one number, such as "
                 "0.7"
             )
 
@@ -167,6 +168,7 @@ def check_linear(networks: Sequence[Weighted]) -> None:
         if not structure.is_linear:
             what = "a layer norm" if structure.activation == "linear" else structure.activation
             raise StructureError(
-                f"{weighted.network.name} is not linear (it has {what}), so no change of weights does the same: "
-                "convert it to a LoRA that comes close (convert --to lora --prompts FILE)"
+                f"{weighted.network.name} is not linear (it has {what}), so no change of weights "
+                "does the same: convert it to a LoRA that comes close (convert --to lora "
+                "--prompts FILE)"
             )

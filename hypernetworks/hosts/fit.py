@@ -54,10 +54,11 @@ def check_widths(widths: Sequence[int], sites: Sequence[Site], *, any_family: bo
     if not any_family and is_of_another_family(set(widths), here, cross):
         raise NoMatchingWidthError(
             f"it was made for {families_of(set(widths) & set(LABELS))}, "
-            f"but the loaded model is {families_of(cross)}: it would change the wrong layers, so it is skipped"
+            f"but the loaded model is {families_of(cross)}: it would change the wrong layers, so "
+            "it is skipped"
         )
     if None not in here and not here & set(widths):
         raise NoMatchingWidthError(
-            f"it has the widths {', '.join(map(str, widths))}, and the loaded model has none of them: "
-            "it was made for another model"
+            f"it has the widths {', '.join(map(str, widths))}, and the loaded model has "
+            "none of them: it was made for another model"
         )

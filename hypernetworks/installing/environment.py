@@ -147,8 +147,8 @@ def check_folder() -> None:
     """
     if os.pathsep in str(ROOT):
         raise SetUpError(
-            f"The path of the project's folder contains {os.pathsep!r}, which no environment's path "
-            f"may contain: move or rename {ROOT}."
+            f"The path of the project's folder contains {os.pathsep!r}, which no environment's "
+            f"path may contain: move or rename {ROOT}."
         )
     if not _writable(ROOT):
         raise SetUpError(f"{ROOT} isn't writable: copy the project to a folder of your own.")

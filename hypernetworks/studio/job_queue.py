@@ -274,7 +274,10 @@ class JobQueue:
             return f"Waiting for {kind()} …"
         if len(before) > 1:
             return f"Waiting for {len(before)} jobs ahead …"
-        return f"Waiting for {kind} of {'this' if before[0].window == job.window else 'another'} window …"
+        return (
+            f"Waiting for {kind} of {'this' if before[0].window == job.window else 'another'} "
+            "window …"
+        )
 
 
 def _latest(told: queue.SimpleQueue[_Said]) -> _Said:

@@ -56,7 +56,8 @@ def read_infotext(path: Path) -> str:
         raise HypernetworkError(f"this image can't be read: {error}") from error
     except ImageError as error:
         raise HypernetworkError(
-            "this is not a readable image: drop a PNG, JPEG or WebP that a webui or this studio has saved"
+            "this is not a readable image: drop a PNG, JPEG or WebP that a webui or this studio "
+            "has saved"
         ) from error
 
     if not isinstance(found, str) or not found.strip():

@@ -27,6 +27,7 @@ def base_model() -> Any:
 
 def card_fields() -> CardFields:
     """Add the fields to the Blocks that are being built."""
+    # 0 for "none", because a number field of gradio can't be empty in all versions.
     return CardFields(
         gr.Textbox(label="Activation text", info="Added to the prompt together with the tag"),
         gr.Number(label="Preferred multiplier", info="0: the default multiplier from the settings"),

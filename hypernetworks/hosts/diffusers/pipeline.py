@@ -37,8 +37,8 @@ MINIATURE = Path(__file__).parents[2] / "miniature" / "weights"
 """The small model that ships, as a diffusers folder."""
 PRECISION_NAMES = {dtype: name for name, dtype in PRECISIONS.items()}
 NOT_FINITE = (
-    "the image has values that are not finite (NaN or infinite) and is black there: the checkpoint or a network may "
-    "be damaged, or a multiplier too strong"
+    "the image has values that are not finite (NaN or infinite) and is black there: the "
+    "checkpoint or a network may be damaged, or a multiplier too strong"
 )
 MINIATURE_NETWORKS = Path(__file__).parents[2] / "miniature" / "networks"
 """The style networks that ship with it."""

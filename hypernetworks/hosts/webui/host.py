@@ -162,5 +162,8 @@ def tell_of_fault(p: Any, doing: str, error: BaseException) -> None:
     if p is not None:
         tell(
             p,
-            f"{doing} failed ({type(error).__name__}: {error}); the image is generated without hypernetworks",
+            (
+                f"{doing} failed ({type(error).__name__}: {error}); the image is generated without "
+                "hypernetworks"
+            ),
         )

@@ -131,7 +131,10 @@ def _begin(p: Any, pipe: Any, arguments: Any, activate: Activate) -> None:
     elif not all(use.multiplier.is_constant for picture in run.pictures for use in picture):
         host.tell(
             p,
-            f"{type(pipe).__name__} doesn't report its step: multipliers keep their values of the first step",
+            (
+                f"{type(pipe).__name__} doesn't report its step: multipliers keep their values of "
+                "the first step"
+            ),
         )
 
 

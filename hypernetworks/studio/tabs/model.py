@@ -120,13 +120,17 @@ def _shown_path(job_queue: JobQueue, anywhere: bool) -> str:
 
 
 def _memory_hint() -> str:
-    return "all windows of this studio share the model; the current one stays until the new one is loaded"
+    return (
+        "all windows of this studio share the model; the current one stays until the new one is "
+        "loaded"
+    )
 
 
 def _path(typed: str, anywhere: bool) -> Path:
     if anywhere:
         raise HypernetworkError(
-            "with --listen, the page accepts no paths: start the studio with --checkpoint PATH instead"
+            "with --listen, the page accepts no paths: start the studio with --checkpoint PATH "
+            "instead"
         )
     return checked_path(typed or "")
 

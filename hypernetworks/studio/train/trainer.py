@@ -64,7 +64,10 @@ class State:
     def describe(self) -> str:
         """For those who wait for it."""
         left = f", about {duration(self.rows[-1].seconds_left)} left" if self.rows else ""
-        return f'the training of "{self.name}" (step {self.done} of {self.total}{left}; Interrupt is in the Train tab)'
+        return (
+            f'the training of "{self.name}" (step {self.done} of {self.total}{left}; Interrupt '
+            "is in the Train tab)"
+        )
 
 
 class Trainer:
@@ -168,7 +171,10 @@ class Trainer:
             state.messages.append(
                 "there was not enough memory: try a smaller batch or size"
                 if is_out_of_memory(error)
-                else f"the training failed ({type(error).__name__}: {error}): try a smaller batch or size"
+                else (
+                    f"the training failed ({type(error).__name__}: {error}): try a smaller batch "
+                    "or size"
+                )
             )
             state.is_wrong = True
         finally:

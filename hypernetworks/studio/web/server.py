@@ -32,11 +32,14 @@ TRAINING = "hypernetworks-training"
 IMAGES = "hypernetworks/images"
 """Folder in the user's home for generated images, unless another is given."""
 LISTENING = (
-    "It listens on every network of this machine. Anyone with the password can generate images, and see and\n"
-    "add networks. The password travels unencrypted: use a network that you trust. Omit --listen for this machine only."
+    "It listens on every network of this machine. Anyone with the password can generate images, "
+    "and see and\n"
+    "add networks. The password travels unencrypted: use a network that you trust. Omit --listen "
+    "for this machine only."
 )
 OPEN = (
-    "It listens on every network of this machine: anyone who can reach it can generate images, and see\n"
+    "It listens on every network of this machine: anyone who can reach it can generate images, "
+    "and see\n"
     "and add networks. There is no password. Omit --listen for this machine only."
 )
 

@@ -349,7 +349,8 @@ def test_a_report_of_a_broken_network(tmp_path: Path) -> None:
 def test_a_picture_gives_its_settings_back(library: hn.Library, tmp_path: Path) -> None:
     digest = library.find("ink").sha256()[:10]
     infotext = (
-        "a <hypernet:ink:0.5>\nNegative prompt: b\nSteps: 7, Sampler: Euler a, CFG scale: 2.5, Seed: 9, "
+        "a <hypernet:ink:0.5>\nNegative prompt: b\nSteps: 7, Sampler: Euler a, CFG scale: 2.5, "
+        "Seed: 9, "
         f'Size: 96x104, Model: mine, Hypernet hashes: "ink: {digest}"'
     )
     save_png(Picture(Image.new("RGB", (8, 8)), infotext), tmp_path / "a.png")
@@ -361,7 +362,8 @@ def test_a_picture_gives_its_settings_back(library: hn.Library, tmp_path: Path) 
 
 def test_what_cannot_be_restored_is_told(library: hn.Library) -> None:
     infotext = (
-        "a <hypernet:ink:1> <hypernet:nobody:1>\nSteps: 9999999, Sampler: Own, CFG scale: x, Seed: -1, "
+        "a <hypernet:ink:1> <hypernet:nobody:1>\nSteps: 9999999, Sampler: Own, CFG scale: x, "
+        "Seed: -1, "
         'Size: 1x, Model: other, Hypernet hashes: "ink: 0123456789"'
     )
     found = restore(infotext, library, "mine")

@@ -69,7 +69,9 @@ def refinements() -> list[Any]:
             "blocks",
             options=list(dict.fromkeys(_PRESETS)),
             default="ALL",
-            tooltip="The blocks of the UNet that it acts in. Ignored where block_factors is filled in.",
+            tooltip=(
+                "The blocks of the UNet that it acts in. Ignored where block_factors is filled in."
+            ),
         ),
         io.Combo.Input(
             "attention",
