@@ -33,6 +33,7 @@ class Binding:
         self._children_then = [dict(children) for children in self._children]
         self._attentions = [vars(attention) for attention in attentions]
         self._ways_then = self._ways()
+
         hooked = [projection for projection in projections if projection.stand_in is not None]
         self._hooked = [vars(projection.module) for projection in hooked]
         self._forwards = [module.get("forward") for module in self._hooked]

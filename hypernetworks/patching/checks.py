@@ -62,6 +62,7 @@ def check_shared(parts: Sequence[SiteMultipliers], sites: Sequence[Site]) -> Non
         PatchError: they don't.
     """
     first: dict[int, tuple[Site, bool]] = {}
+
     for site in sites:
         for is_key, module in ((True, site.to_k), (False, site.to_v)):
             other, other_is_key = first.setdefault(id(module), (site, is_key))

@@ -137,6 +137,7 @@ class FoldedProjection(Projection):
             return None
 
         head, tail = split_tail(part.stack.active(dim, multipliers))
+        # A LoRA that rewrites the weight at each step would make each fold useless.
         seen, self._seen = self._seen, WeightMark.key(weight)
         restless = seen is not None and seen != self._seen
         if not tail:

@@ -81,6 +81,7 @@ class Handle:
         self._unet_kind = type(unet).__name__
         self._parts, self._sites, self._rows_of = tuple(parts), tuple(sites), rows_of
         self._on_error = on_error
+
         self._removers: list[torch.utils.hooks.RemovableHandle] = []
         self.seam = Seam(parts, self._fail, is_dense, prepare, compiled is not None)
         self._watch = WeightWatch()
@@ -92,6 +93,7 @@ class Handle:
         """Projections by index of the attention module, and side; shared modules have one."""
         found: dict[tuple[int, int], Projection] = {}
         known: dict[nn.Module, Projection] = {}
+
         for index, site in enumerate(sites):
             for side, module in ((KEY, site.to_k), (VALUE, site.to_v)):
                 if module not in known:

@@ -60,6 +60,7 @@ def find_sites(unet: nn.Module) -> list[Site]:
     for path, module in unet.named_modules():
         if ORIGINAL in vars(module)["_modules"] or _is_below(path, temporal):
             continue
+
         to_q, to_k, to_v = (getattr(module, name, None) for name in ("to_q", "to_k", "to_v"))
         if (
             isinstance(to_q, nn.Module)

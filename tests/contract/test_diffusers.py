@@ -48,12 +48,12 @@ def test_a_generation_parses_each_prompt_once_and_searches_the_unet_once(
     painter: Painter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = Counter[str]()
-    parsing, searching = tags._extra_networks, sites._diffusers_layout
+    parsing, searching = tags._extra_networks, sites._resnets_per_block
     monkeypatch.setattr(
         tags, "_extra_networks", lambda text: counts.update([text]) or parsing(text)
     )
     monkeypatch.setattr(
-        sites, "_diffusers_layout", lambda unet: counts.update(["find_sites"]) or searching(unet)
+        sites, "_resnets_per_block", lambda unet: counts.update(["find_sites"]) or searching(unet)
     )
     pixels(painter, "a cat<hypernet:strong:1>", negative="bad")
     assert counts == {"a cat<hypernet:strong:1>": 1, "bad": 1, "find_sites": 1}

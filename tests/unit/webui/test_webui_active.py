@@ -64,7 +64,7 @@ def test_networks_of_the_first_models_family_are_left_out(
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often a prompt was parsed and a UNet was searched, whoever asked for it."""
     counts = Counter[str]()
-    parsing, searching = tags._extra_networks, sites._diffusers_layout
+    parsing, searching = tags._extra_networks, sites._resnets_per_block
 
     def count_parsing(prompt: str) -> Any:
         counts[f"parse {prompt}"] += 1
@@ -75,7 +75,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return searching(unet)
 
     monkeypatch.setattr(tags, "_extra_networks", count_parsing)
-    monkeypatch.setattr(sites, "_diffusers_layout", count_searching)
+    monkeypatch.setattr(sites, "_resnets_per_block", count_searching)
     return counts
 
 
