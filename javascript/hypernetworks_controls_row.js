@@ -142,7 +142,7 @@
             this.curve.button.disabled = off || tag.problem !== null;
             this.handle.disabled = off;
 
-            this.showPicture(verdict?.preview ? this.panel.previewOf(this.name, verdict.preview) : null);
+            this.showPicture(this.panel.verdicts.previewOf(this.name));
         }
 
         showPicture(address) {

@@ -7,13 +7,12 @@
     const { catalogue, controls, ...text } = window.hypernetworksExtension;
     if (text.toggle) return;
     const { parseTags, pieceOf, remove, removeAll, move, put, append, format, isWritable } = text;
-    const { Row, Menu, Master, make, setText, isFocused } = controls;
-    const { check, entryOf, remember } = catalogue;
+    const { Row, Menu, Master, SwitchedOff, Verdicts, make, setText, isFocused } = controls;
+    const { entryOf, remember } = catalogue;
 
     /* ---------------------------------------------------------------- prompts and options of this page */
 
     const STORED_DEFAULT = "hypernetworks.default_multiplier";
-    const STORED_OFF = "hypernetworks.switched_off.";
     const DEFAULT_OPTION = "extra_networks_default_multiplier";
     const TABS = ["txt2img", "img2img", "control", "video"]; // the last two are SD.Next's
 
@@ -69,7 +68,6 @@
 
     const panels = [];
     const [USUAL_STEPS, MOST_STEPS] = [20, 500];
-    const [PAUSE_MS, SOON_MS, NOW_AND_THEN_MS, SWITCH_MS] = [200, 2000, 15000, 40000];
     const QUIET_MS = 700; // after this long without a change, what was added or removed is said aloud
 
     class Panel {
@@ -79,9 +77,9 @@
             this.rows = [];
             this.seen = null;
             this.told = null;
-            this.off = []; // rows of networks that were taken out of the prompt and can be put back
-            this.verdicts = {};
-            this.menu = new Menu((name) => this.add(name), (text) => this.say(text), () => this.ask());
+            this.off = new SwitchedOff(this.tab, (name) => new Row(this, name));
+            this.verdicts = new Verdicts(host.dataset.check ?? "", () => this.sync(true));
+            this.menu = new Menu((name) => this.add(name), (text) => this.say(text), () => this.verdicts.ask());
             this.master = new Master(this);
             this.standard = make("input", { type: "number", step: "0.05" });
             this.list = make("ul", { class: "hypernetworks-rows", "aria-label": "Networks in the prompt" });
@@ -103,7 +101,6 @@
             this.standard.addEventListener("input", () => {
                 if (Number.isFinite(this.standard.valueAsNumber)) setDefaultMultiplier(this.standard.valueAsNumber);
             });
-            this.restoreOff();
             this.sync(true);
         }
 
@@ -118,7 +115,7 @@
             const tags = parseTags(text ?? "");
             this.arrange(tags);
             this.master.follow(text, tags);
-            this.empty.hidden = tags.length + this.off.length > 0;
+            this.empty.hidden = tags.length + this.off.all.length > 0;
             setText(this.empty, text === null ? "This tab has no prompt." : "No hypernetwork in the prompt.");
             this.tellLater(tags.map((tag) => tag.name));
         }
@@ -139,7 +136,7 @@
             });
             spare.forEach((row) => row.element.remove());
             this.shown = [...this.rows];
-            for (const { row, slot } of this.off) this.shown.splice(slot, 0, row);
+            for (const { row, slot } of this.off.all) this.shown.splice(slot, 0, row);
 
             const names = this.shown.map((row) => row.name);
             this.shown.forEach((row, place) => {
@@ -148,10 +145,10 @@
                 const several = names.indexOf(row.name) !== names.lastIndexOf(row.name);
                 const count = several ? names.slice(0, place + 1).filter((name) => name === row.name).length : 0;
                 const index = this.rows.indexOf(row);
-                const tag = tags[index] ?? parseTags(this.off.find((one) => one.row === row).piece)[0];
-                row.show(tag, index, count, this.verdicts[row.name]);
+                const tag = tags[index] ?? this.off.tagOf(row);
+                row.show(tag, index, count, this.verdicts.of(row.name));
             });
-            this.askAbout(names);
+            this.verdicts.about(names);
         }
 
         /** Change the prompt with a function of its text. */
@@ -170,7 +167,7 @@
         removeRow(row) {
             const place = this.shown.indexOf(row);
             const activation = activationOf(row.name);
-            if (this.isOff(row)) this.forgetOff(row);
+            if (this.off.has(row)) this.forgetOff(row);
             else this.edit((prompt) => (row.isIn(prompt) ? remove(prompt, row.index, activation, separator()) : prompt));
             const next = this.shown[Math.min(place, this.shown.length - 1)];
             (next?.removal ?? this.menu.renewal).focus(); // not the menu's input, which would open the menu
@@ -194,12 +191,6 @@
             else if (under >= 0) this.moveRow(row, under);
         }
 
-        /* Switched off, a tag with its settings is kept here, and the prompt is as if it had never been there. */
-
-        isOff(row) {
-            return this.off.some((one) => one.row === row);
-        }
-
         switchRow(row, on) {
             if (on) this.putBack(row);
             else this.takeOut(row);
@@ -211,89 +202,32 @@
                 if (!row.isIn(prompt)) return prompt;
                 const { start, end } = pieceOf(prompt, row.index, activationOf(row.name));
                 const after = remove(prompt, row.index, activationOf(row.name), separator());
-                this.off.push({ row, slot, piece: prompt.slice(start, end), before: prompt, after });
-                this.off.sort((one, other) => one.slot - other.slot);
+                this.off.add({ row, slot, piece: prompt.slice(start, end), before: prompt, after });
                 this.rows.splice(row.index, 1);
                 return after;
             });
-            this.storeOff();
         }
 
         /** Where it was, if the prompt is still the same; else before the tag of the next row, or at the end. */
         putBack(row) {
-            const { piece, before, after } = this.off.find((one) => one.row === row);
-            const following = this.shown.slice(this.shown.indexOf(row) + 1).find((other) => !this.isOff(other));
-            const index = following?.index ?? this.rows.length;
-            this.off = this.off.filter((one) => one.row !== row);
-            this.rows.splice(index, 0, row);
+            const { piece, before, after } = this.off.of(row);
+            const following = this.shown.slice(this.shown.indexOf(row) + 1).find((other) => !this.off.has(other));
+            this.off.drop(row);
+            this.rows.splice(following?.index ?? this.rows.length, 0, row);
             this.edit((prompt) => (prompt === after ? before : put(prompt, piece, following?.index, separator())));
-            this.storeOff();
         }
 
         forgetOff(row) {
-            this.off = this.off.filter((one) => one.row !== row);
+            this.off.drop(row);
             row.element.remove();
-            this.storeOff();
             this.sync(true);
-        }
-
-        /** Also for the next time that this page is loaded. */
-        storeOff() {
-            const kept = this.off.map(({ row, ...rest }) => ({ name: row.name, ...rest }));
-            try {
-                sessionStorage.setItem(STORED_OFF + this.tab, JSON.stringify(kept));
-            } catch { /* it holds for this page, then */ }
-        }
-
-        restoreOff() {
-            try {
-                const kept = JSON.parse(sessionStorage.getItem(STORED_OFF + this.tab) ?? "[]");
-                const sound = kept.filter(({ name, piece }) => parseTags(piece)[0]?.name === name);
-                this.off = sound.map(({ name, ...rest }) => ({ row: new Row(this, name), ...rest }));
-            } catch { /* nothing is kept, or not by us */ }
-        }
-
-        /* What the server knows of the names in the prompt: before an image is made, not after. */
-
-        previewOf(name, version) {
-            const address = this.host.dataset.check.replace(/check$/, "preview");
-            return `${address}?${new URLSearchParams([["name", name], ["version", version]])}`;
-        }
-
-        askAbout(names) {
-            if (names.every((name) => name in this.verdicts)) return;
-            clearTimeout(this.asking);
-            this.asking = setTimeout(() => this.ask(), PAUSE_MS); // nobody is asked at every key
-        }
-
-        async ask() {
-            const names = [...new Set(this.shown.map((row) => row.name))];
-            this.askedAt = Date.now();
-            if (!this.host.dataset.check || !names.length) return;
-            const turn = Symbol("question");
-            this.turn = turn;
-            try {
-                const { networks } = await check(this.host.dataset.check, names);
-                if (this.turn !== turn) return;
-                this.verdicts = networks;
-                this.sync(true);
-            } catch { /* the server is busy or away: the rows say what is known */ }
-        }
-
-        /** Ask again now and then, and often after a switch of the checkpoint, which takes its time. */
-        askAgain() {
-            const model = `${window.opts?.sd_model_checkpoint} ${window.opts?.sd_checkpoint_hash}`;
-            if (model !== (this.model ?? model)) this.switchedAt = Date.now();
-            this.model = model;
-            const pause = Date.now() - (this.switchedAt ?? 0) < SWITCH_MS ? SOON_MS : NOW_AND_THEN_MS;
-            if (!document.hidden && Date.now() - (this.askedAt ?? 0) > pause) this.ask();
         }
 
         /** Open the folded panel when its prompt gets its first tag; after that, it stays as the user has it. */
         unfold() {
             const label = this.host.closest("[id$=_hypernetworks_accordion]")?.querySelector(".label-wrap");
             if (this.unfolded || !label || !isVisible(label)) return;
-            if (!this.off.length && !parseTags(promptFor(this.tab)?.value ?? "").length) return;
+            if (!this.off.all.length && !parseTags(promptFor(this.tab)?.value ?? "").length) return;
             this.unfolded = true;
             label.click();
         }
@@ -333,7 +267,7 @@
             else if (isVisible(panel.host)) {
                 panel.unfolded = true;
                 panel.sync();
-                panel.askAgain();
+                panel.verdicts.askAgain();
             } else panel.unfold();
         }
     }
@@ -348,9 +282,9 @@
     /** Append a tag, whatever is there already; one that is switched off comes back. Returns whether it could be done. */
     function insert(tab, name, multiplier, activation = "") {
         for (const panel of panels.filter((one) => one.tab === tab)) {
-            const waiting = panel.off.find(({ row }) => row.name === name);
+            const waiting = panel.off.named(name);
             if (waiting) {
-                panel.putBack(waiting.row);
+                panel.putBack(waiting);
                 return true;
             }
         }

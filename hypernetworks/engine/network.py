@@ -41,15 +41,33 @@ class Mlp(nn.Module):
             self.linear = nn.Sequential(*structure.modules(dim))
 
         if tensors is not None:
-            try:
-                self.load_state_dict(dict(tensors), strict=True, assign=True)
-            except RuntimeError as error:
+            if not self._adopt(tensors):
                 raise StructureError(
                     f"the tensors for width {dim} do not fit the structure {structure}"
-                ) from error
+                )
             self.requires_grad_(False)
             self.eval()
         self.is_linear = structure.is_linear
+
+    def _adopt(self, tensors: StateDict) -> bool:
+        """Put the tensors in the place of the parameters; whether they fit.
+
+        Not by ``load_state_dict``: AUTOMATIC1111 replaces that of every module while it loads a
+        checkpoint in another thread, with one that takes fewer arguments.
+        """
+        shapes = {name: tensor.shape for name, tensor in self.state_dict().items()}
+        given = {name: tensor.shape for name, tensor in tensors.items()}
+        if shapes != given or not all(
+            tensor.is_floating_point() or tensor.is_complex() for tensor in tensors.values()
+        ):
+            return False
+
+        for name, tensor in tensors.items():
+            path, _, leaf = name.rpartition(".")
+            is_ready = isinstance(tensor, nn.Parameter)
+            parameter = tensor if is_ready else nn.Parameter(tensor, requires_grad=False)
+            setattr(self.get_submodule(path), leaf, parameter)
+        return True
 
     def forward(self, context: torch.Tensor) -> torch.Tensor:
         """What is added to ``context`` at multiplier 1: ``(batch, tokens, dim)`` in the parameters'
