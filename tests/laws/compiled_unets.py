@@ -11,17 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from laws import test_diffusers_models as models
-from laws.changing import attentions, call, wanted
+from laws.changing import attentions, call, fuse_lora, load_lora, pack, unload_lora, wanted
 from laws.hosts import Host
 from laws.small_ldm import CONTEXT, CrossAttention, SpatialTransformer
-from laws.test_law_11 import ChangingUNet, run_machine
 from reference import relative_error
 
 import hypernetworks as hn
@@ -175,25 +172,22 @@ def test_compiled_blocks_of_diffusers() -> None:
     torch._dynamo.reset()
 
 
-class CompiledChangingUNet(ChangingUNet):
-    """Law 11 on a UNet that may be compiled at any time."""
+@pytest.mark.parametrize("way", ["wrapper", "blocks"])
+def test_a_compiled_unet_that_changes(small: Host, way: str) -> None:
+    """Law 11 by instances, each of which compiles it anew."""
+    content, network = small.network("relu")
+    unet = outer = small.unet
+    if way == "wrapper":
+        outer = torch.compile(unet, backend="eager")  # type: ignore[assignment]
+    else:
+        for block in unet.blocks:  # type: ignore[union-attr]
+            block.compile(backend="eager")
 
-    @staticmethod
-    def make() -> nn.Module:
-        """A small one, as each change compiles it anew."""
-        torch.manual_seed(0)
-        torch._dynamo.reset()
-        return Tiny().eval().requires_grad_(False)
-
-    @precondition(lambda self: self.outer is self.unet)
-    @rule(way=st.sampled_from(["wrapper", "in place", "blocks"]))
-    def compile(self, way: str) -> None:
-        """It is compiled from now on."""
-        if way == "wrapper":
-            self.outer = torch.compile(self.unet, backend="eager")  # type: ignore[assignment]
-        for module in {"wrapper": [], "in place": [self.unet]}.get(way, self.unet.blocks):  # type: ignore[union-attr]
-            module.compile(backend="eager")
-
-
-def test_law_11_on_compiled_unets() -> None:
-    run_machine(CompiledChangingUNet, 2)
+    with hn.apply(outer, [(network, 0.8)]):
+        for change in (load_lora, fuse_lora, unload_lora, lambda u: pack(u, torch.int8)):
+            change(unet)
+            right = wanted(unet, [(content, 0.8)], small.context())
+            for _ in range(2):
+                assert relative_error(call(outer, small.context()), right) <= 1e-4
+    right = wanted(unet, [], small.context())
+    assert relative_error(call(outer, small.context()), right) <= 1e-4

@@ -218,13 +218,13 @@ def test_law_11_the_next_call_is_right() -> None:
     run_machine(ChangingUNet, 12)
 
 
-def run_machine(machine: type[ChangingUNet], examples: int) -> None:
+def run_machine(machine: type[ChangingUNet], examples: int, steps: int = 10) -> None:
     """Many more examples, and others each time, with ``HYPOTHESIS_PROFILE=searching``."""
     run_state_machine_as_test(
         machine,
         settings=settings(
             max_examples=examples if settings.default.derandomize else 40 * examples,
-            stateful_step_count=10,
+            stateful_step_count=steps,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
