@@ -40,7 +40,7 @@ def first_use_and_slider(setting: Setting) -> Iterator[Table]:
     call()
     for name, stack in stacks(subject).items():
         first, moved = 0.0, list[float]()
-        for number in range(setting.rounds + 1):
+        for number in range(setting.rounds + 1):  # the first is the first use
             networks = [(network, 0.5 + number / 100) for network, _ in stack]
             with hn.apply(subject.unet, networks):
                 begun = timing.milliseconds(call, setting.device)

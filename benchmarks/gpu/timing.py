@@ -79,6 +79,8 @@ def bootstrapped(numbers: Sequence[float]) -> Summary:
 
     The same numbers give the same interval.
     """
+    if len(numbers) == 1:  # a rehearsal
+        return Summary(numbers[0], numbers[0], numbers[0])
     drawn = random.Random(0)
     medians = sorted(
         statistics.median(drawn.choices(numbers, k=len(numbers))) for _ in range(RESAMPLES)
@@ -107,8 +109,9 @@ def added_ratio(
         theirs = statistics.median(b - none for _, b, none in sample)
         return ours / theirs if theirs else float("nan")
 
-    found = sorted(of(drawn.choices(rows, k=len(rows))) for _ in range(RESAMPLES))
-    low, high = (found[int(share * (RESAMPLES - 1))] for share in (0.025, 0.975))
+    times = RESAMPLES if len(rows) > 1 else 1
+    found = sorted(of(drawn.choices(rows, k=len(rows))) for _ in range(times))
+    low, high = (found[int(share * (times - 1))] for share in (0.025, 0.975))
     return {"median": of(rows), "low": low, "high": high}
 
 

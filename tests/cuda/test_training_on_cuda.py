@@ -15,23 +15,30 @@ import torch
 ROOT = Path(__file__).parents[2]
 
 
-def trained(folder: Path, *options: str, launcher: tuple[str, ...] = ()) -> str:
-    """Train the miniature for a few steps from the command line; returns what it said."""
+def trained(folder: Path, *options: str, launcher: tuple[str, ...] = ()) -> None:
+    """Train the miniature for a few steps by the command: here, where all is imported already, or
+    through a launcher.
+    """
     from PIL import Image
+
+    from hypernetworks import cli
 
     pictures = folder / "pictures"
     pictures.mkdir()
     for number, colour in enumerate(("red", "green", "blue", "white")):
         Image.new("RGB", (96, 96), colour).save(pictures / f"{number}-a {colour} wall.png")
-    start = launcher or (sys.executable,)
-    command = [*start, "-m", "hypernetworks", "train", "walls", str(pictures)]
-    command += ["--runs", str(folder / "runs"), "--steps", "4", "--batch", "2", *options]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    arguments = ["train", "walls", str(pictures), "--runs", str(folder / "runs")]
+    arguments += ["--steps", "4", "--batch", "2", *options]
+    if not launcher:
+        assert cli.main(arguments) == 0
+        return
+
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    command = [*launcher, "-m", "hypernetworks", *arguments]
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, check=False, env=environment
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stderr
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
