@@ -195,7 +195,7 @@ class Form:
             label=label,
             info=info or None,
             elem_id=f"train_{name}",
-            min_width=170,
+            min_width=205,
         )
 
     def _tick(self, name: str, label: str) -> None:

@@ -223,6 +223,6 @@ def _seen(path: Path) -> Run:
         best["step"] if best else None,
         best["validation"] if best else None,
         sorted(_networks(path))[-MOST_SHOWN:],
-        (path / "previews").is_dir(),
+        any((path / "previews").glob("1-[0-9]*.png")),
         (path / FORM).is_file() and (path / STATE).is_file(),
     )
