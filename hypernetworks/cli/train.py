@@ -16,8 +16,11 @@ from .create import STRUCTURE, creation_of
 from .train_options import add_options
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..hosts.diffusers import Painter
     from ..hosts.diffusers.training import Outcome, TrainingJob
+    from ..training.sources import Source
 
 STOPPING = "hypernetworks: stopping after this step (Ctrl+C again stops at once)"
 """Said when a training is asked to end."""
@@ -30,8 +33,26 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    """Do all runs that were asked for; one that fails doesn't stop those after it."""
+    from .train_config import configured
+
     with _named(options.spelled):
-        return _train(options)
+        runs = list(configured(options, options.argv))
+    code, many = 0, len(runs) > 1
+    for number, own in enumerate(runs):
+        if many:
+            say(f"hypernetworks: run {number + 1} of {len(runs)}, {own.name}", sys.stderr)
+        try:
+            with _named(options.spelled):
+                code = max(code, _train(own))
+        except HypernetworkError as error:
+            if not many:
+                raise
+            say(f"hypernetworks: {error}", sys.stderr)
+            code = max(code, 2)
+        if code == 130:  # stopped by the user, who means all of them
+            break
+    return code
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -40,6 +61,7 @@ def _train(options: argparse.Namespace) -> int:
     from .model import load_painter
     from .train_report import Report
 
+    _check_given(options)
     with together(options.device) as world, noticed(STOPPING) as ending:
         options.device = world.device(options.device)
         painter = load_painter(options)
@@ -97,6 +119,26 @@ def _named(names: Mapping[str, str]) -> Iterator[None]:
         raise
 
 
+def _check_given(options: argparse.Namespace) -> None:
+    """Raises TrainingSettingsError where no name or no folder is typed or in a file."""
+    if options.name is None:
+        raise TrainingSettingsError("the network has no name: train NAME FOLDER")
+    if not options.pictures and not options.sources:
+        raise TrainingSettingsError(
+            f"no folder of images is given: train {options.name} FOLDER, or --config FILE"
+        )
+
+
+def _sources(options: argparse.Namespace) -> tuple[Source, ...]:
+    """The folders with all that is said of them."""
+    from ..training.sources import Source, sources_of
+
+    found: tuple[Source, ...] = options.sources or sources_of(
+        tuple(options.pictures), options.repeats, options.weights, options.masks
+    )
+    return (*found, *(Source(folder, is_prior=True) for folder in options.prior or ()))
+
+
 def _check_start(options: argparse.Namespace) -> None:
     """Refuse what would be ignored: a network that is continued keeps its structure.
 
@@ -121,7 +163,8 @@ def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
     from ..training.pictures import PictureSettings
 
     _check_start(options)
-    first, *others = options.pictures
+    sources = _sources(options)
+    first, *others = (source.path for source in sources)
     job = preset_job(options.preset, options.name, first, painter)
     typed = {key: value for key, value in vars(options).items() if value is not None}
     if options.options is not None:
@@ -142,14 +185,24 @@ def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
         settings=replace(job.settings, **settings),
         picture_settings=replace(job.picture_settings, **pictures),
         suffix=f".{options.format}",
-        previews=tuple(options.previews),
+        previews=_previews(options),
         preview_seed=options.preview_seed,
         preview_steps=options.preview_steps,
         checkpointing=options.checkpointing,
         restart=options.restart,
         other_pictures=tuple(others),
-        repeats=options.repeats,
+        sources=sources,
+        captioner=options.captioner,
+        cache=options.cache,
+        tensorboard=options.tensorboard,
         skip_bad=options.skip_bad,
         steps_by_images=options.steps is None,
         dry_run=options.dry_run,
     )
+
+
+def _previews(options: argparse.Namespace) -> tuple[str, ...]:
+    from ..training.prompts import read_prompts
+
+    file: Path | None = options.preview_file
+    return (*options.previews, *(read_prompts(file) if file is not None else ()))

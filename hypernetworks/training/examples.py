@@ -50,9 +50,12 @@ class Example:
         latents: ``(channels, height, width)`` of each version of it (crops, mirrored or not), all
             of one shape.
         spread: standard deviations of the same shape, where latents are drawn rather than fixed.
-        weights: loss weights ``(1, height, width)`` of each version, with mean 1.
+        weights: loss weights ``(1, height, width)`` of each version, with the example's weight as
+            their mean.
         repeats: how often it comes in an epoch.
         key: of the image's content.
+        frames: of each version, what SDXL is told of its crop: height and width of the whole image,
+            top and left.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Example:
     weights: tuple[torch.Tensor, ...] | None = None
     repeats: int = 1
     key: str = ""
+    frames: tuple[tuple[int, ...], ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -208,6 +212,9 @@ class Examples:
             weights = torch.stack([_weights(example, version) for example, version, _ in drawn])
         conditions = self.contexts.stack([text for _, _, text in drawn])
         context = conditions.pop("context")
+        if conditions and all(example.frames for example, _, _ in drawn):  # SDXL's other conditions
+            frames = [example.frames[version] for example, version, _ in drawn]
+            conditions["frame"] = torch.tensor(frames)
         return Batch(latents, context, weights, conditions)
 
     def _draw(self, sample: int) -> tuple[Example, int, str]:

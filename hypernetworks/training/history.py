@@ -50,7 +50,12 @@ def listed(examples: Iterable[Example]) -> list[list[str]]:
 
 
 def _caption(caption: Caption) -> str:
-    parts = (caption.templates, caption.words, caption.others, caption.shuffle, caption.tag_dropout)
+    parts: tuple[object, ...] = (
+        caption.templates, caption.words, caption.others, caption.shuffle, caption.tag_dropout,
+    )  # fmt: skip
+    newer = (caption.keep, caption.wildcards, caption.prefix, caption.suffix)
+    if any(newer):  # left out otherwise, as states of older versions don't have them
+        parts += newer
     return f"{mixed(*parts):08x}"
 
 

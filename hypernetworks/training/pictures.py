@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from ..errors import ImageError, TrainingDataError, TrainingSettingsError
 from ..files.images import open_image
-from .captions import Caption, read_template
+from .captions import WORDS, Caption, read_template
 from .examples import Example
 from .gathering import SUFFIXES, Picture, as_picture, bad_pictures, find_pictures
 from .seeding import mixed
@@ -53,6 +53,14 @@ class PictureSettings:
         shuffle, tag_dropout: see :class:`~.captions.Caption`.
         caption_lines: whether each line of a caption file is a caption of its own; each sample
             draws one.
+        prefix, suffix: put before and after every caption.
+        trigger: a word that every caption begins with, unless it has it already; it is neither
+            shuffled nor left out.
+        keep_tokens: how many of the first tags stay in front.
+        wildcards: whether ``{red|blue}`` in a caption means one of these.
+        max_tokens: longest caption that is read; 0 is what the model reads at once. More are
+            encoded in parts, as AUTOMATIC1111 does.
+        clip_skip: as in AUTOMATIC1111; 1 is the text encoder's last layer.
         validation: share of the images that is kept for the validation loss, if there are eight or
             more.
     """
@@ -69,6 +77,13 @@ class PictureSettings:
     shuffle: bool = False
     tag_dropout: float = 0.0
     caption_lines: bool = False
+    prefix: str = ""
+    suffix: str = ""
+    trigger: str = ""
+    keep_tokens: int = 0
+    wildcards: bool = False
+    max_tokens: int = 0
+    clip_skip: int = 1
     validation: float = 0.1
 
     def __post_init__(self) -> None:
@@ -80,6 +95,17 @@ class PictureSettings:
             raise TrainingSettingsError(
                 f"crops is {self.crops}: it must be from 1 to 64", setting="crops"
             )
+
+        for name, low, high in (
+            ("clip_skip", 1, 12),
+            ("max_tokens", 0, 1000),
+            ("keep_tokens", 0, 1000),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise TrainingSettingsError(
+                    f"{name} is {getattr(self, name)!r}: it must be from {low} to {high}",
+                    setting=name,
+                )
 
         for name in ("tag_dropout", "validation"):
             if not 0 <= getattr(self, name) < 1:
@@ -106,10 +132,13 @@ class Version:
         pixels: ``(3, height, width)`` in [-1, 1].
         alpha: opacity ``(height, width)`` in [0, 1], where it weighs the loss and is not 1
             throughout.
+        frame: height and width of the whole image, and top and left of the crop in the scaled one,
+            which SDXL is told.
     """
 
     pixels: torch.Tensor
     alpha: torch.Tensor | None
+    frame: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
 def split_validation(
@@ -171,8 +200,11 @@ def buckets(settings: PictureSettings) -> list[tuple[int, int]]:
     ]
 
 
-def read_versions(path: Path, settings: PictureSettings) -> list[Version]:
+def read_versions(path: Path, settings: PictureSettings, mask: Path | None = None) -> list[Version]:
     """All versions of one image.
+
+    Args:
+        mask: a grey image; what is black there is not learned, in place of transparency.
 
     Raises:
         TrainingDataError: it can't be read, or is wholly transparent where alpha counts.
@@ -189,21 +221,42 @@ def read_versions(path: Path, settings: PictureSettings) -> list[Version]:
     if has_alpha and not settings.alpha:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image).convert("RGB")
-    found = [version for crop in _crops(image, settings) if (version := _version(crop)) is not None]
+    if mask is not None:
+        image.putalpha(_read_mask(mask, image.size))
+    crops = _crops(image, settings)
+    found = [v for crop, frame in crops if (v := _version(crop, frame)) is not None]
     if not found:
         raise TrainingDataError(
             f"{path.name} is completely transparent, so nothing would be learned from it: remove it"
         )
     if settings.flip:
         found += [
-            Version(v.pixels.flip(-1), None if v.alpha is None else v.alpha.flip(-1)) for v in found
+            Version(v.pixels.flip(-1), None if v.alpha is None else v.alpha.flip(-1), v.frame)
+            for v in found
         ]
     return found
 
 
-def _crops(image: Image, settings: PictureSettings) -> Iterator[Image]:
-    """The image scaled to cover its bucket, cut at evenly spread places; the middle when there is
-    one crop.
+def _read_mask(path: Path, size: tuple[int, int]) -> Image:
+    """A mask in grey, of this size."""
+    from PIL import ImageOps
+    from PIL.Image import Resampling
+
+    try:
+        with open_image(path) as file:
+            grey = _eight_bit(ImageOps.exif_transpose(file)).convert("L")
+    except ImageError as error:
+        raise TrainingDataError(f"the mask {path.name}: {error}") from ImageError(
+            f"its mask: {error}"
+        )
+    return grey if grey.size == size else grey.resize(size, Resampling.LANCZOS)
+
+
+def _crops(
+    image: Image, settings: PictureSettings
+) -> Iterator[tuple[Image, tuple[int, int, int, int]]]:
+    """The image scaled to cover its bucket, cut at evenly spread places, the middle when there is
+    one crop; and its frame, see :class:`Version`.
     """
     from PIL.Image import Resampling
 
@@ -217,7 +270,8 @@ def _crops(image: Image, settings: PictureSettings) -> Iterator[Image]:
     )
     corners = dict.fromkeys((round(spare[0] * place), round(spare[1] * place)) for place in places)
     for left, top in corners:
-        yield scaled.crop((left, top, left + width, top + height))
+        frame = (image.height, image.width, top, left)
+        yield scaled.crop((left, top, left + width, top + height)), frame
 
 
 def _eight_bit(image: Image) -> Image:
@@ -242,13 +296,13 @@ def _eight_bit(image: Image) -> Image:
     return Pictures.fromarray(np.rint(numbers * factor).astype(np.uint8))
 
 
-def _version(image: Image) -> Version | None:
+def _version(image: Image, frame: tuple[int, int, int, int]) -> Version | None:
     """Its pixels and weights; ``None`` where nothing of it is opaque."""
     numbers = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
     pixels, alpha = numbers[:3] / 127.5 - 1, numbers[3] / 255 if len(numbers) == 4 else None
     if alpha is not None and not alpha.any():
         return None
-    return Version(pixels, None if alpha is None or bool((alpha == 1).all()) else alpha)
+    return Version(pixels, None if alpha is None or bool((alpha == 1).all()) else alpha, frame)
 
 
 def latent_weights(alpha: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -286,19 +340,31 @@ def load_examples(
     bad: list[tuple[str, str]] = [] if skipped is None else skipped
     for number, item in enumerate(pictures):
         picture = as_picture(item) if isinstance(item, Path) else item
+        own = settings_for(picture, settings)
         try:
-            versions = read_versions(picture.path, settings)
+            versions = read_versions(picture.path, own, picture.mask)
         except TrainingDataError as error:
             bad.append((picture.path.name, str(error.__cause__ or error)))
         else:
-            caption = caption_of(picture, templates, settings, name)
-            found.append(_example(picture, caption, versions, settings, encode))
+            lines = templates if own is settings else read_template(own.template)
+            caption = caption_of(picture, lines, own, name)
+            found.append(_example(picture, caption, versions, own, encode))
         if report is not None:
             report(number + 1, len(pictures))
 
     if bad and (skipped is None or not found):
         raise bad_pictures(bad, len(pictures))
     return found
+
+
+def settings_for(picture: Picture, settings: PictureSettings) -> PictureSettings:
+    """The settings with what the image's folder has of its own."""
+    if picture.source is None or not (picture.source.changes or picture.is_prior):
+        return settings
+    changes: dict[str, Any] = dict(picture.source.changes)
+    if picture.is_prior:  # it is no image of what is learned, so it doesn't get its name
+        changes = {"trigger": "", "template": WORDS} | changes
+    return replace(settings, **changes)
 
 
 def caption_of(
@@ -309,7 +375,28 @@ def caption_of(
     if settings.caption_lines and picture.words.lines:
         words, *rest = picture.words.lines
         others = tuple(rest)
-    return Caption(templates, words, name, settings.shuffle, settings.tag_dropout, others)
+    keep, trigger = settings.keep_tokens, settings.trigger
+    if trigger:
+        words, *rest = (_with_trigger(trigger, text) for text in (words, *others))
+        others, keep = tuple(rest), max(1, keep)
+    return Caption(
+        templates,
+        words,
+        name,
+        settings.shuffle,
+        settings.tag_dropout,
+        others,
+        keep,
+        settings.wildcards,
+        settings.prefix,
+        settings.suffix,
+    )
+
+
+def _with_trigger(trigger: str, words: str) -> str:
+    """The words with the trigger word in front; moved there where they have it as a tag."""
+    tags = [tag for tag in words.split(",") if tag.strip() and tag.strip() != trigger]
+    return ", ".join([trigger, *(tag.strip() for tag in tags)])
 
 
 def _example(
@@ -326,8 +413,10 @@ def _example(
         deviations.append(None if deviation is None else deviation[0].float())
 
     weights = None
-    if any(version.alpha is not None for version in versions):
-        weights = tuple(_weights_of(v, m) for v, m in zip(versions, means, strict=True))
+    if picture.weight != 1 or any(version.alpha is not None for version in versions):
+        weights = tuple(
+            picture.weight * _weights_of(v, m) for v, m in zip(versions, means, strict=True)
+        )
     spread = tuple(d for d in deviations if d is not None) if settings.spread else ()
     return Example(
         picture.path.name,
@@ -337,6 +426,7 @@ def _example(
         weights,
         picture.repeats,
         picture.key,
+        tuple(version.frame for version in versions),
     )
 
 

@@ -36,6 +36,7 @@ More of them are another encoding's.
 """
 
 FILE, METADATA_FILE, FILE_NAME, NONE = "caption files", "metadata", "file names", "nothing"
+CLASS, CAPTIONER = "the folder's words", "the captioner"
 """Where words may come from, for messages."""
 
 
