@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ..hosts.diffusers import Painter
     from ..hosts.diffusers.training import Outcome, TrainingJob
+    from ..training.creation import Creation
     from ..training.sources import Source
 
 STOPPING = "hypernetworks: stopping after this step (Ctrl+C again stops at once)"
@@ -180,7 +181,7 @@ def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
     return replace(
         job,
         runs=options.runs,
-        creation=creation_of(options),
+        creation=_creation(options, job),
         network=options.network,
         settings=replace(job.settings, **settings),
         picture_settings=replace(job.picture_settings, **pictures),
@@ -199,6 +200,14 @@ def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
         steps_by_images=options.steps is None,
         dry_run=options.dry_run,
     )
+
+
+def _creation(options: argparse.Namespace, job: TrainingJob) -> Creation:
+    """What was typed of the new network; weights begin as they do best on this model."""
+    found = creation_of(options)
+    if options.initialisation is not None:
+        return found
+    return replace(found, initialisation=job.creation.initialisation)
 
 
 def _previews(options: argparse.Namespace) -> tuple[str, ...]:
