@@ -57,6 +57,7 @@ class Cache:
         """The autoencoder, which is asked only for pixels that aren't kept."""
 
         def encoded(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+            # Pixels, not files: size, crop and mirroring are part of what was encoded.
             key = sha256(pixels.contiguous().numpy().tobytes())
             key.update(repr(tuple(pixels.shape)).encode())
             found = self.get(key.hexdigest())
@@ -94,6 +95,7 @@ def fingerprint(*modules: Any) -> str:
     digest = sha256()
     for module in modules:
         for name, tensor in module.state_dict().items():
+            # A sample is enough: other weights differ nearly everywhere.
             flat = tensor.detach().flatten()
             sample = flat[:: max(1, len(flat) // SAMPLED)].float().cpu()
             digest.update(f"{name} {tuple(tensor.shape)}".encode())

@@ -63,6 +63,8 @@ class Caption:
 
         if self.shuffle or self.tag_dropout:
             tags = [tag.strip() for tag in words.split(",") if tag.strip()]
+            # Every draw comes from the sample's own generator, so order and number matter for
+            # resuming.
             kept, free = tags[: self.keep], tags[self.keep :]
             free = [tag for tag in free if random.random() >= self.tag_dropout]
             if self.shuffle:
@@ -91,6 +93,7 @@ class Caption:
         return len(self.templates) * (1 + len(self.others))
 
     def _all(self) -> Iterator[str]:
+        # Each of these is encoded beforehand, as far as they can be listed.
         for words in (self.words, *self.others):
             for template in self.templates:
                 yield self._filled(template, words)
@@ -130,6 +133,7 @@ def read_template(template: str) -> tuple[str, ...]:
             ) from error
 
     lines = [line for line in lines if line]
+    # [filewords] repeated in a long line would make captions of megabytes.
     if any(len(line) > LONGEST_LINE for line in lines):
         raise TrainingDataError(
             f"the template has a line of more than {LONGEST_LINE} characters: make it shorter"

@@ -109,6 +109,7 @@ class Order:
 
     def _plan(self, epoch: int) -> list[int]:
         if epoch not in self._plans:
+            # A step may reach back into the epoch before, never further.
             if len(self._plans) > 2:
                 self._plans.clear()
             random = Random(mixed("order", self._seed, epoch))
@@ -129,6 +130,7 @@ class Order:
             left += parts.pop() if len(parts[-1]) < self._step else []
             whole += parts
 
+        # What is left of each shape is mixed, so that no image comes more often than another.
         random.shuffle(left)
         missing = -start % self._step  # of the step that the epoch before has begun
         while whole and len(left) < missing:
@@ -176,6 +178,7 @@ class Examples:
         self.order = Order(
             [example.shape for example in examples], batch, seed, [e.repeats for e in examples]
         )
+        # Few captions are encoded at once; many, or drawn ones, ahead of their use.
         self._prepared = 0
         ways = [example.caption.ways() for example in self.examples]
         if all(way is not None for way in ways):
@@ -203,6 +206,7 @@ class Examples:
         """The samples of these numbers, all of one shape, on the device that their latents are
         on.
         """
+        # Drawn by number alone, so a batch of four equals four batches of one.
         drawn = [self._draw(sample) for sample in samples]
         latents = torch.stack(
             [self._latents(n, e, v) for n, (e, v, _) in zip(samples, drawn, strict=True)]

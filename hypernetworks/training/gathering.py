@@ -93,6 +93,7 @@ class Gathered:
 
 def bad_pictures(bad: Sequence[tuple[str, str]], total: int) -> TrainingDataError:
     """The error that names all images that can't be used."""
+    # One message for all of them: nobody wants to find bad images one start at a time.
     if len(bad) == 1:
         return TrainingDataError(
             f"{bad[0][0]}: {bad[0][1]}, or remove it; nothing is trained until then"
@@ -150,6 +151,7 @@ def _parts(folder: Path, found: Gathered) -> list[tuple[Path, int]]:
     if not folder.is_dir():
         raise TrainingDataError(f"{folder}: there is no such folder of images")
     below = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    # Folders with both would mix two ways to say how often an image comes; kohya's counts.
     own, held = _images(folder), {path: len(_images(path)) for path in below}
     counted = [
         (path, int(match[1]))
@@ -205,6 +207,7 @@ def _gather_part(folder: Path, repeats: int, found: Gathered, source: Source) ->
             if source.words and words.source in (FILE_NAME, NONE):
                 words = Words(source.words, (), CLASS)
             check_readable(path)
+            # Hashed whole: copies, replaced and renamed images are told apart by it.
             content = path.read_bytes()
         except (ImageError, TrainingDataError) as error:
             found.bad.append((path.name, str(error)))
@@ -267,6 +270,7 @@ def _tell_left_out(folder: Path, used: set[str], found: Gathered) -> None:
     names: dict[str, list[str]] = {}
     for path in sorted(folder.iterdir()):
         suffix, is_ours = path.suffix.lower(), path.name in used
+        # Files that systems and other trainers leave are no news.
         if is_ours or not _is_seen(path) or path.name.lower() in _JUNK or suffix in _CACHES:
             continue
         kind = (

@@ -63,6 +63,7 @@ def changes(before: Any, now: Sequence[Sequence[str]]) -> list[str]:
     """Sentences about what was added, removed, replaced, captioned anew or brought to another
     size.
     """
+    # By name, as that is what a user can look for; the content tells whether it was replaced.
     earlier = {row[0]: row for row in before or () if _is_row(row)}
     if not earlier:
         return []

@@ -47,6 +47,7 @@ def parse_preview(text: str) -> Preview:
     prompt, *rest = _FLAG.split(" " + text.strip())
     found = Preview(prompt.strip())
     for flag, value in zip(rest[::2], rest[1::2], strict=True):
+        # Files that were written for other models should work as they are.
         if flag in _IGNORED:
             continue
         if flag not in _FIELDS:

@@ -66,6 +66,7 @@ class Reader:
         Raises:
             ValueError: with the line that can't be understood.
         """
+        # Entries belong to the table that was named last.
         table = self.tree
         while not self._ends():
             if self._takes("[["):

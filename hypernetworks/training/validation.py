@@ -47,6 +47,7 @@ class ValidationLoss:
         """Mean loss over all images and time steps; of the masks, no other weights, so that runs
         can be compared.
         """
+        # The same noise and times at every measurement, so only the network changes the loss.
         total = 0.0
         for index, example in enumerate(self.examples):
             batch = self._batch(index, example).to(device)

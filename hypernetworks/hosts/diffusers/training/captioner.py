@@ -80,6 +80,7 @@ def with_captions(
         load: loads the captioner, if any caption is missing.
         report: called with (done, total) captions.
     """
+    # By content, so that copies get the same words, and a renamed image keeps its own.
     wordless = {p.key: p for p in pictures if p.words.source == NONE}
     kept = _read(folder / CAPTIONS)
     missing = [key for key in wordless if key not in kept]
@@ -89,6 +90,7 @@ def with_captions(
         kept[key] = captioner.caption(wordless[key].path)
         report(number + 1, len(missing))
 
+    # Written before the first step: the run must go on with the very same words.
     if missing:
         _write(folder / CAPTIONS, kept)
     return [

@@ -37,6 +37,7 @@ def config_of(job: TrainingJob, checkpoint: Path | None) -> str:
     found |= _values(size, PictureSettings) | {"skip_bad": job.skip_bad}
     found |= {"captioner": job.captioner, "cache": job.cache}
     found |= _values(settings, TrainingSettings)
+    # Written as a number, they would not follow the images any more.
     if job.steps_by_images:
         del found["steps"]
 

@@ -29,6 +29,7 @@ def prepare(job: TrainingJob, model: str, checkpoint: Path | None) -> None:
     Raises:
         FileWriteError: the system refuses.
     """
+    # Only now that everything was checked is the earlier run deleted.
     if job.restart:
         throw_away(job)
     make_folder(job.folder)
@@ -44,6 +45,7 @@ def _write(path: Path, text: str) -> None:
 
 def _described(job: TrainingJob, model: str) -> dict[str, Any]:
     """All that the run is made of, for people and for :func:`differences`."""
+    # Relative paths would mean something else when the run is continued from elsewhere.
     places = {name: str(getattr(job, name).resolve()) for name in ("pictures", "runs")}
     return {"model": model, **asdict(job), **places}
 

@@ -100,6 +100,7 @@ class FrozenModel:
         if hasattr(encoded, "latents"):  # the tiny autoencoder has no spread
             return encoded.latents.cpu(), None
 
+        # The mean is what the image is; the spread is drawn anew for each sample, if asked.
         distribution = encoded.latent_dist
         return ((distribution.mean - shift) * factor).cpu(), (distribution.std * factor).cpu()
 
@@ -136,6 +137,7 @@ class FrozenModel:
             keep: whether the weights must come back exactly; ``False`` needs less memory on the CPU
                 in bf16.
         """
+        # Everything that is changed here is noted first, as it must come back.
         live = [p for p in self.unet.parameters() if p.requires_grad]
         processors, checkpointing = (
             dict(self.unet.attn_processors),
@@ -143,6 +145,7 @@ class FrozenModel:
         )
         was_training = self.unet.training
         self.unet.eval().requires_grad_(False)
+        # Images and captions are encoded by then or a few at a time: their memory is the UNet's.
         self._send("cpu", ENCODERS)
         self.use_fast_attention(size)
         dtype = torch.float32 if self.device.type == "cpu" else DTYPES[precision]

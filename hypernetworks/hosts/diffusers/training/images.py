@@ -50,6 +50,7 @@ class Images:
             earlier |= dict.fromkeys(state.get("held_out", ()), True)
         share, seed = self.job.picture_settings.validation, self.job.settings.seed
 
+        # The validation loss shall tell how well the new is learned, not how well the old is kept.
         prior = [picture for picture in self.gathered.pictures if picture.is_prior]
         own = [picture for picture in self.gathered.pictures if not picture.is_prior]
         learned, self.kept = split_validation(own, share, seed, earlier)
@@ -144,6 +145,7 @@ class Images:
         """What the validation loss is measured on, if on anything."""
         if not self.kept or not self.job.settings.watch_every:
             return None
+        # One version per image, always the same: the loss must be comparable over the run.
         settings = replace(self.job.picture_settings, crops=1, flip=False, spread=False)
         examples = self._load(self.kept, settings, [] if self.job.skip_bad else None, None)
         return ValidationLoss(examples, contexts, self.job.settings.seed)

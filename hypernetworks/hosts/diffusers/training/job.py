@@ -211,6 +211,7 @@ def preset_job(
     structure = Structure(
         chosen.layer_structure, chosen.activation, activate_output=False, dropout=chosen.dropout
     )
+    # The presets are for full-size models.
     settings, size = chosen.settings, painter.default_size
 
     initialisation = "Normal"
@@ -267,6 +268,7 @@ def throw_away(job: TrainingJob) -> None:
         own.append(best_file(job.folder, job.name, suffix))
         own += saved_networks(job.folder, job.name, suffix) if job.folder.is_dir() else []
     own += (job.folder / EVENTS).glob("events.out.tfevents.*.hypernetworks")
+    # A file that the new run begins with may lie here, under this run's name.
     for path in [*own, *(job.folder / "previews").glob("[0-9]*-[0-9]*.png")]:
         if job.network is None or not path.exists() or not path.samefile(job.network):
             path.unlink(missing_ok=True)

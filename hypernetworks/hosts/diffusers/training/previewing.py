@@ -42,6 +42,7 @@ class Previews:
     def generate(self, run: Run) -> None:
         """Generate all prompts with the current network; a prompt that fails adds a message."""
         made: list[Image] = []
+        # Averaged weights, no dropout, and the RNG as before: a preview changes nothing.
         with run.at_rest(), self.model.at_hand():
             for number, preview in enumerate(self.prompts):
                 image = self._image(number, preview)

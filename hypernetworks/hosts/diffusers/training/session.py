@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -11,17 +10,15 @@ import torch
 
 from ....engine.initialising import can_begin_at_zero, create_network
 from ....engine.network import Hypernetwork
-from ....errors import FileWriteError, TrainingSettingsError
+from ....errors import TrainingSettingsError
 from ....files import read
 from ....patching import apply
-from ....training import Examples, Run, TrainingStep, train
+from ....training import Examples, Run, train
 from ....training.captions import read_template
 from ....training.checkpoints import best_file, load_state
 from ....training.locking import locked
 from ....training.processes import World
-from ....training.records import Log, save_curve
 from ....training.starting import check_options, check_state
-from ....training.tensorboard import Events
 from ....training.validation import ValidationLoss
 from ..pipeline import Painter
 from .folder import differences, prepare
@@ -29,10 +26,8 @@ from .frozen_model import FrozenModel
 from .images import Images
 from .job import Outcome, TrainingJob, Watcher
 from .previewing import Previews
+from .recording import Recorder
 from .told import told_of
-
-CURVE_EVERY = 25
-"""Steps between drawings of the loss curve."""
 
 
 def train_job(
@@ -79,12 +74,14 @@ class _Session:
     def train(self) -> Outcome:
         """Check everything that can be checked, report, then train."""
         job = self.job
+        # What is cheap to check comes first: nobody should wait for an error.
         images = Images(job, self.model, self._tell, self._stage)
         network = self._network()
         check_options(network, job.settings)
         read_template(job.picture_settings.template)
 
         with ExitStack() as stack:
+            # Held to the end, so that a second process can't write into the same folder.
             if self.is_first and not job.dry_run:
                 stack.enter_context(locked(job.folder))
             state = None if job.restart else load_state(job.folder)
@@ -180,6 +177,7 @@ class _Session:
             network.provenance.optional,
         )
         network.provenance = replace(network.provenance, optional=told)
+        # The patch must find live parameters, or it would collapse a linear network.
         network.train()
         stack.enter_context(apply(self.model.unet, [(network, 1.0)]))
         run = self._made(network, examples, validation, [p.key for p in images.kept])
@@ -225,44 +223,17 @@ class _Session:
         job = self.job
         if run.is_finished:
             self._tell(f"{job.folder} holds a finished run: set more `steps`, or `restart` it")
-        log = Log(job.folder, run.step) if self.is_first else None
-        events = Events(job.folder) if self.is_first and job.tensorboard else None
+        if not self.is_first:  # the other processes only compute
+            train(run, should_stop=self.watcher.should_stop)
+            return
+
         previews = Previews(job, self.painter, self.model, self.watcher, self._tell)
-        every = job.settings.preview_every if job.previews and self.is_first else 0
-        if every and run.step == 0:
-            previews.generate(run)
-
-        def on_step(done: TrainingStep) -> None:
-            assert log is not None
-            with self._not_ending():
-                log.add(done)
-            if events is not None:
-                with self._not_ending():
-                    events.add(done)
-            self.watcher.on_step(done)
-
-            if every and (done.step % every == 0 or run.is_finished):
-                previews.generate(run)
-            if done.step % CURVE_EVERY == 0 or run.is_finished:
-                with self._not_ending():
-                    save_curve(log.rows, job.folder, job.name)
-
+        recorder = Recorder(job, run, previews, self.watcher, self._tell)
+        recorder.begin()
         try:
-            train(run, on_step=on_step, should_stop=self.watcher.should_stop)
+            train(run, on_step=recorder.step, should_stop=self.watcher.should_stop)
         finally:
-            if log is not None and log.rows:
-                with self._not_ending():
-                    save_curve(log.rows, job.folder, job.name)
-
-    @contextmanager
-    def _not_ending(self) -> Iterator[None]:
-        """What is only for looking at ends no training, such as a table that is open in another
-        program.
-        """
-        try:
-            yield
-        except (OSError, FileWriteError) as error:
-            self._tell(f"{error}; training continues")
+            recorder.end()
 
     def _outcome(self, run: Run) -> Outcome:
         job = self.job

@@ -90,6 +90,7 @@ class TextEncoding:
         if is_xl := getattr(pipeline, "text_encoder_2", None) is not None:
             pairs.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
 
+        # SDXL reads two encoders side by side: their states are joined feature by feature.
         contexts, pooled = list[torch.Tensor](), None
         for tokenizer, encoder in pairs:
             ids = self._padded(tokenizer, texts)

@@ -81,6 +81,7 @@ def _folders(pictures: Sequence[Picture]) -> dict[str, dict[str, int]]:
 def _tags(pictures: Sequence[Picture]) -> dict[str, dict[str, int]]:
     counts: dict[str, Counter[str]] = {}
     for picture in pictures:
+        # Tags as they are typed; what a template adds says nothing about the images.
         own = counts.setdefault(picture.path.parent.name, Counter())
         if picture.words.source != NONE:
             own.update(tag.strip()[:60] for tag in picture.words.text.split(",") if tag.strip())
