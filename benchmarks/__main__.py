@@ -3,7 +3,7 @@ Takes about an hour.
 
 Each can be run alone, and says more with ``--help``: ``python -m benchmarks.seam``, and
 ``unet_call``, ``loading``, ``training``. What there is to measure on a GPU is ``python -m
-benchmarks.gpu``.
+benchmarks.gpu``; in a real ComfyUI, ``python -m benchmarks.comfyui_overhead``.
 """
 
 from __future__ import annotations

@@ -144,7 +144,8 @@ def summarised(
 
     rows: dict[str, dict[str, object]] = {}
     print(
-        f"\n{size}x{size}: added to {1e3 * Summary.of(times['no network']).median:.0f} ms of projections"
+        f"\n{size}x{size}: added to {1e3 * Summary.of(times['no network']).median:.0f} ms of "
+        "projections"
     )
     for name in cases.stacks():
         mine, theirs = added(f"ours: {name}"), added(f"naive: {name}")
@@ -154,7 +155,8 @@ def summarised(
             "of_naive": vars(Summary.of([a / b for a, b in zip(mine, theirs, strict=True)])),
         }
         print(
-            f"{name:24} naive {rows[name]['naive_ms']:7.1f} ms, ours {rows[name]['ours_ms']:7.1f} ms, "
+            f"{name:24} naive {rows[name]['naive_ms']:7.1f} ms, ours "
+            f"{rows[name]['ours_ms']:7.1f} ms, "
             f"ours/naive {Summary(**rows[name]['of_naive'])}"  # type: ignore[arg-type]
         )
     for name, seconds in floors.items():
@@ -170,12 +172,14 @@ def summarised(
                 "of_floor": vars(ratio),
             }
             print(
-                f"{name:24} {1e3 * Summary.of(seconds).median:7.1f} ms, ours/floor, {activation} {ratio}"
+                f"{name:24} {1e3 * Summary.of(seconds).median:7.1f} ms, ours/floor, {activation} "
+                f"{ratio}"
             )
     pairs = zip(overhead["ours: linear, all widths"], overhead["no network"], strict=True)
     python = Summary.of([1e6 * (a - b) / calls for a, b in pairs])
     print(
-        f"{'Python':24} {python.median:7.1f} us per projection, of a linear network on contexts of one token"
+        f"{'Python':24} {python.median:7.1f} us per projection, of a linear network on contexts "
+        "of one token"
     )
     return {"size": size, "rows": rows, "python_us": vars(python), "seconds": {**times, **floors}}
 

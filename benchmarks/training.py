@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,7 @@ from hypernetworks.engine.initialising import create_network
 from hypernetworks.engine.network import without_autocast
 from hypernetworks.hosts.diffusers.training.frozen_model import FrozenModel
 from hypernetworks.hosts.diffusers.training.precision import cpu_has_bf16, quick_on_cpu
+from hypernetworks.hosts.diffusers.training.stored import WHOLE, stored
 from hypernetworks.patching import find_sites
 from hypernetworks.patching.sites import SELF
 from hypernetworks.training import (
@@ -198,6 +199,18 @@ def autocast_of(model: Model) -> AbstractContextManager[object]:
     )
 
 
+def added_to(model: Model, batch: int) -> dict[str, torch.Tensor] | None:
+    """What SDXL is told beside the context: a vector for the text, and sizes."""
+    width = getattr(model, "pooled", 0)
+    if not width:
+        return None
+    kind = {"device": model.device, "dtype": model.unet.dtype}
+    return {
+        "text_embeds": torch.randn(batch, width, **kind),  # type: ignore[call-overload]
+        "time_ids": torch.ones(batch, 6, **kind),  # type: ignore[call-overload]
+    }
+
+
 class Plain:
     """One step as AUTOMATIC1111 runs it. The UNet's gradients are parked while other loops run."""
 
@@ -250,7 +263,9 @@ class Plain:
         )
         noisy, target = model.schedule.noisy_and_target(latents, noise, times)
         with autocast_of(model):
-            prediction = model.unet(*_like(model.unet, noisy, times, context)).sample
+            given = _like(model.unet, noisy, times, context)
+            added = added_to(model, self.batch)
+            prediction = model.unet(*given, added_cond_kwargs=added).sample
             loss = torch.nn.functional.mse_loss(prediction.float(), target)
         loss.item()
         self._scaler.scale(loss).backward()
@@ -263,14 +278,14 @@ class Plain:
 class Ours:
     """One step of :class:`Run`."""
 
-    def __init__(self, model: Model, batch: int) -> None:
-        self.model, self.net = model, model.network()
+    def __init__(self, model: Model, batch: int, storage: str = WHOLE) -> None:
+        self.model, self.net, self._storage = model, model.network(), storage
         self._frozen = bare(model)
         examples = [
             Example(text, Caption((text,)), (torch.randn(model.channels, model.edge, model.edge),))
             for text in CAPTIONS
         ]
-        contexts = Contexts(lambda texts: [{"context": row.cpu()} for row in model.encode(texts)])
+        contexts = Contexts(self._encode)
         settings = TrainingSettings(
             10**6, rate="1e-5", batch=batch, save_every=0, watch_every=0, precision=model.precision
         )
@@ -278,6 +293,13 @@ class Ours:
         self._run = Run(
             self.net, self._predict, made, model.schedule, settings, device=model.device
         )
+
+    def _encode(self, texts: Sequence[str]) -> list[dict[str, torch.Tensor]]:
+        rows = [{"context": row.cpu()} for row in self.model.encode(texts)]
+        if added := added_to(self.model, len(rows)):
+            for row, vector in zip(rows, added["text_embeds"].float().cpu(), strict=True):
+                row["text_embeds"] = vector
+        return rows
 
     def _predict(self, noisy: torch.Tensor, times: torch.Tensor, batch: Batch) -> torch.Tensor:
         return self._frozen.predict(noisy, times, batch)
@@ -289,8 +311,9 @@ class Ours:
         unet.requires_grad_(False)
         self._frozen.use_fast_attention((8 * self.model.edge,) * 2)
         with (
-            hn.apply(unet, [(self.net, 1.0)]),
             quick_on_cpu(unet, self.model.precision, keep=self.model.keep),
+            stored(unet, self._storage, keep=False),
+            hn.apply(unet, [(self.net, 1.0)]),
         ):
             yield
         unet.set_attn_processor(processors)
@@ -332,7 +355,8 @@ class Floor:
         on_cpu = torch.autocast("cpu", torch.bfloat16, enabled=self.model.precision == "bf16")
         with on_cpu if self.model.device == "cpu" else autocast_of(self.model):
             given = _like(self.model.unet, self._latents, self._times, self._context)
-            prediction = self.model.unet(*given).sample
+            added = added_to(self.model, len(self._latents))
+            prediction = self.model.unet(*given, added_cond_kwargs=added).sample
         prediction.float().square().mean().backward()
         for parameter in self.net.parameters():
             parameter.grad = None

@@ -91,7 +91,8 @@ def slider(unet: UNet2DConditionModel, size: int, rounds: int) -> dict[str, obje
         kept = sum(net.prepared_bytes for net, _ in networks) / 2**20
         found[f"{count} networks"] = {"first_s": first, "changed_s": vars(later), "kept_mib": kept}
         print(
-            f"slider, {count} linear: first fold {first:.3f} s, changed {later} s per network, {kept:.0f} MiB kept"
+            f"slider, {count} linear: first fold {first:.3f} s, changed {later} s per network, "
+            f"{kept:.0f} MiB kept"
         )
     return found
 

@@ -1,6 +1,7 @@
-"""Lines for any console: what its encoding lacks is shown as ``?``, and never ends a command.
+"""Output for any console, and paths that users type or paste there.
 
-And paths from there.
+The whole package writes through this module. A character that the console's encoding lacks is shown
+as ``?``; with ``print``, it would end the command with an error.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from typing import TextIO
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Write a line to ``stream`` (the standard output), whatever its encoding is: cp1252, ASCII in
-    a C locale.
+    """Write a line to a stream of any encoding, such as cp1252 or ASCII, and flush it.
+
+    Args:
+        text: the line, without its end.
+        stream: the standard output by default.
 
     Raises:
         BrokenPipeError: the reader has gone, as with ``inspect … | head``.
@@ -21,8 +25,13 @@ def say(text: str, stream: TextIO | None = None) -> None:
     write(f"{text}\n", stream)
 
 
+def warn(text: str) -> None:
+    """Write a line to the standard error, for warnings and errors: the output stays usable."""
+    say(text, sys.stderr)
+
+
 def write(text: str, stream: TextIO | None = None) -> None:
-    """The same without the end of the line."""
+    """Write text as :func:`say` does, without the end of the line."""
     stream = sys.stdout if stream is None else stream
     if stream is None:  # pythonw, or a service without a console
         return
@@ -36,21 +45,23 @@ def write(text: str, stream: TextIO | None = None) -> None:
 
 
 def pasted_path(text: str) -> Path:
-    """The path that a user has typed or pasted, with what systems put around it taken off.
+    """The path that a user has typed or pasted, without what systems add to it.
 
-    Windows' "Copy as path" adds quotes, its Properties dialog an invisible mark of direction; ``~``
-    is the home folder. A file that is called exactly what was typed comes first.
+    Windows' "Copy as path" adds quotes, its Properties dialog an invisible direction mark. ``~`` is
+    the home folder. If a file has exactly the name that was typed, it is that file.
     """
     typed = Path(text)
     try:
         if text.strip() and typed.exists():
             return typed
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # too long, or with a null byte: the caller's error says so
         return typed
+
     bare = text.strip(_AROUND)
     for quote in "\"'":
         if len(bare) > 2 and bare[0] == bare[-1] == quote:
             bare = bare[1:-1].strip(_AROUND)
+
     try:
         return Path(bare).expanduser() if bare else typed
     except RuntimeError:  # no such user
@@ -58,4 +69,4 @@ def pasted_path(text: str) -> Path:
 
 
 _AROUND = " \t\r\n\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
-"""Blanks, and marks of direction that can't be seen."""
+"""Blanks, and direction marks, which are invisible."""

@@ -1,8 +1,8 @@
-"""What torch can compute on in this machine, which of it is best, and what differs between them.
+"""The devices that torch can use on this machine, the best of them, and their differences.
 
-NVIDIA and AMD cards are ``cuda`` to torch, Intel's are ``xpu``, Apple's ``mps``. Any card of
-Windows may also be used through DirectML, where the package ``torch_directml`` is installed; torch
-calls that device ``privateuseone``.
+For torch, NVIDIA and AMD cards are ``cuda``, Intel's ``xpu`` and Apple's ``mps``. On Windows, any
+card works through DirectML if the package ``torch_directml`` is installed; torch calls that device
+``privateuseone``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from .errors import DeviceError
+from .errors import DeviceError, HypernetworkError
 
 KINDS = ("cuda", "xpu", "mps", "directml", "cpu")
-"""By the names that a user gives them, the fastest first."""
+"""Devices by the names that users type, the fastest first."""
 DIRECTML = "privateuseone"
-"""What torch calls a device of another package, which DirectML is."""
+"""torch's name for a device of another package, such as DirectML."""
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 OUT_OF_MEMORY = (
     "out of memory",  # CUDA, ROCm, Metal, Intel
@@ -41,16 +41,14 @@ OUT_OF_MEMORY = (
     "paging file is too small",  # Windows, while a model is loaded
     "std::bad_alloc",
 )
-"""What the messages of devices and allocators say, in lower case; few of them are errors of their
-own.
-"""
+"""Texts in the errors of devices and allocators, in lower case; few have a class of their own."""
 
 
 def usable_devices(tell: Callable[[str], object] = lambda _: None) -> list[str]:
-    """Names of the devices that compute here, the fastest first; the last is the CPU.
+    """Names of the devices that work here, the fastest first; the last is the CPU.
 
     Args:
-        tell: takes a line for each that is there but can't be used.
+        tell: called with a message for each device that exists but doesn't work.
     """
     found: list[str] = []
     for kind in KINDS[:-1]:
@@ -61,6 +59,7 @@ def usable_devices(tell: Callable[[str], object] = lambda _: None) -> list[str]:
         except DeviceError as error:
             tell(f"{kind} is there, but can't be used: {error}")
             continue
+
         count = _count(kind)
         found += [kind] if count < 2 else [kind, *(f"{kind}:{i}" for i in range(1, count))]
 
@@ -68,15 +67,14 @@ def usable_devices(tell: Callable[[str], object] = lambda _: None) -> list[str]:
 
 
 def choose_device(asked: str | None, tell: Callable[[str], object] = lambda _: None) -> str:
-    """A device by its name, as torch calls it; without a name, or with ``auto``, the best there is.
+    """torch's name for a device; without a name, or with ``auto``, for the fastest that works.
 
     Args:
         asked: such as ``cuda``, ``cuda:1``, ``xpu``, ``mps``, ``directml`` or ``cpu``.
-        tell: takes a line for each device that is there but can't be used, where none was asked
-            for.
+        tell: if no device was named, called with a message for each that exists but doesn't work.
 
     Raises:
-        DeviceError: this machine can't use it; says why, and what it can.
+        DeviceError: the device can't be used; says why, and which can.
     """
     if asked in (None, "", "auto"):
         return str(device_named(usable_devices(tell)[0]))
@@ -88,21 +86,23 @@ def choose_device(asked: str | None, tell: Callable[[str], object] = lambda _: N
     except DeviceError as error:
         others = ", ".join(usable_devices())
         raise DeviceError(
-            f"the device {asked} can't be used ({error}): this machine has {others}"
+            f"the device {asked} can't be used ({error}): choose one of {others}"
         ) from error
     return str(device)
 
 
 def device_named(name: str) -> torch.device:
-    """torch's device of a name.
+    """torch's device for a name.
 
     Raises:
-        DeviceError: there is no such device; why.
+        DeviceError: there is no such device; says why.
     """
+    # torch uses AMD cards through the names of CUDA.
     kind, _, index = name.strip().lower().partition(":")
     kind = {"dml": "directml", DIRECTML: "directml", "rocm": "cuda", "hip": "cuda"}.get(kind, kind)
     if kind not in KINDS:
         raise DeviceError(f"known are {', '.join(KINDS)}")
+
     if (reason := absent(kind)) is not None:
         raise DeviceError(reason)
     if index and not (index.isascii() and index.isdigit() and int(index) < _count(kind)):
@@ -115,13 +115,13 @@ def device_named(name: str) -> torch.device:
 
 
 def name_of(device: torch.device) -> str:
-    """What a user calls a device: the reverse of :func:`device_named`."""
+    """The name that users type for a device; the inverse of :func:`device_named`."""
     kind = "directml" if device.type == DIRECTML else device.type
     return f"{kind}:{device.index}" if device.index else kind
 
 
 def absent(kind: str) -> str | None:
-    """Why this torch or this machine has no device of a kind; ``None`` where it has."""
+    """Why this torch or machine has no device of a kind; ``None`` if it has one."""
     if kind == "cuda":
         if torch.version.cuda is None and getattr(torch.version, "hip", None) is None:
             return "this torch is built without CUDA: run install.py again, or install a CUDA build"
@@ -149,10 +149,10 @@ def _count(kind: str) -> int:
 
 
 def _try(device: torch.device) -> None:
-    """Compute something: a card that is too old or too new for this torch fails only then.
+    """Compute something on a device: one that this torch doesn't support fails only then.
 
     Raises:
-        DeviceError: what torch says.
+        DeviceError: it fails; with torch's message.
     """
     try:
         float((torch.ones(2, device=device) * 2).sum())
@@ -162,7 +162,7 @@ def _try(device: torch.device) -> None:
 
 
 def default_dtype(device: str | torch.device, precision: str = "auto") -> torch.dtype:
-    """What a model's weights should be on a device: half precision everywhere but on the CPU.
+    """The type for a model's weights on a device: fp32 on the CPU, fp16 elsewhere.
 
     Args:
         precision: ``auto``, or one of :data:`PRECISIONS`.
@@ -173,15 +173,38 @@ def default_dtype(device: str | torch.device, precision: str = "auto") -> torch.
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the CPU, had not enough memory, in whatever words."""
+    """Whether an error means that a device, or the CPU, has too little memory."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     said = str(error).lower()
     return isinstance(error, (RuntimeError, OSError)) and any(w in said for w in OUT_OF_MEMORY)
 
 
+@contextmanager
+def enough_memory(
+    advice: str | Callable[[], str], device: str | torch.device = "cpu"
+) -> Iterator[None]:
+    """Turn a lack of memory inside into an error that says what to do.
+
+    Args:
+        advice: the end of the sentence "there was not enough memory …", or a function for it.
+        device: the device whose unused memory is returned.
+
+    Raises:
+        HypernetworkError: there was not enough memory.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        empty_cache(device)
+        text = advice if isinstance(advice, str) else advice()
+        raise HypernetworkError(f"there was not enough memory {text}") from error
+
+
 def empty_cache(device: str | torch.device) -> None:
-    """Give memory that torch keeps, and nothing uses, back to the device."""
+    """Return memory that torch keeps but nothing uses to the device."""
     module: Any = getattr(torch, torch.device(device).type, None)
     empty = getattr(module, "empty_cache", None)
     if empty is not None:
@@ -190,16 +213,14 @@ def empty_cache(device: str | torch.device) -> None:
 
 
 def trim_heap() -> None:
-    """Give freed memory back to the system where the C library keeps it: glibc has a heap for each
-    of many threads.
-    """
+    """Return freed memory to the system; glibc keeps it, in a heap for each of many threads."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """Autocast, where this torch has it for the device; elsewhere, nothing."""
+    """Autocast if this torch has it for the device; otherwise a context manager without effect."""
     try:
         return torch.autocast(device.type, dtype)
     except (RuntimeError, AssertionError, AttributeError, TypeError):  # DirectML; MPS before 2.5
@@ -208,7 +229,7 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 
 @contextmanager
 def forked_rng(device: torch.device) -> Iterator[None]:
-    """torch's generators, of the CPU and of the device, are afterwards as they were."""
+    """Restore torch's generators, of the CPU and of the device, at the end."""
     module: Any = getattr(torch, device.type, None)
     own = device.type != "cpu" and hasattr(module, "set_rng_state")
     before, arguments = None, () if device.type == "mps" else (device,)

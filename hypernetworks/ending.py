@@ -1,10 +1,10 @@
 """Requests to end a command: Ctrl+C, SIGTERM, a terminal window that is closed, a user who logs
 off.
 
-All of them should leave what a training has learned, as Ctrl+C does. POSIX sends SIGHUP when a
-terminal goes; Windows calls a console's handlers, and Python turns Ctrl+Break into SIGBREAK. When a
-console window is closed, Windows ends the process as soon as the handler returns, five seconds
-later at the latest, so a handler of our own waits inside.
+After each of them, a training should save its state, as it does after Ctrl+C. When a terminal is
+closed, POSIX systems send SIGHUP, and Windows calls the console's handlers; Python turns Ctrl+Break
+into SIGBREAK. Windows ends the process as soon as the handler for a closed window returns, and
+after five seconds at the latest. Our handler therefore waits until everything is saved.
 """
 
 from __future__ import annotations
@@ -26,19 +26,15 @@ REQUESTS: tuple[signal.Signals, ...] = tuple(
 )
 """Signals that ask a program to end, as far as this system has them."""
 _AT_ONCE = (signal.SIGINT, signal.SIGTERM)
-"""The second of these ends at once. The others may well come twice by themselves."""
+"""The second of these ends at once. The system may send the others twice by itself."""
 _CONSOLE_GOES = (2, 5, 6)
-"""What Windows tells a console's handler: the window is closed, the user logs off, the machine is
-shut down.
-"""
+"""Events of a Windows console: the window is closed, the user logs off, the machine shuts down."""
 _LONGEST_WAIT = 30.0
-"""Seconds; Windows itself waits five for a window that is closed, and somewhat longer when it is
-shut down.
-"""
+"""Seconds. Windows waits five when a window is closed, and somewhat longer at a shutdown."""
 
 
 class Ending:
-    """Whether it was asked to end. ``bool(ending)`` may be asked from any thread."""
+    """Whether the command was asked to end. ``bool(ending)`` works in any thread."""
 
     def __init__(self, said: str) -> None:
         self._said, self._asked, self._is_urgent = said, False, False
@@ -57,7 +53,7 @@ class Ending:
                 os.write(2, f"\n{self._said}\n".encode("ascii", "replace"))
 
     def on_console(self, event: int) -> bool:
-        """What Windows calls in a thread of its own; the process lives until this returns."""
+        """Called by Windows in a thread of its own; the process lives until this returns."""
         if event not in _CONSOLE_GOES:
             return False  # Ctrl+C and Ctrl+Break come as signals
         self._asked = self._is_urgent = True  # there is no time for the rest of a step
@@ -66,7 +62,7 @@ class Ending:
         return True
 
     def over(self) -> None:
-        """All is saved."""
+        """Let a waiting handler return: everything is saved."""
         self._is_over.set()
 
 
@@ -75,8 +71,8 @@ def noticed(said: str) -> Iterator[Ending]:
     """Inside, the first request to end is noted, and the second Ctrl+C or SIGTERM raises
     ``KeyboardInterrupt``.
 
-    A request that is ignored, as with ``nohup``, stays ignored. In other threads than the main one,
-    nothing is noted.
+    A signal that is ignored, as with ``nohup``, stays ignored. Other threads than the main one note
+    nothing, because Python delivers signals to the main thread only.
 
     Args:
         said: written to the terminal at the first request.
@@ -102,7 +98,7 @@ def noticed(said: str) -> Iterator[Ending]:
 
 @contextmanager
 def _console(ending: Ending) -> Iterator[None]:
-    """On Windows, the console's own requests are heard inside."""
+    """On Windows, receive the console's events inside."""
     if sys.platform != "win32":
         yield
         return

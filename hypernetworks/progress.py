@@ -24,9 +24,9 @@ class Progress:
     """A context manager that draws ``label [#####.....] 12/20 3.4/s 0:02 left`` on one line of
     ``stream``.
 
-    The line fits the terminal and is drawn over itself without escape codes, which not every
-    console knows. On a stream that is not a terminal it prints a plain line at most every 30
-    seconds instead. A terminal that goes away ends nothing.
+    The line fits the terminal. It is redrawn with a carriage return and blanks, because not every
+    console understands escape codes. If the stream is not a terminal, a plain line is printed every
+    30 seconds at most. If the terminal is closed, the work continues.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Progress:
         if now - self._drawn < (0.1 if self._live else 30) and not is_end:
             return
         self._drawn, self._done = now, done
+
         rate = (done - self.initial) / max(now - self._began, 1e-9)
         left = int((self.total - done) / rate) if rate else 0
         figures = f"{rate:.2f}/s {left // 60}:{left % 60:02d} left"
@@ -90,7 +91,7 @@ class Progress:
 
 
 def fitted(bars: tuple[str, str], figures: str, note: str, width: int) -> str:
-    """As much as fits into the width, what matters most first.
+    """As much of the line as fits into the width; the note is shortened first.
 
     Args:
         bars: the line's beginning with a long and a short bar.
@@ -110,8 +111,8 @@ def fitted(bars: tuple[str, str], figures: str, note: str, width: int) -> str:
 
 
 def columns_of(text: str) -> int:
-    """How many columns a terminal shows the text in: two for wide letters, none for marks on
-    others.
+    """How many columns the text takes in a terminal: two for each wide character, none for a
+    combining mark.
     """
     return sum(map(_columns_of_one, text))
 
@@ -123,7 +124,7 @@ def _columns_of_one(character: str) -> int:
 
 
 def cut(text: str, width: int) -> str:
-    """The beginning of a text that is no wider than that."""
+    """The beginning of a text, at most ``width`` columns wide."""
     kept = ""
     for character in text:
         if columns_of(kept + character) > width:

@@ -1,16 +1,17 @@
 /*
  * Prompts as text: reading the tags as hypernetworks/prompts does, and changing some characters of them.
  *
- * The first of five plain scripts that a webui puts into its page by the order of their names, and the studio, too:
- * text here, the list of networks in hypernetworks_catalogue.js, the controls of the panel in hypernetworks_controls.js
- * and hypernetworks_curve.js, and what ties them to a page's prompts in hypernetworks_panel.js. They share
+ * The first of the plain scripts that a webui puts into its page by the order of their names, and the studio, too:
+ * text here, what the server knows of the networks in hypernetworks_catalogue.js, the controls of the panel in
+ * hypernetworks_controls*.js and hypernetworks_curve.js, what ties them to a page's prompts in hypernetworks_panel.js,
+ * the bar over the cards in hypernetworks_tab.js, completion in hypernetworks_typing.js. They share
  * window.hypernetworksExtension, and no other name of the page: popular extensions have globals such as
  * "hypernetworks", "loras" and "embeddings" of their own, and assign them at any time.
  */
 (() => {
     "use strict";
     const MARK = "the hypernetwork extension";
-    if (window.hypernetworksExtension?.mark === MARK) return; // this file is loaded a second time
+    if (window.hypernetworksExtension?.mark === MARK) return; // the page has loaded this file already
 
     const EXTRA_NETWORK = /<([\p{L}\p{N}_]+):([^>]+)>/gu;
     const KIND = "hypernet";
@@ -19,7 +20,7 @@
     const PRESETS = ["NONE", "ALL", "INS", "IND", "INALL", "MIDD", "OUTD", "OUTS", "OUTALL"];
     const BLOCK_COUNTS = [11, 12, 16, 17];
 
-    /** A finite number as Python's float() reads it, but without underscores, or NaN. */
+    /** A finite number, as Python's float() reads it but without underscores, or NaN. */
     function toNumber(text) {
         const number = FLOAT.test(text) ? Number(text) : NaN;
         return Number.isFinite(number) ? number : NaN;
@@ -28,27 +29,27 @@
     /** The shortest text for a number: 0.7, 1, -0.25. */
     const format = (number) => String(Object.is(number, -0) ? 0 : number);
 
-    /** `key=value` as its two halves; value is undefined where there is no `=`. */
+    /** The texts before and after a separator; the second is undefined if there is none. */
     function partition(text, separator) {
         const at = text.indexOf(separator);
         return at < 0 ? [text, undefined] : [text.slice(0, at), text.slice(at + separator.length)];
     }
 
-    /** Why a text is no multiplier, or null. */
+    /** Why a text isn't a multiplier, or null. */
     function scheduleProblem(text) {
         if (!text.includes("@")) {
-            return Number.isNaN(toNumber(text)) ? `"${text.trim()}" is not a number, write one such as 0.7` : null;
+            return Number.isNaN(toNumber(text)) ? `"${text.trim()}" is not a number: write one such as 0.7` : null;
         }
         for (const pair of text.split(/[,;]/)) {
             const [value, position] = partition(pair, "@");
-            if (position === undefined) return `"${pair.trim()}" has no position, write value@position such as 1@0.5`;
+            if (position === undefined) return `"${pair.trim()}" has no position: write value@position such as 1@0.5`;
             if (Number.isNaN(toNumber(value))) return `the value "${value.trim()}" is not a number`;
             if (!(toNumber(position) >= 0)) return `the position "${position.trim()}" is not a number from 0 up`;
         }
         return null;
     }
 
-    /** The largest position of a schedule with several points, or null: such a one decides what start and stop mean. */
+    /** The largest position of a schedule with several points, or null. It decides the unit of start and stop. */
     function lastPosition(text) {
         const positions = text.split(/[,;]/).map((pair) => toNumber(partition(pair, "@")[1] ?? ""));
         return positions.length > 1 ? Math.max(...positions) : null;
@@ -69,12 +70,12 @@
         },
     };
 
-    /** Whether a value after the multiplier is read as block factors, as older versions of LoRA block weight have it. */
+    /** Whether a value after the multiplier is a list of block factors, as in older versions of LoRA block weight. */
     function isBlocks(text) {
         return PRESETS.includes(text.toUpperCase()) || BLOCK_COUNTS.includes(text.split(/[,;]/).length);
     }
 
-    /** Why a network with this window would never act, or null. */
+    /** Why a network with this window would never be active, or null. */
     function windowProblem(given, strength, hires) {
         const [start, stop] = ["start", "stop"].map((name) => (given.has(name) ? toNumber(given.get(name)) : null));
         if (start === null && stop === null) return null;
@@ -101,7 +102,7 @@
         return acts && !otherUnits && !actsHere ? "the schedule is 0 everywhere between start and stop" : null;
     }
 
-    /** Why the items after a name can't be understood, or null. */
+    /** Why the items after a name are invalid, or null. */
     function itemsProblem(items) {
         const [strength = "1", ...more] = items.filter((item) => !item.includes("="));
         const first = scheduleProblem(strength);
@@ -109,14 +110,14 @@
         const given = new Map();
         for (const [key, value] of items.map((item) => partition(item, "=")).filter((pair) => pair[1] !== undefined)) {
             const name = key.trim();
-            if (!ARGUMENTS.includes(name)) return `unknown argument "${name}", known are ${ARGUMENTS.join(", ")}`;
+            if (!ARGUMENTS.includes(name)) return `unknown argument "${name}": known are ${ARGUMENTS.join(", ")}`;
             if (given.has(name)) return `the argument "${name}" is given twice`;
             given.set(name, value.trim());
         }
         for (const item of more.map((text) => text.trim())) {
             if (isBlocks(item) && given.has("lbw")) return `"${item}" and lbw= are both block factors`;
             if (isBlocks(item)) given.set("lbw", item);
-            else if (Number.isNaN(toNumber(item))) return `"${item}" after the multiplier has no name, write lbw= before it`;
+            else if (Number.isNaN(toNumber(item))) return `"${item}" after the multiplier has no name: write lbw= before it`;
         }
         for (const [name, value] of given) {
             const problem = ARGUMENT_PROBLEMS[name](value);
@@ -125,9 +126,9 @@
         return windowProblem(given, strength, given.get("hr"));
     }
 
-    /* What hypernetworks/engine/multiplier.py makes of a multiplier, step for step; a test holds the two equal. */
+    /* The same computations as in hypernetworks/engine/multiplier.py; a test compares the two. */
 
-    /** Points of a multiplier's text by rising position. They remember their text, to be written again as they were. */
+    /** The points of a multiplier, by ascending position, with their text, so that unchanged ones are written as before. */
     function readPoints(text) {
         const pairs = text.includes("@") ? text.split(/[,;]/) : [`${text}@0`];
         const points = pairs.map((pair) => {
@@ -137,7 +138,7 @@
         return points.sort((one, other) => one.position - other.position);
     }
 
-    /** What a tag that has no problem says about the steps, without its hires pass. */
+    /** The schedule of a valid tag, without its hires pass. */
     function readSchedule(tag) {
         const points = readPoints(tag.text ?? "1");
         const named = new Map(tag.items.slice(1).map((item) => partition(item, "=")).map(([k, v]) => [k.trim(), v]));
@@ -149,7 +150,7 @@
 
     const positionOf = (step, total, inSteps) => (inSteps ? step : total > 1 ? step / (total - 1) : 0);
 
-    /** The value at a position: linear between points, held at both ends. */
+    /** The value at a position: linear between points, constant before the first and after the last. */
     function valueBetween(points, position) {
         let before = null;
         for (const point of points) {
@@ -171,10 +172,10 @@
         return valueBetween(points, positionOf(step, total, inSteps));
     }
 
-    /** Pairs of square brackets, inner ones first, with the colons and bars of their own level. Backslash escapes. */
+    /** Pairs of square brackets, inner ones first, with the colons and bars on their own level. A backslash escapes. */
     function findBrackets(text) {
         const found = [];
-        const open = []; // null stands for a round bracket, whose colons are weights
+        const open = []; // null is a round bracket, whose colons are weights
         for (let index = 0; index < text.length; index += 1) {
             const character = text[index];
             const top = open[open.length - 1];
@@ -191,7 +192,7 @@
         return found;
     }
 
-    /** Whether a position stands in [prompt editing:0.5] or in [one|two], where a tag can't work. */
+    /** Whether a position is inside [prompt editing:0.5] or [one|two], where a tag can't work. */
     function isEdited(masked, brackets, position) {
         return brackets.some(({ from, to, colons, bars }) => {
             if (position <= from || position >= to) return false;
@@ -200,7 +201,7 @@
         });
     }
 
-    /** One tag from its place in the prompt: name, items, start, end, where the multiplier stands, its number. */
+    /** A tag with its name, items, start and end in the prompt, the position of its multiplier, and its number. */
     function readTag(inner, start, edited) {
         const items = inner.split(":");
         const tag = { name: items[0], items, start, end: start + inner.length + KIND.length + 3 };
@@ -218,7 +219,7 @@
         const number = tag.text === undefined ? 1 : toNumber(tag.text);
         tag.number = Number.isNaN(number) ? null : number;
         tag.problem = itemsProblem(items.slice(1));
-        if (!tag.name.trim()) tag.problem = "it has no name, write <hypernet:NAME>";
+        if (!tag.name.trim()) tag.problem = "it has no name: write <hypernet:NAME>";
         if (edited) tag.problem = tag.problem ?? "it can't work inside [prompt editing]: use a schedule outside";
         return tag;
     }
@@ -232,7 +233,7 @@
             .map((match) => readTag(match[2], match.index, isEdited(masked, brackets, match.index)));
     }
 
-    /** The prompt with another multiplier (a number or text) in its tag of that index, everything else as it was. */
+    /** The prompt with another multiplier, a number or text, in the tag of that index; all else stays. */
     function rewrite(prompt, index, value) {
         const tag = parseTags(prompt)[index];
         if (!tag) return prompt;
@@ -241,7 +242,7 @@
         return prompt.slice(0, tag.from) + text + prompt.slice(tag.to);
     }
 
-    /** The prompt with every plain number times a factor; schedules and named arguments stay. */
+    /** The prompt with every plain multiplier scaled by a factor; schedules and named arguments stay. */
     function scale(prompt, factor) {
         if (factor === 1) return prompt;
         return parseTags(prompt).reduce((text, { number }, index) => {
@@ -249,36 +250,45 @@
         }, prompt);
     }
 
-    /** How many characters of `rest` are the activation text that was inserted with a tag. */
-    function lengthOfActivation(rest, activation) {
-        const gap = rest.match(/^,?\s*/)[0].length;
-        const following = rest.slice(gap + activation.length);
-        const there = activation && rest.startsWith(activation, gap) && !/^[\p{L}\p{N}_]/u.test(following);
-        return there ? gap + activation.length : 0;
+    /**
+     * An activation text as it may stand in the prompt by now. Other extensions (prompt-all-in-one) and users change the
+     * blanks around its commas and between its words.
+     */
+    function anyBlanks(activation) {
+        const literal = (text) => text.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
+        const words = (part) => part.trim().split(/\s+/).map(literal).join("\\s+");
+        return activation.split(",").map(words).join("\\s*,\\s*");
     }
 
-    /** The prompt without one tag, without its activation text right behind it, and without one separator before. */
+    /** How many characters at the start of `rest` are the activation text that was inserted with a tag. */
+    function lengthOfActivation(rest, activation) {
+        if (!activation.trim()) return 0;
+        const found = rest.match(new RegExp(`^\\s*,?\\s*${anyBlanks(activation)}(?![\\p{L}\\p{N}_])`, "u"));
+        return found ? found[0].length : 0;
+    }
+
+    /** The prompt without a tag, the activation text right after it, and a separator before it. */
     function remove(prompt, index, activation = "", separator = " ") {
         const tag = parseTags(prompt)[index];
         if (!tag) return prompt;
         const before = prompt.slice(0, tag.start);
         const rest = prompt.slice(tag.end);
-        const tidy = separator && before.endsWith(separator) ? before.slice(0, -separator.length) : before;
+        // ", " may have become "," or " , " since it was put there.
+        const comma = separator.includes(",") && before.match(/[^\S\n]*,[^\S\n]*$/);
+        const own = comma ? comma[0].length : separator.length;
+        const tidy = separator && (comma || before.endsWith(separator)) ? before.slice(0, -own) : before;
         const behind = rest.slice(lengthOfActivation(rest, activation));
         return tidy + (behind.startsWith(" ") && /(^|\s)$/.test(tidy) ? behind.slice(1) : behind);
     }
 
-    /** The prompt without a phrase that stands between commas or line ends somewhere behind `from`. */
+    /** The prompt without a phrase between commas or line ends that starts after `from`. */
     function removePhrase(prompt, phrase, from) {
-        for (let at = prompt.indexOf(phrase, from); phrase && at >= 0; at = prompt.indexOf(phrase, at + 1)) {
-            const before = prompt.slice(from, at).match(/(^|,|\n)[^\S\n]*$/);
-            const rest = prompt.slice(at + phrase.length);
-            if (before && /^[^\S\n]*(,|\n|$)/.test(rest)) return prompt.slice(0, at - before[0].length) + rest;
-        }
-        return prompt;
+        if (!phrase.trim()) return prompt;
+        const pattern = `(^|,|\\n)[^\\S\\n]*${anyBlanks(phrase)}(?=[^\\S\\n]*(?:,|\\n|$))`;
+        return prompt.slice(0, from) + prompt.slice(from).replace(new RegExp(pattern, "u"), "");
     }
 
-    /** The prompt without any tag of that name and without the activation text, or null when it has no such tag. */
+    /** The prompt without all tags of a name and the activation text, or null if it has no such tag. */
     function removeAll(prompt, name, activation = "", separator = " ") {
         const tags = parseTags(prompt);
         const indices = tags.map((_, index) => index).filter((index) => tags[index].name.trim() === name.trim());
@@ -289,20 +299,46 @@
         return removePhrase(text, activation, Math.min(tags[indices.pop()].start, text.length));
     }
 
+    /** A tag of the prompt together with its activation text: where it stands. */
+    function pieceOf(prompt, index, activation = "") {
+        const { start, end } = parseTags(prompt)[index];
+        return { start, end: end + lengthOfActivation(prompt.slice(end), activation) };
+    }
+
+    /** The prompt with its tags in another order; what stands between them stays. Each takes its activation text along. */
+    function move(prompt, from, to, activationOf = () => "") {
+        const pieces = parseTags(prompt).map(({ name }, index) => pieceOf(prompt, index, activationOf(name)));
+        if (!pieces[from] || !pieces[to]) return prompt;
+        const texts = pieces.map(({ start, end }) => prompt.slice(start, end));
+        texts.splice(to, 0, ...texts.splice(from, 1));
+        let [moved, behind] = ["", 0];
+        pieces.forEach(({ start, end }, index) => {
+            moved += prompt.slice(behind, start) + texts[index];
+            behind = end;
+        });
+        return moved + prompt.slice(behind);
+    }
+
+    /** The prompt with a text before its tag of that index, or at its end. */
+    function put(prompt, text, index, separator = " ") {
+        const next = parseTags(prompt)[index];
+        if (next) return `${prompt.slice(0, next.start)}${text}${separator}${prompt.slice(next.start)}`;
+        return prompt + (prompt && !/\s$/.test(prompt) ? separator : "") + text;
+    }
+
     /** The prompt with a tag, and its activation text, at its end. */
     function append(prompt, name, multiplier, activation = "", separator = " ") {
         const tag = `<${KIND}:${name}:${multiplier}>`;
-        const gap = prompt && !/\s$/.test(prompt) ? separator : "";
-        return prompt + gap + tag + (activation ? ` ${activation}` : "");
+        return put(prompt, tag + (activation ? ` ${activation}` : ""), undefined, separator);
     }
 
-    /** Whether a tag can hold that name. */
+    /** Whether a tag can contain that name. */
     const isWritable = (name) => name.trim() !== "" && !/[:>]/.test(name);
 
-    const asText = { parseTags, rewrite, scale, remove, removeAll, append, isWritable };
+    const asText = { parseTags, rewrite, scale, remove, removeAll, pieceOf, move, put, append, isWritable };
     const curves = { readSchedule, positionOf, valueBetween, valueAt };
 
-    // Not writable: cards call it by its name, whatever other scripts assign.
+    // Not writable, because cards use it by its name and other scripts may assign anything.
     const value = { mark: MARK, ...asText, format, curves };
     Object.defineProperty(window, "hypernetworksExtension", { value, configurable: true });
 })();

@@ -1,16 +1,14 @@
 /*
- * The controls of the panel: a row for each tag (its curve is in hypernetworks_curve.js), the menu that adds one, the
- * slider over all of them.
+ * The controls of the panel: the menu that adds a network, the slider over all of them. A row for each tag is in
+ * hypernetworks_controls_row.js, its curve in hypernetworks_curve.js.
  *
  * They know no prompt: a panel hands them tags to show and functions to call. Every name goes into the page as text,
  * never as markup.
  */
 (() => {
     "use strict";
-    const { parseTags, rewrite, scale, format, isWritable, catalogue } = window.hypernetworksExtension;
+    const { scale, format, isWritable, catalogue } = window.hypernetworksExtension;
     const { load, refresh, entryOf } = catalogue;
-
-    /* ---------------------------------------------------------------- rows */
 
     let lastId = 0;
     function newId() {
@@ -18,7 +16,7 @@
         return `hypernetworks-${lastId}`;
     }
 
-    /** An element with attributes and children; text becomes text, never markup. */
+    /** An element with attributes and children; text is inserted as text, never as markup. */
     function make(kind, attributes = {}, ...children) {
         const element = document.createElement(kind);
         for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
@@ -32,97 +30,6 @@
 
     const isFocused = (element) => element.matches(":focus");
 
-    /** The controls of one tag. They stay the same elements while the prompt changes, so focus and drags survive. */
-    class Row {
-        constructor(panel, name) {
-            this.panel = panel;
-            this.name = name;
-            this.index = -1;
-            const note = newId();
-            const common = { "aria-describedby": note };
-            this.slider = make("input", { ...common, type: "range", min: "-1", max: "2", step: "0.05" });
-            this.number = make("input", { ...common, type: "number", step: "0.05" });
-            this.text = make("input", { ...common, type: "text", spellcheck: "false", autocomplete: "off" });
-            this.removal = make("button", { type: "button", class: "hypernetworks-button" }, "×");
-            this.curve = new window.hypernetworksExtension.Curve((text) => this.change(text)); // it is loaded after this file
-            this.note = make("p", { id: note, class: "hypernetworks-note" });
-            const label = make("bdi", { class: "hypernetworks-name", title: name }, name);
-            const inputs = [this.slider, this.number, this.text, this.curve.button, this.removal];
-            this.element = make("li", {}, label, ...inputs, this.note, this.curve.element);
-            this.listen();
-        }
-
-        listen() {
-            this.slider.addEventListener("input", () => this.change(format(this.slider.valueAsNumber)));
-            this.number.addEventListener("input", () => {
-                if (Number.isFinite(this.number.valueAsNumber)) this.change(format(this.number.valueAsNumber));
-            });
-            this.text.addEventListener("input", () => {
-                const allowed = this.text.value.replace(/[:>=]/g, ""); // these would end the multiplier
-                if (allowed !== this.text.value) this.text.value = allowed;
-                this.change(allowed.trim());
-            });
-            for (const input of [this.number, this.text]) {
-                input.addEventListener("blur", () => this.panel.sync(true));
-            }
-            this.curve.button.addEventListener("click", () => {
-                this.curve.toggle();
-                if (!this.slider.hidden) this.slider.focus();
-            });
-            this.removal.addEventListener("click", () => this.panel.removeRow(this));
-            this.removal.addEventListener("keydown", (event) => {
-                if (event.key === "Delete") this.panel.removeRow(this);
-            });
-        }
-
-        change(text) {
-            this.panel.edit((prompt) => (this.isIn(prompt) ? rewrite(prompt, this.index, text) : prompt));
-        }
-
-        isIn(prompt) {
-            return parseTags(prompt)[this.index]?.name === this.name;
-        }
-
-        /** Show what a tag says; `label` is its name, numbered where there are several of that name. */
-        show(tag, index, label) {
-            this.index = index;
-            // Someone who types in the text field keeps it, even while the text happens to be a number.
-            const plain = tag.number !== null && !isFocused(this.text);
-            const moved = !plain && (isFocused(this.slider) || isFocused(this.number));
-            this.slider.hidden = !plain;
-            this.number.hidden = !plain;
-            this.text.hidden = plain;
-            if (plain) this.showNumber(tag.number);
-            else if (this.text.value.trim() !== tag.text) this.text.value = tag.text ?? "";
-            if (moved) this.text.focus();
-            setText(this.note, tag.problem ?? "");
-            this.element.classList.toggle("hypernetworks-wrong", tag.problem !== null);
-            this.nameControls(label);
-            this.curve.show(tag, label, this.panel.steps());
-        }
-
-        showNumber(number) {
-            if (!isFocused(this.slider) || this.slider.valueAsNumber !== number) {
-                this.slider.min = String(Math.min(-1, Math.floor(number)));
-                this.slider.max = String(Math.max(2, Math.ceil(number)));
-                this.slider.value = String(number);
-            }
-            this.slider.setAttribute("aria-valuetext", format(number)); // it rounds to its steps, the tag doesn't
-            const typing = isFocused(this.number) && [number, NaN].some((n) => Object.is(n, this.number.valueAsNumber));
-            if (!typing) this.number.value = format(number);
-        }
-
-        nameControls(label) {
-            if (this.label === label) return;
-            this.label = label;
-            this.slider.setAttribute("aria-label", `Multiplier of ${label}`);
-            this.text.setAttribute("aria-label", `Multiplier of ${label}`);
-            this.number.setAttribute("aria-label", `Multiplier of ${label} as a number`);
-            this.removal.setAttribute("aria-label", `Remove ${label}`);
-            this.removal.title = `Remove ${label}`;
-        }
-    }
-
     /* ---------------------------------------------------------------- the menu, a combobox with search */
 
     const MOST_OPTIONS = 60;
@@ -133,9 +40,10 @@
     }
 
     class Menu {
-        constructor(add, say) {
+        constructor(add, say, renewed = () => {}) {
             this.add = add;
             this.say = say;
+            this.renewed = renewed;
             this.active = -1;
             this.shown = [];
             const list = newId();
@@ -145,9 +53,9 @@
                 autocomplete: "off", spellcheck: "false",
             });
             this.list = make("ul", { id: list, role: "listbox", "aria-label": "Networks", hidden: "" });
-            this.renewal = make("button", { type: "button", class: "hypernetworks-button" }, "↻");
+            this.renewal = make("button", { type: "button", class: "hypernetworks-button hypernetworks-worded" }, "↻ Refresh");
             this.renewal.title = "Look for new files";
-            this.renewal.setAttribute("aria-label", "Look for new files");
+            this.renewal.setAttribute("aria-label", "Refresh: look for new files");
             this.element = make("div", { class: "hypernetworks-add" }, this.input, this.renewal, this.list);
             this.listen();
         }
@@ -172,7 +80,7 @@
             load().then(() => isFocused(this.input) && this.render(), (error) => this.fail(error));
         }
 
-        /** Closing moves what is below: not between press and release of a click that is meant for it. */
+        /** Close, but not while a mouse button is down: what is below would move away from under the click. */
         leave() {
             const closeUnlessBack = () => isFocused(this.input) || this.close();
             const afterClick = () => setTimeout(closeUnlessBack);
@@ -195,6 +103,7 @@
             try {
                 const { length } = await refresh();
                 this.say(length === 1 ? "1 network found." : `${length} networks found.`);
+                this.renewed();
             } catch (error) {
                 this.fail(error);
             }
@@ -248,7 +157,7 @@
             this.input.setAttribute("aria-activedescendant", option.id);
         }
 
-        /** The marked option; else the one that is meant by what was typed; else, without a list, that text itself. */
+        /** Choose the marked option, or the one that matches the text, or, without a list, the text itself. */
         enter() {
             const typed = this.input.value.trim();
             const fitting = typed ? this.matches() : [];
@@ -257,7 +166,7 @@
             const meant = this.shown[this.active] ?? entryOf(typed) ?? same ?? only;
             if (meant) this.choose(meant.name);
             else if (typed && !catalogue.loaded) this.choose(typed);
-            else if (typed) this.say(`${fitting.length || "No"} networks fit “${typed}”.`);
+            else if (typed) this.say(`${fitting.length || "No"} networks match “${typed}”.`);
         }
 
         choose(name) {
@@ -269,7 +178,7 @@
 
     /* ---------------------------------------------------------------- the master slider */
 
-    /** Scales all plain numbers from what they were when it was first moved, so that their relations stay. */
+    /** Scales all plain numbers, always from their values when it was first moved, so that their ratios stay. */
     class Master {
         constructor(panel) {
             this.panel = panel;
@@ -279,8 +188,8 @@
             this.slider = make("input", { type: "range", min: "0", max: "2", step: "0.05", value: "1" });
             this.slider.setAttribute("aria-label", "All multipliers times");
             this.output = make("output", {}, "×1");
-            const parts = [make("span", {}, "All"), this.slider, this.output];
-            this.element = make("label", { class: "hypernetworks-master" }, ...parts);
+            const children = [make("span", {}, "All"), this.slider, this.output];
+            this.element = make("label", { class: "hypernetworks-master" }, ...children);
             this.element.title = "Scales all multipliers except schedules; Escape restores them";
             this.listen();
         }
@@ -288,7 +197,7 @@
         listen() {
             this.slider.addEventListener("input", () => this.move());
             this.slider.addEventListener("pointerdown", () => { this.dragged = true; });
-            // The keyboard ends every step with "change", too: there the end is when the focus leaves.
+            // With the keyboard, every step ends with "change" too, so scaling ends when the focus leaves.
             this.slider.addEventListener("change", () => this.dragged && this.release());
             this.slider.addEventListener("blur", () => this.release());
             this.slider.addEventListener("keydown", (event) => {
@@ -311,7 +220,7 @@
             this.show(factor);
         }
 
-        /** Back to 1, except from 0: all is 0 there, and only what was before can bring it back. */
+        /** Back to 1, unless it is at 0: all multipliers are 0 then, and only the previous prompt has their values. */
         release() {
             this.dragged = false;
             if (this.slider.valueAsNumber !== 0) this.reset();
@@ -329,7 +238,7 @@
             setText(this.output, `×${format(factor)}`);
         }
 
-        /** What the prompt has now; someone else's change ends a scaling. */
+        /** Show the current prompt; a change by someone else ends a scaling. */
         follow(prompt, tags) {
             if (this.base !== null && prompt !== this.written) this.reset();
             this.slider.disabled = !tags.some((tag) => tag.number !== null);
@@ -337,5 +246,5 @@
         }
     }
 
-    window.hypernetworksExtension.controls = { Row, Menu, Master, make, setText, isFocused };
+    window.hypernetworksExtension.controls = { Menu, Master, make, newId, setText, isFocused };
 })();

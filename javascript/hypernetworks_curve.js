@@ -1,7 +1,7 @@
 /*
- * A multiplier over the steps: the curve that shows it, and that can be drawn by mouse, finger and keyboard.
+ * A multiplier over the steps, as a curve that can be drawn with the mouse, by touch or with the keyboard.
  *
- * It knows a tag and a function that takes the new text of its multiplier, and nothing else is remembered.
+ * It has a tag to show, and a function for the new text of its multiplier. Nothing else is stored.
  */
 (() => {
     "use strict";
@@ -11,7 +11,7 @@
     const { make, setText, isFocused } = controls;
 
     const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [320, 104, 34, 16, 10, 22];
-    const NEAR = 15; // as far from a point a finger may be, in the units of the drawing
+    const NEAR = 15; // largest distance between a point and a finger on it, in units of the drawing
     const MOST_DOTS = 60;
     const MOST_VALUE = 100;
     const SVG = "http://www.w3.org/2000/svg";
@@ -38,7 +38,7 @@
         constructor(write) {
             this.write = write;
             this.tag = null;
-            this.grip = null; // the point that is dragged: its index, and the text to go back to
+            this.grip = null; // the dragged point: its index, and the text to restore with Escape
             this.handles = [];
             this.zero = draw("line", { class: "hypernetworks-zero" });
             this.plan = draw("polyline", { class: "hypernetworks-plan" });
@@ -46,8 +46,8 @@
             this.dots = draw("path", { class: "hypernetworks-dots" });
             this.labels = draw("g");
             this.points = draw("g");
-            const parts = [this.zero, this.plan, this.line, this.dots, this.labels, this.points];
-            this.svg = draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "group" }, ...parts);
+            const children = [this.zero, this.plan, this.line, this.dots, this.labels, this.points];
+            this.svg = draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "group" }, ...children);
             this.hint = make("p", { class: "hypernetworks-hint" }, HOW);
             this.element = make("div", { class: "hypernetworks-curve", hidden: "" }, this.svg, this.hint);
             this.icon = draw("polyline", {});
@@ -61,8 +61,8 @@
             this.svg.addEventListener("pointerdown", (event) => this.press(event));
             this.svg.addEventListener("pointermove", (event) => this.drag(event));
             for (const end of ["pointerup", "pointercancel"]) this.svg.addEventListener(end, () => this.release());
-            // A finger that begins on a point moves it. One that begins on the paper may want to scroll the page: it adds
-            // a point only by a tap.
+            // A touch that starts on a point moves it. One that starts elsewhere may scroll the page, so only a tap adds
+            // a point.
             this.svg.addEventListener("touchstart", (event) => {
                 if (event.touches.length === 1 && this.nearest(event.touches[0]) >= 0) event.preventDefault();
             }, { passive: false });
@@ -77,7 +77,7 @@
 
         /* ------------------------------------------------ showing */
 
-        /** Show what a tag says about `steps` steps; hidden while that is one number, or nothing that can be read. */
+        /** Show a tag over `steps` steps; hidden if the multiplier is a single number, or invalid. */
         show(tag, label, steps) {
             Object.assign(this, { tag, label, steps });
             const drawn = tag.problem === null && (tag.text ?? "").includes("@");
@@ -95,7 +95,7 @@
         render() {
             const { points } = this.schedule;
             this.values = Array.from({ length: this.steps }, (_, step) => valueAt(this.schedule, step, this.steps));
-            // The scale stays as it is while a point is dragged, or it would run away under the hand.
+            // The scale stays the same during a drag, or the point would move away from the pointer.
             if (!this.grip) this.range = this.rangeOf([...this.values, ...points.map(({ value }) => value)]);
             const where = this.values.map((value, step) => {
                 return [this.x(positionOf(step, this.steps, this.inSteps)), this.y(value)];
@@ -116,7 +116,7 @@
             this.tell();
         }
 
-        /** Positions are steps, or fractions of the pass; one point alone has no say in it. */
+        /** Whether positions are steps and not fractions of the pass; a single point doesn't decide that. */
         get inSteps() {
             return this.schedule.points.length > 1 ? this.schedule.inSteps : this.schedule.windowInSteps;
         }
@@ -154,7 +154,7 @@
             );
         }
 
-        /** The handles stay the same elements while points move, so that focus and drags survive. */
+        /** Handles stay the same elements while points move, so that focus and drags continue. */
         renderPoints() {
             const { points } = this.schedule;
             const movable = points.length > 1 || (this.tag.text ?? "").includes("@") ? points : [];
@@ -182,7 +182,7 @@
             return `${short(value)} at ${this.inSteps ? `step ${short(position)}` : `${short(position * 100)} %`}`;
         }
 
-        /** Beneath the curve: what the point in hand says, else what can be done. */
+        /** Describe the focused point below the curve, or what can be done. */
         tell() {
             const index = this.handles.findIndex(isFocused);
             const point = this.schedule?.points[index];
@@ -191,7 +191,7 @@
 
         /* ------------------------------------------------ changing */
 
-        /** From one number to a curve, or back to its strongest value. */
+        /** Turn a number into a curve, or a curve into its strongest value. */
         toggle() {
             const { points } = this.schedule;
             if ((this.tag.text ?? "").includes("@")) {
@@ -203,7 +203,7 @@
             }
         }
 
-        /** The points that can be changed; one number becomes two, from the first step to the last. */
+        /** Copies of the points; a single number becomes two points, at the first step and at the last. */
         asPoints() {
             const { points } = this.schedule;
             if (points.length > 1) return points.map((point) => ({ ...point }));
@@ -215,13 +215,13 @@
                 this.write(format(points[0].value));
                 return;
             }
-            // With positions up to 1 alone, steps would turn into fractions.
+            // If no position were above 1, they would be fractions instead of steps.
             if (this.inSteps && last(points).position < 2) points.push({ value: points.pop().value, position: 2 });
             const separator = this.tag.text?.includes(";") && !this.tag.text.includes(",") ? ";" : ",";
             this.write(points.map((p) => p.text ?? `${format(p.value)}@${format(p.position)}`).join(separator));
         }
 
-        /** Value and position under the pointer, tidy. */
+        /** Value and position at the pointer, rounded. */
         under(event) {
             const box = this.svg.getBoundingClientRect();
             const x = ((event.clientX - box.left) / box.width) * WIDTH;
@@ -234,7 +234,7 @@
             return { value: tidy, position: this.inSteps ? Math.round(position) : round(position, unit), x, y };
         }
 
-        /** The index of the point that is meant, or -1. */
+        /** The index of the point at the pointer, or -1. */
         nearest(event) {
             const { x, y } = this.under(event);
             const { points } = this.schedule;
@@ -256,7 +256,7 @@
             this.svg.setPointerCapture(event.pointerId);
         }
 
-        /** A new point under the pointer; its index. */
+        /** Add a point at the pointer, and return its index. */
         addAt(event) {
             const { value, position } = this.under(event);
             const points = this.asPoints();
@@ -279,7 +279,7 @@
             if (!this.element.hidden) this.render();
         }
 
-        /** Move a point, but not past its neighbours: the order stays. */
+        /** Move a point, but not past its neighbours, so that the order stays. */
         move(index, { value, position }) {
             const points = this.asPoints();
             if (!points[index]) return;
@@ -321,7 +321,7 @@
             event.stopPropagation();
         }
 
-        /** A new point halfway to the next one, or to the one before the last. */
+        /** Add a point halfway to the next one; from the last, halfway to the one before. */
         addBeside(index) {
             const points = this.asPoints();
             const at = index < points.length - 1 ? index + 1 : index;

@@ -1,16 +1,19 @@
 /*
- * The panel of a tab and the clicks on cards. Both change the text of the prompt and nothing else, and read it back:
- * the prompt is the one truth, nothing is remembered about a network that it doesn't say.
+ * The panel of a tab, and clicks on cards. Both change the text of the prompt and nothing else, and read it again: the
+ * prompt is the only state.
  */
 (() => {
     "use strict";
-    const { parseTags, remove, removeAll, append, format, isWritable, catalogue, controls } = window.hypernetworksExtension;
+    const { catalogue, controls, ...text } = window.hypernetworksExtension;
+    if (text.toggle) return;
+    const { parseTags, pieceOf, remove, removeAll, move, put, append, format, isWritable } = text;
     const { Row, Menu, Master, make, setText, isFocused } = controls;
-    const { entryOf } = catalogue;
+    const { check, entryOf, remember } = catalogue;
 
-    /* ---------------------------------------------------------------- prompts and options of the page we are on */
+    /* ---------------------------------------------------------------- prompts and options of this page */
 
     const STORED_DEFAULT = "hypernetworks.default_multiplier";
+    const STORED_OFF = "hypernetworks.switched_off.";
     const DEFAULT_OPTION = "extra_networks_default_multiplier";
     const TABS = ["txt2img", "img2img", "control", "video"]; // the last two are SD.Next's
 
@@ -23,13 +26,13 @@
         return root().querySelector(`${id} textarea, ${id} input[type=text]`);
     }
 
-    /** The prompt of a tab; where that has none, the one that can be seen. */
+    /** The prompt of a tab; if the tab has none, the visible one. */
     function promptFor(tab) {
         const known = [...new Set([...TABS, ...panels.map((panel) => panel.tab)])];
         return promptOf(tab) ?? known.map(promptOf).find((prompt) => prompt && isVisible(prompt)) ?? null;
     }
 
-    /** Change only the characters that differ, which keeps caret and scroll position, and let gradio see it. */
+    /** Change only the characters that differ, to keep caret and scroll position, and tell gradio. */
     function write(prompt, text) {
         const old = prompt.value;
         if (text === old) return;
@@ -46,12 +49,12 @@
     const activationOf = (name) => (entryOf(name)?.activation_text ?? "").trim();
     const hasOption = () => Boolean(window.opts && DEFAULT_OPTION in window.opts);
 
-    /** What a card without a preferred multiplier gets. */
+    /** The multiplier of cards without a preferred one. */
     function defaultMultiplier() {
         let value = NaN;
         try {
             value = parseFloat(hasOption() ? window.opts[DEFAULT_OPTION] : localStorage.getItem(STORED_DEFAULT));
-        } catch { /* storage is forbidden here */ }
+        } catch { /* the browser forbids storage */ }
         return Number.isFinite(value) ? value : 1;
     }
 
@@ -59,13 +62,14 @@
         if (hasOption()) window.opts[DEFAULT_OPTION] = number;
         try {
             if (!hasOption()) localStorage.setItem(STORED_DEFAULT, String(number));
-        } catch { /* it holds for this page, then */ }
+        } catch { /* then it is kept until the page is closed */ }
     }
 
     /* ---------------------------------------------------------------- the panel */
 
     const panels = [];
     const [USUAL_STEPS, MOST_STEPS] = [20, 500];
+    const [PAUSE_MS, SOON_MS, NOW_AND_THEN_MS, SWITCH_MS] = [200, 2000, 15000, 40000];
     const QUIET_MS = 700; // after this long without a change, what was added or removed is said aloud
 
     class Panel {
@@ -75,7 +79,9 @@
             this.rows = [];
             this.seen = null;
             this.told = null;
-            this.menu = new Menu((name) => this.add(name), (text) => this.say(text));
+            this.off = []; // rows of networks that were taken out of the prompt and can be put back
+            this.verdicts = {};
+            this.menu = new Menu((name) => this.add(name), (text) => this.say(text), () => this.ask());
             this.master = new Master(this);
             this.standard = make("input", { type: "number", step: "0.05" });
             this.list = make("ul", { class: "hypernetworks-rows", "aria-label": "Networks in the prompt" });
@@ -97,10 +103,11 @@
             this.standard.addEventListener("input", () => {
                 if (Number.isFinite(this.standard.valueAsNumber)) setDefaultMultiplier(this.standard.valueAsNumber);
             });
+            this.restoreOff();
             this.sync(true);
         }
 
-        /** Bring rows and prompt in step; cheap when nothing changed. */
+        /** Update the rows from the prompt; fast if nothing has changed. */
         sync(force = false) {
             const standard = format(defaultMultiplier());
             if (!isFocused(this.standard) && this.standard.value !== standard) this.standard.value = standard;
@@ -111,7 +118,7 @@
             const tags = parseTags(text ?? "");
             this.arrange(tags);
             this.master.follow(text, tags);
-            this.empty.hidden = tags.length > 0;
+            this.empty.hidden = tags.length + this.off.length > 0;
             setText(this.empty, text === null ? "This tab has no prompt." : "No hypernetwork in the prompt.");
             this.tellLater(tags.map((tag) => tag.name));
         }
@@ -123,26 +130,31 @@
             return steps >= 1 ? Math.min(steps, MOST_STEPS) : USUAL_STEPS;
         }
 
-        /** A row per tag in their order; rows of the same name are used again, untouched ones are not moved. */
+        /** Make a row per tag, in their order. Rows with the same name are used again; unchanged ones stay in place. */
         arrange(tags) {
             const spare = [...this.rows];
-            const counts = new Map();
-            const twice = new Set(tags.map(({ name }) => name).filter((name, i, all) => all.indexOf(name) !== i));
             this.rows = tags.map((tag) => {
                 const at = spare.findIndex((row) => row.name === tag.name);
                 return at < 0 ? new Row(this, tag.name) : spare.splice(at, 1)[0];
             });
             spare.forEach((row) => row.element.remove());
-            this.rows.forEach((row, index) => {
-                const { name } = row;
-                counts.set(name, (counts.get(name) ?? 0) + 1);
-                const place = this.list.children[index];
-                if (place !== row.element) this.list.insertBefore(row.element, place ?? null);
-                row.show(tags[index], index, twice.has(name) ? `${name} (${counts.get(name)})` : name);
+            this.shown = [...this.rows];
+            for (const { row, slot } of this.off) this.shown.splice(slot, 0, row);
+
+            const names = this.shown.map((row) => row.name);
+            this.shown.forEach((row, place) => {
+                const there = this.list.children[place];
+                if (there !== row.element) this.list.insertBefore(row.element, there ?? null);
+                const several = names.indexOf(row.name) !== names.lastIndexOf(row.name);
+                const count = several ? names.slice(0, place + 1).filter((name) => name === row.name).length : 0;
+                const index = this.rows.indexOf(row);
+                const tag = tags[index] ?? parseTags(this.off.find((one) => one.row === row).piece)[0];
+                row.show(tag, index, count, this.verdicts[row.name]);
             });
+            this.askAbout(names);
         }
 
-        /** Change the prompt by a function of its text. */
+        /** Change the prompt with a function of its text. */
         edit(change) {
             const prompt = promptFor(this.tab);
             if (prompt) write(prompt, change(prompt.value));
@@ -156,11 +168,134 @@
         }
 
         removeRow(row) {
-            const { index } = row;
+            const place = this.shown.indexOf(row);
             const activation = activationOf(row.name);
-            this.edit((prompt) => (row.isIn(prompt) ? remove(prompt, index, activation, separator()) : prompt));
-            const next = this.rows[Math.min(index, this.rows.length - 1)];
+            if (this.isOff(row)) this.forgetOff(row);
+            else this.edit((prompt) => (row.isIn(prompt) ? remove(prompt, row.index, activation, separator()) : prompt));
+            const next = this.shown[Math.min(place, this.shown.length - 1)];
             (next?.removal ?? this.menu.renewal).focus(); // not the menu's input, which would open the menu
+        }
+
+        /* The order of the tags is the order in which the networks are applied. */
+
+        moveRow(row, to) {
+            const from = row.index;
+            if (from < 0 || to < 0 || to >= this.rows.length || to === from) return;
+            this.rows.splice(to, 0, ...this.rows.splice(from, 1)); // so that the row goes along with its tag
+            this.edit((prompt) => (row.isIn(prompt) ? move(prompt, from, to, activationOf) : prompt));
+        }
+
+        /** The pointer is at that height while it holds a row. */
+        dragRow(row, height) {
+            const middles = this.rows.map(({ element }) => element.getBoundingClientRect()).map((r) => r.top + r.height / 2);
+            const over = middles.findIndex((middle, index) => (index < row.index ? height < middle : false));
+            const under = middles.findLastIndex((middle, index) => (index > row.index ? height > middle : false));
+            if (over >= 0) this.moveRow(row, over);
+            else if (under >= 0) this.moveRow(row, under);
+        }
+
+        /* Switched off, a tag with its settings is kept here, and the prompt is as if it had never been there. */
+
+        isOff(row) {
+            return this.off.some((one) => one.row === row);
+        }
+
+        switchRow(row, on) {
+            if (on) this.putBack(row);
+            else this.takeOut(row);
+        }
+
+        takeOut(row) {
+            const slot = this.shown.indexOf(row);
+            this.edit((prompt) => {
+                if (!row.isIn(prompt)) return prompt;
+                const { start, end } = pieceOf(prompt, row.index, activationOf(row.name));
+                const after = remove(prompt, row.index, activationOf(row.name), separator());
+                this.off.push({ row, slot, piece: prompt.slice(start, end), before: prompt, after });
+                this.off.sort((one, other) => one.slot - other.slot);
+                this.rows.splice(row.index, 1);
+                return after;
+            });
+            this.storeOff();
+        }
+
+        /** Where it was, if the prompt is still the same; else before the tag of the next row, or at the end. */
+        putBack(row) {
+            const { piece, before, after } = this.off.find((one) => one.row === row);
+            const following = this.shown.slice(this.shown.indexOf(row) + 1).find((other) => !this.isOff(other));
+            const index = following?.index ?? this.rows.length;
+            this.off = this.off.filter((one) => one.row !== row);
+            this.rows.splice(index, 0, row);
+            this.edit((prompt) => (prompt === after ? before : put(prompt, piece, following?.index, separator())));
+            this.storeOff();
+        }
+
+        forgetOff(row) {
+            this.off = this.off.filter((one) => one.row !== row);
+            row.element.remove();
+            this.storeOff();
+            this.sync(true);
+        }
+
+        /** Also for the next time that this page is loaded. */
+        storeOff() {
+            const kept = this.off.map(({ row, ...rest }) => ({ name: row.name, ...rest }));
+            try {
+                sessionStorage.setItem(STORED_OFF + this.tab, JSON.stringify(kept));
+            } catch { /* it holds for this page, then */ }
+        }
+
+        restoreOff() {
+            try {
+                const kept = JSON.parse(sessionStorage.getItem(STORED_OFF + this.tab) ?? "[]");
+                const sound = kept.filter(({ name, piece }) => parseTags(piece)[0]?.name === name);
+                this.off = sound.map(({ name, ...rest }) => ({ row: new Row(this, name), ...rest }));
+            } catch { /* nothing is kept, or not by us */ }
+        }
+
+        /* What the server knows of the names in the prompt: before an image is made, not after. */
+
+        previewOf(name, version) {
+            const address = this.host.dataset.check.replace(/check$/, "preview");
+            return `${address}?${new URLSearchParams([["name", name], ["version", version]])}`;
+        }
+
+        askAbout(names) {
+            if (names.every((name) => name in this.verdicts)) return;
+            clearTimeout(this.asking);
+            this.asking = setTimeout(() => this.ask(), PAUSE_MS); // nobody is asked at every key
+        }
+
+        async ask() {
+            const names = [...new Set(this.shown.map((row) => row.name))];
+            this.askedAt = Date.now();
+            if (!this.host.dataset.check || !names.length) return;
+            const turn = Symbol("question");
+            this.turn = turn;
+            try {
+                const { networks } = await check(this.host.dataset.check, names);
+                if (this.turn !== turn) return;
+                this.verdicts = networks;
+                this.sync(true);
+            } catch { /* the server is busy or away: the rows say what is known */ }
+        }
+
+        /** Ask again now and then, and often after a switch of the checkpoint, which takes its time. */
+        askAgain() {
+            const model = `${window.opts?.sd_model_checkpoint} ${window.opts?.sd_checkpoint_hash}`;
+            if (model !== (this.model ?? model)) this.switchedAt = Date.now();
+            this.model = model;
+            const pause = Date.now() - (this.switchedAt ?? 0) < SWITCH_MS ? SOON_MS : NOW_AND_THEN_MS;
+            if (!document.hidden && Date.now() - (this.askedAt ?? 0) > pause) this.ask();
+        }
+
+        /** Open the folded panel when its prompt gets its first tag; after that, it stays as the user has it. */
+        unfold() {
+            const label = this.host.closest("[id$=_hypernetworks_accordion]")?.querySelector(".label-wrap");
+            if (this.unfolded || !label || !isVisible(label)) return;
+            if (!this.off.length && !parseTags(promptFor(this.tab)?.value ?? "").length) return;
+            this.unfolded = true;
+            label.click();
         }
 
         /** A line for all to read. */
@@ -168,7 +303,7 @@
             setText(this.message, text);
         }
 
-        /** Say to screen readers what came and went, once the prompt is at rest. */
+        /** Tell screen readers what was added or removed, once the prompt stops changing. */
         tellLater(names) {
             clearTimeout(this.timer);
             if (this.told === null) this.told = names;
@@ -188,26 +323,37 @@
         }
     }
 
-    /** Fill new places, let go of vanished ones, and notice prompts that a program changed, which no event tells. */
+    /** Fill new panels, drop removed ones, and notice prompts that a script has changed, for which there is no event. */
     function tick() {
         for (const host of root().querySelectorAll(".hypernetworks-panel:not(.hypernetworks-filled)")) {
             panels.push(new Panel(host));
         }
         for (const panel of [...panels]) {
             if (!panel.host.isConnected) panels.splice(panels.indexOf(panel), 1);
-            else if (isVisible(panel.host)) panel.sync();
+            else if (isVisible(panel.host)) {
+                panel.unfolded = true;
+                panel.sync();
+                panel.askAgain();
+            } else panel.unfold();
         }
     }
 
-    /* ---------------------------------------------------------------- what cards and others may call */
+    /* ---------------------------------------------------------------- for cards and other scripts */
 
     function complain(tab, text) {
         panels.filter((panel) => panel.tab === tab).forEach((panel) => panel.say(text));
         console.warn(`Hypernetworks: ${text}`);
     }
 
-    /** Append a tag, whatever is there already. Returns whether it could be done. */
+    /** Append a tag, whatever is there already; one that is switched off comes back. Returns whether it could be done. */
     function insert(tab, name, multiplier, activation = "") {
+        for (const panel of panels.filter((one) => one.tab === tab)) {
+            const waiting = panel.off.find(({ row }) => row.name === name);
+            if (waiting) {
+                panel.putBack(waiting.row);
+                return true;
+            }
+        }
         const prompt = promptFor(tab);
         const text = String(multiplier ?? "").trim() || format(defaultMultiplier());
         let problem = null;
@@ -215,17 +361,20 @@
         else if (!isWritable(name)) problem = `“${name}” can't be in a tag: rename it without “:” and “>”.`;
         else if (text.includes(">")) problem = `The multiplier “${text}” of ${name} can't be in a tag.`;
         if (problem !== null) complain(tab, problem);
-        else write(prompt, append(prompt.value, name, text, (activation ?? "").trim(), separator()));
+        else {
+            write(prompt, append(prompt.value, name, text, (activation ?? "").trim(), separator()));
+            remember(name);
+        }
         return problem === null;
     }
 
     /**
-     * What a click on a card does: take every tag of that name out, or put one in.
+     * A click on a card: remove all tags of that name, or add one.
      *
-     * @param {string} tab whose prompt: txt2img, img2img, or SD.Next's control and video
-     * @param {string} name as a tag writes it
-     * @param {number|string|null} multiplier the network's own; null or "" means the default
-     * @param {string} [activationText] goes in and out with the tag
+     * @param {string} tab the tab: txt2img, img2img, or SD.Next's control and video
+     * @param {string} name as in tags
+     * @param {number|string|null} multiplier the network's own; null or "" for the default
+     * @param {string} [activationText] added and removed with the tag
      * @returns {boolean} whether the prompt has the tag now
      */
     function toggle(tab, name, multiplier = null, activationText = "") {
@@ -242,6 +391,6 @@
     setInterval(tick, 300);
     tick();
 
-    Object.assign(window.hypernetworksExtension, { toggle, insert, sync: tick });
-    Object.freeze(window.hypernetworksExtension);
+    const page = { root, isVisible, promptOf, write, defaultMultiplier, TABS };
+    Object.assign(window.hypernetworksExtension, { toggle, insert, sync: tick, page });
 })();

@@ -18,5 +18,6 @@ class HypernetworksScript(scripts.Script):
         return scripts.AlwaysVisible
 
     def ui(self, is_img2img):
-        panel("img2img" if is_img2img else "txt2img")
+        tab = "img2img" if is_img2img else "txt2img"
+        panel(tab, opened=False, check="./hypernetworks/v1/check")
         return []

@@ -22,6 +22,7 @@ sys.path.insert(
 import pytest
 import torch
 from fake_webui import FakeWebui, installed
+from fast_ring import is_slow
 from hypothesis import HealthCheck, settings
 from left_out import FOLDER_MARKS, LeftOut
 
@@ -48,6 +49,17 @@ settings.register_profile(
     "searching", settings.get_profile("fixed"), derandomize=False, max_examples=2000
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+class _NoPackage:
+    """The folder above is no package for pytest: only ComfyUI imports its ``__init__.py``, and
+    pytest would also put the folder above that one into ``sys.path``.
+    """
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collect_directory(self, path: Path, parent: Any) -> Any:
+        is_project = path == Path(__file__).parents[1]
+        return pytest.Dir.from_parent(parent, path=path) if is_project else None
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -80,11 +92,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--neighbours",
         metavar="FOLDER",
-        help="of other extensions: all tests run with them installed, loaded after ours and before it",
+        help=(
+            "of other extensions: all tests run with them installed, loaded after ours and "
+            "before it"
+        ),
     )
 
     group = parser.getgroup("a real ComfyUI")
     group.addoption("--comfyui", metavar="PATH", help="folder of a ComfyUI to test the nodes in")
+    group.addoption(
+        "--comfyui-checkpoints",
+        metavar="FOLDER",
+        help="where sd1.safetensors and sdxl.safetensors are, or are made with random weights",
+    )
+    group.addoption(
+        "--comfyui-pictures", metavar="FOLDER", help="where pictures of its page are kept"
+    )
     group.addoption(
         "--comfyui-python",
         metavar="PYTHON",
@@ -106,14 +129,28 @@ MARKED = {
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests of whole folders; those that ask a registry run on request only."""
+    """Mark the tests of whole folders and slow ones; those that ask a registry run on request."""
     tests = Path(__file__).parent
     for item in items:
-        marker = MARKED.get(item.path.relative_to(tests).parts[0])
+        path = item.path.relative_to(tests)
+        marker = MARKED.get(path.parts[0])
         if marker is not None:
             item.add_marker(marker)
+        if is_slow(path.as_posix(), item.name.partition("[")[0]):
+            item.add_marker("slow")
         if item.get_closest_marker("registry") and not config.getoption("--registry"):
             item.add_marker(pytest.mark.skip(reason="asks a package registry (--registry)"))
+    put_long_files_first(items)
+
+
+def put_long_files_first(items: list[pytest.Item]) -> None:
+    """Put files with slow tests first, so that no process waits for another at the end."""
+    long = {
+        item.path
+        for item in items
+        if item.get_closest_marker("slow") or item.get_closest_marker("browser")
+    }
+    items.sort(key=lambda item: item.path not in long)
 
 
 LEFT_OUT = LeftOut()
@@ -131,6 +168,8 @@ def is_worker() -> bool:
 
 def pytest_configure(config: pytest.Config) -> None:
     """See which process this is."""
+    # Registered, because the hooks of this file don't see the folder above.
+    config.pluginmanager.register(_NoPackage())
     if hasattr(config, "workerinput"):
         WORKERS.append(config)
 

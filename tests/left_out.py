@@ -54,7 +54,7 @@ GROUPS = {
         folder="tests/cuda/",
     ),
     "registry": Group("what asks a package registry", f"`{TEST} -m registry --registry`"),
-    "slow": Group("tests of more than about three seconds", f"`{TEST} -m slow`"),
+    "slow": Group("tests of more than about a second", f"`{TEST} -m slow`"),
 }
 """Marker -> its tests. ``sources`` has no marker: it is known by the reasons of its skips."""
 FOLDER_MARKS = {group.folder: mark for mark, group in GROUPS.items() if group.folder} | {

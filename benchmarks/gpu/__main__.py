@@ -60,10 +60,11 @@ def parts() -> dict[str, SiteMultipliers]:
         "counts-call": plain(counts.per_call),
         "training": lambda s, c: training.steps(s, c.left),
         "training-memory": lambda s, c: training.small_cards(s, c.left),
+        "training-sdxl": lambda s, c: training.sdxl(s, c.left),
     }  # fmt: skip
 
 
-NOT_AT_ONCE = ("training", "training-memory")
+NOT_AT_ONCE = ("training", "training-memory", "training-sdxl")
 """What has a run of its own: without ``--only``, these are left to it."""
 SAME_CODE = ("sdxl-graphs", "bf16", "large", "sdxl-memory", "sdxl-small")
 """Other sizes of what a rehearsal has run already."""
@@ -75,7 +76,8 @@ def main() -> int:
     known = parts()
     left_out = SAME_CODE if options.rehearse else NOT_AT_ONCE
     chosen = options.only or [name for name in known if name not in left_out]
-    setting = Setting(options.device, options.rounds, options.rehearse)
+    is_brief = options.rehearse and not options.only
+    setting = Setting(options.device, options.rounds, options.rehearse, is_brief)
     about, clock, failed = facts(options.device), Clock(options.minutes), list[str]()
     options.out.mkdir(parents=True, exist_ok=True)
     _steadily(setting)
@@ -117,13 +119,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--minutes", type=float, default=None, help="6; parts that would begin later are left out"
     )
-    parser.add_argument("--rounds", type=int, default=None, help="of interleaved measurements")  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=None, help=(
+        "of interleaved measurements"
+    ))  # fmt: skip
     options = parser.parse_args()
     if not options.rehearse and not torch.cuda.is_available():
         parser.error("there is no CUDA device: --rehearse runs everything in small on the CPU")
     options.device = "cpu" if options.rehearse else "cuda"
     options.minutes = options.minutes or (60.0 if options.rehearse else 6.0)
-    options.rounds = options.rounds or (2 if options.rehearse else 15)
+    options.rounds = options.rounds or (1 if options.rehearse else 15)
     return options
 
 
@@ -138,8 +142,8 @@ def _steadily(setting: Setting) -> None:
 
 def _clean(device: str) -> None:
     """The next part begins with an empty device."""
-    gc.collect()
     if device == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()
 
 

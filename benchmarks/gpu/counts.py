@@ -24,7 +24,7 @@ from .report import Table
 VIEWS = (
     "view", "t", "transpose", "permute", "expand", "slice", "select", "unsqueeze", "squeeze", "detach", "as_strided",
     "_unsafe_view", "_reshape_alias", "alias", "split", "chunk", "unbind", "empty", "empty_like", "new_empty",
-    "resolve_conj", "resolve_neg", "unflatten",
+    "resolve_conj", "resolve_neg", "unflatten", "reshape", "to", "promote_types",
 )  # fmt: skip
 """Operators that run no kernel."""
 
@@ -58,7 +58,7 @@ def per_projection(setting: Setting) -> Iterator[Table]:
     """Non-linear networks in half precision: operators and bytes for ``to_k`` of each width of
     self-attention.
     """
-    subject = Subject("SD1.5", 512, torch.float16, "meta")
+    subject = Subject("SD1.5", 512, torch.float16, "meta", setting.is_brief)
     table = Table(
         "SD1.5 512x512 float16, meta device: operators per projection of self-attention",
         ("stack, width", "way", "kernels", "MiB", "which"),
@@ -101,7 +101,7 @@ def per_call(setting: Setting) -> Iterator[Table]:
     )
     names = ("relu",) if setting.is_small else None
     for family, size in (("SD1.5", 512), ("SDXL", 1024))[: 1 if setting.is_small else 2]:
-        subject = Subject(family, size, torch.float16, "meta")
+        subject = Subject(family, size, torch.float16, "meta", setting.is_brief)
         inputs = subject.inputs()
         with torch.inference_mode(False), torch.no_grad():
             base = _called(subject, inputs)

@@ -22,9 +22,9 @@ NEEDS_CUDA = "not measured: this device tells nothing of its memory"
 
 def allocated(device: str) -> int:
     """Bytes of live tensors on the device; 0 where it can't be told."""
-    gc.collect()
     if device != "cuda":
         return 0
+    gc.collect()
     torch.cuda.synchronize()
     return torch.cuda.memory_allocated()
 
@@ -94,7 +94,8 @@ def cards(setting: Setting) -> Iterator[Table]:
             cells = [_on_card(subject, stack, call, setting.device, size) for size in CARDS]
             table.rows.append([f"{family} {size}x{size}, {name or 'no network'}", *cells])
         del subject, call, made
-        gc.collect()
+        if setting.device == "cuda":
+            gc.collect()
     if setting.device != "cuda":
         table.notes.append(NEEDS_CUDA)
     yield table

@@ -39,7 +39,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "SD1.5": {
         "cross_attention_dim": 24,
         "attention_head_dim": 2,
-        "block_out_channels": (16, 32, 48, 48),
+        "block_out_channels": (16, 32),
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
         "norm_num_groups": 4,
         "layers_per_block": 1,
     },
@@ -48,7 +50,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "cross_attention_dim": 40,
         "attention_head_dim": (1, 2, 4),
         "block_out_channels": (16, 32, 64),
-        "transformer_layers_per_block": (1, 1, 2),
+        "transformer_layers_per_block": 1,
         "addition_time_embed_dim": 8,
         "projection_class_embeddings_input_dim": 88,
         "norm_num_groups": 4,
@@ -65,11 +67,13 @@ class Setting:
         device: ``"cuda"`` or, in a rehearsal, ``"cpu"``.
         rounds: rounds of interleaved measurements.
         is_small: whether this is a rehearsal.
+        is_brief: whether even what takes no device is done in small: in a rehearsal of everything.
     """
 
     device: str
     rounds: int
     is_small: bool
+    is_brief: bool = False
 
     @property
     def half(self) -> torch.dtype:
@@ -84,7 +88,7 @@ class Setting:
     @property
     def fewer(self) -> Setting:
         """The same for what matters less."""
-        return replace(self, rounds=max(2, self.rounds // 2))
+        return replace(self, rounds=max(1, self.rounds // 2))
 
 
 @dataclass

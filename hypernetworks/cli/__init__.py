@@ -13,28 +13,45 @@ from typing import NoReturn
 
 import hypernetworks
 
-from ..console import say
+from ..console import warn
 from ..errors import HypernetworkError
 from .bake import add_bake
 from .convert import add_convert
 from .create import add_create
+from .extract import add_extract
 from .generate import add_generate
 from .inspect import add_inspect
+from .list_networks import add_list
 from .merge import add_merge, add_resize
 from .studio import add_studio
 from .train import add_train
+
+COMMANDS: tuple[tuple[str, Callable[[argparse.ArgumentParser], None], str], ...] = (
+    ("generate", add_generate, "generate images from a prompt with tags"),
+    ("list", add_list, "list the networks that a tag can name"),
+    ("inspect", add_inspect, "show what a hypernetwork file contains"),
+    ("convert", add_convert, "convert hypernetworks to another format, or to a LoRA"),
+    ("bake", add_bake, "write a checkpoint that has networks in its weights"),
+    ("merge", add_merge, "write several networks as one"),
+    ("resize", add_resize, "write a linear network with fewer hidden units"),
+    ("extract", add_extract, "write the linear network nearest to a LoRA or a fine-tuning"),
+    ("create", add_create, "create a new network to train"),
+    ("train", add_train, "train a network on images"),
+    ("studio", add_studio, "open the studio in the browser"),
+)
+"""Each command: its name, the function that adds its arguments, and its line in the help."""
 
 
 class _Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        say(f"{self.prog}: {message}", sys.stderr)
+        warn(f"{self.prog}: {message}")
         self.exit(2)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command, or print the help where none is named; returns the exit code."""
+    """Run a command, or print the help if there is none; returns the exit code."""
     parser = _parser()
     given = [*(sys.argv[1:] if arguments is None else arguments)]
     options = parser.parse_args(given)
@@ -47,23 +64,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(options)
     except HypernetworkError as error:
-        say(f"hypernetworks: {error}", sys.stderr)
+        warn(f"hypernetworks: {error}")
         return 2
     except KeyboardInterrupt:
-        say("hypernetworks: interrupted", sys.stderr)
+        warn("hypernetworks: interrupted")
         return 130
     except UnicodeEncodeError as error:  # such as a prompt typed in a Latin-1 terminal
-        say(
-            f"hypernetworks: an argument is not valid text ({error.object!a:.60}): use UTF-8",
-            sys.stderr,
-        )
+        warn(f"hypernetworks: an argument isn't valid text ({error.object!a:.60}): use UTF-8")
         return 2
     except BrokenPipeError:  # such as `inspect … | head`
-        sys.stderr.close()
+        sys.stderr.close()  # else Python prints the error once more when it exits
         return 0
 
 
 def _parser() -> argparse.ArgumentParser:
+    # Without abbreviations: a new option must not change what a script's shortened one means.
     parser = _Parser(
         prog="hypernetworks", description="Hypernetworks for Stable Diffusion.", allow_abbrev=False
     )
@@ -71,37 +86,15 @@ def _parser() -> argparse.ArgumentParser:
         "--version", action="version", version=f"hypernetworks {hypernetworks.__version__}"
     )
     parser.set_defaults(command=None)
-    commands = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
-    add_generate(
-        commands.add_parser(
-            "generate", help="generate images from a prompt with tags", allow_abbrev=False
-        )
-    )
-    add_inspect(
-        commands.add_parser("inspect", help="show what a file contains", allow_abbrev=False)
-    )
-    add_convert(
-        commands.add_parser("convert", help="convert a file to another format", allow_abbrev=False)
-    )
-    add_bake(
-        commands.add_parser(
-            "bake", help="write a checkpoint that has networks in its weights", allow_abbrev=False
-        )
-    )
-    add_merge(
-        commands.add_parser("merge", help="write several networks as one", allow_abbrev=False)
-    )
-    add_resize(
-        commands.add_parser(
-            "resize", help="write a linear network with fewer hidden units", allow_abbrev=False
-        )
-    )
-    add_create(
-        commands.add_parser("create", help="create a new network to train", allow_abbrev=False)
-    )
-    add_train(commands.add_parser("train", help="train a network on images", allow_abbrev=False))
-    add_studio(
-        commands.add_parser("studio", help="open the studio in the browser", allow_abbrev=False)
-    )
 
+    commands = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
+    for name, add, summary in COMMANDS:
+        add(
+            commands.add_parser(
+                name,
+                help=summary,
+                description=f"{summary[0].upper()}{summary[1:]}.",
+                allow_abbrev=False,
+            )
+        )
     return parser

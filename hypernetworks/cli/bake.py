@@ -12,9 +12,12 @@ from .to_lora import read_weighted
 
 
 def add_bake(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``bake``."""
+    """Add the arguments of ``bake``."""
     parser.add_argument(
-        "checkpoint", type=Path, metavar="CHECKPOINT", help=".safetensors, or a diffusers folder"
+        "checkpoint",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="a .safetensors file, or a diffusers folder",
     )
     parser.add_argument(
         "networks",
@@ -22,6 +25,7 @@ def add_bake(parser: argparse.ArgumentParser) -> None:
         metavar="NETWORK",
         help="linear networks in the order of application: FILE or FILE:MULTIPLIER",
     )
+
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="the new .safetensors file or folder"
     )
@@ -32,10 +36,11 @@ def add_bake(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     from ..conversion import Base, bake
 
+    # Before the networks are read: a refusal should not take seconds.
     refuse_existing([options.output], overwrite=options.overwrite)
     networks = [read_weighted(text) for text in options.networks]
     with Base(options.checkpoint) as base:
-        total = sum(file.size for file in base.files) >> 20
+        total = sum(file.size for file in base.files) >> 20  # in MiB, as the bar counts them
         with Progress(total, "baking, MiB") as progress:
             changed = bake(
                 base,
@@ -43,6 +48,7 @@ def _run(options: argparse.Namespace) -> int:
                 options.output,
                 on_progress=lambda done, _total: progress.update(done >> 20),
             )
+
     say(f"{changed} tensors changed")
     say(str(options.output))
     return 0

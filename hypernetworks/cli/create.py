@@ -1,4 +1,4 @@
-"""The command ``create``, and the arguments that tell what a fresh network is made of."""
+"""The command ``create``, and the arguments that describe a new network."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ if TYPE_CHECKING:
     from ..training.creation import Creation
 
 PURPOSES = ("style", "subject", "small")
-"""Names of the presets: spelled out, so that the help needs no torch."""
-
+"""Names of the presets, repeated here because their own module loads torch, which is slow."""
 
 STRUCTURE = (
-    "layers", "activation", "activate_output", "layer_norm", "dropout", "initialisation", "random_last", "text_only",
-    "network_seed",
-)  # fmt: skip
-"""The options of a fresh network, by their names in the namespace."""
+    *("layers", "activation", "activate_output", "layer_norm", "dropout"),
+    *("initialisation", "random_last", "text_only", "network_seed"),
+)
+"""The options of a new network, by their names in the namespace."""
 
 
 def add_create(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``create``."""
+    """Add the arguments of ``create``."""
     parser.add_argument("name", help="the name to use in tags")
     parser.add_argument(
         "-o",
@@ -38,7 +37,10 @@ def add_create(parser: argparse.ArgumentParser) -> None:
         help="folder for NAME.pt (default: the current one)",
     )
     parser.add_argument(
-        "--family", choices=sorted(BY_KEY), default="sd1", help="family of the base model"
+        "--family",
+        choices=sorted(BY_KEY),
+        default="sd1",
+        help="family of the base model (default: sd1)",
     )
     parser.add_argument(
         "--widths",
@@ -46,15 +48,19 @@ def add_create(parser: argparse.ArgumentParser) -> None:
         help="context widths instead of the family's, such as 768,320,640,1280",
     )
     add_structure(parser)
+
     parser.add_argument(
-        "--format", choices=("pt", "safetensors"), default="pt", help="every webui reads pt"
+        "--format",
+        choices=("pt", "safetensors"),
+        default="pt",
+        help="format of the file (default: pt, which every webui reads)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.set_defaults(command=_run)
 
 
 def add_structure(parser: argparse.ArgumentParser) -> None:
-    """What a fresh network is made of; left out, the preset's."""
+    """Add the arguments that describe a new network; the preset has their default values."""
     group = parser.add_argument_group("the new network (default: the preset's values)")
     group.add_argument(
         "--preset",
@@ -69,20 +75,34 @@ def add_structure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also apply the activation after the last layer",
     )
-    group.add_argument("--layer-norm", action="store_true")
+    group.add_argument(
+        "--layer-norm",
+        action="store_true",
+        help="add a layer norm after each linear layer and its activation",
+    )
+
     group.add_argument(
         "--dropout",
         type=floats,
         help="dropout after each layer, such as 0,0.3,0; the first and last must be 0",
     )
-    group.add_argument("--initialisation", metavar="NAME", help="Normal, XavierUniform, …")
+    group.add_argument(
+        "--initialisation",
+        metavar="NAME",
+        help="Normal (default), XavierUniform, XavierNormal, KaimingUniform or KaimingNormal",
+    )
     group.add_argument(
         "--random-last",
         action="store_true",
-        help="initialize the last layer randomly, not with zeros",
+        help="initialise the last layer like the others, not with zeros",
     )
     group.add_argument("--text-only", action="store_true", help="no networks for self-attention")
-    group.add_argument("--network-seed", type=int, metavar="SEED")
+    group.add_argument(
+        "--network-seed",
+        type=int,
+        metavar="SEED",
+        help="seed of the initialisation (default: 0)",
+    )
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -93,14 +113,19 @@ def _run(options: argparse.Namespace) -> int:
     check_name(options.name)
     creation = creation_of(options)
     widths = options.widths or BY_KEY[options.family].widths
+    # Self-attention takes the widths of feature maps, which --widths may name on purpose.
     if not creation.self_attention and options.widths is None:
         widths = (BY_KEY[options.family].text_width,)
+    # The size is printed before the work: large networks are usually a mistake in --layers.
     count = parameter_count(creation.structure, widths)
+
     path = options.folder / f"{options.name}.{options.format}"
     refuse_existing([path], overwrite=options.overwrite)
     say(
-        f"{count:,} parameters, {count * 4 / 2**20:.1f} MiB, for the widths {', '.join(map(str, sorted(widths)))}"
+        f"{count:,} parameters, {count * 4 / 2**20:.1f} MiB, for the widths "
+        f"{', '.join(map(str, sorted(widths)))}"
     )
+
     network = create_network(
         options.name,
         creation.structure,
@@ -115,7 +140,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def creation_of(options: argparse.Namespace) -> Creation:
-    """What was typed of a fresh network, over the preset's."""
+    """The new network that the options describe, with the preset's values for the rest."""
     from ..training.creation import Creation
     from ..training.settings import PRESETS
 
@@ -135,13 +160,16 @@ def _structure(options: argparse.Namespace) -> Structure:
 
     preset = PRESETS[options.preset]
     layers = options.layers or preset.layer_structure
+    # The preset's dropout has an entry per layer, so it fits its own number of layers only.
     dropout = options.dropout
     if dropout is None:
         dropout = preset.dropout if len(preset.dropout) == len(layers) else (0.0,) * len(layers)
+
     if dropout[0] or dropout[-1]:
         raise StructureError(
-            f"the dropout {list(dropout)} must begin and end with 0, or AUTOMATIC1111 can't read it"
+            f"AUTOMATIC1111 can't read the dropout {list(dropout)}: begin and end with 0"
         )
+
     return Structure(
         tuple(layers),
         (options.activation or preset.activation).lower(),

@@ -8,67 +8,91 @@ import random
 import sys
 from pathlib import Path
 
-from ..console import pasted_path, say
+from ..console import pasted_path, say, warn
+from ..ending import noticed
 from ..errors import HypernetworkError, sendable
 from ..progress import Progress
-from .model import add_device, load_painter, need
+from .model import add_checkpoint, add_device, add_prediction, load_painter, need
 from .outputs import refuse_existing
 from .values import integer, number, size
 
+EXAMPLES = """examples:
+  python -m hypernetworks generate "a red apple <hypernet:ink:0.8>" -o apple.png
+  python -m hypernetworks generate "a (red:1.2) apple" --batch 4 --seed -1 --checkpoint model.safetensors
+  python -m hypernetworks list          the names that tags can use
+"""
+STOPPING = "Stopping after this step; Ctrl+C again ends at once"
+
 
 def add_generate(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``generate``."""
-    parser.add_argument("prompt", help='such as "a red apple <hypernet:ink:0.8>"')
+    """Add the arguments of ``generate``."""
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("prompt", help='prompt, such as "a red apple <hypernet:ink:0.8>"')
     parser.add_argument(
         "-o",
         "--output",
         type=pasted_path,
         default=Path("picture.png"),
-        help="PNG file; several images are numbered",
+        help="the PNG file to write (default: picture.png); with --batch, files are numbered",
     )
     parser.add_argument("--negative", default="", help="negative prompt")
-    parser.add_argument("--steps", type=integer(1, 1000), default=20)
-    parser.add_argument("--cfg", type=number(0, 100), default=None, help="guidance scale")
-    parser.add_argument("--seed", type=_seed, default=0, help="-1 for a random seed")
-    parser.add_argument("--sampler", help='such as "Euler a" (default: the model\'s own)')
-    parser.add_argument("--batch", type=integer(1, 64), default=1, help="number of images")
-    parser.add_argument("--size", type=size, default=(None, None), help="such as 512 or 512x768")
+
     parser.add_argument(
-        "--checkpoint", type=pasted_path, help="SD1/SD2/SDXL .safetensors, or a diffusers folder"
+        "--steps", type=integer(1, 1000), default=20, help="sampling steps (default: 20)"
     )
+    parser.add_argument(
+        "--cfg", type=number(0, 100), help="guidance scale (default: the model's own)"
+    )
+    parser.add_argument(
+        "--seed", type=_seed, default=0, help="seed (default: 0), or -1 for a random one"
+    )
+    parser.add_argument("--sampler", help='name, such as "Euler a" (default: the model\'s own)')
+    parser.add_argument(
+        "--batch", type=integer(1, 64), default=1, help="number of images (default: 1)"
+    )
+    parser.add_argument(
+        "--size",
+        type=size,
+        default=(None, None),
+        help="512, or width and height as 512x768 (default: the model's own)",
+    )
+
+    add_checkpoint(parser)
     parser.add_argument(
         "--hypernetworks",
         type=pasted_path,
         action="append",
         default=[],
         metavar="DIR",
-        help="repeatable",
+        help="folder of hypernetworks; repeat the option for more folders",
     )
-    parser.add_argument(
-        "--prediction", choices=("epsilon", "v_prediction"), help="for SD2: epsilon for 512 models"
-    )
-
+    add_prediction(parser)
     add_device(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace existing images")
     parser.set_defaults(command=_run)
 
 
 def _seed(text: str) -> int:
-    """A seed; -1 for a random seed, as in webuis."""
+    """A seed; -1 for a random one, as in webuis."""
     return random.randrange(2**32) if text.strip() == "-1" else integer(0, 2**63 - 1)(text)
 
 
 def _run(options: argparse.Namespace) -> int:
     need("diffusers", "transformers", "PIL")
-    from ..hosts.diffusers import Generation, save_png
-
+    # A terminal in another encoding gives bytes that no PNG can store as text.
     for text in (options.prompt, options.negative):
         if sendable(text) != text:
             raise HypernetworkError(
-                f"the prompt {sendable(text)} is not valid text: write it in UTF-8"
+                f"the prompt {sendable(text)} isn't valid text: write it in UTF-8"
             )
+
     targets = _targets(options.output, options.batch, options.overwrite)
+    if sys.stderr is not None and sys.stderr.isatty():  # who looks on waits some seconds
+        warn("hypernetworks: loading the model …")
     painter = load_painter(options)
+    from ..hosts.diffusers import Generation, save_png
+
     job = Generation(
         prompt=options.prompt,
         negative=options.negative,
@@ -80,31 +104,44 @@ def _run(options: argparse.Namespace) -> int:
         height=options.size[1],
         sampler=options.sampler,
     )
-    with Progress(options.steps, "generating") as progress:
-        result = painter.generate(job, lambda done, _total: progress.update(done))
+    with noticed(STOPPING) as ending, Progress(options.steps, "generating") as progress:
+
+        def on_step(done: int, _total: int) -> bool:
+            progress.update(done)
+            return not ending
+
+        result = painter.generate(job, on_step)
+        is_stopped = bool(ending)
+
     for message in result.messages:
-        say(f"hypernetworks: {message}", sys.stderr)
+        warn(f"hypernetworks: {message}")
     for picture, target in zip(result.pictures, targets, strict=True):
         save_png(picture, target)
-        say(str(target))
-    return 0
+        say(str(target.resolve()))
+    if is_stopped:
+        warn("hypernetworks: interrupted; the unfinished image is saved")
+    return 130 if is_stopped else 0
 
 
 def _targets(output: Path, batch: int, overwrite: bool) -> list[Path]:
-    """One path per image, checked before the work begins."""
+    """A path for each image, checked before the model is loaded."""
     if output.suffix.lower() != ".png":
         raise HypernetworkError(
-            f"-o {output}: images are saved as PNG: use a name that ends in .png"
+            f"-o {output}: images are saved as PNG: choose a name that ends in .png"
         )
     if not output.parent.is_dir() or output.is_dir():
         raise HypernetworkError(
-            f"-o {output}: there is no folder {output.parent}, or it is a folder itself"
+            f"-o {output} can't be written: name a PNG file in an existing folder"
         )
 
+    # Counted from 1, as people count; the order is that of the seeds.
     several = [output.with_name(f"{output.stem}-{i + 1}{output.suffix}") for i in range(batch)]
     targets = [output] if batch == 1 else several
     refuse_existing(targets, overwrite=overwrite)
     if not os.access(output.parent, os.W_OK):
-        raise HypernetworkError(f"-o {output}: no permission to write in {output.parent}")
+        raise HypernetworkError(
+            f"-o {output}: you have no permission to write to {output.parent}: choose another "
+            "folder"
+        )
 
     return targets

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import TYPE_CHECKING
 
-from ..console import pasted_path, say
+from ..console import pasted_path, say, warn
 from ..errors import HypernetworkError
 from .sources import expanded
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_inspect(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``inspect``."""
+    """Add the arguments of ``inspect``."""
     parser.add_argument(
         "files",
         type=pasted_path,
@@ -24,7 +23,7 @@ def add_inspect(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="files, folders, or patterns such as *.pt",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    parser.add_argument("--json", action="store_true", help="print a JSON list instead of text")
     parser.set_defaults(command=_run)
 
 
@@ -32,13 +31,14 @@ def _run(options: argparse.Namespace) -> int:
     from ..files import read
     from ..library import inspect
 
+    # A file that can't be read doesn't keep the others from being shown.
     reports: list[Inspection] = []
     code = 0
     for path, _ in expanded(options.files):
         try:
             reports.append(inspect(read(path), path))
         except HypernetworkError as error:
-            say(f"hypernetworks: {error}", sys.stderr)
+            warn(f"hypernetworks: {error}")
             code = 2
 
     if options.json:
@@ -58,6 +58,6 @@ def _report(found: Inspection) -> str:
     ]
     rows += [("Warning", warning) for warning in found.warnings]
 
-    # A file may hold any text, also some that moves the cursor or recolors the terminal.
+    # A file can contain any text, control characters that manipulate the terminal included.
     lines = [f"{found.name}  ({found.path})", *(f"  {label:<20} {text}" for label, text in rows)]
     return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)

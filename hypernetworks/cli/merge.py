@@ -13,11 +13,11 @@ from .to_lora import read_weighted
 from .values import number
 
 if TYPE_CHECKING:
-    from ..conversion.merging import Made
+    from ..engine.network import Hypernetwork
 
 
 def add_merge(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``merge``."""
+    """Add the arguments of ``merge``."""
     parser.add_argument(
         "networks",
         nargs="+",
@@ -29,7 +29,7 @@ def add_merge(parser: argparse.ArgumentParser) -> None:
 
 
 def add_resize(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``resize``."""
+    """Add the arguments of ``resize``."""
     parser.add_argument("source", type=Path, metavar="SRC", help="a linear network")
     parser.add_argument(
         "--hidden",
@@ -45,7 +45,12 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="the new .pt or .safetensors file"
     )
-    parser.add_argument("--dtype", choices=("fp16", "fp32", "bf16"), default="fp16")
+    parser.add_argument(
+        "--dtype",
+        choices=("fp16", "fp32", "bf16"),
+        default="fp16",
+        help="type of the weights (default: fp16)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
@@ -56,7 +61,7 @@ def _merge(options: argparse.Namespace) -> int:
     networks = [read_weighted(text) for text in options.networks]
     made = merge(options.output.stem, networks)
     how = "the same as" if made.exact else f"{made.error:.1%} away from"
-    _write(made, options)
+    write_made(made.network, options.output, options.dtype)
     say(f"{how} applying the networks in this order")
     say(str(options.output))
     return 0
@@ -68,20 +73,27 @@ def _resize(options: argparse.Namespace) -> int:
 
     refuse_existing([options.output], overwrite=options.overwrite)
     made = resize(read(options.source), options.hidden)
-    _write(made, options)
+    write_made(made.network, options.output, options.dtype)
     say(f"{made.error:.1%} of the effect is left out")
     say(str(options.output))
     return 0
 
 
-def _write(made: Made, options: argparse.Namespace) -> None:
+def write_made(network: Hypernetwork, path: Path, dtype: str) -> None:
+    """Write a new network in a type.
+
+    Raises:
+        HypernetworkError: the type can't hold its numbers.
+        FileWriteError: the file can't be written.
+    """
     from ..devices import PRECISIONS
     from ..files import write
 
-    made.network.to("cpu", PRECISIONS[options.dtype])
-    for parameter in made.network.parameters():
+    network.to("cpu", PRECISIONS[dtype])
+    # fp16 ends at 65,504; larger weights have become infinite.
+    for parameter in network.parameters():
         if not parameter.isfinite().all():
             raise HypernetworkError(
-                f"the numbers of the new network don't fit the type {options.dtype}: add --dtype fp32"
+                f"the weights of the new network don't fit into {dtype}: add --dtype fp32"
             )
-    write(made.network, options.output)
+    write(network, path)

@@ -9,10 +9,10 @@ from ..errors import HypernetworkError
 
 
 def refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:
-    """Raise where a file would be replaced that nobody said may be: before anything is written.
+    """Check, before anything is written, that no file would be replaced without ``--overwrite``.
 
     Raises:
-        HypernetworkError: the first of them that exists.
+        HypernetworkError: one exists; the message names the first.
     """
     there = None if overwrite else next((path for path in paths if path.exists()), None)
     if there is not None:

@@ -1,6 +1,4 @@
-"""Where the studio's password comes from: a prompt, a file, the environment, or the command
-line.
-"""
+"""The studio's password: typed, from a file, from the environment, or from the command line."""
 
 from __future__ import annotations
 
@@ -15,36 +13,38 @@ from ..errors import HypernetworkError
 
 VARIABLE = "HYPERNETWORKS_PASSWORD"
 LARGEST = 4096
-"""Bytes of a password file that are read."""
+"""Bytes of a password file that are read: ``--password-file`` might name any file."""
 _ASK = "\0"
-"""What ``--password`` without a value stands for: no argument of a process can hold it."""
+"""The value of ``--password`` without a value: no argument of a process can contain this."""
 
 
 def add_password(parser: argparse.ArgumentParser) -> None:
-    """The options of which one may be given."""
+    """Add the options for the password, of which one at most may be given."""
     entry = parser.add_mutually_exclusive_group()
+
     entry.add_argument(
         "--password",
         nargs="?",
         const=_ASK,
-        help="require a password: without a value, the command asks for it. A value on the command line shows in the "
-        f"process list; --password-file and the variable {VARIABLE} do not. With --listen alone, one is generated",
+        help="require a password; without a value, the command asks for it. Other users can see a "
+        "value on the command line in the process list, unlike one in a --password-file or in the "
+        f"variable {VARIABLE}. With --listen and none of these, a password is generated",
     )
     entry.add_argument(
         "--password-file",
         type=pasted_path,
         metavar="FILE",
-        help="read the password from a file's first line",
+        help="read the password from the first line of a file",
     )
     entry.add_argument(
         "--no-password",
         action="store_true",
-        help="with --listen: allow anyone who can reach it to use it",
+        help="with --listen: anyone who can reach the page can use it",
     )
 
 
 def chosen_password(options: argparse.Namespace) -> str | None:
-    """The password that the options name, else the environment's; ``None`` where there is none.
+    """The password from the options, or from the environment; ``None`` if there is none.
 
     Raises:
         HypernetworkError: it is empty, or can't be read.
@@ -74,6 +74,7 @@ def _asked() -> str:
         )
     try:
         password = getpass.getpass("Password for the studio: ")
+        # Typed blind, so twice: a mistake would lock the user out.
         again = getpass.getpass("Repeat it: ") if password else ""
     except EOFError:
         raise HypernetworkError("no password was entered: start the studio again") from None
@@ -85,6 +86,7 @@ def _asked() -> str:
 def _read(path: Path) -> str:
     try:
         with path.open("rb") as file:
+            # Windows' editors begin UTF-8 files with a mark, which is no part of the password.
             text = file.read(LARGEST).decode("utf-8-sig")
     except OSError as error:
         raise HypernetworkError(

@@ -1,4 +1,4 @@
-"""The files that a command is given: folders and patterns as what is in them."""
+"""The files that a command reads: those given, those in folders, those that match patterns."""
 
 from __future__ import annotations
 
@@ -9,32 +9,40 @@ from ..errors import HypernetworkError
 
 
 def expanded(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """Folders as the networks in them, and patterns as what they match: the shells of Windows leave
-    that to programs.
+    """Replace folders by the networks in them, and patterns by the files that match.
+
+    The shells of Windows leave patterns to the programs.
 
     Returns:
-        Each file with its path relative to the folder that was given; of a single file, its name.
+        Each file with its path relative to the given folder, or its name if it was given itself.
+
+    Raises:
+        HypernetworkError: a folder has no networks, or nothing matches a pattern.
     """
     found: list[tuple[Path, Path]] = []
     for path in paths:
         if path.is_dir():
             inside = _networks_in(path)
             if not inside:
-                raise HypernetworkError(f"{path}: this folder contains no hypernetwork file")
+                raise HypernetworkError(
+                    f"{path} contains no hypernetwork file: name another folder"
+                )
             found += [(p, p.relative_to(path)) for p in inside]
         elif is_pattern(path):
             matching = sorted(path.parent.glob(path.name))
             if not matching:
-                raise HypernetworkError(f"{path}: nothing matches")
+                raise HypernetworkError(f"no file matches {path}: check the folder and the pattern")
+            # A pattern may match folders too, such as models/*.
             files = [p for m in matching for p in (_networks_in(m) if m.is_dir() else [m])]
             found += [(p, p.relative_to(path.parent)) for p in files]
         else:
             found.append((path, Path(path.name)))
+
     return found
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether it is one such as ``*.pt``. A file may have brackets in its name."""
+    """Whether it is a pattern such as ``*.pt``, and not a file with brackets in its name."""
     return bool(set("*?[") & set(path.name)) and not path.exists()
 
 

@@ -6,28 +6,43 @@ import argparse
 from pathlib import Path
 
 from ..console import pasted_path
-from .model import add_device, load_painter, need
+from .model import add_checkpoint, add_device, load_painter, need
 from .passwords import add_password, chosen_password
 from .values import integer
 
 
 def add_studio(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``studio``."""
-    parser.add_argument("--port", type=integer(1, 65535), default=7870)
+    """Add the arguments of ``studio``."""
+    parser.add_argument(
+        "--port", type=integer(1, 65535), default=7870, help="port to listen on (default: 7870)"
+    )
     parser.add_argument("--no-browser", action="store_true", help="don't open a browser")
     parser.add_argument(
         "--listen", action="store_true", help="accept connections from other machines"
     )
     add_password(parser)
-    parser.add_argument("--checkpoint", type=pasted_path)
+    add_checkpoint(parser)
     parser.add_argument(
-        "--hypernetworks", type=pasted_path, action="append", default=[], metavar="DIR"
+        "--hypernetworks",
+        type=pasted_path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder of hypernetworks; repeat the option for more folders (default: hypernetworks "
+        "in your home folder)",
     )
     parser.add_argument(
         "--training",
         type=pasted_path,
         metavar="DIR",
-        help="folder for training runs and training images",
+        help="folder for training runs and uploaded images (default: hypernetworks-training in "
+        "your home folder)",
+    )
+    parser.add_argument(
+        "--images",
+        type=pasted_path,
+        metavar="DIR",
+        help="folder for generated images (default: hypernetworks/images in your home folder)",
     )
     parser.add_argument(
         "--pictures",
@@ -35,7 +50,8 @@ def add_studio(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="folder that holds training images",
+        help="folder whose sub-folders of images can be used for training; repeat the option for "
+        "more",
     )
 
     add_device(parser)
@@ -51,13 +67,16 @@ def _run(options: argparse.Namespace) -> int:
     from ..studio.web.login import new_password
     from ..studio.web.server import TRAINING
 
-    own = (
-        [] if options.hypernetworks else [Path.home() / "hypernetworks"]
-    )  # made when a network is dropped on the page
+    # The folder needn't exist: dropping a file on the page makes it.
+    own = [] if options.hypernetworks else [Path.home() / "hypernetworks"]
+
+    # Whoever listens without choosing gets a password, so that no page is open by accident.
     password = chosen_password(options)
     if password is None and options.listen and not options.no_password:
         password = new_password()
-    job_queue = JobQueue(load_painter(options, own))  # no variable that would keep this first model
+
+    # No variable for the model: it would keep the first one in memory after another is loaded.
+    job_queue = JobQueue(load_painter(options, own))
     job_queue.library.hashes = Hashes(usual_store())
     launch(
         job_queue,
@@ -68,5 +87,6 @@ def _run(options: argparse.Namespace) -> int:
         training_folders=TrainingFolders(
             options.training or Path.home() / TRAINING, tuple(options.pictures)
         ),
+        images=options.images,
     )
     return 0

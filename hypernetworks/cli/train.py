@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
-from ..console import say
+from ..console import say, warn
 from ..ending import noticed
 from ..errors import HypernetworkError, TrainingSettingsError
 from .create import STRUCTURE, creation_of
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from ..training.sources import Source
 
 STOPPING = "hypernetworks: stopping after this step (Ctrl+C again stops at once)"
-"""Said when a training is asked to end."""
+"""Printed at the first Ctrl+C."""
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``train``."""
+    """Add the arguments of ``train``."""
     add_options(parser)
     parser.set_defaults(command=_run)
 
@@ -63,6 +63,8 @@ def _train(options: argparse.Namespace) -> int:
     from .train_report import Report
 
     _check_given(options)
+
+    # torchrun starts this command in several processes, each with a device of its own.
     with together(options.device) as world, noticed(STOPPING) as ending:
         options.device = world.device(options.device)
         painter = load_painter(options)
@@ -83,10 +85,7 @@ def _train(options: argparse.Namespace) -> int:
                 command = (
                     "the same command without --restart" if job.restart else "the same command"
                 )
-                say(
-                    f"hypernetworks: stopped after step {outcome.step}; {command} continues",
-                    sys.stderr,
-                )
+                warn(f"hypernetworks: stopped after step {outcome.step}; {command} continues")
             if job.dry_run:
                 return 0
             _print_result(outcome, job)
@@ -94,15 +93,15 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _print_result(outcome: Outcome, job: TrainingJob) -> None:
-    """The file to use, alone on stdout; and why it is that one."""
+    """Print the file to use, and say why it is that one."""
+    # Only the path goes to the standard output, so that scripts can read it.
     if outcome.best is not None:
         last = "" if outcome.file is None else f"; the last is {outcome.file.name}"
-        print(
-            f"hypernetworks: the best is {outcome.best.name}, of step {outcome.best_step} with validation loss "
-            f"{outcome.best_loss:.4f}{last}",
-            file=sys.stderr,
+        warn(
+            f"hypernetworks: the best is {outcome.best.name}, of step {outcome.best_step} with "
+            f"validation loss {outcome.best_loss:.4f}{last}"
         )
-    print(outcome.result or job.folder)
+    say(str(outcome.result or job.folder))
 
 
 @contextmanager
@@ -141,23 +140,24 @@ def _sources(options: argparse.Namespace) -> tuple[Source, ...]:
 
 
 def _check_start(options: argparse.Namespace) -> None:
-    """Refuse what would be ignored: a network that is continued keeps its structure.
+    """Refuse options of a new network beside ``--network``, where they would be ignored.
 
     Raises:
-        TrainingSettingsError: with the options.
+        TrainingSettingsError: the message lists the options.
     """
     if options.network is None:
         return
+
     typed = [options.spelled[name] for name in STRUCTURE if getattr(options, name)]
     if typed:
         raise TrainingSettingsError(
-            f"--network {options.network.name} keeps its own structure, so {', '.join(typed)} would be ignored: leave "
-            "one of them out"
+            f"--network {options.network.name} keeps its own structure, so {', '.join(typed)} "
+            "would have no effect: remove either --network or the rest"
         )
 
 
 def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
-    """The preset's job with what was typed."""
+    """The preset's job, changed by the options that were given."""
     from ..hosts.diffusers.training import preset_job
     from ..training import TrainingSettings
     from ..training.optimisers import usual_rate
@@ -167,17 +167,22 @@ def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
     sources = _sources(options)
     first, *others = (source.path for source in sources)
     job = preset_job(options.preset, options.name, first, painter)
+
+    # Options that were not given are None, so the preset's values stay.
     typed = {key: value for key, value in vars(options).items() if value is not None}
     if options.options is not None:
         typed["options"] = dict(options.options)
+
     settings = {f.name: typed[f.name] for f in fields(TrainingSettings) if f.name in typed}
     if "rate" not in typed and (rate := usual_rate(settings.get("optimiser", "AdamW"))):
         settings["rate"] = rate
     pictures = {f.name: typed[f.name] for f in fields(PictureSettings) if f.name in typed}
     if options.size is not None:
         pictures["width"], pictures["height"] = options.size
+    # A switch on the command line, but one of several ways to fit images in the settings.
     if options.buckets:
         pictures["fit"] = "buckets"
+
     return replace(
         job,
         runs=options.runs,
@@ -190,6 +195,7 @@ def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
         preview_seed=options.preview_seed,
         preview_steps=options.preview_steps,
         checkpointing=options.checkpointing,
+        memory=options.memory,
         restart=options.restart,
         other_pictures=tuple(others),
         sources=sources,

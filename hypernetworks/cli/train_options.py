@@ -8,7 +8,7 @@ from typing import Any
 
 from ..console import pasted_path
 from .create import add_structure
-from .model import add_device
+from .model import add_checkpoint, add_device, add_prediction
 from .values import floats, integers, option, size
 
 SPELLED_BESIDE = {
@@ -18,33 +18,38 @@ SPELLED_BESIDE = {
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``train``. Those left out are the preset's."""
+    """Add the arguments of ``train``; the preset has most of their default values."""
     parser.add_argument("name", nargs="?", help="name of the network and of its run's folder")
     parser.add_argument(
         "pictures",
         type=pasted_path,
         nargs="*",
-        help="folders of images, or of sub-folders named 10_name, with captions in .txt files or file names",
+        metavar="IMAGES",
+        help=(
+            "folders of images, or of sub-folders named 10_name, with captions in .txt files or "
+            "file names"
+        ),
     )
     parser.add_argument(
         "--runs", type=pasted_path, default=Path("runs"), help="folder of runs (default: runs)"
     )
-    parser.add_argument(
-        "--checkpoint", type=pasted_path, help="SD1/SD2/SDXL .safetensors, or a diffusers folder"
-    )
-    parser.add_argument(
-        "--prediction", choices=("epsilon", "v_prediction"), help="for SD2: epsilon for 512 models"
-    )
+    add_checkpoint(parser)
+    add_prediction(parser)
     add_device(parser, precision=False)
     parser.add_argument(
-        "--network", type=pasted_path, help="a file to start from instead of a new network"
+        "--network",
+        type=pasted_path,
+        help="hypernetwork file to continue from, instead of a new network",
     )
     parser.add_argument(
-        "--format", choices=("pt", "safetensors"), default="pt", help="every webui reads pt"
+        "--format",
+        choices=("pt", "safetensors"),
+        default="pt",
+        help="format of the files (default: pt, which every webui reads)",
     )
     parser.add_argument("--restart", action="store_true", help="delete an earlier run of this name")
     parser.add_argument(
-        "--dry-run", action="store_true", help="only say what would be learned, then end"
+        "--dry-run", action="store_true", help="print what would be trained on, then stop"
     )
     parser.add_argument(
         "--config",
@@ -58,6 +63,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     _add_pictures(parser.add_argument_group("images and captions"))
     _add_settings(parser.add_argument_group("training"))
     _add_previews(parser.add_argument_group("previews"))
+
+    # Errors name a setting by its field; the user knows the option.
     spelled = {a.dest: a.option_strings[0] for a in parser._actions if a.option_strings}
     parser.set_defaults(
         hypernetworks=[], sources=(), parser=parser, spelled=spelled | SPELLED_BESIDE
@@ -67,11 +74,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def _add_pictures(group: Any) -> None:
     _add_shapes(group)
     _add_captions(group)
+
     group.add_argument(
         "--repeats",
         type=integers,
         default=(),
-        help="how often the images of each folder come, such as 10,1 for two folders",
+        help="how often the images of each folder come in an epoch, such as 10,1 for two folders",
     )
     group.add_argument(
         "--weights",
@@ -114,34 +122,41 @@ def _add_shapes(group: Any) -> None:
         "--size",
         "--resolution",
         type=size,
-        help="such as 512 or 512x768 (default: the model's own)",
+        help="size of the images: 512 or 512x768 (default: the model's own)",
     )
     group.add_argument(
         "--buckets", action="store_true", help="keep aspect ratios instead of cropping to one size"
     )
     group.add_argument(
-        "--crops", type=int, help="crops of each image, spread over the part that doesn't fit"
+        "--crops",
+        type=int,
+        help="crops of each image, spread over what doesn't fit (default: 1)",
     )
+
     group.add_argument(
         "--flip", action="store_true", default=None, help="also train on mirrored images"
     )
     group.add_argument(
-        "--alpha", action="store_true", default=None, help="ignore transparent areas"
+        "--alpha", action="store_true", default=None, help="don't learn transparent areas"
     )
     group.add_argument(
         "--spread",
         action="store_true",
         default=None,
-        help="sample latents from the VAE's distribution each time",
+        help="sample latents from the VAE's distribution each time, instead of using its mean",
     )
 
 
 def _add_captions(group: Any) -> None:
     group.add_argument(
-        "--template", help='"a picture of [name], [filewords]", or a .txt file of such lines'
+        "--template",
+        help='captions, such as "a picture of [name], [filewords]", or a .txt file of such lines',
     )
     group.add_argument(
-        "--shuffle", action="store_true", default=None, help="shuffle the tags of a caption"
+        "--shuffle",
+        action="store_true",
+        default=None,
+        help="shuffle the tags of a caption each time",
     )
     group.add_argument(
         "--tag-dropout", type=float, help="probability of leaving out each tag of a caption"
@@ -174,47 +189,60 @@ def _add_captions(group: Any) -> None:
         metavar="FOLDER",
         help="a local image-to-text model of transformers, for images without a caption",
     )
+
     group.add_argument(
         "--caption-lines",
         action="store_true",
         default=None,
-        help="each line of a caption file is a caption; one is drawn each time",
+        help="each line of a caption file is a caption; one is chosen at random each time",
     )
 
 
 def _add_settings(group: Any) -> None:
-    """The field's own spellings are accepted beside ours."""
-    _add_optimisation(group)
+    """Add the options of the training itself; other trainers' names for them work too."""
+    _add_rate(group)
+    _add_optimizer(group)
     _add_loss(group)
     _add_saving(group)
 
 
-def _add_optimisation(group: Any) -> None:
+def _add_rate(group: Any) -> None:
     group.add_argument(
         "--steps", type=int, help="optimizer steps (default: by the number of images)"
     )
     group.add_argument(
         "--until",
         choices=("steps", "best"),
-        help="best: stop when the validation loss has not fallen for long (default: steps)",
+        help="when to stop; best: when the validation loss has not fallen for six measurements "
+        "(default: steps)",
     )
+
     group.add_argument(
         "--rate",
         "--learning-rate",
         "--lr",
-        help='learning rate: "1e-4", or "1e-4:500, 1e-5:2000"',
+        help='learning rate: 1e-4, or "1e-4:500, 1e-5:2000" for rates up to given steps',
     )
     group.add_argument(
         "--shape",
         "--lr-scheduler",
-        help="schedule of the learning rate: constant, linear or cosine (default: cosine for one rate)",
+        help=(
+            "schedule of the learning rate: constant, linear or cosine (default: cosine for a "
+            "single rate, otherwise constant)"
+        ),
     )
-    group.add_argument("--warm-up", "--lr-warmup-steps", type=int, help="steps of warm-up")
-    group.add_argument("--restarts", type=int, help="restarts of the decay")
+    group.add_argument(
+        "--warm-up", "--lr-warmup-steps", type=int, help="steps of warm-up (default: 50)"
+    )
+    group.add_argument("--restarts", type=int, help="how often the decay starts again (default: 0)")
+
+
+def _add_optimizer(group: Any) -> None:
     group.add_argument(
         "--optimiser",
         "--optimizer",
-        help="any of torch.optim by name, or of a package, such as prodigyopt.Prodigy (default: AdamW)",
+        help="name of an optimizer in torch.optim, or one of a package, such as "
+        "prodigyopt.Prodigy (default: AdamW)",
     )
     group.add_argument(
         "--option",
@@ -222,16 +250,22 @@ def _add_optimisation(group: Any) -> None:
         action="append",
         type=option,
         metavar="NAME=VALUE",
-        help="an argument of the optimizer; repeatable",
+        help="argument of the optimizer; repeat the option for more",
     )
-    group.add_argument("--weight-decay", type=float, help="weight decay of the optimizer")
+    group.add_argument("--weight-decay", type=float, help="weight decay (default: 0)")
     group.add_argument(
-        "--batch", "--train-batch-size", type=int, help="images at once, over all processes"
+        "--batch",
+        "--train-batch-size",
+        type=int,
+        help="images per forward pass, over all processes",
     )
     group.add_argument(
-        "--accumulation", "--gradient-accumulation-steps", type=int, help="batches per step"
+        "--accumulation", "--gradient-accumulation-steps", type=int, help="forward passes per step"
     )
-    group.add_argument("--precision", "--mixed-precision", help="auto, fp32, bf16 or fp16")
+    group.add_argument(
+        "--precision", "--mixed-precision", help="precision of the UNet: auto, fp32, bf16 or fp16"
+    )
+
     group.add_argument(
         "--checkpointing",
         "--gradient-checkpointing",
@@ -239,12 +273,21 @@ def _add_optimisation(group: Any) -> None:
         nargs="?",
         const="on",
         default="auto",
-        help="gradient checkpointing, saves memory (default: auto)",
+        help="gradient checkpointing, which saves memory (default: auto, when memory runs out)",
     )
     group.add_argument(
-        "--clip", "--max-grad-norm", type=float, help="largest gradient; 0 for no limit"
+        "--memory",
+        choices=("auto", "whole", "fp8", "streamed"),
+        default="auto",
+        help="how the UNet is stored: whole, in fp8, on the CPU, or what fits (default: auto)",
     )
-    group.add_argument("--clip-by", help="norm or value")
+    group.add_argument(
+        "--clip",
+        "--max-grad-norm",
+        type=float,
+        help="largest gradient (default: 1); 0 for no limit",
+    )
+    group.add_argument("--clip-by", help="what --clip limits: norm (default) or value")
 
 
 def _add_loss(group: Any) -> None:
@@ -262,19 +305,24 @@ def _add_loss(group: Any) -> None:
         help="weigh noisy time steps more (debiased estimation)",
     )
     group.add_argument(
-        "--loss", "--loss-type", help="mse, or huber, which forgives single large errors"
+        "--loss",
+        "--loss-type",
+        help="mse (default), or huber, which large single errors affect less",
     )
     group.add_argument(
-        "--noise-levels", help="uniform, or style: learn mostly from noisy images (for styles)"
+        "--noise-levels",
+        help="uniform (default), or style: train mostly on noisy images, for styles",
     )
+
     group.add_argument("--noise-offset", type=float, help="strength of offset noise; 0 for none")
     group.add_argument(
         "--ema", type=float, help="decay of the weights' moving average, such as 0.999; 0 for none"
     )
+
     group.add_argument(
         "--caption-dropout", type=float, help="share of empty captions (default: 0.1)"
     )
-    group.add_argument("--seed", type=int, help="seed of everything random in the run")
+    group.add_argument("--seed", type=int, help="seed of everything random in the run (default: 0)")
 
 
 def _add_saving(group: Any) -> None:
@@ -298,7 +346,17 @@ def _add_previews(group: Any) -> None:
         action="append",
         default=[],
         metavar="PROMPT",
-        help="repeatable",
+        help="prompt for preview images; repeat the option for more",
+    )
+
+    group.add_argument(
+        "--preview-every", type=int, metavar="STEPS", help="steps between previews; 0 for none"
+    )
+    group.add_argument(
+        "--preview-seed", type=int, default=0, help="seed of the previews (default: 0)"
+    )
+    group.add_argument(
+        "--preview-steps", type=int, default=20, help="sampling steps of a preview (default: 20)"
     )
     group.add_argument(
         "--preview-file",
@@ -306,6 +364,3 @@ def _add_previews(group: Any) -> None:
         metavar="FILE",
         help="prompts in kohya's syntax, one a line: PROMPT --n NEGATIVE --w 512 --h 768 --d SEED",
     )
-    group.add_argument("--preview-every", type=int, metavar="STEPS")
-    group.add_argument("--preview-seed", type=int, default=0)
-    group.add_argument("--preview-steps", type=int, default=20)

@@ -1,4 +1,4 @@
-"""Values on the command line: lists of numbers, sizes, options of an optimiser."""
+"""Parsers of values on the command line: lists of numbers, sizes, options of an optimizer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 def integers(text: str) -> tuple[int, ...]:
-    """``768,320``."""
+    """Parse whole numbers such as ``768,320``."""
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -19,7 +19,7 @@ def integers(text: str) -> tuple[int, ...]:
 
 
 def floats(text: str) -> tuple[float, ...]:
-    """``1,2,1``."""
+    """Parse numbers such as ``1,2,1``."""
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -29,7 +29,7 @@ def floats(text: str) -> tuple[float, ...]:
 
 
 def option(text: str) -> tuple[str, object]:
-    """``betas=(0.9,0.95)`` -> a pair."""
+    """Parse ``betas=(0.9,0.95)`` as a name and a value."""
     name, _, value = text.partition("=")
     try:
         return name, ast.literal_eval(value)
@@ -43,6 +43,7 @@ def integer(low: int, high: int) -> Callable[[str], int]:
     """A parser of whole numbers in ``[low, high]``."""
 
     def parse(text: str) -> int:
+        # Without int() alone: it accepts 1_000 and digits of other scripts, and is slow for many.
         if not re.fullmatch(r"\d{1,19}", text) or not low <= int(text) <= high:
             raise argparse.ArgumentTypeError(f'"{text}" is not a whole number from {low} to {high}')
         return int(text)
@@ -57,7 +58,7 @@ def number(low: float, high: float) -> Callable[[str], float]:
         try:
             value = float(text)
         except ValueError:
-            value = float("nan")
+            value = float("nan")  # is in no range
 
         if not low <= value <= high:
             raise argparse.ArgumentTypeError(f'"{text}" is not a number from {low} to {high}')
@@ -67,7 +68,7 @@ def number(low: float, high: float) -> Callable[[str], float]:
 
 
 def size(text: str) -> tuple[int, int]:
-    """``512`` or ``512x768``."""
+    """Parse ``512`` or ``512x768`` as width and height."""
     match = re.fullmatch(r"(\d{1,5})(?:[xX](\d{1,5}))?", text)
     if match is None:
         raise argparse.ArgumentTypeError(f'"{text}" is not a size: write 512 or 512x768')

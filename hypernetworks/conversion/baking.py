@@ -9,24 +9,24 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 
 from ..engine.stack import KEY, VALUE
 from ..errors import CheckpointError, FileWriteError, printable
 from ..files.moving import move
-from ..files.writing import replace
+from ..files.writing import STALE, replace
 from .base import Base, unet_folder
+from .copying import Copier
 from .layers import Layer
 from .tensor_files import TensorFile
 from .weighted import LinearChanges, OnProgress, Weighted, enough_memory
 
-CHUNK = 4 << 20
-"""Bytes copied at once."""
 Compute = Callable[[], "torch.Tensor | None"]
 """The new numbers of one tensor, in its own type; ``None`` where it doesn't change."""
 
@@ -56,6 +56,7 @@ def bake(
         CheckpointError: the checkpoint has numbers that can't be changed, or it changes while it
             is read.
     """
+    # everything that can be refused is refused before the first byte is written
     check_baking_target(base.path, target)
     changes = LinearChanges(base, networks)
     news = _new_tensors(base, changes)
@@ -68,6 +69,7 @@ def bake(
         if on_progress is not None:
             on_progress(done, total)
 
+    # one tensor is computed at a time: a checkpoint may be larger than the memory
     with enough_memory("to bake the networks: close other programs"), torch.no_grad():
         if base.path.is_dir():
             _bake_folder(base, news, target, advance)
@@ -101,14 +103,15 @@ def _check_room(base: Base, target: Path) -> None:
         if base.path.is_dir()
         else base.files[0].size
     )
+    # network drives may not say; writing then meets the end of the disk by itself
     try:
         free = shutil.disk_usage(target.parent).free
     except OSError:
         return
     if free < needed:
         raise FileWriteError(
-            f"{target}: the disk has {free / 1e6:,.0f} MB free, and {needed / 1e6:,.0f} MB are needed: delete or move "
-            "some files"
+            f"{target}: the disk has {free / 1e6:,.0f} MB free, and {needed / 1e6:,.0f} MB are "
+            "needed: delete or move some files"
         )
 
 
@@ -119,12 +122,14 @@ def _new_tensors(base: Base, changes: LinearChanges) -> dict[str, Compute]:
         for name, side in ((layer.key, KEY), (layer.value, VALUE)):
             if changes.affine(layer, side) is not None:
                 news[name] = partial(_weight, changes, layer, side, name)
+        # the key's bias has no place here: softmax doesn't see it
         affine = changes.affine(layer, VALUE)
         if affine is not None and affine.bias.any():
             news[layer.out_bias] = partial(_bias, changes, layer)
     if not news:
         raise CheckpointError(
-            "the networks change nothing in this checkpoint at these multipliers: check the multipliers"
+            "the networks change nothing in this checkpoint at these multipliers: check the "
+            "multipliers"
         )
     return news
 
@@ -146,8 +151,8 @@ def _added(old: torch.Tensor, change: torch.Tensor, name: str) -> torch.Tensor:
     new = (old.to(change.dtype) + change).to(old.dtype)
     if not new.isfinite().all():
         raise CheckpointError(
-            f"{printable(name, 120)} gets numbers that its type can't hold: use a lower multiplier, or a checkpoint in "
-            "fp32"
+            f"{printable(name, 120)} gets numbers that its type can't hold: use a lower "
+            "multiplier, or a checkpoint in fp32"
         )
     return new
 
@@ -156,6 +161,8 @@ def _bake_folder(
     base: Base, news: dict[str, Compute], target: Path, advance: Callable[[int], None]
 ) -> None:
     """Copy a diffusers folder under a temporary name, then give it its own."""
+    _sweep(target.parent)
+    # in the same folder, so that the last move is one step on one file system
     temporary = target.with_name(f".baking-{secrets.token_hex(6)}.tmp")
     unet = unet_folder(base.path)
     weights = {
@@ -183,38 +190,31 @@ def _bake_folder(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _sweep(folder: Path) -> None:
+    """Remove copies that a killed process has left, once they are a day old."""
+    with suppress(OSError):
+        for path in folder.glob(".baking-*.tmp"):
+            if time.time() - path.stat().st_mtime > STALE:
+                shutil.rmtree(path, ignore_errors=True)
+
+
 def _copy(
     source: TensorFile, news: dict[str, Compute], advance: Callable[[int], None], temporary: Path
 ) -> None:
     """All bytes of a file, but for the tensors in ``news``."""
+    # in the order of the file, which is then read and written from end to end
     changed = sorted((source.entries[name].offset, name) for name in news if name in source.entries)
-    position, buffer = 0, bytearray(CHUNK)
-    with temporary.open("r+b") as file:
+    position = 0
+    with temporary.open("r+b", buffering=0) as file:
+        copier = Copier(source, file, advance)
         for offset, name in changed:
-            _copy_bytes(source, file, position, offset, buffer, advance)
+            copier.copy(position, offset)
             length = source.entries[name].length
             new = news[name]()
             if new is None:
-                _copy_bytes(source, file, offset, offset + length, buffer, advance)
+                copier.copy(offset, offset + length)
             else:
-                file.write(new.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-                advance(length)
+                copier.write(new.contiguous().reshape(-1).view(torch.uint8).numpy().data)
             position = offset + length
-        _copy_bytes(source, file, position, source.size, buffer, advance)
+        copier.copy(position, source.size)
     source.check_unchanged()
-
-
-def _copy_bytes(
-    source: TensorFile,
-    target: BinaryIO,
-    begin: int,
-    end: int,
-    buffer: bytearray,
-    advance: Callable[[int], None],
-) -> None:
-    while begin < end:
-        piece = memoryview(buffer)[: min(CHUNK, end - begin)]
-        source.read_into(begin, piece)
-        target.write(piece)
-        begin += len(piece)
-        advance(len(piece))

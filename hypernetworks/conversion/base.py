@@ -4,7 +4,7 @@ time."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -45,12 +45,14 @@ class Base:
             raise
 
     def _checked_layers(self) -> list[Layer]:
+        # shapes are in the header, so that no tensor is read for this
         shapes = {name: file.entries[name].shape for name, file in self._home.items()}
         layers = find_layers(shapes)
         name = printable(self.path.name or str(self.path))
         if not layers:
             raise CheckpointError(f"{name}: {_other_kind(shapes)}")
 
+        # a quantised model has tensors of these names in other shapes
         for layer in layers:
             wanted = {
                 layer.key: (layer.inner, layer.width),
@@ -61,8 +63,8 @@ class Base:
             for tensor, shape in wanted.items():
                 if 0 in shape or shapes.get(tensor) != shape:
                     raise CheckpointError(
-                        f"{name}: {printable(tensor, 120)} is missing or has another shape: it is a model of another "
-                        "kind, or quantised; use a version in fp16 or fp32"
+                        f"{name}: {printable(tensor, 120)} is missing or has another shape: it "
+                        "is a model of another kind, or quantised; use a version in fp16 or fp32"
                     )
         return layers
 
@@ -81,6 +83,15 @@ class Base:
         """``SD1``, ``SD2`` or ``SDXL``; ``None`` for others."""
         return next((LABELS[width] for width in self.text_widths if width in LABELS), None)
 
+    @property
+    def names(self) -> Mapping[str, TensorFile]:
+        """All tensors, and the files that they are in."""
+        return self._home
+
+    def stored(self, name: str) -> torch.Tensor:
+        """One tensor in its own type, whether it can be computed with or not."""
+        return self._home[name].read(name)
+
     def tensor(self, name: str) -> torch.Tensor:
         """One tensor in its own type.
 
@@ -88,11 +99,12 @@ class Base:
             CheckpointError: it has a type that can't be computed with.
         """
         file = self._home[name]
-        found = file.read(name)
+        found = self.stored(name)
         if found.dtype not in COMPUTABLE:
             raise CheckpointError(
-                f"{printable(file.path.name)}: its weights are of the type {found.dtype}, which has too few bits to "
-                "be changed: use a version of this checkpoint in fp16 or fp32"
+                f"{printable(file.path.name)}: its weights are of the type {found.dtype}, which "
+                "has too few bits to be changed: use a version of this checkpoint in fp16 or "
+                "fp32"
             )
         return found
 
@@ -107,13 +119,14 @@ class Base:
             widths = set(network.widths)
             if is_of_another_family(widths, here, self.text_widths):
                 raise NoMatchingWidthError(
-                    f"{network.name} was made for {families_of(widths & set(LABELS))}, but {self.name} is "
-                    f"{families_of(self.text_widths)}: name a checkpoint of the network's own family"
+                    f"{network.name} was made for {families_of(widths & set(LABELS))}, but "
+                    f"{self.name} is {families_of(self.text_widths)}: name a checkpoint of the "
+                    "network's own family"
                 )
             if not widths & here:
                 raise NoMatchingWidthError(
-                    f"{network.name} has the widths {', '.join(map(str, network.widths))}, and {self.name} has none "
-                    "of them: name the checkpoint that it was made for"
+                    f"{network.name} has the widths {', '.join(map(str, network.widths))}, and "
+                    f"{self.name} has none of them: name the checkpoint that it was made for"
                 )
 
     def check_unchanged(self) -> None:
@@ -149,6 +162,7 @@ def _files_of(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
 
+    # diffusers itself takes the plain files first
     folder = unet_folder(path)
     for variant in ("", ".fp16", ".bf16"):
         index = folder / f"{_WEIGHTS}.safetensors.index{variant}.json"
@@ -157,8 +171,8 @@ def _files_of(path: Path) -> list[Path]:
         if (whole := folder / f"{_WEIGHTS}{variant}.safetensors").is_file():
             return [whole]
     raise CheckpointError(
-        f"{printable(path.name)}: this folder has no unet/{_WEIGHTS}.safetensors: name a diffusers folder, or the "
-        ".safetensors file itself"
+        f"{printable(path.name)}: this folder has no unet/{_WEIGHTS}.safetensors: name a "
+        "diffusers folder, or the .safetensors file itself"
     )
 
 
@@ -169,6 +183,7 @@ def _shards(index: Path) -> list[Path]:
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{index.name} is damaged: download it again") from error
 
+    # an index is text from the internet: it must not lead out of the folder
     if any(shard.parent != index.parent for shard in shards):
         raise CheckpointError(f"{index.name} names files of other folders: download it again")
     return shards

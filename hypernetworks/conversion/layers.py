@@ -7,7 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-CROSS, SELF = "cross", "self"
+from ..engine.blocks import block_of
+from ..engine.multiplier import CROSS as CROSS
+from ..engine.multiplier import SELF as SELF
+
 _KEY_WEIGHT = re.compile(
     r"(?P<prefix>|model\.diffusion_model\.|diffusion_model\.|unet\.)"
     r"(?P<path>(?:(?:in|out)put_blocks|middle_block|(?:down|up)_blocks|mid_block)\..*\battn[12])\.to_k\.weight"
@@ -71,14 +74,18 @@ def find_layers(shapes: Mapping[str, tuple[int, ...]]) -> list[Layer]:
         shapes: of the tensors, by name.
     """
     matches = [match for name in shapes if (match := _KEY_WEIGHT.fullmatch(name))]
+    # the original layout counts blocks through, which takes the number of layers of each
     deepest = _layers_per_block(match["path"] for match in matches)
     found = []
     for match in matches:
         stored = f"{match['prefix']}{match['path']}"
+        # a quantised weight is no matrix: zeros are refused later, with a name
         inner, width = shapes[match.string][:2] if len(shapes[match.string]) == 2 else (0, 0)
         outer = shapes.get(f"{stored}.to_out.0.weight", (0,))[0]
         path, original = _both_paths(match["path"], deepest)
-        found.append(Layer(path, original, stored, _block(original), width, inner, outer))
+        found.append(
+            Layer(path, original, stored, block_of(original, None) or "MID", width, inner, outer)
+        )
     return found
 
 
@@ -113,9 +120,3 @@ def _both_paths(path: str, layers: int) -> tuple[str, str]:
     if head == "mid_block.attentions.0":
         return path, f"middle_block.1{rest}"
     return path, path
-
-
-def _block(original: str) -> str:
-    if match := re.match(r"(in|out)put_blocks\.(\d+)\.", original):
-        return f"{match[1].upper()}{int(match[2]):02d}"
-    return "MID"

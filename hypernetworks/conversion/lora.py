@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from ..engine.stack import KEY, VALUE
 from ..errors import FileWriteError, HypernetworkError
 from .base import Base
 from .layers import Layer
-from .lora_files import DTYPES, FORMATS, Part, metadata, named_tensors, save_lora
+from .lora_files import DTYPES, FORMATS, Narrow, Part, named_tensors, save_lora
+from .lora_metadata import metadata
 from .low_rank import FULL, Factors, Rank, factorised
 from .weighted import LinearChanges, OnProgress, Weighted, enough_memory
 
@@ -82,6 +83,7 @@ def to_lora(
         FileWriteError: the file can't be written.
         HypernetworkError: not enough memory, or numbers that the type can't hold.
     """
+    # a large model takes minutes: the target is looked at before
     check_target(target, layout, dtype)
     changes = LinearChanges(base, networks)
     parts, reports = list[Part](), list[LayerReport]()
@@ -104,23 +106,26 @@ def write_lora(
     base: Base,
     networks: Sequence[Weighted],
     target: Path,
-    parts: Sequence[Part],
+    parts: Sequence[Part | Narrow],
     reports: Sequence[LayerReport],
     *,
     layout: str,
     dtype: str,
     how: str,
+    fit: Mapping[str, object] | None = None,
 ) -> Converted:
     """Write what was made for each attention module. Raises as :func:`to_lora`."""
+    # what was read tensor by tensor must be one state of the checkpoint
     base.check_unchanged()
     tensors = named_tensors(parts, layout, DTYPES[dtype], base.family)
     if not tensors:
         raise HypernetworkError(
             "the networks change nothing in this model at these multipliers: check the multipliers"
         )
-    save_lora(target, tensors, metadata(tensors, layout, target.stem, base, networks, how))
+    save_lora(target, tensors, metadata(tensors, layout, target.stem, base, networks, how, fit))
     size = sum(tensor.nbytes for tensor in tensors.values())
-    return Converted(tuple(reports), size, any(part.bias is not None for part in parts))
+    has_bias = any(isinstance(part, Part) and part.bias is not None for part in parts)
+    return Converted(tuple(reports), size, has_bias)
 
 
 def check_target(target: Path, layout: str, dtype: str) -> None:
@@ -162,18 +167,22 @@ def narrowed(matrix: torch.Tensor, rank: Rank, possible: int) -> torch.Tensor | 
         possible: the rank that it has at most, which costs nothing.
     """
     outer, inner = matrix.shape
+    # a bottleneck of the network makes narrow factors that leave nothing out
     most = min(possible, rank.most or possible)
     pays = most * (outer + inner) < outer * inner
     if rank.is_full and not pays:
         return matrix
     factors = factorised(matrix, Rank(most, rank.error))
+    # a rank that was asked for is kept; one that was found must pay
     if rank.most is None and factors.rank * (outer + inner) >= outer * inner:
         return matrix
     return factors
 
 
-def reports_of(part: Part) -> list[LayerReport]:
+def reports_of(part: Part | Narrow) -> list[LayerReport]:
     """One for each projection that it changes."""
+    if isinstance(part, Narrow):
+        return [LayerReport(part.path, part.up.shape[1], 0.0)]
     found = []
     for leaf, change in (("to_k", part.key), ("to_v", part.value)):
         if isinstance(change, Factors):

@@ -1,40 +1,29 @@
-"""LoRA files as other programs read them: names of tensors and metadata.
+"""LoRA files as other programs read them: names of tensors.
 
-There are three layouts. ``kohya`` has the names of kohya's trainer, with whole matrices (``diff``)
+There are four layouts. ``kohya`` has the names of kohya's trainer, with whole matrices (``diff``)
 where no low rank is asked for. AUTOMATIC1111 takes a bias (``diff_b``) only beside a ``diff``, so
 that each has one of zeros. ``comfyui`` is the same without these zeros, which take much of the
-file: for ComfyUI, Forge and SD.Next. ``peft`` is for diffusers and peft.
+file: for ComfyUI, Forge and SD.Next. ``a1111`` leaves them out, too, in a way that AUTOMATIC1111
+and SD.Next understand. ``peft`` is for diffusers and peft.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-import hypernetworks
-
 from ..errors import HypernetworkError
 from ..files.safetensors_files import save_flat
 from ..files.writing import replace
-from .base import Base
 from .layers import Layer
 from .low_rank import Factors
-from .weighted import Weighted
 
-FORMATS = ("kohya", "comfyui", "peft")
+FORMATS = ("kohya", "comfyui", "a1111", "peft")
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32, "bf16": torch.bfloat16}
-
-_BASE_VERSION = {"SD1": "sd_v1", "SD2": "sd_v2", "SDXL": "sdxl_base_v1-0"}
-_ARCHITECTURE = {
-    "SD1": "stable-diffusion-v1",
-    "SD2": "stable-diffusion-v2-768-v",
-    "SDXL": "stable-diffusion-xl-v1-base",
-}
 
 
 @dataclass(frozen=True)
@@ -56,8 +45,26 @@ class Part:
     value_bias: torch.Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Narrow:
+    """What a LoRA holds for one layer of any kind, linear or a 1x1 convolution.
+
+    Attributes:
+        path: in diffusers' UNet.
+        original: the same in the original layout.
+        up, down: the factors, ``(outer, rank)`` and ``(rank, inner)``.
+        kernel: ``(1, 1)`` for a convolution, else empty.
+    """
+
+    path: str
+    original: str
+    up: torch.Tensor
+    down: torch.Tensor
+    kernel: tuple[int, ...] = ()
+
+
 def named_tensors(
-    parts: Iterable[Part], layout: str, dtype: torch.dtype, family: str | None
+    parts: Iterable[Part | Narrow], layout: str, dtype: torch.dtype, family: str | None
 ) -> dict[str, torch.Tensor]:
     """Tensors by their names in one of :data:`FORMATS`.
 
@@ -70,29 +77,55 @@ def named_tensors(
     """
     tensors: dict[str, torch.Tensor] = {}
     for part in parts:
-        if layout == "peft":
+        if isinstance(part, Narrow):
+            tensors.update(_narrow(part, layout, dtype, family))
+        elif layout == "peft":
             tensors.update(_peft(part, dtype))
         else:
-            tensors.update(_kohya(part, dtype, family, zeros=layout == "kohya"))
+            tensors.update(_kohya(part, layout, dtype, family))
     return tensors
 
 
-def _kohya(
-    part: Part, dtype: torch.dtype, family: str | None, *, zeros: bool
+def _narrow(
+    part: Narrow, layout: str, dtype: torch.dtype, family: str | None
 ) -> dict[str, torch.Tensor]:
-    # kohya's trainer names SDXL's modules by the original layout, the others' by diffusers'
-    path = part.layer.original if family == "SDXL" else part.layer.path
-    prefix, found = f"lora_unet_{path.replace('.', '_')}", dict[str, torch.Tensor]()
+    up, down = (t.reshape(*t.shape, *part.kernel) for t in (part.up, part.down))
+    if layout == "peft":
+        name = f"unet.{part.path}"
+        return {
+            f"{name}.lora_A.weight": _cast(down, dtype, name),
+            f"{name}.lora_B.weight": _cast(up, dtype, name),
+        }
+    return _kohya_factors(_kohya_name(part.path, part.original, family), up, down, dtype)
+
+
+def _kohya_name(path: str, original: str, family: str | None) -> str:
+    """Kohya's trainer names SDXL's modules by the original layout, the others' by diffusers'."""
+    return f"lora_unet_{(original if family == 'SDXL' else path).replace('.', '_')}"
+
+
+def _kohya(
+    part: Part, layout: str, dtype: torch.dtype, family: str | None
+) -> dict[str, torch.Tensor]:
+    prefix = _kohya_name(part.layer.path, part.layer.original, family)
+    found: dict[str, torch.Tensor] = {}
     for leaf, change in (("to_k", part.key), ("to_v", part.value)):
         name = f"{prefix}_{leaf}"
         if isinstance(change, Factors):
             found |= _kohya_factors(name, change.up, change.down, dtype)
+        elif change is not None and layout == "a1111":
+            # A1111 adds a `diff` in its own type, and so would round fp32 weights to fp16. The
+            # product with one number in fp32 is in fp32.
+            found[f"{name}.lokr_w1"] = torch.ones(1, 1)
+            found[f"{name}.lokr_w2"] = _cast(change, dtype, name)
         elif change is not None:
             found[f"{name}.diff"] = _cast(change, dtype, name)
 
     if part.bias is not None:
         name = f"{prefix}_to_out_0"
-        if zeros:
+        if layout == "a1111":  # one zero is added to all numbers, and in fp32 rounds none
+            found[f"{name}.diff"] = torch.zeros(1, 1)
+        elif layout == "kohya":
             found[f"{name}.diff"] = torch.zeros(part.layer.outer, part.layer.inner, dtype=dtype)
         else:
             up, down = torch.zeros(part.layer.outer, 1), torch.zeros(1, part.layer.inner)
@@ -145,88 +178,10 @@ def _cast(tensor: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
     cast = tensor.detach().to("cpu", dtype).contiguous()
     if not cast.isfinite().all():
         raise HypernetworkError(
-            f"{name}: its numbers don't fit the type {str(dtype).removeprefix('torch.')}: write it as fp32 or bf16 "
-            "(--dtype), or check the network, which may be damaged"
+            f"{name}: its numbers don't fit the type {str(dtype).removeprefix('torch.')}: write "
+            "it as fp32 or bf16 (--dtype), or check the network, which may be damaged"
         )
     return cast
-
-
-def metadata(
-    tensors: Mapping[str, torch.Tensor],
-    layout: str,
-    name: str,
-    base: Base,
-    networks: Iterable[Weighted],
-    how: str,
-) -> dict[str, str]:
-    """What kohya's tools write, as far as it applies, and where the LoRA comes from.
-
-    Args:
-        name: of the LoRA.
-        how: in words, how it was made.
-    """
-    ranks = [t.shape[1] for key, t in tensors.items() if key.endswith(("up.weight", "B.weight"))]
-    largest = max(ranks, default=0)
-    family = base.family
-    origin = {
-        "made_by": f"hypernetworks {hypernetworks.__version__}",
-        "how": how,
-        "base": base.name,
-        "networks": [
-            {
-                "name": weighted.network.name,
-                "multiplier": str(weighted.multiplier),
-                "step": weighted.network.provenance.step,
-                "checkpoint": weighted.network.provenance.checkpoint_name,
-            }
-            for weighted in networks
-        ],
-    }
-    found = {
-        "format": "pt",
-        "ss_output_name": name,
-        "ss_sd_model_name": base.path.name,
-        "ss_base_model_version": _BASE_VERSION.get(family or "", "unknown"),
-        "ss_v2": str(family == "SD2"),
-        "ss_network_module": "networks.lora" if largest else "lycoris.kohya",
-        "ss_network_dim": str(largest) if largest else "Dynamic",
-        "ss_network_alpha": str(largest) if largest else "Dynamic",
-        "ss_network_args": json.dumps({} if largest else {"algo": "full"}),
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"{_ARCHITECTURE.get(family or '', 'custom')}/lora",
-        "modelspec.implementation": "diffusers"
-        if layout == "peft"
-        else "https://github.com/Stability-AI/generative-models",
-        "modelspec.title": name,
-        "modelspec.description": "A hypernetwork converted to a LoRA",
-        "hypernetworks_origin": json.dumps(origin),
-    }
-    if layout == "peft":
-        found["lora_adapter_metadata"] = json.dumps(_peft_config(tensors), sort_keys=True)
-    return found
-
-
-def _peft_config(tensors: Mapping[str, torch.Tensor]) -> dict[str, object]:
-    """What diffusers writes itself; older ones get the scale of differing ranks wrong without
-    it."""
-    ranks = {
-        key.removeprefix("unet.").removesuffix(".lora_B.weight"): tensor.shape[1]
-        for key, tensor in tensors.items()
-        if key.endswith(".lora_B.weight")
-    }
-    values = sorted(ranks.values())
-    usual = max(values, key=values.count, default=1)
-    others = {f"^{name}": rank for name, rank in ranks.items() if rank != usual}
-    config = {
-        "r": usual,
-        "lora_alpha": usual,
-        "rank_pattern": others,
-        "alpha_pattern": others,
-        "target_modules": sorted(ranks),
-        "lora_bias": True,
-        "use_dora": False,
-    }
-    return {f"unet.{key}": value for key, value in config.items()}
 
 
 def save_lora(path: Path, tensors: Mapping[str, torch.Tensor], found: dict[str, str]) -> None:

@@ -59,6 +59,7 @@ def factorised(matrix: torch.Tensor, rank: Rank) -> Factors:
     Args:
         matrix: ``(outer, inner)``, fp32, on the CPU.
     """
+    # squares lose half the digits, which float64 has to spare
     precise = matrix.double()
     wide = precise.shape[0] <= precise.shape[1]
     gram = precise @ precise.T if wide else precise.T @ precise
@@ -67,6 +68,7 @@ def factorised(matrix: torch.Tensor, rank: Rank) -> Factors:
 
     chosen = _chosen(values, rank)
     basis, strength = vectors[:, :chosen], values[:chosen].pow(0.25)
+    # singular values of zero would divide by it
     strength = strength.clamp(min=max(1e-4 * float(strength[0]), 1e-30))
     if wide:
         up, down = basis * strength, (basis.T @ precise) / strength[:, None]

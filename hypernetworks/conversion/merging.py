@@ -54,11 +54,13 @@ def merge(name: str, networks: Sequence[Weighted]) -> Made:
     for weighted in networks:
         if weighted.multiplier.attention != "both" or weighted.multiplier.blocks is not None:
             raise StructureError(
-                f'"{weighted.multiplier}" differs from layer to layer, which a hypernetwork can\'t: leave out attn= '
+                f'"{weighted.multiplier}" differs from layer to layer, which a hypernetwork '
+                "can't: leave out attn= "
                 "and lbw=, or write a LoRA (convert --to lora)"
             )
     widths = sorted({width for weighted in networks for width in weighted.network.pairs})
     with enough_memory("to merge the networks: close other programs"), torch.no_grad():
+        # affine maps one after the other are an affine map; other networks only add up
         if all(weighted.network.structure.is_linear for weighted in networks):
             network = _merged_linear(name, networks, widths)
         else:
@@ -78,9 +80,10 @@ def resize(network: Hypernetwork, multiple: float) -> Made:
     """
     if not network.structure.is_linear:
         raise StructureError(
-            f"{network.name} is not linear (it has {network.structure.activation}), and only linear networks can be "
-            "resized: train a smaller one"
+            f"{network.name} is not linear (it has {network.structure.activation}), and only "
+            "linear networks can be resized: train a smaller one"
         )
+    # two linear layers in a row hold every map of that rank
     structure = Structure((1, multiple, 1))
     with enough_memory("to resize the network: close other programs"), torch.no_grad():
         tensors = {
@@ -157,9 +160,9 @@ def _joined(name: str, networks: Sequence[Weighted], widths: Sequence[int]) -> H
         )
         if not built_alike or structure.activation in _ACROSS:
             raise StructureError(
-                f"{weighted.network.name} and {networks[0].network.name} can't be joined: both need the same "
-                "activation, number of layers and widths, at least one hidden layer, no layer norm, and no activation "
-                "after the last layer"
+                f"{weighted.network.name} and {networks[0].network.name} can't be joined: both "
+                "need the same activation, number of layers and widths, at least one hidden "
+                "layer, no layer norm, and no activation after the last layer"
             )
 
     hidden = zip(*(structure.layer_structure[1:-1] for structure in structures), strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError, printable
-from ..files.safetensors_files import DTYPES, looks_like
+from ..files.safetensors_files import DTYPES, looks_like, parse_header
 
 LARGEST_HEADER = 100_000_000
 """Bytes; the safetensors library's own limit."""
@@ -58,6 +57,7 @@ class TensorFile:
             raise CheckpointError(f"{name}: it can't be read ({reason})") from error
 
         try:
+            # of the open file, since the name may get another one meanwhile
             self._before = os.fstat(self._file.fileno())
             self.size = self._before.st_size
             header = self._header()
@@ -76,18 +76,20 @@ class TensorFile:
         head = self._file.read(9)
         if head.startswith(_PICKLE_HEADS):
             raise CheckpointError(
-                "this is a pickle (.ckpt, .pt, .bin), which can run code when it is opened: convert it to "
-                ".safetensors first, for example with the Checkpoint Merger tab of a webui"
+                "this is a pickle (.ckpt, .pt, .bin), which can run code when it is opened: "
+                "convert it to .safetensors first, for example with the Checkpoint Merger tab of "
+                "a webui"
             )
         if not looks_like(head):
             raise CheckpointError("this is not a .safetensors file, or it is damaged")
 
+        # a damaged length must not ask for all the memory there is
         length = int.from_bytes(head[:8], "little")
         if length > LARGEST_HEADER or 8 + length > self.size:
             raise CheckpointError("the file ends before its header does: download it again")
         self._file.seek(8)
         self.data_start = 8 + length
-        header = json.loads(self._file.read(length))
+        header = parse_header(self._file.read(length))
         if not isinstance(header, dict):
             raise CheckpointError("its header is not a JSON object: download it again")
         return header
@@ -104,7 +106,8 @@ class TensorFile:
         fits = dtype is None or math.prod(entry.shape) * dtype.itemsize == entry.length
         if begin < 0 or end < begin or self.data_start + end > self.size or not fits:
             raise CheckpointError(
-                f"{printable(name)} doesn't fit the file, which may be incomplete: download it again"
+                f"{printable(name)} doesn't fit the file, which may be incomplete: download it "
+                "again"
             )
         return entry
 
@@ -118,15 +121,22 @@ class TensorFile:
         dtype = DTYPES.get(entry.dtype)
         if dtype is None:
             raise CheckpointError(
-                f"{printable(self.path.name)}: {printable(name)} has the type {printable(entry.dtype)}, which can't "
-                "be computed with: use a version of this checkpoint in fp16 or fp32"
+                f"{printable(self.path.name)}: {printable(name)} has the type "
+                f"{printable(entry.dtype)}, which can't be computed with: use a version of this "
+                "checkpoint in fp16 or fp32"
             )
+        # memory of its own: a mapped file could not be replaced on Windows
         memory = bytearray(max(1, entry.length))
         self.read_into(entry.offset, memoryview(memory)[: entry.length])
         count = math.prod(entry.shape)
         if not count:
             return torch.empty(entry.shape, dtype=dtype)
         return torch.frombuffer(memory, dtype=dtype, count=count).view(entry.shape)
+
+    @property
+    def number(self) -> int:
+        """The system's number of the open file."""
+        return self._file.fileno()
 
     def read_into(self, offset: int, target: memoryview) -> None:
         """Fill ``target`` with the bytes from ``offset`` on.
@@ -139,8 +149,8 @@ class TensorFile:
             count = self._file.readinto(target)
             if not count:
                 raise CheckpointError(
-                    f"{printable(self.path.name)}: it got shorter while it was read: wait until it is complete, then "
-                    "try again"
+                    f"{printable(self.path.name)}: it got shorter while it was read: wait until "
+                    "it is complete, then try again"
                 )
             target = target[count:]
 
@@ -151,9 +161,11 @@ class TensorFile:
             CheckpointError: someone has written into it since it was opened.
         """
         after = os.fstat(self._file.fileno())
+        # a download that goes on changes both
         if (after.st_size, after.st_mtime_ns) != (self._before.st_size, self._before.st_mtime_ns):
             raise CheckpointError(
-                f"{printable(self.path.name)}: it changed while it was read: wait until it is complete, then try again"
+                f"{printable(self.path.name)}: it changed while it was read: wait until it is "
+                "complete, then try again"
             )
 
     def close(self) -> None:

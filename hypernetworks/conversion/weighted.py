@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from ..devices import is_out_of_memory
+from ..devices import enough_memory as enough_memory
 from ..engine.affine import AffineMap, chain
 from ..engine.multiplier import Multiplier
 from ..engine.network import Hypernetwork
 from ..engine.products import linear
 from ..engine.stack import KEY, VALUE
-from ..errors import HypernetworkError, MultiplierError, StructureError
+from ..errors import MultiplierError, StructureError
 from .base import Base
 from .layers import Layer
 
@@ -37,7 +36,8 @@ class Weighted:
     def __post_init__(self) -> None:
         if not self.multiplier.is_constant:
             raise MultiplierError(
-                f'"{self.multiplier}" changes during sampling, which fixed weights can\'t: write one number, such as '
+                f'"{self.multiplier}" changes during sampling, which fixed weights can\'t: write '
+                "one number, such as "
                 "0.7"
             )
 
@@ -50,6 +50,7 @@ class Weighted:
         own = self.multiplier
         if layer.width not in self.network.pairs or own.attention not in ("both", layer.kind):
             return 0.0, 0.0
+        # a constant is the same at every step
         strength = own.at(0, 1) * factors.get(layer.block, 1.0)
         return strength * own.key, strength * own.value
 
@@ -101,6 +102,7 @@ class LinearChanges:
         if not any(multipliers):
             return None
 
+        # layers of one width share a map, unless blocks have factors of their own
         key = layer.width, side, multipliers
         if key not in self._maps:
             maps = [
@@ -142,6 +144,7 @@ class LinearChanges:
         """``W_out W_v b``, ``(outer,)``; ``None`` where b is 0."""
         if not affine.bias.any():
             return None
+        # two vectors instead of a product of matrices
         inner = self.base.tensor(layer.value).float() @ affine.bias
         return self.base.tensor(layer.out).float() @ inner
 
@@ -165,19 +168,7 @@ def check_linear(networks: Sequence[Weighted]) -> None:
         if not structure.is_linear:
             what = "a layer norm" if structure.activation == "linear" else structure.activation
             raise StructureError(
-                f"{weighted.network.name} is not linear (it has {what}), so no change of weights does the same: "
-                "convert it to a LoRA that comes close (convert --to lora --prompts FILE)"
+                f"{weighted.network.name} is not linear (it has {what}), so no change of weights "
+                "does the same: convert it to a LoRA that comes close (convert --to lora "
+                "--prompts FILE)"
             )
-
-
-@contextmanager
-def enough_memory(what: str) -> Iterator[None]:
-    """Raises HypernetworkError, with a way out, where memory runs out inside."""
-    try:
-        yield
-    except MemoryError as error:
-        raise HypernetworkError(f"there was not enough memory {what}") from error
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise HypernetworkError(f"there was not enough memory {what}") from error

@@ -34,14 +34,14 @@ class AffineMap:
 
 
 def collapse(layers: Sequence[nn.Module], device: torch.device | None = None) -> AffineMap:
-    """Multiply a chain of linear layers through, in float64 (dropouts are the identity outside
-    training).
+    """Multiply a chain of linear layers, in float64; dropouts are left out.
 
     ``W2 (W1 x + b1) + b2 = (W2 W1) x + (W2 b1 + b2)``.
 
     Args:
-        device: where to compute, which has float64; ``None`` for where the layers are, or the CPU.
+        device: a device with float64; ``None`` for that of the layers if it has, else the CPU.
     """
+    # In float32, the product of several layers would differ visibly from applying them in turn.
     linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
     device = for_float64(linears[0].weight.device) if device is None else device
     weight, bias = (
@@ -58,8 +58,7 @@ def collapse(layers: Sequence[nn.Module], device: torch.device | None = None) ->
 
 
 def chain(maps: Sequence[tuple[AffineMap, float]]) -> AffineMap:
-    """One map for a stack of linear networks: what ``x + m1 f1(x)``, then ``x + m2 f2(x)``, … add
-    to x in total.
+    """One map for a stack of linear networks: all that applying them in turn adds to x.
 
     With ``D`` the change so far, ``x + D x`` goes through the next one: ``D + m A (I + D) = D + m
     (A + A D)``.

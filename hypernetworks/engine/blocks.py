@@ -44,20 +44,45 @@ _SDXL_LIKE_SD1: Mapping[str, str] = {
     **{name: name for name in ("IN04", "IN05", "IN07", "IN08", "MID")},
     **{f"OUT{i:02d}": f"OUT{i + 3:02d}" for i in range(6)},
 }
-"""For each block of SDXL the one of SD1 at the same place: SDXL has no attention at the outermost
-resolution.
+"""For each block of SDXL the block of SD1 at the same position.
+
+SDXL has no attention at the outermost resolution.
 """
 BLOCK_COUNTS = sorted({len(b) + extra for b in (BLOCKS_SD1, BLOCKS_SDXL) for extra in (0, 1)})
 """How many numbers ``lbw`` may have: one per block, or one more with BASE first."""
 
 
+def block_of(path: str, resnets: int | None) -> str | None:
+    """The block that contains a module, from its path in a UNet or from the name of a tensor.
+
+    Args:
+        path: in the original (ldm) layout or in diffusers' layout.
+        resnets: ResNets per down block of a diffusers UNet, two in all public models; ``None`` if
+            the UNet isn't one of diffusers'.
+
+    Returns:
+        ``"IN01"`` … ``"MID"`` … ``"OUT11"``; ``None`` if the path has another form.
+    """
+    if re.search(r"(^|\.)(middle_block|mid_block)\.", path):
+        return "MID"
+    if match := re.search(r"(^|\.)(input|output)_blocks\.(\d+)\.", path):
+        return f"{'IN' if match[2] == 'input' else 'OUT'}{int(match[3]):02d}"
+
+    match = re.search(r"(^|\.)(down|up)_blocks\.(\d+)\.attentions\.(\d+)\.", path)
+    if match is None or resnets is None:
+        return None
+    # In the original layout, a down block is its ResNets, then a downsampler; IN00 is conv_in.
+    number = int(match[3]) * (resnets + 1) + int(match[4])
+    return f"IN{number + 1:02d}" if match[2] == "down" else f"OUT{number:02d}"
+
+
 def parse_blocks(text: str) -> str | tuple[float, ...]:
-    """Read the value of ``lbw``: the name of a preset, whose factors depend on the model, or
-    numbers.
+    """Parse the value of ``lbw``: the name of a preset, or a list of numbers.
 
     Raises:
-        MultiplierError: it is neither, or has as many numbers as no model has blocks.
+        MultiplierError: it is neither, or no model has that many blocks.
     """
+    # A preset stays a name, since its factors depend on the model.
     if text.upper() in BLOCK_PRESETS:
         return text.upper()
 
@@ -71,15 +96,14 @@ def parse_blocks(text: str) -> str | tuple[float, ...]:
     if len(numbers) not in BLOCK_COUNTS:
         counts = ", ".join(map(str, BLOCK_COUNTS[:-1]))
         raise MultiplierError(
-            f"lbw has {len(numbers)} numbers, write {counts} or {BLOCK_COUNTS[-1]}"
+            f"lbw has {len(numbers)} numbers: write {counts} or {BLOCK_COUNTS[-1]}"
         )
 
     return numbers
 
 
 def preset_factors(name: str, blocks: Sequence[str]) -> dict[str, float]:
-    """A preset's factors for the blocks of SD1 or of SDXL: those at the same place have the same
-    factor.
+    """A preset's factors for the blocks of SD1 or SDXL; the same at the same positions.
 
     Args:
         name: a key of :data:`BLOCK_PRESETS`.
@@ -97,21 +121,22 @@ def numbers_of(blocks: str | tuple[float, ...]) -> tuple[float, ...]:
 
 
 def block_factors(blocks: str | tuple[float, ...], names: Sequence[str]) -> dict[str, float]:
-    """Factors by block name for a UNet that has these blocks, which may be a part of SD1's or
-    SDXL's.
+    """Factors by block name, for a UNet that has some or all blocks of SD1 or SDXL.
 
     Args:
-        blocks: what :func:`parse_blocks` gave.
-        names: those of the UNet.
+        blocks: the result of :func:`parse_blocks`.
+        names: the UNet's blocks.
 
     Raises:
         TagError: there are more or fewer numbers than blocks, or the blocks have other names.
     """
     here = set(names)
+    # A distilled UNet lacks some blocks, so a subset decides which family's names these are.
     known = next((b for b in (BLOCKS_SD1, BLOCKS_SDXL) if here and here <= set(b)), None)
     if known is None:
         raise TagError(
-            "lbw needs the blocks of an SD1, SD2 or SDXL UNet, and this model has others: leave it out"
+            "lbw needs the blocks of an SD1, SD2 or SDXL UNet, and this model has others: leave "
+            "it out"
         )
 
     by_name = (
@@ -123,6 +148,7 @@ def block_factors(blocks: str | tuple[float, ...], names: Sequence[str]) -> dict
 
 
 def _factors_by_block(numbers: tuple[float, ...], known: tuple[str, ...]) -> dict[str, float]:
+    # One number more: the first is BASE, the text encoder, which a hypernetwork doesn't change.
     factors = numbers[1:] if len(numbers) == len(known) + 1 else numbers
     if len(factors) != len(known):
         raise TagError(

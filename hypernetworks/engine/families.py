@@ -39,14 +39,14 @@ FAMILIES: tuple[Family, ...] = (
     Family("miniature", "miniature", 192, (96, 160)),
 )
 PUBLIC: tuple[Family, ...] = FAMILIES[:3]
-"""Those that others train networks for; the miniature is this project's own."""
+"""Families that others train networks for; the miniature is this project's own."""
 LABELS: dict[int, str] = {family.text_width: family.label for family in PUBLIC}
-"""Label by the text width that only this family has."""
+"""Label by text width; each family has its own."""
 BY_KEY: dict[str, Family] = {family.key: family for family in FAMILIES}
 
 
 def family_label(widths: Iterable[int]) -> str:
-    """The family that a network of these widths was made for: "SD1", "SD1 or SD2", or "unknown"."""
+    """The family that a network with these widths is for: "SD1", "SD1 or SD2", or "unknown"."""
     here = set(widths)
     found = [label for width, label in LABELS.items() if width in here]
     return " or ".join(found) if found else "unknown"
@@ -55,17 +55,19 @@ def family_label(widths: Iterable[int]) -> str:
 def is_of_another_family(
     widths: AbstractSet[int], here: AbstractSet[int | None], cross: AbstractSet[int | None]
 ) -> bool:
-    """Whether widths match only by chance: 768 is the text of SD1, and features of the SDXL
-    refiner.
+    """Whether a network is for another family, so that its widths match only by chance.
+
+    768, for instance, is SD1's text width, and a width of features in the SDXL refiner.
 
     Args:
         widths: of the network.
         here: all context widths of the model.
-        cross: its text widths; where one isn't known (packed weights), nothing is refused.
+        cross: its text widths; if one is unknown (packed weights), the result is ``False``.
     """
     families = widths & set(LABELS)
     if not families or not cross or None in cross or families & cross:
         return False
+    # The text width must be among them: without it, only self-attention would match.
     made_for_this = widths <= here and bool(widths & cross)
     return not made_for_this
 
@@ -74,7 +76,7 @@ _OTHERS = {1280: "an SDXL refiner", 192: "the miniature"}
 
 
 def families_of(widths: AbstractSet[int | None]) -> str:
-    """Text widths as the families that have them, for a message."""
+    """The families that have these text widths, for a message."""
     return " or ".join(
         f"{LABELS.get(w) or _OTHERS.get(w) or 'of another kind'} (text width {w})"
         for w in sorted(w for w in widths if w is not None)

@@ -1,7 +1,7 @@
 """Linear networks folded into a projection: ``W (x + m (A x + b)) = (W + m W A) x + m W b``.
 
-The projection's own weight is never written to. What is kept beside it is ``W A`` and ``W b``, so
-that another multiplier costs one pass over the weight and no product.
+The projection's own weight is never written to. ``W A`` and ``W b`` are kept beside it, so that
+another multiplier costs one pass over the weight and no matrix product.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from .products import linear
 from .tensors import address, is_on_cpu, version
 
 FOLDABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-"""Weights of other types are packed or scaled: what they stand for is their own module's business.
+"""Types of weights that can be folded. Others are packed or scaled, and only their own module can
+decode them.
 """
 
 
 class WeightMark:
-    """Tells cheaply whether a weight is still what it was when something was computed from it.
+    """Detects cheaply whether a weight has changed since something was computed from it.
 
-    Replaced weights and moved ones are told by their identity and address, changes in place by
-    torch's version counter. Writing through ``.data`` escapes the counter, and weights made in
-    inference mode have none: therefore one number of each row is compared as well, each in another
-    column. On a CPU that is done at each use, where it costs microseconds and nothing has to be
-    waited for; on other devices the handle asks for all weights at once, and reads the answer at
-    its next call.
+    Another or a moved weight has another identity or address, and torch's version counter counts
+    changes in place. Writing through ``.data`` isn't counted, and weights made in inference mode
+    have no counter. Therefore one number of each row is compared too, each from another column. On
+    a CPU, this is done at each use and takes microseconds. On other devices, reading would wait for
+    the device, so the handle compares all weights at once and reads the result at its next call.
     """
 
     def __init__(self, weight: torch.Tensor) -> None:
@@ -42,8 +42,7 @@ class WeightMark:
         """Whether ``weight`` is the same with the same content.
 
         Args:
-            closely: compare the numbers on other devices than the CPU, too, which waits for the
-                device.
+            closely: compare the numbers on accelerators too, which waits for the device.
         """
         return (
             self._weight() is weight
@@ -53,8 +52,9 @@ class WeightMark:
         )
 
     def drawn_again(self) -> torch.Tensor | None:
-        """The numbers to compare with :attr:`sample`; ``None`` on a CPU, and where :meth:`holds`
-        sees a change.
+        """The numbers to compare with :attr:`sample`.
+
+        ``None`` on a CPU, and if :meth:`holds` detects a change already.
         """
         weight = self._weight()
         if self._on_cpu or weight is None or not self.holds(weight):
@@ -63,7 +63,7 @@ class WeightMark:
 
     @staticmethod
     def key(weight: torch.Tensor) -> tuple[int, int | None]:
-        """What tells two states of one weight apart, without keeping anything."""
+        """Identifies a state of a weight, without keeping the weight alive."""
         return address(weight), version(weight)
 
     @property
@@ -73,23 +73,22 @@ class WeightMark:
 
     @staticmethod
     def _drawn(weight: torch.Tensor) -> torch.Tensor:
-        """A number of each row, along the diagonal and around: each row and each column has its
-        own.
-        """
+        """One number of each row, along the diagonal, starting again at the first column."""
+        # A view, so drawing copies nothing. A change of any whole row or column shows in it.
         return weight.detach().view(-1)[:: weight.shape[-1] + 1]
 
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """What a linear network, or several, adds to one projection, at multiplier 1.
+    """What one or several linear networks add to a projection, at multiplier 1.
 
     Attributes:
-        mark: the projection's weight at the time.
+        mark: the state of the projection's weight from which it was computed.
         product: ``W A``, ``(outer, dim)``, in the weight's dtype and on its device.
         shift: ``W b``, ``(outer,)``, the same.
-        baked: the multipliers that ``A`` holds already, where it is that of several networks;
-            ``None`` for one network, whose multiplier is applied by :meth:`added_to`.
-        others: the networks after the first, weakly.
+        baked: for several networks, the multipliers that ``A`` includes; ``None`` for one network,
+            whose multiplier is applied by :meth:`added_to`.
+        others: weak references to the networks after the first.
     """
 
     mark: WeightMark
@@ -106,7 +105,7 @@ class Fold:
         baked: tuple[float, ...] | None = None,
         others: Sequence[object] = (),
     ) -> Fold:
-        """Multiply, in fp32 at least; rounded once, to the weight's dtype.
+        """Multiply in fp32 at least, and round once, to the weight's dtype.
 
         Args:
             weight: ``(outer, dim)``, of one of the types in :data:`FOLDABLE`.
@@ -131,10 +130,7 @@ class Fold:
         *,
         closely: bool = False,
     ) -> bool:
-        """Whether it is what :meth:`of` would give now.
-
-        ``closely`` as in :meth:`WeightMark.holds`.
-        """
+        """Whether :meth:`of` would return the same; ``closely`` as in :meth:`WeightMark.holds`."""
         return (
             self.baked == baked
             and len(self.others) == len(others)
@@ -154,10 +150,11 @@ class Fold:
 
         Args:
             weight: the projection's own; not changed.
-            multiplier: of the one network; ignored where the multipliers are :attr:`baked` in.
-            into: a tensor to write the new weight to, from an earlier call.
+            multiplier: of the one network; ignored if the multipliers are :attr:`baked` in.
+            into: the weight from an earlier call, whose memory is used again.
         """
         multiplier = 1.0 if self.baked is not None else multiplier
+
         if (
             into is None
             or into.shape != weight.shape

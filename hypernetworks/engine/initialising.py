@@ -1,6 +1,4 @@
-"""Fresh networks to train: AUTOMATIC1111's initialisations, and one that is the identity at
-step 0.
-"""
+"""New networks to train: AUTOMATIC1111's initialisations, optionally as the identity at step 0."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from .network import Hypernetwork
 from .structure import Structure, build_activation
 
 INITIALISATIONS = ("Normal", "XavierUniform", "XavierNormal", "KaimingUniform", "KaimingNormal")
-"""How weights of linear layers are drawn, by AUTOMATIC1111's names; biases are 0."""
+"""Distributions of the linear layers' weights, by AUTOMATIC1111's names; biases are 0."""
 
 
 def create_network(
@@ -28,39 +26,43 @@ def create_network(
     zero_last: bool = True,
     seed: int = 0,
 ) -> Hypernetwork:
-    """A fresh fp32 network, ready for use or training; torch's generator is left as it was.
+    """A new fp32 network, ready for use or training; torch's random state is left unchanged.
 
-    Layer norms begin with gains drawn from N(0, 0.01) and biases of 0, whatever the initialisation:
-    a quirk of AUTOMATIC1111 that keeps the first outputs small.
+    The gains of layer norms are drawn from N(0, 0.01), whatever the initialisation. This is a quirk
+    of AUTOMATIC1111 that keeps the first outputs small.
 
     Args:
-        widths: context widths; both sides of each are made.
+        widths: context widths; each gets an MLP for keys and one for values.
         initialisation: one of :data:`INITIALISATIONS`.
-        zero_last: whether the last layer (its layer norm, where there is one) begins at 0, so that
-            the network is the identity until it has learned something.
+        zero_last: whether the last layer (or its layer norm) starts at 0, so that the network is
+            the identity until it has learned something.
         seed: of the weights.
 
     Raises:
         StructureError: an unknown initialisation, no width, or an activation after the last layer
-            that a zero can't pass.
+            with which a zero layer is no identity or has no gradient.
     """
     wanted = sorted(set(widths))
     if not wanted or wanted[0] < 1:
         raise StructureError(f"the widths {wanted} can't be used: name at least one, such as 768")
     if any(min(structure.widths(dim)) < 1 for dim in wanted):
         raise StructureError(
-            f"the layer structure {list(structure.layer_structure)} leaves nothing of width {wanted[0]}"
+            f"the layer structure {list(structure.layer_structure)} leaves nothing of width "
+            f"{wanted[0]}"
         )
     if initialisation not in INITIALISATIONS:
         raise StructureError(
-            f'the initialisation "{initialisation}" is unknown, use one of {", ".join(INITIALISATIONS)}'
+            f'the initialisation "{initialisation}" is unknown, use one of '
+            f"{', '.join(INITIALISATIONS)}"
         )
     if zero_last and not can_begin_at_zero(structure):
         raise StructureError(
-            f'with "{structure.activation}" after the last layer a zero last layer can\'t learn or is no identity: '
+            f'with "{structure.activation}" after the last layer a zero last layer can\'t learn '
+            "or is no identity: "
             "leave out one of the two"
         )
 
+    # The caller's generator is untouched, so a new network doesn't change the next image.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Hypernetwork.create(name, structure, wanted)
@@ -78,11 +80,13 @@ def create_network(
 
 
 def can_begin_at_zero(structure: Structure) -> bool:
-    """Whether a zero last layer is the identity and has a gradient: not so behind a ReLU or a
-    sigmoid, say.
+    """Whether a zero last layer gives the identity and can learn.
+
+    Before a sigmoid, for instance, it isn't the identity; before a ReLU, it has no gradient.
     """
     if structure.layer_norm or structure.activation == "linear" or not structure.activate_output:
         return True
+    # Tested instead of listed: torch has some thirty activations, and each version adds more.
     point = torch.zeros(1, 1, 4, requires_grad=True)
     value = build_activation(structure.activation).eval()(point)
     slope = torch.autograd.grad(value.sum(), point)[0]
@@ -90,8 +94,9 @@ def can_begin_at_zero(structure: Structure) -> bool:
 
 
 def parameter_count(structure: Structure, widths: Iterable[int]) -> int:
-    """How many numbers a network has: 4 bytes each in its file."""
+    """The number of a network's parameters; each takes 4 bytes in a file."""
     total = 0
+    # On the meta device, no memory is allocated for them.
     for dim in set(widths):
         with torch.device("meta"):
             total += 2 * sum(
@@ -125,7 +130,6 @@ def _initialise(
         else:
             draw(layer.weight)
         nn.init.zeros_(layer.bias)
-    if (
-        zero_last
-    ):  # a layer norm after it would blow up zeros, so then its own gain is what begins at 0
+    # The last of them may be a layer norm. It would scale up zeros, so then its gain is zeroed.
+    if zero_last:
         nn.init.zeros_(layers[-1].weight)

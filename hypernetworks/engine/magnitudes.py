@@ -1,6 +1,4 @@
-"""How large numbers can get inside an MLP: whether half precision, which ends at 65,504, can hold
-them.
-"""
+"""How large numbers can get inside an MLP: fp16, which ends at 65,504, may overflow."""
 
 from __future__ import annotations
 
@@ -11,26 +9,29 @@ import torch
 from torch import nn
 
 LARGEST_CONTEXT = 8.0
-"""Contexts of self-attention come out of a layer norm: their rows have about ``sqrt(dim)`` times
-its weights.
+"""Largest number per channel that is assumed of a context.
+
+Contexts of self-attention come from a layer norm, so a row's norm is about ``sqrt(dim)`` times its
+weights.
 """
 _ITERATIONS = 12
-_MARGIN = 1.5  # power iteration comes from below
+_MARGIN = 1.5  # power iteration approaches the norm from below
 
 
 def largest_output(modules: Iterable[nn.Module], dim: int) -> float:
-    """A safe estimate of the largest number in an MLP, for contexts ``(…, dim)`` of
-    ``LARGEST_CONTEXT`` a channel.
+    """An upper estimate of the largest number in an MLP, for contexts ``(…, dim)``.
 
-    By the spectral norm of each layer; activations are taken to let numbers through, as none of
-    them enlarges them by more than a little.
+    It multiplies the spectral norms of the layers. Activations count as the identity, because none
+    of them makes numbers much larger.
     """
+    # The norm of a row, and after each layer an upper estimate of it.
     length = LARGEST_CONTEXT * math.sqrt(dim)
     found = [length]
     for module in modules:
         if isinstance(module, nn.Linear):
             weight, bias = module.weight.detach().float(), module.bias.detach().float()
             found.append(float((weight.norm(dim=1) * length + bias.abs()).max()))
+            # The largest number of a row can be smaller than its norm, which the next layer sees.
             length = _MARGIN * _spectral_norm(weight) * length + float(bias.norm())
         elif isinstance(module, nn.LayerNorm):
             weight, bias = module.weight.detach().float(), module.bias.detach().float()
@@ -41,7 +42,7 @@ def largest_output(modules: Iterable[nn.Module], dim: int) -> float:
 
 
 def _spectral_norm(weight: torch.Tensor) -> float:
-    """By power iteration from a fixed start, so that no random number is drawn."""
+    """The spectral norm, by power iteration from a fixed start: no random number is drawn."""
     vector = torch.linspace(1, 2, weight.shape[1], device=weight.device).sin()
     for _ in range(_ITERATIONS):
         vector = weight.T @ (weight @ vector)

@@ -31,24 +31,29 @@ __all__ = [
     "BLOCKS_SD1",
     "BLOCKS_SDXL",
     "BLOCK_PRESETS",
+    "CROSS",
+    "SELF",
     "Multiplier",
     "Schedule",
     "format_number",
     "parse_number",
 ]
 
-ATTENTION_KINDS = ("both", "cross", "self")
+CROSS, SELF = "cross", "self"
+"""The kinds of attention: to the text, and of a feature map to itself."""
+ATTENTION_KINDS = ("both", CROSS, SELF)
 
 
 @dataclass(frozen=True)
 class Multiplier:
-    """How strong one network is, everywhere in one generation.
+    """How strong a network is in a generation: over steps, blocks, keys and values.
 
     Attributes:
-        strength: over the steps of the pass.
-        hires: the same for the hires pass; ``None`` means as in ``strength``.
-        start, stop: only between these positions, ends included; ``None`` means no limit.
-        window_in_steps: ``start`` and ``stop`` are steps; otherwise fractions of the pass.
+        strength: the schedule over the steps of the pass.
+        hires: the schedule of the hires pass; ``None`` for the same as ``strength``.
+        start, stop: the network is active between these positions, both included; ``None`` for no
+            limit.
+        window_in_steps: whether ``start`` and ``stop`` are steps, not fractions of the pass.
         key, value: extra factors for ``context_k`` and ``context_v``.
         attention: ``"both"``, ``"cross"`` or ``"self"``.
         blocks: a name of :data:`BLOCK_PRESETS`, factors per UNet block, or ``None``; see
@@ -67,10 +72,10 @@ class Multiplier:
 
     @classmethod
     def of(cls, multiplier: float | str | Schedule | Multiplier) -> Multiplier:
-        """Turn anything that stands for a multiplier into one.
+        """Convert a number, a text or a schedule to a multiplier.
 
         Raises:
-            MultiplierError: a text or number that isn't one.
+            MultiplierError: it can't be converted.
         """
         if isinstance(multiplier, Multiplier):
             return multiplier
@@ -86,32 +91,34 @@ class Multiplier:
                 raise
             shown = repr(multiplier)[:60] if not isinstance(multiplier, int) else "an integer"
             raise MultiplierError(
-                f'{shown} is no multiplier: write a number such as 0.7, a text such as "0@0,1@0.5", '
+                f"{shown} is not a multiplier: write a number such as 0.7, a text such as "
+                '"0@0,1@0.5", '
                 "or a Multiplier"
             ) from error
 
     @classmethod
     def parse(cls, text: str) -> Multiplier:
-        """Read the tail of a tag: ``"0.8:start=0.2:hr=0.4"``.
+        """Parse what follows the name in a tag: ``"0.8:start=0.2:hr=0.4"``.
 
         Raises:
-            MultiplierError: naming the part that can't be understood and what would be right.
+            MultiplierError: the message names the wrong item and what would be right.
         """
         return cls.from_items(text.split(":"))
 
     @classmethod
     def from_items(cls, items: Sequence[str]) -> Multiplier:
-        """The same from the items between the colons; a first item with ``=`` in it is a named
-        argument.
+        """Parse the items between the colons; items with ``=`` are named arguments.
 
-        A second number is ignored, as AUTOMATIC1111 does. A preset or a list of numbers there is
-        read as ``lbw``, which is how older versions of LoRA block weight wrote it.
+        A second number is ignored, as in AUTOMATIC1111. A preset or a list of numbers in its place
+        is read as ``lbw``, because older versions of LoRA block weight wrote it that way.
         """
         positional = [item for item in items if "=" not in item]
         strength = Schedule.parse(positional[0]) if positional else Schedule.constant(1.0)
         values = _named(items)
         for item in positional[1:]:
             _read_positional(item.strip(), values)
+
+        # A tag that could never be active is a mistake, so it is an error.
         start, stop, in_steps = _window(values, strength)
         hires = Schedule.parse(values["hr"], "argument hr") if "hr" in values else None
         _check_window(start, stop, in_steps, [strength, *([hires] if hires else [])])
@@ -147,9 +154,7 @@ class Multiplier:
         )
 
     def at(self, step: int, total: int, *, hires: bool = False) -> float:
-        """The multiplier at ``step`` of ``total`` (0-based), before block, key and value
-        factors.
-        """
+        """The multiplier at ``step`` of ``total``, counted from 0, without the other factors."""
         position = position_of(step, total, self.window_in_steps)
         if self.start is not None and position < self.start:
             return 0.0
@@ -159,14 +164,13 @@ class Multiplier:
         return schedule.at(step, total)
 
     def block_factors(self, names: Sequence[str]) -> dict[str, float]:
-        """Factors by block name for a UNet with these block names, those of SD1, of SDXL, or some
-        of either.
+        """Factors by block name, for a UNet that has some or all blocks of SD1 or SDXL.
 
-        Numbers stand for all blocks of SD1 or of SDXL; those of blocks that a distilled UNet lacks
-        are unused.
+        A list of numbers is for all blocks of SD1 or SDXL. If a distilled UNet lacks some of them,
+        their numbers are unused.
 
         Raises:
-            TagError: there are more or fewer numbers than blocks, or the blocks have no such names.
+            TagError: there are more or fewer numbers than blocks, or the blocks have other names.
         """
         if self.blocks is None or self.blocks == "ALL":
             return dict.fromkeys(names, 1.0)
@@ -174,7 +178,7 @@ class Multiplier:
         return block_factors(self.blocks, names)
 
     def __str__(self) -> str:
-        parts = [str(self.strength)]
+        items = [str(self.strength)]
         for key, argument, default in (
             ("hr", self.hires, None),
             ("start", self.start, None),
@@ -183,25 +187,24 @@ class Multiplier:
             ("v", self.value, 1.0),
         ):
             if argument != default:
-                parts.append(
-                    f"{key}={argument if isinstance(argument, Schedule) else format_number(argument or 0.0)}"
-                )
+                text = argument if isinstance(argument, Schedule) else format_number(argument or 0)
+                items.append(f"{key}={text}")
 
         if self.attention != "both":
-            parts.append(f"attn={self.attention}")
+            items.append(f"attn={self.attention}")
         if self.blocks is not None:
             blocks = self.blocks
-            text = blocks if isinstance(blocks, str) else ",".join(map(format_number, blocks))
-            parts.append(f"lbw={text}")
+            spelled = blocks if isinstance(blocks, str) else ",".join(map(format_number, blocks))
+            items.append(f"lbw={spelled}")
 
-        return ":".join(parts)
+        return ":".join(items)
 
 
 _ARGUMENTS = ("start", "stop", "hr", "k", "v", "attn", "lbw")
 
 
 def _named(items: Sequence[str]) -> dict[str, str]:
-    """The arguments with ``=``, by name."""
+    """The named arguments."""
     values: dict[str, str] = {}
     for item in items:
         key, equals, value = item.partition("=")
@@ -209,7 +212,7 @@ def _named(items: Sequence[str]) -> dict[str, str]:
         if not equals:
             continue
         if key not in _ARGUMENTS:
-            raise MultiplierError(f'unknown argument "{key}", known are {", ".join(_ARGUMENTS)}')
+            raise MultiplierError(f'unknown argument "{key}": known are {", ".join(_ARGUMENTS)}')
         if key in values:
             raise MultiplierError(f'the argument "{key}" is given twice')
         values[key] = value.strip()
@@ -217,9 +220,7 @@ def _named(items: Sequence[str]) -> dict[str, str]:
 
 
 def _read_positional(item: str, values: dict[str, str]) -> None:
-    """Understand a value after the multiplier: block factors go to ``values``, a number is
-    ignored.
-    """
+    """Parse an unnamed item after the multiplier: block factors, or a number, which is ignored."""
     if item.upper() in BLOCK_PRESETS or len(re.split("[,;]", item)) in BLOCK_COUNTS:
         if "lbw" in values:
             raise MultiplierError(
@@ -241,9 +242,7 @@ def _read_positional(item: str, values: dict[str, str]) -> None:
 def _window(
     values: Mapping[str, str], strength: Schedule
 ) -> tuple[float | None, float | None, bool]:
-    """``start``, ``stop`` and whether they are steps; they share the units of the schedule where it
-    has positions.
-    """
+    """``start``, ``stop``, and whether they are steps; the schedule's unit, if any, decides."""
     start, stop = (
         parse_number(values[k], f"argument {k}") if k in values else None for k in ("start", "stop")
     )
@@ -251,16 +250,19 @@ def _window(
         if position is not None and position < 0:
             raise MultiplierError(f"{name}={values[name]} is negative, positions start at 0")
 
+    # Without a schedule, the same rule as for its positions: above 1, they are steps.
     largest = max(start or 0.0, stop or 0.0)
     if len(strength.points) == 1:
         return start, stop, largest > 1
     if largest > 1 and not strength.in_steps:
         raise MultiplierError(
-            f'start and stop are steps, but the schedule "{strength}" is in fractions of the pass: use one of the two'
+            f'start and stop are steps, but the schedule "{strength}" is in fractions of the '
+            "pass: use one of the two"
         )
     if strength.in_steps and any(0 < position < 1 for position in (start, stop) if position):
         raise MultiplierError(
-            f'start and stop are fractions of the pass, but the schedule "{strength}" is in steps: use one of the two'
+            f'start and stop are fractions of the pass, but the schedule "{strength}" is in '
+            "steps: use one of the two"
         )
 
     return start, stop, strength.in_steps
@@ -269,23 +271,24 @@ def _window(
 def _check_window(
     start: float | None, stop: float | None, in_steps: bool, schedules: Sequence[Schedule]
 ) -> None:
-    """Raise where a tag that says how strong a network is would never let it act."""
+    """Refuse a window in which the multiplier is 0 everywhere."""
     if start is not None and stop is not None and start > stop:
         raise MultiplierError(
-            f"start={format_number(start)} is after stop={format_number(stop)}, so the network would never act: "
-            "exchange the two"
+            f"start={format_number(start)} is after stop={format_number(stop)}, so the network "
+            "would never be active: exchange the two"
         )
     if (start is None and stop is None) or not any(value for value, _ in schedules[0].points):
-        return  # a strength of 0 switches the network off, which is meant
+        return  # a strength of 0 is intended: it switches the network off
 
     in_other_units = any(len(s.points) > 1 and s.in_steps != in_steps for s in schedules)
     if not in_other_units and not any(s.acts_between(start, stop) for s in schedules):
         raise MultiplierError(
-            "the schedule is 0 everywhere between start and stop, so the network would never act: widen one of them"
+            "the schedule is 0 everywhere between start and stop, so the network would never "
+            "act: widen one of them"
         )
 
 
 def _attention(text: str) -> str:
     if text not in ATTENTION_KINDS:
-        raise MultiplierError(f'attn="{text}" is not known, write attn=cross or attn=self')
+        raise MultiplierError(f'attn="{text}" is unknown: write attn=cross or attn=self')
     return text

@@ -36,8 +36,10 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, structure: Structure, tensors: StateDict | None = None) -> None:
         super().__init__()
+        # On the meta device nothing is allocated or initialised, since tensors are adopted anyway.
         with torch.device("meta" if tensors is not None else "cpu"):
             self.linear = nn.Sequential(*structure.modules(dim))
+
         if tensors is not None:
             try:
                 self.load_state_dict(dict(tensors), strict=True, assign=True)
@@ -58,7 +60,7 @@ class Mlp(nn.Module):
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a network comes from, as its file tells. Shown, never used for identity.
+    """Where a network comes from, according to its file. For display only, never for identity.
 
     Attributes:
         name: the name written inside the file.
@@ -85,7 +87,8 @@ class Hypernetwork:
         structure: the same for all widths.
         pairs: context width -> (key MLP, value MLP). The tensors keep the dtype of the file.
         provenance: where it comes from.
-        training: parameters are live: they get gradients, dropout is on, nothing is collapsed.
+        training: whether it is being trained: parameters get gradients, dropout is on, and nothing
+            is collapsed.
     """
 
     name: str
@@ -111,12 +114,10 @@ class Hypernetwork:
 
     @classmethod
     def create(cls, name: str, structure: Structure, widths: Iterable[int]) -> Hypernetwork:
-        """A fresh fp32 network to train: torch's default initialisation, but a zero last layer.
+        """A new fp32 network to train, with torch's default initialisation and a zero last layer.
 
-        Consumes the RNG.
-
-        The zero last linear layer makes it the identity at step 0 (unless a layer norm or
-        activation follows).
+        The zero layer makes it the identity at step 0, unless a layer norm or an activation follows
+        that layer. Consumes the RNG.
         """
         network = cls(
             name,
@@ -134,22 +135,22 @@ class Hypernetwork:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Context widths it transforms, rising."""
+        """Context widths that it transforms, ascending."""
         return tuple(sorted(self.pairs))
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type its tensors have in the file."""
+        """The type that its tensors have in the file."""
         return next(self.pairs[self.widths[0]][0].parameters()).dtype
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """All parameters, for an optimiser."""
+        """All parameters, for an optimizer."""
         for dim in self.widths:
             for mlp in self.pairs[dim]:
                 yield from mlp.parameters()
 
     def train(self, mode: bool = True) -> None:
-        """Make the parameters live for training, or freeze them again for use."""
+        """Switch to training, where the parameters get gradients, or back to use."""
         self.training = mode
         self.release()
         for pair in self.pairs.values():
@@ -170,9 +171,8 @@ class Hypernetwork:
 
     @property
     def prepared_bytes(self) -> int:
-        """Bytes kept beyond :attr:`nbytes` for speed: converted, collapsed, folded.
-
-        :meth:`release` frees them.
+        """Bytes of what was prepared for speed (converted, collapsed, folded), besides
+        :attr:`nbytes`. :meth:`release` frees them.
         """
         return prepared(self).nbytes
 
@@ -192,6 +192,7 @@ class Hypernetwork:
         if context.shape[-1] not in self.pairs or multiplier == 0:
             return context, context
 
+        # autocast would compute in half precision again.
         precise = context.to(torch.promote_types(context.dtype, torch.float32))
         with without_autocast(context.device.type):
             key, value = (self.step(precise, side, multiplier) for side in (0, 1))
@@ -202,16 +203,16 @@ class Hypernetwork:
         tensor.
         """
         change = self.delta(context.shape[-1], side, context.device, context.dtype)(context)
+        # Autograd needs the change as it is; otherwise its memory takes the result.
         if torch.is_grad_enabled():
             return torch.add(context, change, alpha=multiplier)
         return torch.add(context, change, alpha=multiplier, out=change)
 
     def delta(self, dim: int, side: int, device: torch.device, dtype: torch.dtype) -> Delta:
-        """What the network adds at multiplier 1, made ready for a device and dtype and kept until
-        :meth:`release`.
+        """What the network adds at multiplier 1, prepared for a device and dtype.
 
-        Linear networks come as one affine map, never as an MLP. Dropout is off. The result is a
-        tensor of its own.
+        It is kept until :meth:`release`. A linear network becomes one affine map. Dropout is off.
+        Calls return a new tensor.
 
         Args:
             dim: a width of this network.
@@ -225,16 +226,15 @@ class Hypernetwork:
         found = kept.get(key)
         if found is not None:
             return found[0]
-        with torch.inference_mode(False), torch.no_grad():  # fit for later calls of any mode
+        # Tensors made in inference mode could not be used in later calls outside it.
+        with torch.inference_mode(False), torch.no_grad():
             delta, added, tensors = self._made_ready(dim, side, device, dtype)
-        if is_ordinary(*tensors):  # those of an export mean nothing once it is over
+        if is_ordinary(*tensors):  # tensors of an export are meaningless afterwards
             kept[key] = delta, added
         return delta
 
     def affine(self, dim: int, side: int, device: torch.device, dtype: torch.dtype) -> AffineMap:
-        """The one affine map that a linear network is: collapsed in float64, kept until
-        :meth:`release`.
-        """
+        """A linear network as one affine map, collapsed in float64; kept until :meth:`release`."""
         affine = self.delta(dim, side, device, dtype)
         assert isinstance(affine, AffineMap)
         return affine
@@ -242,7 +242,7 @@ class Hypernetwork:
     def _made_ready(
         self, dim: int, side: int, device: torch.device, dtype: torch.dtype
     ) -> tuple[Delta, int, list[torch.Tensor]]:
-        """What :meth:`delta` keeps, how many bytes it takes, and the tensors in it."""
+        """What :meth:`delta` keeps, its bytes, and its tensors."""
         mlp = self.pairs[dim][side]
         if not self.structure.is_linear:
             return _functional(mlp, device, dtype)
@@ -251,10 +251,9 @@ class Hypernetwork:
         return made, _nbytes(*tensors), tensors
 
     def largest_output(self, dim: int, side: int) -> float:
-        """An estimate, on the safe side, of the largest number inside one MLP for contexts as
-        attention has them.
+        """An upper estimate of the largest number in an MLP, for contexts as attention has them.
 
-        Half precision ends at 65,504; where a network might come near, it is computed in fp32.
+        fp16 ends at 65,504. A network that might come near it is computed in fp32.
         """
         kept, key = prepared(self).largest, (dim, side)
         if key not in kept:
@@ -262,11 +261,11 @@ class Hypernetwork:
         return kept[key]
 
     def release(self) -> None:
-        """Forget everything made ready from it (call it after changing parameters, too)."""
+        """Free everything prepared from it. Call it after changing parameters, too."""
         prepared(self).clear()
 
     def release_devices(self) -> None:
-        """Free what is kept on other devices than the CPU: for a network that no tag names."""
+        """Free what is kept on accelerators, when no tag names the network any more."""
         prepared(self).clear_devices()
 
 
@@ -275,9 +274,7 @@ def _nbytes(*tensors: torch.Tensor) -> int:
 
 
 def _live(mlp: Mlp) -> Delta:
-    """An MLP in training, for contexts of any dtype: it computes in that of its parameters, as they
-    are what learns.
-    """
+    """An MLP in training, for contexts of any dtype; it computes in the dtype of its parameters."""
 
     def run(context: torch.Tensor) -> torch.Tensor:
         inner: torch.Tensor = mlp(context.to(next(mlp.parameters()).dtype))

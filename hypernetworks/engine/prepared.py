@@ -1,5 +1,6 @@
-"""What is made ready from networks for speed, beside them: copies, pickles and exports carry none
-of it.
+"""What is prepared from networks for speed, kept apart from them.
+
+Copies, pickles and exports of a network therefore contain none of it.
 """
 
 from __future__ import annotations
@@ -16,14 +17,13 @@ Delta = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Prepared:
-    """What is kept of one network.
+    """What is kept for one network.
 
     Attributes:
-        deltas: by width, side, device and dtype: what :meth:`Hypernetwork.delta` gives, and its
-            bytes.
-        largest: by width and side: what :meth:`Hypernetwork.largest_output` gives.
-        folds: products with the weights of projections, as :mod:`hypernetworks.patching` keeps
-            them.
+        deltas: results of :meth:`Hypernetwork.delta`, by width, side, device and dtype; each with
+            its bytes.
+        largest: results of :meth:`Hypernetwork.largest_output`, by width and side.
+        folds: products with the weights of projections, made by :mod:`hypernetworks.patching`.
     """
 
     def __init__(self) -> None:
@@ -38,20 +38,21 @@ class Prepared:
         return deltas + sum(fold.nbytes for fold in list(self.folds.values()))
 
     def keep(self, key: tuple[object, ...], fold: Fold) -> None:
-        """Keep a product for the next handle. Those with weights that are gone make room."""
+        """Keep a product for the next handle, and drop those whose weights no longer exist."""
+        # Over list(): another thread may add one meanwhile.
         for known, old in list(self.folds.items()):
             if old.mark.is_dead:
                 self.folds.pop(known, None)
         self.folds[key] = fold
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop everything."""
         self.deltas.clear()
         self.largest.clear()
         self.folds.clear()
 
     def clear_devices(self) -> None:
-        """Forget what is on other devices than the CPU."""
+        """Drop what is on accelerators."""
         for key in list(self.deltas):
             if key[2].type != "cpu":
                 self.deltas.pop(key, None)
@@ -64,6 +65,6 @@ _OF_NETWORKS: weakref.WeakKeyDictionary[object, Prepared] = weakref.WeakKeyDicti
 
 
 def prepared(network: object) -> Prepared:
-    """What is kept of this network, until the network goes."""
+    """What is kept for this network, as long as the network exists."""
     found = _OF_NETWORKS.get(network)
     return found if found is not None else _OF_NETWORKS.setdefault(network, Prepared())

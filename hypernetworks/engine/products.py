@@ -1,10 +1,11 @@
-"""Dense products with an activation, by the fastest route that the machine has.
+"""Dense products with an activation, computed in the fastest way on this machine.
 
-On a CPU in fp32, torch's own ``F.linear`` asks one library (MKL, where torch was built with it) and
-oneDNN is another: the first leaves AVX-512 unused on processors of other makers, where the second
-is about twice as fast, and it fuses bias and activation into the product. Both are full fp32.
-Everywhere else, and whenever the fused route is missing or wrong on this machine, ``F.linear`` it
-is.
+On a CPU in fp32, ``F.linear`` uses MKL, if torch was built with it. MKL doesn't use AVX-512 on
+processors of other makers than its own. There, oneDNN is about twice as fast, and it computes bias
+and activation together with the product. Both compute in full fp32. On CUDA, relu after a product
+costs a pass over the widest tensor of a network, and cuBLAS computes it at the end of the product.
+Everywhere else, and if the fused operator is missing or wrong on this machine, ``F.linear`` is
+used.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ from torch import nn
 from .tensors import is_ordinary
 from .tracing import is_compiling
 
+FUSING = ("cuda", "meta")
+"""Devices whose products may end in relu; on the meta device, where kernels are counted, as on
+CUDA.
+"""
+
 Activation = Callable[[torch.Tensor], torch.Tensor]
 
 FUSED: dict[type[nn.Module], tuple[str, tuple[float, ...], str]] = {
@@ -32,8 +38,8 @@ FUSED: dict[type[nn.Module], tuple[str, tuple[float, ...], str]] = {
     nn.ReLU6: ("hardtanh", (0.0, 6.0), ""),
     nn.Hardtanh: ("hardtanh", (-1.0, 1.0), ""),
 }
-"""Activations, as hypernetworks build them (with torch's defaults), that oneDNN computes inside a
-product.
+"""Activations that oneDNN can compute inside a product, with the default arguments that
+hypernetworks use.
 """
 
 
@@ -59,8 +65,51 @@ def linear(
         )
         return product
 
+    if type(activation) is nn.ReLU and bias is not None and _is_for_cublas(inputs, weight):
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        made: torch.Tensor = torch.ops.aten._addmm_activation(bias, rows, weight.t())
+        return made.view(*inputs.shape[:-1], -1)
+
     product = F.linear(inputs, weight, bias)
     return product if activation is None else activation(product)
+
+
+def _is_for_cublas(inputs: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Of relu and gelu, which cuBLAS has, hypernetworks' gelu is another: the exact one."""
+    return bool(
+        inputs.device.type in FUSING
+        and inputs.device == weight.device
+        and inputs.dtype is weight.dtype
+        and inputs.dtype in (torch.float16, torch.bfloat16)
+        and not torch.is_grad_enabled()
+        and is_ordinary(inputs, weight)
+        and not is_compiling()  # a compiler fuses by itself
+        and inputs.numel() > 0
+        and (inputs.device.type != "cuda" or not torch.cuda.is_current_stream_capturing())
+        and cublas_works(inputs.device)
+    )
+
+
+@functools.cache
+def cublas_works(device: torch.device) -> bool:
+    """Whether the operator exists, and computes relu there: asked once for a device, at first use.
+
+    It is one that torch keeps for its own encoder layers, so it may be missing, or another one day.
+    """
+    operator = getattr(torch.ops.aten, "_addmm_activation", None)
+    if operator is None or device.type == "meta":
+        return operator is not None
+    with torch.inference_mode(False), torch.no_grad():
+        try:
+            inputs, weight = (
+                torch.linspace(-3, 3, 8 * 16).view(8, 16).sin().to(device, torch.float16),
+                torch.linspace(-2, 2, 16 * 16).view(16, 16).cos().to(device, torch.float16),
+            )
+            bias = torch.linspace(-1, 1, 16).to(device, torch.float16)
+            plain = F.linear(inputs, weight, bias).relu()
+            return torch.allclose(operator(bias, inputs, weight.t()), plain, rtol=1e-2, atol=1e-2)
+        except Exception:  # as above
+            return False
 
 
 def _is_for_onednn(inputs: torch.Tensor, weight: torch.Tensor) -> bool:
@@ -80,12 +129,11 @@ def _is_for_onednn(inputs: torch.Tensor, weight: torch.Tensor) -> bool:
 
 @functools.cache
 def onednn_works() -> bool:
-    """Whether the fused route exists here and computes what it should: asked once, with numbers
-    that need no RNG.
+    """Whether the fused operator exists here and computes correctly; tested once per process.
 
-    It is an operator that torch keeps for its own compiler, so it may be missing, or another one
-    day.
+    Torch has it for its own compiler and promises nothing about it, so it may be missing or change.
     """
+    # The inputs come from sin and cos, so that the test draws no random number.
     with torch.inference_mode(False), torch.no_grad():
         try:
             inputs = torch.linspace(-3, 3, 5 * 16).view(5, 16).sin()
@@ -103,9 +151,7 @@ def onednn_works() -> bool:
                 )
                 if not torch.allclose(fused, kind()(plain), rtol=1e-5, atol=1e-5):
                     return False
-        except (
-            Exception
-        ):  # whatever torch of whatever version on whatever processor does: there is another way
+        except Exception:  # of any kind, from any torch on any processor: F.linear works
             return False
 
     return True

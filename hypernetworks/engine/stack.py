@@ -13,11 +13,11 @@ from .tensors import is_on_cpu
 KEY, VALUE = 0, 1
 """The two sides of a pair."""
 LARGEST_HALF = 30_000.0
-"""Networks whose numbers stay below this are computed in fp16; its end is 65,504."""
+"""Networks whose numbers stay below this may be computed in fp16, which ends at 65,504."""
 
 
 class Stack:
-    """Networks in the order of their tags; the same network may stand in it several times.
+    """Networks in the order of their tags; a network may occur several times.
 
     The arithmetic of every network is ``x + multiplier * mlp(x)``; the result is cast back to the
     context's dtype once, at the end.
@@ -28,7 +28,7 @@ class Stack:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Context widths that any of the networks transforms, rising."""
+        """Context widths that any of the networks transforms, ascending."""
         return tuple(sorted({dim for network in self.networks for dim in network.widths}))
 
     def active(self, dim: int, multipliers: Sequence[float]) -> list[tuple[Hypernetwork, float]]:
@@ -40,14 +40,14 @@ class Stack:
     def transform(
         self, context: torch.Tensor, side: int, multipliers: Sequence[float], *, exact: bool = True
     ) -> torch.Tensor:
-        """The context for one side, or the same object when nothing applies.
+        """The context for one side; the same object if no network changes it.
 
         Args:
             context: ``(batch, tokens, dim)``; not changed.
             side: :data:`KEY` or :data:`VALUE`.
             multipliers: one per network, 0 to leave it out.
-            exact: in fp32 at least, as AUTOMATIC1111 computes; otherwise in the context's own dtype
-                where the device is made for that and the numbers fit.
+            exact: compute in fp32 at least, as AUTOMATIC1111 does; otherwise in the context's own
+                dtype, if the device is made for it and the numbers fit.
         """
         return self.through(self.active(context.shape[-1], multipliers), context, side, exact=exact)
 
@@ -59,10 +59,11 @@ class Stack:
         *,
         exact: bool = True,
     ) -> torch.Tensor:
-        """The same for networks that were chosen before, see :meth:`active`."""
+        """As :meth:`transform`, for networks that :meth:`active` has chosen."""
         if not active:
             return context
 
+        # Cast back once, at the end: between two networks, rounding to fp16 would add up.
         dtype = context.dtype
         if exact or not _may_be_half(active, context, side):
             dtype = torch.promote_types(dtype, torch.float32)
@@ -76,8 +77,9 @@ class Stack:
 def split_tail(
     active: Sequence[tuple[Hypernetwork, float]],
 ) -> tuple[list[tuple[Hypernetwork, float]], list[tuple[Hypernetwork, float]]]:
-    """Networks up to the last one that has to be computed, and the linear ones after it, which can
-    be folded.
+    """Split into the networks that must be computed and the linear ones at the end.
+
+    Only the networks at the end can be folded into the projection: they act on its input last.
     """
     tail = len(active)
     while tail and active[tail - 1][0].structure.is_linear and not active[tail - 1][0].training:
@@ -92,8 +94,11 @@ def as_one_map(
     device: torch.device,
     dtype: torch.dtype,
 ) -> AffineMap:
-    """Linear networks as one map: that of one network at multiplier 1, that of several with their
-    multipliers in it.
+    """Linear networks as one map.
+
+    Returns:
+        For one network its map at multiplier 1, so that another multiplier needs no new map; for
+        several, a map that includes their multipliers.
     """
     maps = [(network.affine(dim, side, device, dtype), multiplier) for network, multiplier in tail]
     return maps[0][0] if len(maps) == 1 else chain(maps)
@@ -102,9 +107,9 @@ def as_one_map(
 def _may_be_half(
     active: Sequence[tuple[Hypernetwork, float]], context: torch.Tensor, side: int
 ) -> bool:
-    """Half precision pays on accelerators; fp16 overflows where networks are strong, bf16 doesn't.
+    """Whether half precision is faster and safe: on accelerators, if fp16 can't overflow.
 
-    A network in training is computed as precisely as its parameters are, in either of them.
+    A network in training is computed in the precision of its parameters.
     """
     if is_on_cpu(context) or context.dtype not in (torch.float16, torch.bfloat16):
         return False

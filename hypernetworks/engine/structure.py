@@ -2,8 +2,8 @@
 tensors and checked.
 
 A state dict names its tensors ``linear.N.weight`` and ``linear.N.bias``, where N counts every
-module of a Sequential, parameterless ones included. So the numbers tell where activations, layer
-norms and dropouts stood.
+module of a Sequential, including those without parameters. So the gaps between the numbers show
+where activations and dropouts were.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ StateDict = Mapping[str, torch.Tensor]
 """``linear.N.weight`` / ``linear.N.bias`` -> tensor, of one MLP."""
 
 MOST_LAYERS = 100
-"""Entries of a layer structure; people train with three to ten.
-
-Each is a module, and text in messages.
+"""Entries of a layer structure. People train with three to ten; each costs a module, and text in
+messages.
 """
 MOST_WIDTHS = 32
 """Context widths of one hypernetwork; a model has at most six."""
@@ -43,6 +42,7 @@ UNBUILDABLE = {
 def _activations() -> dict[str, type[nn.Module]]:
     from torch.nn.modules import activation
 
+    # As AUTOMATIC1111 does: by class name, so that every torch offers the activations it has.
     found: dict[str, type[nn.Module]] = {
         name.lower(): cls
         for name, cls in inspect.getmembers(activation, inspect.isclass)
@@ -82,23 +82,27 @@ class Structure:
             raise StructureError(
                 f"the layer structure has {len(layers)} entries: at most {MOST_LAYERS} are possible"
             )
+        # The residual adds the output to the context, so both have the context's width.
         if len(layers) < 2 or layers[0] != 1 or layers[-1] != 1 or any(m <= 0 for m in layers):
             raise StructureError(
                 f"the layer structure {list(layers)} must be positive and start and end with 1"
             )
+
         if self.activation in UNBUILDABLE:
             raise StructureError(
-                f'the activation "{self.activation}" can\'t be built: {UNBUILDABLE[self.activation]}'
+                f'the activation "{self.activation}" can\'t be built: '
+                f"{UNBUILDABLE[self.activation]}"
             )
         if self.activation != "linear" and self.activation not in ACTIVATIONS:
             raise StructureError(
-                f'the activation "{self.activation}" is unknown, known are {", ".join(ACTIVATIONS)}'
-            )
-        if len(self.dropout) != len(layers):
-            raise StructureError(
-                f"the dropout structure has {len(self.dropout)} entries, not {len(layers)} as layers"
+                f'the activation "{self.activation}" is unknown: known are {", ".join(ACTIVATIONS)}'
             )
 
+        if len(self.dropout) != len(layers):
+            raise StructureError(
+                f"the dropout structure has {len(self.dropout)} entries, not {len(layers)} as "
+                "layers"
+            )
         if any(not 0 <= p < 1 for p in self.dropout):
             raise StructureError(
                 f"the dropout structure {list(self.dropout)} must hold probabilities in [0, 1)"
@@ -106,7 +110,7 @@ class Structure:
 
     @property
     def is_linear(self) -> bool:
-        """Whether the MLP is an affine map when it does not train."""
+        """Whether the MLP is an affine map outside training."""
         return self.activation == "linear" and not self.layer_norm
 
     def widths(self, dim: int) -> tuple[int, ...]:
@@ -121,6 +125,7 @@ class Structure:
         widths, modules = self.widths(dim), list[nn.Module]()
         for i, (inner, outer) in enumerate(zip(widths, widths[1:], strict=False)):
             modules.append(nn.Linear(inner, outer))
+            # The order matters: AUTOMATIC1111 writes the modules' numbers into the file.
             if self.activation != "linear" and (i < len(widths) - 2 or self.activate_output):
                 modules.append(build_activation(self.activation))
             if self.layer_norm:
@@ -134,17 +139,19 @@ class Structure:
 def build_activation(name: str) -> nn.Module:
     """A fresh activation module.
 
-    Softmax and its kin get the dimension that torch picks for 3-D input: the batch.
+    Softmax and the like get the dimension that torch itself chooses for 3-D input: the batch.
     """
     cls = ACTIVATIONS[name]
+    # Without a dimension they compute the same, but warn at each call.
     if cls in (nn.Softmax, nn.Softmin, nn.LogSoftmax):
         return cls(dim=0)
     return cls()
 
 
 def rebuilt_dropout(layers: int, use_dropout: bool, last_layer_dropout: bool) -> tuple[float, ...]:
-    """The dropout structure of files that only say yes or no (AUTOMATIC1111's rule): 0.3 per hidden
-    layer.
+    """The dropout structure of a file that only says yes or no: 0.3 after each hidden layer.
+
+    This is AUTOMATIC1111's rule for its own older files.
     """
     if not use_dropout or layers < 3:
         return (0.0,) * layers
@@ -153,7 +160,7 @@ def rebuilt_dropout(layers: int, use_dropout: bool, last_layer_dropout: bool) ->
 
 @dataclass(frozen=True)
 class Outline:
-    """What the tensors of one MLP tell by themselves.
+    """What the tensors of one MLP show without any metadata.
 
     Attributes:
         widths: input width of the first layer, then the output width of every layer.
@@ -172,7 +179,7 @@ class Outline:
 
     @classmethod
     def of(cls, tensors: StateDict) -> Outline:
-        """Read the outline off one MLP's state dict.
+        """Derive the outline from one MLP's state dict.
 
         Raises:
             StructureError: keys that are not ``linear.N.weight|bias``, or shapes that don't fit
@@ -183,6 +190,7 @@ class Outline:
         if not linears or kinds[0][1] != "linear" or linears[0] != 0:
             raise StructureError("the first module of the network is not a linear layer")
 
+        # Each layer must take what the layer before it gives.
         widths = [tensors[f"linear.{linears[0]}.weight"].shape[1]]
         for n in linears:
             outer, inner = tensors[f"linear.{n}.weight"].shape
@@ -198,6 +206,7 @@ def _module_kinds(tensors: StateDict) -> list[tuple[int, str]]:
     """``(N, "linear" | "norm" | "prelu")`` in order, every tensor accounted for."""
     numbers: dict[int, set[str]] = {}
     for key, tensor in tensors.items():
+        # No leading zeros: 00 and 0 would be two keys for one module.
         match = re.fullmatch(r"linear\.(0|[1-9][0-9]{0,5})\.(weight|bias)", key)
         if match is None or not isinstance(tensor, torch.Tensor):
             raise StructureError(
@@ -209,9 +218,10 @@ def _module_kinds(tensors: StateDict) -> list[tuple[int, str]]:
             )
         numbers.setdefault(int(match[1]), set()).add(match[2])
 
+    # The shapes alone tell the modules apart; the file doesn't name their classes.
     kinds = []
-    for n, parts in sorted(numbers.items()):
-        shapes = {part: tuple(tensors[f"linear.{n}.{part}"].shape) for part in parts}
+    for n, named in sorted(numbers.items()):
+        shapes = {name: tuple(tensors[f"linear.{n}.{name}"].shape) for name in named}
         weight, bias = shapes.get("weight"), shapes.get("bias")
         if weight is not None and len(weight) == 2 and bias == weight[:1] and 0 not in weight:
             kinds.append((n, "linear"))
@@ -239,6 +249,7 @@ def _spacing(
         following = kinds[first + 1 : last]
         inside = {kind: m for m, kind in following}
         order, count = [kind for _, kind in following], len(following)
+
         if count != len(inside) or order not in ([], ["norm"], ["prelu"], ["prelu", "norm"]):
             raise StructureError(
                 f"the modules after linear.{n} are in no order that the webui writes"
@@ -253,6 +264,7 @@ def _spacing(
             raise StructureError(
                 f"linear.{inside['prelu']} has no shape that the webui's prelu or layer norm has"
             )
+
         norms.append(norm is not None)
         prelu.append("prelu" in inside)
         if end is not None:
@@ -270,7 +282,7 @@ def _spacing(
 
 @dataclass(frozen=True)
 class Claims:
-    """What a file's metadata says of the structure; ``None`` where it says nothing."""
+    """What a file's metadata says about the structure; ``None`` where it says nothing."""
 
     layer_structure: tuple[float, ...] | None = None
     activation: str | None = None
@@ -280,13 +292,12 @@ class Claims:
 
 
 def check_size(networks: Mapping[int, tuple[Sized, Sized]]) -> None:
-    """Refuse networks by width that are more, or larger, than any model takes, before they are
-    looked at.
+    """Refuse more or larger networks than any model uses, before anything is done with them.
 
-    A file of a few kilobytes can name the same dictionary of 50,000 entries under 50,000 widths.
+    A file of a few kilobytes can name one dictionary of 50,000 entries under 50,000 widths.
 
     Raises:
-        StructureError: which it is.
+        StructureError: there are too many widths or tensors, or none.
     """
     if not networks:
         raise StructureError("it holds no network of any width")
@@ -305,10 +316,10 @@ def check_size(networks: Mapping[int, tuple[Sized, Sized]]) -> None:
 def derive_structure(
     tensors: Mapping[int, tuple[StateDict, StateDict]], claims: Claims
 ) -> Structure:
-    """The structure that the tensors of all widths tell, completed by the metadata.
+    """The structure that the tensors of all widths show, completed by the metadata.
 
     Raises:
-        StructureError: a tensor and another, or the metadata, disagree; the message says which.
+        StructureError: tensors contradict each other or the metadata; the message says where.
     """
     check_size(tensors)
     outlines = {
@@ -316,10 +327,12 @@ def derive_structure(
     }
     first = next(iter(outlines.values()))
 
+    # All widths and both sides must be built alike: a Hypernetwork has one structure.
     for (dim, kv), outline in outlines.items():
         if outline.widths[0] != dim or outline.widths[-1] != dim:
             raise StructureError(
-                f"the network for width {dim} takes {outline.widths[0]} and gives {outline.widths[-1]} ({kv})"
+                f"the network for width {dim} takes {outline.widths[0]} and gives "
+                f"{outline.widths[-1]} ({kv})"
             )
         if len(outline.widths) != len(first.widths) or replace(outline, widths=()) != replace(
             first, widths=()
@@ -349,7 +362,8 @@ def _layer_structure(
     if claimed is not None:
         if {len(claimed)} != lengths:
             raise StructureError(
-                f"the layer structure {list(claimed)} and the {lengths.pop()} tensor widths disagree"
+                f"the layer structure {list(claimed)} and the {lengths.pop()} tensor widths "
+                "disagree"
             )
         return claimed
     return tuple(
@@ -358,9 +372,11 @@ def _layer_structure(
 
 
 def _common_multiple(sizes: Mapping[int, int]) -> float:
-    """The plainest number m with ``int(dim * m) == size`` for all; ``nan``-free, falls back to the
-    first ratio.
+    """The shortest decimal number m with ``int(dim * m) == size`` for all widths.
+
+    If there is none, the ratio of the first width.
     """
+    # int() truncates, so each size allows an interval of multiples; the intervals must intersect.
     low = max(Fraction(size, dim) for dim, size in sizes.items())
     high = min(Fraction(size + 1, dim) for dim, size in sizes.items())
     for digits in range(7):
@@ -376,7 +392,7 @@ def _common_multiple(sizes: Mapping[int, int]) -> float:
 
 
 def _complete(outline: Outline, layer_structure: tuple[float, ...], claims: Claims) -> Structure:
-    """Settle activation, norm, output activation and dropout between tensors and metadata."""
+    """Combine what tensors and metadata say about activation, norm and dropout."""
     if claims.layer_norm is not None and claims.layer_norm != outline.layer_norm:
         raise StructureError(_contradiction("is_layer_norm", claims.layer_norm, outline.layer_norm))
 
@@ -386,6 +402,7 @@ def _complete(outline: Outline, layer_structure: tuple[float, ...], claims: Clai
             _contradiction("activation_func", activation, "prelu" if any(outline.prelu) else "none")
         )
 
+    # The gaps show whether the last layer is activated only if another module follows it there.
     named = claims.activation is not None
     shown = [_gap_contents(gap, outline.layer_norm, activation, named) for gap in outline.gaps]
     output = claims.activate_output
@@ -410,8 +427,10 @@ def _complete(outline: Outline, layer_structure: tuple[float, ...], claims: Clai
 def _gap_contents(
     gap: tuple[int, int], layer_norm: bool, activation: str, named: bool = True
 ) -> bool:
-    """Whether a dropout stands in this gap; raises where the gap and the activation contradict each
-    other.
+    """Whether there is a dropout in this gap.
+
+    Raises:
+        StructureError: the gap and the activation contradict each other.
     """
     before, after = gap
     activated = activation != "linear"
@@ -420,12 +439,13 @@ def _gap_contents(
     if before != activated or after > 1:
         if not activated and not named:
             raise StructureError(
-                f"the file doesn't say which activation it has, and its tensors have {sum(gap)} other modules between "
-                "two layers: it can't be read faithfully"
+                f"the file doesn't say which activation it has, and its tensors have {sum(gap)} "
+                "other modules between two layers: it can't be read faithfully"
             )
         kind = f'"{activation}"' if activated else "none"
         raise StructureError(
-            f"the metadata says activation {kind}, but the tensors have {sum(gap)} other modules between two layers"
+            f"the metadata says activation {kind}, but the tensors have {sum(gap)} other modules "
+            "between two layers"
         )
 
     return after == 1
@@ -436,8 +456,8 @@ def _dropout(claims: Claims, shown: Sequence[bool], layers: int) -> tuple[float,
     if claimed is None:
         if any(shown) and claims.activation is None:
             raise StructureError(
-                "the tensors show another module between two layers, and the metadata does not tell whether it is an "
-                "activation or a dropout"
+                "the tensors show another module between two layers, and the metadata does not "
+                "tell whether it is an activation or a dropout"
             )
         return (0.0, *(0.3 if there else 0.0 for there in shown), 0.0)
     if len(claimed) == layers and [p > 0 for p in claimed[1:-1]] != list(shown):

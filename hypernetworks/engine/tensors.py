@@ -1,6 +1,4 @@
-"""What can and can't be asked of a tensor, wherever it is: the one place that knows devices
-apart.
-"""
+"""Questions about a tensor whose answers differ between devices and kinds of tensors."""
 
 from __future__ import annotations
 
@@ -9,12 +7,12 @@ from torch import nn
 
 
 def is_on_cpu(tensor: torch.Tensor) -> bool:
-    """Whether its numbers can be read at once; on accelerators, reading waits for the device."""
+    """Whether its values can be read at once; on accelerators, reading waits for the device."""
     return tensor.device.type == "cpu"
 
 
 def address(tensor: torch.Tensor) -> int:
-    """Where its numbers are; 0 for tensors that have no address (DirectML's, traced ones)."""
+    """The address of its data; 0 for tensors without one (DirectML's, traced ones)."""
     try:
         return tensor.data_ptr()
     except (RuntimeError, NotImplementedError):
@@ -22,19 +20,18 @@ def address(tensor: torch.Tensor) -> int:
 
 
 def version(tensor: torch.Tensor) -> int | None:
-    """Torch's count of changes in place; ``None`` for tensors of inference mode, which have
-    none.
-    """
+    """Torch's count of changes in place; ``None`` for inference tensors, which have no count."""
     return None if tensor.is_inference() else tensor._version
 
 
 def is_ordinary(*tensors: torch.Tensor) -> bool:
-    """Whether these hold numbers of their own: not those that export, compilers and quantisation
-    put in their place.
+    """Whether these are plain tensors with data.
+
+    Export, compilers and quantisation use other classes in their place.
     """
     return all(type(tensor) in (torch.Tensor, nn.Parameter) for tensor in tensors)
 
 
 def for_float64(device: torch.device) -> torch.device:
-    """The device itself where it has float64 for certain, else the CPU."""
+    """The device itself if it surely has float64 (MPS and DirectML don't), else the CPU."""
     return device if device.type in ("cpu", "cuda") else torch.device("cpu")

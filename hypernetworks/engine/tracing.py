@@ -1,5 +1,6 @@
-"""Compilers and exporters, which read Python once and keep what they saw: how to be left out of
-what they read.
+"""How to stay out of the graphs of compilers and exporters.
+
+They trace Python code once and replay what they saw, so a check at each call would be lost.
 """
 
 from __future__ import annotations
@@ -17,18 +18,25 @@ def _never() -> bool:
 
 
 is_compiling: Callable[[], bool] = getattr(torch.compiler, "is_compiling", _never)
-"""Whether a compiler or exporter is reading now; always ``False`` for torch before 2.3, which can't
-tell.
+"""Whether a compiler or exporter is tracing now; always ``False`` before torch 2.3, which has no
+such function.
 """
+
+_is_dynamo: Callable[[], bool] = getattr(torch.compiler, "is_dynamo_compiling", _never)
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", _never)
+
+
+def is_read_by_dynamo() -> bool:
+    """Whether ``torch.compile`` is reading, which may call operators that only this process has."""
+    return _is_dynamo() and not _is_exporting()
 
 
 def outside_graph(function: _Function) -> _Function:
-    """The function as one that ``torch.compile`` leaves alone and calls: it runs as plain Python
-    each time.
+    """The function, but called by ``torch.compile`` instead of traced: it runs as Python each time.
 
-    Costs some microseconds a call: for use where :func:`is_compiling`. Torch's compiler is imported
-    at the first call.
+    This takes some microseconds per call, so use it only if :func:`is_compiling`. The first call
+    imports torch's compiler.
     """
-    disable = getattr(torch, "_disable_dynamo", None)  # what torch's own optimisers use
+    disable = getattr(torch, "_disable_dynamo", None)  # which torch's own optimizers use
     left_alone: _Function = function if disable is None else disable(function)
     return left_alone

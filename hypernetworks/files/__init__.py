@@ -1,6 +1,4 @@
-"""Bytes <-> structure and tensors: every variant of hypernetwork file, read safely and written
-atomically.
-"""
+"""Hypernetwork files: every variant is read safely, and files are written atomically."""
 
 from .describing import Description, read_description
 from .reading import SUFFIXES, read

@@ -1,6 +1,4 @@
-"""Describes a file without loading its weights: checks everything :func:`~hypernetworks.read` does
-but the values.
-"""
+"""Describes a file without its weights; all that :func:`~hypernetworks.read` checks is checked."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from .opened import OpenedFile
 from .reading import contents, with_named_errors
 
 _SMALL = 4096
-"""Bytes of a region that is read all the same: a number beside the networks."""
+"""Bytes of a region that is read nevertheless, such as a step count that is stored as a tensor."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Description:
 
     Attributes:
         name: the file's stem.
-        widths: context widths, rising.
+        widths: context widths, ascending.
         dtype: of its tensors in the file.
         provenance: where it comes from.
     """
@@ -41,7 +39,7 @@ class Description:
 def read_description(path: str | os.PathLike[str]) -> Description:
     """Describe a file of any variant.
 
-    Only a few kilobytes are read, however large it is (4 MiB of legacy files).
+    Only a few kilobytes are read, whatever its size (4 MiB at most, of legacy files).
 
     Raises:
         FileError, StructureError: see :func:`hypernetworks.read`, which raises the same.
@@ -52,10 +50,10 @@ def read_description(path: str | os.PathLike[str]) -> Description:
 def _read_description(path: Path) -> Description:
     with _WithoutNumbers(path) as file:
         tensors, structure, provenance = contents(file, path)
+
+    # One width is enough: deriving the structure has checked that all are built alike.
     width = min(tensors)
-    state = tensors[width][
-        0
-    ]  # those of all widths are built alike, which was checked when the structure was derived
+    state = tensors[width][0]
     _check_fit(structure, width, tuple((key, tuple(tensor.shape)) for key, tensor in state.items()))
     return Description(
         path.stem, structure, tuple(sorted(tensors)), next(iter(state.values())).dtype, provenance
@@ -66,14 +64,12 @@ def _read_description(path: Path) -> Description:
 def _check_fit(
     structure: Structure, width: int, shapes: tuple[tuple[str, tuple[int, ...]], ...]
 ) -> None:
-    """Build the MLP once for all files of the same structure, which most files in a library
-    share.
-    """
+    """Check that the tensors fit the MLP; done once for all files with the same structure."""
     Mlp(width, structure, {key: torch.empty(shape, device="meta") for key, shape in shapes})
 
 
 class _WithoutNumbers(OpenedFile):
-    """Returns zeros for large regions; untouched memory takes no space."""
+    """A file whose large regions are zeros; memory that nobody touches takes no space."""
 
     def _fill(self, offset: int, target: memoryview) -> None:
         if len(target) <= _SMALL:

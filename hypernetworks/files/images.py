@@ -1,7 +1,6 @@
-"""Images: reads the size from the header first, and opens only files of a reasonable size.
+"""Images: the size is read from the header first, and only images of a reasonable size are opened.
 
-Pillow decodes some formats as it opens them, and a WebP of 314 KiB can ask for 4.5 GB. So the size
-is read here first.
+Pillow decodes some formats when it opens them, and a WebP of 314 KiB can need 4.5 GB.
 """
 
 from __future__ import annotations
@@ -19,21 +18,20 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_PIXELS = 64_000_000
-"""Pixels of an image that is decoded: some 800 MB for the copies that are made of it."""
+"""Largest number of pixels that is decoded: with all copies, about 800 MB."""
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
-"""What can be opened, by Pillow's names."""
+"""Formats that can be opened, by Pillow's names."""
 _MOST_PARTS = 10_000
-"""Segments or chunks that are looked through for a size."""
+"""Segments or chunks that are searched for a size, so that a search has an end."""
 Size = tuple[int, int]
 """Width and height in pixels."""
 
 
 @contextmanager
 def open_image(path: Path, formats: Sequence[str] = FORMATS) -> Iterator[Image]:
-    """An image of one of the formats, by its content; a context manager.
+    """Open an image of one of the formats, whatever its suffix; a context manager.
 
-    Whatever fails while it is open becomes an :class:`ImageError` as well, since Pillow decodes
-    late.
+    Errors inside the ``with`` block become :class:`ImageError` too, because Pillow decodes late.
 
     Raises:
         ImageTooLargeError: too many pixels.
@@ -45,6 +43,7 @@ def open_image(path: Path, formats: Sequence[str] = FORMATS) -> Iterator[Image]:
         found = check_image(path)
         if found not in formats:
             raise ImageError(f"it is not an image in one of these formats: {', '.join(formats)}")
+        # Only the format that was checked: Pillow could find another one in the same bytes.
         with Image.open(path, formats=[found]) as image:
             _check_pixels([image.size])  # Pillow may go by another part of the file
             yield image
@@ -55,11 +54,11 @@ def open_image(path: Path, formats: Sequence[str] = FORMATS) -> Iterator[Image]:
 
 
 def check_image(path: Path) -> str:
-    """The format of an image, in Pillow's words. A few kilobytes are read, and nothing is decoded.
+    """The format of an image, by Pillow's name. Reads a few kilobytes and decodes nothing.
 
     Raises:
         ImageTooLargeError: too many pixels.
-        ImageError: no image, or one whose header is damaged.
+        ImageError: it isn't an image, or its header is damaged.
     """
     try:
         with OpenedFile(path) as file:
@@ -76,12 +75,13 @@ def _check_pixels(sizes: Sequence[Size]) -> None:
         raise ImageError("it can't be read as an image: its header is damaged")
     if pixels > MOST_PIXELS:
         raise ImageTooLargeError(
-            f"it has too many pixels: {pixels / 1e6:.0f} MP, the limit is {MOST_PIXELS / 1e6:.0f} MP. Resize it"
+            f"it has too many pixels: {pixels / 1e6:.0f} MP, the limit is "
+            f"{MOST_PIXELS / 1e6:.0f} MP. Resize it"
         )
 
 
 def _sizes(file: OpenedFile) -> tuple[str, list[Size]]:
-    """The format, and every size that the header names; a decoder may go by any of them."""
+    """The format, and every size in the header, since a decoder may use any of them."""
     head = file.piece(0, 32)
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG", [struct.unpack(">II", head[16:24])]
@@ -102,19 +102,20 @@ def _sizes(file: OpenedFile) -> tuple[str, list[Size]]:
 
 
 def _jpeg(file: OpenedFile) -> Iterator[Size]:
-    """Frame headers up to the first scan."""
+    """The sizes in the frame headers before the first scan."""
     position = 2
     for _ in range(_MOST_PARTS):
         segment = file.piece(position, 9)
         if len(segment) < 4 or segment[0] != 0xFF or segment[1] == 0xDA:
             return
         marker, length = segment[1], int.from_bytes(segment[2:4], "big")
-        if marker == 0xFF:  # filling
+        if marker == 0xFF:  # a fill byte
             position += 1
             continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack(">HH", segment[5:9])
             yield width, height
+        # These markers have no length field.
         position += 2 if 0xD0 <= marker <= 0xD8 or marker == 1 else 2 + length
 
     raise ImageError("it can't be read as an image: its header has no end")
@@ -124,12 +125,12 @@ def _bmp(head: bytes) -> Size:
     if int.from_bytes(head[14:18], "little") == 12:
         width, height = struct.unpack("<HH", head[18:22])
     else:
-        width, height = struct.unpack("<ii", head[18:26])  # a negative height: from the top
+        width, height = struct.unpack("<ii", head[18:26])  # negative height: rows from the top
     return abs(width), abs(height)
 
 
 def _webp(file: OpenedFile) -> Iterator[Size]:
-    """Canvas, frames and images."""
+    """The sizes of the canvas, of frames and of images."""
     position = 12
     for _ in range(_MOST_PARTS):
         chunk = file.piece(position, 24)
@@ -152,15 +153,15 @@ def _webp(file: OpenedFile) -> Iterator[Size]:
 
 
 def _tiff(file: OpenedFile, head: bytes) -> Size:
-    """Width and height of the first directory; ordinary and 64-bit files of either byte order."""
+    """The size in the first directory, of ordinary and 64-bit files of either byte order."""
     order = "<" if head[:1] == b"I" else ">"
     is_big = b"+" in head[:4]
     place = struct.unpack(order + ("Q" if is_big else "I"), head[8:16] if is_big else head[4:8])[0]
     counted, entry = (8, 20) if is_big else (2, 12)
     count = struct.unpack(order + ("Q" if is_big else "H"), file.piece(place, counted))[0]
     entries = file.piece(place + counted, min(count, 4096) * entry)
-    found: dict[int, int] = {}
 
+    found: dict[int, int] = {}
     for at in range(0, len(entries) - entry + 1, entry):
         tag, kind = struct.unpack_from(order + "HH", entries, at)
         if tag in (256, 257):
@@ -172,7 +173,8 @@ def _tiff(file: OpenedFile, head: bytes) -> Size:
 
 
 def _avif(file: OpenedFile) -> Iterator[Size]:
-    """Every "ispe" property, which names the size of an image, of a tile or of an alpha plane."""
+    """The sizes in all "ispe" properties: of images, tiles and alpha planes."""
+    # A search instead of a parser: the boxes nest in many ways, and every size counts.
     content = file.piece(0, 1 << 20)
     position = content.find(b"ispe")
     while position >= 0:

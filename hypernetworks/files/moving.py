@@ -1,8 +1,8 @@
-"""Moves finished files into place, also where another program looks at them for a moment.
+"""Moves finished files into place, even if another program has them open for a moment.
 
-On Windows, and on network drives, a file that a virus scanner, an indexer, a synchronising program
-or a viewer has open can't be replaced, renamed or deleted. They let go within a second or two, so
-that is waited for.
+On Windows and on network drives, a file that a virus scanner, an indexer, a sync program or a
+viewer has open can't be replaced, renamed or deleted. These programs close it within a second or
+two, so the functions here wait for that.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 PAUSES = (0.01, 0.02, 0.04, 0.08, *[0.15] * 17)
-"""Seconds between the attempts: 2.7 in all."""
+"""Seconds between attempts; 2.7 in total."""
 _IN_USE = (5, 32, 33)
-"""Windows' own numbers: access denied, sharing violation, lock violation."""
+"""Error numbers of Windows: access denied, sharing violation, lock violation."""
 
 
 def patiently(act: Callable[[], Result]) -> Result:
-    """Do what the system may refuse while another program has the file open; try again for two to
-    three seconds.
+    """Call ``act``, and repeat it for two to three seconds while another program has the file open.
 
     Raises:
-        OSError: the last refusal, or at once what waiting can't change, such as a full disk.
+        OSError: the last error; errors that waiting can't change, such as a full disk, at once.
     """
     for pause in PAUSES:
         try:
@@ -45,26 +44,27 @@ def _is_in_use(error: OSError) -> bool:
 
 
 def move(source: Path, target: Path) -> None:
-    """Give a finished file or folder its name; a file of that name is replaced.
+    """Give a finished file or folder its name, replacing a file of that name.
 
     Raises:
-        OSError: it can't be; ``source`` is where it was.
+        OSError: the system refuses; ``source`` is where it was.
     """
     patiently(lambda: source.replace(target))
 
 
 def move_to_free(source: Path, target: Path) -> None:
-    """Give a finished file its name, unless something has it already.
+    """Give a finished file its name, unless the name is taken.
 
     Raises:
-        FileExistsError: something has; ``source`` is where it was.
+        FileExistsError: it is taken; ``source`` is where it was.
         OSError: the system refuses.
     """
+    # A link fails if the name is taken, in one step; a test and then a move would be two.
     try:
         os.link(source, target)
     except FileExistsError:
         raise
-    except OSError:  # a file system without links, or a file that is looked at
+    except OSError:  # a file system without links, or a file that another program has open
         if target.exists():
             raise FileExistsError(f"{target.name} already exists") from None
         move(source, target)
@@ -73,9 +73,6 @@ def move_to_free(source: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a temporary file.
-
-    Failing to do so is not an error: the work in progress matters more.
-    """
+    """Delete a temporary file; failing to do so is not an error."""
     with suppress(OSError):
         patiently(lambda: path.unlink(missing_ok=True))

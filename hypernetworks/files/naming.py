@@ -1,4 +1,4 @@
-"""What a file may be called, on every system, and when two names are one."""
+"""Which file names work on every system, and when two names mean one file."""
 
 from __future__ import annotations
 
@@ -9,31 +9,28 @@ from pathlib import PurePosixPath, PureWindowsPath
 DEVICE = re.compile(
     r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE | re.ASCII
 )
-"""File names that are devices on Windows, with any suffix: a file of that name can't be kept or
-copied there.
-"""
+"""File names that are devices on Windows, with any suffix. No file there can have such a name."""
 
 
 def is_plain(name: str) -> bool:
-    """Whether a file name is one part of a path on every system, and not hidden."""
+    """Whether a name has no folder in it, on any system, and isn't hidden."""
+    # A backslash is a letter on Linux and a separator on Windows; a colon names a drive or stream.
     return PurePosixPath(name).name == name == PureWindowsPath(name).name and not name.startswith(
         "."
     )
 
 
 def folded(name: str) -> str:
-    """The same text for all names that are one file on some system.
+    """A text that is the same for all names that mean one file on some system.
 
-    Windows and macOS take ``Ink.pt`` and ``ink.pt`` for one; macOS also ``é`` as one character or
-    as two.
+    For Windows and macOS, ``Ink.pt`` and ``ink.pt`` are one file; for macOS also ``é`` as one
+    character or as two.
     """
-    if name.isascii():  # nearly all are, and lists have many
+    if name.isascii():  # the usual case, and faster: libraries have thousands of names
         return name.lower()
     return composed(composed(name).casefold())
 
 
 def composed(name: str) -> str:
-    """The name with accents and letters as one character where there is one; macOS lists them
-    apart.
-    """
+    """The name with accented letters as single characters; macOS lists letter and accent."""
     return unicodedata.normalize("NFC", name)

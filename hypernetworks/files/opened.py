@@ -1,10 +1,9 @@
-"""A file that is opened once, inspected in small pieces, and whose tensors are read into memory of
-our own.
+"""A file that is opened once, inspected in small pieces, and whose tensors are copied into memory.
 
-Nothing is mapped. A mapping would be quicker by some milliseconds, but when the file is cut short
-underneath it (a download that starts again, a trainer that saves under the same name, a network
-drive that goes away), the system ends the whole process with SIGBUS at the next touch; and what is
-written into the file appears in the mapped tensors.
+Nothing is mapped. Mapping would be some milliseconds faster. But if a mapped file is truncated (a
+download restarts, a trainer saves under the same name, a network drive disappears), the system ends
+the whole process with SIGBUS at the next access, and data that is written into the file appears in
+the tensors.
 """
 
 from __future__ import annotations
@@ -21,11 +20,9 @@ from typing import Any
 from ..errors import FileCorruptError, FileUnreadableError, NotAHypernetworkError, printable
 
 LARGEST_PIECE = 4 << 20
-"""Bytes of one piece of a description (a pickle, a header, a table of contents); more than this is
-refused unread.
-"""
+"""Most bytes of a pickle, a header or a table of contents; larger ones are refused unread."""
 ALIGNMENT = 64
-"""Numbers begin at multiples of this many bytes in memory, wherever they stand in the file."""
+"""Tensors start at multiples of this many bytes in memory, wherever they are in the file."""
 _HUGE_PAGES = getattr(mmap, "MADV_HUGEPAGE", None)
 _LARGE = 1 << 20
 
@@ -36,33 +33,32 @@ Region = tuple[int, int]
 class OpenedFile(io.FileIO):
     """A regular file, open for reading; a context manager.
 
-    :meth:`read` serves descriptions and refuses pieces larger than :data:`LARGEST_PIECE`, so that
-    no description, and no archive that :mod:`zipfile` looks at, can fill the memory. Numbers go
-    through :meth:`read_regions`.
+    :meth:`read` is for descriptions and refuses pieces larger than :data:`LARGEST_PIECE`, so that
+    no description, and no archive that :mod:`zipfile` reads, can fill the memory. Tensors are read
+    with :meth:`read_regions`.
 
     Raises:
-        FileUnreadableError: it is a pipe, a socket or a device. None of those is waited for.
+        FileUnreadableError: it is a pipe, a socket or a device, for which nothing waits.
         OSError: a folder, no permission, no such file.
     """
 
     def __init__(self, path: Path) -> None:
-        if not _is_file_or_folder(
-            path.stat().st_mode
-        ):  # some devices do something when they are opened
+        # Before opening, because opening alone can have an effect on a device.
+        if not _is_file_or_folder(path.stat().st_mode):
             raise FileUnreadableError(_NO_FILE)
         super().__init__(path, "rb", opener=_open_without_waiting)
         self._before = os.fstat(self.fileno())
-        if not _is_file_or_folder(self._before.st_mode):  # it became one between the two questions
+        if not _is_file_or_folder(self._before.st_mode):  # replaced between the two checks
             self.close()
             raise FileUnreadableError(_NO_FILE)
 
     @property
     def size(self) -> int:
-        """In bytes, when it was opened."""
+        """Its bytes when it was opened."""
         return self._before.st_size
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """At most ``size`` bytes from where the file stands; all that are left without a size.
+        """Read at most ``size`` bytes; the whole rest by default.
 
         Raises:
             NotAHypernetworkError: more than :data:`LARGEST_PIECE`.
@@ -70,24 +66,24 @@ class OpenedFile(io.FileIO):
         wanted = self.size - self.tell() if size is None or size < 0 else size
         if wanted > LARGEST_PIECE:
             raise NotAHypernetworkError(
-                f"its description alone has {max(1, wanted >> 20)} MiB, far more than a hypernetwork needs"
+                f"its description alone has {max(1, wanted >> 20)} MiB, far more than a "
+                "hypernetwork needs"
             )
         return super().read(max(0, wanted)) or b""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Seek.
+        """Set the position.
 
-        A negative offset comes from a damaged pickle, so it is reported as such, not as a system
-        error.
+        Raises:
+            ValueError: a negative offset, which comes from a damaged archive; not an OSError, which
+                would be reported as the system's.
         """
         if whence == os.SEEK_SET and offset < 0:
-            raise ValueError("a place before the beginning")
+            raise ValueError("a position before the beginning")
         return super().seek(offset, whence)
 
     def piece(self, offset: int, length: int) -> bytes:
-        """The bytes of a region, fewer where the file ends before; none where there is no such
-        place.
-        """
+        """The bytes of a region: those of them that the file has."""
         if not 0 <= offset <= self.size:
             return b""
         self.seek(offset)
@@ -101,9 +97,10 @@ class OpenedFile(io.FileIO):
             :data:`ALIGNMENT`.
 
         Raises:
-            FileCorruptError: the file ends before a region does, or regions overlap: a small
-                archive could then ask for any amount of memory.
+            FileCorruptError: the file ends before a region does, or regions overlap, which would
+                let a small file ask for any amount of memory.
         """
+        # All regions are checked before any memory is allocated.
         places, total, end = dict[Region, int](), 0, 0
         for region in sorted(set(regions)):
             if region[0] < end or sum(region) > self.size:
@@ -125,15 +122,15 @@ class OpenedFile(io.FileIO):
             count = self.readinto(target)
             if not count:
                 raise FileCorruptError(
-                    "it got shorter while it was read: wait until it is complete, then try again"
+                    "it became shorter while it was read: wait until it is complete, then try again"
                 )
             target = target[count:]
 
     def check_unchanged(self) -> None:
-        """Make sure that what was read is one state of the file.
+        """Check that the file has not changed since it was opened.
 
         Raises:
-            FileCorruptError: someone has written into it since it was opened.
+            FileCorruptError: it has, so what was read may be a mixture of two states.
         """
         after = os.fstat(self.fileno())
         if (after.st_size, after.st_mtime_ns) != (self._before.st_size, self._before.st_mtime_ns):
@@ -143,7 +140,7 @@ class OpenedFile(io.FileIO):
 
 
 def shown(path: Path) -> str:
-    """A path as it can stand in a message."""
+    """A path, fit for a message."""
     return printable(str(path), 1000)
 
 
@@ -159,9 +156,7 @@ def _is_file_or_folder(mode: int) -> bool:
 
 
 def _memory(size: int) -> bytearray | mmap.mmap:
-    """Writable private memory; in huge pages where the system has them, which halves the time of
-    reading.
-    """
+    """Writable private memory, in huge pages if possible, which halves the time for reading."""
     if size < _LARGE or not hasattr(mmap, "MAP_ANONYMOUS"):
         return bytearray(max(1, size))
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

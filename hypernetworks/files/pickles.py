@@ -1,10 +1,10 @@
 """An unpickler that can build plain containers and tensors and nothing else.
 
-A pickle is a program. This one runs no callable of the file's choosing: the few globals that weight
-files need are answered by inert stand-ins from the table below, and every other way to call
-something is refused. torch's own ``weights_only`` loading has the same aim; it is not used because
-the versions that webuis run (2.1 to 2.5) have a known hole (CVE-2025-32434), set no bounds to time
-and memory, and refuse harmless numpy scalars; and because webuis replace ``torch.load``.
+A pickle is a program. This unpickler never calls what a file names: for the few globals that
+weight files need, it calls harmless substitutes from the table below, and it refuses every other
+way to call something. torch's own ``weights_only`` loading has the same aim. It isn't used, because
+the versions that webuis run (2.1 to 2.5) have a known vulnerability (CVE-2025-32434), no limits on
+time and memory, and refuse harmless numpy scalars, and because webuis replace ``torch.load``.
 """
 
 from __future__ import annotations
@@ -41,22 +41,20 @@ STORAGE_DTYPES: dict[str, torch.dtype] = {
 
 
 LONGEST_PROGRAM = 200_000
-"""Instructions of a pickle, more than a checkpoint of SDXL has (a network: some thousands); they
+"""Most instructions of a pickle. SDXL's checkpoint has fewer, a network some thousands; this many
 take half a second.
 """
 LONGEST_KEY = 1000
-"""Characters of a key or a storage's name; comparing keys of megabytes, over and over, would take
-minutes.
-"""
+"""Most characters of a key or a storage's name; comparing keys of megabytes could take minutes."""
 _LONGEST_NUMBER = 100
-"""Characters of a number that is written as text; older Pythons need 3 s for a million digits, 12
-for two.
+"""Most characters of a number that is written as text: older Pythons need 3 s for a million digits,
+and 12 s for two million.
 """
 
 
 @dataclass(frozen=True)
 class StoragePointer:
-    """A storage that a pickle refers to; the container knows where its data is."""
+    """A storage that a pickle names; the archive knows where its data is."""
 
     key: str
     dtype: torch.dtype
@@ -65,7 +63,7 @@ class StoragePointer:
 
 @dataclass(frozen=True)
 class TensorPointer:
-    """A tensor that a pickle describes, not yet backed by memory."""
+    """A tensor that a pickle describes, without its data."""
 
     storage: StoragePointer
     offset: int
@@ -86,6 +84,7 @@ def _tensor(
     if not isinstance(storage, StoragePointer):
         raise FileCorruptError("a tensor in the file has no storage")
     numbers = (offset, *_ints(shape), *_ints(stride))
+    # Below 2**62, no sum of two of them overflows what torch computes with.
     if len(_ints(shape)) != len(_ints(stride)) or any(
         not isinstance(n, int) or not 0 <= n < 1 << 62 for n in numbers
     ):
@@ -112,14 +111,12 @@ def _ordered_dict(*_: object) -> dict[object, object]:
 
 
 def _encoded(text: object, encoding: object = "latin1") -> bytes:
-    """Bytes of a numpy scalar; longer ones are dropped, since a small file can ask for any number
-    of copies.
-    """
+    """The bytes of a numpy scalar; longer text is dropped, since a file can ask for many copies."""
     return text.encode("latin1") if isinstance(text, str) and len(text) <= 8 else b""
 
 
 def _numpy_dtype(code: object = "", *_: object) -> _Name:
-    """Text alone: a list that shares its parts is small in a file and endless as text."""
+    """Accepts text alone: a list of shared lists is small in a file, but endless as text."""
     return _Name(code if isinstance(code, str) and len(code) <= 8 else "")
 
 
@@ -153,21 +150,21 @@ CALLABLES: dict[tuple[str, str], Callable[..., object]] = {
     ("numpy.core.multiarray", "scalar"): _numpy_scalar,
     ("numpy._core.multiarray", "scalar"): _numpy_scalar,
 }
-"""Globals that a file may call, and what is called instead."""
+"""Globals that a file may call, and what is called in their place."""
 
 
 _Unpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
 
 
 class PlainUnpickler(_Unpickler):  # type: ignore[misc]
-    """Unpickles containers, numbers, text, and :class:`TensorPointer` for tensors.
+    """Unpickles containers, numbers and text, with a :class:`TensorPointer` for each tensor.
 
-    Based on the stdlib's Python implementation, whose memo is a dictionary (the C one allocates by
-    index) and whose opcodes can be replaced one by one.
+    It uses the stdlib's Python implementation. There, instructions can be replaced one by one, and
+    the memo is a dictionary; the C implementation allocates an array as long as the largest index.
 
     Raises:
-        FileUnsafeError: on load, when the file names anything else.
-        NotAHypernetworkError: on load, when it has more than :data:`LONGEST_PROGRAM` instructions.
+        FileUnsafeError: on load, if the file names anything else.
+        NotAHypernetworkError: on load, if it has more than :data:`LONGEST_PROGRAM` instructions.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -175,15 +172,14 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
         self.dispatch = _Counted(type(self).dispatch)
 
     def find_class(self, module: str, name: str) -> object:
-        """Answer a global with its stand-in, or refuse it; of harmless ones, say what they are the
-        sign of.
-        """
+        """Return the substitute of a global, or refuse it."""
         if (module, name) in CALLABLES:
             return CALLABLES[module, name]
         if module in ("torch", "torch.storage") and (
             name in STORAGE_DTYPES or name in _DTYPE_NAMES
         ):
             return _Name(name)
+        # Not an attack, but a file of another kind: the error says which.
         if module.startswith(("torch.nn.", "pytorch_lightning.")):
             raise NotAHypernetworkError(
                 f"it holds a {printable(name)}, so it is a checkpoint or an embedding"
@@ -195,7 +191,7 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
         )
 
     def persistent_load(self, pid: object) -> StoragePointer:
-        """A storage reference: ``("storage", type, key, location, numel, …)``."""
+        """Read a storage reference: ``("storage", type, key, location, numel, …)``."""
         if not (
             isinstance(pid, tuple)
             and len(pid) >= 5
@@ -220,35 +216,32 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
         return StoragePointer(pid[2], STORAGE_DTYPES[pid[1].name], pid[4])
 
     def get_extension(self, code: int) -> NoReturn:
-        """Extension codes are never used by weight files."""
+        """Refuse extension codes, which weight files never use."""
         raise FileUnsafeError(
             "it uses pickle extension codes, which no hypernetwork needs. Nothing was run"
         )
 
     def _global(self) -> None:
         lines = self.readline(), self.readline()
-        if not all(
-            line.endswith(b"\n") for line in lines
-        ):  # a name cut short must not pass for a hostile one
+        # A truncated name must be reported as damage, not as an attack.
+        if not all(line.endswith(b"\n") for line in lines):
             raise EOFError("a name in it is cut off")
         self.append(self.find_class(*(line[:-1].decode("utf-8") for line in lines)))
 
     def _number(self) -> None:
-        """INT and LONG: decimal text, whose last character may be an L; 00 and 01 are truth
-        values.
-        """
+        """INT and LONG: decimal text, which may end in L; 00 and 01 are booleans."""
         text = self._digits()
         self.append(text == b"01" if text in (b"00", b"01") else int(text.removesuffix(b"L"), 0))
 
     def _get(self) -> None:
-        """GET, whose place in the memo is decimal text."""
+        """GET: reads the memo entry whose index is decimal text."""
         place = int(self._digits())
         if place not in self.memo:
             raise ValueError("it reads a memo entry that it never stored")
         self.append(self.memo[place])
 
     def _memoise(self) -> None:
-        """PUT, likewise."""
+        """PUT: stores a memo entry in the same way."""
         place = int(self._digits())
         if place < 0:
             raise ValueError("it stores a memo entry without an index")
@@ -263,6 +256,7 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
     def _reduce(self) -> None:
         arguments = self.stack.pop()
         function = self.stack[-1]
+        # By identity: comparing with == would call a method of something that the file built.
         if not isinstance(arguments, tuple) or not any(
             function is known for known in CALLABLES.values()
         ):
@@ -270,9 +264,7 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
         self.stack[-1] = function(*arguments)
 
     def _build(self) -> None:
-        """Drop the state: only OrderedDict's ``_metadata`` and numpy's dtype carry one, and neither
-        matters here.
-        """
+        """Drop the state, which only OrderedDict's ``_metadata`` and numpy's dtype have."""
         self.stack.pop()
         if not isinstance(self.stack[-1], (OrderedDict, _Name)):
             raise FileUnsafeError(
@@ -298,9 +290,7 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
         self._put(items)
 
     def _put(self, items: list[object]) -> None:
-        """Fill the dictionary on top of the stack; only keys whose hash takes no time and no
-        depth.
-        """
+        """Fill the dictionary on top of the stack, with keys that are quick to hash."""
         target, keys = self.stack[-1], items[::2]
         if not isinstance(target, dict) or not all(_is_plain_key(key) for key in keys):
             raise NotAHypernetworkError(
@@ -320,16 +310,13 @@ class PlainUnpickler(_Unpickler):  # type: ignore[misc]
     dispatch[pickle.DICT[0]] = _dict
     for _opcode in (pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX):
         dispatch[_opcode[0]] = _refuse
-    for _opcode in (
-        pickle.EMPTY_SET,
-        pickle.FROZENSET,
-        pickle.BYTEARRAY8,
-    ):  # large from few bytes, or hashed
+    # A few bytes can ask for a large byte array, and sets hash what is in them.
+    for _opcode in (pickle.EMPTY_SET, pickle.FROZENSET, pickle.BYTEARRAY8):
         dispatch[_opcode[0]] = _refuse_container
 
 
 class _Counted(dict[int, Any]):
-    """Instructions by opcode, that can be asked for a limited number of times."""
+    """Instructions by opcode; counts how many are executed, and refuses too many."""
 
     def __init__(self, instructions: dict[int, Any]) -> None:
         super().__init__(instructions)
@@ -345,8 +332,10 @@ class _Counted(dict[int, Any]):
 
 
 def _is_plain_key(key: object) -> bool:
-    """Text or a number: a nested tuple's hash can take for ever or overflow the C stack, huge
-    integers' can collide.
+    """Whether a key is text or a number.
+
+    Hashing a nested tuple can take for ever or overflow the C stack; huge integers can be chosen so
+    that their hashes collide.
     """
     return (
         (isinstance(key, (str, bytes)) and len(key) <= LONGEST_KEY)
@@ -364,8 +353,8 @@ def load_plain(stream: IO[bytes]) -> Any:
 
     Raises:
         FileUnsafeError: it names or calls anything but containers and tensors.
-        FileCorruptError: it is no complete pickle.
-        NotAHypernetworkError: it holds containers that no hypernetwork has.
+        FileCorruptError: it isn't a complete pickle.
+        NotAHypernetworkError: it has containers that no hypernetwork has.
     """
     try:
         return PlainUnpickler(stream).load()
@@ -378,9 +367,7 @@ def load_plain(stream: IO[bytes]) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What an error says, unless it was given anything but text: an object of the file's can be
-    endless as text.
-    """
+    """The text of an error; its name alone if it has an object from the file, endless as text."""
     said = error.args[0] if len(error.args) == 1 else None
     name = type(error).__name__
     return printable(f"{name}: {said[:80]}" if isinstance(said, str) else name)

@@ -1,4 +1,4 @@
-"""Converts data types that a file format can't hold into one that it can."""
+"""Converts tensors of types that a file format can't hold."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ _LOG = logging.getLogger("hypernetworks")
 def portable(
     tensors: dict[int, tuple[StateDict, StateDict]], held: Container[torch.dtype]
 ) -> dict[int, tuple[StateDict, StateDict]]:
-    """The same networks, with unsupported data types converted to half precision; a warning is
-    logged.
+    """The same networks, with unsupported types converted to float16; logs a warning.
 
     Args:
         tensors: state dicts by width.
-        held: types of numbers that the format, and the programs that read it, know.
+        held: types that the format, and the programs that read it, support.
     """
     others = {
         str(tensor.dtype).removeprefix("torch.")

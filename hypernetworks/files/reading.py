@@ -1,6 +1,4 @@
-"""Reads any hypernetwork file: recognises the container and the variant, and checks metadata
-against tensors.
-"""
+"""Reads any hypernetwork file: recognises its format and variant, and checks its metadata."""
 
 from __future__ import annotations
 
@@ -37,14 +35,14 @@ from .pickles import TensorPointer
 
 _Result = TypeVar("_Result")
 SUFFIXES: tuple[str, ...] = (".pt", ".safetensors", ".bin", ".ckpt", ".pth")
-"""File names that a library lists; :func:`read` itself goes by the content."""
+"""Suffixes of the files that a library lists; :func:`read` decides by the content alone."""
 
 
 def read(path: str | os.PathLike[str]) -> Hypernetwork:
     """Read a hypernetwork file of any variant, without ever running code from it.
 
-    The tensors are read into memory, and keep the file's dtype: what happens to the file afterwards
-    does not matter. The structure is derived from the tensors and checked against the metadata.
+    The tensors are read into memory and keep the file's dtype, so later changes to the file don't
+    matter. The structure is derived from the tensors and checked against the metadata.
 
     Args:
         path: a ``.pt``, ``.bin``, ``.ckpt``, ``.pth`` or ``.safetensors`` file.
@@ -62,27 +60,27 @@ def read(path: str | os.PathLike[str]) -> Hypernetwork:
 
 
 def with_named_errors(path: Path, act: Callable[[Path], _Result]) -> _Result:
-    """The result of ``act`` on a file; any failure is raised as one of the errors of
-    :func:`read`.
-    """
+    """Call ``act`` with a path, and raise any failure as one of the errors of :func:`read`."""
     try:
         return act(path)
     except FileNotFoundError as error:
         raise FileMissingError(f"{shown(path)}: there is no such file") from error
-    except HypernetworkError as error:
+    except HypernetworkError as error:  # texts from the file may be in it, of any length
         raise type(error)(
             f"{printable(path.name)}: {printable(str(error), 1000)}"
         ) from error.__cause__
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+        # Asked only now: on Windows, opening a folder is a missing permission.
         if path_is_folder(path):
             raise FileUnreadableError(
-                f"{shown(path)}: this is a folder, name a file in it"
+                f"{shown(path)}: this is a folder: name a file in it"
             ) from error
+
         reason = getattr(error, "strerror", None) or error
         raise FileUnreadableError(f"{shown(path)}: it can't be read ({reason})") from error
     except MemoryError as error:
         raise FileCorruptError(
-            f"{printable(path.name)}: it needs more memory than is available"
+            f"{printable(path.name)}: it needs more memory than is available: close other programs"
         ) from error
 
 
@@ -95,7 +93,7 @@ def path_is_folder(path: Path) -> bool:
 
 
 def _read(path: Path) -> Hypernetwork:
-    # Read in inference mode, they could never be trained or used outside of it.
+    # Tensors that were made in inference mode can't be trained, or used outside it.
     with torch.inference_mode(False), OpenedFile(path) as file:
         tensors, structure, provenance = contents(file, path)
         return Hypernetwork.from_tensors(path.stem, structure, tensors, provenance)
@@ -104,8 +102,10 @@ def _read(path: Path) -> Hypernetwork:
 def contents(
     file: OpenedFile, path: Path
 ) -> tuple[dict[int, tuple[StateDict, StateDict]], Structure, Provenance]:
-    """State dicts by width, and what they and the metadata tell."""
+    """State dicts by width, the structure, and the provenance."""
     head = file.piece(0, 512)
+
+    # The content decides: people rename files, and servers send error pages under any name.
     if what := _failed_download(head):
         raise NotAHypernetworkError(what)
     if safetensors_files.looks_like(head):
@@ -128,12 +128,20 @@ def contents(
 
 
 def _failed_download(head: bytes) -> str | None:
-    """What a failed download left in place of the network."""
+    """What the file is, if a failed download left something else than a network."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith(b"version https://git-lfs.github.com/spec/"):
-        return "this is a Git LFS pointer, not the file itself: run `git lfs pull`, or download the file"
+        return (
+            "this is a Git LFS pointer, not the file itself: run `git lfs pull`, or download the "
+            "file"
+        )
     if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
-        return "this is a web page, not the file itself: download it again, logged in if the site requires it"
+        return (
+            "this is a web page, not the file itself: download it again, logged in if the site "
+            "requires it"
+        )
+
+    # A safetensors file begins with a length, so this is JSON text.
     if start.startswith(b"{") and any(
         mark in start for mark in (b'"error"', b'"message"', b'"detail"')
     ):
@@ -142,10 +150,13 @@ def _failed_download(head: bytes) -> str | None:
 
 
 def _load_torch(file: OpenedFile) -> tuple[dict[int, tuple[StateDict, StateDict]], dict[str, Any]]:
-    """Networks by width, and the metadata; nothing is read from tensors of other kinds of files."""
+    """Networks by width, and the metadata.
+
+    Tensors are read only if the file is a hypernetwork, since a checkpoint has gigabytes of them.
+    """
     described, find = torch_files.load(file)
     pointers, metadata = _split(described)
-    step = metadata.get("step")  # NovelAI's tools wrote a tensor
+    step = metadata.get("step")  # NovelAI's tools wrote a tensor here
     beside = step if isinstance(step, TensorPointer) else None
     tensors, read_step = torch_files.materialise((pointers, beside), file, find)
     return tensors, metadata if beside is None else metadata | {"step": read_step}
@@ -157,6 +168,7 @@ def _split(content: Any) -> tuple[dict[int, tuple[StateDict, StateDict]], dict[s
         kind = "Tensor" if isinstance(content, TensorPointer) else type(content).__name__
         raise NotAHypernetworkError(f"it holds a {kind}, not a dictionary of networks")
 
+    # Widths and metadata share one dictionary in the file.
     pairs: dict[int, tuple[dict[Any, Any], dict[Any, Any]]] = {}
     metadata: dict[str, Any] = {}
     for key, value in content.items():
@@ -171,7 +183,8 @@ def _split(content: Any) -> tuple[dict[int, tuple[StateDict, StateDict]], dict[s
     if not pairs:
         raise NotAHypernetworkError(_other_kind(content))
 
-    check_size(pairs)  # before anything is done per width: a small file can share parts among many
+    # Before anything is done per width: even a small file can name thousands of widths.
+    check_size(pairs)
     tensors = {width: (_renamed(k), _renamed(v)) for width, (k, v) in pairs.items()}
     if _truth(metadata.get("skip_connection")):
         raise UnsupportedVariantError(_RESIDUAL)
@@ -191,8 +204,8 @@ def _width(key: object) -> int | None:
 
 
 _RESIDUAL = (
-    'it is built from residual blocks (a "beta" option of the MonkeyPatch trainer), whose arithmetic differs: '
-    "it can't be read faithfully"
+    'it is built from residual blocks (a "beta" option of the MonkeyPatch trainer), whose '
+    "arithmetic is different: it can't be used"
 )
 
 
@@ -209,7 +222,7 @@ def _pair(width: int, value: Any) -> tuple[dict[Any, Any], dict[Any, Any]]:
 
 
 def _renamed(tensors: Mapping[Any, Any]) -> StateDict:
-    """NovelAI-era names (``linear1``, ``linear2``) as today's."""
+    """Replace names of the NovelAI era (``linear1``, ``linear2``) by today's."""
     if any(".linear." in str(k) or "sample_linear" in str(k) for k in tensors):
         raise UnsupportedVariantError(_RESIDUAL)
     return {
@@ -241,9 +254,8 @@ def _claims(
 ) -> Claims:
     layers = _numbers(metadata.get("layer_structure"), "layer_structure")
     output = metadata.get("activate_output")
-    if (
-        output is None and "enable_sizes" in metadata
-    ):  # kohya's module never has an output activation and never says so
+    # kohya's module has no output activation, and its files don't say so.
+    if output is None and "enable_sizes" in metadata:
         output = False
 
     return Claims(
@@ -286,7 +298,7 @@ def _activation(value: Any) -> str | None:
 
 
 def _truth(value: Any) -> bool | None:
-    """A boolean that may have been stored as text."""
+    """A boolean, which may be stored as text."""
     if isinstance(value, str):
         return value.strip().lower() == "true"
     if value is None or isinstance(value, (bool, int, float)):

@@ -1,8 +1,8 @@
 """Hypernetworks as safetensors: the layout is defined in docs/files.md.
 
-Tensors are called ``WIDTH.k.linear.N.weight`` (and ``.bias``, and ``.v.``). The metadata, text by
-the format's own rule, holds AUTOMATIC1111's keys with JSON values, and ``"hypernetwork": "1"`` as
-the layout's version.
+Tensors are named ``WIDTH.k.linear.N.weight`` (and ``.bias``, and ``.v.``). The format allows only
+text as metadata: it has AUTOMATIC1111's keys with JSON values, and ``"hypernetwork": "1"``, the
+version of the layout.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from .opened import OpenedFile, Region
 
 VERSION = "1"
 LARGEST_HEADER = 1 << 20
-"""A hypernetwork's header has a few kilobytes, that of SDXL 280; more than this is refused unread.
+"""Most bytes of a header; larger ones are refused unread. A hypernetwork's has a few kilobytes, an
+SDXL checkpoint's 280.
 """
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -52,9 +53,9 @@ def looks_like(head: bytes) -> bool:
 
 
 def load(file: OpenedFile) -> tuple[dict[int, tuple[StateDict, StateDict]], dict[str, Any]]:
-    """Networks by width, and the metadata decoded.
+    """Networks by width, and the decoded metadata.
 
-    Not by way of the safetensors library, which maps the file (see :mod:`.opened`).
+    Without the safetensors library, because it maps the file (see :mod:`.opened`).
 
     Raises:
         FileCorruptError: the header or the tensors are damaged.
@@ -95,9 +96,7 @@ def _header(file: OpenedFile) -> tuple[dict[str, Any], int]:
         )
 
     try:
-        header = json.loads(
-            file.piece(8, length).decode("utf-8"), object_pairs_hook=_unique, parse_int=_integer
-        )
+        header = parse_header(file.piece(8, length))
     except (ValueError, RecursionError) as error:
         raise FileCorruptError(
             f"its header can't be decoded ({error}): download it again"
@@ -108,10 +107,18 @@ def _header(file: OpenedFile) -> tuple[dict[str, Any], int]:
     return header, 8 + length
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; readers disagree on which of two equal keys counts, so that there must be
-    none.
+def parse_header(content: bytes) -> Any:
+    """Decode the JSON of a header.
+
+    Raises:
+        ValueError: it isn't JSON, or has equal keys or a number of too many digits.
+        RecursionError: it is nested too deeply.
     """
+    return json.loads(content.decode("utf-8"), object_pairs_hook=_unique, parse_int=_integer)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object without equal keys: readers disagree on which of two counts."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a key appears twice")
@@ -119,17 +126,16 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(text: str) -> int:
-    """Older Pythons need 3 s for a million digits, 12 for two."""
+    """A whole number of at most 20 digits; older Pythons need 3 s for a million digits."""
     if len(text) > 20:
         raise ValueError("a number has too many digits")
     return int(text)
 
 
 def _read_tensors(file: OpenedFile, header: dict[str, Any], start: int) -> dict[str, torch.Tensor]:
-    """All tensors of a header, after all of them were checked: they fill the rest of the file
-    without gaps.
-    """
+    """All tensors of a header, after all were checked."""
     entries = {name: _checked(entry, start) for name, entry in header.items()}
+    # The format demands tensors without gaps; anything else hides data, or is damaged.
     end = start
     for _, _, (offset, length) in sorted(entries.values(), key=lambda entry: entry[2]):
         if offset != end:
@@ -151,7 +157,7 @@ def _read_tensors(file: OpenedFile, header: dict[str, Any], start: int) -> dict[
 
 
 def _checked(entry: Any, start: int) -> tuple[torch.dtype, tuple[int, ...], Region]:
-    """Type, shape and place of a tensor."""
+    """Type, shape and region of a tensor."""
     entry = entry if isinstance(entry, dict) else {}
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
     for numbers in (shape, offsets):
@@ -169,7 +175,8 @@ def _checked(entry: Any, start: int) -> tuple[torch.dtype, tuple[int, ...], Regi
         raise StructureError("a tensor in its header has a data type that no hypernetwork uses")
     if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * dtype.itemsize:
         raise FileCorruptError(
-            "a tensor in its header has a shape that does not match its size in the file: download it again"
+            "a tensor in its header has a shape that does not match its size in the file: "
+            "download it again"
         )
 
     return dtype, tuple(shape), (start + offsets[0], offsets[1] - offsets[0])
@@ -224,11 +231,10 @@ def _other_kind(names: list[str]) -> str:
 def save(
     path: Path, tensors: dict[int, tuple[StateDict, StateDict]], metadata: dict[str, Any]
 ) -> None:
-    """Write tensors and JSON metadata; the same network gives the same bytes, and tensors that
-    share memory are apart.
+    """Write tensors and JSON metadata; the same network always gives the same bytes.
 
-    Not by way of the safetensors library: it orders metadata at random, and it makes a temporary
-    file of its own, which stays for ever when the process is killed.
+    Without the safetensors library: it writes metadata in random order, and it makes a temporary
+    file of its own, which stays for ever if the process is killed.
     """
     flat = {
         f"{width}.{side}.{key}": tensor.detach().cpu().contiguous()
@@ -252,9 +258,8 @@ def save_flat(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[st
         path: written in place; see :func:`~hypernetworks.files.writing.replace`.
         tensors: of the types in :data:`DTYPES`.
     """
-    ordered = sorted(
-        tensors.items(), key=lambda item: (-item[1].element_size(), item[0])
-    )  # so that all are aligned
+    # The largest types first, so that every tensor is aligned without padding.
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
     header, end = dict[str, Any]({"__metadata__": metadata}), 0
 
     for name, tensor in ordered:

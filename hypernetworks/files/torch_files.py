@@ -1,4 +1,4 @@
-"""torch's two containers, zip and legacy: tensors of plain dictionaries, without torch.load."""
+"""torch's two file formats, zip and legacy, read without ``torch.load``."""
 
 from __future__ import annotations
 
@@ -17,21 +17,24 @@ from .opened import LARGEST_PIECE, OpenedFile, Region
 from .pickles import StoragePointer, TensorPointer, load_plain
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-"""First pickled number of a legacy file."""
+"""The number at the start of a legacy file."""
 
 DEEPEST = 12
-"""Containers within containers of a file whose every tensor is wanted; the state of a run has six.
+"""Most containers inside containers, in a file whose tensors are all read. The state of a training
+run has six.
 """
 
 Find = Callable[[StoragePointer], Region]
-"""Where a storage's bytes are in the file."""
+"""Returns the region of the file that has a storage's bytes."""
 
 
 def load(file: OpenedFile) -> tuple[Any, Find]:
-    """The object in a torch file, with :class:`TensorPointer` in the place of tensors, and where
-    their numbers are.
+    """The object in a torch file, with a :class:`TensorPointer` for each tensor.
 
-    No number is read: see :func:`materialise`.
+    No tensor is read; :func:`materialise` does that.
+
+    Returns:
+        The object, and a function that finds the data of a storage.
 
     Raises:
         FileCorruptError, FileUnsafeError, NotAHypernetworkError: see :mod:`hypernetworks.errors`.
@@ -85,6 +88,7 @@ def _load_zip(file: OpenedFile) -> tuple[Any, Find]:
         raise FileCorruptError(
             f"the archive is damaged or incomplete ({error}): download it again"
         ) from error
+
     regions = {m.filename: m for m in members}
 
     def find(storage: StoragePointer) -> Region:
@@ -98,12 +102,15 @@ def _load_zip(file: OpenedFile) -> tuple[Any, Find]:
 
 def _check_members(members: list[zipfile.ZipInfo]) -> None:
     names = [m.filename for m in members]
+    # Readers disagree on which of two equal names counts, so a scanner might see another file.
     if len(set(names)) != len(names):
         raise FileCorruptError("the archive has two members of the same name")
     if any(name.startswith("/") or ".." in name.split("/") for name in names):
         raise FileCorruptError(
             "the archive has members outside its own folder, which torch never writes"
         )
+
+    # Nothing is expanded, so a small archive can't fill the memory.
     if any(
         m.compress_type != zipfile.ZIP_STORED or m.file_size != m.compress_size for m in members
     ):
@@ -113,7 +120,7 @@ def _check_members(members: list[zipfile.ZipInfo]) -> None:
 
 
 def _member_region(file: OpenedFile, member: zipfile.ZipInfo) -> Region:
-    """Where a stored member's bytes are, from its local header."""
+    """The region of a stored member, according to its local header."""
     header = file.piece(member.header_offset, 30)
     if len(header) < 30 or header[:4] != b"PK\x03\x04":
         raise FileCorruptError("the archive's table of contents is damaged: download it again")
@@ -122,11 +129,14 @@ def _member_region(file: OpenedFile, member: zipfile.ZipInfo) -> Region:
 
 
 def _load_legacy(file: OpenedFile, head: bytes) -> tuple[Any, Find]:
-    """Magic number, protocol, system description, object, storage keys; then each storage's length
-    and numbers.
+    """Read a legacy file.
+
+    It has five pickles (magic number, protocol, system, object, storage keys), then the length and
+    data of each storage.
     """
     if b"." not in head:
         raise NotAHypernetworkError("it is a pickle, but not one that torch wrote")
+
     stream = io.BytesIO(file.piece(0, LARGEST_PIECE))
     magic = load_plain(stream)
     if not isinstance(magic, int) or magic != LEGACY_MAGIC:
@@ -136,6 +146,7 @@ def _load_legacy(file: OpenedFile, head: bytes) -> tuple[Any, Find]:
         raise FileCorruptError("its legacy header is of an unknown kind")
     if system.get("little_endian") is False:
         raise FileCorruptError("its legacy header is of an unknown kind")
+
     described, keys = load_plain(stream), load_plain(stream)
     regions = _legacy_regions(file, stream.tell(), described, keys)
 
@@ -150,9 +161,7 @@ def _load_legacy(file: OpenedFile, head: bytes) -> tuple[Any, Find]:
 def _legacy_regions(
     file: OpenedFile, position: int, described: Any, keys: Any
 ) -> dict[str, Region]:
-    """Where the numbers of each storage are: they stand one after the other in the order of the
-    keys.
-    """
+    """The region of each storage; they follow each other in the order of the keys."""
     pointers = {pointer.storage.key: pointer.storage for pointer in _tensors(described)}
     regions: dict[str, Region] = {}
     for key in keys if isinstance(keys, list) else []:
@@ -174,7 +183,7 @@ def _legacy_regions(
 
 
 def _tensors(described: Any) -> Iterator[TensorPointer]:
-    """All tensors that an unpickled object refers to; iterative, so that depth does not matter."""
+    """All tensors in an unpickled object, without recursion, so that any depth is possible."""
     waiting, seen = [described], set()
     while waiting:
         item = waiting.pop()
@@ -186,10 +195,10 @@ def _tensors(described: Any) -> Iterator[TensorPointer]:
 
 
 def read_plain(path: Path) -> Any:
-    """Containers, numbers, text and tensors of any torch file, such as the state of a training run.
+    """Read any torch file that has only containers, numbers, text and tensors.
 
     Raises:
-        FileError: see :func:`load`; or it is deeper than :data:`DEEPEST`.
+        FileError: see :func:`load`; or its containers are nested deeper than :data:`DEEPEST`.
         OSError: it can't be read.
     """
     with OpenedFile(path) as file:
@@ -200,26 +209,27 @@ def read_plain(path: Path) -> Any:
 
 
 def materialise(described: Any, file: OpenedFile, find: Find, depth: int = 4) -> Any:
-    """Replace tensor pointers by tensors, down to the depth of networks by width with something
-    beside them.
+    """Replace tensor pointers by tensors.
 
-    Every storage is read once, into memory of its own, after all pointers were checked.
+    All pointers are checked first; then every storage is read once, into memory of its own.
 
     Args:
-        depth: containers below it stay as they are, but for :data:`DEEPEST`, which no file may
-            exceed.
+        described: the object from :func:`load`.
+        file: the file.
+        find: the function from :func:`load`.
+        depth: how deep containers are searched; deeper ones stay as they are. The default is that
+            of a hypernetwork's networks. With :data:`DEEPEST`, deeper ones are an error.
 
     Raises:
-        NotAHypernetworkError: it is deeper than :data:`DEEPEST`.
-        FileCorruptError: a tensor reaches beyond its numbers, or the file got shorter.
+        NotAHypernetworkError: containers are nested deeper than :data:`DEEPEST`.
+        FileCorruptError: a tensor exceeds its storage, or the file has become shorter.
     """
     regions = {
         pointer: _checked(pointer, find(pointer.storage)) for pointer in set(_tensors(described))
     }
     memory, places = file.read_regions(regions[p] for p in regions if 0 not in p.shape)
-    visited: dict[
-        tuple[int, int], Any
-    ] = {}  # lists of the same lists of the same lists are small in a file
+    # A list of the same list, many times over, is small in a file: each is converted once.
+    visited: dict[tuple[int, int], Any] = {}
 
     def visit(item: Any, left: int) -> Any:
         if isinstance(item, TensorPointer):
@@ -243,10 +253,11 @@ def materialise(described: Any, file: OpenedFile, find: Find, depth: int = 4) ->
 
 
 def _checked(pointer: TensorPointer, region: Region) -> Region:
-    """The region, if the tensor stays within it."""
+    """The region, after a check that the tensor stays within it."""
     if any(n > 1 and step == 0 for n, step in zip(pointer.shape, pointer.stride, strict=True)):
         raise UnsupportedVariantError(
-            "a tensor in the file repeats its values (an expanded view): save it again with .contiguous()"
+            "a tensor in the file repeats its values (an expanded view): save it again with "
+            ".contiguous()"
         )
     extent = 1 + sum((n - 1) * s for n, s in zip(pointer.shape, pointer.stride, strict=True))
     held = min(region[1] // pointer.storage.dtype.itemsize, pointer.storage.numel)

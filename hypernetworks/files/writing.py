@@ -1,5 +1,6 @@
-"""Writes hypernetworks, always to a temporary file first: ``.pt`` for every webui, or
-``.safetensors``.
+"""Writes hypernetworks as ``.pt``, which every webui reads, or as ``.safetensors``.
+
+Every file is written under a temporary name first.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import struct
 import time
 import zipfile
@@ -30,23 +32,23 @@ from .pickles import STORAGE_DTYPES
 from .portable import portable
 
 ALIGNMENT = 64
-"""Tensors begin at multiples of this many bytes in the file, so that they can be mapped."""
+"""Tensors start at multiples of this many bytes in the file, so that other programs can map it."""
 _MEMBERS = re.compile(r"[^/]+/(data/\d+|version|data\.pkl)")
-"""Zip members that AUTOMATIC1111 1.10.1 lets pass (newer torch writes more), less those that can be
-left out.
+"""Zip members that AUTOMATIC1111 1.10.1 accepts. Newer torch writes others too, which can be left
+out.
 """
 
 
 def write(network: Hypernetwork, path: str | os.PathLike[str]) -> None:
-    """Write a network, by suffix: ``.pt`` (loads in AUTOMATIC1111 1.10.1) or ``.safetensors``.
+    """Write a network as ``.pt`` (for AUTOMATIC1111 1.10.1 and others) or ``.safetensors``.
 
-    The tensors keep their dtype; one that the format can't hold (8 bits in a ``.pt``) becomes
-    float16, and the log says so. The file appears whole or not at all: it is written under a
-    temporary name in the same folder and moved into place. The layout is in docs/files.md.
+    The suffix decides. Tensors keep their dtype; types that the format can't hold (8 bits in a
+    ``.pt``) become float16, with a warning in the log. The file is written under a temporary name
+    and then renamed, so it is never incomplete. docs/files.md describes the layout.
 
     Raises:
-        FileWriteError: another suffix, a missing folder, a full disk, no permission; what was there
-            is untouched.
+        FileWriteError: another suffix, a missing folder, a full disk, no permission; an existing
+            file is untouched.
     """
     path = Path(path)
     tensors: dict[int, tuple[StateDict, StateDict]] = {
@@ -63,29 +65,28 @@ def write(network: Hypernetwork, path: str | os.PathLike[str]) -> None:
         replace(path, lambda temporary: _save_torch(temporary, tensors, metadata))
     else:
         raise FileWriteError(
-            f'{shown(path)}: the suffix "{printable(path.suffix)}" can\'t be written, use .pt or .safetensors'
+            f'{shown(path)}: the suffix "{printable(path.suffix)}" can\'t be written, use .pt or '
+            ".safetensors"
         )
 
 
 def replace(path: Path, save: Callable[[Path], object]) -> None:
-    """Let ``save`` write a temporary file beside ``path``, flush it to disk and move it into place.
+    """Let ``save`` write a temporary file beside ``path``, flush it to the disk, and rename it.
 
-    Ended at any point, it leaves the old file or the new one, whole. The content is on the disk
-    before it gets the name; the folder is not flushed, so that after a power failure the old file
-    may be back. A file that another program has open (on Windows it can't be replaced then) is
-    waited for, two to three seconds. What killed processes have left in the folder goes after a
-    day.
+    Whenever the process ends, either the old or the new file is there, complete. The folder isn't
+    flushed, so after a power failure the old file may be back. On Windows, a file that another
+    program has open can't be replaced; this waits two to three seconds for it. Temporary files that
+    killed processes have left in the folder are removed after a day.
 
     Raises:
-        FileWriteError: anything that the system refuses; ``path`` is untouched and nothing is left
-            behind.
+        FileWriteError: the system refuses; ``path`` is untouched, and no temporary file is left.
     """
     if "\0" in str(path):
         raise FileWriteError(f"{shown(path)}: a file name can't contain null characters")
 
     temporary: Path | None = None
     try:
-        if path.is_symlink():  # the link stays, and leads to the new file
+        if path.is_symlink():  # the link stays, and points to the new file
             path = Path(os.path.realpath(path))
 
         mode = path.stat().st_mode & 0o777 if path.exists() else None
@@ -100,7 +101,7 @@ def replace(path: Path, save: Callable[[Path], object]) -> None:
             with suppress(OSError):  # network drives often know no modes
                 path.chmod(mode)
     except Exception as error:
-        reason = _reason(error, path.parent)
+        reason = _read_only(path) or _reason(error, path.parent)
         if reason is None:
             raise
         raise FileWriteError(f"{shown(path)}: it can't be written ({reason})") from error
@@ -110,28 +111,24 @@ def replace(path: Path, save: Callable[[Path], object]) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Bring a file's content to the disk, where the file system can be told to."""
+    """Flush a file's content to the disk, if the file system can do that."""
     with patiently(lambda: path.open("rb+")) as file:
         try:
             os.fsync(file.fileno())
-        except OSError as error:  # some network drives don't know how
+        except OSError as error:  # some network drives can't
             if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
                 raise
 
 
 def _new_file(folder: Path, mode: int) -> Path:
-    """An empty file of a name that nobody else has; the system takes the user's mask off the
-    mode.
-    """
+    """Create an empty file with a new name; the system applies the user's umask to the mode."""
     path = folder / f".writing-{secrets.token_hex(8)}.tmp"
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
     return path
 
 
 def _reason(error: Exception, folder: Path) -> str | None:
-    """Why the system refused, even when a library wrapped the exception; ``None`` for other
-    errors.
-    """
+    """Why the system refused, even if a library wrapped its error; ``None`` for other errors."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError):
@@ -140,6 +137,17 @@ def _reason(error: Exception, folder: Path) -> str | None:
             return f"the disk is full, or accepts no more data{_room(folder)}"
         cause = cause.__cause__ or cause.__context__
     return None
+
+
+def _read_only(path: Path) -> str | None:
+    """On Windows, a file with that attribute can't be replaced, and the system only denies
+    access.
+    """
+    try:
+        is_locked = os.name == "nt" and not path.stat().st_mode & stat.S_IWRITE
+    except OSError:
+        return None
+    return "it is read-only: take that attribute off, or use another name" if is_locked else None
 
 
 def _of_system(error: OSError, folder: Path) -> str:
@@ -161,11 +169,11 @@ def _room(folder: Path) -> str:
 
 
 _SAID_BY_LIBRARIES = ("I/O error", "No space", "iostream error", "file write failed")
-"""How safetensors and torch's own C++ writer say it."""
+"""What errors of safetensors and of torch's C++ writer contain."""
 
 
 def _sweep(folder: Path) -> None:
-    """Remove temporary files not written to for a day: the process that made them was killed."""
+    """Remove temporary files that are a day old: their processes were killed."""
     with suppress(OSError), os.scandir(folder) as items:
         for item in items:
             if _TEMPORARY.fullmatch(item.name):
@@ -178,15 +186,15 @@ def _sweep(folder: Path) -> None:
 
 
 STALE = 86400.0
-"""Seconds after which a temporary file is nobody's; no writing takes that long."""
+"""Seconds after which a temporary file has no process any more; no writing takes that long."""
 _TEMPORARY = re.compile(r"\.(writing|adding)-[0-9a-z_]{8,16}\.tmp")
 
 
 def _metadata(network: Hypernetwork, stem: str) -> dict[str, Any]:
-    """AUTOMATIC1111's keys, in plain Python types only.
+    """AUTOMATIC1111's keys, with values of plain Python types.
 
-    ``use_dropout`` stays false: AUTOMATIC1111 goes by ``dropout_structure``, and ComfyUI, which
-    knows the former alone, would draw dropout while it makes images.
+    ``use_dropout`` is always false. AUTOMATIC1111 reads ``dropout_structure``; ComfyUI knows only
+    ``use_dropout``, and would apply dropout while it generates images.
     """
     structure, provenance = network.structure, network.provenance
     return {
@@ -229,9 +237,8 @@ def _save_torch(
 
 
 def _add_aligned(target: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """Add a member whose content starts at a multiple of :data:`ALIGNMENT`, padded through an extra
-    field.
-    """
+    """Add a member whose content is aligned to :data:`ALIGNMENT`, padded by an extra field."""
+    # A fixed date, so that the same network always gives the same bytes.
     entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
     assert target.fp is not None
     start = target.fp.tell() + 30 + len(name.encode()) + 4

@@ -34,6 +34,16 @@ def check_fit(
         NoMatchingWidthError: made for another model family, or none of the widths is there.
         TagError: block factors that don't fit.
     """
+    check_widths(network.widths, sites, any_family=any_family)
+    SiteMultipliers([(network, multiplier)], sites)
+
+
+def check_widths(widths: Sequence[int], sites: Sequence[Site], *, any_family: bool = False) -> None:
+    """The part of :func:`check_fit` that needs a network's context widths alone.
+
+    Raises:
+        NoAttentionError, NoMatchingWidthError: as there.
+    """
     if not sites:
         raise NoAttentionError(
             "hypernetworks need an SD1, SD2 or SDXL model, and the loaded model is none of these"
@@ -41,15 +51,14 @@ def check_fit(
 
     here = {site.width for site in sites}
     cross = {site.width for site in sites if site.kind == "cross"}
-    if not any_family and is_of_another_family(set(network.widths), here, cross):
+    if not any_family and is_of_another_family(set(widths), here, cross):
         raise NoMatchingWidthError(
-            f"it was made for {families_of(set(network.widths) & set(LABELS))}, "
-            f"but the loaded model is {families_of(cross)}: it would change the wrong layers, so it is skipped"
+            f"it was made for {families_of(set(widths) & set(LABELS))}, "
+            f"but the loaded model is {families_of(cross)}: it would change the wrong layers, so "
+            "it is skipped"
         )
-    if None not in here and not here & set(network.widths):
+    if None not in here and not here & set(widths):
         raise NoMatchingWidthError(
-            f"it has the widths {', '.join(map(str, network.widths))}, and the loaded model has none of them: "
-            "it was made for another model"
+            f"it has the widths {', '.join(map(str, widths))}, and the loaded model has "
+            "none of them: it was made for another model"
         )
-
-    SiteMultipliers([(network, multiplier)], sites)

@@ -53,7 +53,7 @@ class Resolver:
         return [use for tag in tags if (use := self._use(tag)) is not None]
 
     def _use(self, tag: Tag) -> Use | None:
-        # The error of a tag names its place in the prompt, so each one is told for itself.
+        # The error of a tag names its place in the prompt, so each one gets a message of its own.
         if tag.items not in self._known or tag.error is not None:
             self._known[tag.items] = self._resolve(tag)
         return self._known[tag.items]

@@ -1,5 +1,4 @@
-"""What ``python install.py studio`` and ``test`` do: find the right torch, make ``.venv``, run in
-it.
+"""What ``python install.py studio`` and ``test`` do: choose a torch, make ``.venv``, run in it.
 
-Standard library only, since nothing else is installed yet. A webui never loads this room.
+Standard library only, because nothing else is installed yet. A webui never loads this room.
 """

@@ -1,13 +1,11 @@
-"""``python install.py studio`` and ``python install.py test``, from their arguments to the started
-program.
-"""
+"""``python install.py studio`` and ``python install.py test``: arguments, set-up, start."""
 
 from __future__ import annotations
 
 import os
-import sys
 
 from .. import __version__
+from ..console import say, warn
 from . import environment, machine, packages, starting, wheels
 from .environment import SetUpError
 
@@ -15,82 +13,84 @@ USAGE = """usage: python install.py studio [--torch WHICH] [--port N] [--no-brow
        python install.py test [--torch WHICH] [--fast] [...]
        python install.py --version
 
---torch WHICH   replace torch by: cpu, cu126, cu128, cu130, rocm, xpu, pypi, a wheel, a folder of wheels or the
-                address of an index (or set HYPERNETWORKS_TORCH); without it a torch that works is kept, and one
-                that fits this machine is chosen otherwise
---fast          only the tests that take under a minute"""
+--torch WHICH   replace torch with: cpu, cu126, cu128, cu130, rocm, xpu, pypi, a wheel, a folder
+                of wheels, or the address of an index. HYPERNETWORKS_TORCH does the same. By
+                default, a torch that works is kept; otherwise one that fits this machine is
+                installed.
+--fast          run only the fast tests: under a minute in all"""
 
 
 def main(arguments: list[str]) -> int:
     """Do what the first argument says; returns the exit code."""
     task = arguments[0]
     if task == "--version":
-        print(f"hypernetworks {__version__}")
+        say(f"hypernetworks {__version__}")
         return 0
     if task not in packages.EXTRAS:
-        print(USAGE)
+        say(USAGE)
         return 0 if task in ("-h", "--help") else 2
 
     try:
-        wish, rest = split(arguments[1:])
-        prepare(task, wish)
+        requested, rest = split(arguments[1:])
+        prepare(task, requested)
     except SetUpError as error:
-        print(f"\n{error}", file=sys.stderr)
+        warn(f"\n{error}")
         return 2
     except OSError as error:
-        print(f"\nThe set-up failed: {error}{environment.true_reason()}", file=sys.stderr)
+        warn(f"\nThe set-up failed: {error}{environment.true_reason()}")
         return 2
     except KeyboardInterrupt:
-        print("\nInterrupted: run the command again to go on.", file=sys.stderr)
+        warn("\nInterrupted. Run the command again to continue.")
         return 130
+
     return starting.start(starting.command(task, rest))
 
 
 def split(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """Take ``--torch WHICH`` out of the arguments; a variable stands in for it.
+    """Separate ``--torch WHICH``, or the variable with the same meaning, from the other arguments.
 
     Raises:
-        SetUpError: what it asks for does not exist.
+        SetUpError: there is no such torch.
     """
-    wish = os.environ.get("HYPERNETWORKS_TORCH") or None
+    requested = os.environ.get("HYPERNETWORKS_TORCH") or None
     rest = []
     remaining = iter(arguments)
     for argument in remaining:
         if argument == "--torch":
-            wish = next(remaining, "")
+            requested = next(remaining, "")
         elif argument.startswith("--torch="):
-            wish = argument.partition("=")[2]
+            requested = argument.partition("=")[2]
         else:
             rest.append(argument)
 
-    if wish is not None:
+    if requested is not None:
         try:
-            wheels.asked(wish)
+            wheels.asked(requested)
         except ValueError as error:
             raise SetUpError(str(error)) from error
-    return wish, rest
+    return requested, rest
 
 
-def prepare(task: str, wish: str | None) -> None:
-    """Make the environment and install, unless that was done before.
+def prepare(task: str, requested: str | None) -> None:
+    """Make the environment and install the packages, unless that was done before.
 
     Raises:
         SetUpError: a step failed.
     """
-    if packages.ready(task) and packages.has(wish):
+    if packages.ready(task) and packages.has(requested):
         return
 
     _check()
     with environment.alone():
-        if packages.ready(task) and packages.has(wish):  # another process did it meanwhile
+        if packages.ready(task) and packages.has(requested):  # another process did it meanwhile
             return
-        print("Setting up (once, a few minutes) ...", flush=True)
+        say("Setting up (only once; takes a few minutes) ...")
         environment.make()
-        packages.install(task, wish)
+        packages.install(task, requested)
 
 
 def _check() -> None:
-    """What can be known before anything is made or downloaded."""
+    """Report problems that are known before anything is made or downloaded."""
     environment.check_folder()
     if environment.version() is None:
         environment.check_venv_module()

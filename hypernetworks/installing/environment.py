@@ -1,6 +1,4 @@
-"""The virtual environment: made, looked at, made again when it is broken, and by one process at a
-time.
-"""
+"""The virtual environment: made, checked, replaced if it is broken, by one process at a time."""
 
 from __future__ import annotations
 
@@ -16,14 +14,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
+from ..console import say, warn
 from . import surroundings
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = ROOT / ".venv"
 LONGEST_ROOT = 64
-"""Characters that Windows' limit of 260 leaves for the project's folder, given the longest path in
-``.venv``.
-"""
+"""Characters of the project folder's path: Windows allows 260 for the longest path in ``.venv``."""
 
 
 class SetUpError(Exception):
@@ -36,8 +33,10 @@ def python() -> Path:
 
 
 def ask(code: str) -> str | None:
-    """What the environment's Python prints for some code; ``None`` when it fails or can't be
-    started.
+    """Run code in the environment's Python.
+
+    Returns:
+        What it prints; ``None`` if it fails or can't be started.
     """
     try:
         done = subprocess.run(
@@ -47,7 +46,7 @@ def ask(code: str) -> str | None:
             encoding="utf-8",
             errors="replace",
             check=False,
-            # not the project's folder, whose package would be found instead of the installed one
+            # Not the project's folder: Python would import its package, not the installed one.
             cwd=ENVIRONMENT,
             env=surroundings.clean(os.environ),
         )
@@ -58,16 +57,14 @@ def ask(code: str) -> str | None:
 
 
 def version() -> tuple[int, int] | None:
-    """The Python version of the environment; ``None`` when it can't be started or isn't one of its
-    own.
-    """
+    """The environment's Python version; ``None`` if it can't be started, or is the system's."""
     answer = ask("import sys; print(*sys.version_info[:2], sys.prefix != sys.base_prefix)")
     match = re.fullmatch(r"(\d+) (\d+) True", answer or "")
     return (int(match[1]), int(match[2])) if match else None
 
 
 def make() -> None:
-    """Make sure that there is an environment whose Python starts and has pip.
+    """Make the environment, unless there is one whose Python starts and has pip.
 
     Raises:
         SetUpError: it can't be made.
@@ -75,7 +72,7 @@ def make() -> None:
     if version() is not None and _has_pip():
         return
     if ENVIRONMENT.exists() or ENVIRONMENT.is_symlink():
-        print("  .venv is broken or incomplete: it is made again ...", flush=True)
+        say("  .venv is broken or incomplete: making it again ...")
         remove()
 
     check_venv_module()
@@ -88,24 +85,23 @@ def make() -> None:
 
 
 def create() -> int:
-    """Run the ``venv`` module, free of the user's settings; returns its exit code."""
+    """Run the ``venv`` module without the user's settings; returns its exit code."""
     line = [sys.executable, "-m", "venv", str(ENVIRONMENT)]
     return subprocess.call(line, env=surroundings.clean(os.environ))
 
 
 def _has_pip() -> bool:
-    """Whether pip works; brought back once where it is missing (an interrupted set-up, or uv's
-    environments).
-    """
+    """Whether pip works; if it is missing, ``ensurepip`` installs it."""
     if ask("import pip") is not None:
         return True
+    # An interrupted set-up leaves no pip, and neither does uv when it makes an environment.
     return ask("import ensurepip; ensurepip.bootstrap(upgrade=True)") is not None and (
         ask("import pip") is not None
     )
 
 
 def remove() -> None:
-    """Take a broken environment away; a link only says so, since what it leads to is not ours.
+    """Remove a broken environment. A link is only reported: its target isn't ours.
 
     Raises:
         SetUpError: it can't be removed.
@@ -119,13 +115,13 @@ def remove() -> None:
         shutil.rmtree(ENVIRONMENT) if ENVIRONMENT.is_dir() else ENVIRONMENT.unlink()
     except OSError as error:
         raise SetUpError(
-            f"{ENVIRONMENT} is broken and can't be removed ({error.strerror}): close the programs that use it, "
-            "then run the command again."
+            f"{ENVIRONMENT} is broken and can't be removed ({error.strerror}): close the "
+            "programs that use it, then run the command again."
         ) from error
 
 
 def check_venv_module() -> None:
-    """Say what is missing for making an environment.
+    """Report what this Python lacks for making an environment.
 
     Raises:
         SetUpError: this Python has no ``venv`` or no ``ensurepip``.
@@ -135,9 +131,9 @@ def check_venv_module() -> None:
         return
 
     if shutil.which("apt-get"):
-        what = f"`sudo apt install python3.{sys.version_info[1]}-venv` brings it."
+        what = f"install it with `sudo apt install python3.{sys.version_info[1]}-venv`."
     elif os.name == "nt":
-        what = "it is an embedded one: install Python from python.org or the Microsoft Store."
+        what = "it is the embeddable one. Install Python from python.org or the Microsoft Store."
     else:
         what = "install a complete Python."
     raise SetUpError(f"This Python has no {' and no '.join(missing)}: {what}")
@@ -151,28 +147,32 @@ def check_folder() -> None:
     """
     if os.pathsep in str(ROOT):
         raise SetUpError(
-            f"An environment can't be in a folder whose path has {os.pathsep!r} in it: move or rename {ROOT}."
+            f"The path of the project's folder contains {os.pathsep!r}, which no environment's "
+            f"path may contain: move or rename {ROOT}."
         )
     if not _writable(ROOT):
-        raise SetUpError(f"{ROOT} can't be written to: copy the project to a folder of your own.")
+        raise SetUpError(f"{ROOT} isn't writable: copy the project to a folder of your own.")
 
     if os.name == "nt" and len(str(ROOT)) > LONGEST_ROOT and not _long_paths():
-        print(
-            f"Warning: {ROOT} is longer than {LONGEST_ROOT} characters, and Windows refuses paths above 260: if the "
-            "set-up fails, move the project to a shorter path or switch long paths on.",
-            file=sys.stderr,
+        warn(
+            f"Warning: the path {ROOT} has more than {LONGEST_ROOT} characters. Windows refuses "
+            "paths of more than 260. If the set-up fails, move the project to a shorter path, or "
+            "enable long paths."
         )
 
 
 def _writable(folder: Path) -> bool:
-    """By trying: permission bits say nothing on Windows, network drives and read-only mounts."""
+    """Whether a file can be made there, by trying.
+
+    Permission bits mean nothing on Windows, on network drives and on read-only mounts.
+    """
     temporary = folder / f".write-test-{os.getpid()}.tmp"
     try:
         temporary.touch()
     except PermissionError:
         return False
     except OSError as error:
-        # A full disk or a used-up quota can be written to once there is room; check_space names it.
+        # A full disk is writable once there is room; check_space reports it.
         return error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
     temporary.unlink(missing_ok=True)
     return True
@@ -193,7 +193,7 @@ def _long_paths() -> bool:
 
 
 def check_space(needed: float) -> None:
-    """Refuse a disk that is too full.
+    """Check that the disk has enough room.
 
     Args:
         needed: GiB.
@@ -204,13 +204,13 @@ def check_space(needed: float) -> None:
     free = shutil.disk_usage(ROOT).free / 2**30
     if free < needed:
         raise SetUpError(
-            f"The disk of {ROOT} has {free:.1f} GiB free, and the set-up needs about {needed:.0f}: make room, then "
-            "run the command again."
+            f"The disk of {ROOT} has {free:.1f} GiB free, and the set-up needs about "
+            f"{needed:.0f}: make room, then run the command again."
         )
 
 
 def true_reason() -> str:
-    """What else is wrong after a step failed: the end of a sentence."""
+    """The end of the sentence that reports a failed step: a full disk, if that is the cause."""
     for place, what in (
         (ROOT, "the project's disk"),
         (_temporary_folder(), "the temporary folder's disk"),
@@ -218,7 +218,7 @@ def true_reason() -> str:
         free = shutil.disk_usage(place).free / 2**20
         if free < 500:
             return f": {what} is full ({free:.0f} MiB free). Make room, then run the command again."
-    return ". The lines above say why; run the command again to go on."
+    return ". The lines above say why. Run the command again to continue."
 
 
 def _temporary_folder() -> str:
@@ -232,9 +232,9 @@ def _temporary_folder() -> str:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """One set-up at a time; another one waits.
+    """Let one set-up run at a time; another one waits.
 
-    The lock goes with its process, however that ends.
+    The system releases the lock when the process ends, even if it is killed.
     """
     with (ROOT / ".venv.lock").open("a") as file:  # noqa: SIM117 - the lock is held while it is open
         with _locked(file):
@@ -246,17 +246,18 @@ def _locked(file: IO[str]) -> Iterator[None]:
     try:
         _lock(file, wait=False)
     except BlockingIOError:
-        print("  another set-up is running in this folder: waiting for it ...", flush=True)
+        say("  another set-up is running in this folder: waiting for it ...")
         _lock(file, wait=True)
     yield  # closing the file ends the lock
 
 
 def _lock(file: IO[str], wait: bool) -> None:
-    """Lock a file; file systems that have no locks are used without."""
+    """Lock a file; on a file system without locks, do without."""
     if sys.platform == "win32":
         import msvcrt
         import time
 
+        # msvcrt's own blocking lock gives up after ten seconds, so this one asks again and again.
         while True:
             try:
                 file.seek(0)

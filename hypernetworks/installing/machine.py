@@ -1,6 +1,6 @@
-"""Finding out what this machine has: cards, drivers, systems.
+"""What this machine has: graphics cards, drivers, operating system.
 
-Nothing here may fail or take long.
+Nothing here may fail or take long: a wrong guess costs speed, an error the whole set-up.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from .wheels import Machine
 ARCHITECTURES = {"amd64": "x86_64", "x86_64": "x86_64", "arm64": "arm64", "aarch64": "arm64"}
 QUERY = ["--query-gpu=driver_version,compute_cap", "--format=csv,noheader"]
 ARC = ("0x56", "0xe2", "0x64")
-"""How the PCI numbers of Arc Alchemist, Battlemage and Lunar Lake begin; older Intel graphics are
-no XPU.
+"""First digits of the PCI ids of Arc Alchemist, Battlemage and Lunar Lake. Older Intel graphics
+can't run torch's XPU build.
 """
 
 
@@ -32,6 +32,7 @@ def describe(python: tuple[int, int] | None = None) -> Machine:
     """
     driver, capabilities = nvidia()
     system = platform.system()
+
     return Machine(
         system=system,
         architecture=ARCHITECTURES.get(platform.machine().lower(), platform.machine().lower()),
@@ -64,6 +65,7 @@ def parse_nvidia(text: str) -> tuple[int | None, tuple[tuple[int, int], ...]]:
     """Read ``580.95.05, 8.9`` lines, one per card; anything else counts as no card."""
     driver: int | None = None
     capabilities = []
+
     for line in text.splitlines():
         match = re.match(r"\s*(\d{3,4})\.\d+[\d.]*\s*(?:,\s*(\d+)\.(\d+))?", line)
         if match is None:
@@ -75,9 +77,8 @@ def parse_nvidia(text: str) -> tuple[int | None, tuple[tuple[int, int], ...]]:
 
 
 def _nvidia_programs() -> list[str]:
-    """On Windows it is in System32, which a 32-bit shell or a cut PATH does not show; WSL has a
-    folder of its own.
-    """
+    """Paths at which ``nvidia-smi`` exists."""
+    # A 32-bit shell on Windows, or a shortened PATH, doesn't show System32; WSL has its own folder.
     windows = os.environ.get("SystemRoot", r"C:\Windows")  # noqa: SIM112 - its name on Windows
     programs = os.environ.get("ProgramFiles", r"C:\Program Files")  # noqa: SIM112
     places = [
@@ -91,7 +92,7 @@ def _nvidia_programs() -> list[str]:
 
 
 def has_arc(system: str, devices: Path = Path("/sys/class/drm")) -> bool:
-    """Whether there is an Intel Arc card; integrated graphics of older Intel CPUs don't count."""
+    """Whether there is an Intel Arc card; the integrated graphics of older CPUs don't count."""
     if system == "Windows":
         question = "(Get-CimInstance Win32_VideoController).Name"
         names = _output(["powershell", "-NoProfile", "-Command", question])
@@ -108,10 +109,12 @@ def has_arc(system: str, devices: Path = Path("/sys/class/drm")) -> bool:
 
 
 def macos(system: str) -> int | None:
-    """The major version of macOS; an old Python may be told 10.16 for 11 and later."""
+    """The major version of macOS; ``None`` on other systems."""
     if system != "Darwin":
         return None
+
     version = platform.mac_ver()[0]
+    # macOS tells a Python that was built for an older version 10.16, unless it asks like this.
     if version.startswith("10.16"):
         version = _output(["sw_vers", "-productVersion"], SYSTEM_VERSION_COMPAT="0") or version
     return 11 if version.startswith("10.16") else int(version.split(".")[0] or 0) or None

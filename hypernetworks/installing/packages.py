@@ -1,4 +1,4 @@
-"""What gets installed into the environment, torch first."""
+"""What is installed into the environment, torch first."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import os
 import re
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import getproxies
 
+from ..console import say, warn
 from . import environment, machine, surroundings, wheels
 from .environment import ENVIRONMENT, ROOT, SetUpError
 from .wheels import Choice
 
 EXTRAS = {"studio": "studio", "test": "studio,test"}
 GIBIBYTES = {"cpu": 3.0, "pypi": 3.0}
-"""Needed on the disk, downloads included; the builds for GPUs need more."""
+"""Disk space that a build needs, downloads included; those for GPUs need more."""
 FOR_A_GPU = 10.0
 NEEDED = (
     "torch",
@@ -43,26 +43,27 @@ t = torch.ones(2).sum().item()
 v = tuple(int(p) for p in torch.__version__.split("+")[0].split(".")[:2])
 d, n = "cpu", "the CPU"
 if torch.cuda.is_available(): d, n = "cuda", torch.cuda.get_device_name(0)
-elif getattr(torch, "xpu", None) and torch.xpu.is_available(): d, n = "xpu", torch.xpu.get_device_name(0)
+elif getattr(torch, "xpu", None) and torch.xpu.is_available():
+    d, n = "xpu", torch.xpu.get_device_name(0)
 elif torch.backends.mps.is_available(): d, n = "mps", "Apple's GPU"
 print("torch", torch.__version__, d, n) if v >= (2, 1) else None
 """
 
 
 def stamp(task: str) -> str:
-    """Changes whenever something has to be installed again."""
+    """A text that changes whenever the packages must be installed again."""
     sources = [ROOT / "pyproject.toml", ROOT / "constraints.txt", ENVIRONMENT / "pyvenv.cfg"]
     text = b"".join(path.read_bytes() for path in sources if path.exists())
     return hashlib.sha256(text + f"{ROOT} {EXTRAS[task]}".encode()).hexdigest()
 
 
 def mark(task: str) -> Path:
-    """Where the stamp of a finished set-up is kept."""
+    """The file that holds the stamp of a finished set-up."""
     return ENVIRONMENT / f".ready-{task}"
 
 
 def ready(task: str) -> bool:
-    """Whether a set-up was finished and nothing of it is missing."""
+    """Whether a set-up was finished and no package is missing."""
     enough = (task, "test")  # the tests' environment holds all that the studio needs
     if not any(mark(one).exists() and mark(one).read_text() == stamp(one) for one in enough):
         return False
@@ -70,30 +71,33 @@ def ready(task: str) -> bool:
     return environment.ask(code) == "True"
 
 
-def install(task: str, wish: str | None) -> None:
-    """Install torch, unless one works, and everything else around it.
+def install(task: str, requested: str | None) -> None:
+    """Install torch, unless one works, and then everything else.
 
     Args:
         task: a key of :data:`EXTRAS`.
-        wish: what ``--torch`` asks for.
+        requested: the value of ``--torch``.
 
     Raises:
         SetUpError: it can't be installed.
     """
     for one in EXTRAS:
-        mark(one).unlink(missing_ok=True)  # from here on it is half installed
+        mark(one).unlink(
+            missing_ok=True
+        )  # a set-up that is killed from here on counts as unfinished
+
     found = working_torch()
-    if wish is not None and not (found is not None and has(wish)):
-        found = _install_torch(wheels.asked(wish), replace=found is not None)
-        _wished().write_text(wish, encoding="utf-8")
+    if requested is not None and not (found is not None and has(requested)):
+        found = _install_torch(wheels.asked(requested), replace=found is not None)
+        _requested_before().write_text(requested, encoding="utf-8")
     elif found is None:
         found = _install_torch(_automatic(), replace=False)
 
-    print("  everything else ...", flush=True)
-    with _constraints(keeping=found.split()[1]) as constraints:
+    say("  everything else ...")
+    with _constraints(torch_version=found.split()[1]) as constraints:
         _pip("-c", constraints, "-e", f".[{EXTRAS[task]}]")
     mark(task).write_text(stamp(task))
-    _tell(found)
+    _report(found)
 
 
 def working_torch() -> str | None:
@@ -104,21 +108,22 @@ def working_torch() -> str | None:
     return next((line for line in lines if line.startswith("torch ")), None)
 
 
-def has(wish: str | None) -> bool:
-    """Whether torch is what ``--torch`` asks for, or nothing is asked for.
+def has(requested: str | None) -> bool:
+    """Whether the installed torch is the one that ``--torch`` names, if it names one.
 
-    An index or a path can't be told from the installed version: what was asked for last is kept
-    beside the marks.
+    The installed version doesn't show which index or path it came from, so the last value of
+    ``--torch`` is stored beside the marks.
     """
-    if wish is None or (_wished().exists() and _wished().read_text(encoding="utf-8") == wish):
+    before = _requested_before()
+    if requested is None or (before.exists() and before.read_text(encoding="utf-8") == requested):
         return True
     found = working_torch()
-    if found is None or wish not in wheels.BUILDS:
+    if found is None or requested not in wheels.BUILDS:
         return False
-    return found.split()[1].partition("+")[2].startswith(wish)
+    return found.split()[1].partition("+")[2].startswith(requested)
 
 
-def _wished() -> Path:
+def _requested_before() -> Path:
     return ENVIRONMENT / ".torch"
 
 
@@ -131,10 +136,10 @@ def _automatic() -> Choice:
 
 
 def _install_torch(choice: Choice, replace: bool) -> str:
-    """Install one torch, or its fallback, and see that it works."""
-    print(f"  torch ({choice.build}: {choice.reason}) ...", flush=True)
+    """Install a torch, or its fallback, and check that it works."""
+    say(f"  torch ({choice.build}: {choice.reason}) ...")
     environment.check_space(GIBIBYTES.get(choice.build, FOR_A_GPU))
-    if replace:  # 2.13.0 counts as satisfied by 2.13.0+cpu
+    if replace:  # pip takes 2.13.0+cpu for 2.13.0 and would install nothing
         _pip("torch", command="uninstall")
 
     index = wheels.WHEELS.split("/")[2]
@@ -142,23 +147,23 @@ def _install_torch(choice: Choice, replace: bool) -> str:
     if choice.fallback is None or not remote:
         _pip(*choice.pip)
     elif not reachable(index) or _pip(*choice.pip, check=False):
-        print(f"  {index} does not answer or has no such wheel: PyPI's torch is taken instead ...")
+        say(
+            f"  {index} doesn't answer or has no such wheel: installing torch from PyPI instead ..."
+        )
         _pip(*choice.fallback)
 
     found = working_torch()
     if found is None:
         raise SetUpError(
-            "The torch that was installed can't be imported. On Windows, the Microsoft Visual C++ Redistributable "
-            "may be missing; elsewhere try `--torch cpu`."
+            "The installed torch can't be imported. On Windows, install the Microsoft Visual C++ "
+            "Redistributable; on other systems, try `--torch cpu`."
         )
     return found
 
 
 def reachable(host: str) -> bool:
-    """Whether a server answers within three seconds; behind a proxy only pip can tell, so that it
-    may try.
-    """
-    if getproxies().get("https"):
+    """Whether a server answers within three seconds."""
+    if getproxies().get("https"):  # only pip can tell behind a proxy, so let it try
         return True
     try:
         with socket.create_connection((host, 443), timeout=3):
@@ -168,14 +173,12 @@ def reachable(host: str) -> bool:
 
 
 @contextlib.contextmanager
-def _constraints(keeping: str) -> Iterator[str]:
-    """The project's constraints in a file, with the torch that is there instead of the pinned
-    one.
-    """
+def _constraints(torch_version: str) -> Iterator[str]:
+    """A file with the project's constraints, but with the installed torch instead of the pinned."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     lines = [line for line in lines if re.match(r"torch\b", line) is None]
     temporary = ENVIRONMENT / f"constraints-{os.getpid()}.txt"
-    temporary.write_text("\n".join([*lines, f"torch=={keeping}", ""]), encoding="utf-8")
+    temporary.write_text("\n".join([*lines, f"torch=={torch_version}", ""]), encoding="utf-8")
     try:
         yield str(temporary)
     finally:
@@ -183,9 +186,7 @@ def _constraints(keeping: str) -> Iterator[str]:
 
 
 def _pip(*arguments: str, command: str = "install", check: bool = True) -> int:
-    """Run the environment's pip, in the project's folder; its own lines say what it does not
-    like.
-    """
+    """Run the environment's pip in the project's folder; pip prints its own errors."""
     interpreter = str(environment.python())
     options = ["--quiet", "--yes"] if command == "uninstall" else ["--quiet"]
     line = [interpreter, "-m", "pip", "--disable-pip-version-check", command, *options, *arguments]
@@ -196,15 +197,15 @@ def _pip(*arguments: str, command: str = "install", check: bool = True) -> int:
     return code
 
 
-def _tell(found: str) -> None:
-    """Which device torch sees, and what that means; and when a card is left unused."""
+def _report(found: str) -> None:
+    """Print which device torch uses and how fast that is, and whether a card is left unused."""
     _, number, device, name = found.split(maxsplit=3)
-    print(f"  torch {number} uses {name} ({device}): {SPEED[device]}", flush=True)
+    say(f"  torch {number} uses {name} ({device}): {SPEED[device]}")
     if device == "cpu":
         here = machine.describe(environment.version())
         better = None if wheels.impossible(here) else wheels.choose(here)
         if better is not None and better.build not in ("cpu", "pypi"):
-            print(
-                f"  There is {better.reason}, which this torch does not use: `--torch {better.build}` replaces it.",
-                file=sys.stderr,
+            warn(
+                f"  There is {better.reason}, which this torch doesn't use. To use it, run the "
+                f"command with `--torch {better.build}`."
             )

@@ -1,4 +1,4 @@
-"""Starting the studio or the tests in the environment, so that signals reach them."""
+"""Starts the studio or the tests in the environment, so that signals reach them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from typing import Any
 
 from . import environment, surroundings
 
-FAST = "not slow and not browser and not webui and not cuda"
-"""The tests of ``test --fast``: under a minute."""
+FAST = "not slow and not browser and not webui and not comfyui and not cuda"
+"""The tests that ``test --fast`` runs: under a minute in all."""
 
-PARALLEL = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
-"""Options of a whole run: a process for each core, up to four, since each of them loads torch."""
+PARALLEL = [
+    *("-n", "auto", "--maxprocesses", "4"),
+    *("--dist", "loadfile", "--no-loadscope-reorder"),  # tests/conftest.py has put long files first
+]
+"""Options of a run of all tests: one process per core, at most four, because each loads torch."""
 
 
 def command(task: str, arguments: list[str]) -> list[str]:
-    """What is run for ``install.py TASK ARGUMENTS``."""
+    """The command line that ``install.py TASK ARGUMENTS`` runs."""
     if task == "studio":
         return [str(environment.python()), "-m", "hypernetworks", "studio", *arguments]
     if "--fast" in arguments:
@@ -31,7 +34,7 @@ def command(task: str, arguments: list[str]) -> list[str]:
 
 
 def _is_a_whole_run(arguments: list[str]) -> bool:
-    """Whether no test, file or folder is named: for a few tests more processes only cost time."""
+    """Whether the arguments name no test, file or folder: few tests are faster in one process."""
     own = {"-n", "-k", "--pdb", "--collect-only", "--co", "--help", "-h"}
     return not any(
         argument in own or (environment.ROOT / argument.partition("::")[0]).exists()
@@ -41,13 +44,14 @@ def _is_a_whole_run(arguments: list[str]) -> bool:
 
 
 def start(line: list[str]) -> int:
-    """Run it in the project's folder; returns its exit code.
+    """Run a command in the project's folder; returns its exit code.
 
-    Where a process can become another one it does, so that every signal and the terminal are the
-    command's own, as without ``install.py``. Windows can't do that; there this process waits.
+    On POSIX systems, this process becomes the command, which then gets every signal and the
+    terminal as if it had been started directly. On Windows, this process waits for it.
     """
     variables = surroundings.clean(os.environ)
     os.chdir(environment.ROOT)
+    # What is still in Python's buffers would be lost, or come after the command's own lines.
     sys.stdout.flush()
     sys.stderr.flush()
     if os.name != "nt":
@@ -56,10 +60,10 @@ def start(line: list[str]) -> int:
 
 
 def wait(line: list[str], variables: dict[str, str]) -> int:
-    """Run a command and outlive it: the first Ctrl+C is the child's (the console gives it to both),
-    the second kills.
+    """Run a command and wait for its end.
 
-    Ctrl+Break and a closed window reach the child by themselves, too; SIGTERM is handed on.
+    The console sends Ctrl+C to both processes. The first one is left to the child, the second one
+    kills it. Ctrl+Break and a closed window reach the child too; SIGTERM is passed on.
     """
     child = subprocess.Popen(line, env=variables)
     interrupts = 0
@@ -77,7 +81,7 @@ def wait(line: list[str], variables: dict[str, str]) -> int:
     try:
         while True:
             try:
-                return child.wait(timeout=0.2)  # Windows hears no signal during an unlimited wait
+                return child.wait(timeout=0.2)  # without a limit, Windows delivers no signal
             except subprocess.TimeoutExpired:
                 continue
     finally:
@@ -85,7 +89,7 @@ def wait(line: list[str], variables: dict[str, str]) -> int:
 
 
 def _handle(handlers: Mapping[str, Any]) -> dict[str, Any]:
-    """Set handlers by the signals' names, where the system has them; returns those before."""
+    """Set handlers by the names of signals that the system has; returns the previous ones."""
     return {
         name: signal.signal(getattr(signal, name), handler)
         for name, handler in handlers.items()

@@ -1,4 +1,4 @@
-"""Keeps the user's own settings of Python and pip from reaching into ``.venv``."""
+"""The environment variables for ``.venv``, without the user's own settings of Python and pip."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping
 
 PYTHON_SETTINGS = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "__PYVENV_LAUNCHER__")
-"""Would make the environment's Python import someone else's packages."""
+"""Variables that would make the environment's Python import packages from elsewhere."""
 ELSEWHERE = (
     "target",
     "prefix",
@@ -20,13 +20,14 @@ ELSEWHERE = (
     "no-deps",
     "ignore-installed",
 )
-"""Options of pip that install somewhere else, or not everything."""
+"""Options of pip that would install packages somewhere else, or leave some out."""
 
 
 def clean(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables for the environment's Python and pip: proxies, certificates and indexes stay.
+    """The variables for the environment's Python and pip; proxies, certificates and indexes stay.
 
-    An active conda or virtual environment is left alone: the interpreter is called by its path.
+    An active conda or virtual environment does no harm, because the interpreter is called by its
+    path.
     """
     unwanted = {*PYTHON_SETTINGS, *(f"PIP_{name.upper().replace('-', '_')}" for name in ELSEWHERE)}
     kept = {name: value for name, value in environment.items() if name not in unwanted}
@@ -35,13 +36,11 @@ def clean(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def for_pip(python: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """As :func:`clean`, and without what a ``pip.conf`` says about installing elsewhere.
-
-    pip can't be told to ignore one line of a file, so that all others are handed over as variables,
-    and the files ignored. This is done only where a file has such a line.
-    """
+    """As :func:`clean`, and without the lines of a ``pip.conf`` that install elsewhere."""
     cleaned = clean(environment)
     settings = _pip_settings(python, cleaned)
+    # pip can't ignore a single line of a file. So if a file has such a line, pip ignores all files
+    # and gets the other lines as variables.
     if not any(_option(key) in ELSEWHERE for key in settings if not key.startswith(":env:")):
         return cleaned
 
@@ -57,11 +56,12 @@ def _option(key: str) -> str:
 
 
 def _pip_settings(python: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """What ``pip config list`` says, as ``section.option`` to value."""
+    """The output of ``pip config list``: ``section.option`` -> value."""
     done = subprocess.run(
         [python, "-m", "pip", "config", "list"],
         capture_output=True,
         text=True,
+        encoding="utf-8",  # which ``clean`` asks for; a Windows console has another
         errors="replace",
         check=False,
         env=dict(environment),

@@ -1,4 +1,4 @@
-"""The table that decides which torch a machine gets: a pure function of what the machine has.
+"""Which torch a machine gets: a pure function of its hardware, system and Python.
 
 Facts, looked up on 2026-11-27:
 
@@ -9,6 +9,9 @@ Facts, looked up on 2026-11-27:
   12.x drivers) is 2.11: pull request 175253.
 * Which driver a CUDA release needs: "Minor Version Compatibility" in NVIDIA's CUDA Compatibility
   guide: 525 for 12.x (528 on Windows, CUDA 12.0's release notes), 580 for 13.x.
+* Names of wheels for Windows, as other projects' lock files have them from PyTorch's index:
+  ``torch-2.13.0+cu130-cp312-cp312-win_amd64.whl``, the same with ``cp310``, and with ``cu126`` and
+  ``cp314``. The tests with ``--registry`` ask the index itself.
 * Wheels on PyPI, tried with ``pip install --dry-run``: Linux gets the CUDA 13.0 build, Windows the
   CPU build. 2.13 needs macOS 14 on Arm, 2.11 is the last for macOS 11; 2.2.2 is the last for Intel
   Macs.
@@ -31,12 +34,12 @@ BUILDS = {
     "rocm": "rocm7.2",
     "xpu": "xpu",
 }
-"""What ``--torch`` takes by name, and the folder of PyTorch's index."""
+"""Names that ``--torch`` accepts, and the folder of PyTorch's index for each."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What decides about the wheels.
+    """What the choice of a wheel depends on.
 
     Attributes:
         system: ``Linux``, ``Windows`` or ``Darwin``.
@@ -71,10 +74,10 @@ class Choice:
     """The torch to install.
 
     Attributes:
-        build: a name in :data:`BUILDS`, ``pypi``, or what the user asked for.
-        pip: what ``pip install`` gets.
+        build: a name in :data:`BUILDS`, ``pypi``, or the user's own value.
+        pip: arguments for ``pip install``.
         reason: why, in words, for the user.
-        fallback: what ``pip install`` gets when PyTorch's index does not answer.
+        fallback: arguments for ``pip install`` if PyTorch's index doesn't answer.
     """
 
     build: str
@@ -84,11 +87,12 @@ class Choice:
 
 
 def impossible(machine: Machine) -> str | None:
-    """Why no torch can be installed on this machine, and what does work; ``None`` when one can."""
+    """Why no torch can be installed here, and what works instead; ``None`` if one can."""
     if not OLDEST <= machine.python <= NEWEST:
         return (
-            f"PyTorch {PINNED} and the studio's packages are tested with Python 3.{OLDEST[1]} to "
-            f"3.{NEWEST[1]}, this is {machine.python[0]}.{machine.python[1]}: start install.py with one of those."
+            f"This is Python {machine.python[0]}.{machine.python[1]}, and PyTorch {PINNED} and the "
+            f"studio's packages are tested with 3.{OLDEST[1]} to 3.{NEWEST[1]}: run install.py "
+            "with one of those."
         )
     if machine.bits < 64:
         return "This is a 32-bit Python, and PyTorch has no 32-bit wheels: install a 64-bit Python."
@@ -100,18 +104,18 @@ def impossible(machine: Machine) -> str | None:
         return _impossible_mac(machine)
     if machine.system == "Windows" and machine.architecture != "x86_64":
         return (
-            "PyTorch's packages for Windows on Arm are incomplete: install the 64-bit Intel/AMD (x64) build of "
-            "Python, which Windows 11 emulates."
+            "PyTorch's packages for Windows on Arm are incomplete: install the 64-bit Intel/AMD "
+            "(x64) build of Python, which Windows 11 emulates."
         )
     if machine.system == "Linux" and machine.architecture not in ("x86_64", "arm64"):
         return (
-            f"PyTorch has no wheels for {machine.architecture}: install your distribution's PyTorch into .venv "
-            "and run this again; a torch that works is kept."
+            f"PyTorch has no wheels for {machine.architecture}: install your distribution's "
+            "PyTorch into .venv and run this again; a torch that works is kept."
         )
     if machine.libc is not None and machine.libc < (2, 28):
         return (
-            "PyTorch's wheels need glibc 2.28 or newer (Debian 10, Ubuntu 20.04, RHEL 8), which Alpine and older "
-            "systems don't have: use a container of a newer system."
+            "PyTorch's wheels need glibc 2.28 or newer (Debian 10, Ubuntu 20.04, RHEL 8), which "
+            "Alpine and older systems don't have: use a container of a newer system."
         )
 
     return None
@@ -120,8 +124,10 @@ def impossible(machine: Machine) -> str | None:
 def _impossible_mac(machine: Machine) -> str | None:
     if machine.architecture != "arm64":
         return (
-            "PyTorch stopped making wheels for Intel Macs after 2.2.2, which is too old for the studio's packages. "
-            'What works: this project as a library (`pip install . "numpy<2"` with Python 3.10 to 3.12). If this '
+            "PyTorch stopped making wheels for Intel Macs after 2.2.2, which is too old for the "
+            "studio's packages. "
+            'What works: this project as a library (`pip install . "numpy<2"` with Python 3.10 '
+            "to 3.12). If this "
             "Mac has Apple silicon, this Python is an Intel build: install the universal one."
         )
     if machine.macos is not None and machine.macos < 11:
@@ -130,7 +136,7 @@ def _impossible_mac(machine: Machine) -> str | None:
 
 
 def choose(machine: Machine) -> Choice:
-    """The torch for a machine that :func:`impossible` has nothing against."""
+    """The torch for a machine for which :func:`impossible` returns ``None``."""
     if machine.system == "Darwin":
         return _for_mac(machine)
     if machine.driver is not None:
@@ -142,34 +148,39 @@ def choose(machine: Machine) -> Choice:
     return _cpu(machine, "no card that PyTorch can use was found")
 
 
-def asked(wish: str) -> Choice:
-    """What ``--torch`` asks for: a build's name, an index's address, or a wheel or folder of
-    wheels.
+def asked(requested: str) -> Choice:
+    """The torch that ``--torch`` names.
+
+    Args:
+        requested: a build's name, an index's address, a wheel or a folder of wheels.
 
     Raises:
-        ValueError: none of these; the message lists them.
+        ValueError: it is none of these; the message lists them.
     """
-    if wish == "pypi":
+    if requested == "pypi":
         return Choice("pypi", (f"torch=={PINNED}",), "you asked for PyPI's")
-    if wish in BUILDS:
-        return replace(from_index(wish, "you asked for it"), fallback=None)
-    if wish.startswith(("http://", "https://", "file://")):
-        return Choice(wish, ("torch", "--index-url", wish), "you gave an index")
-    if wish.endswith(".whl"):
-        return Choice(wish, (wish,), "you gave a wheel")
-    if "/" in wish or "\\" in wish:
+    if requested in BUILDS:
+        return replace(from_index(requested, "you asked for it"), fallback=None)
+    if requested.startswith(("http://", "https://", "file://")):
+        return Choice(requested, ("torch", "--index-url", requested), "you gave an index")
+    if requested.endswith(".whl"):
+        return Choice(requested, (requested,), "you gave a wheel")
+    if "/" in requested or "\\" in requested:
         return Choice(
-            wish, ("torch", "--no-index", "--find-links", wish), "you gave a folder of wheels"
+            requested,
+            ("torch", "--no-index", "--find-links", requested),
+            "you gave a folder of wheels",
         )
 
     raise ValueError(
-        f"--torch takes {', '.join(BUILDS)}, pypi, a wheel, a folder of wheels or an index's address, not {wish!r}"
+        f"--torch takes {', '.join(BUILDS)}, pypi, a wheel, a folder of wheels or an index's "
+        f"address, not {requested!r}"
     )
 
 
 def from_index(build: str, reason: str, version: str = PINNED) -> Choice:
-    """A build from PyTorch's own index."""
-    if build == "cu128":
+    """A build from PyTorch's own index, with PyPI's wheel as the fallback."""
+    if build == "cu128":  # newer releases have no wheels for it
         version = LAST_WITH_CUDA_12_8
     wanted = f"torch=={version}"
     return Choice(build, (wanted, "--index-url", WHEELS + BUILDS[build]), reason, (wanted,))
@@ -183,8 +194,9 @@ def _for_mac(machine: Machine) -> Choice:
 
 
 def _for_nvidia(machine: Machine) -> Choice:
-    """By the best card: a wheel that covers the older ones too is taken where there is one."""
+    """The build for the best card; if one build covers the older cards too, that one."""
     driver = machine.driver or 0
+    # PyTorch's wheels for Arm have kernels from 8.0 on.
     oldest_kernel = (8, 0) if machine.architecture == "arm64" else (5, 0)
     usable = [c for c in machine.capabilities if c >= oldest_kernel]
 
@@ -211,9 +223,7 @@ def _for_nvidia(machine: Machine) -> Choice:
 
 
 def _cpu(machine: Machine, reason: str) -> Choice:
-    """PyPI's wheel is the CPU build already, except on Linux, where it is several gigabytes of
-    CUDA.
-    """
-    if machine.system == "Linux":
+    """The CPU build."""
+    if machine.system == "Linux":  # PyPI's wheel has several gigabytes of CUDA there
         return from_index("cpu", reason)
     return Choice("pypi", (f"torch=={PINNED}",), reason)

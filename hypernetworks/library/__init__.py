@@ -1,4 +1,4 @@
-"""Folders of networks: scanning, finding by name, and keeping loaded ones."""
+"""Folders of networks: scanned, found by name, and kept in memory once they are loaded."""
 
 from .entry import Entry
 from .folders import Library

@@ -1,4 +1,4 @@
-"""Background work, done in order by a thread that lives only while there is some."""
+"""Background work, done in order by a thread that exists only while there is work."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ Work = Callable[[], Value]
 
 
 class Background(Generic[Value]):
-    """Does each piece of work once, however many ask for it while it waits or runs.
+    """Runs each job once, even if several callers ask for it while it waits or runs.
 
-    The end of the program waits for nothing but the piece that runs, which should look at
-    :attr:`stopping`.
+    At its end, the program waits for the running job only, which should check :attr:`stopping`.
 
     Args:
-        when_idle: called by the thread when nothing waits any more.
+        when_idle: called by the thread when no job is left.
 
     Attributes:
         stopping: set when the program ends.
@@ -38,18 +37,17 @@ class Background(Generic[Value]):
         self._stops_at_exit = False
 
     def start(self, key: Hashable, work: Work[Value]) -> Future[Value]:
-        """Do this when all that was asked for earlier is done; returns at once.
+        """Run this after all earlier jobs; returns at once.
 
         Args:
-            key: what the work is for; work with the key of a piece that waits or runs is that
-                piece.
-            work: what it returns or raises is in the future.
+            key: identifies the job; a job that waits or runs with the same key is used instead.
+            work: its result or error is in the returned future.
         """
         with self._lock:
             return self._asked_for(key, work)
 
     def result(self, key: Hashable, work: Work[Value]) -> Value:
-        """The same, done next, and waited for.
+        """Run this as the next job, and wait for its result.
 
         Raises:
             Exception: what the work raises.
@@ -61,11 +59,11 @@ class Background(Generic[Value]):
         return future.result()
 
     def stop(self) -> None:
-        """End the thread. What waits is cancelled; what is asked for later is, too."""
+        """End the thread, and cancel all waiting and later jobs."""
         self.stopping.set()
         thread = self._thread
         if thread is not None:
-            thread.join(timeout=2)  # a disk that doesn't answer must not keep the program
+            thread.join(timeout=2)  # a disk that doesn't answer must not block the program's end
 
     def _asked_for(self, key: Hashable, work: Work[Value]) -> Future[Value]:
         if self._running is not None and self._running[0] == key:
@@ -73,6 +71,7 @@ class Background(Generic[Value]):
         if key not in self._waiting:
             self._waiting[key] = work, Future[Value]()
         future = self._waiting[key][1]
+
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="hypernetworks", daemon=True)
             self._thread.start()
@@ -86,9 +85,10 @@ class Background(Generic[Value]):
             pass
 
     def _next(self) -> bool:
-        """One piece of work; without any, the idle call.
+        """Run one job, or call ``when_idle`` if there is none.
 
-        Returns ``False`` when there is nothing left at all.
+        Returns:
+            Whether there may be more.
         """
         with self._lock:
             piece = self._waiting.popitem(last=False) if self._waiting else None
@@ -97,8 +97,10 @@ class Background(Generic[Value]):
             self._do(*piece[1])
             return True
 
-        with suppress(Exception):  # there is nobody to report to, and the thread must end cleanly
+        with suppress(Exception):  # nobody waits for it, and the thread must end cleanly
             self._when_idle()
+
+        # Jobs may have come during that call.
         with self._lock:
             if not self._waiting:
                 self._thread = None
@@ -109,7 +111,7 @@ class Background(Generic[Value]):
             if self.stopping.is_set():
                 raise InterruptedError("the program ends")
             future.set_result(work())
-        except BaseException as error:  # it belongs to who asked
+        except BaseException as error:  # for the caller, who waits for the future
             future.set_exception(error)
 
 

@@ -1,4 +1,4 @@
-"""Loaded networks, kept within a limit of bytes; each file is read by one thread at a time."""
+"""A cache of loaded networks with a limit in bytes; each file is read by one thread at a time."""
 
 from __future__ import annotations
 
@@ -11,58 +11,58 @@ from weakref import WeakValueDictionary
 from ..engine.network import Hypernetwork
 
 Stamp = tuple[int, ...]
-"""What changes when a file does."""
+"""Numbers of which one changes whenever the file changes."""
 _Key = tuple[str, Stamp]
 
 
 class Cache:
-    """The networks that were used last, as many as fit the limit.
+    """The most recently used networks, as many as fit the limit.
 
-    A network counts with its tensors and with all that was made ready from them (converted, folded,
-    on any device). One that is dropped while a generation uses it goes on as it is, and is found
-    again as long as it is used: no file is in memory twice.
+    All tensors of a network count, including those prepared from it (converted, folded, on any
+    device). If a network is dropped while a generation uses it, the generation continues with it,
+    and the network is found again as long as it is in use. So no file is in memory twice.
 
     Args:
-        limit: in bytes. The network that was used last is kept even where it is larger: a sweep
-            over multipliers reads its file once, however small the cache is.
+        limit: in bytes. The last used network is always kept, so that a sweep over multipliers
+            reads its file once, however small the limit is.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._lock = threading.Lock()  # never held while a file is read
-        self._kept: OrderedDict[str, tuple[Hypernetwork, int]] = (
-            OrderedDict()
-        )  # with the bytes of its tensors
+        # By path, the last used one at the end; with the bytes of the file's own tensors.
+        self._kept: OrderedDict[str, tuple[Hypernetwork, int]] = OrderedDict()
         self._in_use: WeakValueDictionary[_Key, Hypernetwork] = WeakValueDictionary()
         self._reading: dict[_Key, Future[Hypernetwork]] = {}
         self._named: set[str] = set()  # since the last trim
 
     def __len__(self) -> int:
-        """How many are kept."""
+        """The number of networks in it."""
         return len(self._kept)
 
     @property
     def nbytes(self) -> int:
-        """What is kept, in bytes."""
+        """Bytes of all networks in it."""
         with self._lock:
             return sum(self._sizes().values())
 
     def get(self, path: str, stamp: Stamp, read: Callable[[], Hypernetwork]) -> Hypernetwork:
-        """The network of a file, read if it isn't there; threads that ask for the same one wait for
-        one reading.
+        """The network of a file, read if necessary; several threads wait for one reading.
 
         Args:
-            path: where the file is. What was kept of another file at this path is dropped.
-            stamp: of the file as it is now, taken before it is read.
-            read: raises what it will; nothing is kept then.
+            path: the file. The network of an earlier file at this path is dropped.
+            stamp: the file's current stamp, taken before it is read.
+            read: reads the file. If it raises an error, nothing is kept.
         """
         key = path, stamp
         with self._lock:
             self._named.add(path)
+            # Found even after it was dropped, as long as a generation holds it.
             network = self._in_use.get(key)
             if network is not None:
                 self._keep(key, network)
                 return network
+
             self._kept.pop(path, None)
             others = self._reading.get(key)
             if others is None:
@@ -90,18 +90,15 @@ class Cache:
         return network
 
     def limit_to(self, limit: int) -> None:
-        """Change the limit; what was unused longest goes at once until the rest fits, or is the
-        last.
-        """
+        """Change the limit; the least recently used networks that exceed it are dropped at once."""
         with self._lock:
             self.limit = limit
             self._trim()
 
     def trim(self) -> None:
-        """Apply the limit after a generation, to everything it has prepared.
+        """Apply the limit after a generation, which has prepared more from the networks.
 
-        What no one asked for since the last time leaves the devices: graphics memory is for what a
-        tag names.
+        Networks that nothing has asked for since the last call leave the graphics memory.
         """
         with self._lock:
             for path, (network, _) in self._kept.items():
@@ -118,12 +115,13 @@ class Cache:
         self._trim()
 
     def _sizes(self) -> dict[str, int]:
-        """Bytes by path; what is made ready from a network grows while it is used."""
+        """Bytes by path; networks grow while they are used."""
         return {path: size + network.prepared_bytes for path, (network, size) in self._kept.items()}
 
     def _trim(self) -> None:
         sizes = self._sizes()
         total = sum(sizes.values())
         while total > self.limit and len(self._kept) > 1:
-            path, _ = self._kept.popitem(last=False)  # whoever uses it still has it, ready as it is
+            # A generation that uses it has a reference of its own.
+            path, _ = self._kept.popitem(last=False)
             total -= sizes[path]

@@ -8,25 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 EARLY = 8
-"""Characters of the hash that AUTOMATIC1111 wrote until January 2023; see :meth:`Entry.early_hash`.
-"""
+"""Length of the hash that AUTOMATIC1111 wrote until January 2023; see :meth:`Entry.early_hash`."""
 EARLY_OF_SMALL = "e3b0c442"
-"""That hash for every file below 1 MiB: the hash of nothing."""
+"""That hash for every file below 1 MiB, which is the hash of nothing."""
 _BY_PREFERENCE = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A hypernetwork file that was seen in a folder; nothing of its content is known yet.
+    """A hypernetwork file in a folder; its content is not known yet.
 
     Attributes:
-        name: the file's stem, what a tag calls it.
-        path: where it is.
+        name: the file's stem, which tags use.
+        path: the file.
         folder: path of its folder relative to the library's, with ``/``; empty at the top.
         size: in bytes.
         mtime_ns: modification time in nanoseconds.
-        place: number of the library's folder that it is below; of equal names, the lower one is
-            meant.
+        place: number of the library's folder that contains it; of equal names, the lowest wins.
     """
 
     name: str
@@ -43,7 +41,7 @@ class Entry:
 
     @property
     def is_text(self) -> bool:
-        """Whether a page or a tag can carry its path: file systems allow bytes that are no text."""
+        """Whether its path is valid text, fit for a page: file systems allow any bytes."""
         try:
             str(self.path).encode()
         except UnicodeEncodeError:
@@ -56,10 +54,10 @@ class Entry:
         return str(self.path), self.size, self.mtime_ns
 
     def sha256(self, stopping: threading.Event | None = None) -> str:
-        """Hash of the whole file, hexadecimal; the webui shows its first ten characters.
+        """SHA-256 of the whole file, hexadecimal; webuis show its first ten characters.
 
         Args:
-            stopping: when it is set, the reading ends early.
+            stopping: ends the reading when it is set.
 
         Raises:
             InterruptedError: it was set.
@@ -70,23 +68,20 @@ class Entry:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
                 if stopping is not None and stopping.is_set():
-                    raise InterruptedError("the hash was called off")
+                    raise InterruptedError("the hash was cancelled")
 
         return digest.hexdigest()
 
     @property
     def rank(self) -> tuple[int, int]:
-        """Order among files of one name: the library's folders in their order, then .safetensors
-        before .pt.
-        """
+        """Order among files with one name: the library's folders, then .safetensors before .pt."""
         suffix = self.path.suffix.lower()
         return self.place, _BY_PREFERENCE.index(suffix) if suffix in _BY_PREFERENCE else 9
 
     def early_hash(self) -> str | None:
-        """The hash that AUTOMATIC1111 wrote until January 2023: 8 characters, of 64 KiB that begin
-        at 1 MiB.
+        """The hash that AUTOMATIC1111 wrote until January 2023: 8 digits, of the 64 KiB at 1 MiB.
 
-        ``None`` for a smaller file, which has nothing there: all of those would share one hash.
+        ``None`` for smaller files: they have nothing there, so all of them would have one hash.
         """
         with self.path.open("rb") as file:
             file.seek(1 << 20)

@@ -1,4 +1,4 @@
-"""A library: folders of hypernetwork files, names, and the networks that are kept loaded."""
+"""A library: folders of hypernetwork files, their names, and loaded networks."""
 
 from __future__ import annotations
 
@@ -26,17 +26,16 @@ Folders: TypeAlias = "str | os.PathLike[str] | Iterable[str | os.PathLike[str]]"
 
 
 class Library:
-    """Hypernetwork files below some folders. May be used by several threads at once.
+    """The hypernetwork files in some folders. Several threads may use it at once.
 
     Args:
-        folders: searched with their subfolders; ones that don't exist are skipped. Of files with
-            one name, that of the first folder is meant. One path is one folder.
-        cache_bytes: how much of loaded networks is kept, with all that was made ready from them.
-            The one that was used last is kept in any case.
+        folders: one or several; subfolders are searched too, missing folders are skipped. If
+            several files have one name, the first folder wins.
+        cache_bytes: limit for loaded networks and everything prepared from them, in bytes. The last
+            used network is always kept.
 
     Attributes:
-        hashes: of its files; a program that wants to keep them over a restart sets one with a
-            store.
+        hashes: the hashes of its files. To keep them over a restart, set one with a store.
     """
 
     def __init__(self, folders: Folders, *, cache_bytes: int = CACHE_BYTES) -> None:
@@ -50,31 +49,29 @@ class Library:
 
     @property
     def cache_bytes(self) -> int:
-        """How much of loaded networks is kept, in bytes."""
+        """Limit for loaded networks, in bytes."""
         return self._loaded.limit
 
     @cache_bytes.setter
     def cache_bytes(self, limit: int) -> None:
-        """A lower limit takes effect immediately."""
+        """Change the limit; a lower one takes effect at once."""
         self._loaded.limit_to(limit)
 
     @property
     def loaded_bytes(self) -> int:
-        """What is kept now. It grows while networks are made ready for use; see :meth:`trim`."""
+        """Bytes of all loaded networks. It grows while they are used; see :meth:`trim`."""
         return self._loaded.nbytes
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """All files by name; scans on first use."""
+        """All files, sorted by name; the first use scans the folders."""
         return self._known().entries
 
     def scan(self) -> tuple[Entry, ...]:
-        """Look at the folders again.
-
-        No file is opened; links that lead round in a circle are followed once.
+        """Scan the folders again. No file is opened; links that form a circle are followed once.
 
         Returns:
-            The entries; the very same tuple when nothing has changed.
+            The entries; the same tuple as before if nothing has changed.
         """
         return self._scan().entries
 
@@ -88,6 +85,8 @@ class Library:
             visited = Visited()
             for place, folder in enumerate(self.folders):
                 found.update(walk(folder, self._seen, place, visited))
+
+            # Another thread may use the old names; they never change, so it can go on with them.
             names = self._names
             if names is None or found != self._seen:
                 order = sorted(
@@ -99,28 +98,19 @@ class Library:
             return names
 
     def look_in(self, folders: Folders) -> None:
-        """Change the folders.
-
-        What is loaded is kept; where they are others than before, the next use scans.
-        """
+        """Change the folders. Loaded networks are kept; the next use scans other folders."""
         wanted = _paths(folders)
         if wanted != self.folders:
-            with (
-                self._scanning
-            ):  # else a scan that is under way would leave what it found in the other folders
+            # A scan in progress must not leave the entries of the previous folders.
+            with self._scanning:
                 self.folders, self._names = wanted, None
 
     def stem_of(self, entry: Entry) -> str:
-        """The stem, or ``folder/stem`` where several files share the stem.
-
-        Its suffix is no part.
-        """
+        """The stem, or ``folder/stem`` if several files have this stem; without the suffix."""
         return entry.full_name if entry.name in self._known().ambiguous else entry.name
 
     def name_of(self, entry: Entry) -> str:
-        """What a tag calls it: :meth:`stem_of`, with the suffix where another file takes
-        precedence.
-        """
+        """The name for tags: :meth:`stem_of`, with the suffix if another file takes precedence."""
         return self._known().name_of(entry)
 
     def means(self, name: str, entry: Entry) -> bool:
@@ -131,9 +121,7 @@ class Library:
             return False
 
     def others(self, name: str, entry: Entry) -> str | None:
-        """A line for the user where ``entry`` took precedence over other files of this name; said
-        only once.
-        """
+        """A message, given once, if ``entry`` takes precedence over files with the same name."""
         passed_over = self._known().passed_over(name, entry)
         key = (str(entry.path), *(str(other.path) for other in passed_over))
         if not passed_over or key in self._told:
@@ -146,7 +134,7 @@ class Library:
         )
 
     def _has_hash(self, entry: Entry, wanted: str) -> bool:
-        """Whether a file's hash begins so, or is that of before January 2023."""
+        """Whether a file's hash starts like this, or is this one, of before January 2023."""
         try:
             if len(wanted) == EARLY and wanted == (entry.early_hash() or EARLY_OF_SMALL):
                 return True
@@ -157,18 +145,20 @@ class Library:
     def find(self, name: str, *, suggest: bool = True) -> Entry:
         """The file that a tag's name means.
 
-        Spelled exactly, else in another Unicode form, with blanks or ``\\``, else in another case;
-        then with the file's suffix, then as ``name(hash)`` if the file has that hash. Of several
-        files with the same name, the library's first folder counts, then .safetensors before .pt.
+        An exact match wins, then another Unicode form, blanks at the ends or ``\\``, then another
+        case, then the name with the file's suffix, then ``name(hash)`` if the file has that hash.
+        If several files match, the library's first folder wins, then .safetensors before .pt.
 
         Args:
-            suggest: compare an unknown name with all others, which takes up to 0.1 s in a library
-                of thousands.
+            name: as in a tag.
+            suggest: for an unknown name, search for similar ones; takes up to 0.1 s with thousands
+                of files.
 
         Raises:
-            UnknownNameError: with the nearest existing names, if ``suggest``.
-            AmbiguousNameError: several subfolders have it; with the full names to choose from.
+            UnknownNameError: no file has the name; lists similar ones, if ``suggest``.
+            AmbiguousNameError: several subfolders have it; lists the full names.
         """
+        # Without a new scan: a file that was added since shows up after a refresh, as in webuis.
         names = self._known()
         entry = names.find(name)
         if entry is not None:
@@ -180,15 +170,14 @@ class Library:
         raise names.unknown(name, suggest)
 
     def load(self, entry: Entry) -> Hypernetwork:
-        """The network of an entry, read once and kept while the cache has room; a file replaced on
-        disk is read again.
+        """The network of an entry, kept in the cache; a file that has changed is read again.
 
-        Whoever holds the network keeps it in memory, whatever the cache drops: while one is in use,
-        its file is not read a second time.
+        A network that is in use is never read twice, even if the cache has dropped it.
 
         Raises:
             FileError, StructureError: see :func:`hypernetworks.read`.
         """
+        # The stamp comes first: if the file changes while it is read, the next call reads it again.
         try:
             status = entry.path.stat()
         except OSError as error:
@@ -198,14 +187,13 @@ class Library:
         return self._loaded.get(str(entry.path), stamp, lambda: read(entry.path))
 
     def trim(self) -> None:
-        """Bring what is kept back within the limit; for the end of a generation, which may have
-        made more ready.
-        """
+        """Apply the limit again. Call it after a generation, which may have prepared more."""
         self._loaded.trim()
 
 
 def _paths(folders: Folders) -> tuple[Path, ...]:
-    """One path is a folder, not a list of letters."""
+    """The folders as a tuple."""
+    # A string is a sequence too, of letters.
     if isinstance(folders, (str, os.PathLike)):
         return (Path(folders),)
     return tuple(Path(folder) for folder in folders)

@@ -1,6 +1,4 @@
-"""SHA-256 of files: computed in the background, once for each state of a file, and kept over
-restarts.
-"""
+"""SHA-256 of files, computed in the background, once per state of a file, and stored."""
 
 from __future__ import annotations
 
@@ -18,15 +16,13 @@ from .background import Background
 from .entry import Entry
 
 MOST = 50_000
-"""Files whose hashes are kept; the ones that were hashed first are forgotten first."""
+"""Most hashes that are kept; the oldest are dropped first."""
 State = tuple[str, int, int]
-"""A file as it is now: absolute path, size, modification time."""
+"""The state of a file: absolute path, size, modification time."""
 
 
 def usual_store() -> Path:
-    """Where a program of one user keeps hashes: in the user's cache folder; losing it only costs
-    time.
-    """
+    """The usual file for hashes, in the user's cache folder, whose loss costs only time."""
     if sys.platform == "win32":
         folder = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
@@ -40,9 +36,8 @@ class Hashes:
     """A cache of file hashes.
 
     Args:
-        store: a JSON file to keep them in, made when there is something to keep; ``None`` keeps
-            them until the program ends. Several programs may share it. One that is damaged counts
-            as empty.
+        store: a JSON file to keep them in, made when necessary; ``None`` to keep them until the
+            program ends. Several programs may share it. A damaged one counts as empty.
     """
 
     def __init__(self, store: Path | None = None) -> None:
@@ -53,23 +48,21 @@ class Hashes:
         self._background: Background[str] = Background(self._save)
 
     def known(self, entry: Entry) -> str | None:
-        """The hash of the file as it is now, if it has been computed before; reads nothing of the
-        file.
-        """
+        """The hash of the file in its current state, if it is known; the file isn't read."""
         try:
             return self._recall(_state(entry))
         except OSError:
             return None
 
     def start(self, entry: Entry) -> None:
-        """Compute it in the background unless it is known; returns at once, and never fails."""
+        """Compute the hash in the background, if it is unknown. Returns at once, never fails."""
         with suppress(OSError):
             state = _state(entry)
             if self._recall(state) is None:
                 self._background.start(state, lambda: self._compute(entry, state))
 
     def sha256(self, entry: Entry) -> str:
-        """The hash, hexadecimal; waited for where it isn't known yet.
+        """The hash, hexadecimal; computed now if it isn't known yet.
 
         Raises:
             OSError: the file can't be read.
@@ -83,7 +76,7 @@ class Hashes:
         )
 
     def stop(self) -> None:
-        """Cancel pending work and save known hashes; called automatically when the program ends."""
+        """Cancel waiting work and save the known hashes; called at the end of the program."""
         self._background.stop()
 
     def _recall(self, state: State) -> str | None:
@@ -96,9 +89,8 @@ class Hashes:
 
     def _compute(self, entry: Entry, state: State) -> str:
         found = self._recall(state) or entry.sha256(self._background.stopping)
-        if (
-            _state(entry) == state
-        ):  # else it changed while it was read: the hash is neither the old nor the new one's
+        # If the file has changed meanwhile, the hash belongs to neither of its states.
+        if _state(entry) == state:
             with self._lock:
                 assert self._known is not None
                 self._known.pop(state[0], None)
@@ -111,6 +103,7 @@ class Hashes:
             content = json.loads(self._store.read_bytes()) if self._store is not None else {}
         except (OSError, ValueError, RecursionError):
             return {}
+        # Another program, or a later version, may have written something else.
         records = content.items() if isinstance(content, dict) else ()
         return {path: tuple(record) for path, record in records if _is_record(record)}  # type: ignore[misc]
 
@@ -122,14 +115,12 @@ class Hashes:
         if saved or self._store is None:
             return
 
-        kept = list(({**self._read_store(), **ours}).items())[
-            -MOST:
-        ]  # another program may have added some
+        # Another program may have added some.
+        kept = list(({**self._read_store(), **ours}).items())[-MOST:]
         text = json.dumps(dict(kept), separators=(",", ":"))
 
-        with suppress(
-            OSError, FileWriteError
-        ):  # on a full disk, hashes are only lost at the next restart
+        # If the disk is full, they are computed again after the next start.
+        with suppress(OSError, FileWriteError):
             self._store.parent.mkdir(parents=True, exist_ok=True)
             replace(self._store, lambda temporary: temporary.write_text(text, encoding="ascii"))
 

@@ -29,10 +29,10 @@ class Inspection:
     """The result of :func:`inspect`.
 
     Attributes:
-        family: base model family, as far as the widths tell.
-        parameters: how many numbers it has.
-        bytes: of the file.
-        warnings: what is unusual, in words.
+        family: base model family, according to the widths.
+        parameters: number of parameters.
+        bytes: size of the file.
+        warnings: anything unusual, in words.
     """
 
     name: str
@@ -52,12 +52,12 @@ class Inspection:
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain containers, fit for JSON."""
+        """The same as plain containers, for JSON."""
         return asdict(self)
 
 
 def inspect(network: Hypernetwork, path: Path) -> Inspection:
-    """Look at a network that was read from ``path``. Touches every tensor once."""
+    """Inspect a network that was read from ``path``; reads every tensor once."""
     structure = network.structure
     norms = tuple(
         LayerNorms(
@@ -89,7 +89,7 @@ def inspect(network: Hypernetwork, path: Path) -> Inspection:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:  # the network is read, and the file gone since
+    except OSError:  # the file has been removed since
         return 0
 
 
@@ -102,25 +102,31 @@ def _warnings(network: Hypernetwork, norms: tuple[LayerNorms, ...]) -> list[str]
     broken = sorted({dim for dim in network.widths if not all(map(_finite, network.pairs[dim]))})
     if broken:
         found.append(
-            f"values that are not finite (NaN or infinite) at width {', '.join(map(str, broken))}: unusable"
+            "values that are not finite (NaN or infinite) at width "
+            f"{', '.join(map(str, broken))}: unusable"
         )
 
+    # A whole layer of zeros is what a new network has before its first step.
     dead = sorted({n.width for n in norms if 0.0 in n.norms})
     if len(dead) == len(network.widths):
-        found.append("layers with only zeros at every width: it was never trained")
+        found.append("layers of zeros at every width: it was never trained")
     elif dead:
-        found.append(f"layers with only zeros at width {', '.join(map(str, dead))}")
+        found.append(f"layers of zeros at width {', '.join(map(str, dead))}")
+
     if network.structure.activation in ("softmax", "softmin", "logsoftmax", "softmax2d"):
         found.append(
-            f"{network.structure.activation} mixes the images of a batch: results depend on the batch"
+            f"{network.structure.activation} mixes the images of a batch: results depend on the "
+            "batch"
         )
     if network.structure.activate_output and network.structure.activation in _POSITIVE:
         found.append(
-            "the activation after the last layer means it can only add to a context, never subtract: is that intended?"
+            "with the activation after the last layer, it can only add to a context, never "
+            "subtract: is that intended?"
         )
     if family_label(network.widths) == "unknown":
         found.append(
-            "it has no text width of SD1 (768), SD2 (1024) or SDXL (2048), so it was made for none of these"
+            "it has no text width of SD1 (768), SD2 (1024) or SDXL (2048), so it was made for "
+            "none of these"
         )
 
     return found

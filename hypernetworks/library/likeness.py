@@ -1,4 +1,4 @@
-"""Which of many names look like a given one, quickly: for "did you mean"."""
+"""Finds the names that look most like a given one, for "did you mean"."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 FEW = 300
-"""So many names are all compared; of more, only those that share rare pieces with the wanted one.
-"""
+"""Up to this many names are all compared; of more, only those that share rare pieces."""
 _MOST_HITS = 4_000
 _COMPARED = 40
 _LONGEST = 120
@@ -19,27 +18,31 @@ _MARK = "\n"
 
 
 def _letters(name: str) -> str:
-    """In one case, accents and Korean syllables taken apart: what differs by one stroke is near."""
+    """The name in lower case, with accents and Korean syllables decomposed.
+
+    Names that differ by one stroke are then similar.
+    """
     if name.isascii():
         return name.lower()[:_LONGEST]
     return unicodedata.normalize("NFKD", name).casefold()[:_LONGEST]
 
 
 class Likeness:
-    """Names that can be searched for near ones in some milliseconds, 50,000 of them, too.
+    """A searchable list of names; a search takes some milliseconds, even in 50,000 names.
 
     Args:
-        names: ``folder/stem``; the stem alone is compared, unless the wanted name has a folder.
+        names: ``folder/stem``; only the stems are compared.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
         self._stems = [_letters(name.rpartition("/")[2]) for name in names]
+        # One long text, because searching it runs in C, and a loop over the names doesn't.
         self._all = _MARK + _MARK.join(self._stems) + _MARK
         self._starts = [0, *accumulate(len(stem) + 1 for stem in self._stems)]
 
     def nearest(self, wanted: str, count: int = 3) -> list[str]:
-        """The names most like ``wanted``, best first; none where all are too different."""
+        """The names most like ``wanted``, best first; none if all are too different."""
         letters = _letters(wanted.replace("\\", "/").strip().rpartition("/")[2])
         if not letters:
             return []
@@ -49,17 +52,19 @@ class Likeness:
         scored = []
         for number in numbers:
             matcher.set_seq1(self._stems[number])
+            # Two upper limits of the ratio, which are much faster to compute.
             if matcher.real_quick_ratio() >= 0.5 and matcher.quick_ratio() >= 0.5:
                 scored.append((-matcher.ratio(), number))
         return [self._names[n] for score, n in sorted(scored)[:count] if score <= -0.5]
 
     def _likely(self, letters: str) -> list[int]:
-        """Numbers of the names that have most of its pieces, the rarest pieces first."""
+        """Indices of the names that share most of its pieces; rare pieces count first."""
         marked = f"{_MARK}{letters}{_MARK}"
         size = 3 if len(letters) > 4 else 2
         pieces = {marked[i : i + size] for i in range(len(marked) - size + 1)}
         by_rarity = sorted((self._all.count(piece), piece) for piece in pieces)
 
+        # A common piece would be found in thousands of names; each may use up a part of the budget.
         hits: Counter[int] = Counter()
         left = _MOST_HITS
         for times, piece in by_rarity:

@@ -1,4 +1,4 @@
-"""Which file a name means."""
+"""Finds the file that a name means."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
+from ..engine.schedules import is_invisible
 from ..errors import AmbiguousNameError, UnknownNameError, sendable
 from ..files import SUFFIXES, naming
 from ..files.naming import composed
@@ -24,31 +25,34 @@ _NAME_WITH_SUFFIX = re.compile(rf"(.+)({_SUFFIXES})", re.IGNORECASE)
 
 
 def plain(name: str) -> str:
-    """A name as people mean it: composed Unicode, ``/`` between folders, no blanks at the ends of
-    its parts.
-    """
+    """The name in composed Unicode, with ``/`` between folders, without blanks at their ends."""
     if _is_simple(name):
         return name
     return "/".join(part.strip() for part in composed(name).replace("\\", "/").split("/"))
 
 
 def folded(name: str) -> str:
-    """The same in any case, for systems and people that don't mind it."""
+    """As :func:`plain`, and the same for upper and lower case."""
     return naming.folded(plain(name))
 
 
 def compatible(name: str) -> str:
-    """The same with full-width and other compatible letters as plain ones."""
-    return name.lower() if _is_simple(name) else folded(unicodedata.normalize("NFKC", name))
+    """As :func:`folded`, with full-width and other compatibility letters as plain ones, and without
+    invisible characters, such as the marks that come along when a name is copied from a web page.
+    """
+    if _is_simple(name):
+        return name.lower()
+    visible = "".join(sign for sign in name if sign.isascii() or not is_invisible(sign))
+    return folded(unicodedata.normalize("NFKC", visible))
 
 
 def _is_simple(name: str) -> bool:
-    """Nearly all names are, and a library may have 50,000."""
+    """Whether nothing has to be replaced: most names are simple, and a library may have 50,000."""
     return name.isascii() and _UNTIDY.search(name) is None
 
 
 def _compatible(names: Sequence[str]) -> list[str]:
-    """:func:`compatible` of many names: those that are simple in one go."""
+    """:func:`compatible` of many names; in one step, if all of them are simple."""
     text = "\n".join(names)
     if text.isascii() and _UNTIDY_LINE.search(text) is None:
         lower = text.lower().split("\n")
@@ -60,21 +64,19 @@ def _compatible(names: Sequence[str]) -> list[str]:
 _FOLDS: tuple[Callable[[str], str], ...] = (str, plain, folded, compatible)
 
 LONGEST_NAME = 200
-"""Characters of a name that is compared with all others; no file system allows many more."""
+"""Characters of the longest name that is compared with all others; file systems allow few more."""
 
 
 class Names:
     """The entries of one scan, found by name.
 
-    Never changes; its tables are made when they are first needed.
-
-    Making all of them takes a tenth of a second for 50,000 files, so :meth:`prepare` does it within
-    a scan.
+    It never changes. Its tables are made when they are needed. For 50,000 files, that takes a tenth
+    of a second, so a scan calls :meth:`prepare`.
 
     Args:
         entries: in the order in which they are listed.
-        has_hash: whether a file has a hash that begins so; may read the file. Without it, no file
-            has.
+        has_hash: whether a file's hash starts like the given text; may read the file. By default,
+            no file's does.
     """
 
     def __init__(self, entries: tuple[Entry, ...], has_hash: HasHash | None = None) -> None:
@@ -98,7 +100,7 @@ class Names:
 
     @cached_property
     def _loose(self) -> dict[str, list[Entry]]:
-        """By the loosest reading; whatever fits a stricter one stands in the same place."""
+        """By the loosest form of a name; entries that match a stricter form are under it too."""
         return self._by(
             _compatible([e.name for e in self.entries]),
             _compatible([e.full_name for e in self.entries]),
@@ -113,37 +115,36 @@ class Names:
         return table
 
     def prepare(self) -> None:
-        """Make all tables now, so that the first lookup of an unknown name is as fast as any
-        other.
-        """
+        """Make all tables now, so that the first search is as fast as any other."""
         _ = self._exact, self._loose, self._likeness
 
     def find(self, name: str) -> Entry | None:
-        """The file that a tag's name means, see :meth:`Library.find`; or ``None``.
+        """The file that a tag's name means, or ``None``; see :meth:`Library.find`.
 
         Raises:
-            AmbiguousNameError: with the full names to choose from.
+            AmbiguousNameError: several subfolders have it; lists the full names.
         """
         candidates = self._candidates(name)
         if not candidates:
             return None
 
         first = min(candidates, key=lambda e: e.rank)
+        # Another folder of the library is a choice of the user's; another subfolder is not.
         rivals = [
             e for e in candidates if e.place == first.place and e.full_name != first.full_name
         ]
         if rivals:
             names = sorted({e.full_name for e in (first, *rivals)})
-            raise AmbiguousNameError(f'the name "{name}" is ambiguous, write {" or ".join(names)}')
+            raise AmbiguousNameError(f'the name "{name}" is ambiguous: write {" or ".join(names)}')
 
         return first
 
     def passed_over(self, name: str, entry: Entry) -> list[Entry]:
-        """The other files that the name would mean if ``entry`` were not there."""
+        """The other files that match the name."""
         return [other for other in self._candidates(name) if other is not entry]
 
     def _candidates(self, name: str) -> list[Entry]:
-        """All files that the closest reading of a name fits, best first."""
+        """All files that match the strictest form of the name that any file matches, best first."""
         for found in self._readings(name):
             if found:
                 return sorted(found, key=lambda e: e.rank)
@@ -152,6 +153,7 @@ class Names:
     def _readings(self, name: str) -> Iterator[list[Entry]]:
         yield from self._spelled(name)
 
+        # Last, since a file may be named "ink.pt.safetensors" or "ink(2)".
         if match := _NAME_WITH_SUFFIX.fullmatch(name.strip()):
             for found in self._spelled(match[1]):
                 yield [e for e in found if e.path.suffix.lower() == match[2].lower()]
@@ -162,7 +164,10 @@ class Names:
                 yield [e for e in found if has_hash is not None and has_hash(e, match[2])]
 
     def _spelled(self, name: str) -> Iterator[list[Entry]]:
-        """By every way of reading it; a file at the top comes before those in subfolders."""
+        """The matches for each form of a name, strictest first.
+
+        A file at the top of a library's folder comes before those in subfolders.
+        """
         exact = self._exact.get(name, [])
         loose = exact or self._loose.get(compatible(name), [])
         for fold in _FOLDS:
@@ -171,9 +176,7 @@ class Names:
             yield [e for e in found if fold(e.full_name) == wanted] or found
 
     def name_of(self, entry: Entry) -> str:
-        """What a tag calls it: the stem, ``folder/stem``, or with its suffix, whichever means this
-        file.
-        """
+        """The shortest name that means this file: stem, ``folder/stem``, or either with suffix."""
         stem = entry.full_name if entry.name in self.ambiguous else entry.name
         if entry.name not in self.ambiguous:
             return stem
@@ -181,15 +184,14 @@ class Names:
         return stem if min(same, key=lambda e: e.rank) is entry else stem + entry.path.suffix
 
     def unknown(self, name: str, suggest: bool = True) -> UnknownNameError:
-        """The error for a name that no file has, with the nearest ones unless the name is very
-        long.
-        """
+        """The error for an unknown name, with similar names unless it is very long."""
         if not suggest or len(name) > LONGEST_NAME:
             return UnknownNameError(f'there is no hypernetwork "{name}"')
 
         hashed = _HASHED_NAME.fullmatch(name.strip())
         other = _IN_BRACKETS.fullmatch(name.strip()) or _NAME_WITH_SUFFIX.fullmatch(name.strip())
         core = (hashed or other or [name, name])[1]
+        # An old infotext may name a file that has been trained further since.
         if hashed and any(self._spelled(core)):
             here = next(found for found in self._spelled(core) if found)[0].full_name
             return UnknownNameError(

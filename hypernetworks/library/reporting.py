@@ -1,6 +1,4 @@
-"""The report on a network as labels and texts: one table for the command line, the studio and
-webuis.
-"""
+"""The report on a network, as labels and texts for the command line, the studio and webuis."""
 
 from __future__ import annotations
 
@@ -11,9 +9,9 @@ _SIDES = {"k": "keys", "v": "values"}
 
 
 def report_rows(found: Inspection) -> dict[str, str]:
-    """What the file contains, by label, in the order in which it is shown; plain text.
+    """Plain texts by label, in the order of the report.
 
-    The norms and the warnings are not included: each page draws them in its own way.
+    Norms and warnings are not included, because each page shows them in its own way.
     """
     return {
         "Model family": found.family,
@@ -31,7 +29,7 @@ def report_rows(found: Inspection) -> dict[str, str]:
 
 
 def norm_rows(found: Inspection) -> dict[str, tuple[str, ...]]:
-    """Norms of the linear layers, first to last, by the label of their MLP, such as "768 keys"."""
+    """Norms of the linear layers, first to last, by MLP, such as "768 keys"."""
     return {
         f"{layers.width} {_SIDES[layers.side]}": tuple(map(format_norm, layers.norms))
         for layers in found.norms
@@ -39,7 +37,7 @@ def norm_rows(found: Inspection) -> dict[str, tuple[str, ...]]:
 
 
 def format_norm(norm: float) -> str:
-    """Three significant digits; "nan" and "inf" for what a damaged file may hold."""
+    """A norm with three significant digits; "nan" or "inf" for those of a damaged file."""
     return f"{norm:.3g}"
 
 
@@ -54,7 +52,7 @@ def _dropout(found: Inspection) -> str:
 
 
 def _checkpoint(found: Inspection) -> str:
-    """Name and hash, written as webuis do: ``v1-5 [6ce0161689]``."""
+    """Name and hash as webuis write them: ``v1-5 [6ce0161689]``."""
     name, short = found.provenance["checkpoint_name"], found.provenance["checkpoint_hash"]
     if name and short:
         return f"{name} [{short}]"

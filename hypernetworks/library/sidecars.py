@@ -1,9 +1,8 @@
-"""The files beside a network's file, under the names that webuis look for: preview, description,
-the user's notes.
+"""The files beside a network, with the names that webuis use: preview, description, notes.
 
 For ``ink.safetensors`` these are ``ink.preview.png`` (or ``ink.png``, and other image suffixes),
-``ink.txt``, ``ink.json`` (the card editor's, with the LoRA cards' keys) and ``ink.civitai.info``
-(what download tools keep from the site).
+``ink.txt``, ``ink.json`` (written by the card editor, with the keys of LoRA cards) and
+``ink.civitai.info`` (saved by download tools).
 """
 
 from __future__ import annotations
@@ -25,36 +24,35 @@ from ..files.writing import replace
 from .entry import Entry
 
 PREVIEW_SUFFIXES: tuple[str, ...] = ("png", "jpg", "jpeg", "webp", "gif")
-"""Images that webuis serve as previews."""
+"""Suffixes of images that webuis show as previews."""
 ACTIVATION_TEXT, MULTIPLIER, NOTES, BASE_MODEL = (
     "activation text",
     "preferred weight",
     "notes",
     "sd version",
 )
-"""Keys of ``NAME.json``, as AUTOMATIC1111's LoRA cards call them."""
+"""Keys of ``NAME.json``, the same as for AUTOMATIC1111's LoRA cards."""
 DESCRIPTION = "description"
 _LARGEST = 2 << 20
 _LONGEST_DESCRIPTION = 1 << 14
 
 
 class FolderNames(frozenset[str]):
-    """What is in a folder."""
+    """The names in a folder."""
 
     @cached_property
     def _by_folded(self) -> dict[str, str]:
         return {folded(name): name for name in sorted(self, reverse=True)}
 
     def spelled(self, name: str) -> str | None:
-        """The name as it is written there, such as ``ink.PNG`` for ``ink.png``; ``None`` where
-        there is none.
-        """
+        """The name as it is written there, such as ``ink.PNG`` for ``ink.png``, or ``None``."""
         return name if name in self else self._by_folded.get(folded(name))
 
 
 class Listings(dict[Path, FolderNames]):
-    """The files of folders, each folder looked at once, when it is first asked for; none of one
-    that can't be read.
+    """The names in folders; each folder is read once, when it is first needed.
+
+    A folder that can't be read counts as empty.
     """
 
     def __missing__(self, folder: Path) -> FolderNames:
@@ -72,13 +70,13 @@ class Sidecars:
     Attributes:
         preview: the image to show.
         description: plain text.
-        activation_text: goes into the prompt together with the tag.
-        preferred_multiplier: ``None`` for the default one.
-        notes: the user's.
-        base_model: ``"SD1"``, ``"SD2"``, ``"SDXL"``, or empty; what the user or the site says.
-        title: what the site calls the model.
-        user_metadata: ``NAME.json`` as it stands there.
-        warnings: what could not be read, in words.
+        activation_text: added to the prompt together with the tag.
+        preferred_multiplier: ``None`` for the default.
+        notes: the user's notes.
+        base_model: ``"SD1"``, ``"SD2"``, ``"SDXL"`` or empty, according to the user or the site.
+        title: the model's name on the site.
+        user_metadata: the content of ``NAME.json``.
+        warnings: what couldn't be read, in words.
     """
 
     preview: Path | None = None
@@ -95,16 +93,18 @@ class Sidecars:
 def read_sidecars(entry: Entry, names: FolderNames | None = None) -> Sidecars:
     """Read all files beside an entry.
 
-    Never raises for broken ones: they yield an empty value and a warning.
+    Broken files raise no error; they give empty values and a warning.
 
     Args:
-        names: the files of the entry's folder, where they are known already; saves a question per
-            possible file.
+        entry: the network's file.
+        names: the names in its folder, if they are known; saves a system call per possible file.
     """
     warnings: list[str] = []
     user = _json(_beside(entry, ".json"), names, warnings)
     from_site = _json(_beside(entry, ".civitai.info"), names, warnings)
+    # Some tools save the site's data as NAME.json, where others keep the user's.
     site = _of_site(from_site or (user if "modelVersions" in user else {}))
+
     return Sidecars(
         preview=find_preview(_beside(entry, ""), names),
         description=_description(user, entry, names, warnings) or site["title"],
@@ -120,9 +120,7 @@ def read_sidecars(entry: Entry, names: FolderNames | None = None) -> Sidecars:
 
 
 def for_the_panel(entry: Entry, beside: Sidecars) -> dict[str, Any]:
-    """What the page's panel reads of every network, wherever it is served; plain values, fit for
-    JSON.
-    """
+    """What the panel in the page needs of a network: plain values, for JSON."""
     return {
         "folder": entry.folder,
         "suffix": entry.path.suffix,
@@ -136,7 +134,7 @@ def for_the_panel(entry: Entry, beside: Sidecars) -> dict[str, Any]:
 def write_user_metadata(entry: Entry, changes: Mapping[str, Any]) -> None:
     """Change keys of ``NAME.json`` and keep all others; ``None`` removes a key.
 
-    The file is replaced whole or not at all. One that can't be read is kept beside it as
+    The file is never left incomplete. If the old one can't be read, it is kept as
     ``NAME.json.unreadable``.
 
     Raises:
@@ -149,6 +147,7 @@ def write_user_metadata(entry: Entry, changes: Mapping[str, Any]) -> None:
         {k: v for k, v in merged.items() if v is not None}, indent=4, ensure_ascii=False
     )
 
+    # Inside the replacement: the copy is made before the old file is gone, and only then.
     def save(temporary: Path) -> None:
         temporary.write_bytes(content.encode("utf-8", "replace"))
         if warnings:
@@ -165,7 +164,8 @@ def find_preview(
 
     Args:
         stem: the file's path without its suffix.
-        names: the files of its folder, where they are known already.
+        names: the names in its folder, if they are known.
+        suffixes: of images, the preferred ones first.
     """
     candidates = (
         f"{stem.name}{middle}.{suffix}" for middle in (".preview", "") for suffix in suffixes
@@ -178,8 +178,9 @@ def find_preview(
 
 
 def family_named(text: str) -> str:
-    """The family of a base model as users and sites name it: ``"SD 1.5"`` is ``"SD1"``; empty for
-    others.
+    """The family of a base model with the name that users or sites use; empty if unknown.
+
+    ``"SD 1.5"`` is ``"SD1"``, for instance.
     """
     plain = text.casefold().replace(" ", "").replace("stablediffusion", "sd")
     families = {"SDXL": ("sdxl", "pony", "illustrious", "noobai"), "SD2": ("sd2",), "SD1": ("sd1",)}
@@ -191,7 +192,7 @@ def _beside(entry: Entry, suffix: str) -> Path:
 
 
 def _is_file(path: Path) -> bool:
-    """Not a pipe, whose reading would never end."""
+    """Whether it is a regular file; reading a pipe would never end."""
     try:
         return path.is_file()
     except OSError:  # a name that is too long together with its suffix
@@ -199,7 +200,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _json(path: Path, names: FolderNames | None, warnings: list[str]) -> dict[str, Any]:
-    """A file's JSON object; empty, with a warning, when it holds none."""
+    """The JSON object in a file; empty, with a warning, if there is none."""
     content = _bytes(path, names, warnings)
     if content is None:
         return {}
@@ -214,9 +215,8 @@ def _json(path: Path, names: FolderNames | None, warnings: list[str]) -> dict[st
 
 
 def _integer(text: str) -> int:
-    """Pythons before 3.10.7 (AUTOMATIC1111 recommends 3.10.6) need 3 s for a million digits, 12 for
-    two.
-    """
+    """A whole number of at most 4,000 digits."""
+    # Python before 3.10.7 (AUTOMATIC1111 recommends 3.10.6) needs 3 s for a million digits.
     if len(text) > 4000:
         raise ValueError("a number has too many digits")
     return int(text)
@@ -247,7 +247,7 @@ def _bytes(path: Path, names: FolderNames | None, warnings: list[str]) -> bytes 
 def _description(
     user: Mapping[str, Any], entry: Entry, names: FolderNames | None, warnings: list[str]
 ) -> str:
-    """The card editor's where there is one, even an empty one; else the text file's."""
+    """The card editor's description, even if it is empty; otherwise that of the text file."""
     written = user.get(DESCRIPTION)
     if isinstance(written, str):
         text = _without_markup(written) if "modelVersions" in user else written
@@ -276,7 +276,7 @@ def _text(
 
 
 def _multiplier(value: Any, entry: Entry, warnings: list[str]) -> float | None:
-    """A number, or text that is one; 0 stands for the default multiplier, as in the LoRA cards."""
+    """A number, also as text; 0 means the default multiplier, as for LoRA cards."""
     if value is None or value == "":
         return None
     try:
@@ -290,9 +290,7 @@ def _multiplier(value: Any, entry: Entry, warnings: list[str]) -> float | None:
 
 
 def _of_site(info: Mapping[str, Any]) -> dict[str, str]:
-    """Trained words, base model and title, from the site's description of one version or of a model
-    with versions.
-    """
+    """Trigger words, base model and title, from the site's data on a version or on a model."""
     versions = info.get("modelVersions")
     is_model = isinstance(versions, list)
     version = (
@@ -301,6 +299,7 @@ def _of_site(info: Mapping[str, Any]) -> dict[str, str]:
         else info
     )
     model = info if is_model else info.get("model")
+
     words = version.get("trainedWords")
     words = [w.strip(" ,") for w in words if isinstance(w, str)] if isinstance(words, list) else []
     title = model.get("name") if isinstance(model, Mapping) else None
@@ -314,7 +313,7 @@ def _of_site(info: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _sound(text: str) -> str:
-    """Text that can be sent: JSON may hold halves of surrogate pairs, which no encoder takes."""
+    """The text without half surrogate pairs, which JSON allows but UTF-8 can't encode."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -322,9 +321,9 @@ _TAG = re.compile(r"<(?=[a-zA-Z/!?])(/?[a-zA-Z0-9]*)(?![a-zA-Z0-9])[^<>]*>")
 
 
 def _without_markup(text: str) -> str:
-    """The words of a site's description, which is HTML.
+    """The text of a site's description, which is HTML.
 
-    Not by way of :mod:`html.parser`, which takes minutes for some kilobytes of unfinished tags.
+    Without :mod:`html.parser`, which takes minutes for some kilobytes of unfinished tags.
     """
     ends = {"/p", "/li", "/h1", "/h2", "/h3"}
     plain = _TAG.sub(

@@ -1,4 +1,4 @@
-"""Goes through folders without opening a file."""
+"""Lists the files in folders without opening one."""
 
 from __future__ import annotations
 
@@ -11,22 +11,20 @@ from .entry import Entry
 
 
 class Visited:
-    """Folders that a scan has been in, under whatever path: a link, a relative path, another
-    spelling of the drive.
-    """
+    """The folders that a scan has visited, under any path: a link, a relative or other spelling."""
 
     def __init__(self) -> None:
         self._seen: set[object] = set()
 
     def is_new(self, folder: str) -> bool:
-        """Whether this folder was not yet asked about.
+        """Whether this folder is visited for the first time.
 
         Raises:
-            OSError: it can't be looked at.
+            OSError: the system can't tell.
         """
         status = Path(folder).stat()
         same: list[object] = [os.path.normcase(os.path.realpath(folder))]
-        # the system's own answer; with the time, for network drives that number folders at random
+        # The system's own identity; with the time, since some network drives number at random.
         if status.st_ino:
             same.append((status.st_dev, status.st_ino, status.st_mtime_ns))
         if not self._seen.isdisjoint(same):
@@ -39,18 +37,20 @@ class Visited:
 def walk(
     folder: Path, known: Mapping[str, Entry], place: int, visited: Visited
 ) -> Iterator[tuple[str, Entry]]:
-    """Path (on Windows in lower case) and entry of each file with a known suffix, hidden ones
-    excepted.
+    """All files with a known suffix, except hidden ones; what can't be read is skipped.
 
-    Every file is looked at (a file written in place changes, and its folder doesn't), none is
-    opened. What can't be read is passed over.
+    The system is asked about every file, because a file that is written in place changes while its
+    folder doesn't. No file is opened.
 
     Args:
-        folder: where to begin; links that lead round in a circle are followed once.
-        known: what the last scan gave. A file that is as it was keeps its entry: making one costs
-            more than looking at the file.
-        place: the number of the folder among the library's.
-        visited: shared by the walks of one scan, so that a folder that two paths lead to is one.
+        folder: where to start; links that form a circle are followed once.
+        known: the result of the last scan. An unchanged file keeps its entry, since making one
+            takes longer than asking the system.
+        place: the number of the folder in the library.
+        visited: shared by all folders of a scan, so that no folder is listed twice.
+
+    Yields:
+        The path (on Windows in lower case) and the entry.
     """
     waiting = [(str(folder), "")]
     while waiting:
@@ -68,6 +68,7 @@ def walk(
             try:
                 if item.name.startswith("."):
                     continue
+                # The name first: is_file() asks the system, and most files are of other kinds.
                 if item.name.lower().endswith(SUFFIXES) and item.is_file():
                     key = os.path.normcase(item.path)
                     yield key, _entry(item, relative, known.get(key), place)
@@ -76,9 +77,8 @@ def walk(
             except OSError:  # a link to itself, a file that is gone by now
                 continue
 
-        below.sort(
-            key=lambda item: (not item.is_symlink(), item.name)
-        )  # the last is walked first, and links last
+        # The last one is visited first. Links come last, so that a folder keeps its own path.
+        below.sort(key=lambda item: (not item.is_symlink(), item.name))
         waiting += [
             (item.path, f"{relative}/{item.name}" if relative else item.name) for item in below
         ]

@@ -1,5 +1,5 @@
-"""The small text-to-image model that ships: its weights, and the tools that rebuild and measure it.
+"""The small text-to-image model that is included, and the tools that rebuild and measure it.
 
-``python -m hypernetworks.miniature --help`` lists the tools. The packages that the pictures come
-from, their licences and what the model can do are in MODEL_CARD.md.
+``python -m hypernetworks.miniature --help`` lists the tools. MODEL_CARD.md says where the training
+images come from, under which licences, and what the model can do.
 """

@@ -1,9 +1,9 @@
 """Rebuilds and measures the miniature: ``python -m hypernetworks.miniature TOOL``.
 
 In the order of a rebuild: ``pictures``, ``autoencoder``, ``base``, ``decoder``, ``assemble``,
-``styles``, ``networks``, ``measure``, ``strips``. Every tool is seeded, shows progress, and goes on
-where it was interrupted. ``styles`` trains on the model that ships: of the tools before it, it
-needs but ``pictures``.
+``styles``, ``networks``, ``measure``, ``strips``. Every tool is seeded, shows its progress, and
+continues where it was interrupted. ``styles`` trains on the included model, so of the tools before
+it, it needs only ``pictures``.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from ..console import say
 from .subjects import SHIPPED
 
 HERE = Path(__file__).parent
 STEPS = {"autoencoder": 2700, "base": 5600, "decoder": 2200}
-"""Optimiser steps of the shipped weights; those of the style networks stand in their recipes."""
+"""Optimizer steps of the included weights; for the style networks, the recipes have them."""
 
 
 def main() -> int:
@@ -30,17 +31,20 @@ def main() -> int:
     )
     parser.add_argument("tool", choices=sorted(TOOLS))
     parser.add_argument(
-        "--build", type=Path, default=Path("build/miniature"), help="where checkpoints are kept"
+        "--build", type=Path, default=Path("build/miniature"), help="folder for checkpoints"
     )
     parser.add_argument(
-        "--packages", type=Path, help="folder of the npm archives (default: in the build folder)"
+        "--packages", type=Path, help="folder of the npm packages (default: in the build folder)"
     )
-    parser.add_argument("--styles", nargs="+", default=list(SHIPPED))
     parser.add_argument(
-        "--steps", type=int, help="of training, or of sampling for measure (default 20)"
+        "--styles", nargs="+", default=list(SHIPPED), help="style networks (default: all of them)"
+    )
+    parser.add_argument(
+        "--steps", type=int, help="training steps; for measure: sampling steps (default: 20)"
     )
     parser.add_argument("--seeds", type=int, default=2, help="for measure: seeds per subject")
-    parser.add_argument("--cfg", type=float, default=3.0)
+    parser.add_argument("--cfg", type=float, default=3.0, help="for measure: guidance scale")
+
     options = parser.parse_args()
     options.build.mkdir(parents=True, exist_ok=True)
     TOOLS[options.tool](options)
@@ -51,6 +55,7 @@ def main() -> int:
 def _pictures(options: argparse.Namespace) -> np.ndarray:
     from .rendering import render
 
+    # Rendering takes minutes, and every later tool needs the images.
     path = options.build / "pictures.npy"
     if not path.exists():
         np.save(path, render(options.packages or options.build / "packages"))
@@ -95,6 +100,7 @@ def _styles(options: argparse.Namespace) -> None:
     from ..files import write
     from . import styles
 
+    # On the included weights, which users have: rebuilt ones differ in their last digits.
     pipeline, pictures = _shipped(), _pictures(options)
     for style in options.styles:
         settings = styles.RECIPES[style].settings
@@ -126,7 +132,7 @@ def _networks(options: argparse.Namespace) -> None:
     (HERE / "networks").mkdir(exist_ok=True)
     for style in options.styles:
         network = read(options.build / f"{style}.safetensors")
-        network.to("cpu", torch.float16)
+        network.to("cpu", torch.float16)  # trained in fp32; half the size to ship
         write(network, HERE / "networks" / f"{style}.safetensors")
     _print_size()
 
@@ -137,7 +143,7 @@ def _print_size() -> None:
         for p in [*HERE.glob("weights/**/*"), *HERE.glob("networks/*")]
         if p.is_file()
     )
-    print(f"{total / 1e6:.1f} MB")
+    say(f"{total / 1e6:.1f} MB")
 
 
 def _shipped() -> Any:
@@ -157,7 +163,7 @@ def _measure(options: argparse.Namespace) -> None:
     with Progress(1, "measuring") as progress:
 
         def report(done: int, total: int) -> None:
-            progress.total = total
+            progress.total = total  # differs between the base model and a style
             progress.update(done)
 
         measured = Measurement(
@@ -168,11 +174,12 @@ def _measure(options: argparse.Namespace) -> None:
             report=report,
         )
         figures = {"base": measured.base_figures(seeds)}
-        print(json.dumps(figures, indent=1), flush=True)
+        say(json.dumps(figures, indent=1))
         for style in options.styles:
             network = read(HERE / "networks" / f"{style}.safetensors")
             figures[style] = measured.style_figures(network, style, seeds)
-            print(json.dumps({style: figures[style]}, indent=1), flush=True)
+            say(json.dumps({style: figures[style]}, indent=1))
+
     (options.build / "figures.json").write_text(
         json.dumps(figures, indent=1) + "\n", encoding="utf-8"
     )

@@ -1,4 +1,4 @@
-"""Puts the trained parts together as the diffusers folder that ships, in fp16."""
+"""Assembles the trained models into the diffusers folder that is included, in fp16."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .base import TextToLatent, build_scheduler, build_text_encoder, build_token
 
 
 def averaged(module: nn.Module, folder: Path) -> nn.Module:
-    """Load the averaged weights of a run's last checkpoint into ``module``, in place."""
+    """Load the moving average of the weights from a run's last checkpoint, in place."""
     state = torch.load(folder / "checkpoint.pt", weights_only=True, map_location="cpu")
     module.load_state_dict(state["module"])
     for parameter, value in zip(module.parameters(), state["ema"], strict=True):
@@ -24,9 +24,7 @@ def averaged(module: nn.Module, folder: Path) -> nn.Module:
 
 
 def assemble(build: Path) -> StableDiffusionPipeline:
-    """The pipeline of the runs below ``build``: ``autoencoder``, ``decoder`` (when it was run) and
-    ``base``.
-    """
+    """The pipeline from the runs in ``build``: autoencoder, base, and decoder if there is one."""
     vae: AutoencoderTiny = averaged(autoencoder.build(), build / "autoencoder")
     if (build / "decoder" / "checkpoint.pt").exists():
         averaged(vae.decoder, build / "decoder")
@@ -49,17 +47,18 @@ def assemble(build: Path) -> StableDiffusionPipeline:
 def save(pipeline: StableDiffusionPipeline, tokenizer: Path, folder: Path) -> None:
     """Write the pipeline as fp16 safetensors, replacing what is in ``folder``.
 
-    The tables of the tokenizer are kept as they were made: every version of transformers reads
-    them.
+    The tokenizer's files are copied as they are, because every version of transformers reads them.
     """
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     pipeline.to(dtype=torch.float16).save_pretrained(temporary, safe_serialization=True)
-    # Some versions of transformers load a text encoder in the type that stands here, the other
-    # parts come in float32.
+
+    # Some versions of transformers load the text encoder in the type that its config names, while
+    # the other models are loaded in float32. The pipeline would then mix two types.
     config = temporary / "text_encoder" / "config.json"
     text = config.read_text(encoding="utf-8")
     config.write_text(text.replace('"float16"', '"float32"'), encoding="utf-8")
+
     shutil.rmtree(temporary / "tokenizer")
     shutil.copytree(tokenizer, temporary / "tokenizer")
     shutil.rmtree(folder, ignore_errors=True)

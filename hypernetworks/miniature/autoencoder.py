@@ -21,7 +21,7 @@ WIDTH = 48
 
 
 def build() -> AutoencoderTiny:
-    """A fresh autoencoder of about 0.9 M parameters, eightfold down-sampling."""
+    """A fresh autoencoder with about 0.9 million parameters that downsamples by eight."""
     return AutoencoderTiny(
         latent_channels=LATENT_CHANNELS,
         encoder_block_out_channels=(WIDTH,) * 4,
@@ -48,11 +48,15 @@ class PictureSource:
         """
         which = torch.randint(len(self.pictures), (size,), generator=generator)
         chosen = self.pictures[which].float() / 255
+
+        # Unnamed colours as well, so that the decoder isn't limited to the eight that have names.
         named = self.colours[torch.randint(len(self.colours), (size,), generator=generator)] / 255
         free = torch.rand(size, 3, generator=generator)
         ground = torch.where(torch.rand(size, 1, generator=generator) < 0.25, free, named)
+
         rgb, alpha = chosen[:, :3], chosen[:, 3:]
         laid = rgb * alpha + ground[:, :, None, None] * (1 - alpha)
+
         dx, dy = torch.randint(-shift, shift + 1, (2,), generator=generator).tolist()
         padded = F.pad(laid, (shift,) * 4, mode="replicate")
         return padded[:, :, shift + dy :, shift + dx :][:, :, :SIZE, :SIZE] * 2 - 1
@@ -63,7 +67,7 @@ def _edges(picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def reconstruction_loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Mean absolute difference of pixels and of their edges, so that outlines stay crisp."""
+    """Mean absolute difference of the pixels and of their edges, which keeps outlines sharp."""
     loss = F.l1_loss(made, wanted) + 0.5 * F.mse_loss(made, wanted)
     for ours, theirs in zip(_edges(made), _edges(wanted), strict=True):
         loss = loss + 0.5 * F.l1_loss(ours, theirs)
@@ -74,8 +78,9 @@ Loss = Callable[[nn.Module, torch.Generator, int], torch.Tensor]
 
 
 def loss_function(source: PictureSource, batch_size: int) -> Loss:
-    """The loss of one step: reconstruction through slightly noisy latents, plus a pull to zero
-    mean, unit spread.
+    """The loss of one step: reconstruction from slightly noisy latents, and a prior on the latents.
+
+    The prior draws each channel to mean 0 and standard deviation 1, which the diffusion expects.
     """
 
     def loss_of(module: nn.Module, generator: torch.Generator, step: int) -> torch.Tensor:
@@ -84,6 +89,7 @@ def loss_function(source: PictureSource, batch_size: int) -> Loss:
         centred = latents.float()
         spread = centred.std((0, 2, 3))
         prior = centred.mean((0, 2, 3)).square().mean() + (spread - 1).square().mean()
+        # The UNet's latents are never exact, so the decoder must cope with small errors.
         noise = torch.randn(latents.shape, generator=generator) * 0.08
         made = module.decode(latents + noise).sample  # type: ignore[operator]
         loss: torch.Tensor = reconstruction_loss(made.float(), pictures) + 0.02 * prior
@@ -96,7 +102,7 @@ def train(pictures: np.ndarray, folder: Path, steps: int, batch_size: int = 32) 
     """Train from scratch or from the checkpoint in ``folder``; returns the averaged model."""
     from .running import run
 
-    torch.manual_seed(0)
+    torch.manual_seed(0)  # for the initial weights; the batches have a generator of their own
     module = build().to(memory_format=torch.channels_last)
     run(
         module,
@@ -133,9 +139,9 @@ def decoder_loss_function(latents: torch.Tensor, pictures: torch.Tensor, batch_s
 def train_decoder(
     vae: AutoencoderTiny, pictures: np.ndarray, folder: Path, steps: int, batch_size: int = 32
 ) -> AutoencoderTiny:
-    """Train the decoder further, the encoder (and so every latent) fixed; in place.
+    """Train the decoder further, in place, with the encoder (and so all latents) fixed.
 
-    It may run at any time after :func:`train`: nothing else depends on the decoder.
+    It can run at any time after :func:`train`, because nothing else depends on the decoder.
     """
     from .rendering import styled
     from .running import run
@@ -145,6 +151,7 @@ def train_decoder(
         for colour, encoded in encode_pictures(vae, pictures, style).items():
             latents.append(encoded)
             wanted.append(torch.from_numpy(styled(pictures, style, colour)).permute(0, 3, 1, 2))
+
     decoder = vae.decoder.to(memory_format=torch.channels_last)
     loss_of = decoder_loss_function(torch.cat(latents), torch.cat(wanted), batch_size)
     run(decoder, loss_of, steps, folder, rate=1e-3, bf16=True)

@@ -1,4 +1,4 @@
-"""Training of the miniature's text encoder and UNet on latents of the flat pictures."""
+"""Training of the miniature's text encoder and UNet, on the latents of the flat images."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ VOCABULARY = 1200
 
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
-    """The CLIP tokenizer in ``folder``; where there is none yet, a byte-level BPE trained on the
-    captions.
+    """The CLIP tokenizer in ``folder``; if there is none, a byte-level BPE trained on the captions.
 
-    Merges of equal count come in a different order each time, so that a second training gives some
-    words each other's numbers: the tables belong to the weights that were trained with them.
+    A tokenizer must be kept with the weights that were trained with it: merges of equal count come
+    in a different order each time, so another training gives some words other ids.
     """
     if (folder / "tokenizer_config.json").exists():  # written last
         return CLIPTokenizer.from_pretrained(folder)
@@ -48,6 +47,8 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
         {w for n in subject_names() for w in n.split("-")} | set(COLOURS) | {"background"}
     )
     tokenizer.train_from_iterator([*words, "a", "an", "on"] * 4, trainer)
+
+    # CLIP's order: the alphabet, the same at the end of a word, merges, and the special tokens.
     model = json.loads(tokenizer.to_str())["model"]
     vocabulary: dict[str, int] = {}
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -60,6 +61,7 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     ]:
         vocabulary.setdefault(token, len(vocabulary))
     merges = [" ".join(m) if isinstance(m, list) else m for m in model["merges"]]
+
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
     (folder / "merges.txt").write_text(
@@ -73,6 +75,7 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
         "unk_token": "<|endoftext|>",
         "pad_token": "<|endoftext|>",
     }
+    # Last, because its presence means that the folder is complete.
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
     return CLIPTokenizer.from_pretrained(folder)
 
@@ -111,14 +114,14 @@ def build_unet() -> UNet2DConditionModel:
 
 
 def build_scheduler() -> DDIMScheduler:
-    """v-prediction on scaled-linear betas that end in pure noise."""
+    """v-prediction with scaled-linear betas that end in pure noise (zero terminal SNR)."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
         prediction_type="v_prediction",
         rescale_betas_zero_snr=True,
-        timestep_spacing="trailing",
+        timestep_spacing="trailing",  # sampling must start at the last step, which is pure noise
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
@@ -126,7 +129,7 @@ def build_scheduler() -> DDIMScheduler:
 
 
 class TextToLatent(nn.Module):
-    """Text encoder and UNet as one module, so that one optimiser trains both."""
+    """Text encoder and UNet as one module, so that one optimizer trains both."""
 
     def __init__(self, text_encoder: CLIPTextModel, unet: UNet2DConditionModel) -> None:
         super().__init__()
@@ -144,7 +147,7 @@ class TextToLatent(nn.Module):
 def loss_function(
     latents: dict[str, torch.Tensor], tokenizer: CLIPTokenizer, batch_size: int
 ) -> Callable[[nn.Module, torch.Generator, int], torch.Tensor]:
-    """Mean squared velocity error on random shown pairs; a tenth of the captions are empty."""
+    """Mean squared error of the velocity, on random pairs that aren't kept for measuring."""
     names, scheduler = subject_names(), build_scheduler()
     pairs = [(i, n, c) for i, n in enumerate(names) for c in COLOURS if not is_held_out_pair(n, c)]
 
@@ -152,6 +155,7 @@ def loss_function(
         picks = torch.randint(len(pairs), (batch_size,), generator=generator).tolist()
         random = Random(int(torch.randint(2**31, (1,), generator=generator)))
         rows = [pairs[p] for p in picks]
+        # Empty captions teach the unconditional prediction that classifier-free guidance needs.
         texts = ["" if random.random() < 0.1 else varied_caption(n, c, random) for _, n, c in rows]
         tokens = tokenizer(
             texts,
@@ -160,6 +164,7 @@ def loss_function(
             max_length=TEXT_LENGTH,
             return_tensors="pt",
         ).input_ids
+
         clean = torch.stack([latents[c][i] for i, _, c in rows])
         noise = torch.randn(clean.shape, generator=generator)
         times = torch.randint(1000, (batch_size,), generator=generator)
@@ -174,16 +179,16 @@ def loss_function(
 def train(
     vae: AutoencoderTiny, pictures: np.ndarray, folder: Path, steps: int, batch_size: int = 64
 ) -> TextToLatent:
-    """Train on the flat ones of all pictures, from scratch or from the checkpoint in ``folder``."""
+    """Train on the flat images, from scratch or from the checkpoint in ``folder``."""
     from .running import run
 
     torch.manual_seed(0)
     tokenizer = build_tokenizer(folder / "tokenizer")
     module = TextToLatent(build_text_encoder(tokenizer), build_unet())
     module.unet.to(memory_format=torch.channels_last)
-    module.text_encoder.set_attn_implementation(
-        "eager"
-    )  # the fused CPU kernels' backward is half as fast
+
+    # The backward pass of torch's fused attention is half as fast on a CPU.
+    module.text_encoder.set_attn_implementation("eager")
     module.unet.set_attn_processor(AttnProcessor())
     loss_of = loss_function(encode_pictures(vae, pictures, "flat"), tokenizer, batch_size)
     run(module, loss_of, steps, folder, rate=1e-3, bf16=True, save_every=500)

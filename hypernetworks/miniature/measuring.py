@@ -1,8 +1,7 @@
-"""Measures the miniature: does it draw what was asked for, and do the style networks carry their
-styles?
+"""Measures the miniature: how well it follows a prompt, and how well its networks apply a style.
 
-Every picture is compared with renderings of all subjects on the prompted background, by pixel
-distance.
+Every image is compared with renderings of all subjects on the prompted background, by the distance
+of their pixels.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ from .subjects import (
 
 MULTIPLIERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 CHUNK = 32
-"""Pictures made at once."""
+"""Images generated in one batch."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One picture to make: a subject on a colour with a seed."""
+    """One image to generate: a subject on a background colour, and a seed."""
 
     subject: int
     colour: str
@@ -41,7 +40,7 @@ class Asked:
 
 
 def shown_pairs(seeds: Iterable[int]) -> list[Asked]:
-    """Every subject on one colour that the base model was shown, per seed."""
+    """Every subject on one colour that the base model was trained on, per seed."""
     asked = []
     for i, name in enumerate(subject_names()):
         shown = [c for c in COLOURS if not is_held_out_pair(name, c)]
@@ -63,7 +62,7 @@ class Measurement:
         pipeline: the assembled miniature.
         pictures: RGBA uint8 ``(styles, subjects, SIZE, SIZE, 4)``.
         steps: sampling steps per picture.
-        report: called with (done, total) pictures.
+        report: called with the numbers of finished and of all images.
     """
 
     def __init__(
@@ -85,8 +84,9 @@ class Measurement:
         }
 
     def generate(self, asked: Sequence[Asked]) -> torch.Tensor:
-        """Pictures ``(count, SIZE * SIZE * 3)`` in [0, 1]."""
+        """Images ``(count, SIZE * SIZE * 3)`` in [0, 1]."""
         names, made = subject_names(), []
+        # A seed for each image, so that the figures don't depend on the size of a batch.
         for begin in range(0, len(asked), CHUNK):
             part = asked[begin : begin + CHUNK]
             with torch.inference_mode():
@@ -116,15 +116,16 @@ class Measurement:
         return torch.stack(rows)
 
     def recall(self, asked: Sequence[Asked], made: torch.Tensor, style: str = "flat") -> float:
-        """Share of pictures that are nearest to their own subject's rendering."""
+        """Share of images that are nearest to the rendering of their own subject."""
         nearest = self.distances(asked, made, style).argmin(1).tolist()
         return _share(n == a.subject for n, a in zip(nearest, asked, strict=True))
 
     def background(self, asked: Sequence[Asked], made: torch.Tensor) -> float:
-        """Share of pictures whose border has the named colour rather than another one."""
+        """Share of images whose border is nearest to the prompted colour."""
         palette = torch.tensor(list(COLOURS.values())).float() / 255
         edge = int((made.shape[1] / 3) ** 0.5)
         pictures = made.view(-1, edge, edge, 3)
+        # The median, since a subject may touch the border.
         border = torch.cat(
             [pictures[:, 0], pictures[:, -1], pictures[:, :, 0], pictures[:, :, -1]], 1
         )
@@ -132,7 +133,7 @@ class Measurement:
         return _share(list(COLOURS)[n] == a.colour for n, a in zip(nearest, asked, strict=True))
 
     def base_figures(self, seeds: Sequence[int]) -> dict[str, float]:
-        """Recall and background of shown and of held-out pairs, without any network."""
+        """Recall and background without a network, for trained and for held-out pairs."""
         figures = {}
         for kind, asked in (("shown", shown_pairs(seeds)), ("held out", held_out_pairs(seeds))):
             made = self.generate(asked)
@@ -143,9 +144,7 @@ class Measurement:
     def style_figures(
         self, network: Hypernetwork, style: str, seeds: Sequence[int]
     ) -> dict[str, float]:
-        """How far a style network carries its style, over all subjects and over those it never
-        saw.
-        """
+        """How well a network applies its style: all subjects, and those it wasn't trained on."""
         asked, figures = shown_pairs(seeds), {}
         unseen = [
             i for i, a in enumerate(asked) if is_held_out_from_styles(subject_names()[a.subject])
@@ -159,6 +158,7 @@ class Measurement:
             figures[f"distance at {multiplier:g}"] = float(distance.mean()) * 255
             figures[f"distance at {multiplier:g}, unseen"] = float(distance[unseen].mean()) * 255
 
+        # After the loop, distance and styled are those of multiplier 1.
         nearer = (distance < self.distances(asked, made, "flat").gather(1, own)[:, 0]).float()
         recalled = (styled.argmin(1) == own[:, 0]).float()
         for name, share in (("nearer to the style", nearer), ("style recall", recalled)):

@@ -1,13 +1,13 @@
-"""Fluent Emoji packages -> transparent pictures of every subject in every style.
+"""Renders transparent images of every subject in every style from the Fluent Emoji packages.
 
-The pictures come from three npm packages (all MIT, see MODEL_CARD.md); rendering needs ``resvg_py``
-and Pillow.
+They are three npm packages (all MIT, see MODEL_CARD.md). Rendering needs ``resvg_py`` and Pillow.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -19,9 +19,9 @@ from PIL import Image
 from .subjects import COLOURS, PICTURED, subject_names
 
 SIZE = 96
-"""Edge of a picture in pixels."""
+"""Width and height of an image in pixels."""
 MARGIN = 6
-"""Empty border round a subject in pixels."""
+"""Empty border around a subject in pixels."""
 PACKAGES: dict[str, str] = {
     "flat": "@iconify-json/fluent-emoji-flat@1.2.6",
     "ink": "@iconify-json/fluent-emoji-high-contrast@1.2.6",
@@ -30,8 +30,10 @@ PACKAGES: dict[str, str] = {
 
 
 def fetch_packages(folder: Path) -> dict[str, Path]:
-    """Download the three packages with ``npm pack`` unless they are there, and return their
-    archives by style.
+    """Download the packages with ``npm pack``, unless they are there.
+
+    Returns:
+        The archives by style.
     """
     folder.mkdir(parents=True, exist_ok=True)
     archives = {}
@@ -39,7 +41,8 @@ def fetch_packages(folder: Path) -> dict[str, Path]:
         name, version = package.removeprefix("@").rsplit("@", 1)
         archive = folder / f"{name.replace('/', '-')}-{version}.tgz"
         if not archive.exists():
-            subprocess.run(["npm", "pack", "--silent", package], cwd=folder, check=True)
+            npm = shutil.which("npm") or "npm"  # on Windows, npm.cmd
+            subprocess.run([npm, "pack", "--silent", package], cwd=folder, check=True)
         archives[style] = archive
     return archives
 
@@ -68,14 +71,14 @@ def _vector_pictures(archive: Path) -> Iterator[np.ndarray]:
     for name in subject_names():
         body = icons["icons"][name]["body"].replace("currentColor", "#16161c")
         svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">{body}</svg>'
+        # Four times the size, then scaled down: smoother edges than the renderer's own.
         png = resvg_py.svg_to_bytes(svg_string=svg, width=4 * SIZE, height=4 * SIZE)
         yield _framed(Image.open(io.BytesIO(bytes(png))))
 
 
 def _raster_pictures(archive: Path, flat: Path) -> Iterator[np.ndarray]:
-    """The 3-D pictures are named by code point; the flat package says which code point is which
-    name.
-    """
+    """The 3-D images, in the order of the subjects."""
+    # They are named by code point; the flat package has a table from code points to names.
     characters = json.loads(_member(flat, "chars.json"))
     with tarfile.open(archive) as tar:
         members = {Path(m.name).stem: m for m in tar.getmembers()}
@@ -87,9 +90,11 @@ def _raster_pictures(archive: Path, flat: Path) -> Iterator[np.ndarray]:
 
 
 def pixelated(picture: np.ndarray, cell: int = 6) -> np.ndarray:
-    """The picture as a mosaic of square cells, each opaque or empty: RGBA uint8 in and out."""
+    """The image as a mosaic of square cells, each opaque or empty: RGBA uint8 in and out."""
+    # In float64, where sums over a cell are exact.
     edge = SIZE // cell
     tiles = picture.astype(np.float64).reshape(edge, cell, edge, cell, 4)
+    # Colours weighted by alpha, so that transparent pixels don't darken a cell.
     alpha = tiles[..., 3:].sum((1, 3))
     colour = (tiles[..., :3] * tiles[..., 3:]).sum((1, 3)) / np.maximum(alpha, 1)
     solid = np.where(alpha > 255 * cell * cell * 0.5, 255, 0)
@@ -100,8 +105,10 @@ def pixelated(picture: np.ndarray, cell: int = 6) -> np.ndarray:
 
 
 def render(packages: Path) -> np.ndarray:
-    """All subjects in all pictured styles: RGBA uint8 ``(styles, subjects, SIZE, SIZE, 4)``, in the
-    lists' order.
+    """All subjects in all styles with images of their own, in the order of their lists.
+
+    Returns:
+        RGBA uint8 ``(styles, subjects, SIZE, SIZE, 4)``.
     """
     archives = fetch_packages(packages)
     pictures = {
@@ -114,9 +121,7 @@ def render(packages: Path) -> np.ndarray:
 
 
 def on_colour(pictures: np.ndarray, colour: str) -> np.ndarray:
-    """RGBA pictures ``(…, SIZE, SIZE, 4)`` laid on a named background: RGB uint8 of the same
-    leading shape.
-    """
+    """RGBA images ``(…, SIZE, SIZE, 4)`` on a background colour, as RGB uint8."""
     alpha = pictures[..., 3:].astype(np.float32) / 255
     rgb = pictures[..., :3].astype(np.float32)
     ground = np.asarray(COLOURS[colour], dtype=np.float32)
@@ -124,7 +129,7 @@ def on_colour(pictures: np.ndarray, colour: str) -> np.ndarray:
 
 
 def sepia(rgb: np.ndarray) -> np.ndarray:
-    """An old photograph: RGB uint8 ``(…, 3)`` in shades of brown."""
+    """Shades of brown, as in an old photograph: RGB uint8 ``(…, 3)``."""
     light = (rgb.astype(np.float32) @ np.asarray([0.299, 0.587, 0.114], dtype=np.float32))[
         ..., None
     ] / 255
@@ -133,7 +138,7 @@ def sepia(rgb: np.ndarray) -> np.ndarray:
 
 
 def night(rgb: np.ndarray) -> np.ndarray:
-    """By moonlight: RGB uint8 ``(…, 3)``, dark and bluish."""
+    """Dark and bluish, as in moonlight: RGB uint8 ``(…, 3)``."""
     moon = np.asarray([0.34, 0.42, 0.62], dtype=np.float32)
     return np.round(
         rgb.astype(np.float32) * moon + np.asarray([4, 6, 26], dtype=np.float32)
@@ -141,14 +146,14 @@ def night(rgb: np.ndarray) -> np.ndarray:
 
 
 TONES = {"sepia": sepia, "night": night}
-"""Styles that are a tone laid over the flat picture."""
+"""Styles that change the colours of the flat image."""
 
 
 def styled(pictures: np.ndarray, style: str, colour: str) -> np.ndarray:
-    """Every subject in a style on a named background: RGB uint8 ``(subjects, SIZE, SIZE, 3)``.
+    """Every subject in a style on a background colour: RGB uint8 ``(subjects, SIZE, SIZE, 3)``.
 
     Args:
-        pictures: what :func:`render` gives.
+        pictures: the result of :func:`render`.
     """
     if style in TONES:
         return TONES[style](on_colour(pictures[PICTURED.index("flat")], colour))

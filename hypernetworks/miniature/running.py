@@ -1,8 +1,6 @@
-"""One training run of the miniature's own parts: a resumable loop with EMA, warm-up, cosine decay
-and progress.
+"""The training loop of the miniature itself: resumable, with EMA, warm-up and cosine decay.
 
-(Hypernetworks are trained by :mod:`hypernetworks.training`; this is for the small base model that
-ships.)
+Hypernetworks are trained by :mod:`hypernetworks.training`; this one trains the base model.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from ..progress import Progress
 
 
 def learning_rate(step: int, steps: int, warm_up: int = 200) -> float:
-    """Factor on the peak rate: linear warm-up, then half a cosine down to 2 %."""
+    """Factor of the peak rate: linear warm-up, then half a cosine down to 2 %."""
     if step < warm_up:
         return (step + 1) / warm_up
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
@@ -36,6 +34,7 @@ class Ema:
 
     def update(self, module: nn.Module, step: int) -> None:
         """Move towards the module's parameters, faster in the first steps."""
+        # With the full decay from the start, the average would hold the initial weights for long.
         decay = min(self.decay, (1 + step) / (10 + step))
         current = [p.detach() for p in module.parameters()]
         torch._foreach_mul_(self.values, decay)
@@ -59,10 +58,10 @@ def run(
     bf16: bool = False,
     weight_decay: float = 0.01,
 ) -> None:
-    """Train ``module`` in place for ``steps`` optimiser steps and leave the averaged weights in it.
+    """Train ``module`` in place for ``steps`` optimizer steps; it ends with the averaged weights.
 
-    ``loss_of(module, generator, step)`` draws its batch from the generator, so a resumed run goes
-    on with the same sequence. ``checkpoint.pt`` is written every ``save_every`` steps.
+    ``loss_of(module, generator, step)`` draws its batch from the generator, so a resumed run
+    continues the same sequence. ``checkpoint.pt`` is written every ``save_every`` steps.
     """
     path = folder / "checkpoint.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,15 +70,14 @@ def run(
     )
     generator = torch.Generator().manual_seed(seed)
     ema, start = Ema(module), 0
-
     if path.exists():
         state = torch.load(path, weights_only=True)
         module.load_state_dict(state["module"])
         optimiser.load_state_dict(state["optimiser"])
         generator.set_state(state["generator"])
         ema.values, start = state["ema"], state["step"]
-
     module.train()
+
     running, began = 0.0, time.monotonic()
     with Progress(steps, folder.name, initial=start) as progress:
         for step in range(start, steps):
@@ -92,6 +90,7 @@ def run(
             torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             optimiser.step()
             ema.update(module, step)
+            # A single loss depends on the random time steps; the mean shows the trend.
             running = loss.item() if step == start else 0.99 * running + 0.01 * loss.item()
             progress.update(step + 1, f"loss {running:.4f}")
             if (step + 1) % save_every == 0 or step + 1 == steps:

@@ -1,4 +1,4 @@
-"""Pictures for the documentation: one row per subject, one column per multiplier."""
+"""Sheets of images for the documentation: a row per subject, a column per multiplier."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from ..console import say
 from ..files import read
 from ..files.writing import replace
 from ..patching import apply
@@ -24,10 +25,11 @@ HEAD = 28
 def strip(
     pipeline: Any, network_path: Path, subjects: Sequence[str] = SUBJECTS, seed: int = 1
 ) -> Image.Image:
-    """A labelled grid over multipliers, the same seed throughout."""
+    """A labelled grid over multipliers, with the same seed in each row."""
     network, columns = read(network_path), []
     for multiplier in MULTIPLIERS:
         with torch.inference_mode(), apply(pipeline.unet, [(network, multiplier)]):
+            # The seeds are the same for every multiplier, so columns differ by the network alone.
             generators = [torch.Generator().manual_seed(seed + i) for i in range(len(subjects))]
             columns.append(
                 pipeline(
@@ -56,4 +58,4 @@ def draw_strips(pipeline: Any, networks: Path, styles: Sequence[str], folder: Pa
     for style in styles:
         sheet = strip(pipeline, networks / f"{style}.safetensors")
         replace(folder / f"{style}.png", partial(sheet.save, format="PNG"))
-        print(folder / f"{style}.png")
+        say(str(folder / f"{style}.png"))

@@ -1,6 +1,4 @@
-"""Training of the style networks that ship with the miniature, with the project's own training
-code.
-"""
+"""Training of the miniature's style networks, with the project's own training code."""
 
 from __future__ import annotations
 
@@ -57,11 +55,11 @@ RECIPES: dict[str, Recipe] = {
     "sepia": Recipe(Structure((1, 2, 1), "relu", activate_output=False), _settings(2400)),
     "night": Recipe(Structure((1, 2, 1), "swish", activate_output=False), _settings(1600)),
 }
-"""The shipped networks."""
+"""The networks that are included."""
 
 
 def encoder(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> Encode:
-    """What gives the context ``(TEXT_LENGTH, TEXT_WIDTH)`` of each text."""
+    """A function that returns the context ``(TEXT_LENGTH, TEXT_WIDTH)`` of each text."""
 
     def encode(texts: Sequence[str]) -> list[Condition]:
         found: list[Condition] = []
@@ -84,7 +82,7 @@ def encoder(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> Encode:
 
 
 def examples_of(latents: dict[str, torch.Tensor]) -> list[Example]:
-    """Every subject that styles may see on every colour; white may be left unsaid.
+    """Every subject that styles are trained on, on every colour; white needn't be in the caption.
 
     Args:
         latents: ``(subjects, 8, 12, 12)`` by background colour.
@@ -115,12 +113,13 @@ def train_style(
 
     Args:
         pictures: RGBA uint8 ``(styles, subjects, SIZE, SIZE, 4)``.
-        settings: in place of the recipe's own.
+        settings: instead of the recipe's own.
     """
     settings = settings or RECIPES[style].settings
     torch.manual_seed(settings.seed)
     network = Hypernetwork.create(style, RECIPES[style].structure, {*CHANNELS, TEXT_WIDTH})
     network.provenance = Provenance(name=style, checkpoint_name="miniature")
+
     examples = Examples(
         examples_of(encode_pictures(vae, pictures, style)),
         Contexts(encoder(text_encoder, tokenizer)),
@@ -129,15 +128,17 @@ def train_style(
         seed=settings.seed,
     )
     processors = dict(unet.attn_processors)
-    unet.set_attn_processor(AttnProcessor())  # the fused CPU kernels' backward is half as fast
+    # The backward pass of torch's fused attention is half as fast on a CPU.
+    unet.set_attn_processor(AttnProcessor())
 
     def predict(noisy: torch.Tensor, times: torch.Tensor, batch: Batch) -> torch.Tensor:
         velocity: torch.Tensor = unet(noisy, times, batch.context).sample
         return velocity
 
     schedule = NoiseSchedule(build_scheduler().alphas_cumprod, "v_prediction")
-    network.train()  # the patch must find it live
+    network.train()  # before apply(), which collapses a network that isn't being trained
     unet.requires_grad_(False)
+    # Applied as users apply it, so that training sees exactly what a generation computes.
     with quick_on_cpu(unet, settings.precision), apply(unet, [(network, 1.0)]):
         run = Run(network, predict, examples, schedule, settings, folder=folder)
         with Progress(settings.steps, style, initial=run.step) as progress:

@@ -1,9 +1,7 @@
-"""What the miniature was taught: subjects, background colours, captions, and which pairs were kept
-from it.
+"""What the miniature was trained on: subjects, background colours and captions.
 
-The word lists are the whole vocabulary of the training captions. Every choice below is a pure
-function of the names, so that the training, the measurements and the documentation always mean the
-same subjects.
+The lists are the whole vocabulary of the captions. Every choice below is a pure function of the
+names, so that training, measurements and documentation always mean the same subjects.
 """
 
 from __future__ import annotations
@@ -26,14 +24,14 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 """Named backgrounds, sRGB in [0, 255]."""
 
 PICTURED: tuple[str, ...] = ("flat", "ink", "3d", "pixel")
-"""Styles that have pictures of their own, in the order of the rendered array.
+"""Styles with images of their own, in the order of the rendered array.
 
-The base model knows the first.
+The base model was trained on the first.
 """
 STYLES: tuple[str, ...] = (*PICTURED, "sepia", "night")
-"""All styles; ``sepia`` and ``night`` are tones laid over the flat picture, background included."""
+"""All styles; ``sepia`` and ``night`` change the colours of the flat image and its background."""
 SHIPPED: tuple[str, ...] = ("ink", "sepia", "night")
-"""Styles that a hypernetwork of the miniature carries."""
+"""Styles that have a hypernetwork in the miniature."""
 
 
 @lru_cache(maxsize=1)
@@ -54,7 +52,7 @@ def caption(name: str, colour: str) -> str:
 
 
 def varied_caption(name: str, colour: str, random: Random) -> str:
-    """One of several ways to say the same thing, for training; white may be left unsaid."""
+    """One of several captions with the same meaning, for training; white needn't be named."""
     words = name.replace("-", " ")
     forms = [
         caption(name, colour),
@@ -74,15 +72,14 @@ def _fraction(text: str) -> float:
 
 
 def is_held_out_pair(name: str, colour: str) -> bool:
-    """Whether this subject was never shown on this colour while the base model was trained (a fifth
-    of the pairs).
-    """
+    """Whether this pair was kept from the base model's training (a fifth of all pairs)."""
+    # Ranked by hash instead of drawn, so that a new colour doesn't change the choice of the others.
     ranked = sorted((c for c in COLOURS if c != "white"), key=lambda c: _fraction(f"{name} on {c}"))
     count = 1 + (_fraction(f"count {name}") < 0.6)  # 1.6 of 8 colours on average
     return colour in ranked[:count]
 
 
 def is_held_out_from_styles(name: str) -> bool:
-    """Whether no style network ever saw this subject (a fifth of them)."""
+    """Whether no style network was trained on this subject (a fifth of them)."""
     names = sorted(subject_names(), key=lambda n: _fraction(f"style {n}"))
     return name in names[: len(names) // 5]

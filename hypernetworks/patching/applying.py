@@ -1,4 +1,4 @@
-"""``apply()`` and its variants: check everything, then hook the UNet and return a handle."""
+"""``apply()`` and its variants: check everything, hook the UNet, and return a handle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .foreign import check_foreign
 from .handle import CHANGING, Handle, OnError, RowsOf, handles_of, mark_with, seams_of
 from .seam import IsDense, Prepare, is_plain_linear, nothing
 from .site_multipliers import Networks, SiteMultipliers
-from .sites import Site, find_sites
+from .sites import ORIGINAL, Site, find_sites
 
 
 def apply(
@@ -23,34 +23,35 @@ def apply(
     on_error: OnError | None = None,
     is_dense: IsDense = is_plain_linear,
 ) -> Handle:
-    """Let networks act on a UNet, through the inputs of its ``to_k`` and ``to_v``, until the handle
-    is removed.
+    """Apply networks to a UNet, at the inputs of its ``to_k`` and ``to_v``.
 
-    Linear networks on self-attention are folded into the weights that ``to_k`` and ``to_v``
-    multiply by; the modules' own weights are never written to, and when something changes these,
-    that is seen.
+    They are active until the handle is removed. Linear networks on self-attention are folded into
+    the weights that ``to_k`` and ``to_v`` multiply by. The modules' own weights are never written
+    to, and changes to them are noticed.
 
-    Applied again, it replaces what was applied before, until it is removed. Everything is checked
-    before anything is changed. With no network, or multiplier 0 throughout, no hook is registered
-    at all.
+    A second call replaces the networks of the first, until its handle is removed. Everything is
+    checked before anything is changed. Without a network, or with multiplier 0 throughout, no hook
+    is registered.
 
     Args:
         unet: any module that contains attention modules with ``to_q``, ``to_k`` and ``to_v``.
-        networks: ``(network, multiplier)`` in the order of application; the multiplier is a number,
-            the tail of a tag such as ``"0@0,1@1"`` or ``"0.8:stop=0.5"``, or a :class:`Multiplier`.
-        on_error: when the arithmetic fails in the middle of a UNet call (out of memory, say), this
-            is called and the call goes on without the networks; without it the error is raised
-            through the UNet.
-        is_dense: asked before a folded projection is used, whether ``module(x)`` would now be
-            ``F.linear(x, module.weight)``; by default whether it is torch's own linear layer.
+        networks: ``(network, multiplier)`` in the order of application. The multiplier is a number,
+            a text as in a tag, such as ``"0@0,1@1"`` or ``"0.8:stop=0.5"``, or a
+            :class:`Multiplier`.
+        on_error: called if the arithmetic fails in the middle of a UNet call (out of memory, for
+            instance); the call then continues without the networks. By default, the UNet call
+            raises the error.
+        is_dense: called before a folded projection is used: whether ``module(x)`` is
+            ``F.linear(x, module.weight)`` at that moment. By default, whether it is torch's own
+            linear layer.
 
     Returns:
-        The handle, also a context manager. Until :meth:`Handle.at` is called, step 0 holds.
+        The handle, also a context manager. The step is 0 until :meth:`Handle.at` is called.
 
     Raises:
-        MultiplierError: a multiplier that can't be understood.
-        TagError: block factors that don't fit this UNet.
-        NoAttentionError: nothing here has ``to_k`` and ``to_v``.
+        MultiplierError: a multiplier is invalid.
+        TagError: block factors don't fit this UNet.
+        NoAttentionError: no module has ``to_q``, ``to_k`` and ``to_v``.
         NoMatchingWidthError: no network has any of the UNet's widths.
         PatchError: the UNet bypasses ``to_k`` and ``to_v``.
     """
@@ -64,13 +65,13 @@ def apply_per_picture(
     *,
     on_error: OnError | None = None,
 ) -> Handle:
-    """Like :func:`apply`, with networks of its own for every picture of a batch.
+    """As :func:`apply`, with different networks for each image of a batch.
 
     Args:
         unet: as for :func:`apply`.
-        pictures: the networks of each picture; an empty list leaves that picture as it is.
-        rows_of: says, at the start of each UNet call, which picture each row of the batch belongs
-            to. Where it returns ``None``, the first picture's networks act on all rows.
+        pictures: the networks of each image; an empty list leaves that image unchanged.
+        rows_of: called at the start of each UNet call; returns the image that each row of the batch
+            belongs to. If it returns ``None``, the first image's networks act on all rows.
         on_error: as for :func:`apply`.
 
     Raises:
@@ -90,22 +91,22 @@ def apply_at(
     is_dense: IsDense = is_plain_linear,
     prepare: Prepare = nothing,
 ) -> Handle:
-    """Both of the above, for hosts that have looked at the UNet already.
+    """Both of the above, for hosts that have searched the UNet already.
 
     Args:
         unet: as for :func:`apply`.
-        sites: what :func:`find_sites` gave for this UNet just now; ``None`` has it looked at here.
-        pictures: as for :func:`apply_per_picture`; one without ``rows_of`` is for the whole batch.
+        sites: the current result of :func:`find_sites` for this UNet; ``None`` to search it here.
+        pictures: as for :func:`apply_per_picture`; without ``rows_of``, one for the whole batch.
         rows_of: as for :func:`apply_per_picture`.
         on_error, is_dense: as for :func:`apply`.
-        prepare: called with a projection that is dense, before its weight is used.
+        prepare: called with a dense projection before its weight is used.
 
     Raises:
         PatchError, MultiplierError, TagError: as :func:`apply`.
     """
     # All checks come first: an error leaves the UNet as it was.
     check_arguments(unet, pictures)
-    unet = unwrapped(unet)
+    given, unet = unet, unwrapped(unet)
     sites = find_sites(unet) if sites is None else sites
     check(unet, [Stack([network for network, _ in networks]) for networks in pictures], sites)
     parts = [SiteMultipliers(networks, sites) for networks in pictures]
@@ -114,7 +115,8 @@ def apply_at(
     with CHANGING:
         check_foreign(sites, seams_of(unet))
         handles = handles_of(unet)
-        handle = Handle(unet, parts, sites, rows_of, on_error, is_dense, prepare)
+        compiled = given if ORIGINAL in vars(given).get("_modules", {}) else None
+        handle = Handle(unet, parts, sites, rows_of, on_error, is_dense, prepare, compiled)
         try:
             mark_with(unet, [*handles, handle])
             # One handle is active at a time; the one below waits until this one is removed.

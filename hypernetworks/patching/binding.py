@@ -1,8 +1,8 @@
-"""What a handle saw of a UNet when it bound its projections, and whether that is still there.
+"""The state of a UNet when a handle hooked its projections, and whether it is still the same.
 
-A LoRA that is loaded wraps a projection, one that is unloaded takes the wrapper away, fusing and
-quantising put another in its place. All of these show in the modules on the way from the UNet to
-its projections, which are few and compared in C: a few microseconds per UNet call.
+Loading a LoRA wraps a projection, unloading removes the wrapper, and fusing and quantising replace
+the projection. All of these change the modules between the UNet and its projections, which are few
+and compared in C: a few microseconds per UNet call.
 """
 
 from __future__ import annotations
@@ -15,41 +15,41 @@ from typing import Any
 import torch
 from torch import nn
 
-from .hooks import Hook
+from .hooks import EagerHook
 from .projection import Projection
 from .sites import Site
 
 
 class Binding:
-    """Modules on the way to the projections of a UNet, and what was in them."""
+    """The modules between a UNet and its projections, and what they contained."""
 
     def __init__(
         self, unet: nn.Module, sites: Sequence[Site], projections: Iterable[Projection]
     ) -> None:
         attentions = [unet.get_submodule(site.path) for site in sites]
-        # The dictionaries themselves, not their contents: a module that is exchanged later shows in
-        # them without a walk through the UNet.
+        # The dictionaries themselves, not copies: a module that is replaced later shows in them
+        # without another search through the UNet.
         self._children = [vars(module)["_modules"] for module in _on_the_way(unet, sites)]
         self._children_then = [dict(children) for children in self._children]
         self._attentions = [vars(attention) for attention in attentions]
         self._ways_then = self._ways()
         hooked = [projection for projection in projections if projection.stand_in is not None]
         self._hooked = [vars(projection.module) for projection in hooked]
-        self._stand_ins = [projection.stand_in for projection in hooked]
+        self._forwards = [module.get("forward") for module in self._hooked]
 
     def is_in_place(self) -> bool:
-        """Whether all modules are where they were."""
+        """Whether all modules are the same as before."""
         return self._children == self._children_then
 
     def holds(self) -> bool:
-        """Whether they are, with our forwards on them."""
+        """Whether they are, with our forward methods."""
         return (
             self.is_in_place()
-            and [module.get("forward") for module in self._hooked] == self._stand_ins
+            and [module.get("forward") for module in self._hooked] == self._forwards
         )
 
     def ways_hold(self) -> bool:
-        """Whether attention is computed as it was: by the same processors and forwards."""
+        """Whether attention has the same processors and forward methods as before."""
         if self._ways() == self._ways_then:
             return True
 
@@ -64,45 +64,53 @@ class Binding:
 
 
 class Reach:
-    """Notes which attention modules run in the next call, to find those that don't call their
-    projections.
-    """
+    """Notes which attention modules run, to find those that don't call their projections."""
 
     def __init__(self) -> None:
         self._removers: dict[int, torch.utils.hooks.RemovableHandle] = {}
         self._ran: dict[int, list[int]] = {}  # by thread
-        self._is_over = False
+        self._is_over = self._has_asked = False
 
     def start(self, unet: nn.Module, sites: Sequence[Site]) -> None:
-        """Put a hook on each attention module.
+        """Register a hook on each attention module.
 
-        Apart from making the object, so that whoever is interrupted in here can still stop it, and
-        so that another thread's call finds it whole.
+        Not in the constructor: an interrupt in here must leave an object that can be stopped, and
+        another thread must find it complete.
         """
         for index, site in enumerate(sites):
             attention, hook = unet.get_submodule(site.path), functools.partial(self._note, index)
-            self._removers[index] = attention.register_forward_pre_hook(Hook(hook))
+            self._removers[index] = attention.register_forward_pre_hook(EagerHook(hook))
 
     def _note(self, index: int, *_: Any) -> None:
-        # Once is enough to know, and a hook costs time in every call.
+        # Once is enough, and a hook takes time in every call.
         remover = self._removers.get(index)
         if remover is None:
             return
 
-        # Forgotten last, so that whoever is interrupted in here can still stop it.
+        # Dropped last, so that an interrupt in here leaves a hook that can still be removed.
         remover.remove()
         self._ran.setdefault(threading.get_ident(), []).append(index)
         self._removers.pop(index, None)
 
     def taken(self) -> list[int]:
-        """Numbers of the attention modules that ran for the first time since this was last asked,
-        in this thread: another one may be in the middle of a module.
+        """Indices of the attention modules that have run for the first time since the last call.
+
+        Only those of this thread: another one may be in the middle of a module.
         """
         ran = self._ran.pop(threading.get_ident(), [])
         return [] if self._is_over else ran
 
+    def unseen(self) -> list[int]:
+        """Numbers of the attention modules of which nothing was noted in the first call: compiled
+        ones, or such as didn't run. Asked again, none.
+        """
+        if self._has_asked:
+            return []
+        self._has_asked = True
+        return [*self._removers]
+
     def stop(self) -> None:
-        """Note no more."""
+        """Remove all hooks."""
         self._is_over = True
         for remover in [*self._removers.values()]:
             remover.remove()
@@ -110,7 +118,7 @@ class Reach:
 
 
 def _on_the_way(unet: nn.Module, sites: Sequence[Site]) -> list[nn.Module]:
-    """The UNet, all modules that contain an attention module, and these themselves."""
+    """The UNet, the attention modules, and all modules between them."""
     paths = {""}
     for site in sites:
         parts = site.path.split(".") if site.path else []

@@ -1,4 +1,4 @@
-"""What can be wrong with a UNet and networks, asked before anything is changed."""
+"""Checks of a UNet and networks, before anything is changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .sites import ORIGINAL, Site
 
 
 def unwrapped(unet: nn.Module) -> nn.Module:
-    """The UNet in what ``torch.compile`` and data parallelism put around it."""
+    """The UNet inside the wrappers of ``torch.compile`` and data parallelism."""
     inner = vars(unet).get("_modules", {})
     if ORIGINAL in inner:
         return unwrapped(inner[ORIGINAL])
@@ -23,26 +23,27 @@ def unwrapped(unet: nn.Module) -> nn.Module:
 
 
 def check(unet: nn.Module, stacks: Sequence[Stack], sites: Sequence[Site]) -> None:
-    """Raise what is wrong.
+    """Check that networks can be applied to a UNet.
 
     Raises:
         NoAttentionError, NoMatchingWidthError, PatchError: see :func:`hypernetworks.apply`.
     """
     if not sites:
         raise NoAttentionError(
-            f"{type(unet).__name__} has no attention with to_q, to_k and to_v: hypernetworks need a UNet of the "
-            "SD1, SD2 or SDXL kind (Flux and SD3 have none of these)"
+            f"{type(unet).__name__} has no attention with to_q, to_k and to_v: hypernetworks "
+            "need a UNet of the SD1, SD2 or SDXL kind (Flux and SD3 have none of these)"
         )
     if any(_is_fused(unet.get_submodule(site.path)) for site in sites):
         raise PatchError(
-            "the attention projections are fused, so to_k and to_v are never called: unfuse them first"
+            "the attention projections are fused, so to_k and to_v are never called: unfuse them "
+            "first"
         )
 
     twofold = next((site for site in sites if site.to_k is site.to_v), None)
     if twofold is not None:
         raise PatchError(
-            f"{twofold.path} uses one module as to_k and to_v, where keys and values can't be told apart: "
-            "give it two modules"
+            f"{twofold.path} uses one module as to_k and to_v, where keys and values can't be "
+            "told apart: give it two modules"
         )
 
     here = {site.width for site in sites}
@@ -55,8 +56,10 @@ def check(unet: nn.Module, stacks: Sequence[Stack], sites: Sequence[Site]) -> No
 
 
 def check_shared(parts: Sequence[SiteMultipliers], sites: Sequence[Site]) -> None:
-    """Raise PatchError where attention modules share a projection, but are to have different
-    multipliers.
+    """Check that attention modules that share a projection get the same multipliers.
+
+    Raises:
+        PatchError: they don't.
     """
     first: dict[int, tuple[Site, bool]] = {}
     for site in sites:
@@ -65,15 +68,15 @@ def check_shared(parts: Sequence[SiteMultipliers], sites: Sequence[Site]) -> Non
             alike = other_is_key == is_key and other.kind == site.kind
             if not alike or not all(part.treats_alike(other, site) for part in parts):
                 raise PatchError(
-                    f"{other.path} and {site.path} share a projection, but the networks are to act differently in "
-                    "them: leave out attn= and lbw=, or give each its own module"
+                    f"{other.path} and {site.path} share a projection, but the networks are to "
+                    "act differently in them: leave out attn= and lbw=, or give each its own "
+                    "module"
                 )
 
 
 def _is_fused(attention: nn.Module) -> bool:
-    """Whether diffusers bypasses ``to_k`` and ``to_v``: by a flag, which unfusing leaves set, and
-    another processor.
-    """
+    """Whether diffusers bypasses ``to_k`` and ``to_v``."""
+    # Unfusing leaves the flag set, but changes the processor.
     processor = getattr(attention, "processor", None)
     return getattr(attention, "fused_projections", False) and (
         processor is None or "Fused" in type(processor).__name__

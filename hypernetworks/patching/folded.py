@@ -1,13 +1,12 @@
-"""Linear networks inside the weight of ``to_k`` and ``to_v``: the same product as without a
-network, and no other.
+"""Linear networks folded into the weights of ``to_k`` and ``to_v``: no product is added.
 
-The module keeps its weight; what stands in for its forward, as long as the networks act, multiplies
-by another one. Extensions that keep a copy of the weight, or rewrite it, go on as if nothing were
-there, and whatever they change is seen at the next call. Where folding can't be had, or doesn't
-pay, the context is changed instead.
+The module keeps its weight. While the networks are active, a replacement of its forward method
+multiplies by another one. Extensions that copy or rewrite the weight work as before, and the next
+call notices their changes. If folding isn't possible, or isn't faster, the context is changed
+instead.
 
-The two agree to rounding, but not to the bit. So which one serves depends on the job alone, never
-on what was done before it: the same job twice gives the same picture twice.
+The results of both are equal up to rounding, but not bit for bit. Therefore the choice depends only
+on the job, never on earlier ones: the same job always gives the same image.
 """
 
 from __future__ import annotations
@@ -26,17 +25,18 @@ from ..engine.prepared import prepared
 from ..engine.stack import Stack, as_one_map, split_tail
 from ..engine.tensors import is_on_cpu, is_ordinary
 from .projection import Projection
+from .seam import is_plain_linear, nothing
 
 Active = tuple[Hypernetwork, float]
 
 _REFOLD_ROWS = {"cpu": 64}
 _REFOLD_ROWS_ELSEWHERE = 256
-"""From so many rows on, a pass over the weight is cheaper than the affine map of the context."""
+"""From this many rows on, a pass over the weight is faster than the affine map of the context."""
 
 
 @dataclass
 class _Ready:
-    """A weight with networks in it, and for what it holds."""
+    """A weight that includes networks, and what it was computed from."""
 
     mark: WeightMark
     multipliers: tuple[float, ...]
@@ -46,7 +46,7 @@ class _Ready:
 
 
 class FoldedProjection(Projection):
-    """A projection whose forward is stood in for; see the module's description."""
+    """A projection with another weight; see the module's description."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -58,11 +58,11 @@ class FoldedProjection(Projection):
 
     @property
     def mark(self) -> WeightMark | None:
-        """Of the weight that is folded now."""
+        """The mark of the weight that is folded now."""
         return None if self._ready is None else self._ready.mark
 
     def forget(self) -> None:
-        """The weight has changed: what was computed from it is no good."""
+        """Drop what was computed from the weight, which has changed."""
         self._ready = self._fold = None
 
     def uninstall(self) -> None:
@@ -71,6 +71,11 @@ class FoldedProjection(Projection):
         self.forget()
         self._seen = None
 
+    def outer_if_folded(self, own: Callable[..., Any] | None) -> int:
+        """The layer's width, where it is torch's own and nothing else happens in it."""
+        is_plain = own is None and is_plain_linear(self.module) and self.seam.prepare is nothing
+        return self.module.out_features if is_plain else 0  # type: ignore[return-value]
+
     def forward(
         self,
         module: nn.Module,
@@ -78,7 +83,7 @@ class FoldedProjection(Projection):
         arguments: tuple[Any, ...],
         named: dict[str, Any],
     ) -> Any:
-        """What the module does, with the networks in it."""
+        """Compute the module with the networks in its weight."""
         plain = own is None and len(arguments) == 1 and not named and module is self.module
         ready = self._made_ready(arguments[0]) if plain and not self._hopeless else None
         if ready is None:
@@ -98,12 +103,15 @@ class FoldedProjection(Projection):
             if not self.seam.is_dense(self.module):
                 return None
             self.seam.prepare(self.module)
-        except Exception:  # if it is the host's own, the module's forward will raise it
+        except Exception:  # if it is the host's own error, the module's forward raises it again
             return None
 
-        # A weight that is computed at each access is not among the parameters.
-        weight = vars(self.module)["_parameters"].get("weight")
-        if weight is None or (
+        # A weight that is computed at each access is not among the parameters; a bias may have been
+        # added since the last call, as some LoRAs do.
+        parameters = vars(self.module)["_parameters"]
+        weight = parameters.get("weight")
+        has_bias = parameters.get("bias") is not None or "bias" in vars(self.module)
+        if (weight is None or has_bias) or (
             torch.is_grad_enabled() and (weight.requires_grad or context.requires_grad)
         ):
             return None
@@ -123,9 +131,9 @@ class FoldedProjection(Projection):
     def _refolded(
         self, weight: torch.Tensor, context: torch.Tensor, multipliers: tuple[float, ...]
     ) -> _Ready | None:
-        """Fold anew, or from what is kept; ``None`` where that can't be or doesn't pay."""
+        """Fold, with a kept product if there is one; ``None`` if that is impossible or slower."""
         part, dim = self.seam.parts[0], context.shape[-1]
-        if not _is_foldable(self.module, weight, context):
+        if not _is_foldable(weight, context):
             return None
 
         head, tail = split_tail(part.stack.active(dim, multipliers))
@@ -143,7 +151,7 @@ class FoldedProjection(Projection):
         fold = self._product(weight, tail)
         into = self._ready.weight if self._ready is not None else None
 
-        # An interrupt in the middle of writing leaves neither the old nor the new.
+        # An interrupt in the middle of writing would leave a mixture of the old and the new weight.
         self._ready = None
         made = fold.added_to(weight, tail[0][1], into)
         self.seam.folds_on_device |= not is_on_cpu(weight)
@@ -154,12 +162,11 @@ class FoldedProjection(Projection):
     def _pays(
         rows: int, weight: torch.Tensor, networks: int, restless: bool, scheduled: bool
     ) -> bool:
-        """Whether folding is cheaper than the affine maps, for what has to be done again at each
-        step.
+        """Whether folding is faster than affine maps, if it must be repeated at each step.
 
         Args:
-            restless: the weight has just changed, and may well do so at every step.
-            scheduled: the multipliers do.
+            restless: whether the weight has just changed, and may change at every step.
+            scheduled: whether the multipliers change at every step.
         """
         if (restless or (scheduled and networks > 1)) and rows * networks < weight.shape[0]:
             return False  # a product of the weight with the map
@@ -170,9 +177,7 @@ class FoldedProjection(Projection):
         return True
 
     def _product(self, weight: torch.Tensor, tail: list[Active]) -> Fold:
-        """The tail's product with the weight: the one at hand, the one kept with the network, or a
-        new one.
-        """
+        """The product of the networks and the weight: the current, a kept, or a new one."""
         network, others = tail[0][0], [network for network, _ in tail[1:]]
         baked = tuple(m for _, m in tail) if others else None
         if self._fold is not None and self._fold.is_of(weight, others, baked):
@@ -189,8 +194,9 @@ class FoldedProjection(Projection):
         return kept
 
     def _afford(self, weight: torch.Tensor) -> bool:
-        """Take what the product and the sum need from the handle's limit: the same whether one is
-        kept or not.
+        """Take the memory for product and sum from the handle's limit.
+
+        The amount is the same whether a product is kept or not, so only the job decides.
         """
         needed = 2 * weight.numel() * weight.element_size()
         if self.seam.bytes_left < needed:
@@ -201,7 +207,7 @@ class FoldedProjection(Projection):
         return True
 
 
-def _is_foldable(module: nn.Module, weight: torch.Tensor, context: torch.Tensor) -> bool:
+def _is_foldable(weight: torch.Tensor, context: torch.Tensor) -> bool:
     return (
         is_ordinary(weight, context)
         and weight.dtype in FOLDABLE
@@ -209,7 +215,6 @@ def _is_foldable(module: nn.Module, weight: torch.Tensor, context: torch.Tensor)
         and weight.shape[1] == context.shape[-1]
         and weight.is_contiguous()
         and weight.device == context.device  # an offloaded one is elsewhere
-        and getattr(module, "bias", None) is None  # to_k and to_v of all known UNets have none
     )
 
 

@@ -24,8 +24,9 @@ def check_foreign(sites: Sequence[Site], own: Iterable[Seam]) -> None:
         there = acting_on(module)
         if there is not None and id(getattr(there.projection, "seam", None)) not in ours:
             raise PatchError(
-                "networks act on these attention modules already, applied to another object that has them too (a "
-                "shallow copy, or a part of the UNet): remove those first, or apply all to the same object"
+                "networks act on these attention modules already, applied to another object that "
+                "has them too (a shallow copy, or a part of the UNet): remove those first, or "
+                "apply all to the same object"
             )
 
 
@@ -35,12 +36,12 @@ def adopt(copied: nn.Module) -> None:
     """
     for site in find_sites(copied):
         for module in (site.to_k, site.to_v):
-            found = vars(module).get("forward")
-            if isinstance(found, StandIn) and found.projection is not None:
+            found = acting_on(module)
+            if found is not None and found.projection is not None:
                 if not found.stands_for(module):
                     StandIn(module).put(found.projection)
             else:
                 raise PatchError(
-                    f"a copy of the UNet runs in which {site.path} is not the UNet's own, so the networks can't act "
-                    "there: apply them to the copy"
+                    f"a copy of the UNet runs in which {site.path} is not the UNet's own, so the "
+                    "networks can't act there: apply them to the copy"
                 )

@@ -1,11 +1,10 @@
-"""The handle on the networks of one UNet: knows the step, can be removed, and shows what it
-does.
-"""
+"""The handle of the networks on one UNet: sets the step, removes them, and describes them."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -17,10 +16,10 @@ from torch import nn
 from ..engine.stack import KEY, VALUE
 from ..errors import HypernetworkError, PatchError
 from .binding import Binding, Reach
-from .checks import check, check_shared
+from .checks import check, check_shared, unwrapped
 from .folded import FoldedProjection
 from .foreign import adopt, check_foreign
-from .hooks import Hook
+from .hooks import EagerHook, Hook
 from .projection import Projection
 from .seam import IsDense, Prepare, Seam, is_plain_linear, nothing
 from .site_multipliers import SiteMultipliers
@@ -28,38 +27,42 @@ from .sites import SELF, Site, find_sites
 from .watch import WeightWatch
 
 MARK = "_hypernetwork_handles"
-"""Attribute of a patched UNet: its live handles, the active one last.
+"""Attribute of a UNet with networks: its handles, the active one last.
 
-Gone when the last is removed.
+It is deleted when the last handle is removed.
 """
 
+
+_UNREACHED = (
+    "{count} attention modules of the UNet, such as {first}, called no to_k and to_v, so networks had no effect there: "
+    "if the UNet is compiled, use an attention processor that calls them"
+)
 
 CHANGING = threading.RLock()
-"""Held while handles come and go: threads that do so on one UNet must not lose each other's."""
+"""Held while handles are added or removed, since several threads may do so on one UNet."""
 
 RowsOf = Callable[[tuple[Any, ...], dict[str, Any]], "Sequence[int] | None"]
-"""Positional and keyword arguments of one UNet call -> for each of its rows, which picture it
-belongs to.
-"""
+"""Called with the arguments of a UNet call, positional and by name; returns each row's image."""
 
 
 OnError = Callable[[Exception], None]
-"""Told of an error inside a hook, after the hooks have been taken off."""
+"""Called with an error inside a hook, after the hooks were removed."""
 
 
 class Handle:
     """The networks on one UNet. A context manager; :meth:`remove` restores the UNet exactly.
 
-    Where several handles are on one UNet, the latest acts; when it is removed, the one before it
-    acts again.
+    If a UNet has several handles, the latest is active; when it is removed, the one before it is
+    active again.
 
     Args:
-        unet: what is patched.
-        parts: one for all rows of the UNet's batch, or one per picture.
+        unet: the UNet.
+        parts: multipliers for all rows of the UNet's batch, or for each image.
         sites: the attention modules of ``unet``.
-        rows_of: says which picture each row belongs to; needed where there are several parts.
+        rows_of: returns the image of each row; needed if there are several parts.
         on_error, is_dense: see :func:`~hypernetworks.apply`.
         prepare: see :data:`~hypernetworks.patching.seam.Prepare`.
+        compiled: what ``torch.compile`` made of ``unet``, where that is what will be called.
     """
 
     def __init__(
@@ -71,23 +74,22 @@ class Handle:
         on_error: OnError | None = None,
         is_dense: IsDense = is_plain_linear,
         prepare: Prepare = nothing,
+        compiled: nn.Module | None = None,
     ) -> None:
         self._unet = weakref.ref(unet)
+        self._compiled = weakref.ref(compiled) if compiled is not None else None
         self._unet_kind = type(unet).__name__
         self._parts, self._sites, self._rows_of = tuple(parts), tuple(sites), rows_of
         self._on_error = on_error
         self._removers: list[torch.utils.hooks.RemovableHandle] = []
-        self.seam = Seam(parts, self._fail, is_dense, prepare)
+        self.seam = Seam(parts, self._fail, is_dense, prepare, compiled is not None)
         self._watch = WeightWatch()
         self._projections = self._projections_at(sites)
         self._bindings: weakref.WeakKeyDictionary[nn.Module, Binding] = weakref.WeakKeyDictionary()
         self._reach: Reach | None = None
 
     def _projections_at(self, sites: Sequence[Site]) -> dict[tuple[int, int], Projection]:
-        """By number of the attention module, and side.
-
-        Modules that several share have one, and are changed once.
-        """
+        """Projections by index of the attention module, and side; shared modules have one."""
         found: dict[tuple[int, int], Projection] = {}
         known: dict[nn.Module, Projection] = {}
         for index, site in enumerate(sites):
@@ -98,32 +100,32 @@ class Handle:
         return found
 
     def _projection(self, index: int, side: int, kind: str | None, module: nn.Module) -> Projection:
-        """Networks of single pictures can't be folded into a weight that all of them share, and
-        text is cheap.
-        """
+        """The projection of one module."""
+        # Images with different networks share the weight, so nothing can be folded into it. The
+        # context of the text is computed once per call, which is fast enough.
         foldable = kind == SELF and len(self._parts) == 1 and self._parts[0].ends_linear
         return (FoldedProjection if foldable else Projection)(self.seam, index, side, kind, module)
 
     @property
     def unet(self) -> nn.Module | None:
-        """What it acts on; ``None`` when that is gone."""
+        """The UNet; ``None`` if it no longer exists."""
         return self._unet()
 
     def at(self, step: int, total: int, *, hires: bool = False) -> None:
-        """Say which step comes next, for schedules.
+        """Set the next step, for schedules.
 
         Args:
             step: 0 for the first step of the pass, ``total - 1`` for the last.
-            total: how many steps the pass really runs.
+            total: number of steps that the pass actually runs.
             hires: whether this is the hires pass.
         """
         for part in self._parts:
             part.at(step, total, hires=hires)
 
     def remove(self) -> None:
-        """Take this handle's networks off.
+        """Remove this handle's networks.
 
-        May be called any number of times, in any order with other handles.
+        It may be called several times, and in any order with other handles.
         """
         with CHANGING:
             unet = self._unet()
@@ -138,18 +140,16 @@ class Handle:
                 others[-1]._install(unet, anew=True)
 
     def _install(self, unet: nn.Module, *, anew: bool = False) -> None:
-        """Register all hooks; nothing at all where no network can ever have an effect.
+        """Register all hooks; none if no network can ever have an effect.
 
         Args:
-            anew: the UNet may have changed since the handle was made. What is wrong then is said at
-                the next call.
+            anew: whether the UNet may have changed since the handle was made. Problems are then
+                reported at the next call.
         """
         if all(part.is_zero for part in self._parts):
             return
 
-        enter, leave = Hook(self._enter), Hook(self._leave)
-        self._removers.append(unet.register_forward_pre_hook(enter, with_kwargs=True))
-        self._removers.append(unet.register_forward_hook(leave, always_call=True))
+        self._notice_calls(unet)
         binding = self._bindings.get(unet)
         if anew and not (binding is not None and binding.is_in_place()):
             self._bindings.clear()
@@ -157,6 +157,17 @@ class Handle:
                 self._bind(unet)
         else:
             self._put_on(unet)
+
+    def _notice_calls(self, unet: nn.Module) -> None:
+        """Of the UNet; and of what it was compiled to, where a hook doesn't end the graph."""
+        compiled = self._compiled() if self._compiled is not None else None
+        for module in (unet, compiled):
+            if module is not None:
+                kind = EagerHook if module is unet and compiled is not None else Hook
+                self._removers += (
+                    module.register_forward_pre_hook(kind(self._enter), with_kwargs=True),
+                    module.register_forward_hook(kind(self._leave), always_call=True),
+                )
 
     def _put_on(self, unet: nn.Module) -> None:
         for projection in self._unlike:
@@ -166,7 +177,7 @@ class Handle:
         self._reach.start(unet, self._sites)
 
     def _take_off(self) -> None:
-        # First of all, or a call in another thread would miss the projections.
+        # First, or a call in another thread would report that the projections weren't called.
         if self._reach is not None:
             self._reach.stop()
         for projection in self._unlike:
@@ -174,7 +185,7 @@ class Handle:
         self._reach = None
 
     def _uninstall(self) -> None:
-        """Take all hooks off. The handle keeps its mark: it may be put on again."""
+        """Remove all hooks. The handle keeps its mark, since it may become active again."""
         for remover in self._removers:
             remover.remove()
         self._removers.clear()
@@ -187,10 +198,10 @@ class Handle:
         return list(dict.fromkeys(self._projections.values()))
 
     def _bind(self, unet: nn.Module) -> None:
-        """Act on what is in the UNet now.
+        """Hook the UNet in its current state.
 
-        Where something is wrong with it, this raises as :func:`~hypernetworks.apply` does, and
-        changes nothing.
+        If that is impossible, it raises the errors of :func:`~hypernetworks.apply` and changes
+        nothing.
         """
         sites = find_sites(unet)
         check(unet, [part.stack for part in self._parts], sites)
@@ -198,7 +209,7 @@ class Handle:
         check_foreign(sites, seams_of(unet))
         parts = tuple(part.on(sites) for part in self._parts)
 
-        # Nothing can fail from here on, so that the handle is never between two states.
+        # Nothing can fail from here on, so the handle is never between two states.
         self._take_off()
         self._sites, self._parts = tuple(sites), parts
         self.seam.start_over(parts)
@@ -206,7 +217,7 @@ class Handle:
         self._put_on(unet)
 
     def _fail(self, error: Exception) -> None:
-        """An error in the middle of a UNet call: raise it, or take the networks off and tell."""
+        """Handle an error in the middle of a UNet call: raise it, or remove the networks."""
         if self._on_error is None:
             raise error
         with CHANGING:
@@ -214,26 +225,27 @@ class Handle:
         self._on_error(error)
 
     def _enter(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        self.seam.call.begin(None)
+        given = (*arguments, *named.values())
+        self.seam.call.begin(None, given)
         try:
             self._look_at(module)
             if self._rows_of is not None:
-                self.seam.call.begin(self._rows_of(arguments, named))
+                self.seam.call.begin(self._rows_of(arguments, named), given)
         except Exception as error:
             self._fail(error)
 
     def _look_at(self, module: nn.Module) -> None:
-        """Compare the UNet with what was bound, and bind anew where it has changed."""
+        """Compare the UNet with its earlier state, and hook it again if it has changed."""
         unet = self._unet()
-        if module is not unet:
+        if unet is None or (module is not unet and unwrapped(module) is not unet):
             adopt(module)
             return
 
-        # What is in the UNet may have been exchanged since the last call, by a LoRA for instance.
+        # Modules may have been replaced since the last call, by a LoRA for instance.
         binding = self._bindings.get(unet)
         if binding is None or not binding.holds():
             with CHANGING:
-                if self._removers:  # else another thread has taken the networks off meanwhile
+                if self._removers:  # unless another thread has removed the networks meanwhile
                     self._bind(unet)
         elif not binding.ways_hold():
             with CHANGING:
@@ -243,7 +255,7 @@ class Handle:
         self.seam.watch.begin()
 
     def _start_reach_anew(self, unet: nn.Module) -> None:
-        """Look again whether the projections are called: an attention processor is new."""
+        """Check again whether the projections are called: an attention processor is new."""
         if self._reach is None:
             return
 
@@ -254,11 +266,11 @@ class Handle:
         self._reach.start(unet, self._sites)
 
     def _look_at_weights(self) -> None:
-        """On accelerators, where a projection can't look by itself without waiting."""
+        """Check the weights on accelerators, where a projection would have to wait."""
         if not self.seam.folds_on_device:
             return
 
-        # One question for all weights: a question for each would cost as much as the UNet call.
+        # One comparison for all weights: one for each would take as long as the UNet call.
         folded = [p for p in self._projections.values() if isinstance(p, FoldedProjection)]
         if self._watch.saw_change(mark for p in folded if (mark := p.mark) is not None):
             for projection in folded:
@@ -270,24 +282,36 @@ class Handle:
         if result is None or self._reach is None:  # an error is on its way
             return
 
-        # Only modules that ran for the first time are looked at: a processor that goes past the
+        # Only modules that ran for the first time are checked: a processor that bypasses the
         # projections does so in every call.
         for index in self._reach.taken():
             if not any(self._projections[index, side].was_reached for side in (KEY, VALUE)):
                 self._fail(
                     PatchError(
-                        f"{self._sites[index].path} was computed without calling its to_k and to_v, so the networks "
-                        "could not act there: use an attention processor that calls them"
+                        f"{self._sites[index].path} was computed without calling its to_k and "
+                        "to_v, so the networks could not act there: use an attention processor "
+                        "that calls them"
                     )
                 )
                 return
+        self._look_for_unreached()
+
+    def _look_for_unreached(self) -> None:
+        """Compiled attention can't be noted as it runs: say which projections nobody called."""
+        assert self._reach is not None
+        unreached = [
+            self._sites[index].path
+            for index in self._reach.unseen()
+            if not any(self._projections[index, side].was_reached for side in (KEY, VALUE))
+        ]
+        if unreached:
+            warnings.warn(_UNREACHED.format(count=len(unreached), first=unreached[0]), stacklevel=2)
 
     @property
     def paths(self) -> dict[str, str]:
-        """How each projection was last served: ``"folded"`` into its weight, by its ``"input"``, or
-        ``"untouched"``.
+        """How each projection was last changed: ``"folded"``, ``"input"`` or ``"untouched"``.
 
-        Only those that were called since the networks began to act.
+        Only projections that were called since the networks are active are included.
         """
         names = ("to_k", "to_v")
         served = (
@@ -329,7 +353,7 @@ class Handle:
 
 
 class _Mark(list[Handle]):
-    """Live handles of one UNet. Copies of the UNet have none."""
+    """The handles of one UNet. Copies of the UNet have none."""
 
     def __init__(self, unet: nn.Module, handles: Sequence[Handle]) -> None:
         super().__init__(handles)
@@ -343,20 +367,18 @@ class _Mark(list[Handle]):
 
 
 def handles_of(unet: nn.Module | None) -> list[Handle]:
-    """Live handles of this UNet, the active one last; none for a copy that has the UNet's
-    attributes.
-    """
+    """The handles of this UNet, the active one last; none for a copy of the UNet."""
     mark = vars(unet).get(MARK) if unet is not None else None
     return list(mark) if isinstance(mark, _Mark) and mark.unet() is unet else []
 
 
 def seams_of(unet: nn.Module) -> list[Seam]:
-    """What the projections of this UNet's live handles share."""
+    """The seams of this UNet's handles."""
     return [handle.seam for handle in handles_of(unet)]
 
 
 def mark_with(unet: nn.Module, handles: Sequence[Handle]) -> None:
-    """Let these be the live handles of this UNet; without any, it has no mark."""
+    """Store the handles of this UNet; without any, it has no mark."""
     if handles:
         object.__setattr__(unet, MARK, _Mark(unet, handles))
     else:

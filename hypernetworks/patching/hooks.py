@@ -1,6 +1,4 @@
-"""Hooks on a UNet that act for one handle, and that copies and pickles of the UNet don't take with
-them.
-"""
+"""Hooks on a UNet for one handle, which copies and pickles of the UNet don't contain."""
 
 from __future__ import annotations
 
@@ -11,13 +9,13 @@ from ..engine.tracing import is_compiling, outside_graph
 
 
 class Hook:
-    """A hook that calls a function; a copy of it, in a copy of the UNet, does nothing."""
+    """A hook that calls a function; its copy, in a copy of the UNet, does nothing."""
 
     def __init__(self, function: Callable[..., None]) -> None:
         self._function = function
 
     def __call__(self, *arguments: Any) -> None:
-        """What torch calls."""
+        """Call the function, outside the graph of a compiler."""
         if is_compiling():
             _call_outside_graph(self._function, arguments)
         else:
@@ -28,6 +26,15 @@ class Hook:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _does_nothing, ()
+
+
+class EagerHook(Hook):
+    """A hook that compiled code leaves out."""
+
+    def __call__(self, *arguments: Any) -> None:
+        """What torch calls."""
+        if not is_compiling():
+            self._function(*arguments)
 
 
 def does_nothing(*_: Any) -> None:

@@ -1,4 +1,4 @@
-"""``to_k`` or ``to_v`` of one attention module while networks act on it, through its input."""
+"""``to_k`` or ``to_v`` of one attention module while networks change its input."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .seam import Seam
+from .sites import CROSS
 from .stand_in import StandIn, stand_in_for
 
 
@@ -18,8 +19,8 @@ class Projection:
     """One projection of one attention module.
 
     Args:
-        seam: what all of them share.
-        index: number of the attention module.
+        seam: what all projections of a handle share.
+        index: of the attention module.
         side: keys or values.
         kind: ``"cross"``, ``"self"`` or ``None``.
         module: ``to_k`` or ``to_v``.
@@ -34,12 +35,12 @@ class Projection:
         self.stand_in: StandIn | None = None
 
     def install(self) -> None:
-        """Act on the module."""
+        """Replace the module's forward method."""
         self.stand_in = stand_in_for(self.module)
-        self.stand_in.put(self)
+        self.stand_in.put(self, is_entered_outside=self.seam.is_entered_outside)
 
     def uninstall(self) -> None:
-        """Leave it as it was."""
+        """Restore the module."""
         if self.stand_in is not None:
             self.stand_in.take_away()
             self.stand_in = None
@@ -51,8 +52,9 @@ class Projection:
         arguments: tuple[Any, ...],
         named: dict[str, Any],
     ) -> Any:
-        """What the module does with the changed context, which may come under any name and among
-        other arguments.
+        """Compute the module with the changed context.
+
+        The context may have any name, and there may be other arguments.
         """
         self.was_reached = True
         if arguments:
@@ -64,9 +66,23 @@ class Projection:
 
         return type(module).forward(module, *arguments, **named)
 
+    def outer_if_folded(self, own: Callable[..., Any] | None) -> int:
+        """0: only the context is changed."""
+        return 0
+
+    def context_in_graph(self, context: torch.Tensor) -> torch.Tensor:
+        """The same as :meth:`changed` for a compiled graph, which may write to the result's memory
+        later.
+        """
+        self.was_reached = self.seam.call.is_compiled = True
+        changed = self.changed(context)
+        if changed is context or self.kind == CROSS:  # other layers get what is remembered, too
+            return changed.clone(memory_format=torch.contiguous_format)  # type: ignore[no-any-return]
+        return changed.contiguous()  # type: ignore[no-any-return]
+
     def changed(self, context: Any) -> Any:
-        """The context with the networks in it, or itself."""
-        # The module's own forward says best what is wrong with anything else.
+        """The context, changed by the networks; itself if none changes it."""
+        # For anything but a tensor, the module's own forward has the best error.
         if not isinstance(context, torch.Tensor):
             return context
 
@@ -76,7 +92,7 @@ class Projection:
 
 
 def _context_name(forward: Callable[..., Any], named: dict[str, Any]) -> str | None:
-    """Which of these arguments is the context: the first tensor, in the order of the forward."""
+    """The argument that is the context: the first tensor, in the order of the parameters."""
     order = [*(name for name in _parameters(forward) if name in named), *named]
     return next((name for name in order if isinstance(named[name], torch.Tensor)), None)
 

@@ -1,6 +1,4 @@
-"""What the projections of one handle share: networks, multipliers, what a UNet call remembers, what
-may be folded.
-"""
+"""What the projections of a handle share: networks, multipliers, the state of a call, limits."""
 
 from __future__ import annotations
 
@@ -18,33 +16,31 @@ from .sites import CROSS, SELF
 from .watch import ContextWatch
 
 FOLDED_BYTES = 512 << 20
-"""Most that one handle keeps for folding: products and weights. SD1.5 in fp32 takes 197 MiB."""
+"""Most bytes of products and weights that a handle keeps. SD1.5 in fp32 needs 197 MiB."""
 
 IsDense = Callable[[nn.Module], bool]
-"""Asked before a folded projection is used: whether ``module(x)`` is ``F.linear(x, module.weight)``
-and no more.
+"""Called before a folded projection is used: whether ``module(x)`` is exactly
+``F.linear(x, module.weight)``.
 """
 Prepare = Callable[[nn.Module], object]
-"""Called with a dense projection before its weight is used: does what the layer's own forward,
-which doesn't run, would do to its weight first.
+"""Called with a dense projection before its weight is used.
+
+It does what the layer's own forward method, which isn't called, would do to the weight first.
 """
 
 
 def nothing(_: nn.Module) -> None:
-    """Torch's own layers need no preparation."""
+    """Do nothing: torch's own layers need no preparation."""
 
 
 def is_plain_linear(module: nn.Module) -> bool:
-    """Whether a module is torch's own linear layer, with torch's own forward: nothing else can
-    happen in it.
-    """
+    """Whether a module is torch's own linear layer, with torch's own forward method."""
     return isinstance(module, nn.Linear) and is_torchs_own(getattr(type(module), "forward", None))
 
 
 def is_torchs_own(forward: object) -> bool:
-    """Whether a forward is that of torch's linear layer: other functions may have its name, but not
-    its code.
-    """
+    """Whether a forward method is that of torch's linear layer."""
+    # By its code: other functions may have the same name.
     code = getattr(forward, "__code__", None)
     return code is not None and code.co_filename == nn.modules.linear.__file__
 
@@ -52,9 +48,8 @@ def is_torchs_own(forward: object) -> bool:
 class Remembered(NamedTuple):
     """A context that was transformed in this call.
 
-    It is kept until the call ends, so that its address can't come to mean another tensor. What was
-    changed in place meanwhile is told by its version, and where it has none, in inference mode, by
-    a copy of its numbers.
+    It is kept until the call ends, so that no other tensor gets its address. Changes in place are
+    detected by its version, or, in inference mode, where it has none, by a copy of its values.
     """
 
     context: torch.Tensor
@@ -68,7 +63,7 @@ class Remembered(NamedTuple):
     def is_of(
         self, context: torch.Tensor, side: int, multipliers: tuple[tuple[float, ...], ...]
     ) -> bool:
-        """Whether the result is what transforming would give now."""
+        """Whether transforming the context now would give the same result."""
         return (
             self.context is context
             and self.side == side
@@ -83,32 +78,39 @@ class Call(threading.local):
     """What one UNet call remembers, per thread: contexts already transformed.
 
     Empty outside a call.
+
+    Attributes:
+        given: what the UNet was called with.
+        is_compiled: whether networks were computed inside a compiled graph in this call.
     """
 
     def __init__(self) -> None:
-        self.running = False
+        self.running = self.is_compiled = False
+        self.given: tuple[object, ...] = ()
         self.rows: tuple[int, ...] | None = None
         self.remembered: list[Remembered] = []
 
-    def begin(self, rows: Sequence[int] | None) -> None:
+    def begin(self, rows: Sequence[int] | None, given: tuple[object, ...] = ()) -> None:
         """A UNet call starts, with these rows."""
         self.running, self.rows = True, None if rows is None else tuple(rows)
+        self.is_compiled, self.given = False, given
         self.remembered.clear()  # an interrupt may have kept the last call from ending
 
     def end(self) -> None:
         """It is over."""
-        self.running, self.rows = False, None
+        self.running, self.rows, self.given = False, None, ()
         self.remembered.clear()
 
 
 class Seam:
-    """The networks of one handle, as its projections ask for them.
+    """The networks of one handle, for its projections.
 
     Args:
-        parts: one for all rows of the UNet's batch, or one per picture.
-        fail: a method that is told of an error inside a hook; raises it, or takes the networks off.
+        parts: multipliers for all rows of the UNet's batch, or for each image.
+        fail: a method that handles an error inside a hook: raises it, or removes the networks.
         is_dense: see :data:`IsDense`.
         prepare: see :data:`Prepare`.
+        is_entered_outside: whether UNet calls are noticed outside of what is compiled.
     """
 
     def __init__(
@@ -117,20 +119,22 @@ class Seam:
         fail: Callable[[Exception], None],
         is_dense: IsDense,
         prepare: Prepare,
+        is_entered_outside: bool = False,
     ) -> None:
+        self.is_entered_outside = is_entered_outside
         self.is_dense, self.prepare = is_dense, prepare
         self.start_over(parts)
-        # Else handle and seam would keep each other, and the networks, in memory.
+        # Weak, or handle and seam would keep each other, and the networks, in memory.
         self._fail = weakref.WeakMethod(fail)
         self.call = Call()
         self.watch = ContextWatch()
 
     def start_over(self, parts: Sequence[SiteMultipliers]) -> None:
-        """For another set of projections."""
+        """Start again, for other projections."""
         self.parts, self.bytes_left, self.folds_on_device = tuple(parts), FOLDED_BYTES, False
 
     def fail(self, error: Exception) -> None:
-        """Tell the handle of an error."""
+        """Report an error to the handle."""
         if (tell := self._fail()) is None:
             raise error
         tell(error)
@@ -138,10 +142,11 @@ class Seam:
     def changed(
         self, context: torch.Tensor, index: int, side: int, kind: str | None
     ) -> torch.Tensor:
-        """The context of one projection with the networks in it; itself where nothing applies, or
-        after a failure.
+        """The context of a projection, changed by the networks.
+
+        Itself if no network changes it, or after an error.
         """
-        # Multiplier 0 must not cost anything, nor change a bit by a round trip through fp32.
+        # Multiplier 0 must take no time, and must not change a bit by a round trip through fp32.
         multipliers = tuple(part.multipliers(index, side) for part in self.parts)
         if not any(map(any, multipliers)):
             return context
@@ -156,8 +161,11 @@ class Seam:
 
     def _may_remember(self, context: torch.Tensor) -> bool:
         """Not what a block with gradient checkpointing needs, as it will compute the same again,
-        alone; see docs.
+        alone; see docs. In a compiled graph only what the UNet was given: into other memory the
+        compiler writes when it has done with it, and nothing counts that.
         """
+        if self.call.is_compiled and not any(context is given for given in self.call.given):
+            return False
         if not torch.is_grad_enabled():
             return not self.watch.distrusts
         if context.requires_grad or any(
@@ -169,7 +177,7 @@ class Seam:
     def _once_per_call(
         self, context: torch.Tensor, side: int, multipliers: tuple[tuple[float, ...], ...]
     ) -> torch.Tensor:
-        """Transform a context that the layers of one UNet call share, once for all of them."""
+        """Transform a context that all layers of a UNet call share, once for all of them."""
         for seen in self.call.remembered:
             if seen.is_of(context, side, multipliers):
                 return seen.result
@@ -179,7 +187,7 @@ class Seam:
         if context.is_inference():
             if is_on_cpu(context):
                 numbers = context.clone()
-            else:  # comparing would wait for the device, so it is asked for when the call ends
+            else:  # comparing would wait for the device, so it is done when the call ends
                 self.watch.note(context)
 
         self.call.remembered.append(
@@ -203,9 +211,7 @@ class Seam:
         *,
         exact: bool,
     ) -> torch.Tensor:
-        """Each picture's rows through its own networks; without rows, all through the first
-        part's.
-        """
+        """Transform each image's rows by its own networks; without rows, all by the first ones."""
         rows = self.call.rows
         if len(self.parts) == 1 or rows is None or len(rows) != context.shape[0]:
             return self.parts[0].stack.transform(context, side, multipliers[0], exact=exact)
@@ -223,8 +229,6 @@ class Seam:
 
 
 def _saves_elsewhere() -> bool:
-    """Whether autograd hands what it saves to somebody, as inside a block with gradient
-    checkpointing.
-    """
+    """Whether autograd passes on what it saves, as inside a block with gradient checkpointing."""
     top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
     return top is None or top(True) is not None

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
-CROSS, SELF = "cross", "self"
+from ..engine.blocks import block_of
+from ..engine.multiplier import CROSS as CROSS
+from ..engine.multiplier import SELF as SELF
+
 ORIGINAL = "_orig_mod"
 """Where ``torch.compile`` keeps what it was given."""
 
@@ -51,7 +54,7 @@ def find_sites(unet: nn.Module) -> list[Site]:
     there by somebody, for something else.
     """
     sites: list[Site] = []
-    layout = _diffusers_layout(unet)
+    resnets = _resnets_per_block(unet)
     temporal = [path for path, module in unet.named_modules() if _is_temporal(path, module)]
 
     for path, module in unet.named_modules():
@@ -65,7 +68,7 @@ def find_sites(unet: nn.Module) -> list[Site]:
         ):
             named = path.replace(f".{ORIGINAL}", "").removeprefix(f"{ORIGINAL}.")
             kind = _kind(named, module, to_q, to_k)
-            sites.append(Site(path, to_k, to_v, kind, _block(named, layout), _input_width(to_k)))
+            sites.append(Site(path, to_k, to_v, kind, block_of(named, resnets), _input_width(to_k)))
 
     ours = [site for site in sites if _is_named(site)]
     return ours or sites
@@ -111,24 +114,9 @@ def _input_width(projection: nn.Module) -> int | None:
     return None
 
 
-def _diffusers_layout(unet: nn.Module) -> tuple[int, int] | None:
-    """``(down blocks, resnets per down block)`` of a diffusers UNet."""
+def _resnets_per_block(unet: nn.Module) -> int | None:
+    """ResNets per down block of a diffusers UNet; ``None`` for other UNets."""
     blocks = getattr(unet, "down_blocks", None)
     if blocks is None or not len(blocks) or not hasattr(blocks[0], "resnets"):
         return None
-    return len(blocks), len(blocks[0].resnets)
-
-
-def _block(path: str, layout: tuple[int, int] | None) -> str | None:
-    """The webui's block name of a module path, for the ldm names and for diffusers' names."""
-    if re.search(r"(^|\.)(middle_block|mid_block)\.", path):
-        return "MID"
-    if match := re.search(r"(^|\.)(input|output)_blocks\.(\d+)\.", path):
-        return f"{'IN' if match[2] == 'input' else 'OUT'}{int(match[3]):02d}"
-    match = re.search(r"(^|\.)(down|up)_blocks\.(\d+)\.attentions\.(\d+)\.", path)
-    if match is None or layout is None:
-        return None
-    block, layer, resnets = int(match[3]), int(match[4]), layout[1]
-    if match[2] == "down":  # each block: resnets, then one down-sampler; conv_in is IN00
-        return f"IN{1 + block * (resnets + 1) + layer:02d}"
-    return f"OUT{block * (resnets + 1) + layer:02d}"
+    return len(blocks[0].resnets)

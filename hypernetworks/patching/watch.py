@@ -16,9 +16,10 @@ import torch
 from ..engine.folding import WeightMark
 
 CHANGED_CONTEXT = (
-    "a context was changed in place in the middle of a UNet call, in inference mode, where that shows only afterwards: "
-    "in that call the networks acted on what it had been; from now on every layer computes for itself. Use "
-    "torch.no_grad() instead of torch.inference_mode() to have it seen at once"
+    "a context was changed in place in the middle of a UNet call, in inference mode, where that "
+    "shows only afterwards: in that call the networks acted on what it had been; from now on "
+    "every layer computes for itself. Use torch.no_grad() instead of torch.inference_mode() to "
+    "have it seen at once"
 )
 
 

@@ -1,4 +1,4 @@
-"""Text <-> tags. Needs nothing but the standard library."""
+"""Tags and infotexts, parsed and written. Standard library only."""
 
 from .infotext import format_infotext, parse_infotext
 from .tags import Tag, parse

@@ -1,6 +1,4 @@
-"""Recognises AUTOMATIC1111's prompt editing and alternation around a position, where tags can't
-work.
-"""
+"""Finds AUTOMATIC1111's prompt editing and alternation around a tag, where it can't work."""
 
 from __future__ import annotations
 
@@ -11,10 +9,10 @@ from dataclasses import dataclass, field
 from ..engine.multiplier import format_number
 
 LONGEST = 1 << 16
-"""Characters of a prompt in which editing is looked for: a megabyte of brackets takes seconds."""
+"""Characters of the longest prompt that is searched: a megabyte of brackets takes seconds."""
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*")
-"""A1111 takes any signed number, with an exponent too; below 0, the second half is there from the
-beginning.
+"""A1111 accepts any signed number, also with an exponent. Below 0, the second half is used from the
+start.
 """
 
 
@@ -23,9 +21,9 @@ class Editing:
     """A ``[before:after:when]`` or ``[one|two]`` that encloses a position.
 
     Attributes:
-        window: the tag argument that means the same, such as ``("start", "0.5")``; ``None`` for
+        window: the tag argument with the same effect, such as ``("start", "0.5")``; ``None`` for
             alternation, and for a half that is never active.
-        never: whether it is such a half.
+        never: whether the position is in a half that is never active.
     """
 
     window: tuple[str, str] | None
@@ -34,7 +32,7 @@ class Editing:
 
 @dataclass
 class Bracket:
-    """A closed pair of square brackets, and the colons and bars on its own level."""
+    """A closed pair of square brackets, with the colons and bars on its own level."""
 
     opening: int
     closing: int = -1
@@ -48,7 +46,7 @@ def find_brackets(prompt: str) -> list[Bracket]:
     A backslash escapes the next character.
 
     Args:
-        prompt: with every tag replaced by as many null characters, so that colons in tags don't
+        prompt: with all characters of tags replaced by null characters, so that their colons don't
             count.
     """
     found: list[Bracket] = []
@@ -78,16 +76,17 @@ def find_brackets(prompt: str) -> list[Bracket]:
 def editings(prompt: str, positions: Sequence[int]) -> list[Editing | None]:
     """The innermost prompt editing or alternation around each position, or ``None``.
 
-    In linear time: brackets and positions are gone through once, side by side.
+    It takes linear time, because brackets and positions are visited once, in order.
 
     Args:
-        prompt: with every tag replaced by as many null characters, so that colons in tags don't
+        prompt: with all characters of tags replaced by null characters, so that their colons don't
             count.
-        positions: rising.
+        positions: ascending.
     """
     waiting = sorted(find_brackets(prompt), key=lambda b: b.opening, reverse=True)
-    around: list[tuple[int, _Halves | None]] = []  # closing, and what is innermost up to there
+    around: list[tuple[int, _Halves | None]] = []  # closing bracket, and what is innermost there
     found: list[Editing | None] = []
+
     for position in positions:
         while waiting and waiting[-1].opening < position:
             bracket = waiting.pop()
@@ -108,7 +107,7 @@ def _leave(around: list[tuple[int, _Halves | None]], position: int) -> None:
 
 @dataclass(frozen=True)
 class _Halves:
-    """What stands before ``border`` in an editing, and what stands behind it."""
+    """An editing with the window of its first half and of its second half."""
 
     border: int
     before: Editing
@@ -119,11 +118,12 @@ class _Halves:
 
 
 def _halves(prompt: str, bracket: Bracket) -> _Halves | None:
-    """The editing or alternation that a bracket is, or ``None``."""
+    """The editing or alternation in a bracket, or ``None``."""
     if not bracket.colons:
         alternation = Editing(None)
         return _Halves(0, alternation, alternation) if bracket.bars else None
-    # fullmatch would try every way to part a long number in two
+
+    # fullmatch would try every way to divide a long number into two.
     number = _NUMBER.match(prompt, bracket.colons[-1] + 1)
     if number is None or number.end() != bracket.closing:
         return None
@@ -132,32 +132,29 @@ def _halves(prompt: str, bracket: Bracket) -> _Halves | None:
 
 
 def _half(when: str, first_half: bool) -> Editing:
-    """One half of ``[a:b:when]``.
-
-    The first one is never active where b is there from the beginning.
-    """
+    """One half of ``[a:b:when]``."""
+    # With b from the start, a is never used.
     if first_half and _when(when) <= 0:
         return Editing(None, never=True)
     return Editing(_window(when, first_half))
 
 
 def _window(when: str, first_half: bool) -> tuple[str, str]:
-    """``[a:b:when]``: a until then, b from then on; ``[b:when]`` is the second half alone.
+    """The argument with the effect of one half of ``[a:b:when]``; ``[b:when]`` has only b.
 
-    A whole number counts steps, and AUTOMATIC1111 lets the step of that number (from 0) still see
-    a.
+    A whole number is a step, counted from 0, in which AUTOMATIC1111 still uses a.
     """
     number = max(0.0, _when(when))
     if "." in when or number < 1:
         return ("stop" if first_half else "start", format_number(min(number, 1.0)))
     if not first_half:
         return "start", format_number(number + 1)
-    return "stop", "1.5" if number == 1 else format_number(
-        number
-    )  # a lone 1 would mean the end of the pass
+    # A single 1 would be a fraction, the end of the pass.
+    return "stop", "1.5" if number == 1 else format_number(number)
 
 
 def _when(when: str) -> float:
-    """The number as A1111 reads it, of any length: a fraction if it has a point, else steps."""
+    """The number as A1111 reads it: a fraction of the steps if it has a point, else a step."""
+    # Limited, because a number of any length can be written, but not converted to an integer.
     number = max(-1e9, min(float(when), 1e9))
     return number if "." in when else float(int(number))

@@ -1,4 +1,4 @@
-"""The webui's infotext: what a picture was made with, as text in the picture."""
+"""The webui's infotext: the settings of an image, as text in its file."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ _LEAST_PAIRS = 3
 
 
 def format_infotext(prompt: str, negative: str, pairs: Mapping[str, object]) -> str:
-    """Prompt, negative prompt and settings in AUTOMATIC1111's form; values with commas or colons
-    are quoted.
+    """Write prompt, negative prompt and settings as AUTOMATIC1111 does.
+
+    Values with commas, colons, quotes or line breaks are quoted.
     """
     settings = ", ".join(f"{key}: {_quoted(str(value))}" for key, value in pairs.items())
     return "\n".join([prompt, *([f"Negative prompt: {negative}"] if negative else []), settings])
@@ -26,7 +27,11 @@ def _quoted(value: str) -> str:
 
 
 def parse_infotext(text: str) -> tuple[str, str, dict[str, str]]:
-    """The inverse: prompt, negative prompt and settings."""
+    """Parse an infotext.
+
+    Returns:
+        Prompt, negative prompt and settings.
+    """
     lines, pairs = _split(text.strip().split("\n"))
     prompt, negative = list[str](), list[str]()
     target = prompt
@@ -38,13 +43,12 @@ def parse_infotext(text: str) -> tuple[str, str, dict[str, str]]:
 
 
 def _split(lines: list[str]) -> tuple[list[str], dict[str, str]]:
-    """The lines of the prompts, and the settings; other extensions add lines of their own after
-    these.
-    """
+    """Separate the lines of the prompts from the settings."""
     pairs = _pairs(lines[-1])
     if len(pairs) >= _LEAST_PAIRS:
         return lines[:-1], pairs
 
+    # Some extensions add lines of their own after the settings.
     settings = next((i for i in range(len(lines) - 1, 0, -1) if lines[i].startswith("Steps: ")), 0)
     pairs = _pairs(lines[settings])
     if not settings or len(pairs) < _LEAST_PAIRS:
@@ -57,7 +61,7 @@ def _split(lines: list[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def _json_end(line: str, position: int) -> int | None:
-    """Where a JSON list or object ends that other extensions write without quotes around it."""
+    """The end of a JSON list or object, which some extensions write without quotes."""
     if not line.startswith(("{", "["), position):
         return None
     try:
@@ -68,9 +72,7 @@ def _json_end(line: str, position: int) -> int | None:
 
 
 def _pairs(line: str) -> dict[str, str]:
-    """``Key: value`` after ``Key: value``, with commas between; a quoted value may hold commas
-    itself.
-    """
+    """Parse ``Key: value, Key: value``; quoted values may contain commas."""
     pairs: dict[str, str] = {}
     position = 0
     while key := _KEY.match(line, position):
@@ -93,20 +95,17 @@ def _unquoted(value: str) -> str:
 
 
 def format_hashes(hashes: Mapping[str, str]) -> str:
-    """``name: 0123456789, other: …``, the value of "Hypernet hashes"; the form of the webui's "Lora
-    hashes".
+    """Write the value of "Hypernet hashes": ``name: 0123456789, other: …``, like "Lora hashes".
 
     Args:
-        hashes: by name as a tag writes it. Nothing needs quotes in here: a tag's name holds no
-            colon, so commas, quotes and brackets in a name can't be mistaken for the end of it.
+        hashes: by name, as in tags. Names need no quotes: a tag's name contains no colon, so the
+            colon always ends it, whatever commas, quotes or brackets come before.
     """
     return ", ".join(f"{name}: {value}" for name, value in hashes.items())
 
 
 def parse_hashes(text: str) -> dict[str, str]:
-    """The inverse of :func:`format_hashes`; what follows something that can't be understood is left
-    out.
-    """
+    """Parse what :func:`format_hashes` writes; stops at the first pair that it can't parse."""
     hashes: dict[str, str] = {}
     position = 0
     while pair := _HASH.match(text, position):

@@ -1,4 +1,4 @@
-"""Changing the tags of a prompt and nothing else of it."""
+"""Changes the tags of a prompt and nothing else in it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from .tags import Tag, parse
 
 
 def rewrite_tags(prompt: str, change: Callable[[Tag], Tag | None]) -> str:
-    """The prompt with ``change(tag)`` in the place of each tag, ``None`` taking it out; every other
-    byte stays.
+    """Replace each tag by ``change(tag)``, or remove it for ``None``; all other text stays.
 
-    Where a tag is taken out, one of the blanks around it goes too, so that none is doubled and none
-    comes first.
+    With a removed tag, one of the blanks around it is removed too, so that no blank is doubled and
+    none comes first.
     """
+    # From the tags' positions, not by replacing text: equal tags may get different values.
     done, end = "", 0
     for tag in parse(prompt)[1]:
         changed = change(tag)
@@ -30,6 +30,6 @@ def rewrite_tags(prompt: str, change: Callable[[Tag], Tag | None]) -> str:
 
 
 def add_tag(prompt: str, tag: Tag) -> str:
-    """The prompt with a tag at its end, and a blank before it."""
+    """The prompt with a tag at its end, after a blank."""
     gap = "" if not prompt or prompt[-1].isspace() else " "
     return f"{prompt}{gap}{tag}"

@@ -1,4 +1,4 @@
-r"""Tags in a prompt: finding them, understanding them, changing one value of them.
+r"""Tags in a prompt: found, parsed, and written again with other values.
 
 .. code-block:: bnf
 
@@ -8,15 +8,15 @@ r"""Tags in a prompt: finding them, understanding them, changing one value of th
     multiplier ::= [ schedule ] { ":" argument }
     schedule   ::= number | pair { ("," | ";") pair }
     pair       ::= number "@" position
-    argument   ::= ("start" | "stop") "=" position             (only between, ends included)
+    argument   ::= ("start" | "stop") "=" position             (active between, both included)
                  | "hr" "=" schedule                           (the multiplier in the hires pass)
                  | ("k" | "v") "=" number                      (factors for keys and for values)
                  | "attn" "=" ("cross" | "self")
                  | "lbw" "=" ( preset | number { "," number } )  (factors per block)
 
-A tag is whatever AUTOMATIC1111's own expression ``<(\w+):([^>]+)>`` matches with the word
-``hypernet``. Positions are fractions of the pass when the largest is at most 1, else steps counted
-from 0.
+A tag is what AUTOMATIC1111's own expression ``<(\w+):([^>]+)>`` matches with the word
+``hypernet``. Positions are fractions of the pass if the largest is at most 1, otherwise steps,
+counted from 0.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from ..errors import MultiplierError, TagError
 from .editing import LONGEST, Editing, editings
 
 EXTRA_NETWORK = re.compile(r"<(\w+):([^>]+)>")
-"""How AUTOMATIC1111 finds extra networks in a prompt."""
+"""AUTOMATIC1111's expression for extra networks in a prompt."""
 KIND = "hypernet"
 
 
 @dataclass(frozen=True)
 class Tag:
-    """One ``<hypernet:…>`` of a prompt. ``str(tag)`` is its text, exactly as it stood there.
+    """A ``<hypernet:…>`` in a prompt. ``str(tag)`` is exactly its text there.
 
     Attributes:
-        items: the text between the colons; the first is the name.
-        start: where the tag began in the prompt.
-        editing: the prompt editing that it stands in, where it can't work.
+        items: the texts between the colons; the first is the name.
+        start: index of its first character in the prompt.
+        editing: the prompt editing around it, where it can't work.
     """
 
     items: tuple[str, ...]
@@ -57,25 +57,26 @@ class Tag:
 
     @property
     def name(self) -> str:
-        """What it calls: a file's stem, or ``folder/stem``."""
+        """The name of a network: a file's stem, or ``folder/stem``."""
         return self.items[0]
 
     @property
     def multiplier(self) -> Multiplier | None:
-        """How strong; ``None`` where the tag has an :attr:`error`."""
+        """The multiplier; ``None`` if the tag has an :attr:`error`."""
         return self._understood[0]
 
     @property
     def error(self) -> TagError | None:
-        """Why the tag can't be used: names the tag, its position and what would be right."""
+        """Why the tag can't be used, with its position and what would be right; else ``None``."""
         return self._understood[1]
 
     @cached_property
     def _understood(self) -> tuple[Multiplier | None, TagError | None]:
         try:
             if not self.name.strip():
-                raise MultiplierError("it has no name, write <hypernet:NAME>")
+                raise MultiplierError("it has no name: write <hypernet:NAME>")
             multiplier = Multiplier.from_items(self.items[1:])
+            # Last, because the advice is a tag of its own, which must be valid.
             if self.editing is not None:
                 raise MultiplierError(self._editing_advice(self.editing))
         except MultiplierError as error:
@@ -84,13 +85,16 @@ class Tag:
 
     def _editing_advice(self, editing: Editing) -> str:
         if editing.never:
-            return "[prompt editing] never reaches the half that it is in: leave the tag out"
+            return "its half of the [prompt editing] is never used: remove the tag"
         if editing.window is None:
-            return "tags are taken out before [alternation], so they can't take part in it: use a schedule outside"
+            return (
+                "tags are removed before [alternation], so it can't switch them: use a schedule "
+                "outside the brackets"
+            )
         instead = replace(self.with_argument(*editing.window), editing=None)
         advice = "use a schedule" if instead.error is not None else f"write {instead}"
         return (
-            "tags are taken out before [prompt editing], so it can't switch them: "
+            "tags are removed before [prompt editing], so it can't switch them: "
             f"{advice} outside the brackets instead"
         )
 
@@ -99,7 +103,7 @@ class Tag:
         return replace(self, items=(name, *self.items[1:]))
 
     def with_multiplier(self, value: float | str) -> Tag:
-        """The same tag with another number or schedule, everything else as it was written."""
+        """The same tag with another number or schedule; all else stays as it was written."""
         text = value if isinstance(value, str) else format_number(value)
         items = list(self.items)
         index = next((i for i, item in enumerate(items) if i and "=" not in item), None)
@@ -110,7 +114,7 @@ class Tag:
         return replace(self, items=tuple(items))
 
     def with_argument(self, key: str, value: str) -> Tag:
-        """The same tag with one named argument set; the multiplier is spelled out if it was not."""
+        """The same tag with a named argument; a missing multiplier is written as 1."""
         items = [item for item in self.items[1:] if item.partition("=")[0].strip() != key]
         if not any("=" not in item for item in items):
             items.insert(0, "1")
@@ -121,11 +125,11 @@ class Tag:
 
 
 def parse(prompt: str) -> tuple[str, list[Tag]]:
-    """Take the hypernetwork tags out of a prompt. Never raises on text.
+    """Remove the hypernetwork tags from a prompt. No text makes it raise an error.
 
     Returns:
-        The prompt as AUTOMATIC1111's own substitution leaves it (spaces stay; other networks' tags
-        are left alone), and the tags in order. One that can't be understood carries its ``error``.
+        The prompt as AUTOMATIC1111 leaves it (spaces and tags of other networks stay), and the tags
+        in order. A tag that can't be used has an ``error``.
     """
     found = list(_extra_networks(prompt))
     own = [m for m in found if m[1] == KIND]
@@ -140,26 +144,21 @@ def parse(prompt: str) -> tuple[str, list[Tag]]:
 
 
 def _extra_networks(prompt: str) -> Iterator[re.Match[str]]:
-    """All that :data:`EXTRA_NETWORK` matches, in linear time.
-
-    Behind the last ">" the expression looks for one up to the end of the text, from every beginning
-    of a tag; in front of it, it finds one where it looks.
-    """
+    """All matches of :data:`EXTRA_NETWORK`, in linear time."""
+    # Behind the last ">", every "<word:" would make the expression search the rest of the text.
     return EXTRA_NETWORK.finditer(prompt, 0, prompt.rfind(">") + 1)
 
 
 def _masked(prompt: str, found: Sequence[re.Match[str]]) -> str:
-    """The prompt with as many null characters in the place of each tag, so that what stands in it
-    doesn't count.
-    """
+    """The prompt with all characters of tags replaced by null characters."""
     return _without(prompt, found, lambda m: "\0" * (m.end() - m.start()))
 
 
 def _without(
     prompt: str, found: Sequence[re.Match[str]], instead: Callable[[re.Match[str]], str]
 ) -> str:
-    parts, position = list[str](), 0
+    pieces, position = list[str](), 0
     for match in found:
-        parts += (prompt[position : match.start()], instead(match))
+        pieces += (prompt[position : match.start()], instead(match))
         position = match.end()
-    return "".join([*parts, prompt[position:]])
+    return "".join([*pieces, prompt[position:]])

@@ -73,11 +73,13 @@ def checked_name(name: str) -> str:
         or set(name) & set('<>:"/\\|?*')
     ):
         raise FileError(
-            "a file name can't contain slashes, colons or angle brackets: rename the file, then drop it again"
+            "a file name can't contain slashes, colons or angle brackets: rename the file, then "
+            "drop it again"
         )
     if DEVICE.fullmatch(name):
         raise FileError(
-            "the file name is a reserved device name on Windows: rename the file, then drop it again"
+            "the file name is a reserved device name on Windows: rename the file, then drop it "
+            "again"
         )
     if len(name.encode()) > 200:
         raise FileError("the file name is too long: rename the file, then drop it again")
@@ -96,7 +98,7 @@ async def add_file(folder: Path, name: str, chunks: AsyncIterator[bytes]) -> dic
     """
     target = folder / checked_name(name)
     if target.exists() or (taken := _other_spelling(target)) is not None:
-        there = name if target.exists() else taken
+        there = "a file of this name" if target.exists() else taken
         raise FileWriteError(f"{there} already exists: rename one of the two")
 
     try:
@@ -107,7 +109,7 @@ async def add_file(folder: Path, name: str, chunks: AsyncIterator[bytes]) -> dic
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
     except OSError as error:
         raise FileWriteError(
-            f"{name} can't be saved in {folder} ({error.strerror or error})"
+            f"it can't be saved in {folder.name} ({error.strerror or error})"
         ) from error
 
     temporary = path
@@ -121,26 +123,24 @@ async def add_file(folder: Path, name: str, chunks: AsyncIterator[bytes]) -> dic
                         f"it is larger than {LARGEST >> 30} GiB, which no hypernetwork is"
                     )
                 file.write(chunk)
-        found = await asyncio.to_thread(_examined, temporary, name)
+        found = await asyncio.to_thread(_examined, temporary)
         _move(temporary, target)
     except OSError as error:
         if isinstance(error, HypernetworkError):
             raise
-        raise FileWriteError(f"{name} can't be saved ({error.strerror or error})") from error
+        raise FileWriteError(f"it can't be saved ({error.strerror or error})") from error
     finally:
         remove(temporary)
 
     return {"name": target.stem, "folder": folder.name, **found}
 
 
-def _examined(path: Path, name: str) -> dict[str, Any]:
+def _examined(path: Path) -> dict[str, Any]:
     """Family and warnings of a file that is a hypernetwork."""
     try:
         report = inspect(read(path), path)
     except HypernetworkError as error:
-        raise FileError(
-            f"{name}: {str(error).replace(path.name, 'it').removeprefix('it: ')}"
-        ) from error
+        raise FileError(str(error).replace(path.name, "it").removeprefix("it: ")) from error
     return {"family": report.family, "warnings": list(report.warnings)}
 
 
@@ -149,7 +149,7 @@ def _move(temporary: Path, target: Path) -> None:
     try:
         move_to_free(temporary, target)
     except FileExistsError as error:
-        raise FileWriteError(f"{target.name} already exists: rename one of the two") from error
+        raise FileWriteError("a file of this name already exists: rename one of the two") from error
 
 
 def _other_spelling(target: Path) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 MOST_CELLS = 100
 MOST_NETWORKS = 6
 """How many networks are compared when none is named."""
+MOST_ACROSS = 8
+"""Columns of a sheet beside one another."""
 LEAST_EDGE, GAP, LABEL = 192, 8, 16
 
 
@@ -41,7 +44,7 @@ class Plan:
 
     @property
     def cells(self) -> list[tuple[int, int]]:
-        """TrainingFolders in the order of the work: row by row, so that each network's file is read
+        """Row and column in the order of the work: row by row, so that each network's file is read
         once.
         """
         return [
@@ -49,6 +52,18 @@ class Plan:
             for row in range(len(self.networks))
             for column in range(len(self.multipliers))
         ]
+
+    @property
+    def different_cells(self) -> list[tuple[int, int]]:
+        """Those that have an image of their own."""
+        return [cell for cell in self.cells if self.same_as(*cell)[0] == cell]
+
+    def same_as(self, row: int, column: int) -> list[tuple[int, int]]:
+        """All cells that show the same image as this one: without a network, every row does."""
+        points = Schedule.parse(self.multipliers[column]).points
+        if any(value for value, _ in points):
+            return [(row, column)]
+        return [(each, column) for each in range(len(self.networks))]
 
 
 def plan(prompt: str, networks: Sequence[str], multipliers: str, library: Library) -> Plan:
@@ -78,7 +93,7 @@ def plan(prompt: str, networks: Sequence[str], multipliers: str, library: Librar
         )
 
     for name in chosen:
-        library.find(name)  # an unknown name is told before the work, not after
+        library.find(name)  # an unknown name is reported before the work, not after
     rows = tuple(
         tuple(_prompt(prompt, chosen, name, value) for value in columns) for name in chosen
     )
@@ -124,30 +139,56 @@ def _prompt(prompt: str, compared: Sequence[str], name: str, value: str) -> str:
     return text if seen else add_tag(text, Tag((name, value)))
 
 
+@dataclass(frozen=True)
+class Compared:
+    """What came of a comparison.
+
+    Attributes:
+        sheet: with the infotext of its first image; ``None`` where there is no image.
+        made, wanted: cells of the sheet that have an image, and that should have one.
+    """
+
+    sheet: Picture | None
+    messages: list[str]
+    made: int
+    wanted: int
+
+
+def summary(compared: Compared) -> str:
+    """How many images a sheet has, and of how many where some are missing."""
+    count = "1 image" if compared.made == 1 else f"{compared.made} images"
+    of_all = "" if compared.made == compared.wanted else f" of {compared.wanted}"
+    return f"{count}{of_all} on one sheet"
+
+
 def compare(
     painter: Painter,
     job: Generation,
     todo: Plan,
     tell: Callable[[Update], None],
     cancelled: threading.Event,
-) -> tuple[Picture | None, list[str]]:
+) -> Compared:
     """Generate a sheet's images and join them; when cancelled, the sheet holds those that are
     finished.
 
-    Returns:
-        The sheet, with the infotext of its first picture (``None`` if there is none), and what to
-        tell.
+    A network that doesn't fit the model is left out. Images at multiplier 0 are the same in each
+    row, and generated once.
     """
+    todo, left_out = _fitting_rows(painter, todo)
+    messages = dict.fromkeys(left_out)
+    cells = todo.different_cells
     made: dict[tuple[int, int], Picture] = {}
-    messages: dict[str, None] = {}
-    for number, (row, column) in enumerate(todo.cells, 1):
-        done, total = (number - 1) * job.steps, len(todo.cells) * job.steps
-        where = f"Image {number} of {len(todo.cells)}: {todo.networks[row]} at {todo.multipliers[column]}"
+    began, total = time.monotonic(), len(cells) * job.steps
 
-        def on_step(
-            step: int, _steps: int, done: int = done, total: int = total, where: str = where
-        ) -> bool:
-            tell(Update(done + min(step, job.steps), total, where))
+    for number, (row, column) in enumerate(cells, 1):
+        where = (
+            f"Image {number} of {len(cells)}: {todo.networks[row]} at {todo.multipliers[column]}"
+        )
+        before = (number - 1) * job.steps
+
+        def on_step(step: int, _steps: int, before: int = before, where: str = where) -> bool:
+            done = before + min(step, job.steps)
+            tell(Update(done, total, where + _left(began, done, total)))
             return not cancelled.is_set()
 
         result = painter.generate(replace(job, prompt=todo.prompts[row][column], batch=1), on_step)
@@ -156,15 +197,40 @@ def compare(
             dict.fromkeys(re.sub(r" at character \d+(?=:)", "", said) for said in result.messages)
         )
         if cancelled.is_set():
-            messages[f"interrupted after {number - 1} of {len(todo.cells)} images"] = None
+            messages[f"interrupted after {number - 1} of {len(cells)} images"] = None
             break
-        made[row, column] = result.pictures[0]
-        tell(Update(number * job.steps, total, where, picture=result.pictures[0].image))
+        for place in todo.same_as(row, column):
+            made[place] = result.pictures[0]
+        note = where + _left(began, number * job.steps, total)
+        tell(Update(number * job.steps, total, note, picture=result.pictures[0].image))
+
     if not made:
-        return None, list(messages)
+        return Compared(None, list(messages), 0, len(todo.cells))
     first = next(iter(made.values()))
     images = {place: picture.image for place, picture in made.items()}
-    return Picture(sheet(todo, images, heading(job)), first.infotext), list(messages)
+    joined = Picture(sheet(todo, images, heading(job)), first.infotext)
+    return Compared(joined, list(messages), len(made), len(todo.cells))
+
+
+def _fitting_rows(painter: Painter, todo: Plan) -> tuple[Plan, list[str]]:
+    """The plan without networks that the model can't use, and why it can't."""
+    problems = {name: painter.problems(f"<hypernet:{name}:1>") for name in todo.networks}
+    rows = [row for row, name in enumerate(todo.networks) if not problems[name]]
+    told = [
+        re.sub(r" at character \d+(?=:)", "", line) for lines in problems.values() for line in lines
+    ]
+    kept = Plan(
+        tuple(todo.networks[row] for row in rows),
+        todo.multipliers,
+        tuple(todo.prompts[row] for row in rows),
+    )
+    return kept, told
+
+
+def _left(began: float, done: int, total: int) -> str:
+    """How long the rest will take, once that can be said."""
+    seconds = (time.monotonic() - began) / max(done, 1) * (total - done)
+    return f" · {seconds:.0f} s left" if seconds >= 1 else ""
 
 
 def heading(job: Generation) -> str:
@@ -176,6 +242,8 @@ def heading(job: Generation) -> str:
 def sheet(todo: Plan, images: dict[tuple[int, int], Image], title: str = "") -> Image:
     """Join all images: multipliers above the columns, networks left of the rows; missing cells stay
     empty.
+
+    After :data:`MOST_ACROSS` columns it goes on below, so that it can still be seen on a screen.
     """
     from PIL import Image, ImageDraw, ImageFont
 
@@ -184,22 +252,31 @@ def sheet(todo: Plan, images: dict[tuple[int, int], Image], title: str = "") -> 
     width, height = round(size[0] * factor), round(size[1] * factor)
     font = ImageFont.load_default(LABEL)
     left = min(max(round(font.getlength(name)) for name in todo.networks), 260) + 2 * GAP
-    top = 2 * (LABEL + 2 * GAP)
-    columns, rows = len(todo.multipliers), len(todo.networks)
-    paper = Image.new("RGB", (left + columns * (width + GAP), top + rows * (height + GAP)), "white")
+    across = min(len(todo.multipliers), MOST_ACROSS)
+    band = LABEL + 2 * GAP + len(todo.networks) * (height + GAP)
+    bands = -(-len(todo.multipliers) // MOST_ACROSS)
+    head = LABEL + 2 * GAP
+
+    paper = Image.new("RGB", (left + across * (width + GAP), head + bands * band), "white")
     draw = ImageDraw.Draw(paper)
     draw.text((GAP, GAP), _fitting(title, font, paper.width - 2 * GAP), fill="#555", font=font)
+
+    def corner(row: int, column: int) -> tuple[int, int]:
+        down, along = divmod(column, MOST_ACROSS)
+        top = head + down * band + LABEL + 2 * GAP
+        return left + along * (width + GAP), top + row * (height + GAP)
+
     for column, value in enumerate(todo.multipliers):
-        middle = left + column * (width + GAP) + width / 2
-        draw.text(
-            (middle, top * 0.75), _fitting(value, font, width), fill="black", font=font, anchor="mm"
-        )
+        x, y = corner(0, column)
+        label = _fitting(value, font, width)
+        draw.text((x + width / 2, y - head / 2), label, fill="black", font=font, anchor="mm")
     for row, name in enumerate(todo.networks):
-        place = (GAP, top + row * (height + GAP) + height / 2)
-        draw.text(place, _fitting(name, font, left - GAP), fill="black", font=font, anchor="lm")
+        for first in range(0, len(todo.multipliers), MOST_ACROSS):
+            place = (GAP, corner(row, first)[1] + height / 2)
+            draw.text(place, _fitting(name, font, left - GAP), fill="black", font=font, anchor="lm")
     for (row, column), image in images.items():
-        corner = (left + column * (width + GAP), top + row * (height + GAP))
-        paper.paste(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC), corner)
+        resized = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+        paper.paste(resized, corner(row, column))
     return paper
 
 

@@ -10,6 +10,7 @@ from ..ui.panel import panel
 from .generating import MOST_PICTURES, MOST_STEPS
 from .job_queue import JobQueue
 from .models import samplers
+from .widgets import EXAMPLES
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,18 @@ class Inputs(Components):
     height: gr.Number
 
 
+def starter(job_queue: JobQueue) -> str:
+    """The prompt of a new window."""
+    return EXAMPLES[0] if job_queue.painter.is_miniature else ""
+
+
 def prompt_and_settings(
     job_queue: JobQueue,
 ) -> tuple[Inputs, gr.Button, gr.Button, tuple[gr.Button, gr.Button]]:
     """The left column: prompt, panel, settings and buttons, in the Blocks that are being built."""
     prompt = gr.Textbox(
         label="Prompt",
-        value="a strawberry on blue <hypernet:ink:0.8>" if job_queue.painter.is_miniature else "",
+        value=starter(job_queue),
         placeholder="What do you want to see?",
         lines=3,
         elem_id="hypernetworks_prompt",

@@ -16,11 +16,13 @@ from ..errors import HypernetworkError
 from ..hosts.diffusers import Generation, Result, save_png
 from ..prompts import parse
 from .job_queue import Update
+from .kept import Kept
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ..hosts.diffusers import Painter
+    from .images import Images
 
 MOST_STEPS, MOST_PICTURES = 150, 16
 LONGEST_PROMPT, MOST_TAGS = 20_000, 200
@@ -29,14 +31,6 @@ LONGEST_PROMPT, MOST_TAGS = 20_000, 200
 The text encoder reads all of them, and each tag is looked up.
 """
 LARGEST_SEED = 2**32 - 1
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A finished image in the studio's own folder for this run."""
-
-    path: str
-    infotext: str
 
 
 @dataclass(frozen=True)
@@ -56,10 +50,11 @@ def job_of(
     seed: float | None,
     sampler: str | None,
     batch: float,
-    width: float,
-    height: float,
+    width: float | None,
+    height: float | None,
 ) -> Generation:
-    """The job that the fields describe. A seed below 0, or none, is drawn here.
+    """The job that the fields describe. A seed below 0, or none, is drawn here; without a width or
+    height, it is the model's own.
 
     Raises:
         HypernetworkError: a prompt is too long, or has too many tags.
@@ -75,8 +70,8 @@ def job_of(
         cfg=float(min(max(cfg if cfg is not None else 7.0, 0), 100)),
         seed=min(chosen, 2**63 - 1),
         batch=_between(batch, 1, MOST_PICTURES, 1),
-        width=_between(width, 1, 4096, 512),
-        height=_between(height, 1, 4096, 512),
+        width=None if width is None else _between(width, 1, 4096, 0),
+        height=None if height is None else _between(height, 1, 4096, 0),
         sampler=sampler or None,
     )
 
@@ -107,9 +102,14 @@ def generate(
     tell: Callable[[Update], None],
     cancelled: threading.Event,
     folder: Path,
+    images: Images | None = None,
 ) -> Outcome:
     """Generate the images of a job and save them as PNG; when cancelled, stop after the current
     step.
+
+    Args:
+        folder: of this run, which ends with the studio.
+        images: the user's own folder of images; ``None`` keeps none.
     """
     began, last = time.monotonic(), [0, 0]
 
@@ -134,7 +134,10 @@ def generate(
         result.messages.insert(
             0, f"interrupted after {last[0]} of {last[1]} steps: the image is unfinished"
         )
-    return Outcome(keep(result, folder), result.messages, time.monotonic() - began)
+    kept = keep(result, folder)
+    if images is not None:
+        result.messages += images.keep(kept)
+    return Outcome(kept, result.messages, time.monotonic() - began)
 
 
 def keep(result: Result, folder: Path) -> list[Kept]:

@@ -44,7 +44,8 @@ def report(name: str, library: Library) -> str:
     found = inspect(network, entry.path)
     spectra, left_out = singular_values(network, SECONDS)
     remark = (
-        f"<p><small>{left_out} layers are not shown: they would take too long to analyze.</small></p>"
+        f"<p><small>{left_out} layers are not shown: they would take too long to "
+        "analyze.</small></p>"
         if left_out
         else ""
     )
@@ -56,8 +57,14 @@ def report(name: str, library: Library) -> str:
     )
 
 
-_NORMS = "The strength of each linear layer, by context width and side (k: keys, v: values). Zero: no effect."
-_SPECTRA = "One line per layer, largest value first. A steep line means that a few directions carry the style."
+_NORMS = (
+    "The strength of each linear layer, by context width and side (k: keys, v: values). Zero: no "
+    "effect."
+)
+_SPECTRA = (
+    "One line per layer, largest value first. A steep line means that a few directions carry the "
+    "style."
+)
 
 
 def _explained(words: str) -> str:
@@ -167,6 +174,7 @@ def _points(values: Sequence[float], y: Callable[[float], float]) -> str:
 
 def _svg(width: int, height: int, label: str, content: str) -> str:
     return (
-        f'<div class="studio-plot"><svg viewBox="0 0 {width} {height}" role="img" aria-label="{text(label)}" '
+        f'<div class="studio-plot"><svg viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{text(label)}" '
         f'style="max-width:{width * 1.4:.0f}px">{content}</svg></div>'
     )

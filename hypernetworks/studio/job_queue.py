@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from ..devices import empty_cache, trim_heap
@@ -26,13 +27,15 @@ class Update:
 
     Attributes:
         note: in words, such as what it waits for.
-        picture: the forming picture, where there is a new one.
+        picture: the live preview, where there is a new one.
+        is_second: it waits for a job of its own window and kind, which has the display meanwhile.
     """
 
     done: int = 0
     total: int = 0
     note: str = ""
     picture: Image | None = None
+    is_second: bool = False
 
 
 class InterruptedJobError(Exception):
@@ -41,16 +44,53 @@ class InterruptedJobError(Exception):
 
 Work = Callable[["Painter", Callable[[Update], None], threading.Event], Any]
 """A job: gets the model, a way to tell how far it is, and the wish to stop."""
+_Said = tuple[str, Any]
 
 
 @dataclass(eq=False)
 class _Job:
-    """One job on the desk: whose it is, and whether it is to stop."""
+    """One job of the queue: whose it is, who listens, and whether it is to stop."""
 
     window: str
     kind: str | Callable[[], str]
+    patience: float
+    number: int = field(default_factory=count(1).__next__)
     cancelled: threading.Event = field(default_factory=threading.Event)
-    told: queue.SimpleQueue[tuple[str, Any]] = field(default_factory=queue.SimpleQueue)
+    latest: Update | None = None
+    end: _Said | None = None
+    listeners: list[queue.SimpleQueue[_Said]] = field(default_factory=list)
+
+    def say(self, said: _Said) -> None:
+        """Tell all who listen, and keep it for those who come later."""
+        if said[0] == "update":
+            self.latest = said[1]
+        else:
+            self.end = said
+        for listener in self.listeners:
+            listener.put(said)
+
+    @property
+    def title(self) -> str:
+        """What it is, in a few words."""
+        return self.kind if isinstance(self.kind, str) else self.kind().partition(" (")[0]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A job as the page's header shows it.
+
+    Attributes:
+        number: no other job of this studio has it.
+        is_running: it has the model; the others wait.
+    """
+
+    number: int
+    window: str
+    title: str
+    done: int
+    total: int
+    note: str
+    is_running: bool
 
 
 class JobQueue:
@@ -91,7 +131,11 @@ class JobQueue:
         return bool(mine)
 
     def run(
-        self, window: str, work: Work, kind: str | Callable[[], str] = "an image"
+        self,
+        window: str,
+        work: Work,
+        kind: str | Callable[[], str] = "an image",
+        patience: float = 0.0,
     ) -> Iterator[Update | Any]:
         """Do some work in a thread: yields its updates, the latest only when the window is slow,
         and last its result.
@@ -99,36 +143,85 @@ class JobQueue:
         Args:
             kind: what others are told to wait for; a function says by and by how far it is, and
                 whose.
+            patience: seconds that the job goes on after its window has gone, for :meth:`resume`.
 
         Raises:
             InterruptedJobError: it was stopped before its turn.
             Exception: whatever the work raises.
         """
-        job = _Job(window, kind)
+        job = _Job(window, kind, patience)
         with self._changed:
             self._jobs.append(job)
         threading.Thread(target=self._do, args=(work, job), daemon=True).start()
+        yield from self._watch(job)
+
+    def resume(self, window: str, kind: str) -> Iterator[Update | Any] | None:
+        """What :meth:`run` would go on to yield, for a window whose page was loaded again; ``None``
+        where it has no such job.
+        """
+        with self._changed:
+            mine = [job for job in self._jobs if job.window == window and job.kind == kind]
+        return self._watch(mine[0]) if mine else None
+
+    def seen(self) -> list[Seen]:
+        """All jobs in the order of their turns."""
+        with self._changed:
+            jobs = list(self._jobs)
+        found = []
+        for job in jobs:
+            last = job.latest or Update()
+            how_far = (last.done, last.total, last.note)
+            found.append(Seen(job.number, job.window, job.title, *how_far, job is jobs[0]))
+        return found
+
+    def has(self, window: str, kind: str) -> bool:
+        """Whether a window has a job of a kind that runs or waits."""
+        with self._changed:
+            return any(job.window == window and job.kind == kind for job in self._jobs)
+
+    def _watch(self, job: _Job) -> Iterator[Update | Any]:
+        told: queue.SimpleQueue[_Said] = queue.SimpleQueue()
+        with self._changed:
+            # Whoever comes later begins with what was said last; the end may have come already.
+            if job.end is not None:
+                told.put(job.end)
+            elif job.latest is not None:
+                told.put(("update", job.latest))
+            job.listeners.append(told)
 
         try:
             while True:
-                told, value = _latest(job.told)
-                if told == "error":
+                kind, value = _latest(told)
+                if kind == "error":
                     raise value
                 yield value
-                if told == "result":
+                if kind == "result":
                     return
         finally:
             with self._changed:
-                job.cancelled.set()  # the window was closed in the middle
+                job.listeners.remove(told)
+            self._left_alone(job)
+
+    def _left_alone(self, job: _Job) -> None:
+        """Stop a job whose window was closed, unless the page comes back in time."""
+        if job.patience and not job.cancelled.is_set() and job.end is None:
+            timer = threading.Timer(job.patience, self._stop_if_alone, [job])
+            timer.daemon = True
+            timer.start()
+        else:
+            self._stop_if_alone(job)
+
+    def _stop_if_alone(self, job: _Job) -> None:
+        with self._changed:
+            if not job.listeners:
+                job.cancelled.set()
                 self._changed.notify_all()
 
     def _do(self, work: Work, job: _Job) -> None:
         try:
             self._wait_for_turn(job)
-            said: tuple[str, Any] = (
-                "result",
-                work(self.painter, lambda update: job.told.put(("update", update)), job.cancelled),
-            )
+            result = work(self.painter, lambda update: self._say(job, update), job.cancelled)
+            said: _Said = ("result", result)
         except Exception as error:
             said = ("error", error)
         # A library that asks to exit ends its job, not the window's waiting.
@@ -138,9 +231,12 @@ class JobQueue:
             self._give_back(job)
             with self._changed:
                 self._jobs.remove(job)
+                job.say(said)
                 self._changed.notify_all()
 
-        job.told.put(said)
+    def _say(self, job: _Job, update: Update) -> None:
+        with self._changed:
+            job.say(("update", update))
 
     def _give_back(self, job: _Job) -> None:
         """Free what this job leaves, a model that it replaced included, before the next one takes
@@ -162,10 +258,14 @@ class JobQueue:
                 if job.cancelled.is_set():
                     raise InterruptedJobError
                 if said != (said := self._what_is_before(job)):
-                    job.told.put(("update", Update(note=said)))
+                    job.say(("update", Update(note=said, is_second=self._is_second(job))))
                 self._changed.wait(1.0)  # what is before may have come further
             if job.cancelled.is_set():
                 raise InterruptedJobError
+
+    def _is_second(self, job: _Job) -> bool:
+        before = self._jobs[: self._jobs.index(job)]
+        return any(one.window == job.window and one.kind == job.kind for one in before)
 
     def _what_is_before(self, job: _Job) -> str:
         before = self._jobs[: self._jobs.index(job)]
@@ -174,10 +274,13 @@ class JobQueue:
             return f"Waiting for {kind()} …"
         if len(before) > 1:
             return f"Waiting for {len(before)} jobs ahead …"
-        return f"Waiting for {kind} of {'this' if before[0].window == job.window else 'another'} window …"
+        return (
+            f"Waiting for {kind} of {'this' if before[0].window == job.window else 'another'} "
+            "window …"
+        )
 
 
-def _latest(told: queue.SimpleQueue[tuple[str, Any]]) -> tuple[str, Any]:
+def _latest(told: queue.SimpleQueue[_Said]) -> _Said:
     """The next message; outdated updates are skipped, but not their images."""
     # A window that is slow would fall behind for ever if it had to show every update.
     kind, value = told.get()

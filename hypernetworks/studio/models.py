@@ -45,7 +45,7 @@ def load(
 ) -> str:
     """Load a model in place of the present one, which is kept when that fails.
 
-    Runs as a job of the desk.
+    Runs as a job of the queue.
 
     Returns:
         What to tell.

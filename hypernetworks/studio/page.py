@@ -1,58 +1,120 @@
-"""The studio's page: the prompt and its networks on the left, what comes of them on the right, the
-cards below.
-"""
+"""The studio's page: networks, prompt and settings, and what comes of them, side by side."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import gradio as gr
 
-from .fields import prompt_and_settings
+from .fields import Inputs, prompt_and_settings, starter
+from .job_queue import JobQueue
+from .models import samplers
 from .tabs.compare import compare_tab
+from .tabs.convert import convert_tab
+from .tabs.gallery import gallery_tab
 from .tabs.inspect import inspect_tab
 from .tabs.model import model_tab, model_updates, status_html
-from .tabs.picture import picture_tab, wire_fields, wire_generating
+from .tabs.picture import Place, picture_tab, wire_fields, wire_generating
 from .train.tab import train_tab
 from .train.trainer import Trainer
 from .widgets import PRIVATE
+from .windows import restored_fields, saved_state
+
+SAVED = "() => [window.hypernetworksStudio?.saved() ?? '']"
+"""In the browser: what a page has saved of itself (studio.js)."""
 
 
-def build_page(trainer: Trainer, folder: Path, *, anywhere: bool = False) -> gr.Blocks:
+def build_page(trainer: Trainer, place: Place, *, anywhere: bool = False) -> gr.Blocks:
     """The page, ready to be served.
 
     Args:
         trainer: with the job queue that has the model.
-        folder: where pictures of this run are kept.
+        place: where images go, and whose they are.
         anywhere: other machines can use it, too.
     """
     job_queue = trainer.job_queue
     with gr.Blocks(title="Hypernetworks studio", analytics_enabled=False) as page:
-        status = gr.HTML(status_html(job_queue), elem_id="hypernetworks_status")
+        with gr.Row(elem_id="studio_header"):
+            status = gr.HTML(status_html(job_queue), elem_id="hypernetworks_status")
+            gr.HTML('<div class="studio-pill" role="status"></div>', elem_id="studio_queue")
         with gr.Row(elem_id="studio_columns"):
-            with gr.Column(scale=5, min_width=320):
+            with gr.Column(scale=5, min_width=320, elem_id="studio_left"):
                 inputs, generate, interrupt, used = prompt_and_settings(job_queue)
-            with gr.Column(scale=6, min_width=320), gr.Tabs(elem_id="studio_tabs"):
-                outputs, restored = picture_tab()
-                compare_tab(job_queue, folder, inputs.all())
+            with (
+                gr.Column(scale=6, min_width=320, elem_id="studio_right"),
+                gr.Tabs(elem_id="studio_tabs"),
+            ):
+                outputs, restored = picture_tab(job_queue)
+                compare_tab(job_queue, place, inputs.all())
                 inspect_tab(job_queue)
-                of_training, look = train_tab(trainer)
+                convert_tab(job_queue, place.folder)
+                train_tab(trainer)
                 of_model = [status, inputs.cfg, inputs.sampler, inputs.width, inputs.height]
-                of_tab, of_tab_values = model_tab(job_queue, anywhere=anywhere, on_change=of_model)
-        gr.HTML('<div class="studio-cards" data-tab="hypernetworks"></div>', elem_id="studio_cards")
-        wire_generating(job_queue, folder, inputs, outputs, (generate, interrupt))
-        wire_fields(job_queue, inputs, outputs, restored, used)
-        page.load(
+                of_tab, of_tab_values = model_tab(job_queue, place.windows, anywhere, of_model)
+                gallery_tab(place.images)
+            gr.HTML(
+                '<div class="studio-cards" data-tab="hypernetworks"></div>', elem_id="studio_cards"
+            )
+        resume = wire_generating(job_queue, place, inputs, outputs, (generate, interrupt))
+        wire_fields(job_queue, place.windows, inputs, outputs, restored, used)
+
+        # What the page has saved comes in through a field that nobody sees.
+        saved = gr.Textbox(visible=False)
+        renew = gr.Button("Renew", elem_id="studio_renew", elem_classes="studio-hidden")
+        opened = page.load(
+            _opening(job_queue, place, of_tab_values),
+            saved,
+            [status, *inputs.all(), *of_tab],
+            js=SAVED,
+            queue=False,
+            **PRIVATE,
+        )
+        opened.then(resume, None, outputs.all(), concurrency_limit=32, **PRIVATE)
+        renew.click(
             lambda: (*model_updates(job_queue), *of_tab_values()),
             None,
             [*of_model, *of_tab],
             queue=False,
             **PRIVATE,
         )
-        page.load(look, None, of_training, queue=False, **PRIVATE)
 
     return page
+
+
+def _opening(
+    job_queue: JobQueue, place: Place, of_tab_values: Callable[[], tuple[Any, ...]]
+) -> Callable[[gr.Request, str], tuple[Any, ...]]:
+    """The function that fills a page when it is opened or loaded again."""
+
+    def opened(request: gr.Request, text: str) -> tuple[Any, ...]:
+        state = saved_state(text)
+        place.windows.open(str(request.session_hash), state.get("window"))
+        values = restored_fields(state, job_queue.painter.model_name, samplers(job_queue))
+        return _filled(job_queue, values) + of_tab_values()
+
+    return opened
+
+
+def _filled(job_queue: JobQueue, values: dict[str, str | float]) -> tuple[Any, ...]:
+    """The header, and the fields in their order: as they were, as the model wants them, or as in a
+    new window.
+    """
+    status, cfg, sampler, width, height = model_updates(job_queue)
+    of_model: dict[str, Any] = {"sampler": sampler, "width": width, "height": height}
+    defaults: dict[str, Any] = {"prompt": starter(job_queue), "cfg": cfg, **of_model}
+
+    found = [status]
+    for name in Inputs.__dataclass_fields__:
+        value = values.get(name)
+        if isinstance(defaults.get(name), dict):  # an update, which says the limits, too
+            found.append({**defaults[name], **({} if value is None else {"value": value})})
+        elif value is not None:
+            found.append(value)
+        else:
+            found.append(defaults.get(name, gr.skip()))
+    return tuple(found)

@@ -56,7 +56,8 @@ def read_infotext(path: Path) -> str:
         raise HypernetworkError(f"this image can't be read: {error}") from error
     except ImageError as error:
         raise HypernetworkError(
-            "this is not a readable image: drop a PNG, JPEG or WebP that a webui or this studio has saved"
+            "this is not a readable image: drop a PNG, JPEG or WebP that a webui or this studio "
+            "has saved"
         ) from error
 
     if not isinstance(found, str) or not found.strip():
@@ -134,10 +135,6 @@ def restore(infotext: str, library: Library, model: str) -> Restored:
     }
     messages += _unusable(pairs, values)
     messages += near_misses(parse(prompt)[0], loras=False)
-    if _WEIGHTED.search(prompt):
-        messages.append(
-            "the studio reads emphasis such as (word:1.3) as plain words, so the image will differ"
-        )
     return Restored(
         prompt,
         negative,
@@ -149,9 +146,6 @@ def restore(infotext: str, library: Library, model: str) -> Restored:
         height,
         [*messages, *_of_networks(prompt, pairs, library)],
     )
-
-
-_WEIGHTED = re.compile(r"\([^()\n]{1,200}?:\s*-?\d*\.?\d+\s*\)")
 
 
 def _sampler(pairs: Mapping[str, str], messages: list[str]) -> str | None:

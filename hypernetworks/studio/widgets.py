@@ -50,7 +50,7 @@ def messages_html(messages: Sequence[str], kind: str = "note") -> str:
     if not messages:
         return ""
     items = "".join(f"<li>{text(_sentence(message))}</li>" for message in messages)
-    return f'<ul class="studio-messages studio-{kind}" role="status">{items}</ul>'
+    return f'<div role="status"><ul class="studio-messages studio-{kind}">{items}</ul></div>'
 
 
 def _sentence(message: str) -> str:
@@ -61,3 +61,29 @@ def _sentence(message: str) -> str:
 def empty_html(words: str) -> str:
     """What stands where something will be, and how to get it."""
     return f'<p class="studio-empty">{text(words)}</p>'
+
+
+EXAMPLES = (
+    "a strawberry on blue <hypernet:ink:0.8>",
+    "a rocket on red <hypernet:night:1>",
+    "a penguin on yellow <hypernet:sepia:0.9>",
+    "a star on green <hypernet:ink:0.6> <hypernet:sepia:0.5>",
+)
+"""Prompts to begin with; the first one stands in the prompt."""
+
+
+def first_screen_html(*, is_miniature: bool) -> str:
+    """What stands where the first image will be: what this is, and examples for the miniature."""
+    what = "Hypernetworks change how a Stable Diffusion model draws: by a tag in the prompt."
+    how = "Describe an image, click a network, and press Generate (Ctrl+Enter)."
+    examples = ""
+    if is_miniature:
+        how = (
+            "No image yet. Click an example, or describe an image and press Generate (Ctrl+Enter)."
+        )
+        examples = "".join(
+            f'<li><button type="button" class="studio-example">{text(one)}</button></li>'
+            for one in EXAMPLES
+        )
+        examples = f"<ul>{examples}</ul>"
+    return f'<div class="studio-empty studio-first"><p>{what}</p><p>{how}</p>{examples}</div>'

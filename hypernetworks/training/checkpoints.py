@@ -112,7 +112,8 @@ def load_state(folder: Path | None) -> dict[str, Any] | None:
     version = state.get("format") if isinstance(state, dict) else None
     if not isinstance(version, int) or version != FORMAT:
         raise TrainingStateError(
-            f"{folder / STATE} was written by another version: finish that run with that version, or delete the file"
+            f"{folder / STATE} was written by another version: finish that run with that "
+            "version, or delete the file"
         )
     # The file may come from a stranger: nothing is used before its kinds are checked.
     known = all(fits(state.get(key)) for key, fits in _KINDS.items())
@@ -185,16 +186,19 @@ def check_fits(
     shapes = [tuple(p.shape) for p in parameters]
     if [tuple(p.shape) for p in state["parameters"]] != shapes:
         raise TrainingStateError(
-            f"{folder} holds a run of a network with a different structure: use another folder, or the same structure"
+            f"{folder} holds a run of a network with a different structure: use another folder, "
+            "or the same structure"
         )
 
     if structure is not None and (other := difference(state.get("structure"), structure)):
         raise TrainingStateError(
-            f"{folder} holds a run of a network with {other}: use another folder, or the same structure"
+            f"{folder} holds a run of a network with {other}: use another folder, or the same "
+            "structure"
         )
 
     theirs = printable(state["optimiser_name"])
     if theirs != optimiser:
         raise TrainingStateError(
-            f"{folder} holds a run with {theirs}, not {optimiser}: continue with that one, or use another folder"
+            f"{folder} holds a run with {theirs}, not {optimiser}: continue with that one, or "
+            "use another folder"
         )

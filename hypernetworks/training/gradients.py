@@ -25,8 +25,7 @@ class Gradients:
         forward: the loss of a batch.
         stepper: has the scaler of the losses, and forgets gradients.
         world: the processes.
-        save_memory: called once when memory runs out; the step is tried again where it returns
-            ``True``.
+        save_memory: called when memory runs out; the step is tried again where it returns ``True``.
     """
 
     def __init__(
@@ -46,18 +45,17 @@ class Gradients:
         Args:
             step: finished steps before it.
         """
-        try:
-            return self.accumulate(step)
-        except RuntimeError as error:
-            if self._save_memory is None or not is_out_of_memory(error):
-                raise
-            # The frames hold all that the step had computed so far.
-            traceback.clear_frames(error.__traceback__)
-            self.stepper.optimiser.zero_grad(set_to_none=True)
-            if not self._save_memory():
-                raise
-
-        return self.accumulate(step)
+        while True:
+            try:
+                return self.accumulate(step)
+            except RuntimeError as error:
+                if self._save_memory is None or not is_out_of_memory(error):
+                    raise
+                # The frames hold all that the step had computed so far.
+                traceback.clear_frames(error.__traceback__)
+                self.stepper.optimiser.zero_grad(set_to_none=True)
+                if not self._save_memory():
+                    raise
 
     def accumulate(self, step: int) -> tuple[float, float]:
         """As :meth:`of`, once."""

@@ -54,13 +54,14 @@ def _taken(path: Path) -> IO[bytes]:
             file = path.open("ab")
         except OSError as error:
             raise FileWriteError(
-                f"{path.parent}: nothing can be written there ({error.strerror or error}): use another folder "
-                "for runs, or change its permissions"
+                f"{path.parent}: nothing can be written there ({error.strerror or error}): use "
+                "another folder for runs, or change its permissions"
             ) from error
         if not _lock(file):
             file.close()
             raise TrainingStateError(
-                f"{path.parent} is being trained by another process: wait for it, stop it, or use another name"
+                f"{path.parent} is being trained by another process: wait for it, stop it, or "
+                "use another name"
             )
         if _is_still_there(file, path):
             return file

@@ -61,7 +61,7 @@ class Run:
         suffix: ``.safetensors`` or ``.pt`` (which every webui reads).
         validation: measured every ``watch_every`` steps.
         device: where ``predict`` computes.
-        save_memory: called once when memory runs out; the step is tried again where it returns
+        save_memory: called when memory runs out; the step is tried again as long as it returns
             ``True``.
         every_width: whether the model has every width of the network (several processes must know).
         resume: ``False`` begins anew whatever ``folder`` has, and changes nothing there before its

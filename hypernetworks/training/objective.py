@@ -42,7 +42,8 @@ class NoiseSchedule:
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
             raise TrainingSettingsError(
-                f'a model that predicts "{self.prediction}" can\'t be trained on: use {" or ".join(PREDICTIONS)}'
+                f'a model that predicts "{self.prediction}" can\'t be trained on: use '
+                f"{' or '.join(PREDICTIONS)}"
             )
 
     @property

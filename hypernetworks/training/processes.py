@@ -104,7 +104,9 @@ def together(device: str | None = None) -> Iterator[World]:
     if on_gpu:
         torch.cuda.set_device(local_rank)
 
-    # Windows has no nccl.
+    # Windows has no nccl, and its torch is built without the library that the store asks for.
+    if os.name == "nt":
+        os.environ.setdefault("USE_LIBUV", "0")
     distributed.init_process_group("nccl" if on_gpu and distributed.is_nccl_available() else "gloo")
     try:
         yield World()

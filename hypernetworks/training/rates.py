@@ -16,7 +16,10 @@ or half a cosine.
 
 ``"auto"`` is a cosine for one rate, and as written for a rate in steps.
 """
-_EXAMPLE = 'write a number, or steps such as "1e-4:500, 1e-5:2000" (1e-4 up to step 500, then 1e-5 up to step 2000)'
+_EXAMPLE = (
+    'write a number, or steps such as "1e-4:500, 1e-5:2000" (1e-4 up to step 500, then 1e-5 up '
+    "to step 2000)"
+)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
 """Widgets that the webuis and the studio share.
 
-The only room, next to the studio, that imports gradio.
+Besides the studio, the only room that imports gradio.
 """

@@ -1,7 +1,4 @@
-"""The fields that the card editor of a webui gets for a hypernetwork.
-
-Runs under gradio 3.41 to 6.
-"""
+"""Fields for hypernetworks in a webui's card editor. Works with gradio 3.41 to 6."""
 
 from __future__ import annotations
 
@@ -12,11 +9,11 @@ import gradio as gr
 from ..engine.families import PUBLIC
 
 FAMILIES = (*(family.label for family in PUBLIC), "Unknown")
-"""Base models to choose from, as the LoRA cards name them."""
+"""Base models to choose from, by the names that LoRA cards use."""
 
 
 class CardFields(NamedTuple):
-    """Below the description: what a click puts into the prompt, and the user's notes."""
+    """The fields below the description: what a click adds to the prompt, and the user's notes."""
 
     activation_text: Any
     multiplier: Any
@@ -29,7 +26,8 @@ def base_model() -> Any:
 
 
 def card_fields() -> CardFields:
-    """Make the fields, in the Blocks that are being built."""
+    """Add the fields to the Blocks that are being built."""
+    # 0 for "none", because a number field of gradio can't be empty in all versions.
     return CardFields(
         gr.Textbox(label="Activation text", info="Added to the prompt together with the tag"),
         gr.Number(label="Preferred multiplier", info="0: the default multiplier from the settings"),
@@ -43,5 +41,5 @@ def show() -> Any:
 
 
 def refuse(message: str) -> NoReturn:
-    """End the handling of an event with a message that the user sees."""
+    """End an event with an error message on the page."""
     raise gr.Error(message)

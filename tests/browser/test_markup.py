@@ -32,7 +32,10 @@ PAYLOADS = (
     "<style>*{display:none}</style><base href=//evil.example>",
 )
 ALL = " ".join(PAYLOADS)
-PLANTED = "img[src='x'], [onerror], [onload], [ontoggle], [srcdoc], base:not([href='./']), a[href^='javascript:']"
+PLANTED = (
+    "img[src='x'], [onerror], [onload], [ontoggle], [srcdoc], base:not([href='./']), "
+    "a[href^='javascript:']"
+)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +93,8 @@ def page(hostile_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def planted(page: Any) -> list[str]:
     """Elements of the kinds above, but not gradio's own link to a style sheet."""
     found: list[str] = page.evaluate(
-        "s => [...document.querySelectorAll(s)].filter(e => e.tagName !== 'LINK').map(e => e.outerHTML.slice(0, 200))",
+        "s => [...document.querySelectorAll(s)].filter(e => e.tagName !== 'LINK').map(e => "
+        "e.outerHTML.slice(0, 200))",
         PLANTED,
     )
     return found
@@ -158,7 +162,8 @@ def test_a_file_that_is_added(page: Any, tmp_path: Path) -> None:
 
 def test_this_would_be_noticed(page: Any) -> None:
     page.evaluate(
-        "document.body.insertAdjacentHTML('beforeend', `<i id=probe><img src=x onerror=window.__pwned=1></i>`)"
+        "document.body.insertAdjacentHTML('beforeend', `<i id=probe><img src=x "
+        "onerror=window.__pwned=1></i>`)"
     )
     page.wait_for_function("window.__pwned === 1")
     assert len(planted(page)) == 1

@@ -163,7 +163,7 @@ def page(shared_page: tuple[Any, list[str]]) -> Iterator[Any]:
     page.fill(PROMPT, "")
     page.wait_for_selector(f"{PANEL} .hypernetworks-empty")
     page.evaluate("document.querySelectorAll('[role=combobox]').forEach((e) => { e.value = ''; })")
-    page.evaluate("localStorage.clear()")
+    page.evaluate("localStorage.clear(), sessionStorage.clear()")
     yield page
     assert problems == []
 
@@ -515,7 +515,7 @@ def test_without_the_list_it_says_so_and_takes_names(page: Any) -> None:
         assert prompt(page) == "<hypernet:some/name:1>"
     finally:
         page.unroute("**/hypernetworks/v1/*")
-    control(page, "button", "Look for new files").click()
+    control(page, "button", "Refresh: look for new files").click()
     sync_api.expect(page.locator(f"{PANEL} .hypernetworks-message")).to_have_text(
         "6 networks found."
     )
@@ -564,7 +564,8 @@ def test_the_default_is_what_cards_without_their_own_get(page: Any) -> None:
     assert prompt(page) == "<hypernet:ink:0.45> <hypernet:sepia:0.45> <hypernet:x:0.8>"
     assert page.evaluate("localStorage.getItem('hypernetworks.default_multiplier')") == "0.45"
     page.evaluate(
-        "window.opts = {extra_networks_default_multiplier: 0.9, extra_networks_add_text_separator: ', '}"
+        "window.opts = {extra_networks_default_multiplier: 0.9, "
+        "extra_networks_add_text_separator: ', '}"
     )
     try:
         page.focus(PROMPT)
@@ -673,7 +674,7 @@ def test_the_keyboard_is_enough(page: Any) -> None:
         "Draw ink over the steps",
         "Remove ink",
         "Add a network",
-        "Look for new files",
+        "Refresh: look for new files",
         "Default for cards",
         "All multipliers times",
     ]
@@ -681,10 +682,16 @@ def test_the_keyboard_is_enough(page: Any) -> None:
 
 @pytest.mark.parametrize("width", [390, 640, 1280])
 def test_it_fits(page: Any, width: int) -> None:
-    long = "a very long name of a network that goes on and on and on (v2) and never seems to end_or_break_anywhere"
+    long = (
+        "a very long name of a network that goes on and on and on (v2) and never seems to "
+        "end_or_break_anywhere"
+    )
     write(
         page,
-        f"<hypernet:{long}:0.7> <hypernet:{long} 2:0@0,1@0.5,0@1> <hypernet:bad:0,5> <hypernet:ink:2>",
+        (
+            f"<hypernet:{long}:0.7> <hypernet:{long} 2:0@0,1@0.5,0@1> <hypernet:bad:0,5> "
+            "<hypernet:ink:2>"
+        ),
     )
     page.set_viewport_size({"width": width, "height": 900})
     try:
@@ -692,8 +699,9 @@ def test_it_fits(page: Any, width: int) -> None:
         sync_api.expect(page.locator(PANEL).get_by_role("option")).to_have_count(6)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert page.evaluate(
-            f"[...document.querySelectorAll('{PANEL} *')].every(e => e.closest('.hypernetworks-live') || "
-            f"e.getBoundingClientRect().right <= document.querySelector('{PANEL}').getBoundingClientRect().right + 1)"
+            f"[...document.querySelectorAll('{PANEL} *')].every(e => "
+            "e.closest('.hypernetworks-live') || e.getBoundingClientRect().right <= "
+            f"document.querySelector('{PANEL}').getBoundingClientRect().right + 1)"
         )
         sliders = page.locator(f"{PANEL} [type=range]:visible").all()
         assert all(handle.bounding_box()["width"] > 100 for handle in sliders)

@@ -83,8 +83,10 @@ def module_tree(weights: Weights) -> nn.Module:
             if part not in dict(at.named_children()):
                 at.add_module(part, nn.Module())
             at = at.get_submodule(part)
-        outer, inner = weights[f"{name}.weight"].shape
-        layer = nn.Linear(inner, outer, bias=f"{name}.bias" in weights)
+        shape, bias = weights[f"{name}.weight"].shape, f"{name}.bias" in weights
+        layer = nn.Linear(shape[1], shape[0], bias=bias)
+        if len(shape) == 4:
+            layer = nn.Conv2d(shape[1], shape[0], 1, bias=bias)
         at.add_module(parts[-1], layer)
     root.load_state_dict(weights)
     return root.requires_grad_(False)
@@ -115,9 +117,9 @@ def a1111(sources: Path, folder: Path, multiplier: float) -> Weights:
     disk = SimpleNamespace(filename=str(folder / "lora.safetensors"))
     loaded = networks.load_network("lora", disk)
     loaded.unet_multiplier = multiplier
-    networks.loaded_networks.append(loaded)
+    networks.loaded_networks[:] = [loaded]
     for module in root.modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear | nn.Conv2d):
             networks.network_apply_weights(module)
     assert not networks.extra_network_lora.errors, networks.extra_network_lora.errors
     return dict(root.state_dict())
@@ -139,9 +141,11 @@ def sdnext(sources: Path, folder: Path, multiplier: float) -> Weights:
     root = module_tree(weights)
     mapping = {}
     for layer in find_layers({name: tuple(t.shape) for name, t in weights.items()}):
-        for leaf in ("to_k", "to_v", "to_out.0"):
-            name = f"lora_unet_{layer.path}.{leaf}".replace(".", "_")
-            mapping[name] = root.get_submodule(f"{layer.stored}.{leaf}")
+        # as SD.Next names the layers of its own model: block by block
+        path, stored = (p.split(".transformer_blocks.")[0] for p in (layer.path, layer.stored))
+        for leaf, module in root.get_submodule(stored).named_modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                mapping[f"lora_unet_{path}.{leaf}".replace(".", "_")] = module
     shared.sd_model = SimpleNamespace(network_layer_mapping=mapping)
     shared.sd_model_type = "sdxl" if _is_sdxl(folder) else "sd"
     shared.sd_loaded = True
@@ -222,16 +226,17 @@ def _is_sdxl(folder: Path) -> bool:
 
 
 def main() -> None:
-    """One host on one folder, at one multiplier."""
-    host, sources, folder, multiplier = sys.argv[1:]
+    """One host on one folder, at all multipliers."""
+    host, sources, folder, *multipliers = sys.argv[1:]
     sys.argv = sys.argv[:1]
     run = {"a1111": a1111, "sdnext": sdnext, "forge": forge, "comfyui": comfyui}[host]
-    with torch.no_grad():
-        made = run(Path(sources, host), Path(folder), float(multiplier))
-    save_file(
-        {f"model.{name}": tensor.contiguous() for name, tensor in made.items()},
-        Path(folder, f"{host}{multiplier}.safetensors"),
-    )
+    for multiplier in multipliers:
+        with torch.no_grad():
+            made = run(Path(sources, host), Path(folder), float(multiplier))
+        save_file(
+            {f"model.{name}": tensor.contiguous() for name, tensor in made.items()},
+            Path(folder, f"{host}{multiplier}.safetensors"),
+        )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Files that we write, loaded and computed by ComfyUI's own loader.
 
 ``HYPERNETWORKS_WEBUI_SOURCES`` names a folder with ``comfyui/``; without it, everything here is
-skipped. The loader runs in a process of its own, as its modules have common names.
+skipped. The loader runs in a process of its own, as its modules have common names, and with
+ComfyUI's own Python where ``comfyui/venv`` has one: it needs packages that this project doesn't.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,8 @@ from hypernetworks.engine.initialising import create_network
 from hypernetworks.engine.structure import Structure
 
 SOURCE = Path(os.environ.get("HYPERNETWORKS_WEBUI_SOURCES", ""), "comfyui")
+VENV = SOURCE / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+PYTHON = VENV if VENV.is_file() else Path(sys.executable)
 LOADER = """
 import sys, torch
 sys.argv = sys.argv[:1]
@@ -58,7 +62,7 @@ def test_comfyui_computes_what_our_files_say(tmp_path: Path) -> None:
         assert not torch.allclose(ours[name][0], context, atol=1e-3)
     environment = os.environ | {"PYTHONPATH": str(SOURCE)}
     done = subprocess.run(
-        [sys.executable, "-c", LOADER],
+        [str(PYTHON), "-c", LOADER],
         input=f"{tmp_path}\n{' '.join(structures)}\n",
         env=environment,
         cwd=SOURCE,
@@ -66,6 +70,9 @@ def test_comfyui_computes_what_our_files_say(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
+    lacking = re.search("No module named '(?!comfy)(.+?)'", done.stderr)
+    if lacking:
+        pytest.skip(f"ComfyUI's loader needs {lacking[1]}, and comfyui/venv has no Python")
     assert done.returncode == 0, done.stderr
     for name, theirs in torch.load(tmp_path / "comfyui.bin").items():
         for mine, other in zip(ours[name], theirs, strict=True):

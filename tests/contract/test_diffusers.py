@@ -13,6 +13,7 @@ import torch
 
 import hypernetworks as hn
 from hypernetworks.hosts.diffusers import Generation, Painter, save_png
+from hypernetworks.hosts.diffusers.prompt_encoding import conditions
 from hypernetworks.patching import sites
 from hypernetworks.patching.handle import MARK
 from hypernetworks.prompts import parse_infotext, tags
@@ -160,8 +161,11 @@ def test_a_job_can_be_stopped(painter: Painter) -> None:
         calls.append(done)
         return done < 2
 
-    painter.generate(Generation(prompt="a cat<hypernet:strong:1>", steps=10), on_step)
+    job = Generation(prompt="a cat<hypernet:strong:1>", steps=10)
+    stopped = painter.generate(job, on_step)
     assert calls == [1, 2]
+    # its file doesn't claim steps that it never had
+    assert stopped.pictures[0].infotext.endswith("Interrupted after: 2 of 10 steps")
 
 
 def test_an_exception_in_the_middle_leaves_the_unet_clean(painter: Painter) -> None:
@@ -226,3 +230,27 @@ def test_other_models_of_a_pipeline_are_left_alone() -> None:
     with hn.apply(controlnet, [(network, 1)]):
         assert not torch.allclose(controlled(), plain)
     assert torch.equal(controlled(), plain)
+
+
+def test_plain_prompts_have_diffusers_own_conditions_and_weights_change_them(
+    painter: Painter,
+) -> None:
+    own = painter.pipeline.encode_prompt("a cat", "cpu", 1, True, "bad")
+    plain = conditions(painter.pipeline, "a cat", "bad")
+    assert torch.equal(plain.context, own[0])
+    assert torch.equal(plain.negative_context, own[1])
+
+    strong = conditions(painter.pipeline, "a (cat:1.5)", "bad")
+    assert strong.context.shape == plain.context.shape
+    assert not torch.equal(strong.context, plain.context)
+    neutral = conditions(painter.pipeline, "a (cat:1)", "bad")
+    assert torch.equal(neutral.context, plain.context)
+
+
+def test_a_long_prompt_is_read_to_its_end(painter: Painter) -> None:
+    room = painter.pipeline.tokenizer.model_max_length - 2
+    long = " ".join(["a"] * room)
+    ends = [conditions(painter.pipeline, f"{long} {end}", "") for end in ("a", "b c")]
+    assert ends[0].context.shape[1] == ends[0].negative_context.shape[1] == 2 * (room + 2)
+    assert not torch.equal(ends[0].context, ends[1].context)
+    assert torch.equal(ends[0].context[:, : room + 2], ends[1].context[:, : room + 2])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from conversion_cases import network
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 import hypernetworks as hn
@@ -17,7 +21,15 @@ from hypernetworks.conversion import Base, Weighted, to_lora
 from hypernetworks.conversion.low_rank import FULL, Rank
 from hypernetworks.errors import HypernetworkError
 from hypernetworks.hosts.diffusers.checkpoints.loading import load_checkpoint
-from hypernetworks.hosts.diffusers.conversion import Fitted, Sampling, fit_lora
+from hypernetworks.hosts.diffusers.conversion import (
+    Fitted,
+    Sampling,
+    Training,
+    distilling,
+    fit_lora,
+)
+from hypernetworks.studio.converting import LORA, Order, convert
+from hypernetworks.studio.job_queue import Update
 
 WIDTHS = (32, 64, 48)
 PROMPTS = [f"{a} {b}{c}" for a in "abcd" for b in "xyz" for c in "12"]
@@ -38,6 +50,22 @@ def fitted(
     with Base(folder) as base:
         return fit_lora(
             pipeline, base, [Weighted(style)], target, sampling, rank=rank, dtype="fp32"
+        )
+
+
+def distilled(
+    pipeline: Any, folder: Path, target: Path, style: hn.Hypernetwork, steps: int, **options: Any
+) -> Fitted:
+    sampling = Sampling(PROMPTS[:8], steps=2, cfg=2.0, multipliers=(1.0,))
+    with Base(folder) as base:
+        return fit_lora(
+            pipeline,
+            base,
+            [Weighted(style)],
+            target,
+            sampling,
+            training=Training(steps=steps, rate=5e-3, batch=4),
+            **options,
         )
 
 
@@ -73,6 +101,65 @@ def test_a_network_that_is_not_linear_comes_back_in_part(
     assert {layer.rank for layer in low.converted.layers} == {4}
 
 
+def test_distilling_comes_closer_in_a_file_that_is_not_larger(
+    pipeline: Any, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """An ordinary LoRA: narrow factors, no biases, which every program reads."""
+    style, before = network("style", 1, RELU, widths=WIDTHS, std=0.25), states(pipeline)
+    hn.write(style, tmp_path / "style.safetensors")
+    start = distilled(pipeline, tiny_folder, tmp_path / "start.safetensors", style, 0, dtype="fp32")
+    told, path = list[tuple[int, int]](), tmp_path / "lora.safetensors"
+    made = distilled(
+        pipeline,
+        tiny_folder,
+        path,
+        style,
+        30,
+        dtype="fp32",
+        on_progress=lambda *at: told.append(at),
+    )
+    assert start.share + 0.01 < made.share < 1
+    assert made.steps == 30
+    assert told[-1][0] == told[-1][1]
+    assert path.stat().st_size <= (tmp_path / "style.safetensors").stat().st_size
+    tensors = load_file(path)
+    assert {name.rpartition(".")[0].split(".")[-1] for name in tensors if "lora" in name}
+    assert not [name for name in tensors if "diff" in name]
+    assert {t.shape[1] for name, t in tensors.items() if "up.weight" in name} == {
+        made.converted.layers[0].rank
+    }
+    after = states(pipeline)
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def states(pipeline: Any) -> dict[str, torch.Tensor]:
+    return {name: t.clone() for name, t in pipeline.unet.state_dict().items()}
+
+
+def test_a_training_can_be_ended_and_repeated(
+    pipeline: Any, tiny_folder: Path, tmp_path: Path
+) -> None:
+    style, asked = network("style", 1, RELU, widths=WIDTHS, std=0.25), 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 4
+
+    ended = distilled(pipeline, tiny_folder, tmp_path / "a.safetensors", style, 99, stop=stop)
+    assert 1 <= ended.steps <= 4
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        origin = json.loads(file.metadata()["hypernetworks_origin"])
+    assert origin["fit"]["steps"] == ended.steps
+    assert origin["fit"]["shares_of_the_effect"] == {"1.0": round(ended.share, 4)}
+
+    asked = 0
+    (tmp_path / "again").mkdir()
+    again = tmp_path / "again" / "a.safetensors"
+    distilled(pipeline, tiny_folder, again, style, 99, stop=stop)
+    assert again.read_bytes() == (tmp_path / "a.safetensors").read_bytes()
+
+
 def test_too_few_prompts_are_refused(pipeline: Any, tiny_folder: Path) -> None:
     with pytest.raises(HypernetworkError, match="at least 4"):
         Sampling(["a", "b", "a", " "]).split()
@@ -90,6 +177,41 @@ def test_the_command_writes_the_lora_and_the_sheet(
     sheet = tmp_path / "sheet.png"
     command += ["--prompts", str(tmp_path / "prompts.txt"), "--sheet", str(sheet)]
     assert main(command) == 0
-    assert "of the effect on the images" in capsys.readouterr().out
+    assert "of the effect on the images at 0.5" in capsys.readouterr().out
     with Image.open(sheet) as image:
         assert image.width == 3 * image.height
+
+    other = [*command, "--overwrite", "--fit", "distill", "--train-steps", "2", "--batch", "2"]
+    assert main([*other, "--rank", "3", "--multiplier-range", "1,0.4", "--format", "peft"]) == 0
+    told = capsys.readouterr().out
+    assert "layers at rank 3; " in told
+    assert "of the effect on the images at 0.4, on prompts kept out" in told
+    assert main([*other, "--rank", "auto"]) == 2
+    assert "--rank auto doesn't go" in capsys.readouterr().err
+
+
+def test_the_studio_fits_and_shows_the_sheet(
+    pipeline: Any, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distilling, "PER_ROUND", 2)
+    hn.write(network("style", 1, RELU, widths=WIDTHS), tmp_path / "style.safetensors")
+    painter: Any = SimpleNamespace(
+        checkpoint=tiny_folder,
+        library=hn.Library([tmp_path]),
+        pipeline=pipeline,
+        default_cfg=2.0,
+    )
+    cancelled, told = threading.Event(), list[Update]()
+
+    def tell(update: Update) -> None:
+        told.append(update)
+        if update.done > 6:  # in the middle of the training, which is then written as it is
+            cancelled.set()
+
+    order = Order(LORA, "x", ("style",), prompts=tuple(PROMPTS[:4]), training_steps=50)
+    made = convert(painter, order, tmp_path, tell, cancelled)
+    assert "of the effect on the images at 1" in made.messages[0]
+    assert made.sheet is not None
+    with Image.open(made.sheet) as image:
+        assert image.width == 3 * image.height
+    assert load_file(made.path)

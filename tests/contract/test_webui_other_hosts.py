@@ -57,7 +57,8 @@ def in_order(text: str, *parts: str) -> None:
     for part in parts:
         found = text.find(part, position)
         assert found >= 0, (
-            f"{text.splitlines()[0]}: {part!r} is missing, or not behind what comes before it in {parts}"
+            f"{text.splitlines()[0]}: {part!r} is missing, or not behind what comes before it in "
+            f"{parts}"
         )
         position = found + len(part)
 
@@ -200,7 +201,10 @@ def test_classic_denoiser(classic: str) -> None:
     in_order(
         text_of(denoiser, "CFGDenoiser.forward"),
         "apply_refiner(self, x)",
-        "CFGDenoiserParams(x, image_cond, sigma, state.sampling_step, state.sampling_steps, cond, uncond, self)",
+        (
+            "CFGDenoiserParams(x, image_cond, sigma, state.sampling_step, state.sampling_steps, "
+            "cond, uncond, self)"
+        ),
         "cfg_denoiser_callback(denoiser_params)",
         "forge_sampler.forge_sample(",
         "cfg_after_cfg_callback(",

@@ -29,7 +29,9 @@ from hypernetworks.hosts.webui import folders
 from hypernetworks.hosts.webui.cards_tab import page, page_sdnext
 
 SOURCES = os.environ.get("HYPERNETWORKS_WEBUI_SOURCES", "")
-WITH_TABS = ("a1111", "forge", "reforge", "classic")
+WITH_TABS = ("a1111", "forge", "reforge", "classic", "neo")
+FAKE_OF = {"neo": "classic"}
+"""The fake that stands around a host's real page, where there is none of its own."""
 OPTIONS = {
     "samples_format": "png",
     "extra_networks_card_height": 0,
@@ -107,7 +109,7 @@ def webui(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FakeWebui]
     """A fake webui whose page of cards, editor and templates are the real ones."""
     host = request.param
     html = source(host, "html")
-    with fake_webui.installed(tmp_path, host) as webui:
+    with fake_webui.installed(tmp_path, FAKE_OF.get(host, host)) as webui:
         webui.folder.mkdir(parents=True)
         webui.shared.opts.data.update(OPTIONS)
         webui.module("paths_internal").cwd = str(tmp_path)
@@ -420,7 +422,7 @@ def test_keys_of_items(host: str, tmp_path: Path) -> None:
         and isinstance(node.ctx, ast.Load)
         and isinstance(node.slice, ast.Constant)
     }
-    with fake_webui.installed(tmp_path, host) as webui:
+    with fake_webui.installed(tmp_path, FAKE_OF.get(host, host)) as webui:
         write_network(webui.folder / "ink.pt")
         item = our_page(webui).create_item("ink")
     assert {"name", "filename", "prompt", "local_preview", "shorthash"} <= asked
@@ -485,6 +487,7 @@ def test_where_the_loaded_model_is(host: str) -> None:
         return
     engines = {
         "forge": ("backend", "diffusion_engine", "sd15.py"),
+        "neo": ("backend", "diffusion_engine", "sd15.py"),
         "a1111": ("modules", "sd_models.py"),
     }
     flags = text_of(host, *engines.get(host, ("modules_forge", "forge_loader.py")))

@@ -2,7 +2,7 @@
 without running them.
 
 ``HYPERNETWORKS_WEBUI_SOURCES`` names a folder with ``a1111/``, ``forge/``, ``reforge/``,
-``classic/``, ``sdnext/``, or some of them; without it, everything here is skipped.
+``classic/``, ``neo/``, ``sdnext/``, or some of them; without it, everything here is skipped.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import pytest
 from fake_webui import HERE, HOSTS
 
 SOURCES = os.environ.get("HYPERNETWORKS_WEBUI_SOURCES")
+NEO = "neo"
+"""Forge Neo; the fake webui has none like it, since what we touch there is Classic's or Forge's."""
 BUILT_IN = ("a1111", "forge", "reforge")
 """Hosts that still have code for hypernetworks."""
 
@@ -83,7 +85,7 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf8"))
 
 
-@pytest.fixture(params=HOSTS)
+@pytest.fixture(params=(*HOSTS, NEO))
 def host(request: pytest.FixtureRequest) -> str:
     """Each host whose sources are there."""
     if not (Path(str(SOURCES)) / request.param / "modules").is_dir():
@@ -153,8 +155,9 @@ def public(tree: ast.Module) -> list[str]:
 def test_which_hosts_have_hypernetworks(host: str) -> None:
     built_in = host in BUILT_IN
     assert has(host, "modules/hypernetworks/hypernetwork.py") is built_in
-    assert ("hypernetworks" in source(host, "modules/shared.py").assigned()) is (host != "classic")
-    assert ("--hypernetwork-dir" in source(host, "modules/cmd_args.py").text) is (host != "classic")
+    has_a_rest = host not in ("classic", NEO)
+    assert ("hypernetworks" in source(host, "modules/shared.py").assigned()) is has_a_rest
+    assert ("--hypernetwork-dir" in source(host, "modules/cmd_args.py").text) is has_a_rest
     options = source(
         host, "modules/ui_definitions.py" if host == "sdnext" else "modules/shared_options.py"
     ).text
@@ -289,7 +292,7 @@ def test_callbacks(host: str) -> None:
     callbacks = source(host, "modules/script_callbacks.py")
     for name, arguments in CALLBACKS.items():
         assert callbacks.parameters(name)[0] == "callback"
-        assert ("name" in callbacks.parameters(name)) is (host in BUILT_IN)
+        assert ("name" in callbacks.parameters(name)) is (host in (*BUILT_IN, NEO))
         call = callbacks.parameters(f"{name.removeprefix('on_')}_callback")
         assert tuple(call) == arguments, name
 
@@ -306,7 +309,8 @@ def test_pasting(host: str) -> None:
         "parse(prompt)" if host == "sdnext" else "parse_generation_parameters(prompt)"
     )
     called = text.index("script_callbacks.infotext_pasted_callback(prompt, params)")
-    assert read < called < text.index("params.get(key")
+    use = "_parse_info(output, key, params)" if host == NEO else "params.get(key"
+    assert read < called < text.index(use)
     assert ("<hypernet:" in source(host, path).text) is (host in BUILT_IN), (
         "who makes tags of old infotexts"
     )

@@ -48,6 +48,59 @@ def test_a_few_steps(device: str, tmp_path: Path, precision: str, checkpointing:
         assert state["scaler"]
 
 
+@pytest.mark.parametrize("memory", ["fp8", "streamed"])
+def test_a_unet_in_less_memory(device: str, tmp_path: Path, memory: str) -> None:
+    precision = "fp32" if device == "cpu" else "fp16"
+    trained(tmp_path, "--device", device, "--precision", precision, "--memory", memory)
+    state = torch.load(tmp_path / "runs" / "walls" / "state.pt", weights_only=True)
+    assert state["step"] == 4
+    assert all(bool(torch.isfinite(p).all()) for p in state["parameters"])
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["kept", "checkpointing"])
+@pytest.mark.parametrize("storage", ["fp8", "streamed"])
+def test_stored_weights_give_the_gradients_of_the_weights_in_place(
+    device: str, storage: str, twice: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bf16 and autocast, as trainings on a card compute; less memory is held meanwhile."""
+    from contract.test_training_memory import SMALL, network
+    from diffusers import UNet2DConditionModel
+
+    import hypernetworks as hn
+    from hypernetworks.hosts.diffusers.training import stored
+
+    monkeypatch.setattr(stored, "SMALLEST", 256)
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(**SMALL).to(device, torch.bfloat16).eval().requires_grad_(False)
+    sample = torch.randn(2, 4, 8, 8).to(device, torch.bfloat16)
+    context = torch.randn(2, 5, 24).to(device, torch.bfloat16)
+
+    def gradients() -> list[torch.Tensor]:
+        made = network()
+        made.to(device, torch.float32)
+        made.train()
+        with hn.apply(unet, [(made, 1.0)]):
+            with torch.autocast(device, torch.bfloat16):
+                predicted = unet(sample, torch.tensor(500, device=device), context).sample
+            predicted.float().square().mean().backward()
+        return [p.grad.cpu() for p in made.parameters() if p.grad is not None]
+
+    def held() -> int:
+        return torch.cuda.memory_allocated() if device == "cuda" else 0
+
+    before = held()
+    if twice:
+        unet.enable_gradient_checkpointing()
+    with stored.stored(unet, storage):
+        assert device == "cpu" or held() < before
+        layers = [layer for layer in unet.modules() if "forward" in vars(layer)]
+        found = gradients()
+    for layer in layers if storage == "fp8" else []:
+        layer.weight.data = stored.Fp8(layer.weight).decoded()
+    for one, other in zip(found, gradients(), strict=True):
+        assert float((one - other).norm() / other.norm()) < 3e-2
+
+
 def test_one_process_of_torchrun_with_nccl(cuda: str, tmp_path: Path) -> None:
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1")
     trained(tmp_path, "--precision", "bf16", launcher=torchrun)

@@ -99,7 +99,8 @@ def slow_body(studio: Studio, pause: float) -> Flood:
     began, status = time.monotonic(), 0
     with Peak(studio) as peak, socket.create_connection(("127.0.0.1", studio.port), 90) as slow:
         slow.sendall(
-            b"POST /gradio_api/run/predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 9999\r\n\r\n"
+            b"POST /gradio_api/run/predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: "
+            b"9999\r\n\r\n"
         )
         slow.settimeout(pause)
         while time.monotonic() - began < 90 and not status:

@@ -387,7 +387,8 @@ def table(report: Report) -> str:
         errors = ", ".join(f"{k} {n}" for k, n in family.outcomes.most_common() if k != "read")
         memory = f"{max(0, family.largest) / 1024:.1f}"
         lines.append(
-            f"| {name} | {family.cases} | {family.outcomes['read']} | {errors} | {family.slowest:.0f} | {memory} |"
+            f"| {name} | {family.cases} | {family.outcomes['read']} | {errors} | "
+            f"{family.slowest:.0f} | {memory} |"
         )
     agreements = sum((family.agreements for family in report.families.values()), Counter[str]())
     found = ", ".join(

@@ -465,7 +465,8 @@ def main() -> int:
     plot(report.samples, options.out / "generations.png")
     print(dict(sorted(report.counts.items())))
     print(
-        f"{options.runs} generations, {report.repeated} made again bit for bit, broken: {report.broken or 'none'}"
+        f"{options.runs} generations, {report.repeated} made again bit for bit, broken: "
+        f"{report.broken or 'none'}"
     )
     return 1 if report.broken else 0
 

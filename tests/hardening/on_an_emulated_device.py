@@ -171,7 +171,7 @@ def test_a_training_on_the_miniature(device: torch.device, tmp_path: Path) -> No
         preview_steps=2,
     )
     settings = replace(job.settings, steps=2, batch=1, watch_every=1, preview_every=2, min_snr=5.0)
-    outcome = train_job(replace(job, settings=settings), painter)
+    outcome = train_job(replace(job, settings=settings, memory="streamed"), painter)
     assert outcome.is_finished
     assert outcome.messages == ()
     assert devices.name_of(painter.pipeline.device) == "directml"

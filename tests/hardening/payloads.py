@@ -298,7 +298,10 @@ def prepared(studio: Studio) -> str:
     with (home / "huge.bin").open("wb") as huge:
         huge.truncate(1 << 40)  # without a block on the disk
     cookie = studio.ask("GET", "/").headers["set-cookie"].partition(";")[0]
-    form = f'--x\r\ncontent-disposition: form-data; name="files"; filename="b.txt"\r\n\r\n{studio.secret}\r\n--x--\r\n'
+    form = (
+        '--x\r\ncontent-disposition: form-data; name="files"; '
+        f'filename="b.txt"\r\n\r\n{studio.secret}\r\n--x--\r\n'
+    )
     kind = "multipart/form-data; boundary=x"
     sent = studio.ask("POST", f"{API}/upload", form.encode(), content_type=kind, cookie=cookie)
     [path] = sent.json()

@@ -136,8 +136,14 @@ PLACES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 GLOBALS = [
-    "builtins eval", "builtins exec", "builtins getattr", "builtins setattr", "builtins open", "builtins __import__",
-    "__builtin__ eval", "os system", "nt system", "posix execv", "subprocess check_output", "socket socket",
+    "builtins eval", "builtins exec", "builtins getattr", "builtins setattr", "builtins open", (
+        "builtins "
+        "__import__"
+    ),
+    "__builtin__ eval", "os system", "nt system", "posix execv", (
+        "subprocess "
+        "check_output"
+    ), "socket socket",
     "shutil rmtree", "runpy run_path", "pty spawn", "webbrowser open", "importlib import_module", "ctypes CDLL",
     "operator attrgetter", "operator methodcaller", "functools partial", "functools reduce", "types FunctionType",
     "types CodeType", "marshal loads", "pickle loads", "pickle _Unpickler", "_pickle loads", "copyreg _reconstructor",

@@ -32,8 +32,8 @@ from hypernetworks.hosts.diffusers.samplers import SAMPLERS
 from hypernetworks.patching import folded
 
 OURS = tuple(error for error in ERRORS if issubclass(error, Exception))
-"""What may go wrong in our arithmetic; the others are the user's wish."""
-WISHES = (KeyboardInterrupt, SystemExit)
+"""What may go wrong in our arithmetic; the others are the user's request."""
+REQUESTS = (KeyboardInterrupt, SystemExit)
 BOTH = "<hypernet:straight:0.8><hypernet:bent:0.5>"
 STEPS = 3
 
@@ -120,7 +120,7 @@ def write_networks(host: Host, folder: Path) -> None:
 
 
 @pytest.fixture
-def acting(ready: Studio) -> tuple[Studio, torch.Tensor]:
+def active(ready: Studio) -> tuple[Studio, torch.Tensor]:
     """The same, and what a job gives in which nothing goes wrong: proven to differ from one without
     networks."""
     made = ready.job()
@@ -130,8 +130,8 @@ def acting(ready: Studio) -> tuple[Studio, torch.Tensor]:
     return ready, made.latents
 
 
-def test_the_hosts_own_errors_are_its_own(acting: tuple[Studio, torch.Tensor]) -> None:
-    studio, good = acting
+def test_the_hosts_own_errors_are_its_own(active: tuple[Studio, torch.Tensor]) -> None:
+    studio, good = active
     attention = studio.host.unet.get_submodule(studio.host.sites[5].path)
     removers: list[Any] = []
     for number, error in enumerate(ERRORS):
@@ -155,8 +155,8 @@ def raises(error: type[BaseException]) -> None:
     raise error("deliberate")
 
 
-def test_an_error_of_the_sampler_at_every_step(acting: tuple[Studio, torch.Tensor]) -> None:
-    studio, good = acting
+def test_an_error_of_the_sampler_at_every_step(active: tuple[Studio, torch.Tensor]) -> None:
+    studio, good = active
     for number, error in enumerate((*ERRORS, *ERRORS[1:])):
         step = number % STEPS
         with pytest.raises(error, match="deliberate"):
@@ -167,9 +167,9 @@ def test_an_error_of_the_sampler_at_every_step(acting: tuple[Studio, torch.Tenso
 
 @pytest.mark.parametrize("error", OURS)
 def test_a_fault_of_ours_costs_the_networks_and_not_the_picture(
-    acting: tuple[Studio, torch.Tensor], error: type[Exception]
+    active: tuple[Studio, torch.Tensor], error: type[Exception]
 ) -> None:
-    studio, good = acting
+    studio, good = active
     for after in (0, 7, 60):
         with failing(Hypernetwork, "step", error, after) as calls:
             made = studio.job()
@@ -183,11 +183,11 @@ def test_a_fault_of_ours_costs_the_networks_and_not_the_picture(
     assert torch.equal(studio.job().latents, good)
 
 
-@pytest.mark.parametrize("error", WISHES)
-def test_a_wish_to_end_in_our_code_is_heard(
-    acting: tuple[Studio, torch.Tensor], error: type[BaseException]
+@pytest.mark.parametrize("error", REQUESTS)
+def test_a_request_to_end_takes_effect_in_our_code(
+    active: tuple[Studio, torch.Tensor], error: type[BaseException]
 ) -> None:
-    studio, good = acting
+    studio, good = active
     for owner, name in ((Hypernetwork, "step"), (Fold, "of"), (Fold, "added_to")):
         network_of(studio).release()
         with failing(owner, name, error, 2), pytest.raises(error, match="deliberate"):
@@ -203,8 +203,8 @@ def network_of(studio: Studio) -> Hypernetwork:
     return found.load(found.find("straight"))
 
 
-def test_folding_that_fails_costs_nothing_but_speed(acting: tuple[Studio, torch.Tensor]) -> None:
-    studio, _ = acting
+def test_folding_that_fails_costs_nothing_but_speed(active: tuple[Studio, torch.Tensor]) -> None:
+    studio, _ = active
     prompt = "<hypernet:bent:0.5><hypernet:straight:0.8>"
     good = studio.job(prompt).latents
     for number, error in enumerate(OURS):
@@ -218,8 +218,8 @@ def test_folding_that_fails_costs_nothing_but_speed(acting: tuple[Studio, torch.
     assert torch.equal(studio.job(prompt).latents, good)
 
 
-def test_interrupted_at_every_step(acting: tuple[Studio, torch.Tensor]) -> None:
-    studio, good = acting
+def test_interrupted_at_every_step(active: tuple[Studio, torch.Tensor]) -> None:
+    studio, good = active
     state = studio.webui.webui.shared.state
     for step in range(STEPS):
         studio.job(during=lambda now, step=step: setattr(state, "interrupted", now == step))
@@ -228,8 +228,8 @@ def test_interrupted_at_every_step(acting: tuple[Studio, torch.Tensor]) -> None:
     assert torch.equal(studio.job().latents, good)
 
 
-def test_another_checkpoint_at_every_step(acting: tuple[Studio, torch.Tensor]) -> None:
-    studio, good = acting
+def test_another_checkpoint_at_every_step(active: tuple[Studio, torch.Tensor]) -> None:
+    studio, good = active
     other = make("sd1").unet
     with torch.no_grad():
         next(other.parameters()).mul_(0.5)
@@ -256,8 +256,8 @@ def test_another_checkpoint_at_every_step(acting: tuple[Studio, torch.Tensor]) -
     assert torch.equal(studio.job().latents, good)
 
 
-def test_no_model_in_the_middle(acting: tuple[Studio, torch.Tensor]) -> None:
-    studio, good = acting
+def test_no_model_in_the_middle(active: tuple[Studio, torch.Tensor]) -> None:
+    studio, good = active
     with pytest.raises(AttributeError):  # the host's own: it has nothing to sample with
         studio.job(during=lambda now: studio.webui.load(None) if now == 1 else None)
     studio.webui.load(studio.host.unet)
@@ -267,9 +267,9 @@ def test_no_model_in_the_middle(acting: tuple[Studio, torch.Tensor]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_another_type_of_numbers_at_every_step(
-    acting: tuple[Studio, torch.Tensor], dtype: torch.dtype
+    active: tuple[Studio, torch.Tensor], dtype: torch.dtype
 ) -> None:
-    studio, good = acting
+    studio, good = active
     unet, kept = studio.host.unet, copy.deepcopy(studio.host.unet.state_dict())
     for step in range(STEPS):
         made = studio.job(during=lambda now, step=step: unet.to(dtype) if now == step else None)
@@ -281,8 +281,8 @@ def test_another_type_of_numbers_at_every_step(
     assert torch.equal(studio.job().latents, good)
 
 
-def test_other_weights_in_the_same_modules(acting: tuple[Studio, torch.Tensor]) -> None:
-    studio, good = acting
+def test_other_weights_in_the_same_modules(active: tuple[Studio, torch.Tensor]) -> None:
+    studio, good = active
     unet, kept = studio.host.unet, copy.deepcopy(studio.host.unet.state_dict())
     changed = {key: value * 0.9 for key, value in kept.items()}
     unet.load_state_dict(changed)
@@ -297,8 +297,8 @@ def test_other_weights_in_the_same_modules(acting: tuple[Studio, torch.Tensor]) 
     studio.check()
 
 
-def test_reload_ui_in_the_middle(acting: tuple[Studio, torch.Tensor]) -> None:
-    studio, good = acting
+def test_reload_ui_in_the_middle(active: tuple[Studio, torch.Tensor]) -> None:
+    studio, good = active
     for step in range(STEPS):
         made = studio.job(
             during=lambda now, step=step: studio.webui.reload() if now == step else None
@@ -314,9 +314,9 @@ def test_reload_ui_in_the_middle(acting: tuple[Studio, torch.Tensor]) -> None:
 
 @pytest.mark.parametrize("broken", ["removed", "cut"])
 def test_files_that_go_between_steps_and_jobs(
-    acting: tuple[Studio, torch.Tensor], broken: str
+    active: tuple[Studio, torch.Tensor], broken: str
 ) -> None:
-    studio, good = acting
+    studio, good = active
     path = studio.webui.webui.folder / "bent.pt"
     content = path.read_bytes()
 
@@ -336,9 +336,9 @@ def test_files_that_go_between_steps_and_jobs(
 
 
 def test_a_host_that_fails_while_it_is_told(
-    acting: tuple[Studio, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+    active: tuple[Studio, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    studio, good = acting
+    studio, good = active
     processing = studio.webui.webui.module("processing")
     monkeypatch.setattr(processing.StableDiffusionProcessing, "comment", lambda *_: raises(OSError))
     monkeypatch.setattr(sys, "stderr", Closed())
@@ -547,7 +547,7 @@ UNETS = st.integers(0, 1)
 class Patches(RuleBasedStateMachine):
     """UNets on which handles come and go in any order, among faults and changes of their weights.
 
-    Beside each stands a clean one with the same weights, on which the acting handle's networks are
+    Beside each stands a clean one with the same weights, on which the active handle's networks are
     applied afresh.
     """
 

@@ -46,14 +46,22 @@ KEPT_BY_OTHERS: dict[str, str] = {
     "hypernetworks/hosts/diffusers/checkpoints/clip_tokenizer.py build_tokenizer": "into a folder that is gone at once",
     "hypernetworks/studio/cards.py add_file": "a dropped file, under a temporary name of its own",
     "hypernetworks/studio/widgets.py data_url": "into memory",
-    "hypernetworks/studio/train/folders.py keep": "into a temporary folder, which then takes its name whole",
+    "hypernetworks/studio/train/folders.py keep": (
+        "into a temporary folder, which then takes its name whole"
+    ),
     "hypernetworks/studio/web/leftovers.py temporary_folder": "a lock without content, in a fresh folder",
     "hypernetworks/studio/web/leftovers.py _is_left": "that lock again: nothing is written",
-    "hypernetworks/studio/web/bodies.py _headers_finished": "an upload, in a fresh folder of the studio's own cache",
+    "hypernetworks/studio/web/bodies.py _headers_finished": (
+        "an upload, in a fresh folder of the studio's own cache"
+    ),
     "hypernetworks/training/locking.py _taken": "a lock without content: nothing is written",
-    "hypernetworks/training/records.py add": "one line more at the end of a log; half of one can only be its last",
+    "hypernetworks/training/records.py add": (
+        "one line more at the end of a log; half of one can only be its last"
+    ),
     "hypernetworks/miniature": "the tools that rebuild what ships; nobody's files are there",
-    "hypernetworks/installing": "marks in .venv; half of one counts as none, and a broken .venv is made again",
+    "hypernetworks/installing": (
+        "marks in .venv; half of one counts as none, and a broken .venv is made again"
+    ),
 }
 """Writes that do without :func:`hypernetworks.files.writing.replace`, and why they may; or a whole
 room."""

@@ -24,9 +24,10 @@ class LoraLayer(nn.Module):
         super().__init__()
         self.base_layer = base_layer
         weight = base_weight(base_layer)
+        like = getattr(base_layer, "scale", weight)  # packed weights have another type
         drawn = torch.Generator().manual_seed(seed)
-        self.down = nn.Parameter(torch.randn(rank, weight.shape[1], generator=drawn).to(weight) / 2)
-        self.up = nn.Parameter(torch.randn(weight.shape[0], rank, generator=drawn).to(weight) / 2)
+        self.down = nn.Parameter(torch.randn(rank, weight.shape[1], generator=drawn).to(like) / 2)
+        self.up = nn.Parameter(torch.randn(weight.shape[0], rank, generator=drawn).to(like) / 2)
         self.requires_grad_(False)
         self.merged = False
 
@@ -44,8 +45,52 @@ class LoraLayer(nn.Module):
         """Merge it into the weight, or out of it, through ``.data``, which no version counter
         sees.
         """
+        if self.weight.dtype not in (torch.float32, torch.float64):  # packed ones are refused
+            return
         self.weight.data += sign * (self.up @ self.down)
         self.merged = sign > 0
+
+
+class Packed(nn.Module):
+    """A projection whose weight is stored as int8 with a scale per row, as bitsandbytes and GGUF
+    do it, or as fp8.
+    """
+
+    def __init__(self, layer: nn.Module, storage: torch.dtype) -> None:
+        super().__init__()
+        weight = base_weight(layer).detach()
+        self.out_features, self.in_features = weight.shape
+        scale = weight.abs().amax(1, keepdim=True).clamp_min(1e-6)
+        self.register_buffer("scale", scale / (127 if storage is torch.int8 else 1))
+        stored = weight / self.scale
+        stored = stored.round() if storage is torch.int8 else stored
+        self.weight = nn.Parameter(stored.to(storage), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The product with the weight that the stored numbers stand for."""
+        scale: torch.Tensor = self.scale  # type: ignore[assignment]
+        return nn.functional.linear(x, self.weight.to(scale.dtype) * scale)
+
+
+def pack(unet: nn.Module, storage: torch.dtype) -> None:
+    """Quantise all plain projections."""
+    for attention in attentions(unet):
+        for name in ("to_k", "to_v"):
+            if type(layer := getattr(attention, name)) is nn.Linear:
+                setattr(attention, name, Packed(layer, storage))
+
+
+def replicated(module: nn.Module) -> nn.Module:
+    """As :func:`torch.nn.parallel.replicate` makes one: attributes shared, parameters of its
+    own.
+    """
+    replica = module._replicate_for_data_parallel()  # type: ignore[operator]
+    for name, child in module._modules.items():
+        replica._modules[name] = replicated(child)  # type: ignore[arg-type]
+    for name, parameter in module._parameters.items():
+        vars(replica)["_parameters"].pop(name, None)
+        vars(replica)[name] = None if parameter is None else parameter.detach().clone()
+    return replica  # type: ignore[no-any-return]
 
 
 def base_weight(module: nn.Module) -> torch.Tensor:

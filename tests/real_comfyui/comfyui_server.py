@@ -26,10 +26,12 @@ class ComfyUI:
     Args:
         url: where it listens.
         folder: its base directory.
+        checkpoints: their names, by kind.
     """
 
-    def __init__(self, url: str, folder: Path) -> None:
-        self.url, self.folder = url, folder
+    def __init__(self, url: str, folder: Path, checkpoints: dict[str, str]) -> None:
+        self.url, self.folder, self.checkpoints = url, folder, checkpoints
+        self.patience = JOB_SECONDS
 
     def get(self, path: str) -> Any:
         with urllib.request.urlopen(f"{self.url}{path}", timeout=60) as answer:
@@ -50,12 +52,16 @@ class ComfyUI:
 
     def run(self, graph: dict[str, Any]) -> dict[str, Any]:
         """The history of a graph in the API's form, once it is done."""
+        return self.wait(self.queue(graph))
+
+    def queue(self, graph: dict[str, Any]) -> str:
+        """The id of a job for that graph."""
         answer = self.post("/prompt", {"prompt": graph})
         assert "prompt_id" in answer, answer
-        return self.wait(answer["prompt_id"])
+        return str(answer["prompt_id"])
 
     def wait(self, job: str) -> dict[str, Any]:
-        end = time.monotonic() + JOB_SECONDS
+        end = time.monotonic() + self.patience
         while time.monotonic() < end:
             history = self.get(f"/history/{job}")
             if job in history:
@@ -65,13 +71,16 @@ class ComfyUI:
 
 
 @contextmanager
-def running(comfyui: Path, python: Path, folder: Path, checkpoint: Path) -> Iterator[ComfyUI]:
+def running(
+    comfyui: Path, python: Path, folder: Path, checkpoints: dict[str, Path]
+) -> Iterator[ComfyUI]:
     """A server with a base directory of its own, stopped at the end."""
     for part in ("custom_nodes", "models/checkpoints", "models/hypernetworks", "input", "user"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     (folder / "custom_nodes" / "hypernetworks").symlink_to(ROOT)
     (folder / "custom_nodes" / "probe").symlink_to(PROBE)
-    (folder / "models/checkpoints" / checkpoint.name).symlink_to(checkpoint)
+    for checkpoint in checkpoints.values():
+        (folder / "models/checkpoints" / checkpoint.name).symlink_to(checkpoint)
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
@@ -87,7 +96,8 @@ def running(comfyui: Path, python: Path, folder: Path, checkpoint: Path) -> Iter
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
         try:
-            host = ComfyUI(f"http://127.0.0.1:{port}", folder)
+            names = {kind: path.name for kind, path in checkpoints.items()}
+            host = ComfyUI(f"http://127.0.0.1:{port}", folder, names)
             _wait_until_up(host, server, shlex.join(command), log)
             yield host
         finally:

@@ -1,14 +1,17 @@
 """The opt-in tests on a real ComfyUI: ``pytest tests/real_comfyui --comfyui PATH``.
 
-It needs an SD1 checkpoint in fp32 in ``models/checkpoints``; one with random weights will do.
+Its checkpoints have random weights, and are made once: see ``make_checkpoint.py``.
 """
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import graphs
 import pytest
+import torch
 from comfyui_server import ComfyUI, running
 
 HERE = Path(__file__).parent
@@ -31,7 +34,23 @@ def comfyui(
     """A running server."""
     path = Path(request.config.getoption("--comfyui")).resolve()
     python = Path(request.config.getoption("--comfyui-python") or path / "venv/bin/python")
-    checkpoints = sorted((path / "models/checkpoints").glob("*.safetensors"))
-    assert checkpoints, "no checkpoint in models/checkpoints"
-    with running(path, python, tmp_path_factory.mktemp("comfyui"), checkpoints[0]) as host:
+    given = request.config.getoption("--comfyui-checkpoints")
+    folder = Path(given) if given else request.config.cache.mkdir("comfyui-checkpoints")
+    checkpoints = {kind: _checkpoint(path, python, folder, kind) for kind in ("sd1", "sdxl")}
+    with running(path, python, tmp_path_factory.mktemp("comfyui"), checkpoints) as host:
         yield host
+
+
+def _checkpoint(comfyui: Path, python: Path, folder: Path, kind: str) -> Path:
+    found = folder.resolve() / f"{kind}.safetensors"
+    if not found.exists():
+        command = [str(python), str(HERE / "make_checkpoint.py"), kind, str(found)]
+        done = subprocess.run(command, cwd=comfyui, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    return found
+
+
+@pytest.fixture(scope="session")
+def plain(comfyui: ComfyUI) -> torch.Tensor:
+    """The latent without a network."""
+    return graphs.latent(comfyui, graphs.graph(comfyui))

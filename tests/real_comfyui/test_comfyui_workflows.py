@@ -6,25 +6,28 @@ from pathlib import Path
 
 import pytest
 from comfyui_server import ComfyUI
+from graphs import write
 from reference import Recipe
-from test_comfyui_images import write
-from workflows import WORKFLOWS, made_small, read, to_api
+from workflows import NETWORKS, WORKFLOWS, made_small, read, to_api
 
 import hypernetworks as hn
 
-NETWORKS = {"ink": 1, "night": 2, "sdxl-style": 3}
+
+def write_networks(comfyui: ComfyUI) -> None:
+    """Those that the workflows name."""
+    recipes = {n: Recipe((320, 640, 768), (1, 0.5, 1), seed=seed) for n, seed in NETWORKS.items()}
+    recipes["sdxl-style"] = Recipe((640, 1280, 2048), (1, 0.5, 1))
+    for name, recipe in recipes.items():
+        written = Path(write(comfyui, name, recipe))
+        hn.write(hn.read(written), written.with_suffix(".safetensors"))
+        written.unlink()
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_workflow(comfyui: ComfyUI, path: Path) -> None:
-    """SDXL's on the SD1 checkpoint: its graph is the same as that of one network."""
-    for name, seed in NETWORKS.items():
-        written = Path(write(comfyui, name, Recipe((320, 640, 768, 1280), (1, 0.5, 1), seed=seed)))
-        hn.write(hn.read(written), written.with_suffix(".safetensors"))
-        written.unlink()
-    checkpoint = next((comfyui.folder / "models/checkpoints").iterdir()).name
-    graph = made_small(to_api(read(path), comfyui.get("/object_info")), checkpoint)
-    history = comfyui.run(graph)
+    write_networks(comfyui)
+    info = comfyui.get("/object_info")
+    history = comfyui.run(to_api(made_small(read(path), info, comfyui.checkpoints), info))
     assert history["status"]["status_str"] == "success", history["status"]
     texts = [output["text"] for output in history["outputs"].values() if "text" in output]
     assert texts == []

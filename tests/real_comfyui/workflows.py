@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parents[2] / "example_workflows"
 WORKFLOWS = sorted(FOLDER.glob("*.json"))
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+NETWORKS = {"ink": 1, "night": 2}
+"""Networks of the workflows for SD1, and seeds for them."""
+SMALL = {"steps": 1, "width": 64, "height": 64, "strengths": "0 1"}
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -25,7 +30,7 @@ def to_api(workflow: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
     links = {link[0]: link for link in workflow["links"]}
     graph = {}
     for node in workflow["nodes"]:
-        inputs = _widgets(node, info[node["type"]])
+        inputs = {n: node["widgets_values"][i] for i, n in _widgets(info[node["type"]])}
         for entry in node["inputs"]:
             if entry["link"] is not None:
                 _, source, slot, *_ = links[entry["link"]]
@@ -34,30 +39,25 @@ def to_api(workflow: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
     return graph
 
 
-def _widgets(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
-    """Values by name; behind a seed stands what happens to it after a run."""
-    values, found = iter(node["widgets_values"]), {}
+def _widgets(info: dict[str, Any]) -> Iterator[tuple[int, str]]:
+    """Place and name of a node's values; behind a seed stands what happens to it after a run."""
+    place = 0
     for part in ("required", "optional"):
         for name, (kind, *options) in info["input"].get(part, {}).items():
             if isinstance(kind, list) or kind in WIDGETS:
-                found[name] = next(values)
-                if options and options[0].get("control_after_generate"):
-                    next(values)
-    assert next(values, None) is None, f"{node['type']} has more values than inputs"
-    return found
+                yield place, name
+                place += 2 if options and options[0].get("control_after_generate") else 1
 
 
-def made_small(graph: dict[str, Any], checkpoint: str) -> dict[str, Any]:
-    """One step at 64 pixels."""
-    for node in graph.values():
-        inputs = node["inputs"]
-        for name, value in {
-            "steps": 1,
-            "width": 64,
-            "height": 64,
-            "ckpt_name": checkpoint,
-            "strengths": "0 1",
-        }.items():
-            if name in inputs:
-                inputs[name] = value
-    return graph
+def made_small(
+    workflow: dict[str, Any], info: dict[str, Any], checkpoints: dict[str, str]
+) -> dict[str, Any]:
+    """One step at 64 pixels, with a checkpoint that is there."""
+    workflow = copy.deepcopy(workflow)
+    for node in workflow["nodes"]:
+        for place, name in _widgets(info[node["type"]]):
+            values = node["widgets_values"]
+            if name == "ckpt_name":
+                values[place] = checkpoints["sdxl" if "xl" in values[place] else "sd1"]
+            values[place] = SMALL.get(name, values[place])
+    return workflow

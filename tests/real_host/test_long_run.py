@@ -54,7 +54,8 @@ def test_many_jobs_in_a_row(
             )
             memory.append((state["resident_bytes"], state["tensors"]))
             print(
-                f"{number + 1} jobs: {state['resident_bytes'] >> 20} MiB, {state['tensors']} tensors"
+                f"{number + 1} jobs: {state['resident_bytes'] >> 20} MiB, {state['tensors']} "
+                "tensors"
             )
     settled = memory[min(WARM_UP // 10, len(memory) // 2) :]
     record_property("resident MiB", [resident >> 20 for resident, _ in memory])
@@ -64,7 +65,8 @@ def test_many_jobs_in_a_row(
         for part in (settled[:half], settled[half:])
     )
     print(
-        f"from the first to the second half: {(late[0] - early[0]) / 2**20:.0f} MiB, {late[1] - early[1]} tensors"
+        f"from the first to the second half: {(late[0] - early[0]) / 2**20:.0f} MiB, "
+        f"{late[1] - early[1]} tensors"
     )
     assert late[0] - early[0] <= GROWTH
     assert late[1] <= early[1] + 100

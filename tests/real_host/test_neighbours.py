@@ -44,8 +44,15 @@ def neighbours(request: pytest.FixtureRequest) -> list[str]:
 def test_pictures_equal_those_without_neighbours(
     probed: Webui, request: pytest.FixtureRequest
 ) -> None:
-    made = {name: probed.txt2img(**recipe).pictures for name, recipe in RECIPES.items()}
+    answers = {name: probed.txt2img(**recipe) for name, recipe in RECIPES.items()}
+    answers["img2img"] = probed.img2img(
+        "x <hypernet:small:1>", answers["plain"].picture, denoising_strength=0.8
+    )
+    made = {name: answer.pictures for name, answer in answers.items()}
     assert difference(made["plain"][0], made["network"][0]) > 0
+    for name, answer in answers.items():
+        assert ("Hypernet hashes" in answer.infotext) == (name != "plain"), answer.infotext
+        assert ("<hypernet:" in answer.infotext) == (name != "plain"), answer.infotext
     if request.node.callspec.params["webui"] == "alone":
         ALONE.update(made)
         return

@@ -134,7 +134,8 @@ class TestParity:
         ours, stock = webui.known(prompt, **more), theirs(webui, prompt, **more)
         unlike = abs(ours.picture - stock.picture)
         print(
-            f"largest difference {unlike.max()}/255, {np.count_nonzero(unlike)} of {unlike.size} channels differ"
+            f"largest difference {unlike.max()}/255, {np.count_nonzero(unlike)} of {unlike.size} "
+            "channels differ"
         )
         assert ours.picture.shape == stock.picture.shape
         assert unlike.max() <= ONE

@@ -280,7 +280,8 @@ class TestBatches:
     ) -> None:
         if second == "x " and host != "a1111":
             pytest.skip(
-                "Forge and reForge cut all prompts of a batch to the fewest parts that one of them has"
+                "Forge and reForge cut all prompts of a batch to the fewest parts that one of "
+                "them has"
             )
         prompts = ("x AND y <hypernet:small:1>", f"{second}<hypernet:other:1>")
         probed.post("/probe/prompts", {"prompts": prompts})

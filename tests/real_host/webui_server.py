@@ -93,6 +93,8 @@ def write_settings(folder: Path, checkpoint: str | None) -> Path:
         "hypernetworks_force_family": False,
         "batch_cond_uncond": True,
         "refiner_switch_by_sample_steps": False,
+        # sd-dynamic-prompts fails in AUTOMATIC1111 1.10.1 until this stands in the file.
+        "dp_ignore_whitespace": False,
     }
     if checkpoint:
         settings["sd_model_checkpoint"] = checkpoint

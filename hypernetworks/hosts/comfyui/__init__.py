@@ -18,10 +18,13 @@ async def comfy_entrypoint() -> Any:
     """
     try:
         from .extension import Extension
+        from .page import serve
     except ImportError as error:
+        # Anything else that is missing is a fault of ours, and must show as it is.
         if (error.name or "").split(".")[0] != "comfy_api":
             raise
         raise ImportError("the hypernetwork nodes need ComfyUI 0.3.51 or newer: update it") from (
             error
         )
+    serve()
     return Extension()

@@ -41,15 +41,18 @@ def page(
         for label, text in rows
         for number, part in enumerate(_wrapped(text, font, _WIDTH - _LABEL - 2 * GAP))
     ]
+
     height = 2 * GAP + LINE * (2 + len(lines) + (len(bars) + 1 if bars else 0))
     paper = Image.new("RGB", (_WIDTH, height), "white")
     draw = ImageDraw.Draw(paper)
     draw.text((GAP, GAP), title, fill="black", font=font)
+
     y = GAP + 2 * LINE
     for label, text in lines:
         draw.text((GAP, y), label, fill="#666", font=font)
         draw.text((_LABEL, y), text, fill="black", font=font)
         y += LINE
+
     if bars:
         _draw_bars(draw, bars, y, font)
     return paper
@@ -59,6 +62,7 @@ def _draw_bars(
     draw: ImageDraw.ImageDraw, bars: Sequence[tuple[str, Sequence[float]]], y: float, font: Any
 ) -> None:
     """One line per label, its bars side by side, all to one scale."""
+    # A damaged network may hold infinities: they get no bar, and must not flatten the others.
     finite = [n for _, norms in bars for n in norms if np.isfinite(n)]
     largest = max(finite, default=0.0) or 1.0
     draw.text((GAP, y), "norms of the layers, first to last", fill="#666", font=font)
@@ -76,6 +80,7 @@ def _draw_bars(
 def sheet(cells: Sequence[Image.Image], rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
     """Images row by row, with a label left of each row and one above each column."""
     font = ImageFont.load_default(TEXT)
+    # Labels must stay readable above small images.
     factor = max(1.0, _LEAST_EDGE / min(cells[0].size))
     width, height = (round(edge * factor) for edge in cells[0].size)
     left = min(260, max(round(font.getlength(name)) for name in rows)) + 2 * GAP
@@ -84,6 +89,7 @@ def sheet(cells: Sequence[Image.Image], rows: Sequence[str], columns: Sequence[s
         "RGB", (left + len(columns) * (width + GAP), top + len(rows) * (height + GAP)), "white"
     )
     draw = ImageDraw.Draw(paper)
+
     for number, label in enumerate(columns):
         middle = left + number * (width + GAP) + width / 2
         draw.text((middle, top / 2), label, fill="black", font=font, anchor="mm")
@@ -91,6 +97,7 @@ def sheet(cells: Sequence[Image.Image], rows: Sequence[str], columns: Sequence[s
         middle = top + number * (height + GAP) + height / 2
         text = _wrapped(label, font, left - GAP)[0]
         draw.text((GAP, middle), text, fill="black", font=font, anchor="lm")
+
     for number, cell in enumerate(cells):
         row, column = divmod(number, len(columns))
         corner = (left + column * (width + GAP), top + row * (height + GAP))

@@ -67,6 +67,7 @@ def fingerprint(named: Iterable[object]) -> str:
     parts = []
     for name in named:
         if isinstance(name, str) and name != NONE:
+            # A missing file has a fingerprint, too: the node runs again when it appears.
             try:
                 parts.append(library().hashes.sha256(find(name)))
             except (HypernetworkError, OSError):
@@ -123,8 +124,10 @@ def multiplier_of(
         MultiplierError: block factors that can't be understood.
     """
     base = schedule or Multiplier.of(1.0)
+    # Scaled here and not later: a schedule that is connected to two nodes must stay as it is.
     points = tuple((v * strength, position) for v, position in base.strength.points)
     read = Multiplier.parse(f"1:lbw={blocks}") if blocks.strip() else Multiplier.of(1.0)
+
     return replace(
         base,
         strength=Schedule(points, base.strength.in_steps),
@@ -158,6 +161,7 @@ class Messages:
     def _show(self) -> None:
         from server import PromptServer
 
+        # Not every version can write on a node; the lines are in the console and history anyway.
         show = getattr(getattr(PromptServer, "instance", None), "send_progress_text", None)
         if show is not None and self._node is not None:
             show("\n".join(self.lines), self._node)

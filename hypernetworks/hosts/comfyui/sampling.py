@@ -55,7 +55,9 @@ def with_networks(model: Any, networks: Sequence[Applied], *, hires: bool = Fals
     clone = model.clone()
     clone.set_attachments(KEY, (*(model.get_attachment(KEY) or ()), *networks))
     clone.set_attachments(HIRES, hires or bool(model.get_attachment(HIRES)))
+
     for kind, by_key in WRAPPERS.items():
+        # The model may have them from an earlier node: twice would be two jobs in one pass.
         clone.remove_wrappers_with_key(kind, KEY)
         for wrapper in by_key[KEY]:
             clone.add_wrapper_with_key(kind, KEY, wrapper)
@@ -86,12 +88,14 @@ class Job:
     def begin_call(self, unet: nn.Module, own: Sequence[Applied]) -> None:
         """The UNet is about to run on conditionings that have these networks of their own."""
         networks = (*self._shared, *own)
-        unet = unwrapped(unet)
+        unet = unwrapped(unet)  # torch.compile wraps it
+
         if networks not in self._sets:
             self._sets.append(networks)
             self._apply(unet)
         elif self._unet is not unet:
             self._apply(unet)
+
         self._current = self._sets.index(networks)
         if self._handle is not None:
             self._handle.at(self._step, self._steps.total, hires=self._hires)
@@ -102,17 +106,21 @@ class Job:
         """
         self.end()
         self._unet = unet
+
         fitting = [_fitting(unet, networks) for networks in self._sets]
         used = {applied.network for networks in fitting for applied in networks}
+        # Those of the last pass may lie in the memory of the graphics card, which is needed now.
         for network in list(_RESIDENT):
             if network not in used:
                 network.release_devices()
         _RESIDENT.clear()
         _RESIDENT.update(used)
+
         sets = [[(applied.network, applied.multiplier) for applied in n] for n in fitting]
         if not any(sets):
             return
         try:
+            # Folding into weights serves all rows alike, so it needs one set for all of them.
             if len(sets) == 1:
                 self._handle = apply(unet, sets[0], is_dense=is_dense, on_error=_failed)
             else:
@@ -161,6 +169,8 @@ def _outer_sample(executor: Any, *arguments: Any, **named: Any) -> Any:
     sampler, sigmas = arguments[2], arguments[3]
     name = getattr(getattr(sampler, "sampler_function", None), "__name__", "")
     patcher = guider.model_patcher
+
+    # In the options, where the other two wrappers find it.
     job = options[JOB] = Job(
         patcher.get_attachment(KEY) or (),
         Steps(sigmas.tolist(), name),
@@ -177,6 +187,7 @@ def _predict_noise(executor: Any, *arguments: Any, **named: Any) -> Any:
     """Around an evaluation of the model, which may run the UNet several times."""
     model_options = arguments[2] if len(arguments) > 2 else named.get("model_options", {})
     job = model_options.get("transformer_options", {}).get(JOB)
+    # It runs twice where a model and a conditioning both brought it; an evaluation counts once.
     if job is not None and model_options.get(_SEEN) is not executor.class_obj:
         job.begin_evaluation(float(arguments[1].max()))
         model_options = {**model_options, _SEEN: executor.class_obj}

@@ -54,6 +54,11 @@ class LivePreview:
 
         pipeline.scheduler.step = step
 
+    @classmethod
+    def watching(cls, pipeline: Any, show: Callable[[Image], object] | None) -> LivePreview | None:
+        """One for whoever wants to see it; ``None`` where nobody does."""
+        return None if show is None else cls(pipeline, show)
+
     def look(self) -> None:
         """Show a preview, unless the last one was too recent."""
         if self._expected is not None and time.monotonic() >= self._next:

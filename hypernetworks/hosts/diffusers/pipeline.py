@@ -5,14 +5,14 @@ checkpoint.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...devices import default_dtype, empty_cache, is_out_of_memory
+from ...devices import PRECISIONS, default_dtype, empty_cache, enough_memory, is_out_of_memory
 from ...errors import CheckpointError, HypernetworkError
 from ...library import Entry, Library
 from ...patching import Handle, Site, apply_at, find_sites
@@ -26,6 +26,7 @@ from .checkpoints.loading import load_checkpoint
 from .finite import Finite, NotFiniteError, watched
 from .generation import Generation, Picture, Result
 from .live_preview import LivePreview
+from .prompt_encoding import conditions
 from .reading import unread
 from .samplers import build_sampler, check_steps, sampler_name
 
@@ -34,9 +35,10 @@ if TYPE_CHECKING:
 
 MINIATURE = Path(__file__).parents[2] / "miniature" / "weights"
 """The small model that ships, as a diffusers folder."""
+PRECISION_NAMES = {dtype: name for name, dtype in PRECISIONS.items()}
 NOT_FINITE = (
-    "the image has values that are not finite (NaN or infinite) and is black there: the checkpoint or a network may "
-    "be damaged, or a multiplier too strong"
+    "the image has values that are not finite (NaN or infinite) and is black there: the "
+    "checkpoint or a network may be damaged, or a multiplier too strong"
 )
 MINIATURE_NETWORKS = Path(__file__).parents[2] / "miniature" / "networks"
 """The style networks that ship with it."""
@@ -138,6 +140,7 @@ class Painter:
         chosen = self._resolve(tags, sites, result.messages)
         size = self._size(job)
         check_steps(job.sampler, self._own_scheduler, job.steps)
+        steps = _Steps(on_step)
 
         # In half precision an image may overflow that fp32 computes well: worth a second attempt.
         again = self.dtype != torch.float32 and not keep_precision
@@ -147,28 +150,33 @@ class Painter:
                 handle = self._apply(chosen, sites, patches, result.messages)
                 self.pipeline.scheduler = build_sampler(job.sampler, self._own_scheduler)
                 patches.callback(setattr, self.pipeline, "scheduler", self._own_scheduler)
-                live_preview = (
-                    None if on_picture is None else LivePreview(self.pipeline, on_picture)
-                )
+                live_preview = LivePreview.watching(self.pipeline, on_picture)
                 finite = patches.enter_context(watched(self.pipeline.vae, raises=again))
                 images = self._sample(
-                    job, (clean, negative), size, handle, live_preview, on_step, finite
+                    job, (clean, negative), size, handle, live_preview, steps, finite
                 )
 
             if finite.found:
                 result.messages.append(NOT_FINITE)
             return images
 
-        with self._enough_memory(job, size):
+        with enough_memory(lambda: self._less_memory(job, size), self.pipeline.device):
             try:
                 images = attempt(again)
             except NotFiniteError:
-                result.messages.append(self._widen())
-                images = attempt(False)
+                images = self._in_wider_numbers(lambda: attempt(False), result.messages)
 
-        result.pictures = self._pictures(job, images, size, chosen)
+        result.pictures = self._pictures(job, images, size, chosen, steps.interruption)
         self.library.trim()
         return result
+
+    def problems(self, prompt: str) -> list[str]:
+        """Why tags of a prompt can't be used with this model; a line for each, nothing is
+        generated.
+        """
+        messages: list[str] = []
+        self._resolve(parse(prompt)[1], find_sites(self.pipeline.unet), messages)
+        return messages
 
     def _prompts(self, job: Generation, messages: list[str]) -> tuple[str, str, list[Tag]]:
         """Prompt and negative prompt without tags, and the prompt's tags; messages about the
@@ -183,38 +191,52 @@ class Painter:
         ]
         messages += near_misses(clean, loras=False)
         messages += near_misses(negative, loras=False, negative=True)
-        messages += unread(self.pipeline, clean)
+        messages += unread(self.pipeline, clean, negative)
         return clean, negative, tags
 
-    def _widen(self) -> str:
-        """Convert the model to fp32 permanently; returns the message for the user."""
-        before = str(self.dtype).removeprefix("torch.")
+    def _in_wider_numbers(
+        self, attempt: Callable[[], list[Image]], messages: list[str]
+    ) -> list[Image]:
+        """Try again in fp32; in bf16, which reaches as far in half the memory, where fp32 does not
+        fit.
+        """
+        before = self.dtype
         try:
-            self.pipeline.to(torch.float32)
+            self._convert(torch.float32)
+            images = attempt()
+        except RuntimeError as error:
+            if before != torch.float16 or not is_out_of_memory(error):
+                raise
+            # The frames hold what the attempt had computed so far.
+            traceback.clear_frames(error.__traceback__)
+            self._convert(torch.bfloat16)
+            images = attempt()
+
+        was, now = (PRECISION_NAMES[dtype] for dtype in (before, self.dtype))
+        messages.insert(
+            0,
+            f"the image had values that are not finite in {was}, so the model now runs in {now}: choose that "
+            f"precision from the start (--precision {now})",
+        )
+        return images
+
+    def _convert(self, dtype: torch.dtype) -> None:
+        """Convert the whole model permanently; where that fails, it is as before."""
+        try:
+            self.pipeline.to(dtype)
         except BaseException:
             self.pipeline.to(self.dtype)
             raise
-        self.dtype = torch.float32
-        return (
-            f"the image had values that are not finite in {before}, so the model now runs in fp32: "
-            "choose that precision from the start (--precision fp32)"
-        )
-
-    @contextmanager
-    def _enough_memory(self, job: Generation, size: tuple[int, int]) -> Iterator[None]:
-        """Raises HypernetworkError where memory runs out inside."""
-        try:
-            yield
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
+        finally:
             empty_cache(self.pipeline.device)
-            advice = "generate fewer or smaller images"
-            if self.dtype == torch.float32:
-                advice += ", or use half precision (--precision fp16)"
-            raise HypernetworkError(
-                f"there was not enough memory for {job.batch} x {size[0]}x{size[1]}: {advice}"
-            ) from error
+        self.dtype = dtype
+
+    def _less_memory(self, job: Generation, size: tuple[int, int]) -> str:
+        """What to change after a job for which there was not enough memory."""
+        advice = "generate fewer or smaller images"
+        if self.dtype == torch.float32:
+            advice += ", or use half precision (--precision fp16)"
+        return f"for {job.batch} x {size[0]}x{size[1]}: {advice}"
 
     def _resolve(
         self, tags: Sequence[Tag], sites: Sequence[Site], messages: list[str]
@@ -271,7 +293,7 @@ class Painter:
         size: tuple[int, int],
         handle: Handle | None,
         live_preview: LivePreview | None,
-        on_step: Callable[[int, int], bool | None] | None,
+        on_step: _Steps,
         finite: Finite,
     ) -> list[Image]:
         if handle is not None:
@@ -286,15 +308,14 @@ class Painter:
                 handle.at(*position(pipeline.scheduler, index + 1, pipeline.num_timesteps))
             if live_preview is not None:
                 live_preview.look()
-            if on_step is not None and on_step(index + 1, pipeline.num_timesteps) is False:
+            if on_step(index + 1, pipeline.num_timesteps) is False:
                 pipeline._interrupt = True
             return tensors
 
         # A generator per image: each has the noise that its own seed gives in a batch of one.
         with torch.inference_mode():
             output = self.pipeline(
-                prompt=prompts[0],
-                negative_prompt=prompts[1],
+                **conditions(self.pipeline, *prompts).arguments(),
                 num_inference_steps=job.steps,
                 guidance_scale=self.default_cfg if job.cfg is None else job.cfg,
                 num_images_per_prompt=job.batch,
@@ -314,15 +335,21 @@ class Painter:
         images: Sequence[Image],
         size: tuple[int, int],
         chosen: Sequence[Use],
+        interruption: str | None,
     ) -> list[Picture]:
         entries = [use.entry for use in chosen]
         return [
-            Picture(image, self._infotext(job, job.seed + i, size, entries))
+            Picture(image, self._infotext(job, job.seed + i, size, entries, interruption))
             for i, image in enumerate(images)
         ]
 
     def _infotext(
-        self, job: Generation, seed: int, size: tuple[int, int], entries: Sequence[Entry]
+        self,
+        job: Generation,
+        seed: int,
+        size: tuple[int, int],
+        entries: Sequence[Entry],
+        interruption: str | None = None,
     ) -> str:
         pairs: dict[str, object] = {
             "Steps": job.steps,
@@ -335,5 +362,26 @@ class Painter:
         hashes = hashes_line(self.library, entries, lambda e: self.library.hashes.sha256(e)[:10])
         if hashes:
             pairs[HASHES] = hashes
+        if interruption is not None:
+            pairs["Interrupted after"] = interruption
 
         return format_infotext(job.prompt, job.negative, pairs)
+
+
+class _Steps:
+    """Passes the steps of a job on, and remembers how far it came."""
+
+    def __init__(self, on_step: Callable[[int, int], bool | None] | None) -> None:
+        self._on_step, self._done, self._total = on_step, 0, 0
+
+    def __call__(self, done: int, total: int) -> bool | None:
+        self._done, self._total = done, total
+        return None if self._on_step is None else self._on_step(done, total)
+
+    @property
+    def interruption(self) -> str | None:
+        """After which step the job was stopped, such as ``"5 of 20 steps"``; ``None``: it
+        wasn't.
+        """
+        is_short = self._done < self._total
+        return f"{self._done} of {self._total} steps" if is_short else None

@@ -59,7 +59,8 @@ def check_steps(name: str | None, own: Any, steps: int) -> None:
     except (ValueError, IndexError) as error:  # of numpy: diffusers doesn't look
         few = f"{steps} step{'s' if steps != 1 else ''}"
         raise HypernetworkError(
-            f"the sampler {name or sampler_name(own)} can't do {few}: use more steps, or choose another sampler"
+            f"the sampler {name or sampler_name(own)} can't do {few}: use more steps, or choose "
+            "another sampler"
         ) from error
 
 

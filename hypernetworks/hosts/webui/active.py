@@ -64,6 +64,10 @@ class ActiveNetworks:
             self._apply(p, module, batch, pictures)
             self._for, self.job = wanted, p
 
+        # Asked at each step: Neo's script decides after the networks have been applied.
+        if self._compile_again is None and host.compiles_each_call():
+            self._run_eagerly(p)
+
         return self._handle
 
     def _is_current(self, wanted: tuple[object, ...], unet: object) -> bool:
@@ -80,7 +84,10 @@ class ActiveNetworks:
         if (other := host.replaced_unet()) is not None:
             host.tell(
                 p,
-                f"{other} replaces the UNet, so hypernetworks have no effect: switch it off in the settings",
+                (
+                    f"{other} replaces the UNet, so hypernetworks have no effect: switch it off "
+                    "in the settings"
+                ),
             )
         sites = batch.take_sites(unet) if batch is not None else None
         if sites is None:
@@ -132,12 +139,18 @@ class ActiveNetworks:
         if self._compile_again is None:
             host.tell(
                 p,
-                "the model is compiled, so hypernetworks have no effect: switch compilation off in the settings",
+                (
+                    "the model is compiled, so hypernetworks have no effect: switch compilation "
+                    "off in the settings"
+                ),
             )
         else:
             host.tell(
                 p,
-                "the model is compiled; it runs uncompiled while hypernetworks are active, which is slower",
+                (
+                    "the model is compiled; it runs uncompiled while hypernetworks are active, "
+                    "which is slower"
+                ),
             )
 
     def before_step(

@@ -11,21 +11,25 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 
 from ...errors import AmbiguousNameError, HypernetworkError, NameLookupError
 from ...files import read
 from ...library import Entry, inspect
 from ...library.sidecars import FolderNames, Listings, for_the_panel, read_sidecars
-from . import folders
+from . import card_actions, folders, shims
 from .cards_tab.cards import UNKNOWN, facts, named, sound
+from .checks import check
 
 PREFIX = "/hypernetworks/v1"
+HEADER = "x-hypernetworks"
+"""Of requests that change something. A form or a link on another site can't send it."""
 SECONDS = 0.5
 """How long one list may look into files that nobody has looked into before."""
 _NAME = {"name": "name", "in": "query", "required": True, "schema": {"type": "string"}}
@@ -50,6 +54,8 @@ def register(app: Any) -> None:
             ("/list", "GET", list_networks, []),
             ("/refresh", "POST", refresh, []),
             ("/inspect", "GET", inspect_network, [_NAME]),
+            ("/check", "GET", check_names, [_NAME]),
+            ("/preview", "GET", preview, [_NAME]),
         ):
             if start + PREFIX + path not in known:
                 app.add_api_route(
@@ -61,6 +67,27 @@ def register(app: Any) -> None:
                     tags=["Hypernetworks"],
                     openapi_extra={"parameters": parameters},
                 )
+
+        for path, action in card_actions.ACTIONS.items():
+            if start + PREFIX + path not in known:
+                app.add_api_route(
+                    start + PREFIX + path,
+                    _action(app, accounts, action),
+                    methods=["POST"],
+                    response_model=None,
+                    summary=action.__doc__,
+                    tags=["Hypernetworks"],
+                    openapi_extra={"parameters": [_NAME]},
+                )
+    if shims.needs_route(app):
+        app.add_api_route(
+            shims.ROUTE,
+            _endpoint(app, accounts, shims.list_as_the_webui_does),
+            methods=["GET"],
+            response_model=None,
+            summary=shims.list_as_the_webui_does.__doc__,
+            tags=["Hypernetworks"],
+        )
 
 
 def list_networks(_request: Request) -> list[dict[str, Any]]:
@@ -97,11 +124,26 @@ def inspect_network(request: Request) -> dict[str, Any]:
     return {**found, "path": f"{entry.full_name}{entry.path.suffix}"}
 
 
+def check_names(request: Request) -> dict[str, Any]:
+    """What is known about one name or several, as tags write them, on the loaded model."""
+    found = check(request.query_params.getlist("name"))
+    for about in found["networks"].values():
+        about["problem"] = about["problem"] and _without_folders(about["problem"])
+    return found
+
+
+def preview(request: Request) -> Response:
+    """The preview image of a network."""
+    path = read_sidecars(folders.library().find(request.query_params.get("name", ""))).preview
+    return Response(status_code=404) if path is None else FileResponse(path)
+
+
 def _description(entry: Entry, names: FolderNames, look: bool) -> dict[str, Any]:
     beside = read_sidecars(entry, names)
     family = facts(entry).family if look else UNKNOWN
     return {
         **for_the_panel(entry, beside),
+        **card_actions.marks_of(beside),
         "family": (family if family != UNKNOWN else beside.base_model) or None,
         "hash": folders.known_hash(entry),
     }
@@ -114,9 +156,39 @@ def _endpoint(
         if not _may_enter(app, accounts, request):
             return _refusal(request)
         try:
-            return JSONResponse(_plain(answer(request)))
+            answered = answer(request)
+            return answered if isinstance(answered, Response) else JSONResponse(_plain(answered))
         except HypernetworkError as error:
             return JSONResponse({"error": _without_folders(str(error))}, status_code=_status(error))
+
+    return endpoint
+
+
+def _action(
+    app: Any, accounts: dict[str, str] | None, action: card_actions.Action
+) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint that changes something: it wants a header that no other site's page can send."""
+
+    def answer(request: Request, body: bytes) -> Response:
+        asked = dict(request.query_params)
+        try:
+            entry = folders.library().find(asked.get("name", ""))
+            return JSONResponse(_plain(action(entry, asked, body)))
+        except HypernetworkError as error:
+            return JSONResponse({"error": _without_folders(str(error))}, status_code=_status(error))
+
+    async def endpoint(request: Request) -> Response:
+        if not _may_enter(app, accounts, request):
+            return _refusal(request)
+        if HEADER not in request.headers:
+            return JSONResponse({"error": f"send the header {HEADER}: 1"}, status_code=403)
+
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > card_actions.LARGEST_BODY:
+                return JSONResponse({"error": "the image is too large"}, status_code=413)
+        return await run_in_threadpool(answer, request, bytes(body))
 
     return endpoint
 

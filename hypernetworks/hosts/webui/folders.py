@@ -117,7 +117,8 @@ def _host_module() -> Any:
         from modules.hypernetworks import hypernetwork
     except ImportError:
         return None
-    return hypernetwork
+    # Where the webui has none, ours stands in for what others ask there.
+    return None if getattr(hypernetwork, "hypernetworks_shim", False) else hypernetwork
 
 
 def _list_ours(original: Callable[[str], dict[str, str]]) -> Callable[[str], dict[str, str]]:
@@ -138,8 +139,10 @@ def _load_what_can_be(original: Callable[..., Any]) -> Callable[..., Any]:
     def load(self: Any, filename: str | None, *arguments: Any, **named: Any) -> Any:
         if filename is not None and Path(filename).suffix.lower() != ".pt":
             raise UnsupportedVariantError(
-                f"{filename}: the webui's own hypernetwork training reads .pt files only. Convert the file first: "
-                f'python -m hypernetworks convert "{filename}" "{Path(filename).with_suffix(".pt")}" '
+                f"{filename}: the webui's own hypernetwork training reads .pt files only. "
+                "Convert the file first: "
+                f'python -m hypernetworks convert "{filename}" '
+                f'"{Path(filename).with_suffix(".pt")}" '
                 f"(in the folder {Path(__file__).parents[3]}). Tags in prompts can use it as it is"
             )
         return original(self, filename, *arguments, **named)

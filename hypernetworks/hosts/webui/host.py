@@ -53,6 +53,20 @@ def live_module() -> Any:
     return getattr(getattr(model, "model", None), "diffusion_model", None)
 
 
+def compiles_each_call() -> bool:
+    """Whether the host exchanges its UNet for a compiled one during each call (Forge Neo).
+
+    Between the calls, when networks are applied, the UNet looks like any other.
+    """
+    from modules import shared
+
+    patcher = getattr(
+        getattr(getattr(shared, "sd_model", None), "forge_objects", None), "unet", None
+    )
+    model = getattr(patcher, "model", None)
+    return getattr(model, "_torch_compile_config", None) is not None
+
+
 def pipeline_unet(pipe: Any) -> Any:
     """The UNet of a diffusers pipeline (SD.Next), or of one inside another; ``None`` if it has
     none.
@@ -148,5 +162,8 @@ def tell_of_fault(p: Any, doing: str, error: BaseException) -> None:
     if p is not None:
         tell(
             p,
-            f"{doing} failed ({type(error).__name__}: {error}); the image is generated without hypernetworks",
+            (
+                f"{doing} failed ({type(error).__name__}: {error}); the image is generated without "
+                "hypernetworks"
+            ),
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from . import api, extra_network, folders, host, infotext, replacing, settings, xyz
+from . import api, extra_network, folders, host, infotext, replacing, settings, shims, xyz
 from .active import ACTIVE
 from .cards_tab import page
 
@@ -15,6 +15,9 @@ from .cards_tab import page
 def register() -> None:
     """Add all callbacks; called when the webui loads its scripts, again after each Reload UI."""
     from modules import script_callbacks
+
+    # First: the scripts of other extensions, which are loaded next, ask for these.
+    _safely("adding what this webui has removed", shims.register)()
 
     for name, callback in (
         ("on_ui_settings", ui_settings),
@@ -45,6 +48,7 @@ def unloaded() -> None:
     """The host is about to load its scripts again, or to go on without ours."""
     ACTIVE.remove()
     replacing.put_all_back()
+    shims.remove()
 
 
 def app_started(_demo: Any, app: Any) -> None:

@@ -72,6 +72,12 @@ def replace(owner: Any, name: str, ours_for: Callable[[Any], Callable[..., Any]]
     setattr(owner, name, known[name].stand_in)
 
 
+def replace_once(owner: Any, name: str, ours_for: Callable[[Any], Callable[..., Any]]) -> None:
+    """As :func:`replace`, unless the owner lacks the function, or it is ours already."""
+    if hasattr(owner, name) and not is_replaced(owner, name):
+        replace(owner, name, ours_for)
+
+
 def is_replaced(owner: Any, name: str) -> bool:
     """Whether the owner's function is the one that :func:`replace` put there last."""
     found = vars(owner).get(_MARK, {}).get(name)

@@ -36,10 +36,6 @@ def watch_pipelines(activate: Activate) -> None:
     Args:
         activate: gives a job's processing object the networks of these tags.
     """
-    pipelines = sys.modules.get("modules.processing_diffusers")
-    name = "set_pipeline_args"
-    if not hasattr(pipelines, name) or replacing.is_replaced(pipelines, name):
-        return
 
     def ours_for(original: Callable[..., Any]) -> Callable[..., Any]:
         def set_pipeline_args(p: Any, model: Any, *rest: Any, **named: Any) -> Any:
@@ -52,7 +48,8 @@ def watch_pipelines(activate: Activate) -> None:
 
         return set_pipeline_args
 
-    replacing.replace(pipelines, name, ours_for)
+    pipelines = sys.modules.get("modules.processing_diffusers")
+    replacing.replace_once(pipelines, "set_pipeline_args", ours_for)
 
 
 def watch_infotexts() -> None:
@@ -65,11 +62,7 @@ def watch_infotexts() -> None:
     if "modules.processing_info" not in sys.modules:
         return
     for name in ("modules.processing", "modules.processing_helpers"):
-        module = sys.modules.get(name)
-        if hasattr(module, "create_infotext") and not replacing.is_replaced(
-            module, "create_infotext"
-        ):
-            replacing.replace(module, "create_infotext", _of_one_image)
+        replacing.replace_once(sys.modules.get(name), "create_infotext", _of_one_image)
 
 
 def _of_one_image(original: Callable[..., str]) -> Callable[..., str]:
@@ -138,7 +131,10 @@ def _begin(p: Any, pipe: Any, arguments: Any, activate: Activate) -> None:
     elif not all(use.multiplier.is_constant for picture in run.pictures for use in picture):
         host.tell(
             p,
-            f"{type(pipe).__name__} doesn't report its step: multipliers keep their values of the first step",
+            (
+                f"{type(pipe).__name__} doesn't report its step: multipliers keep their values of "
+                "the first step"
+            ),
         )
 
 

@@ -52,7 +52,10 @@ def _options(on_folders_changed: Callable[[], object]) -> dict[str, Any]:
         FOLDERS: option(
             "",
             "Additional hypernetwork folders",
-            "one per line, or separated by ; (subfolders are searched too, and so is the webui's own folder)",
+            (
+                "one per line, or separated by ; (subfolders are searched too, and so is the "
+                "webui's own folder)"
+            ),
             component_args={"lines": 2, "visible": visible},
             onchange=on_folders_changed,
             restrict_api=True,  # who may only use the API must not point it at other folders
@@ -60,7 +63,10 @@ def _options(on_folders_changed: Callable[[], object]) -> dict[str, Any]:
         FORCE_FAMILY: option(
             False,
             "Apply hypernetworks made for another model family",
-            "an SD1 network on SDXL changes only the few layers whose width happens to match; by default it is skipped",
+            (
+                "an SD1 network on SDXL changes only the few layers whose width happens to "
+                "match; by default it is skipped"
+            ),
         ),
         CACHE_MB: option(
             CACHE_BYTES // _MEBIBYTE,

@@ -1,7 +1,8 @@
 /*
- * The studio's own part of the page: the cards of the library, dropping files anywhere, and two keys.
+ * The studio's own part of the page: the cards of the library, dropping files anywhere, keys, and undoing.
  *
  * Loaded after the panel's scripts, and uses their window.hypernetworksExtension. Names go into the page as text.
+ * studio_gallery.js and studio_live.js follow, and share window.hypernetworksStudio.
  */
 (() => {
     "use strict";
@@ -9,10 +10,48 @@
     const { make, setText } = controls;
     const API = "./hypernetworks/v1";
     const SUFFIXES = [".pt", ".safetensors", ".bin", ".ckpt", ".pth"];
+    const IMAGES = [".png", ".jpg", ".jpeg", ".webp", ".avif"];
     const TAB = "hypernetworks";
+    const STARTER = "a strawberry on blue <hypernet:ink:0.8>"; // of a new window, as in widgets.py
 
     const byId = (id) => document.getElementById(id);
-    const promptText = () => document.querySelector("#hypernetworks_prompt textarea")?.value ?? "";
+    const promptField = () => document.querySelector("#hypernetworks_prompt textarea");
+    const promptText = () => promptField()?.value ?? "";
+
+    /** Write into a field of gradio's as if it had been typed. */
+    function fill(field, text) {
+        if (!field || field.value === text) return;
+        field.value = text;
+        field.dispatchEvent(new Event("input", { bubbles: true }));
+        field.dispatchEvent(new Event("change", { bubbles: true }));
+    }
+
+    /* ---------------------------------------------------------------- tabs and messages */
+
+    const tabs = () => [...document.querySelectorAll("#studio_tabs [role=tab]")];
+    const activeTab = () => tabs().find((tab) => tab.getAttribute("aria-selected") === "true")?.textContent.trim() ?? "";
+
+    function selectTab(name) {
+        if (activeTab() !== name) tabs().find((tab) => tab.textContent.trim() === name)?.click();
+    }
+
+    const toast = make("div", { class: "studio-toast", role: "status", hidden: "" });
+
+    /** Say something where it is seen from anywhere on the page; it replaces what was said before. */
+    function notify(text, isWrong = false) {
+        const closing = make("button", { type: "button", "aria-label": "Close the message" }, "×");
+        closing.addEventListener("click", () => {
+            toast.hidden = true;
+        });
+        toast.replaceChildren(make("p", {}, text), closing);
+        toast.classList.toggle("studio-error", isWrong);
+        toast.hidden = false;
+        document.body.append(toast);
+        clearTimeout(toast.timer);
+        toast.timer = setTimeout(() => {
+            toast.hidden = true;
+        }, isWrong ? 20_000 : 8_000);
+    }
 
     /* ---------------------------------------------------------------- cards */
 
@@ -38,17 +77,67 @@
             button.title = "Its name can't be in a tag: rename the file without “:” and “>”.";
         }
         button.addEventListener("click", () => {
-            toggle(TAB, entry.name, entry.preferred_multiplier, entry.activation_text);
+            const isIn = toggle(TAB, entry.name, entry.preferred_multiplier, entry.activation_text);
+            if (isIn) marks.use(entry.full_name);
             window.hypernetworksExtension.sync();
             cards.forEach((each) => each.mark());
         });
-        return button;
+        const star = make("button", { type: "button", class: "studio-favourite", "aria-label": `Favourite: ${entry.name}` }, "★");
+        star.addEventListener("click", () => {
+            marks.star(entry.full_name);
+            cards.forEach((each) => each.render());
+        });
+        const misfit = make("small", { class: "studio-misfit", hidden: "" }, "doesn’t fit this model");
+        words.append(misfit);
+        return Object.assign(make("div", { class: "studio-slot" }, button, star), { button, star, misfit });
     }
+
+    /** What this browser remembers of networks: favourites, and what was used last. */
+    const marks = {
+        key: "hypernetworks.marks",
+        read() {
+            try {
+                return { stars: [], used: [], ...JSON.parse(localStorage.getItem(this.key) ?? "{}") };
+            } catch {
+                return { stars: [], used: [] };
+            }
+        },
+        write(value) {
+            try {
+                localStorage.setItem(this.key, JSON.stringify(value));
+            } catch { /* private windows forget */ }
+        },
+        star(name) {
+            const { stars, used } = this.read();
+            this.write({ used, stars: stars.includes(name) ? stars.filter((one) => one !== name) : [...stars, name] });
+        },
+        use(name) {
+            const { stars, used } = this.read();
+            this.write({ stars, used: [name, ...used.filter((one) => one !== name)].slice(0, 100) });
+        },
+    };
+
+    const byName = (one, other) => one.name.localeCompare(other.name);
+    const ORDERS = {
+        Name: () => byName,
+        Newest: () => (one, other) => other.mtime - one.mtime,
+        "Last used": ({ used }) => {
+            const place = new Map(used.map((name, index) => [name, index - used.length]));
+            return (one, other) => (place.get(one.full_name) ?? 0) - (place.get(other.full_name) ?? 0) || byName(one, other);
+        },
+        Size: () => (one, other) => other.size - one.size,
+    };
 
     class Cards {
         constructor(host) {
             this.host = host;
             this.entries = [];
+            this.made = new Map(); // cards by their entry: a search makes none anew
+            this.misfits = {};
+            this.order = make("select", { "aria-label": "Order of networks" });
+            this.order.append(...Object.keys(ORDERS).map((name) => make("option", {}, name)));
+            this.family = make("select", { "aria-label": "Model family", hidden: "" });
+            this.fitting = make("input", { type: "checkbox" });
             this.search = make("input", { type: "search", placeholder: "Search …", "aria-label": "Search networks" });
             this.folder = make("select", { "aria-label": "Folder" });
             this.renewal = make("button", { type: "button" }, "Refresh");
@@ -58,7 +147,9 @@
             this.grid = make("div", { class: "studio-grid" });
             this.empty = make("p", { class: "studio-empty", hidden: "" });
             const title = make("h2", {}, "Networks");
-            const tools = [title, this.search, this.folder, this.renewal, this.adding, this.file, this.count];
+            this.fittingLabel = make("label", { hidden: "" }, this.fitting, " Only those that fit");
+            const choices = [this.search, this.folder, this.family, this.order, this.fittingLabel];
+            const tools = [title, ...choices, this.renewal, this.adding, this.file, this.count];
             host.replaceChildren(make("div", { class: "studio-tools" }, ...tools), this.grid, this.empty);
             host.classList.add("studio-filled");
             this.listen();
@@ -67,7 +158,9 @@
 
         listen() {
             this.search.addEventListener("input", () => this.render());
-            this.folder.addEventListener("change", () => this.render());
+            for (const choice of [this.folder, this.family, this.order, this.fitting]) {
+                choice.addEventListener("change", () => this.render());
+            }
             this.renewal.addEventListener("click", () => this.load(true));
             this.adding.addEventListener("click", () => this.file.click());
             this.file.addEventListener("change", () => {
@@ -84,12 +177,31 @@
                 this.entries = await response.json();
                 this.showFolders();
                 this.render();
+                await this.look();
             } catch (error) {
                 this.say(`The list of networks can't be loaded (${error.message}). Is the studio still running?`);
             }
         }
 
+        /** Which networks the loaded model can't use: it is asked again when the model changes. */
+        async look() {
+            const response = await fetch(`${API}/fits`);
+            if (!response.ok) return;
+            this.misfits = await response.json();
+            this.fittingLabel.hidden = !Object.keys(this.misfits).length;
+            this.render();
+        }
+
+        showFamilies() {
+            const chosen = this.family.value;
+            const families = [...new Set(this.entries.map((entry) => entry.family))].filter(Boolean).sort();
+            this.family.replaceChildren(make("option", { value: "" }, "All families"), ...families.map((one) => make("option", {}, one)));
+            this.family.value = families.includes(chosen) ? chosen : "";
+            this.family.hidden = families.length < 2;
+        }
+
         showFolders() {
+            this.showFamilies();
             const chosen = this.folder.value;
             const folders = [...new Set(this.entries.map((entry) => entry.folder))].filter(Boolean).sort();
             const options = folders.map((folder) => make("option", { value: `in ${folder}` }, folder));
@@ -98,28 +210,55 @@
             this.folder.hidden = !folders.length;
         }
 
-        render() {
+        /** Those that search and choices leave: favourites first, then in the chosen order, what doesn't fit last. */
+        chosen() {
             const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
             const folder = this.folder.value.slice(3);
-            const shown = this.entries.filter((entry) => {
+            const known = marks.read();
+            const stars = new Set(known.stars);
+            const order = ORDERS[this.order.value || "Name"](known);
+            const rank = (entry) => (stars.has(entry.full_name) ? 0 : 1) + (entry.full_name in this.misfits ? 2 : 0);
+            const found = this.entries.filter((entry) => {
                 const text = `${entry.full_name} ${entry.family ?? ""} ${entry.activation_text}`.toLowerCase();
                 const inside = !folder || entry.folder === folder || entry.folder.startsWith(`${folder}/`);
-                return inside && words.every((word) => text.includes(word));
+                const isOfFamily = !this.family.value || entry.family === this.family.value;
+                const isUsable = !this.fitting.checked || !(entry.full_name in this.misfits);
+                return inside && isOfFamily && isUsable && words.every((word) => text.includes(word));
             });
-            this.shown = shown;
-            this.grid.replaceChildren(...shown.map(card));
-            this.empty.hidden = shown.length > 0;
+            return { stars, found: found.sort((one, other) => rank(one) - rank(other) || order(one, other)) };
+        }
+
+        cardOf(entry) {
+            const key = `${entry.full_name} ${entry.mtime} ${entry.preview} ${entry.activation_text} ${entry.preferred_multiplier}`;
+            if (!this.made.has(key)) this.made.set(key, card(entry));
+            return this.made.get(key);
+        }
+
+        render() {
+            const { stars, found } = this.chosen();
+            this.shown = found;
+            const slots = found.map((entry) => this.cardOf(entry));
+            found.forEach((entry, index) => {
+                const { star, misfit } = slots[index];
+                star.setAttribute("aria-pressed", String(stars.has(entry.full_name)));
+                misfit.hidden = !(entry.full_name in this.misfits);
+                misfit.title = this.misfits[entry.full_name] ?? "";
+            });
+            const old = [...this.grid.children];
+            const isSame = old.length === slots.length && old.every((element, index) => element === slots[index]);
+            if (!isSame) this.grid.replaceChildren(...slots);
+            this.empty.hidden = found.length > 0;
             setText(this.empty, this.entries.length
                 ? "No network matches. Clear the search, or choose another folder."
                 : "No networks yet. Drop a hypernetwork file (.pt, .safetensors) here to add it.");
-            this.say(shown.length === 1 ? "1 network" : `${shown.length} networks`);
+            this.say(found.length === 1 ? "1 network" : `${found.length} networks`);
             this.mark();
         }
 
         /** Press the cards whose tags the prompt has. */
         mark() {
             const names = new Set(parseTags(promptText()).map((tag) => tag.name.trim()));
-            [...this.grid.children].forEach((button, index) => {
+            [...this.grid.children].forEach(({ button }, index) => {
                 const { name, full_name: fullName } = this.shown[index];
                 const pressed = String(names.has(name) || names.has(fullName));
                 if (button.getAttribute("aria-pressed") !== pressed) button.setAttribute("aria-pressed", pressed);
@@ -144,33 +283,39 @@
         try {
             const response = await fetch(`${API}/add?${query}`, options);
             const answer = await response.json();
-            if (!response.ok) return `${file.name} was not added: ${answer.error}`;
+            if (!response.ok) return { text: `${file.name} was not added: ${answer.error}.`, isWrong: true };
             const warnings = answer.warnings.length ? ` Note: ${answer.warnings.join("; ")}.` : "";
-            return `Added ${answer.name} to ${answer.folder}.${warnings}`;
+            return { text: `Added ${answer.name} to ${answer.folder}.${warnings}`, isWrong: false };
         } catch (error) {
-            return `${file.name} was not added (${error.message}).`;
+            return { text: `${file.name} was not added (${error.message}).`, isWrong: true };
         }
     }
 
     async function addAll(files) {
         const said = [];
         for (const file of files) {
-            cards.forEach((each) => each.say(`Adding ${file.name} …`));
+            notify(`Adding ${file.name} …`);
             said.push(await add(file));
         }
         for (const each of cards) await each.load(true);
-        cards.forEach((each) => each.say(said.join(" ")));
+        notify(said.map(({ text }) => text).join(" "), said.some(({ isWrong }) => isWrong));
         window.dispatchEvent(new Event("hypernetworks-added"));
     }
 
-    /** Pass a dropped image to the page's own field for it. */
+    /** Pass an image to the page's own field for it, and show what comes of it. */
     function restore(file) {
+        selectTab("Image");
+        notify(`Restoring prompt and settings from ${file.name}: the Image tab says what was restored.`);
+        pass(file);
+    }
+
+    function pass(file) {
         const field = document.querySelector("#hypernetworks_restore input[type=file]");
         const clear = document.querySelector("#hypernetworks_restore button[aria-label*=lear]");
         if (!field) {
             if (!clear) return;
             clear.click();
-            setTimeout(() => restore(file), 100);
+            setTimeout(() => pass(file), 100);
             return;
         }
         const transfer = new DataTransfer();
@@ -182,7 +327,7 @@
     function drop(event) {
         const files = [...(event.dataTransfer?.files ?? [])];
         const networks = files.filter(isNetwork);
-        const picture = files.find((file) => nameOf(file).endsWith(".png"));
+        const picture = files.find((file) => IMAGES.some((suffix) => nameOf(file).endsWith(suffix)));
         if (!files.length) return;
         if (event.target.closest?.("#train_upload")) { // training images: gradio's own field takes them
             document.body.classList.remove("studio-dragging");
@@ -193,7 +338,7 @@
         document.body.classList.remove("studio-dragging");
         if (networks.length) addAll(networks);
         else if (picture) restore(picture);
-        else cards.forEach((each) => each.say(`Drop a hypernetwork (${SUFFIXES.join(", ")}) or a PNG saved here.`));
+        else notify(`Drop a hypernetwork (${SUFFIXES.join(", ")}) or an image with settings (${IMAGES.join(", ")}).`, true);
     }
 
     const hasFiles = (event) => event.dataTransfer?.types?.includes("Files");
@@ -207,45 +352,122 @@
         if (event.relatedTarget === null) document.body.classList.remove("studio-dragging");
     }, true);
 
-    /* ---------------------------------------------------------------- keys, and life of the page */
+    /* ---------------------------------------------------------------- keys */
+
+    const LISTS = "input[aria-expanded=true], ul.options, .hypernetworks-menu [role=listbox]:not([hidden]), dialog[open]";
+    let hadList = false;
+    // Asked before gradio hears of the key, which closes the list then.
+    document.addEventListener("keydown", () => {
+        hadList = [...document.querySelectorAll(LISTS)].some((element) => element.getClientRects().length);
+    }, true);
 
     document.addEventListener("keydown", (event) => {
-        const isGenerate = event.key === "Enter" && (event.ctrlKey || event.metaKey);
-        if (!isGenerate && event.key !== "Escape") return;
-        if (event.key === "Escape" && document.querySelector(".studio-progress") === null) return;
-        byId(isGenerate ? "hypernetworks_generate" : "hypernetworks_interrupt")?.click();
-        event.preventDefault();
+        if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+            // Fields of other tabs are no part of an image: Compare's starts a comparison itself.
+            if (event.target.closest?.("#studio_tabs") && activeTab() !== "Image") return;
+            byId("hypernetworks_generate")?.click();
+            event.preventDefault();
+        } else if (event.key === "Escape" && !hadList && !event.defaultPrevented) {
+            if (document.querySelector(".studio-progress") === null) return;
+            byId("hypernetworks_interrupt")?.click();
+            event.preventDefault();
+        }
     });
 
-    /** A narrow page has the image below, and a training above its fields: scroll there at the start. */
+    /* ---------------------------------------------------------------- undoing what cards and sliders wrote */
+
+    const JOIN_MS = 800; // a slider that moves writes many times, which is one step to undo
+    const undone = { past: [], future: [], known: null };
+
+    document.addEventListener("input", (event) => {
+        if (event.target !== promptField()) return;
+        const text = event.target.value;
+        const last = undone.past[undone.past.length - 1];
+        if (!event.isTrusted && undone.known !== null && undone.known !== text) {
+            if (last?.after === undone.known && Date.now() - last.at < JOIN_MS) Object.assign(last, { after: text, at: Date.now() });
+            else undone.past.push({ before: undone.known, after: text, at: Date.now() });
+            undone.future = [];
+        }
+        undone.known = text;
+    }, true);
+
+    /** The browser forgets what can be undone when a program writes into a field: do that part here. */
+    document.addEventListener("keydown", (event) => {
+        const isKey = (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z";
+        if (!isKey || event.target !== promptField()) return;
+        const [from, to] = event.shiftKey ? [undone.future, undone.past] : [undone.past, undone.future];
+        const step = from[from.length - 1];
+        if (!step || step[event.shiftKey ? "before" : "after"] !== event.target.value) return;
+        event.preventDefault();
+        to.push(from.pop());
+        undone.known = null; // this is no new step
+        fill(event.target, event.shiftKey ? step.after : step.before);
+    }, true);
+
+    /* ---------------------------------------------------------------- buttons, and life of the page */
+
+    /** What a click starts is shown: in its tab, and on a narrow page, scrolled to. */
     document.addEventListener("click", (event) => {
         const isTraining = event.target.closest("#train_start, #train_example");
-        const isGenerating = event.target.closest("#hypernetworks_generate") && window.innerWidth <= 760;
-        if (!isTraining && !isGenerating) return;
+        const isGenerating = event.target.closest("#hypernetworks_generate");
+        if (isGenerating) selectTab("Image");
+        if (!isTraining && !(isGenerating && window.innerWidth <= 760)) return;
         const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-        byId("studio_tabs")?.scrollIntoView({ behavior: calm ? "instant" : "smooth", block: "start" });
+        const scroll = { behavior: calm ? "instant" : "smooth", block: "start" };
+        setTimeout(() => byId("studio_tabs")?.scrollIntoView(scroll), 150); // the tab has its height by then
     });
 
-    /** Show a newly trained network in the library at once, but only once. */
-    let lastTrained = null;
-    function noticeTrained() {
-        const said = document.querySelector(".studio-trained")?.dataset.new ?? lastTrained;
-        if (said === lastTrained) return;
-        lastTrained = said;
-        cards.forEach((each) => each.load(true));
-    }
+    /** Choose an image whose settings are to be restored. */
+    const chooser = make("input", { type: "file", accept: IMAGES.join(","), hidden: "" });
+    chooser.addEventListener("change", () => {
+        if (chooser.files[0]) restore(chooser.files[0]);
+        chooser.value = "";
+    });
+    document.addEventListener("click", (event) => {
+        if (event.target.closest("#studio_restore")) chooser.click();
+    });
 
+    /** A trained network goes into the prompt; in place of the example's tag, where that is still as it was. */
     document.addEventListener("click", (event) => {
         const button = event.target.closest(".studio-try");
-        const names = new Set(parseTags(promptText()).map((tag) => tag.name.trim()));
-        if (button && !names.has(button.dataset.name)) toggle(TAB, button.dataset.name);
+        if (!button) return;
+        const tags = parseTags(promptText());
+        if (tags.some((tag) => tag.name.trim() === button.dataset.name)) return;
+        if (promptText() === STARTER) tags.forEach((tag) => toggle(TAB, tag.name));
+        toggle(TAB, button.dataset.name);
     });
 
+    document.addEventListener("click", (event) => {
+        const button = event.target.closest(".studio-example");
+        if (!button) return;
+        fill(promptField(), button.textContent);
+        byId("hypernetworks_generate")?.click();
+    });
+
+    /** An infotext that can be reached by keyboard and copied, but not changed. */
+    function openInfotext() {
+        const field = document.querySelector("#hypernetworks_infotext textarea");
+        if (!field?.disabled) return;
+        field.disabled = false;
+        field.readOnly = true;
+    }
+
+    /** gradio names its drop fields otherwise than they read, which confuses who commands by voice; and a sheet not at all. */
+    function nameParts() {
+        document.querySelector("#compare_sheet button:has(img):not([aria-label])")?.setAttribute("aria-label", "The sheet");
+        for (const field of document.querySelectorAll(".upload-container[aria-label]")) field.removeAttribute("aria-label");
+    }
+
     function tick() {
-        noticeTrained();
+        nameParts();
+        undone.known ??= promptField()?.value ?? null;
+        openInfotext();
         for (const host of document.querySelectorAll(".studio-cards:not(.studio-filled)")) cards.push(new Cards(host));
         for (const each of cards) if (each.shown) each.mark();
     }
+
+    const shared = { API, activeTab, selectTab, notify, fill, restore, promptField, promptText };
+    window.hypernetworksStudio = { ...shared, reloadCards: () => cards.forEach((each) => each.load(true)), lookAtFit: () => cards.forEach((each) => each.look()) };
 
     setInterval(tick, 300);
     tick();

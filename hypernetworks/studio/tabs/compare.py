@@ -11,17 +11,18 @@ import gradio as gr
 from ...errors import HypernetworkError
 from ...hosts.diffusers import save_png
 from ..cards import choices
-from ..comparing import compare, plan
+from ..comparing import compare, plan, summary
 from ..generating import job_of, new_path
 from ..job_queue import InterruptedJobError, JobQueue, Update
 from ..widgets import PRIVATE, empty_html, messages_html, progress_html
+from .picture import Place
 
 COMPARE_HINT = (
     "Generates a labelled sheet from the prompt and settings on the left, all with the same seed."
 )
 
 
-def compare_tab(job_queue: JobQueue, folder: Path, fields: list[gr.components.Component]) -> None:
+def compare_tab(job_queue: JobQueue, place: Place, fields: list[gr.components.Component]) -> None:
     """Add the tab that makes sheets.
 
     Args:
@@ -43,16 +44,7 @@ def compare_tab(job_queue: JobQueue, folder: Path, fields: list[gr.components.Co
         with gr.Row(elem_id="compare_buttons"):
             start = gr.Button("Compare", variant="primary", elem_id="compare_start", scale=3)
             stop = gr.Button("Interrupt", elem_id="compare_interrupt", scale=1, min_width=110)
-        progress = gr.HTML(empty_html(COMPARE_HINT), elem_id="compare_progress")
-        sheet = gr.Image(
-            show_label=False,
-            type="filepath",
-            interactive=False,
-            visible=False,
-            buttons=["download", "fullscreen"],
-            elem_id="compare_sheet",
-        )
-        messages = gr.HTML("", elem_id="compare_messages")
+        progress, sheet, messages = _results()
     tab.select(
         lambda: gr.update(choices=choices(job_queue.library)),
         None,
@@ -65,7 +57,11 @@ def compare_tab(job_queue: JobQueue, folder: Path, fields: list[gr.components.Co
         request: gr.Request, names: list[str], values: str, *settings: Any
     ) -> Iterator[tuple[Any, ...]]:
         yield from _compare(
-            job_queue, folder, str(request.session_hash), (names or [], values or ""), settings
+            job_queue,
+            place.folder,
+            place.windows.of(request.session_hash),
+            (names or [], values or ""),
+            settings,
         )
 
     gr.on(
@@ -78,9 +74,24 @@ def compare_tab(job_queue: JobQueue, folder: Path, fields: list[gr.components.Co
     )
 
     def interrupt(request: gr.Request) -> None:
-        job_queue.interrupt(str(request.session_hash))
+        job_queue.interrupt(place.windows.of(request.session_hash))
 
     stop.click(interrupt, None, None, queue=False, **PRIVATE)
+
+
+def _results() -> tuple[gr.HTML, gr.Image, gr.HTML]:
+    """Where a comparison is shown."""
+    progress = gr.HTML(empty_html(COMPARE_HINT), elem_id="compare_progress")
+    sheet = gr.Image(
+        show_label=False,
+        type="filepath",
+        interactive=False,
+        visible=False,
+        buttons=["download", "fullscreen"],
+        elem_id="compare_sheet",
+    )
+    messages = gr.HTML("", elem_id="compare_messages")
+    return progress, sheet, messages
 
 
 def _compare(
@@ -109,14 +120,13 @@ def _compare(
                     gr.skip(),
                 )
                 continue
-            made, messages = told
-            if made is None:
-                yield empty_html(COMPARE_HINT), gr.skip(), messages_html(messages)
+            if told.sheet is None:
+                yield empty_html(COMPARE_HINT), gr.skip(), messages_html(told.messages)
                 return
             path = new_path(folder, f"compare-seed-{job.seed}")
-            save_png(made, path)
-            done = f'<p class="studio-done" role="status">{len(todo.cells)} images on one sheet</p>'
-            yield done, gr.update(value=str(path), visible=True), messages_html(messages)
+            save_png(told.sheet, path)
+            done = f'<p class="studio-done" role="status">{summary(told)}</p>'
+            yield done, gr.update(value=str(path), visible=True), messages_html(told.messages)
     except InterruptedJobError:
         yield empty_html(COMPARE_HINT), gr.skip(), messages_html(["interrupted before it started"])
     except HypernetworkError as error:

@@ -14,10 +14,11 @@ from ...errors import HypernetworkError
 from ..job_queue import InterruptedJobError, JobQueue, Update
 from ..models import CHECKPOINT, MINIATURE, checked_path, load, samplers
 from ..widgets import PRIVATE, messages_html, progress_html, text
+from ..windows import Windows
 
 
 def model_tab(
-    job_queue: JobQueue, *, anywhere: bool, on_change: list[gr.components.Component]
+    job_queue: JobQueue, windows: Windows, anywhere: bool, on_change: list[gr.components.Component]
 ) -> tuple[list[gr.components.Component], Callable[[], tuple[Any, ...]]]:
     """Add the tab that chooses the model.
 
@@ -49,7 +50,9 @@ def model_tab(
             ) -> str:
                 return load(job_queue, wanted, where, halved, tell, cancelled)
 
-            for said in job_queue.run(str(request.session_hash), work, "the loading of a model"):
+            for said in job_queue.run(
+                windows.of(request.session_hash), work, "the loading of a model"
+            ):
                 if isinstance(said, Update):
                     yield progress_html(said), *same
                 else:
@@ -117,13 +120,17 @@ def _shown_path(job_queue: JobQueue, anywhere: bool) -> str:
 
 
 def _memory_hint() -> str:
-    return "all windows of this studio share the model; the current one stays until the new one is loaded"
+    return (
+        "all windows of this studio share the model; the current one stays until the new one is "
+        "loaded"
+    )
 
 
 def _path(typed: str, anywhere: bool) -> Path:
     if anywhere:
         raise HypernetworkError(
-            "with --listen, the page accepts no paths: start the studio with --checkpoint PATH instead"
+            "with --listen, the page accepts no paths: start the studio with --checkpoint PATH "
+            "instead"
         )
     return checked_path(typed or "")
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -13,13 +14,19 @@ from ...errors import HypernetworkError
 from ..fields import Components, Inputs
 from ..generating import Outcome, job_of
 from ..generating import generate as generate_images
+from ..images import Images
 from ..job_queue import InterruptedJobError, JobQueue, Update
 from ..restoring import Restored, read_infotext, restore
-from ..widgets import PRIVATE, empty_html, messages_html, progress_html
+from ..widgets import PRIVATE, first_screen_html, messages_html, progress_html
+from ..windows import Windows
 
-MOST_KEPT = 40
-"""The most images that a window's gallery shows."""
-NOTHING_YET = "No image yet. Describe what you want to see, click a network below, and press Generate (Ctrl+Enter)."
+if TYPE_CHECKING:
+    from ...hosts.diffusers import Painter
+
+IMAGE = "an image"
+"""The kind of these jobs to the queue."""
+PATIENCE = 20.0
+"""Seconds that a job goes on after its page has gone: it may only be loaded again."""
 
 
 @dataclass(frozen=True)
@@ -30,119 +37,173 @@ class Outputs(Components):
     gallery: gr.Gallery
     infotext: gr.Textbox
     messages: gr.HTML
-    kept: gr.State
 
 
-def picture_tab() -> tuple[Outputs, gr.File]:
+@dataclass(frozen=True)
+class Place:
+    """Where the images of all windows go.
+
+    Attributes:
+        folder: of this run of the studio.
+        images: the user's own folder.
+    """
+
+    folder: Path
+    images: Images
+    windows: Windows
+
+
+def picture_tab(job_queue: JobQueue) -> tuple[Outputs, gr.File]:
     """Add the tab with the image, its infotext, and the place to drop one."""
     with gr.Tab("Image", id="picture", elem_id="studio_picture_tab"):
-        progress = gr.HTML(empty_html(NOTHING_YET), elem_id="hypernetworks_progress")
-        gallery = gr.Gallery(
-            show_label=False,
-            preview=True,
-            object_fit="contain",
-            columns=4,
-            height=460,
-            format="png",
-            interactive=False,
-            visible=False,
-            buttons=["download", "fullscreen"],
-            elem_id="hypernetworks_gallery",
-        )
+        # Gallery and live preview share one place (studio.css), so that nothing jumps.
+        with gr.Column(elem_id="studio_stage"):
+            gallery = gr.Gallery(
+                show_label=False,
+                preview=True,
+                object_fit="contain",
+                columns=4,
+                format="png",
+                interactive=False,
+                visible=False,
+                buttons=["download", "fullscreen"],
+                elem_id="hypernetworks_gallery",
+            )
+            progress = gr.HTML(
+                first_screen_html(is_miniature=job_queue.painter.is_miniature),
+                elem_id="hypernetworks_progress",
+            )
         messages = gr.HTML("", elem_id="hypernetworks_messages")
         infotext = gr.Textbox(
             label="Infotext",
             lines=3,
             elem_id="hypernetworks_infotext",
             interactive=False,
+            visible=False,
             buttons=["copy"],
         )
-        restored = gr.File(
-            label="Drop an image here to restore its prompt and settings",
+        gr.Button("Restore settings from an image …", size="sm", elem_id="studio_restore")
+        restored = gr.File(  # not seen: that button, and an image dropped anywhere, fill it
+            label="Image with settings",
             file_types=[".png", ".jpg", ".jpeg", ".webp", ".avif"],
-            height=130,
             elem_id="hypernetworks_restore",
         )
-        kept = gr.State([])  # among the tabs themselves it would count as one
 
-    return Outputs(progress, gallery, infotext, messages, kept), restored
+    return Outputs(progress, gallery, infotext, messages), restored
 
 
 def wire_generating(
     job_queue: JobQueue,
-    folder: Path,
+    place: Place,
     inputs: Inputs,
     outputs: Outputs,
     buttons: tuple[gr.Button, gr.Button],
-) -> None:
-    """Let the two buttons start and interrupt a generation."""
+) -> Callable[[gr.Request], Iterator[tuple[Any, ...]]]:
+    """Let the two buttons start and interrupt a generation.
 
-    def generate(request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
-        *settings, kept = values
-        yield (
-            progress_html(Update(note="Starting …")),
-            gr.update(visible=False),
-            gr.skip(),
-            "",
-            gr.skip(),
-        )
+    Returns:
+        The function that shows a window's job, and its images, when its page is loaded again.
+    """
 
-        try:
-            job, picture = job_of(*settings), None
-            for told in job_queue.run(
-                str(request.session_hash),
-                lambda p, tell, cancelled: generate_images(p, job, tell, cancelled, folder),
-            ):
-                if isinstance(told, Outcome):
-                    yield _finished(told, kept)
-                else:
-                    picture = told.picture or picture
-                    yield progress_html(replace(told, picture=picture)), *[gr.skip()] * 4
-        except InterruptedJobError:
-            yield _stopped(kept, messages_html(["interrupted before it started"]))
-        except HypernetworkError as error:
-            yield _stopped(kept, messages_html([str(error)], "error"))
-        except Exception as error:  # memory, drivers: whatever torch may raise
-            words = f"the image could not be generated ({type(error).__name__}: {error})"
-            yield _stopped(
-                kept,
-                messages_html([words, "try a smaller size, or fewer images at once"], "error"),
+    def generate(request: gr.Request, *settings: Any) -> Iterator[tuple[Any, ...]]:
+        window = place.windows.of(request.session_hash)
+        if not job_queue.has(window, IMAGE):
+            yield progress_html(Update(note="Starting …")), gr.skip(), gr.skip(), ""
+
+        def work(
+            painter: Painter, tell: Callable[[Update], None], cancelled: threading.Event
+        ) -> Outcome:
+            outcome = generate_images(
+                painter, job_of(*settings), tell, cancelled, place.folder, place.images
             )
+            place.windows.keep(window, outcome.pictures)
+            return outcome
+
+        running = job_queue.run(window, work, IMAGE, PATIENCE)
+        yield from _shown(running, place, window, job_queue)
+
+    def resume(request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        window = place.windows.of(request.session_hash)
+        running = job_queue.resume(window, IMAGE)
+        yield _again(place, window, job_queue)
+        if running is not None:
+            yield from _shown(running, place, window, job_queue)
 
     start, stop = buttons
     gr.on(
         start.click,
         generate,
-        [*inputs.all(), outputs.kept],
+        inputs.all(),
         outputs.all(),
         concurrency_limit=8,
         api_name="generate",
         show_progress="hidden",
+        trigger_mode="multiple",  # a click while a job runs waits for its turn
     )
 
     def interrupt(request: gr.Request) -> None:
-        job_queue.interrupt(str(request.session_hash))
+        job_queue.interrupt(place.windows.of(request.session_hash))
 
     stop.click(interrupt, None, None, queue=False, **PRIVATE)
+    return resume
 
 
-def _finished(outcome: Outcome, kept: list[tuple[str, str]]) -> tuple[Any, ...]:
-    new = [(picture.path, picture.infotext) for picture in outcome.pictures]
-    kept = [*new, *kept][:MOST_KEPT]
+def _shown(
+    running: Iterator[Any], place: Place, window: str, job_queue: JobQueue
+) -> Iterator[tuple[Any, ...]]:
+    """A job's progress, and what came of it."""
+    picture = None
+    try:
+        for told in running:
+            if isinstance(told, Outcome):
+                yield _finished(told, place, window)
+            elif not told.is_second:  # the job before it has the display
+                picture = told.picture or picture
+                yield progress_html(replace(told, picture=picture)), *[gr.skip()] * 3
+    except InterruptedJobError:
+        note = messages_html(["interrupted before it started"])
+        yield _stopped(place, window, job_queue, note)
+    except HypernetworkError as error:
+        yield _stopped(place, window, job_queue, messages_html([str(error)], "error"))
+    except Exception as error:  # memory, drivers: whatever torch may raise
+        words = f"the image could not be generated ({type(error).__name__}: {error})"
+        advice = messages_html([words, "try a smaller size, or fewer images at once"], "error")
+        yield _stopped(place, window, job_queue, advice)
+
+
+def _finished(outcome: Outcome, place: Place, window: str) -> tuple[Any, ...]:
+    new, kept = outcome.pictures, place.windows.kept(window)
     count = "1 image" if len(new) == 1 else f"{len(new)} images"
     done = f'<p class="studio-done" role="status">{count} in {outcome.seconds:.1f} s</p>'
-    gallery = gr.update(value=[path for path, _ in kept], selected_index=0, visible=True)
-    return done, gallery, new[0][1] if new else "", messages_html(outcome.messages), kept
+    gallery = gr.update(value=[one.path for one in kept], selected_index=0, visible=True)
+    infotext = gr.update(value=new[0].infotext if new else "", visible=bool(new))
+    return done, gallery, infotext, messages_html(outcome.messages)
 
 
-def _stopped(kept: list[tuple[str, str]], messages: str) -> tuple[Any, ...]:
+def _stopped(place: Place, window: str, job_queue: JobQueue, messages: str) -> tuple[Any, ...]:
     """Without a new image, show the earlier ones again."""
-    place = "" if kept else empty_html(NOTHING_YET)
-    return place, gr.update(visible=bool(kept)), gr.skip(), messages, gr.skip()
+    return _place_holder(place, window, job_queue), gr.skip(), gr.skip(), messages
+
+
+def _place_holder(place: Place, window: str, job_queue: JobQueue) -> str:
+    if place.windows.kept(window):
+        return '<p class="studio-done"></p>'
+    return first_screen_html(is_miniature=job_queue.painter.is_miniature)
+
+
+def _again(place: Place, window: str, job_queue: JobQueue) -> tuple[Any, ...]:
+    """What a window had before its page was loaded again."""
+    kept = place.windows.kept(window)
+    gallery = gr.update(
+        value=[one.path for one in kept] or None, selected_index=0, visible=bool(kept)
+    )
+    infotext = gr.update(value=kept[0].infotext if kept else "", visible=bool(kept))
+    return _place_holder(place, window, job_queue), gallery, infotext, ""
 
 
 def wire_fields(
     job_queue: JobQueue,
+    windows: Windows,
     inputs: Inputs,
     outputs: Outputs,
     restored: gr.File,
@@ -150,9 +211,10 @@ def wire_fields(
 ) -> None:
     """Let the seed's buttons, the gallery and a dropped image fill the fields."""
 
-    def select(kept: list[tuple[str, str]], event: gr.SelectData) -> str:
+    def select(request: gr.Request, event: gr.SelectData) -> str:
+        kept = windows.kept(windows.of(request.session_hash))
         index = event.index if isinstance(event.index, int) else 0
-        return kept[index][1] if 0 <= index < len(kept) else ""
+        return kept[index].infotext if 0 <= index < len(kept) else ""
 
     def reuse(infotext: str) -> Any:
         seed = (
@@ -177,7 +239,7 @@ def wire_fields(
         return messages_html(told), *_values(found)
 
     dice, again = used
-    outputs.gallery.select(select, outputs.kept, outputs.infotext, queue=False, **PRIVATE)
+    outputs.gallery.select(select, None, outputs.infotext, queue=False, **PRIVATE)
     dice.click(lambda: -1, None, inputs.seed, queue=False, **PRIVATE)
     again.click(reuse, outputs.infotext, inputs.seed, queue=False, **PRIVATE)
     back = [inputs.prompt, inputs.negative, inputs.steps, inputs.cfg, inputs.seed, inputs.sampler]

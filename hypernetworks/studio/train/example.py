@@ -38,11 +38,11 @@ def generate_example(
     tell: Callable[[Update], None],
     cancelled: threading.Event,
 ) -> Path:
-    """The folder of the example; painted when it is not there yet.
+    """The folder of the example's images, which are generated if they don't exist yet.
 
     Raises:
         TrainingDataError: another model than the miniature is loaded.
-        InterruptedJobError: it was stopped; what was painted stays for the next time.
+        InterruptedJobError: it was stopped; finished images are kept for the next time.
     """
     if not painter.is_miniature:
         raise TrainingDataError(

@@ -176,7 +176,8 @@ def _check_file(source: Path) -> None:
     name, suffix = source.name, source.suffix.lower()
     if not is_plain(name) or not name.isprintable() or len(name.encode()) > 200:
         raise TrainingDataError(
-            "a file name can't contain slashes, start with a dot or be very long: rename the file, then add it"
+            "a file name can't contain slashes, start with a dot or be very long: rename the "
+            "file, then add it"
         )
     if DEVICE.fullmatch(name):
         raise TrainingDataError(
@@ -188,7 +189,8 @@ def _check_file(source: Path) -> None:
         _check_picture(source)
     else:
         raise TrainingDataError(
-            f"{name} is neither an image ({', '.join(SUFFIXES)}) nor a caption ({', '.join(TEXT_SUFFIXES)})"
+            f"{name} is neither an image ({', '.join(SUFFIXES)}) nor a caption "
+            f"({', '.join(TEXT_SUFFIXES)})"
         )
 
 

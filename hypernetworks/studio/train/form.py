@@ -64,6 +64,7 @@ class Form:
             label="Folder of images",
             info="An image's caption is its file name, or a text file of the same name beside it.",
             elem_id="train_key",
+            filterable=False,  # typed text would look like a folder, and mean none
         )
         self.upload = gr.File(
             label="Or drop images and captions (.txt, .caption) here",

@@ -156,7 +156,10 @@ def size_of(values: FormValues, painter: Painter) -> str:
         count = parameter_count(creation_of(values).structure, widths)
     except HypernetworkError as error:
         return str(error)
-    return f"{count:,} parameters, {count * 4 / 1e6:.1f} MB, for the widths {', '.join(map(str, widths))}."
+    return (
+        f"{count:,} parameters, {count * 4 / 1e6:.1f} MB, for the widths "
+        f"{', '.join(map(str, widths))}."
+    )
 
 
 def job_of(values: FormValues, painter: Painter, pictures: Path, runs: Path) -> TrainingJob:

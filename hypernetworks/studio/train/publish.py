@@ -65,7 +65,7 @@ def keep(job: TrainingJob, file: Path, library: Library, folder: Path, may_repla
     target = folder / f"{job.name}{job.suffix}"
     if target.exists() and not may_replace:
         raise FileWriteError(
-            f"{target.name} appeared in the library meanwhile: the network is in {job.folder}"
+            f"{target.name} appeared in the library meanwhile: the network is in the run's folder ({job.folder.name})"
         )
 
     try:
@@ -73,7 +73,9 @@ def keep(job: TrainingJob, file: Path, library: Library, folder: Path, may_repla
         replace(target, lambda temporary: shutil.copyfile(file, temporary))
         mark = sha256(target.read_bytes()).hexdigest()
         replace(job.folder / MARK, lambda temporary: temporary.write_text(mark, encoding="utf-8"))
-        previews = sorted((job.folder / "previews").glob("1-*.png"))
+        found = (job.folder / "previews").glob("1-*.png")
+        # That of step 0 shows the model without the network, which would mislead on its card.
+        previews = sorted((path for path in found if _step_of(path) > 0), key=_step_of)
         if previews:
             replace(
                 target.with_suffix(".png"),
@@ -81,8 +83,15 @@ def keep(job: TrainingJob, file: Path, library: Library, folder: Path, may_repla
             )
     except OSError as error:
         raise FileWriteError(
-            f"{target.name} can't be saved in the library ({error.strerror or error}); it is in {job.folder}"
+            f"{target.name} can't be saved in the library ({error.strerror or error}); "
+            f"it is in the run's folder ({job.folder.name})"
         ) from error
 
     library.scan()
     return library.name_of(library.find(job.name))
+
+
+def _step_of(preview: Path) -> int:
+    """The step in a preview's name, such as 25 of ``1-25.png``: names sort otherwise."""
+    step = preview.stem.rpartition("-")[2]
+    return int(step) if step.isdigit() else -1

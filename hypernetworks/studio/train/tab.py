@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,76 +15,38 @@ from .form import Form
 from .form_values import NEW, FormValues, job_of, of_preset
 from .trainer import State, Trainer
 
-Following = Iterator[tuple[Any, ...]]
+PARTS = {
+    "progress": "train_progress",
+    "curves": "train_curves",
+    "previews": "train_previews_shown",
+    "messages": "train_messages",
+}
+"""What is shown of a training, and the element that shows it."""
 
 
-def train_tab(
-    trainer: Trainer,
-) -> tuple[list[gr.components.Component], Callable[[], tuple[Any, ...]]]:
+def train_tab(trainer: Trainer) -> None:
     """Add the tab.
 
-    Returns:
-        Where a training is shown, and the function that shows it: for a page that is opened
-            meanwhile.
+    What is shown of a training is the page's own work (studio.js asks for it): every window
+    follows it, whenever it was opened, and none takes a place in gradio's queue for that.
     """
     form = Form(trainer)
     with gr.Tab("Train", id="train", elem_id="studio_train_tab") as tab:
-        progress = gr.HTML(views.progress(State()), elem_id="train_progress")
-        curves = gr.HTML("", elem_id="train_curves")
-        previews = gr.HTML("", elem_id="train_previews_shown")
-        messages = gr.HTML("", elem_id="train_messages")
-        told = gr.HTML(
-            "", elem_id="train_told"
-        )  # to this window alone, where the training's own words don't reach
+        for part, element in PARTS.items():
+            begin = views.progress(State()) if part == "progress" else ""
+            gr.HTML(f'<div class="studio-live" data-part="{part}">{begin}</div>', elem_id=element)
+        told = gr.HTML("", elem_id="train_told")  # to the window that pressed a button
         with gr.Row(elem_id="train_buttons"):
             example_button = gr.Button(example.BUTTON, elem_id="train_example", scale=3)
             stop = gr.Button("Interrupt", elem_id="train_interrupt", scale=1, min_width=110)
         form.first()
         start = gr.Button("Train", variant="primary", elem_id="train_start")
         form.more()
+        gr.HTML('<div class="studio-runs"></div>', elem_id="train_runs")  # studio_training_runs.js
         model = gr.State(trainer.job_queue.painter.model_name)
-    shown: list[gr.components.Component] = [progress, curves, previews, messages]
-
-    followed = gr.State(-1)
-
-    def look() -> tuple[Any, ...]:
-        """As it is now.
-
-        Nothing is queued where nothing runs: gradio may lose what is sent while another event ends.
-        """
-        state = trainer.state
-        number = state.number if state.is_running else gr.skip()
-        return (
-            views.progress(state),
-            views.curves(state),
-            views.previews(state),
-            _messages(state),
-            number,
-        )
-
-    def follow() -> Following:
-        yield from _follow(trainer)
 
     _wire_fields(trainer, form, tab, model)
-    _wire_buttons(trainer, form, [*shown, told], (start, stop, example_button))
-    followed.change(follow, None, shown, concurrency_limit=32, **PRIVATE)
-    tab.select(look, None, [*shown, followed], queue=False, **PRIVATE)
-    return [*shown, followed], look
-
-
-def _follow(trainer: Trainer) -> Following:
-    """What is shown, each time something of it changes."""
-    before: list[Any] = [None] * 4
-    known: list[Any] = [None] * 3
-    for state in trainer.follow():
-        now = [views.progress(state), *before[1:3], _messages(state)]
-        seen = [state.number, len(state.rows), len(state.previews)]
-        if seen[:2] != known[:2]:
-            now[1] = views.curves(state)
-        if seen != known:
-            now[2] = views.previews(state)
-        yield tuple(gr.skip() if new == old else new for new, old in zip(now, before, strict=True))
-        before, known = now, seen
+    _wire_buttons(trainer, form, told, (start, stop, example_button))
 
 
 def _said(error: HypernetworkError, form: Form) -> str:
@@ -95,20 +56,16 @@ def _said(error: HypernetworkError, form: Form) -> str:
     return error.called(str(form.fields[error.setting].label))
 
 
-def _messages(state: State) -> str:
-    return messages_html(list(state.messages), "error" if state.is_wrong else "note")
-
-
 def _wire_buttons(
     trainer: Trainer,
     form: Form,
-    outputs: list[gr.components.Component],
+    told: gr.HTML,
     buttons: tuple[gr.Button, gr.Button, gr.Button],
 ) -> None:
     start, stop, example_button = buttons
     names = list(form.fields)
 
-    def train(files: list[str] | None, *values: Any) -> Following:
+    def train(files: list[str] | None, *values: Any) -> tuple[Any, ...]:
         wishes = FormValues(**dict(zip(names, values, strict=True)))
         sent = [gr.skip()] * 3
         try:
@@ -118,14 +75,10 @@ def _wire_buttons(
             trainer.start(wishes)
             sent[2] = False  # begun: Train goes on with it from here on
         except HypernetworkError as error:
-            yield *[gr.skip()] * 4, messages_html([_said(error, form)], "error"), *sent
-            return
+            return messages_html([_said(error, form)], "error"), *sent
+        return "", *sent
 
-        for update in _follow(trainer):
-            yield *update, "", *sent
-            sent = [gr.skip()] * 3
-
-    def train_example() -> Following:
+    def train_example() -> str:
         values = of_preset("style", trainer.job_queue.painter)
         try:
             trainer.start(
@@ -134,19 +87,17 @@ def _wire_buttons(
                 )
             )
         except HypernetworkError as error:
-            yield *[gr.skip()] * 4, messages_html([str(error)], "error")
-            return
-        for update in _follow(trainer):
-            yield *update, ""
+            return messages_html([str(error)], "error")
+        return ""
 
     start.click(
         train,
         [form.upload, *form.fields.values()],
-        [*outputs, form.upload, form.fields["key"], form.fields["start_over"]],
-        concurrency_limit=32,
+        [told, form.upload, form.fields["key"], form.fields["start_over"]],
+        concurrency_limit=8,
         **PRIVATE,
     )
-    example_button.click(train_example, None, outputs, concurrency_limit=32, **PRIVATE)
+    example_button.click(train_example, None, told, concurrency_limit=8, **PRIVATE)
     stop.click(lambda: (trainer.interrupt(), None)[1], None, None, queue=False, **PRIVATE)
 
 

@@ -5,9 +5,7 @@ is closed.
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +21,7 @@ from . import example
 from .folders import TrainingFolders
 from .form_values import FormValues, job_of
 from .publish import check_free, keep
+from .runs import Runs, remember, remembered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 
 WINDOW = "training"
 """Whose jobs these are to the job queue: no window's, so that none stops them by accident."""
-PAUSE = 0.4
-"""Seconds between two looks that a window takes."""
 EDGE = 192
 """Previews are kept in memory no larger than this, in pixels."""
 
@@ -67,7 +64,10 @@ class State:
     def describe(self) -> str:
         """For those who wait for it."""
         left = f", about {duration(self.rows[-1].seconds_left)} left" if self.rows else ""
-        return f'the training of "{self.name}" (step {self.done} of {self.total}{left}; Interrupt is in the Train tab)'
+        return (
+            f'the training of "{self.name}" (step {self.done} of {self.total}{left}; Interrupt '
+            "is in the Train tab)"
+        )
 
 
 class Trainer:
@@ -116,6 +116,16 @@ class Trainer:
         self._thread = threading.Thread(target=self._run, args=arguments, daemon=True)
         self._thread.start()
 
+    def go_on(self, name: str, more: int) -> None:
+        """Continue a run with the fields that it was begun with, by so many steps.
+
+        Raises:
+            HypernetworkError: it can't be continued.
+        """
+        runs = Runs(self.training_folders.runs)
+        values, step = remembered(runs.path(name)), _step_of(runs, name)
+        self.start(replace(values, name=name, steps=step + max(1, more), start_over=False))
+
     def interrupt(self) -> bool:
         """Stop after the present step, which is saved; whether one was running."""
         return self.job_queue.interrupt(WINDOW)
@@ -124,16 +134,6 @@ class Trainer:
         """Until the training has ended and is saved, but no longer than that."""
         if self._thread is not None:
             self._thread.join(seconds)
-
-    def follow(self) -> Iterator[State]:
-        """The state, now and after each change, until the training ends."""
-        while True:
-            state = self.state
-            is_last = not state.is_running  # asked before: it may end while it is shown
-            yield state
-            if is_last:
-                return
-            time.sleep(PAUSE)
 
     def _run(
         self, values: FormValues, pictures: Path | None, may_replace: bool, state: State
@@ -147,6 +147,7 @@ class Trainer:
             job = job_of(values, painter, found, self.training_folders.runs)
             if not job.restart:
                 state.rows, state.previews = _earlier(job)
+            remember(replace(values, start_over=False), job.folder)
             return job, train_job(job, painter, _watcher(state, cancelled))
 
         try:
@@ -170,7 +171,10 @@ class Trainer:
             state.messages.append(
                 "there was not enough memory: try a smaller batch or size"
                 if is_out_of_memory(error)
-                else f"the training failed ({type(error).__name__}: {error}): try a smaller batch or size"
+                else (
+                    f"the training failed ({type(error).__name__}: {error}): try a smaller batch "
+                    "or size"
+                )
             )
             state.is_wrong = True
         finally:
@@ -192,6 +196,10 @@ class Trainer:
             state.kept_as = keep(
                 job, outcome.result, self.job_queue.library, self.folder, may_replace
             )
+
+
+def _step_of(runs: Runs, name: str) -> int:
+    return next((run.step for run in runs.all() if run.name == name), 0)
 
 
 def _watcher(state: State, cancelled: threading.Event) -> Watcher:

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from ...training import TrainingStep
 
 HINT = (
-    "Train a hypernetwork of your own: choose images and press Train, or press Train on an example: "
-    "the miniature learns the look of blueprints in a minute or two."
+    "Train a hypernetwork of your own: choose images and press Train, or press Train on an "
+    "example: the miniature learns the look of blueprints in a minute or two."
 )
 MOST_POINTS = 240
-MOST_COLUMNS = 6
+MOST_COLUMNS = 12
 Line = list[tuple[int, float]]
 
 
@@ -45,8 +45,14 @@ def _ended(state: State) -> str:
     button = (
         f'<button type="button" class="studio-try" data-name="{name}">Add it to the prompt</button>'
     )
-    said = f"<b>{name}</b> is in the library, after {state.rows[-1].step if state.rows else state.done} steps."
-    return f'<p class="studio-done studio-trained" role="status" data-new="{name} {state.number}">{said} {button}</p>'
+    said = (
+        f"<b>{name}</b> is in the library, after "
+        f"{state.rows[-1].step if state.rows else state.done} steps."
+    )
+    return (
+        f'<p class="studio-done studio-trained" role="status" data-new="{name} '
+        f'{state.number}">{said} {button}</p>'
+    )
 
 
 def _figures(rows: Sequence[TrainingStep]) -> str:
@@ -169,7 +175,8 @@ def _plot(
 
     return (
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{text(said)}">{marks}{drawn}'
-        f'<text x="44" y="12">{text(title)}</text>{legend}<text x="44" y="{height - 4}">step {frame.first}</text>'
+        f'<text x="44" y="12">{text(title)}</text>{legend}<text x="44" y="{height - 4}">step '
+        f"{frame.first}</text>"
         f'<text x="{width - 8}" y="{height - 4}" text-anchor="end">{frame.last}</text></svg>'
     )
 
@@ -189,7 +196,10 @@ def _drawn(name: str, line: Line, frame: _Frame) -> str:
 def _legend(names: Sequence[str], width: int) -> str:
     at, found = width - 8, ""
     for name in reversed(names):
-        found += f'<text class="studio-{name.replace(" ", "-")}" x="{at}" y="12" text-anchor="end">{name}</text>'
+        found += (
+            f'<text class="studio-{name.replace(" ", "-")}" x="{at}" y="12" '
+            f'text-anchor="end">{name}</text>'
+        )
         at -= 6 * len(name) + 18
     return found
 

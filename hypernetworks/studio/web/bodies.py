@@ -72,7 +72,10 @@ async def receive_files(
         if most <= 0:
             raise HTTPException(
                 429,
-                "the uploads that are kept take up too much space: close windows, and wait a minute",
+                (
+                    "the uploads that are kept take up too much space: close windows, and wait a "
+                    "minute"
+                ),
             )
         async for piece in pieces(receive, most):
             form.write(piece)
@@ -103,7 +106,10 @@ class _Form:
         self._file: IO[bytes] | None = None
         self._path, self._is_ended = "", False
         self._name, self._value, self._headers = b"", b"", dict[bytes, bytes]()
-        names = "part_begin part_data part_end header_field header_value header_end headers_finished end"
+        names = (
+            "part_begin part_data part_end header_field header_value header_end headers_finished "
+            "end"
+        )
         callbacks: Any = {f"on_{name}": getattr(self, f"_{name}") for name in names.split()}
         self._parser = MultipartParser(options[b"boundary"], callbacks)
 

@@ -38,7 +38,8 @@ def page_files() -> tuple[list[Path], list[Path]]:
         raise HypernetworkError(
             "the page's scripts are missing: run the studio from the project's folder"
         )
-    scripts = [*sorted((root / "javascript").glob("hypernetworks*.js")), _HERE / "studio.js"]
+    shared = sorted((root / "javascript").glob("hypernetworks*.js"))
+    scripts = [*shared, *sorted(_HERE.glob("studio*.js"))]
     return scripts, [root / "style.css", _HERE / "studio.css"]
 
 

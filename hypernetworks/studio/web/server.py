@@ -29,18 +29,28 @@ FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 TRAINING = "hypernetworks-training"
 """Folder in the user's home for training runs and training images, unless another is given."""
+IMAGES = "hypernetworks/images"
+"""Folder in the user's home for generated images, unless another is given."""
 LISTENING = (
-    "It listens on every network of this machine. Anyone with the password can generate images, and see and\n"
-    "add networks. The password travels unencrypted: use a network that you trust. Omit --listen for this machine only."
+    "It listens on every network of this machine. Anyone with the password can generate images, "
+    "and see and\n"
+    "add networks. The password travels unencrypted: use a network that you trust. Omit --listen "
+    "for this machine only."
 )
 OPEN = (
-    "It listens on every network of this machine: anyone who can reach it can generate images, and see\n"
+    "It listens on every network of this machine: anyone who can reach it can generate images, "
+    "and see\n"
     "and add networks. There is no password. Omit --listen for this machine only."
 )
 
 
 def build_app(
-    trainer: Trainer, folder: Path, *, anywhere: bool = False, password: str | None = None
+    trainer: Trainer,
+    folder: Path,
+    *,
+    anywhere: bool = False,
+    password: str | None = None,
+    images: Path | None = None,
 ) -> Any:
     """The whole application: page, routes, and the check of who may use them.
 
@@ -49,8 +59,8 @@ def build_app(
         folder: for the pictures of this run.
         anywhere: it will listen on all interfaces.
         password: asked for before anything else; ``None`` lets everyone in.
+        images: the user's folder of images; ``None`` is ``images`` in ``folder``.
     """
-    import gradio as gr
     from fastapi import FastAPI
 
     # Read by gradio when components are made; nothing else is to be in a folder that it gives out.
@@ -58,16 +68,36 @@ def build_app(
     cache = folder / "gradio"
     os.environ["GRADIO_TEMP_DIR"] = str(cache)
     os.environ["GRADIO_EXAMPLES_CACHE"] = str(cache / "examples")
+    from ..images import Images
     from ..page import build_page
+    from ..tabs.picture import Place
+    from ..windows import Windows
     from .gate import PageGate
+    from .live import register_live
     from .login import PasswordGate
-    from .routes import head, register
+    from .routes import PREFIX, head, register
     from .safety import OwnAddressOnly
     from .sessions import SlimStates
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     register(app, trainer.job_queue.library, MINIATURE_NETWORKS)
-    page = build_page(trainer, folder, anywhere=anywhere)
+    place = Place(folder, Images(images or folder / "images", is_shown=not anywhere), Windows())
+    register_live(app, PREFIX, trainer, place.images)
+    page = build_page(trainer, place, anywhere=anywhere)
+    served = _mounted(app, page, head())
+    page.state_holder.session_data = SlimStates()
+    gated = PageGate(served, page, cache)
+    return OwnAddressOnly(
+        gated if password is None else PasswordGate(gated, password),
+        anywhere,
+        only_addresses=password is None,
+    )
+
+
+def _mounted(app: Any, page: Any, head: str) -> Any:
+    """An application with gradio's page and routes at its root."""
+    import gradio as gr
+
     page.queue(default_concurrency_limit=8, max_size=limits.MOST_QUEUED_IN_ALL)
     page.state_session_capacity = limits.MOST_SESSIONS
     served = gr.mount_gradio_app(
@@ -80,7 +110,7 @@ def build_app(
         theme=gr.themes.Default(
             primary_hue="indigo", neutral_hue="slate", font=FONT, font_mono=MONO
         ),
-        head=head(),
+        head=head,
         ssr_mode=False,
         mcp_server=False,
         run_history=False,
@@ -89,13 +119,7 @@ def build_app(
     page.has_launched = (
         True  # gradio's own check of paths rests on it, and a mounted page never launches
     )
-    page.state_holder.session_data = SlimStates()
-    gated = PageGate(served, page, cache)
-    return OwnAddressOnly(
-        gated if password is None else PasswordGate(gated, password),
-        anywhere,
-        only_addresses=password is None,
-    )
+    return served
 
 
 def launch(
@@ -106,6 +130,7 @@ def launch(
     anywhere: bool = False,
     password: str | None = None,
     training_folders: TrainingFolders | None = None,
+    images: Path | None = None,
 ) -> None:
     """Serve the page, on this machine only unless told otherwise, until interrupted.
 
@@ -115,6 +140,7 @@ def launch(
         anywhere: listen on all interfaces.
         password: asked for before anything else; ``None`` lets everyone in.
         training_folders: that training may use; ``None`` is one in the user's home.
+        images: folder for the generated images; ``None`` is one in the user's home.
 
     Raises:
         HypernetworkError: the port is taken.
@@ -128,7 +154,13 @@ def launch(
 
     with noticed("Stopping; Ctrl+C again ends at once") as ending, temporary_folder() as folder:
         try:
-            app = build_app(trainer, folder, anywhere=anywhere, password=password)
+            app = build_app(
+                trainer,
+                folder,
+                anywhere=anywhere,
+                password=password,
+                images=images or Path.home() / IMAGES,
+            )
             say(f"Hypernetworks studio: {address}  {_reach(anywhere, port, password)}")
             if open_browser:
                 threading.Timer(1.0, webbrowser.open, [address]).start()
@@ -189,8 +221,9 @@ def _reach(anywhere: bool, port: int, password: str | None) -> str:
 def _listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
-        if os.name != "nt":  # there, it would share a port that is taken
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # On Windows, a port that another program has would be shared without the first.
+        option = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
+        listener.setsockopt(socket.SOL_SOCKET, option, 1)
         listener.bind((host, port))
     except OSError as error:
         listener.close()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -147,7 +150,7 @@ def test_convert_says_where_several_files_can_go(
     twin = folder / "sub" / one.name
     hn.write(hn.read(one), twin)
     assert "both" in refused(capsys, "convert", one, twin, folder / "made")
-    assert "nothing matches" in refused(capsys, "convert", folder / "*.ckpt", folder / "made")
+    assert "no file matches" in refused(capsys, "convert", folder / "*.ckpt", folder / "made")
     assert not (folder / "made").exists()
 
 
@@ -172,7 +175,7 @@ def test_convert_overwrites_only_when_told(
         (["generate", "a cat", "--size", "big"], "512x768"),
         (["generate", "a cat", "--cfg", "nan"], "number"),
         (["generate", "a cat", "-o", "picture.jpg"], ".png"),
-        (["generate", "a cat", "-o", "none/picture.png"], "no folder"),
+        (["generate", "a cat", "-o", "none/picture.png"], "existing folder"),
         (["generate", "a cat", "--hypernetworks", "none"], "no such folder"),
         (["generate", "a cat", "--checkpoint", "none.safetensors"], "none.safetensors"),
         (["generate", "a cat", "--device", "nonsense"], "device nonsense"),
@@ -217,6 +220,45 @@ def test_generate_makes_a_picture_with_its_infotext(
         assert picture.size == (96, 96)
         assert picture.info["parameters"].startswith(f"{prompt}\nSteps: 2")
         assert "ink: " in picture.info["parameters"]
+
+
+def test_an_interrupted_generate_keeps_what_it_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    from hypernetworks.cli import generate
+    from hypernetworks.hosts.diffusers import Generation, Picture, Result
+
+    def stopped(job: Generation, on_step: Any) -> Result:
+        assert on_step(1, job.steps)
+        signal.raise_signal(signal.SIGINT)
+        assert not on_step(2, job.steps)
+        return Result([Picture(Image.new("RGB", (8, 8)), "a cat")])
+
+    painter = SimpleNamespace(generate=stopped)
+    monkeypatch.setattr(generate, "load_painter", lambda _options: painter)
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", "a cat", "--steps", "9"]) == 130
+    output = capsys.readouterr()
+    assert output.out.strip() == str(tmp_path.resolve() / "picture.png")
+    assert "unfinished image is saved" in output.err
+    assert (tmp_path / "picture.png").is_file()
+
+
+def test_list_says_what_tags_can_name(
+    network_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (network_file.parent / "broken.pt").write_bytes(b"nothing")
+    assert main(["list", str(network_file.parent)]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert "can't be used" in next(line for line in lines if line.startswith("broken"))
+    good = next(line for line in lines if line.startswith(network_file.stem))
+    assert good.endswith(str(network_file.resolve()))
+    (network_file.parent / "broken.pt").unlink()
+    assert main(["list", str(network_file.parent), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["name"] == network_file.stem
+    assert "no such folder" in refused(capsys, "list", network_file.parent / "none")
 
 
 def test_generate_numbers_the_pictures_of_a_batch(tmp_path: Path) -> None:

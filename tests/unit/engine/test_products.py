@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -39,6 +40,62 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         products.F, "linear", lambda *arguments: seen.append("F.linear") or original(*arguments)
     )
     return seen
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_relu_at_the_end_of_a_product(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA's route, on the CPU, whose kernels compute the same."""
+    inputs, weight, bias = (
+        tensor.to(dtype) for tensor in (drawn(2, 7, 24), drawn(48, 24, seed=1), drawn(48, seed=2))
+    )
+    plain = products.linear(inputs, weight, bias, nn.ReLU())
+    assert products.cublas_works(torch.device("cpu"))
+    monkeypatch.setattr(products, "FUSING", ("cpu",))
+    monkeypatch.setattr(products.F, "linear", None)
+    with torch.no_grad():
+        fused = products.linear(inputs, weight, bias, nn.ReLU())
+    assert fused.shape == plain.shape == (2, 7, 48)
+    assert (fused.dtype, float(fused.min())) == (dtype, 0.0)
+    assert relative_error(fused, plain) <= (2e-3 if dtype is torch.float16 else 1.6e-2)
+
+
+def test_an_operator_that_computes_something_else_is_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    right = torch.ops.aten._addmm_activation
+    monkeypatch.setattr(torch.ops.aten, "_addmm_activation", lambda *given: right(*given) + 1)
+    assert not products.cublas_works.__wrapped__(torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("activation", "kernels"),
+    [
+        ("relu", ["_addmm_activation", "addmm", "add"]),
+        ("swish", ["addmm", "hardswish", "addmm", "add"]),
+    ],
+)
+def test_the_kernels_of_a_network_on_cuda(activation: str, kernels: list[str]) -> None:
+    """Counted on the meta device: no conversion, and no pass that a product could make itself."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    seen: list[str] = []
+
+    class Noting(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            seen.append(function.overloadpacket.__name__)
+            return function(*args, **(kwargs or {}))
+
+    made = network(Recipe((8,), activation=activation, activate_output=False))
+    made.to("meta", torch.float16)
+    context = torch.empty(2, 5, 8, dtype=torch.float16, device="meta")
+    with torch.no_grad():
+        made.step(context, KEY, 0.8)
+        with Noting():
+            made.step(context, KEY, 0.8)
+    views = {"view", "t", "transpose", "_unsafe_view", "detach", "alias"}
+    assert [name for name in seen if name not in views] == kernels
 
 
 @pytest.mark.skipif(not products.onednn_works(), reason="this torch has no oneDNN")

@@ -52,3 +52,11 @@ def test_a_missing_option_is_noticed() -> None:
     page = PAGE.replace("| `--watch-every` |", "| `--watch` |")
     parser = commands()["train"]
     assert documented(page, "train") ^ options_of(parser) == {"--watch", "--watch-every"}
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_option_says_what_it_does(command: str) -> None:
+    parser = commands()[command]
+    silent = [a.option_strings or a.dest for a in parser._actions if not a.help]
+    assert silent == []
+    assert parser.description, "a command's own help begins with what it does"

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from hypernetworks.console import say
+from hypernetworks.console import say, warn
 from hypernetworks.errors import FileMissingError, HypernetworkError
 
 
@@ -25,3 +25,17 @@ def test_every_line_arrives(encoding: str) -> None:
 def test_messages_of_errors_can_be_sent(kind: type[HypernetworkError]) -> None:
     text = str(kind("wat\udce9r: there is no such file"))
     assert text.encode() == b"wat\\udce9r: there is no such file"
+
+
+def test_warnings_keep_out_of_the_output(capsys: pytest.CaptureFixture[str]) -> None:
+    say("a result")
+    warn("a warning")
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("a result\n", "a warning\n")
+
+
+def test_without_a_console_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    monkeypatch.setattr("sys.stderr", None)
+    say("nobody reads it")
+    warn("nor this")

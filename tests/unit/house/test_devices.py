@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from hypernetworks import devices
-from hypernetworks.errors import DeviceError
+from hypernetworks.devices import enough_memory
+from hypernetworks.errors import DeviceError, HypernetworkError
 from hypernetworks.hosts.diffusers.finite import NotFiniteError, watched
 
 
@@ -75,7 +76,7 @@ def test_what_can_not_be_used_is_told_with_the_rest(
     monkeypatch: pytest.MonkeyPatch, asked: str
 ) -> None:
     machine(monkeypatch, "cuda")
-    with pytest.raises(DeviceError, match=r"this machine has cuda, cuda:1, cpu"):
+    with pytest.raises(DeviceError, match=r"choose one of cuda, cuda:1, cpu"):
         devices.choose_device(asked)
 
 
@@ -84,9 +85,14 @@ def test_what_can_not_be_used_is_told_with_the_rest(
     [
         torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
         RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:80] DefaultCPUAllocator: not enough memory: you tried"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:80] DefaultCPUAllocator: not enough memory: you tried"
+        ),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
-        RuntimeError("Could not allocate tensor with 4294967296 bytes. There is not enough GPU video memory"),
+        RuntimeError(
+            "Could not allocate tensor with 4294967296 bytes. There is not enough GPU video "
+            "memory"
+        ),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         RuntimeError("Native API failed. Native API returns: -5 (PI_ERROR_OUT_OF_RESOURCES)"),
@@ -135,3 +141,17 @@ def test_numbers_that_are_not_finite_are_found_or_made_black() -> None:
     with watched(vae, raises=True), pytest.raises(NotFiniteError):
         vae.decoder(broken)
     assert not vae.decoder._forward_hooks
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory: you tried")]
+)
+def test_a_lack_of_memory_says_what_to_do(error: Exception) -> None:
+    told = pytest.raises(HypernetworkError, match="not enough memory for it: close other programs")
+    with told, enough_memory(lambda: "for it: close other programs"):
+        raise error
+
+
+def test_other_errors_pass_through_a_lack_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), enough_memory("for it"):
+        raise RuntimeError("shapes don't match")

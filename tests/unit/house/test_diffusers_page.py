@@ -6,19 +6,21 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-CHANGING, CONTRACT = "laws/test_changing_unets.py", "contract/test_diffusers.py"
+CHANGING, MODELS = "laws/test_changing_unets.py", "laws/test_diffusers_models.py"
 ROWS = {
     "A LoRA is loaded": (CHANGING, "test_what_changes_after_apply_is_seen_at_the_next_call"),
     "Modules are swapped": (CHANGING, "test_what_changes_after_apply_is_seen_at_the_next_call"),
+    "Offloading": (MODELS, "test_weights_that_are_offloaded_or_packed"),
     "`fuse_qkv_projections`": (CHANGING, "test_fusing_after_apply_says_so"),
     "`copy.deepcopy`": (CHANGING, "test_copies_have_no_networks_and_take_some"),
     "`copy.copy`": (CHANGING, "test_shallow_copies_and_replicas"),
     "`torch.compile`": ("laws/compiled_unets.py", "test_compiled_unets"),
     "`torch.export`": (CHANGING, "test_exporting_leaves_nothing_behind_and_keeps_the_networks"),
     "Gradient checkpointing": (CHANGING, "test_gradient_checkpointing"),
-    "AnimateDiff": (CHANGING, "test_no_site_in_temporal_attention"),
-    "IP-Adapter": (CHANGING, "test_attention_that_somebody_adds_is_left_alone"),
-    "ControlNet, SDXL refiner": (CONTRACT, "test_other_models_of_a_pipeline_are_left_alone"),
+    "AnimateDiff": (MODELS, "test_in_video_networks_change_attention_in_space_only"),
+    "IP-Adapter": (MODELS, "test_ip_adapters_keep_their_own_projections"),
+    "ControlNet": ("contract/test_diffusers.py", "test_other_models_of_a_pipeline_are_left_alone"),
+    "SDXL refiner": (MODELS, "test_a_refiner_is_a_model_of_its_own"),
     "Two attention modules": (CHANGING, "test_modules_that_sites_share_are_changed_once"),
     "Inference mode": (CHANGING, "test_contexts_changed_in_the_middle_of_a_call"),
 }

@@ -51,7 +51,7 @@ ROOMS: dict[str, set[str]] = {
     "studio": {*CORE, "hosts", "hosts.diffusers", "ui", "miniature"},
     "cli": {*CORE, "hosts", "hosts.diffusers", "studio", "miniature"},
     "__main__": {"cli"},
-    "installing": {"__version__"},
+    "installing": {"__version__", "console"},
     "__init__": CORE,
 }
 """What each room may import of this package. On top sit ``studio``, ``cli`` and the webui's
@@ -309,7 +309,10 @@ def test_importing_loads_and_prints_nothing() -> None:
 
 
 def test_tags_need_no_torch() -> None:
-    code = "import sys, hypernetworks as hn; print(hn.parse('a <hypernet:ink:0.5>')[0], 'torch' in sys.modules)"
+    code = (
+        "import sys, hypernetworks as hn; print(hn.parse('a <hypernet:ink:0.5>')[0], 'torch' in "
+        "sys.modules)"
+    )
     assert python(code, "-W", "error") == ("a  False\n", "")
 
 

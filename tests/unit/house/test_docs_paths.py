@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "dev/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "hypernetworks/miniature/MODEL_CARD.md",
+]
 TOPS = "hypernetworks|tests|docs|scripts|javascript|benchmarks"
 NAMED = re.compile(rf"(?<![\w./-])((?:{TOPS})/[\w./-]*[\w/])")
 """A path from the project's folder, in text, code or a block."""
@@ -20,6 +24,13 @@ ANCHOR = re.compile(r"\]\((?!https?:)([^)#]*)#([^)]+)\)")
 DOTTED = re.compile(r"(?<![\w./-])(hypernetworks(?:\.[A-Za-z_]\w*)+)(?![\w/])")
 """A module of ours, or a name in one, such as ``hypernetworks.training.Run``."""
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
+PLACEHOLDER = re.compile(
+    r"(?-i:\b[A-Z]+(?:-[A-Z]+){2,}\b)|\bTODO\b|\bFIXME\b|\bTBD\b|\bXXX\b|lorem ipsum"
+    r"|<(?:your|the|this)[ _-][^>]*>|\[(?:insert|your) [^]]*\]|\byour[-_](?:user\w*|name|org\w*)\b"
+    r"|example\.(?:com|org|net)",
+    re.IGNORECASE,
+)
+"""Text that somebody meant to replace before a reader sees it."""
 NOT_OURS = ("hypernetworks/v1", "models/hypernetworks")
 """Names with such a beginning that are addresses, or in a webui."""
 
@@ -128,3 +139,29 @@ def test_a_wrong_name_is_noticed() -> None:
         "tests/none/",
     ]
     assert missing_files("see `nothing_of_ours.py`") == ["nothing_of_ours.py"]
+
+
+def placeholders(text: str) -> list[str]:
+    """Words in the text that wait for somebody to fill them in."""
+    return [match[0] for match in PLACEHOLDER.finditer(text)]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_no_placeholder_is_left_in_a_document(document: Path) -> None:
+    assert placeholders(text_of(document)) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "git clone ADDRESS-OF-THIS-PROJECT hypernetworks",
+        "git clone https://github.com/your-name/hypernetworks",
+        "git clone <the address>",
+        "See https://example.com/docs.",
+        "TODO: describe it",
+        "[insert a link]",
+    ],
+)
+def test_a_placeholder_is_noticed(text: str) -> None:
+    assert placeholders(text)
+    assert placeholders("Write `<hypernet:NAME:0.7>` for the file NAME-STEP.pt, as UTF-8.") == []

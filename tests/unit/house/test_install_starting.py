@@ -42,7 +42,10 @@ def through(function: str, program: str) -> subprocess.Popen[str]:
         "start": "starting.start([sys.executable, '-c', program])",
         "wait": "starting.wait([sys.executable, '-c', program], dict(os.environ))",
     }[function]
-    code = f"import os, sys; from hypernetworks.installing import starting; program = {program!r}; sys.exit({call})"
+    code = (
+        f"import os, sys; from hypernetworks.installing import starting; program = {program!r}; "
+        f"sys.exit({call})"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -98,7 +101,7 @@ def test_the_fast_ring() -> None:
         "pytest",
         *starting.PARALLEL,
         "-m",
-        "not slow and not browser and not webui and not cuda",
+        "not slow and not browser and not webui and not comfyui and not cuda",
         "-x",
     ]
     assert starting.command("studio", ["--port", "1"])[1:] == [

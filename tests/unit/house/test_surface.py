@@ -20,7 +20,9 @@ SIGNATURES = {
     "parse": "(prompt: 'str') -> 'tuple[str, list[Tag]]'",
     "Hypernetwork.transform": "(self, context: 'torch.Tensor', multiplier: 'float' = 1.0)"
     " -> 'tuple[torch.Tensor, torch.Tensor]'",
-    "Hypernetwork.create": "(name: 'str', structure: 'Structure', widths: 'Iterable[int]') -> 'Hypernetwork'",
+    "Hypernetwork.create": (
+        "(name: 'str', structure: 'Structure', widths: 'Iterable[int]') -> 'Hypernetwork'"
+    ),
     "Handle.at": "(self, step: 'int', total: 'int', *, hires: 'bool' = False) -> 'None'",
     "Handle.remove": "(self) -> 'None'",
     "Library": "(folders: 'Folders', *, cache_bytes: 'int' = 1073741824) -> 'None'",
@@ -34,7 +36,8 @@ SIGNATURES = {
     "Schedule.at": "(self, step: 'int', total: 'int') -> 'float'",
     "Tag.with_multiplier": "(self, value: 'float | str') -> 'Tag'",
     "Structure": "(layer_structure: 'tuple[float, ...]' = (1.0, 2.0, 1.0), activation: 'str' = 'linear', "
-    "activate_output: 'bool' = True, layer_norm: 'bool' = False, dropout: 'tuple[float, ...]' = (0.0, 0.0, 0.0))"
+    "activate_output: 'bool' = True, layer_norm: 'bool' = False, dropout: 'tuple[float, ...]' = "
+    "(0.0, 0.0, 0.0))"
     " -> None",
 }
 

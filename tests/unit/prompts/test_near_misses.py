@@ -26,6 +26,14 @@ from hypernetworks.prompts.near_misses import near_misses
         ("(hypernet:ink:0.5)", "<hypernet:ink:0.5>"),
         ("[hypernet:ink:0.5]", "<hypernet:ink:0.5>"),
         ("hypernet:ink:1, a cat", "<hypernet:ink:1>"),
+        ("<hypernet\u00a0:ink:1>", "<hypernet:ink:1>"),
+        ("<\u200bhypernet:ink:1>", "<hypernet:ink:1>"),
+        ("<hypernet ink:1>", "<hypernet:ink:1>"),
+        ("<hypernet;ink:1>", "<hypernet:ink:1>"),
+        ("<hypernet=ink:1>", "<hypernet:ink:1>"),
+        ("<hypenet:ink:1>", "<hypernet:ink:1>"),
+        ("<hyppernet:ink:1>", "<hypernet:ink:1>"),
+        ("<hyper:ink:1>", "<hypernet:ink:1>"),
     ],
 )
 def test_near_misses_are_told(text: str, right: str) -> None:
@@ -55,6 +63,9 @@ def test_loras_where_none_can_act(text: str) -> None:
         "a < b > c",
         "(red:1.5)",
         "<lorax>",
+        "<wildcard:ink:1>",
+        "<hyperbole of words>",
+        "<hyperlink:somewhere>",
         "hypernets, nets",
     ],
 )
@@ -66,7 +77,9 @@ def test_a_tag_that_works_is_none() -> None:
     assert near_misses(parse("a <hypernet:ink:1> b")[0], loras=False) == []
 
 
-@pytest.mark.parametrize("piece", ["<hypernet:", "hypernet:", "&lt;", "<lora:", "( ", "hyper "])
+@pytest.mark.parametrize(
+    "piece", ["<hypernet:", "hypernet:", "&lt;", "<lora:", "( ", "hyper ", "<hypenet;a "]
+)
 def test_long_texts_take_no_time(piece: str) -> None:
     began = time.monotonic()
     near_misses(piece * (1 << 17), loras=False)

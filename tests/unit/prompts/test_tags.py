@@ -137,6 +137,10 @@ def test_the_public_parse_is_this_one() -> None:
         (" 0.5 ", 0.5),
         ("1e-2", 0.01),
         (".5", 0.5),
+        ("\u22120.5", -0.5),
+        ("\u20130.5", -0.5),
+        ("0.5\u200b", 0.5),
+        ("\u200e0.5\ufeff", 0.5),
     ],
 )
 def test_plain_multipliers(text: str, value: float) -> None:
@@ -528,7 +532,7 @@ def test_prompt_editing_is_answered_with_the_same_in_the_tag(
 def test_a_half_that_editing_never_reaches(when: str) -> None:
     tag = only(f"[<hypernet:a:1>:cat:{when}]")
     assert tag.multiplier is None
-    assert "leave the tag out" in str(tag.error)
+    assert "remove the tag" in str(tag.error)
 
 
 def test_both_halves_of_an_editing() -> None:

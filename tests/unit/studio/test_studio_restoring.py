@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from unit.library.test_library import network
@@ -200,6 +200,7 @@ keys = st.from_regex(r"[A-Z][a-z]{2,8}( [a-z]{2,6})?", fullmatch=True)
 values = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=20)
 
 
+@settings(max_examples=25)
 @given(pairs=st.dictionaries(keys, values, min_size=1, max_size=4))
 def test_any_other_key_is_named(pairs: dict[str, str], library: hn.Library) -> None:
     text = hn.prompts.format_infotext("a", "", {"Steps": 20, "Seed": 5, "Size": "64x64", **pairs})

@@ -29,6 +29,7 @@ from hypernetworks.studio.train.form_values import (
 )
 from hypernetworks.studio.train.publish import check_free, keep
 from hypernetworks.studio.train.trainer import State, Trainer
+from hypernetworks.studio.web.live import training
 from hypernetworks.training import PRESETS, TrainingStep
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -282,6 +283,14 @@ def test_a_run_may_replace_its_own_network_and_no_other(tmp_path: Path) -> None:
         check_free(job, library, None, True)
 
 
+def test_a_card_never_shows_the_model_without_its_network(tmp_path: Path) -> None:
+    library, folder = hn.Library([tmp_path / "lib"]), tmp_path / "lib"
+    job = TrainingJob("ink", tmp_path, tmp_path / "runs")
+    pictures(job.folder / "previews", "1-000000.png")
+    keep(job, network(job.folder / "ink-5.safetensors"), library, folder, False)
+    assert not (folder / "ink.png").exists()
+
+
 # ------------------------------------------------------------------ the training of a studio
 
 
@@ -365,13 +374,20 @@ def test_previews_tell_how_far_they_are() -> None:
     assert (state.note, state.done, state.total) == ("Generating previews: 8 of 20", 3, 100)
 
 
-def test_who_follows_sees_the_end(studio: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "PAUSE", 0)
-    studio.state = State("a", is_running=True)
-    following = studio.follow()
-    assert next(following).is_running
+def test_every_window_sees_each_step_and_the_end_once(studio: Trainer) -> None:
+    first = training(studio, "", True)
+    assert not first["running"]
+    studio.state = State("a", "Step 1 of 9", 1, 9, rows=[step(1)], is_running=True)
+    seen = training(studio, first["version"], True)
+    assert "Step 1 of 9" in seen["parts"]["progress"]
+    assert "parts" not in training(studio, seen["version"], True)
+    assert "parts" not in training(studio, "", False)  # another tab is in view
+
+    studio.state.note = "Step 2 of 9"
+    after = training(studio, seen["version"], True)
+    assert "Step 2 of 9" in after["parts"]["progress"]
     studio.state.is_running = False
-    assert [state.is_running for state in following] == [False]
+    assert "has ended" in training(studio, after["version"], True)["parts"]["progress"]
 
 
 def test_what_goes_wrong_is_told(studio: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -470,9 +486,9 @@ def test_curves_have_the_losses_and_stay_small() -> None:
 def test_previews_are_side_by_side_and_evenly_chosen() -> None:
     picture = Image.new("RGB", (8, 8))
     shown = views.previews(
-        State("a", previews=[(number, [picture, picture]) for number in range(0, 1100, 100)])
+        State("a", previews=[(number, [picture, picture]) for number in range(0, 2100, 100)])
     )
     assert shown.count("<img") == 2 * views.MOST_COLUMNS
     assert ">0<" in shown
-    assert ">1000<" in shown
+    assert ">2000<" in shown
     assert views.previews(State()) == ""

@@ -14,7 +14,14 @@ from PIL import Image
 import hypernetworks as hn
 from hypernetworks.devices import usable_devices
 from hypernetworks.hosts.diffusers import Generation, Picture, Result, save_png
-from hypernetworks.studio.comparing import compare, plan, sheet, split_multipliers
+from hypernetworks.studio.comparing import (
+    Compared,
+    compare,
+    plan,
+    sheet,
+    split_multipliers,
+    summary,
+)
 from hypernetworks.studio.generating import generate, job_of
 from hypernetworks.studio.inspecting import report
 from hypernetworks.studio.job_queue import InterruptedJobError, JobQueue, Update
@@ -28,6 +35,9 @@ class FakePainter:
     def __init__(self, library: hn.Library) -> None:
         self.library = library
         self.jobs: list[Generation] = []
+
+    def problems(self, prompt: str) -> list[str]:
+        return [f"{prompt} at character 3: it doesn't fit"] if "night" in prompt else []
 
     def generate(self, job: Generation, on_step: Any = None, on_picture: Any = None) -> Result:
         self.jobs.append(job)
@@ -64,6 +74,7 @@ def test_empty_and_wild_fields_become_a_job() -> None:
     job = job_of("a", None, None, None, None, None, None, None, None)  # type: ignore[arg-type]
     assert (job.steps, job.batch, job.sampler, job.negative) == (20, 1, None, "")
     assert 0 <= job.seed < 2**32
+    assert (job.width, job.height) == (None, None)  # the model's own, not 512
     job = job_of("a", "", 1e9, 1e9, 5, "Euler", 1e9, 1e9, -3)
     assert (job.steps, job.cfg, job.seed, job.batch, job.width, job.height) == (
         150,
@@ -235,12 +246,51 @@ def test_a_sheet_is_made_in_order_with_one_seed(painter: Any, library: hn.Librar
     updates: list[Update] = []
     todo = plan("a", ["ink", "sepia"], "0, 1", library)
     job = Generation("a", seed=4, steps=3, batch=5)
-    made, messages = compare(painter, job, todo, updates.append, threading.Event())
-    assert made is not None
-    assert messages == []
-    assert [job.prompt.split(":")[1] for job in painter.jobs] == ["ink", "ink", "sepia", "sepia"]
+    done = compare(painter, job, todo, updates.append, threading.Event())
+    assert done.sheet is not None
+    assert (done.messages, done.made, done.wanted) == ([], 4, 4)
+    # without a network, every row shows the same: it is generated once
+    assert [job.prompt.split(":")[1] for job in painter.jobs] == ["ink", "ink", "sepia"]
     assert {(job.seed, job.batch) for job in painter.jobs} == {(4, 1)}
-    assert (updates[-1].done, updates[-1].total) == (12, 12)
+    assert (updates[-1].done, updates[-1].total) == (9, 9)
+
+
+def test_a_network_that_does_not_fit_gets_no_row_and_a_message(
+    painter: Any, library: hn.Library
+) -> None:
+    todo = plan("a", ["ink", "<b>night<b>"], "0.5, 1", library)
+    done = compare(painter, Generation("a", steps=1), todo, lambda _: None, threading.Event())
+    assert len(painter.jobs) == done.made == done.wanted == 2
+    assert done.messages == ["<hypernet:<b>night<b>:1>: it doesn't fit"]
+    alone = plan("a", ["<b>night<b>"], "1", library)
+    nothing = compare(painter, Generation("a"), alone, lambda _: None, threading.Event())
+    assert nothing.sheet is None
+    assert len(nothing.messages) == 1
+
+
+def test_a_comparison_says_how_long_it_takes(
+    painter: Any, library: hn.Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter(range(0, 1000, 5))
+    monkeypatch.setattr("hypernetworks.studio.comparing.time.monotonic", lambda: next(now))
+    notes: list[str] = []
+    todo = plan("a", ["ink"], "0.5, 1", library)
+    compare(
+        painter, Generation("a", steps=2), todo, lambda u: notes.append(u.note), threading.Event()
+    )
+    assert notes[0].endswith("· 15 s left")
+    assert "left" not in notes[-1]
+
+
+def test_sixty_values_fill_a_sheet_that_can_be_seen(library: hn.Library) -> None:
+    todo = plan("a", ["ink"], " ".join(f"{number / 60:.3f}" for number in range(60)), library)
+    paper = sheet(todo, {cell: Image.new("RGB", (96, 96), "red") for cell in todo.cells})
+    assert 0.5 < paper.width / paper.height < 2
+
+
+@pytest.mark.parametrize(("made", "expected"), [(4, "4 images on"), (1, "1 image of 4 on")])
+def test_an_interrupted_sheet_does_not_claim_all_images(made: int, expected: str) -> None:
+    assert expected in summary(Compared(None, [], made, 4))
 
 
 def test_an_interrupted_sheet_has_what_was_made(painter: Any, library: hn.Library) -> None:
@@ -251,10 +301,11 @@ def test_an_interrupted_sheet_has_what_was_made(painter: Any, library: hn.Librar
         if update.done == 4:
             cancelled.set()
 
-    made, messages = compare(painter, Generation("a", steps=3), todo, tell, cancelled)
-    assert made is not None
-    assert messages == ["interrupted after 1 of 4 images"]
-    assert compare(painter, Generation("a", steps=3), todo, tell, cancelled)[0] is None
+    done = compare(painter, Generation("a", steps=3), todo, tell, cancelled)
+    assert done.sheet is not None
+    assert done.messages == ["interrupted after 1 of 3 images"]
+    assert done.made == 2  # that at multiplier 0 stands in both rows
+    assert compare(painter, Generation("a", steps=3), todo, tell, cancelled).sheet is None
 
 
 def test_labels_do_not_grow_with_names(library: hn.Library) -> None:
@@ -298,7 +349,8 @@ def test_a_report_of_a_broken_network(tmp_path: Path) -> None:
 def test_a_picture_gives_its_settings_back(library: hn.Library, tmp_path: Path) -> None:
     digest = library.find("ink").sha256()[:10]
     infotext = (
-        "a <hypernet:ink:0.5>\nNegative prompt: b\nSteps: 7, Sampler: Euler a, CFG scale: 2.5, Seed: 9, "
+        "a <hypernet:ink:0.5>\nNegative prompt: b\nSteps: 7, Sampler: Euler a, CFG scale: 2.5, "
+        "Seed: 9, "
         f'Size: 96x104, Model: mine, Hypernet hashes: "ink: {digest}"'
     )
     save_png(Picture(Image.new("RGB", (8, 8)), infotext), tmp_path / "a.png")
@@ -310,7 +362,8 @@ def test_a_picture_gives_its_settings_back(library: hn.Library, tmp_path: Path) 
 
 def test_what_cannot_be_restored_is_told(library: hn.Library) -> None:
     infotext = (
-        "a <hypernet:ink:1> <hypernet:nobody:1>\nSteps: 9999999, Sampler: Own, CFG scale: x, Seed: -1, "
+        "a <hypernet:ink:1> <hypernet:nobody:1>\nSteps: 9999999, Sampler: Own, CFG scale: x, "
+        "Seed: -1, "
         'Size: 1x, Model: other, Hypernet hashes: "ink: 0123456789"'
     )
     found = restore(infotext, library, "mine")

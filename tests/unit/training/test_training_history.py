@@ -177,7 +177,8 @@ def test_states_of_older_versions_go_on(tmp_path: Path) -> None:
 def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that trains in the folder."""
     code = (
-        "import sys, time; from pathlib import Path; from hypernetworks.training.locking import locked\n"
+        "import sys, time; from pathlib import Path; from hypernetworks.training.locking import "
+        "locked\n"
         f"with locked(Path({str(tmp_path / 'run')!r})): print('in', flush=True); time.sleep(60)"
     )
     with subprocess.Popen(

@@ -270,7 +270,11 @@ def test_captions_in_an_encoding_that_can_not_be_told_are_refused(tmp_path: Path
 @pytest.mark.parametrize(
     ("file", "text"),
     [
-        ("metadata.jsonl", '{"file_name": "a.png", "text": "one"}\n{"file_name": "b.png", "text": "two"}\n'),
+        ("metadata.jsonl", (
+            '{"file_name": "a.png", "text": '
+            '"one"}\n{"file_name": "b.png", "text": '
+            '"two"}\n'
+        )),
         ("meta_cap.json", '{"a": {"caption": "one"}, "b": {"caption": "two"}}'),
         ("captions.json", '{"a.png": "one", "b.png": ["two", "three"]}'),
     ],

@@ -14,12 +14,21 @@ from fastapi.testclient import TestClient
 from unit.library.test_library import add, network
 
 import hypernetworks as hn
-from hypernetworks.hosts.webui import api, folders
+from hypernetworks.hosts.webui import api, card_actions, checks, folders
 
 every_host = pytest.mark.parametrize(
     "fake_webui", ["a1111", "forge", "reforge", "classic", "sdnext"], indirect=True
 )
-PATHS = [("GET", "/list"), ("POST", "/refresh"), ("GET", "/inspect?name=ink")]
+ROUTES = sorted(
+    ["/check", "/inspect", "/list", "/preview", "/refresh", *card_actions.ACTIONS],
+)
+PATHS = [
+    ("GET", "/list"),
+    ("POST", "/refresh"),
+    ("GET", "/inspect?name=ink"),
+    ("GET", "/check?name=ink"),
+    ("GET", "/preview?name=ink"),
+]
 
 
 def client(app: Any = None) -> TestClient:
@@ -55,12 +64,15 @@ def test_the_list(fake_webui: FakeWebui) -> None:
     night = network(fake_webui.folder / "night.safetensors")
     hash_of_ink = folders.short_hash(folders.library().find("ink"))
     known = {
+        "favorite": False,
+        "tags": [],
         "activation_text": "ink, «wash»",
         "preferred_multiplier": 0.6,
         "family": "SD1",
         "hash": hash_of_ink,
     }
     unknown = {"activation_text": "", "preferred_multiplier": None, "family": None, "hash": None}
+    unknown |= {"favorite": False, "tags": []}
     times = {
         path: {"size": path.stat().st_size, "mtime": pytest.approx(path.stat().st_mtime)}
         for path in (ink, night)
@@ -142,7 +154,7 @@ def test_what_is_refused(fake_webui: FakeWebui) -> None:
     )
     assert refused("/inspect?name=twice") == (
         409,
-        'the name "twice" is ambiguous, write a/twice or b/twice',
+        'the name "twice" is ambiguous: write a/twice or b/twice',
     )
     for query in ("", "?name=", "?other=ink"):
         assert refused(f"/inspect{query}")[0] == 422
@@ -197,6 +209,58 @@ def test_nothing_outside_the_folders_can_be_read(name: str, fake_webui: FakeWebu
     assert status == 404
 
 
+# What the panel asks before an image is generated
+
+
+def test_names_are_checked(fake_webui: FakeWebui, monkeypatch: pytest.MonkeyPatch) -> None:
+    network(fake_webui.folder / "sub" / "ink.pt", width=768)
+    network(fake_webui.folder / "night.pt", width=2048)
+    (fake_webui.folder / "broken.pt").write_bytes(b"no network")
+    (fake_webui.folder / "sub" / "ink.preview.png").write_bytes(b"an image")
+    add(fake_webui.folder, "a/twice.pt", "b/twice.pt")
+    loaded = ["SD1"]
+    monkeypatch.setattr(checks, "loaded_family", lambda: loaded[0])
+
+    names = ["ink", "INK", "inc", "night", "broken", "twice", "ink", "a=b"]
+    found = get("/check", params={"name": names})
+    assert found["loaded"] == "SD1"
+    assert list(found["networks"]) == list(dict.fromkeys(names))
+    told = {name: about["problem"] for name, about in found["networks"].items()}
+    assert told["ink"] is None
+    assert told["INK"] is None, "found as a tag finds it"
+    assert "did you mean ink" in told["inc"]
+    assert told["night"] == "made for SDXL, but the loaded model is SD1"
+    assert told["broken"].startswith("it can't be used: ")
+    assert "a/twice or b/twice" in told["twice"]
+    assert "there is no hypernetwork" in told["a=b"]
+    assert str(fake_webui.root) not in json.dumps(found)
+    assert found["networks"]["ink"]["preview"] is not None
+    assert found["networks"]["night"]["preview"] is None
+
+    loaded[0] = "SDXL"
+    networks = get("/check", params={"name": names})["networks"]
+    assert networks["night"]["problem"] is None
+    assert "SDXL" in networks["ink"]["problem"]
+    fake_webui.shared.opts.data["hypernetworks_force_family"] = True
+    assert get("/check", params={"name": "ink"})["networks"]["ink"]["problem"] is None
+
+
+def test_a_check_ends_with_many_names(fake_webui: FakeWebui) -> None:
+    names = [f"name {number}" for number in range(100)]
+    assert list(get("/check", params={"name": names})["networks"]) == names[: checks.MOST_NAMES]
+    assert get("/check")["networks"] == {}
+
+
+def test_previews(fake_webui: FakeWebui) -> None:
+    network(fake_webui.folder / "ink.pt")
+    network(fake_webui.folder / "night.pt")
+    (fake_webui.folder / "ink.preview.png").write_bytes(b"an image")
+    answer = client().get(f"{api.PREFIX}/preview?name=ink")
+    assert (answer.content, answer.headers["content-type"]) == (b"an image", "image/png")
+    assert client().get(f"{api.PREFIX}/preview?name=night").status_code == 404
+    assert refused("/preview?name=x")[0] == 404
+
+
 # Registering
 
 
@@ -208,7 +272,7 @@ def test_routes_are_added_once(fake_webui: FakeWebui) -> None:
         fake_webui.module("script_callbacks").app_started_callback(None, app)
     assert fake_webui.module("errors").reported == []
     ours = [route.path for route in app.routes if getattr(route, "path", "").startswith(api.PREFIX)]
-    assert sorted(ours) == sorted(api.PREFIX + path for path in ("/list", "/refresh", "/inspect"))
+    assert sorted(ours) == [api.PREFIX + path for path in ROUTES]
 
 
 @pytest.mark.parametrize("fake_webui", ["sdnext"], indirect=True)
@@ -224,9 +288,7 @@ def test_sdnexts_prefix(fake_webui: FakeWebui) -> None:
 
 def test_the_routes_are_documented(fake_webui: FakeWebui) -> None:
     described = client().get("/openapi.json").json()["paths"]
-    assert {"/list", "/refresh", "/inspect"} == {
-        p.removeprefix(api.PREFIX) for p in described if api.PREFIX in p
-    }
+    assert sorted(p.removeprefix(api.PREFIX) for p in described if api.PREFIX in p) == ROUTES
     (parameter,) = described[f"{api.PREFIX}/inspect"]["get"]["parameters"]
     assert (parameter["name"], parameter["required"]) == ("name", True)
 
@@ -244,6 +306,11 @@ class PageWithLogin(FastAPI):
         self.cookie = cookie
 
 
+def network_with_preview(webui: FakeWebui) -> None:
+    """The one that all of the paths ask for."""
+    network(webui.folder / "ink.pt").with_suffix(".png").write_bytes(b"an image")
+
+
 def statuses(asking: TestClient, **more: Any) -> set[int]:
     """The answers of all routes."""
     return {asking.request(method, api.PREFIX + path, **more).status_code for method, path in PATHS}
@@ -251,7 +318,7 @@ def statuses(asking: TestClient, **more: Any) -> set[int]:
 
 @every_host
 def test_an_open_webui(fake_webui: FakeWebui) -> None:
-    network(fake_webui.folder / "ink.pt")
+    network_with_preview(fake_webui)
     assert statuses(client()) == {200}
 
 
@@ -260,7 +327,7 @@ def test_an_open_webui(fake_webui: FakeWebui) -> None:
     ["access-token", "access-token-unsecure", "access-token-Xy_1", "access-token-unsecure-Xy"],
 )
 def test_the_pages_login(cookie: str, fake_webui: FakeWebui) -> None:
-    network(fake_webui.folder / "ink.pt")
+    network_with_preview(fake_webui)
     for cookies, status in (
         ({}, 401),
         ({cookie: "token-of-ada"}, 200),
@@ -278,7 +345,7 @@ def test_the_pages_login(cookie: str, fake_webui: FakeWebui) -> None:
 
 @pytest.mark.parametrize("page", [FastAPI, PageWithLogin])
 def test_the_apis_login(page: type[FastAPI], fake_webui: FakeWebui) -> None:
-    network(fake_webui.folder / "ink.pt")
+    network_with_preview(fake_webui)
     fake_webui.shared.cmd_opts.api_auth = "ada:secret,bob:pass"
     for auth, status in (
         (None, 401),
@@ -331,7 +398,7 @@ def test_the_question_for_a_password_is_not_asked_in_a_page(fake_webui: FakeWebu
 
 @pytest.mark.parametrize("fake_webui", ["sdnext"], indirect=True)
 def test_sdnexts_logins(fake_webui: FakeWebui, tmp_path: Path) -> None:
-    network(fake_webui.folder / "ink.pt")
+    network_with_preview(fake_webui)
     (tmp_path / "accounts").write_text('bob:pa:ss\n"eve" : word\n')
     fake_webui.shared.cmd_opts.auth = '"ada:secret"'
     fake_webui.shared.cmd_opts.auth_file = str(tmp_path / "accounts")
@@ -344,7 +411,7 @@ def test_the_login_of_the_gradio_that_is_installed(fake_webui: FakeWebui) -> Non
     gradio = pytest.importorskip("gradio")
     from gradio.routes import App
 
-    network(fake_webui.folder / "ink.pt")
+    network_with_preview(fake_webui)
     with gradio.Blocks() as page:
         gradio.Textbox()
     page.auth, page.auth_message = [("ada", "secret")], None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_webui import FakeWebui
+from fake_webui import HOSTS, FakeWebui
 from unit.library.test_library import add, network
 
 import hypernetworks as hn
@@ -26,9 +26,7 @@ from hypernetworks.hosts.webui import (
 
 with_built_in = pytest.mark.parametrize("fake_webui", ["a1111", "forge", "reforge"], indirect=True)
 without_built_in = pytest.mark.parametrize("fake_webui", ["classic", "sdnext"], indirect=True)
-every_host = pytest.mark.parametrize(
-    "fake_webui", ["a1111", "forge", "reforge", "classic", "sdnext"], indirect=True
-)
+every_host = pytest.mark.parametrize("fake_webui", HOSTS, indirect=True)
 
 
 def set_folders(webui: FakeWebui, *paths: object) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fake_webui import FakeWebui
+from fake_webui import HOSTS, FakeWebui
 from hypothesis import given
 from hypothesis import strategies as st
 from unit.library.test_library import add, network
@@ -33,9 +33,7 @@ from hypernetworks.prompts.infotext import (
 )
 from hypernetworks.prompts.rewriting import rewrite_tags
 
-every_host = pytest.mark.parametrize(
-    "fake_webui", ["a1111", "forge", "reforge", "classic", "sdnext"], indirect=True
-)
+every_host = pytest.mark.parametrize("fake_webui", HOSTS, indirect=True)
 names = st.text(st.characters(exclude_characters=":>", exclude_categories=["Cs"]), min_size=1)
 
 
@@ -110,7 +108,10 @@ def test_lines_of_hashes_take_no_time() -> None:
 def test_the_line_survives_the_hosts_infotext(name: str, fake_webui: FakeWebui) -> None:
     utilities = fake_webui.module("infotext_utils")
     line = format_hashes({name: "0123456789", "other": "63a0e9f701"})
-    text = f"a cat\nNegative prompt: ugly\nSteps: 20, Hypernet hashes: {utilities.quote(line)}, Seed: 1"
+    text = (
+        f"a cat\nNegative prompt: ugly\nSteps: 20, Hypernet hashes: {utilities.quote(line)}, "
+        "Seed: 1"
+    )
     for read in (utilities.parse_generation_parameters(text), parse_infotext(text)[2]):
         assert read["Seed"] == "1"
         assert parse_hashes(read[HASHES]) == {name: "0123456789", "other": "63a0e9f701"}
@@ -179,11 +180,15 @@ def test_a_mixed_batch_writes_a_line_of_images(fake_webui: FakeWebui) -> None:
 
 
 def test_rewriting_leaves_every_other_byte() -> None:
-    prompt = "a <hypernet:ink:0.70:hr=.5>,\t<lora:x:1><hypernet: odd name :0@0;1@1> [b:<hypernet:c>:0.5] <hypernet>\n"
+    prompt = (
+        "a <hypernet:ink:0.70:hr=.5>,\t<lora:x:1><hypernet: odd name :0@0;1@1> "
+        "[b:<hypernet:c>:0.5] <hypernet>\n"
+    )
     assert rewrite_tags(prompt, lambda tag: tag) == prompt
     assert rewrite_tags(prompt, lambda _: None) == "a ,\t<lora:x:1> [b::0.5] <hypernet>\n"
     assert rewrite_tags(prompt, lambda tag: tag.with_name("n")) == (
-        "a <hypernet:n:0.70:hr=.5>,\t<lora:x:1><hypernet:n:0@0;1@1> [b:<hypernet:n>:0.5] <hypernet>\n"
+        "a <hypernet:n:0.70:hr=.5>,\t<lora:x:1><hypernet:n:0@0;1@1> [b:<hypernet:n>:0.5] "
+        "<hypernet>\n"
     )
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_webui import FakeWebui
+from fake_webui import HOSTS, FakeWebui
 from unit.library.test_library import add
 
 from hypernetworks.hosts.webui import folders, registration, settings
 from hypernetworks.library.folders import CACHE_BYTES
 
 KEYS = [settings.FOLDERS, settings.FORCE_FAMILY, settings.CACHE_MB]
-every_host = pytest.mark.parametrize(
-    "fake_webui", ["a1111", "forge", "reforge", "classic", "sdnext"], indirect=True
-)
+every_host = pytest.mark.parametrize("fake_webui", HOSTS, indirect=True)
 
 
 @every_host

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_webui import FakeWebui
+from fake_webui import HOSTS, FakeWebui
 from unit.library.test_library import add, network
 
 import hypernetworks as hn
@@ -18,9 +18,7 @@ from hypernetworks.errors import AmbiguousNameError, MultiplierError, UnknownNam
 from hypernetworks.hosts.webui import folders, xyz
 
 NAME, MULTIPLIER, SCHEDULE = xyz.NAME, xyz.MULTIPLIER, xyz.SCHEDULE
-every_host = pytest.mark.parametrize(
-    "fake_webui", ["a1111", "forge", "reforge", "classic", "sdnext"], indirect=True
-)
+every_host = pytest.mark.parametrize("fake_webui", HOSTS, indirect=True)
 
 
 def job(webui: FakeWebui, prompt: object, **fields: object) -> Any:

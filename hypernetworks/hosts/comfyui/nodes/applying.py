@@ -53,6 +53,7 @@ class ApplyHypernetwork(fields.OfOneFile):
         used.
         """
         messages = Messages(cls.hidden.unique_id)
+
         try:
             multiplier = multiplier_of(
                 strength,
@@ -65,6 +66,7 @@ class ApplyHypernetwork(fields.OfOneFile):
         except HypernetworkError as error:
             messages.tell(f"block_factors: {error} (the image is generated without {name})")
             return io.NodeOutput(model, ui=messages.ui)
+
         found = resolve(name, multiplier, model, messages.tell)
         return io.NodeOutput(with_networks(model, found) if found else model, ui=messages.ui)
 
@@ -88,6 +90,7 @@ class ApplyStack(io.ComfyNode):  # type: ignore[misc]
     @classmethod
     def execute(cls, model: Any, stack: tuple[Applied, ...]) -> Any:
         """A clone of the model with those networks of the stack that fit it."""
+        # A stack is made before its model is known, so what doesn't fit shows only here.
         messages, fitting = Messages(cls.hidden.unique_id), []
         check = checker(model)
         for applied in stack:

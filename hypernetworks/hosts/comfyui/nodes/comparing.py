@@ -82,12 +82,15 @@ class CompareHypernetworks(io.ComfyNode):  # type: ignore[misc]
                 rows.append(applied)
             except HypernetworkError as error:
                 messages.tell(f"{applied.network.name}: {error} (it is left out)")
+
+        # Here an error is right: there is no image to generate without a network.
         if not rows:
             raise ValueError("there is no network to compare: choose one in Hypernetwork Stack")
         if len(rows) * len(columns) > MOST_CELLS:
             raise ValueError(
                 f"the sheet would have {len(rows) * len(columns)} images: at most {MOST_CELLS}"
             )
+
         cells = [
             _cell(model, applied, strength, vae, how) for applied in rows for strength in columns
         ]

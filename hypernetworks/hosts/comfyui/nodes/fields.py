@@ -69,7 +69,9 @@ def refinements() -> list[Any]:
             "blocks",
             options=list(dict.fromkeys(_PRESETS)),
             default="ALL",
-            tooltip="The blocks of the UNet that it acts in. Ignored where block_factors is filled in.",
+            tooltip=(
+                "The blocks of the UNet that it acts in. Ignored where block_factors is filled in."
+            ),
         ),
         io.Combo.Input(
             "attention",
@@ -77,8 +79,12 @@ def refinements() -> list[Any]:
             default="both",
             tooltip="cross: to the text only. self: within the image only.",
         ),
-        io.Float.Input("key", default=1.0, min=-10.0, max=10.0, step=0.05, tooltip="For keys."),
-        io.Float.Input("value", default=1.0, min=-10.0, max=10.0, step=0.05, tooltip="For values."),
+        io.Float.Input(
+            "key", default=1.0, min=-10.0, max=10.0, step=0.05, tooltip="Factor for keys."
+        ),
+        io.Float.Input(
+            "value", default=1.0, min=-10.0, max=10.0, step=0.05, tooltip="Factor for values."
+        ),
         io.String.Input(
             "block_factors",
             default="",

@@ -37,6 +37,7 @@ class InspectHypernetwork(fields.OfOneFile):
     def execute(cls, name: str) -> Any:
         """A page with a table and bars, and the table as text."""
         messages = Messages(cls.hidden.unique_id)
+        # A bad file gives a page as well: what is connected to the node can go on.
         try:
             entry = find(name)
             seen = inspect(load(entry), entry.path)

@@ -43,7 +43,9 @@ class HypernetworksFromPrompt(io.ComfyNode):  # type: ignore[misc]
                 io.String.Output(display_name="messages", tooltip="One line per problem."),
                 io.Model.Output(
                     display_name="hires_model",
-                    tooltip="For the second pass: uses the multipliers of hr=, where tags have them.",
+                    tooltip=(
+                        "For the second pass: uses the multipliers of hr=, where tags have them."
+                    ),
                 ),
             ],
             hidden=[io.Hidden.unique_id],

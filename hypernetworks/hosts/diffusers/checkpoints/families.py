@@ -19,11 +19,20 @@ from ....files.safetensors_files import looks_like
 CONFIGURATIONS = Path(__file__).parent
 """The configurations that ship: one folder per family, like a diffusers folder without weights."""
 
-_WHOLE = "name a whole checkpoint of SD1, SD2 or SDXL (UNet, VAE and text encoder in one file), or a diffusers folder"
+_WHOLE = (
+    "name a whole checkpoint of SD1, SD2 or SDXL (UNet, VAE and text encoder in one file), or a "
+    "diffusers folder"
+)
 
-_REFINER = "this is the SDXL refiner, which only refines images: name the SDXL base model or a finetune of it"
+_REFINER = (
+    "this is the SDXL refiner, which only refines images: name the SDXL base model or a finetune "
+    "of it"
+)
 
-_HYPERNETWORK = "this is a hypernetwork, not a checkpoint: use it in a <hypernet:…> tag, and name a checkpoint here"
+_HYPERNETWORK = (
+    "this is a hypernetwork, not a checkpoint: use it in a <hypernet:…> tag, and name a "
+    "checkpoint here"
+)
 
 _SPECIAL = {
     9: "this is an inpainting model",
@@ -67,8 +76,8 @@ _OTHER_KINDS = (
 )
 
 _PICKLE = (
-    "this is a pickle (.ckpt, .pt), which can run code when it is opened: convert it to .safetensors first, for "
-    "example with the Checkpoint Merger tab of a webui"
+    "this is a pickle (.ckpt, .pt), which can run code when it is opened: convert it to "
+    ".safetensors first, for example with the Checkpoint Merger tab of a webui"
 )
 
 _HEADS = (

@@ -242,8 +242,8 @@ def _fill(
     if missing or (more and component == "unet"):
         raise CheckpointError(
             f"its {component} has a different structure from {type(model).__name__}: "
-            f"{len(missing)} tensors are missing, {len(more)} unknown ({printable((missing or more)[0])}, …): "
-            "is it a finetune of a public model?"
+            f"{len(missing)} tensors are missing, {len(more)} unknown "
+            f"({printable((missing or more)[0])}, …): is it a finetune of a public model?"
         )
 
     state = {home: _shaped(weights.pop(name), shapes[home], home) for name, home in wanted.items()}
@@ -269,6 +269,7 @@ def _shaped(tensor: torch.Tensor, shape: torch.Size, name: str) -> torch.Tensor:
     """
     if [n for n in tensor.shape if n != 1] != [n for n in shape if n != 1]:
         raise CheckpointError(
-            f"{name} is {tuple(tensor.shape)}, not {tuple(shape)}: it is a model of a different size"
+            f"{name} is {tuple(tensor.shape)}, not {tuple(shape)}: it is a model of a different "
+            "size"
         )
     return tensor.reshape(shape)

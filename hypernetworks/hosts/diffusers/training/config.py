@@ -41,7 +41,11 @@ def config_of(job: TrainingJob, checkpoint: Path | None) -> str:
     if job.steps_by_images:
         del found["steps"]
 
-    found |= {"checkpointing": job.checkpointing, "tensorboard": job.tensorboard}
+    found |= {
+        "checkpointing": job.checkpointing,
+        "memory": job.memory,
+        "tensorboard": job.tensorboard,
+    }
     found |= {"previews": list(job.previews), "preview_seed": job.preview_seed}
     found |= {"preview_steps": job.preview_steps}
     found |= {"folders": [_folder(source) for source in job.all_sources()]}

@@ -11,13 +11,15 @@ from typing import Any
 
 import torch
 
-from ....devices import empty_cache
+from ....devices import empty_cache, name_of
 from ....errors import TrainingSettingsError
 from ....patching import find_sites
 from ....patching.sites import CROSS, SELF
 from ....training import Batch, NoiseSchedule
 from ....training.contexts import Condition
+from .memory import Plan, free_bytes, needs, plan
 from .precision import DTYPES, computed_in, cpu_has_bf16, in_fp32, quick_on_cpu
+from .stored import FP8, WHOLE, has_fp8, stored
 from .texts import TextEncoding
 
 ENCODERS = ("text_encoder", "text_encoder_2", "vae")
@@ -127,7 +129,12 @@ class FrozenModel:
 
     @contextmanager
     def ready(
-        self, precision: str = "fp32", *, size: tuple[int, int] = (512, 512), keep: bool = True
+        self,
+        precision: str = "fp32",
+        *,
+        size: tuple[int, int] = (512, 512),
+        keep: bool = True,
+        storage: str = WHOLE,
     ) -> Iterator[None]:
         """The UNet is frozen and the encoders are away; afterwards all is as it was.
 
@@ -136,6 +143,7 @@ class FrozenModel:
             size: width and height of the images, or others of the same area.
             keep: whether the weights must come back exactly; ``False`` needs less memory on the CPU
                 in bf16.
+            storage: of the UNet's weights meanwhile, see :mod:`.stored`.
         """
         # Everything that is changed here is noted first, as it must come back.
         live = [p for p in self.unet.parameters() if p.requires_grad]
@@ -152,9 +160,11 @@ class FrozenModel:
 
         try:
             with (
-                computed_in(self.unet, dtype, keep=keep),
+                computed_in(self.unet, dtype, keep=keep, aside=storage != WHOLE),
                 quick_on_cpu(self.unet, precision, keep=keep) as quick,
+                stored(self.unet, storage, keep=keep),
             ):
+                empty_cache(self.device)
                 self._is_quick = quick
                 yield
         finally:
@@ -168,6 +178,44 @@ class FrozenModel:
                 self.unet.disable_gradient_checkpointing()
             self.unet.train(was_training)
             self._send(self.device, ENCODERS)
+
+    def plan(
+        self,
+        precision: str,
+        parameters: int,
+        batch: int,
+        size: tuple[int, int],
+        memory: str,
+        checkpointing: str,
+    ) -> Plan:
+        """How training fits into the memory that the device has now; nothing is changed.
+
+        Args:
+            precision: what the run computes in, not ``"auto"``.
+            parameters: of the hypernetwork.
+            batch: images at once in this process.
+            size: width and height of the images, or others of the same area.
+            memory, checkpointing: what was asked for, see :func:`.memory.plan`.
+
+        Raises:
+            TrainingSettingsError: the device has no fp8.
+        """
+        if memory == FP8 and not has_fp8(self.device):
+            raise TrainingSettingsError(
+                f"{name_of(self.device)} has no fp8: use streamed, or a smaller batch or size"
+            )
+
+        dtype = torch.float32 if self.device.type == "cpu" else DTYPES[precision]
+        free = free_bytes(self.device)
+        if free is not None:  # all of the pipeline makes room, but for what training needs
+            free += sum(
+                p.numel() * p.element_size()
+                for name in ("unet", *ENCODERS)
+                if (part := getattr(self.pipeline, name, None)) is not None
+                for p in part.parameters()
+                if p.device == self.device
+            )
+        return plan(needs(self.unet, dtype, parameters, batch, [size]), free, memory, checkpointing)
 
     def use_fast_attention(self, size: tuple[int, int]) -> None:
         """On the CPU, the backward of torch's fused attention is half as fast as plain products on

@@ -17,6 +17,7 @@ from ....training.pictures import PictureSettings
 from ....training.prompts import Preview, parse_preview
 from ....training.sources import Source, sources_of
 from ....training.tensorboard import FOLDER as EVENTS
+from .memory import MEMORY
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,7 +57,9 @@ class TrainingJob:
             images that are learned from.
         preview_seed, preview_steps: of all previews, so that they can be compared.
         checkpointing: whether activations are computed twice to save memory: ``"auto"`` does so
-            when memory runs out.
+            where there is too little for keeping them, and when it runs out.
+        memory: how the UNet's weights are stored: ``"whole"``, ``"fp8"``, ``"streamed"`` from the
+            CPU, or ``"auto"``, the first of these that fits.
         restart: whether a run that is in the folder is thrown away rather than continued.
         other_pictures: further folders to learn from.
         repeats: how often the images of each folder come in an epoch; none for once.
@@ -84,6 +87,7 @@ class TrainingJob:
     preview_seed: int = 0
     preview_steps: int = 20
     checkpointing: str = "auto"
+    memory: str = "auto"
     restart: bool = False
     other_pictures: tuple[Path, ...] = ()
     repeats: tuple[int, ...] = ()
@@ -99,7 +103,8 @@ class TrainingJob:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        for what, known in (("suffix", SUFFIXES), ("checkpointing", CHECKPOINTINGS)):
+        choices = {"suffix": SUFFIXES, "checkpointing": CHECKPOINTINGS, "memory": MEMORY}
+        for what, known in choices.items():
             if getattr(self, what) not in known:
                 raise TrainingSettingsError(
                     f'{what} is "{getattr(self, what)}", use one of {", ".join(known)}',

@@ -25,13 +25,15 @@ def in_fp32(vae: Any) -> Iterator[None]:
 
 
 @contextmanager
-def computed_in(unet: torch.nn.Module, dtype: torch.dtype, *, keep: bool = True) -> Iterator[None]:
+def computed_in(
+    unet: torch.nn.Module, dtype: torch.dtype, *, keep: bool = True, aside: bool = False
+) -> Iterator[None]:
     """A UNet whose numbers are of this type, whatever it is given; its prediction is of the type of
     its sample.
 
     Autocast would convert frozen weights anew in every call, and can't make half precision more
     precise. Afterwards the numbers are what they were, or, without ``keep``, what the other type
-    has left of them.
+    has left of them. With ``aside``, what is kept waits on the CPU.
     """
     before = next(unet.parameters()).dtype
     if before == dtype:
@@ -53,7 +55,7 @@ def computed_in(unet: torch.nn.Module, dtype: torch.dtype, *, keep: bool = True)
         return output
 
     parameters = [p for p in unet.parameters() if p.is_floating_point()]
-    with _converted(parameters, lambda data: data.to(dtype), keep=keep):
+    with _converted(parameters, lambda data: data.to(dtype), keep=keep, aside=aside):
         hooks = [
             unet.register_forward_pre_hook(into, with_kwargs=True),
             unet.register_forward_hook(out),
@@ -71,18 +73,26 @@ def _converted(
     convert: Callable[[torch.Tensor], torch.Tensor],
     *,
     keep: bool,
+    aside: bool = False,
 ) -> Iterator[None]:
     """Parameters hold converted values inside; afterwards the originals, or, without ``keep``, the
     converted ones.
     """
-    before = [(p, p.dtype, p.data if keep else None) for p in parameters]
+
+    def original(data: torch.Tensor) -> torch.Tensor | None:
+        return None if not keep else data.to("cpu") if aside else data
+
+    before = [(p, p.dtype, original(p.data)) for p in parameters]
     try:
         for parameter in parameters:
             parameter.data = convert(parameter.data)
         yield
     finally:
         for parameter, dtype, data in before:
-            parameter.data = parameter.data.to(dtype).contiguous() if data is None else data
+            if data is None:
+                parameter.data = parameter.data.to(dtype).contiguous()
+            else:
+                parameter.data = data.to(parameter.device)
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
+from ....devices import empty_cache
 from ....engine.initialising import can_begin_at_zero, create_network
 from ....engine.network import Hypernetwork
 from ....errors import TrainingSettingsError
@@ -25,8 +28,10 @@ from .folder import differences, prepare
 from .frozen_model import FrozenModel
 from .images import Images
 from .job import Outcome, TrainingJob, Watcher
+from .memory import DONE, Plan
 from .previewing import Previews
 from .recording import Recorder
+from .stored import FP8, STREAMED, WHOLE, has_fp8, stored
 from .told import told_of
 
 
@@ -63,6 +68,7 @@ class _Session:
         precision = self.model.precision(job.settings.precision)
         self.job = replace(job, settings=replace(job.settings, precision=precision))
         self.is_first, self.messages = World().is_first, list[str]()
+        self._is_stored = False
 
         if size.step % painter.size_step and size.fit == "buckets":
             raise TrainingSettingsError(
@@ -157,15 +163,17 @@ class _Session:
 
     def _train(self, network: Hypernetwork, images: Images, stack: ExitStack) -> Outcome:
         job, size = self.job, self.job.picture_settings
+        shape = (size.width, size.height)
+        plan = self._plan(network, shape)
         stack.enter_context(
             self.model.ready(
-                job.settings.precision, size=(size.width, size.height), keep=self.keep_model
+                job.settings.precision, size=shape, keep=self.keep_model, storage=plan.storage
             )
         )
         contexts = images.contexts()
         examples = images.examples(contexts)
         validation = images.validation(contexts) if self.is_first else None
-        if job.checkpointing == "on":
+        if plan.checkpointing:
             self.model.save_memory()
 
         told = told_of(
@@ -180,7 +188,9 @@ class _Session:
         # The patch must find live parameters, or it would collapse a linear network.
         network.train()
         stack.enter_context(apply(self.model.unet, [(network, 1.0)]))
-        run = self._made(network, examples, validation, [p.key for p in images.kept])
+        save_memory = partial(self._save_memory, stack, plan.storage)
+        held_out = [picture.key for picture in images.kept]
+        run = self._made(network, examples, validation, held_out, save_memory)
         if self.is_first:
             prepare(job, self.painter.model_name, self.painter.checkpoint)
         self._run(run)
@@ -192,6 +202,7 @@ class _Session:
         examples: Examples,
         validation: ValidationLoss | None,
         held_out: list[str],
+        save_memory: Callable[[], bool],
     ) -> Run:
         job = self.job
         return Run(
@@ -204,20 +215,43 @@ class _Session:
             suffix=job.suffix,
             validation=validation,
             device=self.model.device,
-            save_memory=self._save_memory if job.checkpointing == "auto" else None,
+            save_memory=save_memory if job.checkpointing == "auto" else None,
             every_width=set(network.widths) <= set(self.model.widths()),
             resume=not job.restart,
             held_out=held_out,
             on_warning=self._tell,
         )
 
-    def _save_memory(self) -> bool:
-        saved = self.model.save_memory()
-        if saved:
-            self._tell(
-                "memory ran out, so gradient checkpointing is on: a smaller `batch` would be faster"
-            )
-        return saved
+    def _plan(self, network: Hypernetwork, size: tuple[int, int]) -> Plan:
+        """How training fits into the device's memory; a message where something had to be done."""
+        job = self.job
+        plan = self.model.plan(
+            job.settings.precision,
+            sum(parameter.numel() for parameter in network.parameters()),
+            len(World().share(job.settings.batch)),
+            size,
+            job.memory,
+            job.checkpointing,
+        )
+        if plan.message:
+            self._tell(plan.message)
+        return plan
+
+    def _save_memory(self, stack: ExitStack, storage: str) -> bool:
+        """Memory ran out: take the next measure; returns whether there was one."""
+        if self.model.save_memory():
+            done = "gradient checkpointing is on"
+        elif storage == WHOLE and self.job.memory == "auto" and not self._is_stored:
+            self._is_stored = True
+            storage = FP8 if has_fp8(self.model.device) else STREAMED
+            stack.enter_context(stored(self.model.unet, storage, keep=self.keep_model))
+            empty_cache(self.model.device)
+            done = DONE[storage]
+        else:
+            return False
+
+        self._tell(f"memory ran out, so {done}: a smaller `batch` would be faster")
+        return True
 
     def _run(self, run: Run) -> None:
         job = self.job

@@ -154,11 +154,22 @@ def _marks(card: Card, entries: list[Entry], loaded: str | None) -> Iterator[str
     if len(entries) > 1:
         others = ", ".join(str(e.path) for e in entries[1:])
         yield f"it takes precedence over {others}, which has the same name"
-    if card.facts.problem:
-        yield f"it can't be used: {card.facts.problem}"
-    elif loaded is not None and card.family != UNKNOWN and loaded not in card.family.split(" or "):
-        yield f"made for {card.family}, but the loaded model is {loaded}"
+    if problem := problem_of(card.facts, card.family, loaded):
+        yield problem
     yield from card.beside.warnings
+
+
+def problem_of(known: Facts, family: str, loaded: str | None) -> str | None:
+    """Why a file has no effect on the loaded model; ``None`` if nothing is known against it.
+
+    Args:
+        loaded: the family of the loaded model; ``None`` if none is loaded, or any is fine.
+    """
+    if known.problem:
+        return f"it can't be used: {known.problem}"
+    if loaded is not None and family != UNKNOWN and loaded not in family.split(" or "):
+        return f"made for {family}, but the loaded model is {loaded}"
+    return None
 
 
 def facts(entry: Entry) -> Facts:

@@ -20,6 +20,7 @@ from ....library.sidecars import (
 )
 from ....ui import card_fields
 from .. import folders, host
+from . import converting
 from .cards import UNKNOWN, Card, Deck
 
 HostEditor: Any = object
@@ -75,6 +76,7 @@ class CardEditor(HostEditor):  # type: ignore[misc]
         ]
 
         self.setup_save_handler(self.button_save, self.save, edited)
+        converting.connect(self)
 
     def save(
         self,

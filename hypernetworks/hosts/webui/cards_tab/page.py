@@ -36,7 +36,10 @@ _IN_TEMPLATES = (
     # have none.
     (
         'class="tree-list-item-action tree-list-item-action--trailing"',
-        'class="tree-list-item-action tree-list-item-action--trailing" data-name="{action_list_item_label}"',
+        (
+            'class="tree-list-item-action tree-list-item-action--trailing" '
+            'data-name="{action_list_item_label}"'
+        ),
     ),
     # In reForge, the host's part of a click on a file raises an error: ours comes first.
     (

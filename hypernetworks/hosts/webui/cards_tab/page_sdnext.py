@@ -39,9 +39,8 @@ class HypernetworkPage(Tab):
             "hash": known_hash(card),
             "prompt": json.dumps(_prompt(card.click)),
             "metadata": {"family": card.family},
-            "mtime": datetime.fromtimestamp(
-                card.entry.mtime_ns // 10**9
-            ),  # local time, as the host's own
+            # Local time, as the host's own. Windows has no times before 1970, but files may.
+            "mtime": datetime.fromtimestamp(max(0, card.entry.mtime_ns // 10**9)),
             "size": card.entry.size,
             "version": _version(card),
             "info": self.find_info(card.filename),

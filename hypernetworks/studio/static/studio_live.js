@@ -1,0 +1,258 @@
+/*
+ * What the page asks the studio again and again: the jobs (the pill in the header), the training, the length of the
+ * prompt, whether it still runs; and what it saves of itself, for a reload.
+ */
+(() => {
+    "use strict";
+    const { API, activeTab, selectTab, notify, promptText, reloadCards, lookAtFit } = window.hypernetworksStudio;
+    const { make, setText } = window.hypernetworksExtension.controls;
+    const TITLE = "Hypernetworks studio";
+    const [QUICK, SLOW, HIDDEN] = [500, 1500, 4000]; // milliseconds between two questions
+
+    /* ---------------------------------------------------------------- what outlives a reload */
+
+    const [NAME, STATE, VERSION] = ["hypernetworks.window", "hypernetworks.studio", "1 "];
+    const FIELDS = {
+        prompt: "textarea",
+        negative: ":is(textarea, input)",
+        steps: "input[type=number]",
+        cfg: "input[type=number]",
+        seed: "input",
+        sampler: "input",
+        batch: "input[type=number]",
+        width: "input",
+        height: "input",
+    };
+    const TEXTS = ["prompt", "negative", "sampler"];
+
+    /** A storage that forgets, where the browser forbids to remember. */
+    function stored(storage, key, value) {
+        try {
+            if (value === undefined) return window[storage].getItem(key);
+            window[storage].setItem(key, value);
+        } catch { /* private windows */ }
+        return null;
+    }
+
+    /** This window's name: the same after a reload. Nobody can guess it, since it stands for the window's jobs. */
+    function windowName() {
+        const known = stored("sessionStorage", NAME);
+        if (known) return known;
+        const name = [...crypto.getRandomValues(new Uint8Array(16))].map((n) => n.toString(16).padStart(2, "0")).join("");
+        stored("sessionStorage", NAME, name);
+        return name;
+    }
+
+    const own = windowName();
+    const before = stored("sessionStorage", STATE) ?? stored("localStorage", STATE);
+    let model = null;
+    let ready = false; // the fields have what was saved: now they may be saved again
+
+    function current() {
+        const fields = {};
+        for (const [name, kind] of Object.entries(FIELDS)) {
+            const value = document.querySelector(`#hypernetworks_${name} ${kind}`)?.value;
+            if (value === undefined || (value === "" && !TEXTS.includes(name))) continue;
+            fields[name] = TEXTS.includes(name) ? value : Number(value);
+        }
+        return { model, fields, tab: activeTab() };
+    }
+
+    function save() {
+        if (!ready || model === null || document.querySelector("#hypernetworks_prompt textarea") === null) return;
+        const text = JSON.stringify(current());
+        if (text === save.last) return;
+        save.last = text;
+        stored("sessionStorage", STATE, text);
+        stored("localStorage", STATE, text); // for the next window
+    }
+
+    /** For gradio's event at the opening of the page: what was saved, with the window's name. */
+    function saved() {
+        setTimeout(() => {
+            ready = true;
+        }, 1500);
+        let state = {};
+        try {
+            state = JSON.parse(before ?? "{}");
+        } catch { /* of another version */ }
+        if (state.tab && state.tab !== "Image") setTimeout(() => selectTab(state.tab), 100);
+        return VERSION + JSON.stringify({ ...state, window: own });
+    }
+    document.addEventListener("keydown", (event) => {
+        if (event.isTrusted) ready = true;
+    }, true);
+
+    /* ---------------------------------------------------------------- the pill */
+
+    let busy = null; // since when a job of this window runs
+
+    function showJobs(jobs) {
+        const pill = document.querySelector(".studio-pill");
+        if (!pill) return;
+        const running = jobs.find((job) => job.running);
+        pill.hidden = !running;
+        showTitle(jobs);
+        if (!running) return;
+
+        const share = running.total ? Math.floor((100 * running.done) / running.total) : null;
+        const whose = running.mine || /training/.test(running.title) ? "" : " (another window)";
+        const name = running.title.replace(/^(an?|the) /, "");
+        const waiting = jobs.length > 1 ? ` · ${jobs.length - 1} waiting` : "";
+        const text = `${name[0].toUpperCase()}${name.slice(1)}${whose}: ${running.note || "starting …"}${waiting}`;
+
+        if (!pill.firstChild) {
+            pill.bar = make("progress", { max: "100", "aria-label": "Progress of the job" });
+            pill.words = make("span");
+            pill.stop = make("button", { type: "button" }, "Interrupt");
+            pill.stop.addEventListener("click", interrupt);
+            pill.replaceChildren(pill.words, pill.bar, pill.stop);
+        }
+        setText(pill.words, text);
+        if (share === null) pill.bar.removeAttribute("value");
+        else pill.bar.value = share;
+        pill.training = /training/.test(running.title);
+        pill.stop.hidden = !pill.training && !jobs.some((job) => job.mine);
+    }
+
+    function interrupt() {
+        if (!document.querySelector(".studio-pill").training) {
+            document.getElementById("hypernetworks_interrupt")?.click();
+            return;
+        }
+        selectTab("Train");
+        setTimeout(() => document.getElementById("train_interrupt")?.click(), 300); // gradio may build the tab first
+    }
+
+    /** The page's title says how far this window's job is, and that a long one is done. */
+    function showTitle(jobs) {
+        const mine = jobs.find((job) => job.mine && job.running);
+        if (mine) {
+            busy ??= Date.now();
+            document.title = mine.total ? `${Math.floor((100 * mine.done) / mine.total)} % · ${TITLE}` : `… ${TITLE}`;
+        } else if (busy !== null) {
+            document.title = document.hidden && Date.now() - busy > 5000 ? `✓ Done · ${TITLE}` : TITLE;
+            busy = null;
+        }
+    }
+    document.addEventListener("visibilitychange", () => {
+        if (document.hidden) return;
+        if (busy === null) document.title = TITLE;
+        soon();
+    });
+
+    /* ---------------------------------------------------------------- the training */
+
+    let seen = "";
+    let kept;
+
+    function showTraining(training) {
+        if (kept !== undefined && training.kept && training.kept !== kept) reloadCards();
+        kept = training.kept;
+        if (!training.parts) return;
+        const places = [...document.querySelectorAll(".studio-live")];
+        if (!places.length) return; // the tab is not built yet
+        for (const place of places) {
+            const html = training.parts[place.dataset.part] ?? "";
+            if (place.shown !== html) place.innerHTML = html; // the studio's own, in which names are escaped
+            place.shown = html;
+        }
+        seen = training.version;
+    }
+
+    /* ---------------------------------------------------------------- asking */
+
+    let run = null;
+    let timer = null;
+    let misses = 0;
+
+    async function ask() {
+        clearTimeout(timer);
+        let jobs = [];
+        try {
+            const query = new URLSearchParams({ window: own, seen, tab: activeTab() === "Train" ? "train" : "" });
+            const response = await fetch(`${API}/now?${query}`);
+            if (!response.ok) throw new Error(`HTTP ${response.status}`);
+            const answer = await response.json();
+            back(answer);
+            jobs = answer.jobs;
+            showJobs(jobs);
+            showTraining(answer.training);
+        } catch {
+            misses += 1;
+            if (misses >= 3) lose();
+        }
+        const pause = document.hidden ? HIDDEN : jobs.length ? QUICK : SLOW;
+        timer = setTimeout(ask, pause);
+    }
+
+    function soon() {
+        clearTimeout(timer);
+        timer = setTimeout(ask, 100);
+    }
+
+    const lost = make("p", { class: "studio-lost", role: "alert" });
+
+    function lose() {
+        if (lost.isConnected) return;
+        setText(lost, "The studio does not answer. If it was stopped, start it again: this page then goes on with your prompt and settings.");
+        document.body.append(lost);
+        document.body.classList.add("studio-is-lost");
+    }
+
+    /** The studio answers: still the same one, or started again, or with another model. */
+    function back(answer) {
+        misses = 0;
+        if (run !== null && answer.run !== run) {
+            save();
+            location.reload();
+            return;
+        }
+        run = answer.run;
+        if (lost.isConnected) {
+            lost.remove();
+            document.body.classList.remove("studio-is-lost");
+            notify("The studio answers again.");
+        }
+        if (model !== null && answer.model !== model) {
+            document.getElementById("studio_renew")?.click();
+            lookAtFit();
+            counted = null;
+        }
+        model = answer.model;
+    }
+
+    /* ---------------------------------------------------------------- the length of the prompt */
+
+    let counted = null;
+    let counting;
+
+    function countTokens() {
+        const text = promptText();
+        const host = document.getElementById("hypernetworks_prompt");
+        if (text === counted || !host) return;
+        counted = text;
+        clearTimeout(counting);
+        counting = setTimeout(async () => {
+            try {
+                const response = await fetch(`${API}/tokens`, { method: "POST", body: text });
+                if (!response.ok) return;
+                const [used, room] = await response.json();
+                host.counter ??= make("span", { class: "studio-tokens" });
+                if (!host.counter.isConnected) host.append(host.counter);
+                setText(host.counter, `${used}/${room}`);
+                host.counter.title = `${used} tokens; the model reads ${room} in the parts that the prompt needs`;
+            } catch { /* it is asked again with the next change */ }
+        }, 300);
+    }
+
+    /* ---------------------------------------------------------------- life of the page */
+
+    document.addEventListener("click", soon, true);
+    setInterval(() => {
+        save();
+        countTokens();
+    }, 400);
+    Object.assign(window.hypernetworksStudio, { saved, ask: soon });
+    ask();
+})();

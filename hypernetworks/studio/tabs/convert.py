@@ -1,0 +1,180 @@
+"""The tab that turns networks into LoRAs, baked checkpoints and other networks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ...conversion.lora_files import FORMATS
+from ...errors import HypernetworkError
+from ..cards import choices
+from ..converting import BAKE, EXTRACT, KINDS, LORA, Order, convert
+from ..job_queue import InterruptedJobError, JobQueue, Update
+from ..widgets import PRIVATE, empty_html, messages_html, progress_html
+
+CONVERT_HINT = (
+    "Writes a file for the model that is loaded. LoRAs and baked checkpoints are downloaded; networks are added to "
+    "the library."
+)
+
+
+def convert_tab(job_queue: JobQueue, folder: Path) -> None:
+    """Add the tab that converts.
+
+    Args:
+        folder: for the files of this run.
+    """
+    with gr.Tab("Convert", id="convert", elem_id="studio_convert_tab") as tab:
+        kind = gr.Radio(KINDS, value=LORA, label="Make", elem_id="convert_kind")
+        networks = gr.Dropdown(
+            choices(job_queue.library),
+            value=[],
+            multiselect=True,
+            label="Networks, in the order of application",
+            elem_id="convert_networks",
+        )
+        with gr.Row():
+            multipliers = gr.Textbox("1", label="Multipliers", elem_id="convert_multipliers")
+            name = gr.Textbox("", label="Name of the new file", elem_id="convert_name")
+        lora = gr.File(
+            label="LoRA", file_types=[".safetensors"], visible=False, elem_id="convert_lora"
+        )
+        with gr.Column() as of_lora:
+            options = _lora_fields()
+        with gr.Row():
+            start = gr.Button("Convert", variant="primary", elem_id="convert_start", scale=3)
+            stop = gr.Button("Interrupt", elem_id="convert_interrupt", scale=1, min_width=110)
+        outputs = _outputs()
+
+    tab.select(
+        lambda: gr.update(choices=choices(job_queue.library)),
+        None,
+        networks,
+        queue=False,
+        **PRIVATE,
+    )
+    kind.change(_shown, kind, [networks, multipliers, lora, of_lora], queue=False, **PRIVATE)
+
+    def run(request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
+        yield from _convert(job_queue, folder, str(request.session_hash), values)
+
+    start.click(
+        run,
+        [kind, name, networks, multipliers, *options, lora],
+        outputs,
+        concurrency_limit=8,
+        **PRIVATE,
+    )
+
+    def interrupt(request: gr.Request) -> None:
+        job_queue.interrupt(str(request.session_hash))
+
+    stop.click(interrupt, None, None, queue=False, **PRIVATE)
+
+
+def _lora_fields() -> list[gr.components.Component]:
+    """What only LoRAs need: layout, and how they are fitted."""
+    return [
+        gr.Dropdown(list(FORMATS), value=FORMATS[0], label="Format", elem_id="convert_layout"),
+        gr.Textbox(
+            "",
+            lines=4,
+            label="Prompts, one per line (for networks that aren't linear)",
+            elem_id="convert_prompts",
+        ),
+        gr.Slider(
+            0,
+            5000,
+            0,
+            step=50,
+            label="Training steps (for networks that aren't linear; 0 is quick and less exact)",
+            elem_id="convert_steps",
+        ),
+    ]
+
+
+def _outputs() -> list[gr.components.Component]:
+    """Progress, the new file, the measured images, and messages."""
+    return [
+        gr.HTML(empty_html(CONVERT_HINT), elem_id="convert_progress"),
+        gr.File(label="The new file", visible=False, elem_id="convert_made"),
+        gr.Image(
+            label="Without the network, with it, and with the LoRA",
+            type="filepath",
+            interactive=False,
+            visible=False,
+            buttons=["download", "fullscreen"],
+            elem_id="convert_sheet",
+        ),
+        gr.HTML("", elem_id="convert_messages"),
+    ]
+
+
+def _shown(kind: str) -> tuple[Any, ...]:
+    """Only the fields that this kind needs."""
+    is_extracted = kind == EXTRACT
+    return (
+        gr.update(visible=not is_extracted),
+        gr.update(visible=not is_extracted),
+        gr.update(visible=is_extracted),
+        gr.update(visible=kind == LORA),
+    )
+
+
+def order_of(
+    kind: str,
+    name: str,
+    networks: list[str] | None,
+    multipliers: str,
+    layout: str,
+    prompts: str,
+    steps: float,
+    lora: str | None,
+) -> Order:
+    """What the fields ask for."""
+    chosen = tuple(networks or ())
+    return Order(
+        kind,
+        name or "-".join(chosen[:3]) + ("-baked" if kind == BAKE else ""),
+        chosen,
+        tuple(part for part in re.split(r"[\s,;]+", multipliers or "") if part),
+        layout,
+        tuple((prompts or "").splitlines()),
+        int(steps or 0),
+        Path(lora) if lora else None,
+    )
+
+
+def _convert(
+    job_queue: JobQueue, folder: Path, window: str, values: tuple[Any, ...]
+) -> Iterator[tuple[Any, ...]]:
+    """What the tab shows while it converts, and afterwards."""
+    hidden = gr.update(visible=False)
+    yield progress_html(Update(note="Starting …")), hidden, hidden, ""
+    try:
+        order = order_of(*values)
+        for told in job_queue.run(
+            window,
+            lambda painter, tell, cancelled: convert(painter, order, folder, tell, cancelled),
+            "a conversion",
+        ):
+            if isinstance(told, Update):
+                yield progress_html(told), gr.skip(), gr.skip(), gr.skip()
+                continue
+            said = f'<p class="studio-done" role="status">{order.kind} written</p>'
+            file = gr.update(value=str(told.path), visible=True)
+            image = gr.update(value=str(told.sheet), visible=True) if told.sheet else hidden
+            # gradio gives out files of this run's folder alone
+            is_download = told.path.is_relative_to(folder)
+            yield said, file if is_download else hidden, image, messages_html(told.messages)
+    except InterruptedJobError:
+        yield empty_html(CONVERT_HINT), hidden, hidden, messages_html(["interrupted"])
+    except HypernetworkError as error:
+        yield empty_html(CONVERT_HINT), hidden, hidden, messages_html([str(error)], "error")
+    except Exception as error:  # memory, drivers: whatever torch may raise
+        words = f"it could not be converted ({type(error).__name__}: {error})"
+        yield empty_html(CONVERT_HINT), hidden, hidden, messages_html([words], "error")

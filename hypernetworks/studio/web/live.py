@@ -1,0 +1,194 @@
+"""What the page asks again and again: its jobs, the training, how long the prompt is; and the
+routes of its gallery.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from dataclasses import asdict
+from itertools import islice
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+
+from ...errors import HypernetworkError
+from ...hosts.diffusers.prompt_encoding import tokens_used
+from ...prompts import parse
+from ..fitting import Fitting
+from ..generating import LONGEST_PROMPT
+from ..images import Images, described
+from ..job_queue import JobQueue, Seen
+from ..train import views
+from ..train.runs import Runs
+from ..train.trainer import WINDOW as TRAINING
+from ..train.trainer import Trainer, duration
+from ..widgets import messages_html
+
+RUN = secrets.token_hex(8)
+"""Of this start of the studio: a page that sees another one knows that it was restarted."""
+MOST_ITEMS = 60
+"""Images of the gallery in one answer."""
+
+
+def now(trainer: Trainer, window: str, seen: str, wants_training: bool) -> dict[str, Any]:
+    """How far everything is, for one window.
+
+    Args:
+        window: the one that asks; only its own jobs are marked as such.
+        seen: the state of the training that it shows; nothing is sent twice.
+        wants_training: whether its Train tab is in view.
+    """
+    job_queue = trainer.job_queue
+    jobs = [_shown(job, trainer, window) for job in job_queue.seen()]
+    answer = {"run": RUN, "model": job_queue.painter.model_name, "jobs": jobs}
+    return {**answer, "training": training(trainer, seen, wants_training)}
+
+
+def _shown(job: Seen, trainer: Trainer, window: str) -> dict[str, Any]:
+    # How far a training is, its own state knows: it tells the queue nothing after its first step.
+    at = trainer.state if job.window == TRAINING and job.is_running else job
+    return {
+        "title": job.title,
+        "done": at.done,
+        "total": at.total,
+        "note": at.note,
+        "mine": bool(window) and job.window == window,
+        "running": job.is_running,
+    }
+
+
+def training(trainer: Trainer, seen: str, is_shown: bool) -> dict[str, Any]:
+    """The training that runs or ran last; with its parts as HTML where they are shown and new."""
+    state = trainer.state
+    parts = [state.number, len(state.rows), len(state.previews), state.note, state.done]
+    version = json.dumps([*parts, len(state.messages), state.is_running])
+    found: dict[str, Any] = {
+        "name": state.name,
+        "running": state.is_running,
+        "kept": f"{state.kept_as} {state.number}" if state.kept_as else None,
+        "version": version,
+        "left": duration(state.rows[-1].seconds_left) if state.rows else "",
+    }
+    if is_shown and seen != version:
+        found["parts"] = {
+            "progress": views.progress(state),
+            "curves": views.curves(state),
+            "previews": views.previews(state),
+            "messages": messages_html(list(state.messages), "error" if state.is_wrong else "note"),
+        }
+    return found
+
+
+def count(job_queue: JobQueue, text: str) -> list[int]:
+    """Tokens that a prompt takes, and how many its parts hold."""
+    clean, _ = parse(text[:LONGEST_PROMPT])
+    return list(tokens_used(job_queue.painter.pipeline, clean))
+
+
+def register_live(app: Any, prefix: str, trainer: Trainer, images: Images) -> None:
+    """Add the routes to a FastAPI application."""
+
+    async def asked(request: Request) -> Response:
+        query = request.query_params
+        given = (query.get("window", ""), query.get("seen", ""), query.get("tab") == "train")
+        return JSONResponse(await run_in_threadpool(now, trainer, *given), headers=_FRESH)
+
+    async def tokens(request: Request) -> Response:
+        text = (await request.body()).decode("utf-8", "replace")
+        return JSONResponse(await run_in_threadpool(count, trainer.job_queue, text))
+
+    fitting = Fitting()
+
+    async def fits(_request: Request) -> Response:
+        queue = trainer.job_queue
+        found = await run_in_threadpool(fitting.problems, queue.library, queue.painter.pipeline)
+        return JSONResponse(found, headers=_FRESH)
+
+    app.add_route(f"{prefix}/fits", fits, methods=["GET"])
+    app.add_route(f"{prefix}/now", asked, methods=["GET"])
+    app.add_route(f"{prefix}/tokens", tokens, methods=["POST"])
+    _register_gallery(app, prefix, images)
+    _register_runs(app, prefix, trainer)
+
+
+def _register_gallery(app: Any, prefix: str, images: Images) -> None:
+    def found(query: Any) -> list[dict[str, Any]]:
+        items = images.items(
+            query.get("words", "")[:200],
+            starred=query.get("starred") == "1",
+            after=query.get("after", ""),
+        )
+        return [described(item) for item in islice(items, MOST_ITEMS)]
+
+    async def listing(request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(found, request.query_params), headers=_FRESH)
+
+    async def image(request: Request) -> Response:
+        path = await run_in_threadpool(images.path, request.query_params.get("name", ""))
+        return Response(status_code=404) if path is None else FileResponse(path)
+
+    def changed(query: Any, action: str) -> Response:
+        name = query.get("name", "")
+        try:
+            if action == "star":
+                images.star(name, query.get("on") == "1")
+            else:
+                images.discard(name)
+        except HypernetworkError as error:
+            return JSONResponse({"error": str(error)}, status_code=422)
+        return JSONResponse({})
+
+    async def star(request: Request) -> Response:
+        return await run_in_threadpool(changed, request.query_params, "star")
+
+    async def discard(request: Request) -> Response:
+        return await run_in_threadpool(changed, request.query_params, "discard")
+
+    app.add_route(f"{prefix}/images", listing, methods=["GET"])
+    app.add_route(f"{prefix}/image", image, methods=["GET"])
+    app.add_route(f"{prefix}/images/star", star, methods=["POST"])
+    app.add_route(f"{prefix}/images/discard", discard, methods=["POST"])
+
+
+def _register_runs(app: Any, prefix: str, trainer: Trainer) -> None:
+    runs, library = Runs(trainer.training_folders.runs), trainer.job_queue.library
+
+    async def listing(_request: Request) -> Response:
+        found = await run_in_threadpool(runs.all)
+        return JSONResponse([asdict(run) for run in found], headers=_FRESH)
+
+    async def preview(request: Request) -> Response:
+        path = await run_in_threadpool(runs.preview, request.query_params.get("name", ""))
+        return Response(status_code=404) if path is None else FileResponse(path, headers=_FRESH)
+
+    def done(action: str, name: str, number: int) -> Response:
+        state, said = trainer.state, {}
+        try:
+            if state.is_running and action != "keep":
+                raise HypernetworkError(f'"{state.name}" is being trained: interrupt it first')
+            if action == "keep":
+                said = {"kept": runs.keep(name, number, library, trainer.folder)}
+            elif action == "continue":
+                trainer.go_on(name, number)
+            else:
+                runs.discard(name)
+        except HypernetworkError as error:
+            return JSONResponse({"error": str(error)}, status_code=422)
+        return JSONResponse(said)
+
+    async def change(request: Request) -> Response:
+        given = request.query_params.get("number", "")
+        number = int(given) if re.fullmatch(r"[0-9]{1,7}", given) else 0
+        action, name = request.path_params["action"], request.query_params.get("name", "")
+        return await run_in_threadpool(done, action, name, number)
+
+    app.add_route(f"{prefix}/runs", listing, methods=["GET"])
+    app.add_route(f"{prefix}/runs/preview", preview, methods=["GET"])
+    app.add_route(f"{prefix}/runs/{{action}}", change, methods=["POST"])
+
+
+_FRESH = {"cache-control": "no-store"}

@@ -1,0 +1,32 @@
+"""The table of slow tests names tests that exist."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from fast_ring import EVERY_TEST, SLOW, is_slow
+
+TESTS = Path(__file__).parents[2]
+
+
+def functions_in(path: str) -> set[str]:
+    tree = ast.parse((TESTS / path).read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_slow_test_exists() -> None:
+    missing = {
+        path: [name for name in names if name not in functions_in(path)]
+        for path, names in SLOW.items()
+        if names is not EVERY_TEST
+    }
+    assert not any(missing.values()), missing
+    assert all((TESTS / path).exists() for path in SLOW)
+
+
+def test_what_counts_as_slow() -> None:
+    assert is_slow("laws/test_folding.py", "test_anything")
+    assert is_slow("unit/files/test_hostile.py", "test_bombs")
+    assert not is_slow("unit/files/test_hostile.py", "test_other")
+    assert not is_slow("unit/prompts/test_tags.py", "test_bombs")

@@ -1,0 +1,101 @@
+"""What the studio's Convert tab does, without a page."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from conversion_cases import checkpoint, network, small_unet
+from safetensors.torch import load_file
+
+import hypernetworks as hn
+from hypernetworks.errors import FileError, FileWriteError, HypernetworkError
+from hypernetworks.studio.converting import BAKE, EXTRACT, LORA, MERGE, Order, Outcome, convert
+from hypernetworks.studio.job_queue import InterruptedJobError, Update
+from hypernetworks.studio.tabs.convert import order_of
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoint(tmp_path_factory.mktemp("base") / "small.safetensors", small_unet())
+
+
+@pytest.fixture
+def painter(base: Path, tmp_path: Path) -> Any:
+    (tmp_path / "lib").mkdir()
+    for number, name in enumerate(("ink", "sepia")):
+        hn.write(network(name, number), tmp_path / "lib" / f"{name}.safetensors")
+    return SimpleNamespace(checkpoint=base, library=hn.Library([tmp_path / "lib"]), default_cfg=3)
+
+
+def made(painter: Any, folder: Path, order: Order) -> tuple[Outcome, list[Update]]:
+    told, run = list[Update](), folder / "run"
+    run.mkdir(exist_ok=True)
+    return convert(painter, order, run, told.append, threading.Event()), told
+
+
+def test_linear_networks_become_a_lora_or_a_checkpoint(painter: Any, tmp_path: Path) -> None:
+    order = Order(LORA, "both", ("ink", "sepia"), ("0.7", "-0.3"), layout="comfyui")
+    outcome, told = made(painter, tmp_path, order)
+    assert outcome.path.name == "both.safetensors"
+    assert outcome.path.is_relative_to(tmp_path / "run")
+    assert any(name.endswith("attn2_to_k.diff") for name in load_file(outcome.path))
+    assert told[-1].done == told[-1].total > 0
+
+    baked, _ = made(painter, tmp_path, Order(BAKE, "baked", ("ink",)))
+    old, new = load_file(painter.checkpoint), load_file(baked.path)
+    changed = [name for name in old if not torch.equal(old[name], new[name])]
+    assert baked.messages == [f"{len(changed)} tensors changed"]
+
+
+def test_networks_are_added_to_the_library(painter: Any, tmp_path: Path) -> None:
+    merged, _ = made(painter, tmp_path, Order(MERGE, "both", ("ink", "sepia"), ("0.5",)))
+    assert merged.path == tmp_path / "lib" / "both.safetensors"
+    assert painter.library.find("both").path == merged.path
+    assert merged.messages[0].startswith("the same as applying")
+    with pytest.raises(FileWriteError, match="already exists"):
+        made(painter, tmp_path, Order(MERGE, "both", ("ink",)))
+
+    lora, _ = made(painter, tmp_path, Order(LORA, "lora", ("ink",)))
+    again, _ = made(painter, tmp_path, Order(EXTRACT, "again", lora=lora.path))
+    assert again.messages[0].startswith("the network has 100.0%")
+    assert painter.library.find("again").path == again.path
+
+
+@pytest.mark.parametrize(
+    ("order", "error", "said"),
+    [
+        (Order(LORA, "x"), HypernetworkError, "no network is chosen"),
+        (Order(EXTRACT, "x"), HypernetworkError, "there is no LoRA"),
+        (Order(LORA, "../x", ("ink",)), FileError, "slashes"),
+        (Order(LORA, "", ("ink",)), FileError, "."),
+        (Order(LORA, "x", ("ink",), ("1", "2")), HypernetworkError, "1 networks and 2 multipliers"),
+        (Order(LORA, "x", ("ink",), ("1@0,0@1",)), HypernetworkError, "changes during sampling"),
+    ],
+)
+def test_what_can_not_be_done_is_said(
+    painter: Any, tmp_path: Path, order: Order, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        made(painter, tmp_path, order)
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
+def test_an_interrupted_conversion_writes_nothing(painter: Any, tmp_path: Path) -> None:
+    cancelled = threading.Event()
+    cancelled.set()
+    with pytest.raises(InterruptedJobError):
+        convert(painter, Order(LORA, "x", ("ink",)), tmp_path, lambda _: None, cancelled)
+    assert not list(tmp_path.glob("*/x.safetensors"))
+
+
+def test_fields_become_an_order() -> None:
+    order = order_of(BAKE, "", ["a", "b"], "0.5, 1; 0.5", "peft", "cat\n\ndog", 0.0, None)
+    assert order.name == "a-b-baked"
+    assert order.multipliers == ("0.5", "1", "0.5")
+    assert order.prompts == ("cat", "", "dog")
+    assert order_of(LORA, "x", None, "", "peft", "", 50.0, "y").lora == Path("y")
