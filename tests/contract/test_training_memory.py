@@ -211,7 +211,7 @@ def test_what_is_asked_for_is_done_and_what_can_not_fit_is_told(full: dict[str, 
     assert "even that may be too much" in plan(sdxl, 1 * GB).message
     fixed = plan(sdxl, 6 * GB, "whole", "off")
     assert (fixed.storage, fixed.checkpointing) == ("whole", False)
-    assert "--memory auto" in fixed.message
+    assert "`memory` auto" in fixed.message
     kept = plan(sdxl, 13 * GB, "auto", "off")
     assert (kept.storage, kept.checkpointing) == ("fp8", False)
 
@@ -273,7 +273,7 @@ def test_a_training_in_little_memory_says_so_and_leaves_the_model_as_it_was(
     assert used == ["streamed"]
     (message,) = [m for m in outcome.messages if "are free" in m]
     assert ("stay in the CPU's memory" in message) is (memory_asked == "auto")
-    assert "--memory auto" not in message
+    assert "`memory` auto" not in message
     assert all(torch.equal(p, before[n]) for n, p in painter.pipeline.unet.named_parameters())
 
 

@@ -1,4 +1,4 @@
-"""How much memory a training takes, and what to do where there is less: ```memory` auto``.
+"""How much memory a training takes, and what to do where there is less: ``--memory auto``.
 
 A pure calculation: bytes per latent pixel were counted for full-size UNets on the meta device
 (every tensor that is alive at the peak of a step, with what autocast converts; see
@@ -16,7 +16,7 @@ import torch
 from .stored import FP8, SMALLEST, STORAGES, STREAMED, WHOLE
 
 MEMORY = ("auto", *STORAGES)
-"""What ```memory``` takes."""
+"""What ``--memory`` takes."""
 KIB, GB = 1024, 1e9
 PER_PIXEL = {"SD": (300 * KIB, 70 * KIB), "SDXL": (510 * KIB, 46 * KIB)}
 """Bytes of activations per latent pixel in half precision: kept, and computed twice."""
