@@ -286,18 +286,18 @@ def test_memory_that_runs_out_is_answered_twice(
 
     assert stored.has_fp8(torch.device("cpu"))
     monkeypatch.setattr(session, "has_fp8", lambda _: with_fp8)
-    from hypernetworks.training.loop import Run
+    from hypernetworks.training.gradients import Gradients
 
     painter = Painter(None, Library([]))
-    left, accumulate = [2], Run._accumulate
+    left, accumulate = [2], Gradients.accumulate
 
-    def full_twice(self: Run) -> tuple[float, float]:
+    def full_twice(self: Gradients, step: int) -> tuple[float, float]:
         if left[0]:
             left[0] -= 1
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return accumulate(self)
+        return accumulate(self, step)
 
-    monkeypatch.setattr(Run, "_accumulate", full_twice)
+    monkeypatch.setattr(Gradients, "accumulate", full_twice)
     job = preset_job("style", "x", folder / "pictures", painter, runs=folder / "runs")
     settings = replace(job.settings, steps=1, batch=2, watch_every=0)
     sizes = replace(job.picture_settings, width=48, height=48)
