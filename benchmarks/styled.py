@@ -80,6 +80,7 @@ class Styled:
         self.pipeline.set_progress_bar_config(disable=True)
         self.model = FrozenModel(self.pipeline)
         self.contexts = Contexts(self.model.encode_texts)
+        self._plain: Any = None
 
     @contextmanager
     def ready(self) -> Iterator[FrozenModel]:
@@ -87,6 +88,20 @@ class Styled:
         size = self.pictures.shape[2]
         with self.model.ready("fp32", size=(size, size)):
             yield self.model
+
+    @contextmanager
+    def ready_for(self, parameters: Sequence[torch.nn.Parameter]) -> Iterator[FrozenModel]:
+        """As :meth:`ready`, but these parameters, which may be the UNet's, are live."""
+        with self.ready() as model:
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+            yield model
+
+    def plain(self, noisy: torch.Tensor, times: torch.Tensor, context: torch.Tensor) -> Any:
+        """What the UNet without any adapter makes of it."""
+        if self._plain is None:
+            self._plain = load_checkpoint(MINIATURE, dtype=torch.float32).unet.eval()
+        return self._plain(noisy, times, context)
 
     def subjects(self, cell: Cell) -> tuple[list[Shown], list[Shown]]:
         """What is learned, and what the run keeps for its own validation loss."""

@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = [*(sys.argv[1:] if arguments is None else arguments)]
     options = parser.parse_args(given)
+    options.argv = given[1:]  # configurations are read between the defaults and what was typed
     if options.command is None:
         parser.print_help()
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -15,8 +16,12 @@ from .create import STRUCTURE, creation_of
 from .train_options import add_options
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..hosts.diffusers import Painter
     from ..hosts.diffusers.training import Outcome, TrainingJob
+    from ..training.creation import Creation
+    from ..training.sources import Source
 
 STOPPING = "hypernetworks: stopping after this step (Ctrl+C again stops at once)"
 """Printed at the first Ctrl+C."""
@@ -29,8 +34,26 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    """Do all runs that were asked for; one that fails doesn't stop those after it."""
+    from .train_config import configured
+
     with _named(options.spelled):
-        return _train(options)
+        runs = list(configured(options, options.argv))
+    code, many = 0, len(runs) > 1
+    for number, own in enumerate(runs):
+        if many:
+            say(f"hypernetworks: run {number + 1} of {len(runs)}, {own.name}", sys.stderr)
+        try:
+            with _named(options.spelled):
+                code = max(code, _train(own))
+        except HypernetworkError as error:
+            if not many:
+                raise
+            say(f"hypernetworks: {error}", sys.stderr)
+            code = max(code, 2)
+        if code == 130:  # stopped by the user, who means all of them
+            break
+    return code
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -38,6 +61,8 @@ def _train(options: argparse.Namespace) -> int:
     from ..training.processes import together
     from .model import load_painter
     from .train_report import Report
+
+    _check_given(options)
 
     # torchrun starts this command in several processes, each with a device of its own.
     with together(options.device) as world, noticed(STOPPING) as ending:
@@ -94,6 +119,26 @@ def _named(names: Mapping[str, str]) -> Iterator[None]:
         raise
 
 
+def _check_given(options: argparse.Namespace) -> None:
+    """Raises TrainingSettingsError where no name or no folder is typed or in a file."""
+    if options.name is None:
+        raise TrainingSettingsError("the network has no name: train NAME FOLDER")
+    if not options.pictures and not options.sources:
+        raise TrainingSettingsError(
+            f"no folder of images is given: train {options.name} FOLDER, or --config FILE"
+        )
+
+
+def _sources(options: argparse.Namespace) -> tuple[Source, ...]:
+    """The folders with all that is said of them."""
+    from ..training.sources import Source, sources_of
+
+    found: tuple[Source, ...] = options.sources or sources_of(
+        tuple(options.pictures), options.repeats, options.weights, options.masks
+    )
+    return (*found, *(Source(folder, is_prior=True) for folder in options.prior or ()))
+
+
 def _check_start(options: argparse.Namespace) -> None:
     """Refuse options of a new network beside ``--network``, where they would be ignored.
 
@@ -119,7 +164,8 @@ def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
     from ..training.pictures import PictureSettings
 
     _check_start(options)
-    first, *others = options.pictures
+    sources = _sources(options)
+    first, *others = (source.path for source in sources)
     job = preset_job(options.preset, options.name, first, painter)
 
     # Options that were not given are None, so the preset's values stay.
@@ -140,20 +186,38 @@ def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
     return replace(
         job,
         runs=options.runs,
-        creation=creation_of(options),
+        creation=_creation(options, job),
         network=options.network,
         settings=replace(job.settings, **settings),
         picture_settings=replace(job.picture_settings, **pictures),
         suffix=f".{options.format}",
-        previews=tuple(options.previews),
+        previews=_previews(options),
         preview_seed=options.preview_seed,
         preview_steps=options.preview_steps,
         checkpointing=options.checkpointing,
         memory=options.memory,
         restart=options.restart,
         other_pictures=tuple(others),
-        repeats=options.repeats,
+        sources=sources,
+        captioner=options.captioner,
+        cache=options.cache,
+        tensorboard=options.tensorboard,
         skip_bad=options.skip_bad,
         steps_by_images=options.steps is None,
         dry_run=options.dry_run,
     )
+
+
+def _creation(options: argparse.Namespace, job: TrainingJob) -> Creation:
+    """What was typed of the new network; weights begin as they do best on this model."""
+    found = creation_of(options)
+    if options.initialisation is not None:
+        return found
+    return replace(found, initialisation=job.creation.initialisation)
+
+
+def _previews(options: argparse.Namespace) -> tuple[str, ...]:
+    from ..training.prompts import read_prompts
+
+    file: Path | None = options.preview_file
+    return (*options.previews, *(read_prompts(file) if file is not None else ()))

@@ -9,19 +9,21 @@ from typing import Any
 from ..console import pasted_path
 from .create import add_structure
 from .model import add_checkpoint, add_device, add_prediction
-from .values import integers, option, size
+from .values import floats, integers, option, size
 
-SPELLED_BESIDE = {"fit": "--buckets", "step": "--size", "suffix": "--format"}
+SPELLED_BESIDE = {
+    "fit": "--buckets", "step": "--size", "suffix": "--format", "previews": "--preview",
+}  # fmt: skip
 """Options of settings that have another name on the command line."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``train``; the preset has most of their default values."""
-    parser.add_argument("name", help="name of the network and of its run's folder")
+    parser.add_argument("name", nargs="?", help="name of the network and of its run's folder")
     parser.add_argument(
         "pictures",
         type=pasted_path,
-        nargs="+",
+        nargs="*",
         metavar="IMAGES",
         help=(
             "folders of images, or of sub-folders named 10_name, with captions in .txt files or "
@@ -49,6 +51,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be trained on, then stop"
     )
+    parser.add_argument(
+        "--config",
+        type=pasted_path,
+        action="append",
+        metavar="FILE",
+        help="options in a TOML file, such as a run's run.toml or a dataset file of kohya's; "
+        "repeatable: the runs of all files, one after the other",
+    )
     add_structure(parser)
     _add_pictures(parser.add_argument_group("images and captions"))
     _add_settings(parser.add_argument_group("training"))
@@ -56,7 +66,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
     # Errors name a setting by its field; the user knows the option.
     spelled = {a.dest: a.option_strings[0] for a in parser._actions if a.option_strings}
-    parser.set_defaults(hypernetworks=[], spelled=spelled | SPELLED_BESIDE)
+    parser.set_defaults(
+        hypernetworks=[], sources=(), parser=parser, spelled=spelled | SPELLED_BESIDE
+    )
 
 
 def _add_pictures(group: Any) -> None:
@@ -68,6 +80,31 @@ def _add_pictures(group: Any) -> None:
         type=integers,
         default=(),
         help="how often the images of each folder come in an epoch, such as 10,1 for two folders",
+    )
+    group.add_argument(
+        "--weights",
+        type=floats,
+        default=(),
+        help="weight of the losses of each folder's images, such as 1,0.5",
+    )
+    group.add_argument(
+        "--masks",
+        type=pasted_path,
+        metavar="FOLDER",
+        help="images of the same names; what is black there is not learned",
+    )
+    group.add_argument(
+        "--prior",
+        type=pasted_path,
+        action="append",
+        metavar="FOLDER",
+        help="images of what the model knew before and shall keep; repeatable",
+    )
+    group.add_argument(
+        "--cache",
+        type=pasted_path,
+        metavar="FOLDER",
+        help="keep encoded images and captions there between runs",
     )
     group.add_argument(
         "--skip-bad", action="store_true", help="leave out images that can't be read"
@@ -123,6 +160,34 @@ def _add_captions(group: Any) -> None:
     )
     group.add_argument(
         "--tag-dropout", type=float, help="probability of leaving out each tag of a caption"
+    )
+    group.add_argument("--prefix", "--caption-prefix", help="text before every caption")
+    group.add_argument("--suffix", "--caption-suffix", help="text after every caption")
+    group.add_argument("--trigger", metavar="WORD", help="a word that every caption begins with")
+    group.add_argument(
+        "--keep-tokens", type=int, help="tags at the beginning that stay there, with --shuffle"
+    )
+    group.add_argument(
+        "--wildcards",
+        "--enable-wildcard",
+        action="store_true",
+        default=None,
+        help="{red|blue} in a caption means one of these, drawn each time",
+    )
+    group.add_argument(
+        "--max-tokens",
+        "--max-token-length",
+        type=int,
+        help="longest caption that is read, such as 225 (default: what the model reads, 75)",
+    )
+    group.add_argument(
+        "--clip-skip", type=int, help="as in webuis: 2 for the text encoder's last layer but one"
+    )
+    group.add_argument(
+        "--captioner",
+        type=pasted_path,
+        metavar="FOLDER",
+        help="a local image-to-text model of transformers, for images without a caption",
     )
 
     group.add_argument(
@@ -262,6 +327,9 @@ def _add_loss(group: Any) -> None:
 
 def _add_saving(group: Any) -> None:
     group.add_argument("--save-every", type=int, metavar="STEPS", help="steps between checkpoints")
+    group.add_argument(
+        "--tensorboard", action="store_true", help="write event files for TensorBoard"
+    )
     group.add_argument("--keep", type=int, help="checkpoints to keep; 0 for all")
     group.add_argument(
         "--watch-every",
@@ -289,4 +357,10 @@ def _add_previews(group: Any) -> None:
     )
     group.add_argument(
         "--preview-steps", type=int, default=20, help="sampling steps of a preview (default: 20)"
+    )
+    group.add_argument(
+        "--preview-file",
+        type=pasted_path,
+        metavar="FILE",
+        help="prompts in kohya's syntax, one a line: PROMPT --n NEGATIVE --w 512 --h 768 --d SEED",
     )

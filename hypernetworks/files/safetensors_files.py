@@ -245,6 +245,9 @@ def save(
     text = {"format": "pt", "hypernetwork": VERSION} | {
         k: json.dumps(v) for k, v in metadata.items() if v is not None
     }
+    # Lines of the free text that are named as kohya's metadata are found there by other tools, too.
+    told = (line.partition(": ") for line in str(metadata.get("optional_info") or "").splitlines())
+    text |= {key: value for key, _, value in told if re.fullmatch(r"ss_[a-z_]+", key)}
     save_flat(path, flat, text)
 
 

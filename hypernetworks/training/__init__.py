@@ -3,9 +3,10 @@ network changes.
 """
 
 from .captions import Caption
+from .driving import train
 from .examples import Batch, Example, Examples
 from .health import TrainingStep
-from .loop import Run, train
+from .loop import Run
 from .objective import NoiseSchedule
 from .rates import RateSchedule
 from .settings import PRESETS, Preset, TrainingSettings

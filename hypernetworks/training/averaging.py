@@ -37,6 +37,7 @@ class Average:
         if not self.values:
             yield
             return
+        # Swapping back by arithmetic would round; a copy comes back bit for bit.
         before = [p.detach().clone() for p in self._parameters]
         write_values(self._parameters, self.values)
         try:

@@ -27,6 +27,7 @@ class Best:
     def add(self, step: int, validation: float) -> bool:
         """Take in a measurement; returns whether this step is the best so far."""
         smoothed = validation if math.isnan(self._previous) else (self._previous + validation) / 2
+        # One measurement may be lucky, two in a row hardly are.
         self._previous, self.since = validation, self.since + 1
         if not smoothed < self.loss:
             return False

@@ -77,6 +77,7 @@ def saved_networks(folder: Path, name: str, suffix: str) -> list[Path]:
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Replace the state file, whole or not at all."""
+    # A run may go on with another device, or without any.
     content = on_cpu({"format": FORMAT, **state})  # whatever device the run goes on with
     replace_file(folder / STATE, lambda temporary: torch.save(content, temporary))
 
@@ -114,6 +115,7 @@ def load_state(folder: Path | None) -> dict[str, Any] | None:
             f"{folder / STATE} was written by another version: finish that run with that "
             "version, or delete the file"
         )
+    # The file may come from a stranger: nothing is used before its kinds are checked.
     known = all(fits(state.get(key)) for key, fits in _KINDS.items())
     if not known or not all(fits(state[key]) for key, fits in _NEWER.items() if key in state):
         raise damaged(folder)

@@ -41,6 +41,7 @@ class Contexts:
     def prepare(self, texts: Iterable[str]) -> None:
         """Encode what is missing of ``texts``, at once."""
         wanted = dict.fromkeys(texts)
+        # What is wanted now must not be what is dropped below.
         for text in wanted:
             if text in self._kept:
                 self._kept.move_to_end(text)
@@ -49,6 +50,7 @@ class Contexts:
             with torch.no_grad():
                 self._kept.update(zip(missing, self._encode(missing), strict=True))
             self.encoded += len(missing)
+        # Never fewer than one batch needs, whatever the limit.
         while len(self._kept) > max(self._most, len(wanted)):
             self._kept.popitem(last=False)
 

@@ -39,6 +39,7 @@ def check_name(name: str) -> None:
     Raises:
         TrainingSettingsError: what is wrong with it.
     """
+    # A tag ends at ':' and '>', and shells and disks have rules of their own.
     begins_well = name[:1].isalnum()
     if (
         not begins_well

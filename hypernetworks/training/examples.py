@@ -50,9 +50,12 @@ class Example:
         latents: ``(channels, height, width)`` of each version of it (crops, mirrored or not), all
             of one shape.
         spread: standard deviations of the same shape, where latents are drawn rather than fixed.
-        weights: loss weights ``(1, height, width)`` of each version, with mean 1.
+        weights: loss weights ``(1, height, width)`` of each version, with the example's weight as
+            their mean.
         repeats: how often it comes in an epoch.
         key: of the image's content.
+        frames: of each version, what SDXL is told of its crop: height and width of the whole image,
+            top and left.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Example:
     weights: tuple[torch.Tensor, ...] | None = None
     repeats: int = 1
     key: str = ""
+    frames: tuple[tuple[int, ...], ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -105,6 +109,7 @@ class Order:
 
     def _plan(self, epoch: int) -> list[int]:
         if epoch not in self._plans:
+            # A step may reach back into the epoch before, never further.
             if len(self._plans) > 2:
                 self._plans.clear()
             random = Random(mixed("order", self._seed, epoch))
@@ -125,6 +130,7 @@ class Order:
             left += parts.pop() if len(parts[-1]) < self._step else []
             whole += parts
 
+        # What is left of each shape is mixed, so that no image comes more often than another.
         random.shuffle(left)
         missing = -start % self._step  # of the step that the epoch before has begun
         while whole and len(left) < missing:
@@ -172,6 +178,7 @@ class Examples:
         self.order = Order(
             [example.shape for example in examples], batch, seed, [e.repeats for e in examples]
         )
+        # Few captions are encoded at once; many, or drawn ones, ahead of their use.
         self._prepared = 0
         ways = [example.caption.ways() for example in self.examples]
         if all(way is not None for way in ways):
@@ -199,6 +206,7 @@ class Examples:
         """The samples of these numbers, all of one shape, on the device that their latents are
         on.
         """
+        # Drawn by number alone, so a batch of four equals four batches of one.
         drawn = [self._draw(sample) for sample in samples]
         latents = torch.stack(
             [self._latents(n, e, v) for n, (e, v, _) in zip(samples, drawn, strict=True)]
@@ -208,6 +216,9 @@ class Examples:
             weights = torch.stack([_weights(example, version) for example, version, _ in drawn])
         conditions = self.contexts.stack([text for _, _, text in drawn])
         context = conditions.pop("context")
+        if conditions and all(example.frames for example, _, _ in drawn):  # SDXL's other conditions
+            frames = [example.frames[version] for example, version, _ in drawn]
+            conditions["frame"] = torch.tensor(frames)
         return Batch(latents, context, weights, conditions)
 
     def _draw(self, sample: int) -> tuple[Example, int, str]:

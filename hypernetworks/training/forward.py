@@ -52,6 +52,7 @@ class ForwardPass:
         with self.autocast():
             prediction = self.learner(noisy, times, batch)
         each = losses(prediction, target, batch.weights, settings.loss)
+        # What predicting nothing would cost tells later whether the run has diverged.
         nothing = losses(torch.zeros_like(target), target, batch.weights, settings.loss)
         for weights in self._time_weights(times):
             each, nothing = each * weights, nothing * weights
@@ -66,6 +67,7 @@ class ForwardPass:
 
     def draw(self, samples: Sequence[int], batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Noise of the latents' shape, and time steps ``(batch,)``."""
+        # On the CPU and by sample number: the same noise on every device and in every batch.
         seed, shape = self.settings.seed, tuple(batch.latents.shape[1:])
         noise = torch.stack([sample_noise(seed, n, shape) for n in samples]).to(batch.latents)
         if self.settings.noise_offset:

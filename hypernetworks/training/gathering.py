@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-from ..errors import ImageError, TrainingDataError, TrainingSettingsError, printable
+from ..errors import ImageError, TrainingDataError, printable
 from ..files.images import check_image
-from .words import TEXT_SUFFIXES, Beside, Words, read_words
+from .sources import Source, sources_of
+from .words import CLASS, FILE_NAME, NONE, TEXT_SUFFIXES, Beside, Words, read_words
 
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".avif", ".apng",
@@ -21,7 +22,6 @@ SUFFIXES = (
 """Of images that Pillow reads by itself; ``.avif`` where it was built with it."""
 MOST_NAMED = 10
 """Files that one message names."""
-MOST_REPEATS = 10_000
 _KOHYA = re.compile(r"(\d{1,4})_(.+)")
 """A folder that says how often its images are learned per epoch, as kohya's trainer has them:
 ``10_name``.
@@ -39,12 +39,26 @@ class Picture:
         words: its own words.
         repeats: how often it comes in an epoch.
         key: hash of the file's content; two files of one key are the same image.
+        source: the folder that it is from, and what is different about that.
+        mask: an image; what is black there is not learned.
     """
 
     path: Path
     words: Words
     repeats: int = 1
     key: str = ""
+    source: Source | None = None
+    mask: Path | None = None
+
+    @property
+    def weight(self) -> float:
+        """Of its loss."""
+        return 1.0 if self.source is None else self.source.weight
+
+    @property
+    def is_prior(self) -> bool:
+        """Whether it shows what the model knew before."""
+        return self.source is not None and self.source.is_prior
 
 
 @dataclass
@@ -79,6 +93,7 @@ class Gathered:
 
 def bad_pictures(bad: Sequence[tuple[str, str]], total: int) -> TrainingDataError:
     """The error that names all images that can't be used."""
+    # One message for all of them: nobody wants to find bad images one start at a time.
     if len(bad) == 1:
         return TrainingDataError(
             f"{bad[0][0]}: {bad[0][1]}, or remove it; nothing is trained until then"
@@ -105,32 +120,28 @@ def find_pictures(folder: Path) -> list[Path]:
     return [path for part, _ in _parts(folder, Gathered()) for path in _images(part)]
 
 
-def gather(folders: Sequence[Path], repeats: Sequence[int] = ()) -> Gathered:
+def gather(folders: Sequence[Path | Source], repeats: Sequence[int] = ()) -> Gathered:
     """Find the images of folders, read their words, and look at every image's header.
 
     Args:
         folders: each with images in it, or with sub-folders named as kohya's trainer has them:
             ``10_name``.
-        repeats: how often the images of each folder come in an epoch; none for once.
+        repeats: how often the images of each folder come in an epoch; none for once, or for what
+            the sources say.
 
     Raises:
         TrainingDataError: no such folder, or no image in one.
         TrainingSettingsError: the repeats don't fit the folders.
     """
-    if repeats and len(repeats) != len(folders):
-        raise TrainingSettingsError(
-            f"there are {len(folders)} folders but {len(repeats)} repeats: give one number for each folder",
-            setting="repeats",
-        )
-    if any(not 1 <= count <= MOST_REPEATS for count in repeats):
-        raise TrainingSettingsError(
-            f"repeats must be from 1 to {MOST_REPEATS:,}", setting="repeats"
-        )
+    paths = tuple(f.path if isinstance(f, Source) else f for f in folders)
+    sources = [f if isinstance(f, Source) else Source(f) for f in folders]
+    if repeats:
+        sources = list(sources_of(paths, tuple(repeats)))
 
     found = Gathered()
-    for number, folder in enumerate(folders):
-        for part, own in _parts(folder, found):
-            _gather_part(part, own * (repeats[number] if repeats else 1), found)
+    for source in sources:
+        for part, own in _parts(source.path, found):
+            _gather_part(part, own * source.repeats, found, source)
     _tell_duplicates(found)
     return found
 
@@ -140,6 +151,7 @@ def _parts(folder: Path, found: Gathered) -> list[tuple[Path, int]]:
     if not folder.is_dir():
         raise TrainingDataError(f"{folder}: there is no such folder of images")
     below = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    # Folders with both would mix two ways to say how often an image comes; kohya's counts.
     own, held = _images(folder), {path: len(_images(path)) for path in below}
     counted = [
         (path, int(match[1]))
@@ -186,22 +198,50 @@ def _is_seen(path: Path) -> bool:
     return not path.name.startswith(".") and path.is_file()
 
 
-def _gather_part(folder: Path, repeats: int, found: Gathered) -> None:
+def _gather_part(folder: Path, repeats: int, found: Gathered, source: Source) -> None:
     beside, images = Beside(folder), _images(folder)
-    used = {path.name for path in images}
+    used, masks = {path.name for path in images}, _masks(source)
     for path in images:
         try:
             words = read_words(path, beside)
+            if source.words and words.source in (FILE_NAME, NONE):
+                words = Words(source.words, (), CLASS)
             check_readable(path)
+            # Hashed whole: copies, replaced and renamed images are told apart by it.
             content = path.read_bytes()
         except (ImageError, TrainingDataError) as error:
             found.bad.append((path.name, str(error)))
         except OSError as error:
             found.bad.append((path.name, f"it can't be read ({error.strerror or error})"))
         else:
-            found.pictures.append(Picture(path, words, repeats, sha256(content).hexdigest()))
+            key, mask = sha256(content).hexdigest(), masks.get(path.stem.lower())
+            found.pictures.append(Picture(path, words, repeats, key, source, mask))
+    if source.masks is not None:
+        _tell_without_masks(images, masks, found)
     _tell_left_out(folder, used | beside.used, found)
     _tell_captions(folder, found)
+
+
+def _masks(source: Source) -> dict[str, Path]:
+    """The masks of a folder's images by their stems.
+
+    Raises:
+        TrainingDataError: no such folder.
+    """
+    if source.masks is None:
+        return {}
+    if not source.masks.is_dir():
+        raise TrainingDataError(f"{source.masks}: there is no such folder of masks")
+    return {path.stem.lower(): path for path in _images(source.masks)}
+
+
+def _tell_without_masks(images: Sequence[Path], masks: dict[str, Path], found: Gathered) -> None:
+    without = [path.name for path in images if path.stem.lower() not in masks]
+    if without:
+        found.notes.append(
+            f"{_count(len(without))} without a mask of the same name, learned as a whole: "
+            f"{', '.join(without[:MOST_NAMED])}"
+        )
 
 
 def check_readable(path: Path) -> None:
@@ -230,6 +270,7 @@ def _tell_left_out(folder: Path, used: set[str], found: Gathered) -> None:
     names: dict[str, list[str]] = {}
     for path in sorted(folder.iterdir()):
         suffix, is_ours = path.suffix.lower(), path.name in used
+        # Files that systems and other trainers leave are no news.
         if is_ours or not _is_seen(path) or path.name.lower() in _JUNK or suffix in _CACHES:
             continue
         kind = (

@@ -93,6 +93,7 @@ class Watch:
 
     def add(self, loss: float, power: float) -> float:
         """Take in a step's loss, and the loss of predicting nothing; returns the smoothed loss."""
+        # The mean follows single large losses; the mean of logarithms hardly does.
         smoothed = self.loss.add(loss)
         self.power.add(power)
         usual = self.usual.add(_log(loss))
@@ -101,6 +102,7 @@ class Watch:
         self._last = _log(loss)
         self.usual_power.add(_log(power))
         self.seen += 1
+        # The first steps fall so fast that their lowest value says nothing.
         if self.seen >= SETTLED:
             self.lowest_usual = min(self.lowest_usual, usual)
             self.lowest = min(self.lowest, smoothed)
@@ -157,6 +159,7 @@ class Watch:
         self.loss.total, self.loss.share = state["total"], state["share"]
         self.power.total, self.power.share = state["power_total"], state["power_share"]
         self.lowest, self.seen = state["lowest"], int(state["seen"])
+        # A state of an older version goes on with what it has.
         if "usual_total" in state:  # not in those of older versions
             self.usual.total, self.usual.share = state["usual_total"], state["usual_share"]
             self.usual_power.total = state["usual_power_total"]

@@ -50,7 +50,12 @@ def listed(examples: Iterable[Example]) -> list[list[str]]:
 
 
 def _caption(caption: Caption) -> str:
-    parts = (caption.templates, caption.words, caption.others, caption.shuffle, caption.tag_dropout)
+    parts: tuple[object, ...] = (
+        caption.templates, caption.words, caption.others, caption.shuffle, caption.tag_dropout,
+    )  # fmt: skip
+    newer = (caption.keep, caption.wildcards, caption.prefix, caption.suffix)
+    if any(newer):  # left out otherwise, as states of older versions don't have them
+        parts += newer
     return f"{mixed(*parts):08x}"
 
 
@@ -58,6 +63,7 @@ def changes(before: Any, now: Sequence[Sequence[str]]) -> list[str]:
     """Sentences about what was added, removed, replaced, captioned anew or brought to another
     size.
     """
+    # By name, as that is what a user can look for; the content tells whether it was replaced.
     earlier = {row[0]: row for row in before or () if _is_row(row)}
     if not earlier:
         return []

@@ -50,6 +50,8 @@ class Learned:
         self.stepper = Stepper(optimiser, scaler, settings.clip, settings.clip_by)
         self.average = Average(self.parameters, settings.ema)
 
+        # What was ever learned can't become a validation image, even if it is removed and comes
+        # back.
         self.watch, self.best, self.is_past_best = Watch(), Best(), False
         self.seen, self.held_out = {example.key for example in examples}, set(held_out)
         self.step, self.base = 0, network.provenance.step

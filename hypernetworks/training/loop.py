@@ -17,7 +17,7 @@ import torch
 
 from ..devices import forked_rng
 from ..engine.network import Hypernetwork
-from ..errors import DivergenceError, FileWriteError, TrainingStateError
+from ..errors import DivergenceError, TrainingStateError
 from .best import Best
 from .checkpoints import damaged, load_state
 from .examples import Examples
@@ -139,6 +139,7 @@ class Run:
             DivergenceError: the loss is not finite or has run away; the network is back at the last
                 good state.
         """
+        # Seconds include the validation and saving of no step: they would make the time left jump.
         began = time.perf_counter()
         done = self._change(*self._gradients.of(self.step))
         done = replace(done, seconds=time.perf_counter() - began)
@@ -151,6 +152,7 @@ class Run:
 
     def _change(self, loss: float, power: float) -> TrainingStep:
         """Step the optimiser on the gradients that are there."""
+        # fp16 overflows now and then while its scale is found, which is no divergence.
         norm = self._stepper.measure()
         scaled = self._stepper.scaler.is_enabled()
         if not math.isfinite(loss) or (not math.isfinite(norm) and not scaled):
@@ -213,6 +215,7 @@ class Run:
         if is_due or self._saver.has_refused:
             path = self._saver.try_to_save()
             done = replace(done, saved=None if path is None else path.name)
+        # It becomes the good state once the next loss shows that its weights work.
         if is_due or done.step % SNAPSHOT_EVERY == 0:
             self._candidate = self._learned.copied_state()
 
@@ -304,37 +307,3 @@ class Run:
         finally:
             self._learned.settle()
             self.network.train(False)
-
-
-def train(
-    run: Run,
-    *,
-    on_step: Callable[[TrainingStep], object] | None = None,
-    should_stop: Callable[[], bool] | None = None,
-) -> None:
-    """Do all steps of a run, or those until it is stopped; then save and leave the network ready
-    for use.
-
-    Args:
-        on_step: called after every step, in the first process; what it raises stops the run after
-            that step.
-        should_stop: asked after every step; loses nothing, as the last finished step is saved.
-
-    Raises:
-        DivergenceError: see :meth:`Run.advance`.
-    """
-    try:
-        while not run.is_finished:
-            done = run.advance()
-            if on_step is not None and run.world.is_first:
-                on_step(done)
-            if run.world.any(should_stop is not None and should_stop(), run.device):
-                break
-    except BaseException:
-        try:
-            run.finish()
-        except FileWriteError as refused:  # the first error is the one to report
-            run.warn(f"step {run.step} could not be saved: {refused}")
-        raise
-
-    run.finish()

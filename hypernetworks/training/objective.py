@@ -61,6 +61,7 @@ class NoiseSchedule:
             latents, noise: ``(batch, channels, height, width)``.
             times: ``(batch,)`` integers below :attr:`length`.
         """
+        # Of the latents' device and type, so that noisy latents are neither copied nor widened.
         power = self.alphas_cumprod.to(latents)[times].view(-1, 1, 1, 1)
         alpha, sigma = power.sqrt(), (1 - power).sqrt()
         noisy = alpha * latents + sigma * noise
@@ -78,6 +79,7 @@ class NoiseSchedule:
         """
         power = self.alphas_cumprod.cpu().double()  # not every device has float64
         snr = power / (1 - power).clamp_min(1e-12)
+        # In double precision: nearly clean steps have an SNR far beyond what is left of 1 - power.
         capped = snr.clamp_max(gamma)
         if self.prediction == "v_prediction":
             weights = capped / (snr + 1)

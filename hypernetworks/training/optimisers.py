@@ -62,6 +62,7 @@ def build_optimiser(
         )
 
     arguments: dict[str, Any] = {"weight_decay": weight_decay} if "weight_decay" in accepted else {}
+    # Some need a rate to be built; each step sets the real one.
     arguments |= {"lr": 1.0, **options}
     try:
         return _built(kind, parameters, arguments, set(options))
@@ -212,6 +213,7 @@ class Stepper:
         """Change the parameters and forget the gradients; returns whether it was skipped
         (overflow).
         """
+        # The rate is set, not scheduled by torch: the state of a run needs no scheduler.
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         skipped = self.scaler.update(self._norm)

@@ -24,6 +24,7 @@ def steps_for(images: int, samples_per_step: int, usual: int) -> int:
     """Steps by the number of images: :data:`EPOCHS` of them, from a quarter to four times the usual
     number.
     """
+    # Few images are learned by heart in few steps, and many need more; the bounds keep both sane.
     steps = round(images * EPOCHS / samples_per_step)
     return max(1, usual // 4, min(steps, 4 * usual))
 
@@ -67,6 +68,7 @@ def _captions(pictures: Sequence[Picture]) -> str:
 
 def cropped(pictures: Sequence[Picture], settings: PictureSettings) -> list[str]:
     """A sentence about images that lose much of their area, if there are any; worst first."""
+    # Several crops are spread over the image, so hardly anything is lost.
     if settings.crops > 1:  # which are spread over the whole image
         return []
     lost = sorted(

@@ -72,6 +72,7 @@ class World:
         """Whether all processes have the same number."""
         if self.size == 1:
             return True
+        # The maximum of both signs is one collective, and equal only where all numbers are.
         values = torch.tensor([number, -number], device=device)
         distributed.all_reduce(values, distributed.ReduceOp.MAX)
         return bool(values[0] == -values[1])
@@ -93,6 +94,7 @@ def together(device: str | None = None) -> Iterator[World]:
         device: what was asked for, ``None`` for the best there is.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
+    # Without torchrun there is nobody to wait for.
     if size == 1:
         yield World()
         return

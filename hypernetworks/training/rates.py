@@ -72,6 +72,7 @@ class RateSchedule:
         for part in filter(None, (part.strip() for part in text.split(","))):
             rate, last = _piece(part)
             before = pieces[-1][1] if pieces else 0
+            # Without an end, the piece holds to the end of the run.
             last = max(steps, before + 1) if last is None else last
             if last <= before:
                 raise TrainingSettingsError(
@@ -96,6 +97,7 @@ class RateSchedule:
             return (step + 1) / self.warm_up
         if self.shape == "constant":
             return 1.0
+        # Restarts divide what is left after the warm-up into equal falls.
         length = max(1, self.steps - self.warm_up) / (self.restarts + 1)
         share = min(1.0, ((step - self.warm_up) % length) / length)
         fall = 1 - share if self.shape == "linear" else 0.5 * (1 + math.cos(math.pi * share))

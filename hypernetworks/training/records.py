@@ -49,6 +49,7 @@ class Log:
         """
         row = {column: getattr(done, column) for column in COLUMNS}
         self.rows.append(row)
+        # After a failed write the file is written anew, with all rows that are missing.
         is_whole, self._is_whole = self._is_whole, False
         if is_whole:
             try:

@@ -71,6 +71,7 @@ class Saver:
             with learned.resting():
                 path = save_network(learned.network, self.folder, self.suffix)
         finally:
+            # A full disk may have room for one of the two, and each is worth having.
             save_state(self.folder, learned.state())
 
         self._saved, self._saved_at = learned.step, time.monotonic()
@@ -128,6 +129,7 @@ class Saver:
 
     def save_again(self) -> None:
         """After a divergence: the folder's state is that of a good step, too."""
+        # The file of this step may hold weights from after the divergence.
         self._saved = None
         try:
             if self.learned.step:

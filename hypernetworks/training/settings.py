@@ -125,6 +125,7 @@ class TrainingSettings:
         Raises:
             TrainingSettingsError: it can't be understood.
         """
+        # A short run should still reach its rate.
         warm_up = min(self.warm_up, self.steps // 2)
         return RateSchedule.parse(
             self.rate,

@@ -35,6 +35,7 @@ def check_state(
 
 
 def _optimiser_name(network: Hypernetwork, settings: TrainingSettings) -> str:
+    # Built and thrown away: only the optimiser itself knows whether it takes these options.
     parameters = list(network.parameters())
     optimiser = build_optimiser(
         settings.optimiser, parameters, settings.weight_decay, settings.options

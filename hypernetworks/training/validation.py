@@ -47,6 +47,7 @@ class ValidationLoss:
         """Mean loss over all images and time steps; of the masks, no other weights, so that runs
         can be compared.
         """
+        # The same noise and times at every measurement, so only the network changes the loss.
         total = 0.0
         for index, example in enumerate(self.examples):
             batch = self._batch(index, example).to(device)
@@ -82,10 +83,14 @@ class ValidationLoss:
     def _batch(self, index: int, example: Example) -> Batch:
         conditions = self.contexts.stack([self._texts[index]] * len(TIMES))
         context = conditions.pop("context")
+        if conditions and example.frames:
+            frame = torch.tensor(example.frames[0])
+            conditions["frame"] = frame.expand(len(TIMES), 4).contiguous()
         latents = example.latents[0].expand(len(TIMES), *example.shape).contiguous()
         weights = None
         if example.weights is not None:  # what is masked is no part of what should be learned
-            weights = example.weights[0].expand(len(TIMES), *example.weights[0].shape)
+            mask = example.weights[0] / example.weights[0].mean()
+            weights = mask.expand(len(TIMES), *mask.shape)
         return Batch(latents, context, weights, conditions)
 
 

@@ -36,6 +36,7 @@ More of them are another encoding's.
 """
 
 FILE, METADATA_FILE, FILE_NAME, NONE = "caption files", "metadata", "file names", "nothing"
+CLASS, CAPTIONER = "the folder's words", "the captioner"
 """Where words may come from, for messages."""
 
 
@@ -248,6 +249,7 @@ def words_in_name(stem: str) -> str:
     """The words of a file name: no numbers in front, ``_`` as a space; nothing where a machine made
     the name.
     """
+    # Numbers put files in order; they are no words, unless a letter follows (1girl).
     rest = stem.strip()
     while (match := _NUMBER.match(rest)) is not None:
         rest = rest[match.end() :]
@@ -259,6 +261,7 @@ def words_in_name(stem: str) -> str:
 
 def is_machine_made(stem: str) -> bool:
     """Whether a file name says nothing of its image: ``IMG_6003``, ``DSC01234``, a date, a hash."""
+    # Machines number their files; a name without a digit was typed by somebody.
     if not any(character.isdigit() for character in stem):
         return False
     if all(part in _MACHINES for part in re.split(r"[\W\d_]+", stem.lower()) if part):

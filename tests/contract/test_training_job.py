@@ -23,7 +23,9 @@ from hypernetworks.errors import TrainingDataError, TrainingSettingsError
 from hypernetworks.hosts.diffusers import Painter
 from hypernetworks.hosts.diffusers.training import TrainingJob, Watcher, preset_job, train_job
 from hypernetworks.hosts.diffusers.training.frozen_model import FrozenModel
+from hypernetworks.hosts.diffusers.training.texts import TextEncoding, in_parts
 from hypernetworks.training import Batch, TrainingStep
+from hypernetworks.training.sources import Source
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,94 @@ def test_captions_that_are_too_long_are_told_before_the_first_step(
     assert "a red apple a red" in message
 
 
+def test_long_captions_are_encoded_in_parts(tiny: Painter) -> None:
+    """A part is what the model makes of it alone; the last one is an empty text where it isn't
+    needed.
+    """
+    pipeline, length = tiny.pipeline, tiny.pipeline.tokenizer.model_max_length
+    tokens = pipeline.tokenizer("a red apple, " * 40, truncation=False).input_ids[1:-1]
+    comma = pipeline.tokenizer.get_vocab().get(",</w>")
+    parts = in_parts(tokens, length - 2, comma)
+    assert [t for part in parts for t in part] == tokens
+    assert all(part[-1] == comma for part in parts[:-1]) or comma is None
+
+    for skip in (1, 2):
+        one = TextEncoding(pipeline, torch.device("cpu"), 1, skip)
+        three = TextEncoding(pipeline, torch.device("cpu"), 3, skip)
+        alone, empty = (row["context"] for row in one.encode(["a red apple", ""]))
+        (found,) = (row["context"] for row in three.encode(["a red apple"]))
+        assert torch.equal(found[:length], alone)
+        assert torch.equal(found[length : 2 * length], empty)
+        assert found.shape[0] == 3 * length
+    assert not torch.equal(
+        one.encode(["a red apple"])[0]["context"],
+        TextEncoding(pipeline, torch.device("cpu")).encode(["a red apple"])[0]["context"],
+    )
+    assert three.too_long is None
+    three.encode(["a red apple, " * 200])
+    assert three.too_long is not None
+
+
+def test_parts_end_after_commas() -> None:
+    assert in_parts(range(10), 4, None) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert in_parts([1, 1, 9, 1, 1, 1], 4, 9) == [[1, 1, 9], [1, 1, 1]]
+    assert in_parts([1, 1, 1, 1, 9, 1], 4, 9) == [[1, 1, 1, 1], [9, 1]]
+    assert in_parts([], 4, 9) == [[]]
+    assert in_parts([9, *[1] * 74, 1], 75, 9)[0][-1] == 1  # the comma is too far away
+
+
+def test_a_job_tells_and_keeps_what_it_is_made_of(
+    tiny: Painter, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the file, in run.toml, in event files and in the cache; and a captioner names what has no
+    name.
+    """
+    (pictures / "0 a red apple, a.png").rename(pictures / "IMG_0001.png")
+    prior = pictures.parent / "prior"
+    prior.mkdir()
+    Image.new("RGB", (32, 32)).save(prior / "a pet.png")
+    asked: list[str] = []
+
+    class Stand:
+        def __init__(self, folder: Path, device: torch.device) -> None:
+            assert folder == pictures.parent / "blip"
+
+        def caption(self, path: Path) -> str:
+            asked.append(path.name)
+            return "a green pear"
+
+    monkeypatch.setattr("hypernetworks.hosts.diffusers.training.images.Captioner", Stand)
+    job = job_on(
+        tiny,
+        pictures,
+        captioner=pictures.parent / "blip",
+        cache=pictures.parent / "cache",
+        tensorboard=True,
+        sources=(Source(pictures, repeats=2), Source(prior, is_prior=True, weight=0.5)),
+    )
+    outcome = train_job(job, tiny)
+    assert asked == ["IMG_0001.png"]
+    assert outcome.result is not None
+    told = hn.read(outcome.result).provenance.optional
+    assert told is not None
+    assert "ss_num_train_images: 16\nss_num_reg_images: 1\nss_num_validation_images: 1" in told
+    assert '"a green pear": 1' in told
+    assert str(pictures.parent) not in told
+    header = outcome.result.read_bytes()[:20000]
+    assert b'"ss_num_reg_images":"1"' in header
+    assert len(list((job.folder / "tensorboard").iterdir())) == 1
+    assert (job.folder / "run.toml").read_text(encoding="utf-8").count("[[folders]]") == 2
+
+    class NotAgain:
+        def __init__(self, *_: object) -> None:
+            raise AssertionError
+
+    monkeypatch.setattr("hypernetworks.hosts.diffusers.training.images.Captioner", NotAgain)
+    monkeypatch.setattr(tiny.pipeline.vae, "encode", NotAgain)
+    again = train_job(replace(job, settings=replace(job.settings, steps=5)), tiny)
+    assert (again.step, again.messages) == (5, ())
+
+
 def test_previews_tell_how_far_they_are_and_stop_in_the_middle(
     tiny: Painter, pictures: Path
 ) -> None:
@@ -121,7 +211,7 @@ def test_a_job_leaves_files_and_the_model_as_it_was(tiny: Painter, pictures: Pat
     assert stages[-1] == ("encoding captions", 1, 1)
     assert ("encoding images", 8, 8) in stages  # one of nine is held out
     assert {path.name for path in job.folder.iterdir()} == {
-        "settings.json", "log.csv", "curve.png", "previews", "previews.png", "state.pt",
+        "settings.json", "run.toml", "log.csv", "curve.png", "previews", "previews.png", "state.pt",
         "dark-2.safetensors", "dark-4.safetensors", "dark-best.safetensors",
     }  # fmt: skip
     with (job.folder / "log.csv").open(newline="") as file:

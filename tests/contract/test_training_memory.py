@@ -211,7 +211,7 @@ def test_what_is_asked_for_is_done_and_what_can_not_fit_is_told(full: dict[str, 
     assert "even that may be too much" in plan(sdxl, 1 * GB).message
     fixed = plan(sdxl, 6 * GB, "whole", "off")
     assert (fixed.storage, fixed.checkpointing) == ("whole", False)
-    assert "--memory auto" in fixed.message
+    assert "`memory` auto" in fixed.message
     kept = plan(sdxl, 13 * GB, "auto", "off")
     assert (kept.storage, kept.checkpointing) == ("fp8", False)
 
@@ -273,7 +273,7 @@ def test_a_training_in_little_memory_says_so_and_leaves_the_model_as_it_was(
     assert used == ["streamed"]
     (message,) = [m for m in outcome.messages if "are free" in m]
     assert ("stay in the CPU's memory" in message) is (memory_asked == "auto")
-    assert "--memory auto" not in message
+    assert "`memory` auto" not in message
     assert all(torch.equal(p, before[n]) for n, p in painter.pipeline.unet.named_parameters())
 
 
@@ -286,18 +286,18 @@ def test_memory_that_runs_out_is_answered_twice(
 
     assert stored.has_fp8(torch.device("cpu"))
     monkeypatch.setattr(session, "has_fp8", lambda _: with_fp8)
-    from hypernetworks.training.loop import Run
+    from hypernetworks.training.gradients import Gradients
 
     painter = Painter(None, Library([]))
-    left, accumulate = [2], Run._accumulate
+    left, accumulate = [2], Gradients.accumulate
 
-    def full_twice(self: Run) -> tuple[float, float]:
+    def full_twice(self: Gradients, step: int) -> tuple[float, float]:
         if left[0]:
             left[0] -= 1
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return accumulate(self)
+        return accumulate(self, step)
 
-    monkeypatch.setattr(Run, "_accumulate", full_twice)
+    monkeypatch.setattr(Gradients, "accumulate", full_twice)
     job = preset_job("style", "x", folder / "pictures", painter, runs=folder / "runs")
     settings = replace(job.settings, steps=1, batch=2, watch_every=0)
     sizes = replace(job.picture_settings, width=48, height=48)

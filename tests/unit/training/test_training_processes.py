@@ -86,4 +86,4 @@ def test_a_batch_must_be_shared_out_evenly() -> None:
     assert list(world.share(6)) == [4, 5]
     with pytest.raises(TrainingSettingsError, match="use a multiple"):
         world.share(4)
-    assert list(Toy().run(toy_settings())._share) == [0, 1, 2, 3]
+    assert list(Toy().run(toy_settings())._gradients._share) == [0, 1, 2, 3]

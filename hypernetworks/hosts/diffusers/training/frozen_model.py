@@ -4,6 +4,7 @@ needed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from ....training.contexts import Condition
 from .memory import Plan, free_bytes, needs, plan
 from .precision import DTYPES, computed_in, cpu_has_bf16, in_fp32, quick_on_cpu
 from .stored import FP8, WHOLE, has_fp8, stored
+from .texts import TextEncoding
 
 ENCODERS = ("text_encoder", "text_encoder_2", "vae")
 """Parts of a pipeline that training needs only now and then."""
@@ -34,14 +36,17 @@ class FrozenModel:
 
     Args:
         pipeline: loaded; nothing of it is changed but inside :meth:`ready`.
+        max_tokens: longest caption that is read; 0 for what the model reads at once.
+        clip_skip: as in AUTOMATIC1111; 1 is the text encoder's last layer.
     """
 
-    def __init__(self, pipeline: Any) -> None:
+    def __init__(self, pipeline: Any, *, max_tokens: int = 0, clip_skip: int = 1) -> None:
         self.pipeline, self.unet = pipeline, pipeline.unet
         self.device: torch.device = next(self.unet.parameters()).device
         self._is_quick = False
-        self.too_long: str | None = None
-        """A text whose end the model doesn't read, if there was one."""
+        length = pipeline.tokenizer.model_max_length - 2
+        parts = max(1, math.ceil(max_tokens / length))
+        self.texts = TextEncoding(pipeline, self.device, parts, clip_skip)
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         config = pipeline.scheduler.config
         self.schedule = NoiseSchedule(
@@ -70,12 +75,6 @@ class FrozenModel:
             return "bf16"
         return next((name for name, dtype in DTYPES.items() if dtype == self.unet.dtype), "fp32")
 
-    @property
-    def most_tokens(self) -> int:
-        """What the model reads of a text, its first and last token not counted."""
-        length: int = self.pipeline.tokenizer.model_max_length - 2
-        return length
-
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> list[Condition]:
         """The UNet's conditions for each text, on the CPU; the text encoder is on its device only
@@ -84,25 +83,7 @@ class FrozenModel:
         found: list[Condition] = []
         with self.at_hand("text_encoder", "text_encoder_2"):
             for begin in range(0, len(texts), TEXTS_AT_ONCE):
-                part = list(texts[begin : begin + TEXTS_AT_ONCE])
-                tokens = self.pipeline.tokenizer(part, truncation=False, verbose=False).input_ids
-                long = (
-                    t
-                    for t, ids in zip(part, tokens, strict=True)
-                    if len(ids) - 2 > self.most_tokens
-                )
-                self.too_long = self.too_long or next(long, None)
-                made = self.pipeline.encode_prompt(
-                    prompt=part,
-                    device=self.device,
-                    num_images_per_prompt=1,
-                    do_classifier_free_guidance=False,
-                )
-                columns = {"context": made[0]}
-                if len(made) == 4:  # SDXL: also one vector for the whole text
-                    columns["text_embeds"] = made[2]
-                rows = {key: value.float().cpu() for key, value in columns.items()}
-                found += [{key: value[i] for key, value in rows.items()} for i in range(len(part))]
+                found += self.texts.encode(texts[begin : begin + TEXTS_AT_ONCE])
 
         return found
 
@@ -121,6 +102,7 @@ class FrozenModel:
         if hasattr(encoded, "latents"):  # the tiny autoencoder has no spread
             return encoded.latents.cpu(), None
 
+        # The mean is what the image is; the spread is drawn anew for each sample, if asked.
         distribution = encoded.latent_dist
         return ((distribution.mean - shift) * factor).cpu(), (distribution.std * factor).cpu()
 
@@ -129,13 +111,13 @@ class FrozenModel:
         which.
         """
         dtype = torch.float32 if self._is_quick else self.unet.dtype
-        added = {key: value.to(dtype) for key, value in batch.added.items()}
-        if added:  # SDXL is told the size; all is seen whole
-            height, width = (8 * edge for edge in noisy.shape[-2:])
-            row = torch.tensor(
-                [height, width, 0, 0, height, width], dtype=dtype, device=noisy.device
-            )
-            added["time_ids"] = row.expand(len(noisy), -1)
+        # Text embeddings are floats; sizes are whole numbers, which half precision would round.
+        added = {k: v.to(dtype) if v.is_floating_point() else v for k, v in batch.added.items()}
+        if added:  # SDXL is told the size of the image, what of it this is, and the size of that
+            size = torch.tensor([8 * edge for edge in noisy.shape[-2:]], device=noisy.device)
+            size = size.expand(len(noisy), 2)
+            whole = torch.cat([size, torch.zeros_like(size)], 1)
+            added["time_ids"] = torch.cat([added.pop("frame", whole), size], 1)
 
         prediction: torch.Tensor = self.unet(
             noisy.to(dtype),
@@ -163,6 +145,7 @@ class FrozenModel:
                 in bf16.
             storage: of the UNet's weights meanwhile, see :mod:`.stored`.
         """
+        # Everything that is changed here is noted first, as it must come back.
         live = [p for p in self.unet.parameters() if p.requires_grad]
         processors, checkpointing = (
             dict(self.unet.attn_processors),
@@ -170,6 +153,7 @@ class FrozenModel:
         )
         was_training = self.unet.training
         self.unet.eval().requires_grad_(False)
+        # Images and captions are encoded by then or a few at a time: their memory is the UNet's.
         self._send("cpu", ENCODERS)
         self.use_fast_attention(size)
         dtype = torch.float32 if self.device.type == "cpu" else DTYPES[precision]

@@ -14,6 +14,9 @@ from ....training import PRESETS, TrainingSettings, TrainingStep
 from ....training.checkpoints import STATE, best_file, saved_networks
 from ....training.creation import Creation, check_name
 from ....training.pictures import PictureSettings
+from ....training.prompts import Preview, parse_preview
+from ....training.sources import Source, sources_of
+from ....training.tensorboard import FOLDER as EVENTS
 from .memory import MEMORY
 
 if TYPE_CHECKING:
@@ -25,6 +28,12 @@ SUFFIXES = (".safetensors", ".pt")
 CHECKPOINTINGS = ("auto", "on", "off")
 SETTINGS = "settings.json"
 """In a run's folder: the job, for people, and to see what is different when it goes on."""
+CONFIG = "run.toml"
+"""In a run's folder: its options, which ``train --config`` reads."""
+CAPTIONS = "captions.json"
+"""In a run's folder: what a captioner said of which image, by its content, so that the run goes on
+with the same words.
+"""
 MARK = "in_library.txt"
 """In a run's folder: what of it was put into a library last, so that the next one may take its
 place.
@@ -43,8 +52,9 @@ class TrainingJob:
         network: file to go on from, in place of a fresh one.
         settings, picture_settings: see their classes.
         suffix: of the files written, ``.safetensors`` or ``.pt``.
-        previews: prompts that are painted every ``settings.preview_every`` steps, and before the
-            first, at the size of the images that are learned from.
+        previews: prompts, with kohya's flags if any, whose images are generated every
+            ``settings.preview_every`` steps and before the first, by default at the size of the
+            images that are learned from.
         preview_seed, preview_steps: of all previews, so that they can be compared.
         checkpointing: whether activations are computed twice to save memory: ``"auto"`` does so
             where there is too little for keeping them, and when it runs out.
@@ -56,6 +66,12 @@ class TrainingJob:
         skip_bad: whether images that can't be read are left out, rather than refused.
         steps_by_images: whether the steps go by the number of images; the settings' are then the
             usual number.
+        weights: of the losses of each folder's images; none for 1.
+        masks: folder of masks for all images; see :class:`~.sources.Source`.
+        sources: folders with more of their own, in place of the folders above.
+        captioner: folder of an image-to-text model for images without a caption.
+        cache: folder where latents and text encoder states are kept between runs.
+        tensorboard: whether event files for TensorBoard are written into the run's folder.
         dry_run: whether the job ends with its report, before anything is encoded or written.
     """
 
@@ -77,6 +93,12 @@ class TrainingJob:
     repeats: tuple[int, ...] = ()
     skip_bad: bool = False
     steps_by_images: bool = False
+    weights: tuple[float, ...] = ()
+    masks: Path | None = None
+    sources: tuple[Source, ...] = ()
+    captioner: Path | None = None
+    cache: Path | None = None
+    tensorboard: bool = False
     dry_run: bool = False
 
     def __post_init__(self) -> None:
@@ -89,10 +111,24 @@ class TrainingJob:
                     setting=what,
                 )
 
-    @property
-    def folders(self) -> tuple[Path, ...]:
-        """All folders to learn from."""
-        return (self.pictures, *self.other_pictures)
+        self.prompts()
+
+    def prompts(self) -> tuple[Preview, ...]:
+        """The previews.
+
+        Raises:
+            TrainingSettingsError: a flag that can't be understood.
+        """
+        return tuple(map(parse_preview, self.previews))
+
+    def all_sources(self) -> tuple[Source, ...]:
+        """All folders to learn from.
+
+        Raises:
+            TrainingSettingsError: the repeats or weights don't fit them.
+        """
+        folders = (self.pictures, *self.other_pictures)
+        return self.sources or sources_of(folders, self.repeats, self.weights, self.masks)
 
     @property
     def folder(self) -> Path:
@@ -152,6 +188,14 @@ class Watcher:
     on_overview: Callable[[Sequence[str]], object] = lambda _: None
 
 
+MINIATURE_INITIALISATION = "KaimingUniform"
+"""Of networks for the miniature; see ``benchmarks/sweep.py``.
+
+On full-size models, whose wider layers would learn several times faster with it, nobody has
+compared the two.
+"""
+
+
 def preset_job(
     preset: str, name: str, pictures: Path, painter: Painter, **changes: object
 ) -> TrainingJob:
@@ -172,10 +216,12 @@ def preset_job(
     structure = Structure(
         chosen.layer_structure, chosen.activation, activate_output=False, dropout=chosen.dropout
     )
+    # The presets are for full-size models.
     settings, size = chosen.settings, painter.default_size
 
+    initialisation = "Normal"
     if painter.is_miniature:
-        settings = on_miniature(settings)
+        settings, initialisation = on_miniature(settings), MINIATURE_INITIALISATION
 
     picture_settings = PictureSettings(
         width=size, height=size, step=painter.size_step, template=chosen.template, fit="crop"
@@ -183,7 +229,7 @@ def preset_job(
     job = TrainingJob(
         name=name,
         pictures=pictures,
-        creation=Creation(structure, self_attention=chosen.self_attention),
+        creation=Creation(structure, initialisation, self_attention=chosen.self_attention),
         settings=settings,
         picture_settings=picture_settings,
     )
@@ -191,15 +237,18 @@ def preset_job(
 
 
 def on_miniature(settings: TrainingSettings) -> TrainingSettings:
-    """A preset's settings for the miniature, which is small and learns fast."""
+    """A preset's settings for the miniature, which is small and learns fast.
+
+    Found by ``benchmarks/sweep.py``: small batches learn more from as many images, in as much time.
+    """
     return replace(
         settings,
-        steps=400,
+        steps=1600,
         rate="2e-3",
-        batch=16,
-        save_every=100,
-        watch_every=25,
-        preview_every=50,
+        batch=4,
+        save_every=400,
+        watch_every=50,
+        preview_every=200,
     )
 
 
@@ -209,11 +258,22 @@ def throw_away(job: TrainingJob) -> None:
     """
     own = [
         job.folder / name
-        for name in (STATE, "log.csv", "curve.png", "previews.png", SETTINGS, MARK)
+        for name in (
+            STATE,
+            "log.csv",
+            "curve.png",
+            "previews.png",
+            SETTINGS,
+            MARK,
+            CONFIG,
+            CAPTIONS,
+        )
     ]
     for suffix in SUFFIXES:
         own.append(best_file(job.folder, job.name, suffix))
         own += saved_networks(job.folder, job.name, suffix) if job.folder.is_dir() else []
+    own += (job.folder / EVENTS).glob("events.out.tfevents.*.hypernetworks")
+    # A file that the new run begins with may lie here, under this run's name.
     for path in [*own, *(job.folder / "previews").glob("[0-9]*-[0-9]*.png")]:
         if job.network is None or not path.exists() or not path.samefile(job.network):
             path.unlink(missing_ok=True)

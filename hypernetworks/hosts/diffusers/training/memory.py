@@ -157,7 +157,7 @@ def _said(found: Plan, usual: Plan, free: float, has_better: bool) -> str:
         return (
             f"training needs about {usual.bytes / GB:.1f} GB of memory and {free / GB:.1f} GB are free: if it runs "
             "out, use a smaller batch or size"
-        ) + ", or --memory auto" * has_better
+        ) + ", or `memory` auto" * has_better
 
     done = ["gradient checkpointing is on"] * found.checkpointing
     if found.storage != WHOLE:

@@ -1,0 +1,79 @@
+"""What the sweep and the adapter benchmark count, without training anything; and that the sweep's
+default is the one that ``train`` has.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from benchmarks import adapters, sweep
+from benchmarks.styled import Cell
+from hypernetworks.hosts.diffusers.training import preset_job
+
+MINIATURE: Any = SimpleNamespace(default_size=96, size_step=32, is_miniature=True)
+
+
+def result(name: str, cell: Cell, loss: float) -> dict[str, Any]:
+    return {"setting": name, "cell": [cell.style, cell.images, cell.seed], "test": loss}
+
+
+def test_the_default_of_the_sweep_is_that_of_training() -> None:
+    job = preset_job("style", "a", Path("x"), MINIATURE)
+    setting, count = sweep.DEFAULT, 24
+    swept = sweep.settings_of(setting, sweep.FIRST, count)
+    for name in ("rate", "batch", "optimiser", "shape", "warm_up", "loss", "ema", "min_snr"):
+        assert getattr(swept, name) == getattr(job.settings, name), name
+    assert setting.initialisation == job.creation.initialisation
+    assert setting.zero_last == job.creation.zero_last
+    assert setting.layers == job.creation.structure.layer_structure
+    assert swept.steps * swept.batch == sweep.EPOCHS * count
+
+
+def test_the_sweep_halves() -> None:
+    """Everything on the first cell, then the best; what is done is not done again."""
+    assert [s for s, _ in sweep.planned([])][: len(sweep.SETTINGS)] == list(sweep.SETTINGS)
+    best = sweep.SETTINGS[1]
+    first = [
+        result(s.name, sweep.FIRST, 0.1 if s is best else 0.2 + i)
+        for i, s in enumerate(sweep.SETTINGS)
+    ]
+    second = [pair for pair in sweep.planned(first) if pair[1].style == "ink"]
+    assert {s.name for s, cell in second if cell == Cell("ink", 24, 0)} == {
+        sweep.DEFAULT.name,
+        best.name,
+    }
+    last = list(sweep.planned(first))[-1][1]
+    assert last == Cell("ink", 48, 2)
+
+
+def test_the_table_compares_in_the_same_cells() -> None:
+    cells = (sweep.FIRST, Cell("ink", 24, 0))
+    rows = [result(sweep.DEFAULT.name, cell, 0.2) for cell in cells]
+    rows += [result(sweep.SETTINGS[0].name, cells[0], 0.1)]
+    printed = sweep.table(rows)
+    assert f"| {sweep.SETTINGS[0].name} | 1 | 0.1000 | -50.0% |" in printed
+    assert f"| {sweep.DEFAULT.name} | 2 | 0.2000 | +0.0% |" in printed
+
+
+def test_losses_at_equal_time_lie_between_the_measurements() -> None:
+    curve = [(1.0, 0.4), (3.0, 0.2)]
+    assert adapters._at(curve, 2.0) == pytest.approx(0.3)
+    assert adapters._at(curve, 0.5) == 0.4
+    assert adapters._at(curve, 9.0) == 0.2
+
+
+def test_methods_are_rows_with_names_of_their_own() -> None:
+    names = [method.name for method in adapters.METHODS]
+    assert len(set(names)) == len(names)
+    row = {
+        "method": "a", "parameters": 2**20, "curve": [[1.0, 0.5]], "steps": 4, "test": 0.5, "drift": 1.0,
+        "recall": 0.5, "distance": 9.0, "half_distance": 8.0, "seconds": 1.0, "half_seconds": 2.0,
+    }  # fmt: skip
+    assert (
+        "| a | 1,048,576 | 1 | 0.5000 | 0.5000 | 50% | 9, 8 | 1.00 | 0.25 | 1.00, 2.00 | 2.00 |"
+        in (adapters.table([row]))
+    )
