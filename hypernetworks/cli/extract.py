@@ -51,7 +51,8 @@ def _run(options: argparse.Namespace) -> int:
         raise HypernetworkError(f"{options.output}: choose a name that ends in .pt or .safetensors")
     if (options.from_lora is None) != (options.base is None):
         raise HypernetworkError(
-            "--from-lora and --base belong together: name the LoRA, and the checkpoint it was trained on"
+            "--from-lora and --base belong together: name the LoRA, and the checkpoint it was "
+            "trained on"
         )
 
     found = _extracted(options)

@@ -143,7 +143,10 @@ def fit_file(
 def _of_training(fitted: Fitted) -> str:
     layers = fitted.converted.layers
     size = fitted.converted.bytes / 2**20
-    return f"{len(layers)} layers at rank {layers[0].rank}; {size:.1f} MiB; {fitted.steps} training steps"
+    return (
+        f"{len(layers)} layers at rank {layers[0].rank}; {size:.1f} MiB; {fitted.steps} training "
+        "steps"
+    )
 
 
 def _multipliers(options: argparse.Namespace) -> tuple[float, ...]:
@@ -187,8 +190,8 @@ def _prompts(options: argparse.Namespace) -> list[str]:
     """The lines of the file that ``--prompts`` names."""
     if options.prompts is None:
         raise HypernetworkError(
-            "a network isn't linear, so the LoRA is fitted to images: add --prompts FILE, with a prompt on each line, "
-            "such as those that you use the network with"
+            "a network isn't linear, so the LoRA is fitted to images: add --prompts FILE, with a "
+            "prompt on each line, such as those that you use the network with"
         )
     try:
         text: str = options.prompts.read_text(encoding="utf-8-sig")
@@ -207,5 +210,6 @@ def report(converted: Converted) -> None:
     bias = ", and the bias of to_out" if converted.has_bias else ""
     size = f"{converted.bytes / 2**20:.1f} MiB"
     say(
-        f"{len(converted.layers)} projections{bias}; {size}; largest error {converted.worst.error:.2%}"
+        f"{len(converted.layers)} projections{bias}; {size}; largest error "
+        f"{converted.worst.error:.2%}"
     )

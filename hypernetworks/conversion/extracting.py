@@ -117,8 +117,8 @@ def from_checkpoints(
         twin = twins.get(layer.path)
         if twin is None or (twin.width, twin.inner) != (layer.width, layer.inner):
             raise NoMatchingWidthError(
-                f"{tuned.name} and {base.name} are of different families: name the checkpoint that {tuned.name} was "
-                "made from"
+                f"{tuned.name} and {base.name} are of different families: name the checkpoint "
+                f"that {tuned.name} was made from"
             )
 
     def changes(layer: Layer) -> _Change:
@@ -179,8 +179,8 @@ def _extracted(
         changed = {width: found for width, found in sums.items() if found.total}
         if not changed:
             raise CheckpointError(
-                f"nothing changes to_k or to_v of {base.name}: it is for another model, or has nothing that a "
-                "hypernetwork could do"
+                f"nothing changes to_k or to_v of {base.name}: it is for another model, or has "
+                "nothing that a hypernetwork could do"
             )
         tensors, left = dict[int, tuple[StateDict, StateDict]](), 0.0
         for width, found in sorted(changed.items()):
@@ -206,8 +206,8 @@ def _add(sums: dict[int, Sums], base: Base, layer: Layer, found: _Change) -> flo
         weight = base.tensor(name)
         if change.shape != weight.shape:
             raise NoMatchingWidthError(
-                f"a change of {layer.path} has the shape {tuple(change.shape)}, but {base.name} has "
-                f"{tuple(weight.shape)}: name a checkpoint of the same family"
+                f"a change of {layer.path} has the shape {tuple(change.shape)}, but {base.name} "
+                f"has {tuple(weight.shape)}: name a checkpoint of the same family"
             )
         own.add(side, weight, change)
         inside += float(change.double().square().sum())

@@ -65,8 +65,9 @@ class LoraFile:
         for tensor in self._file.entries:
             if any(kind in tensor for kind in _OTHER_KINDS):
                 raise CheckpointError(
-                    f"{name}: this is a LyCORIS or DoRA file (it has {printable(tensor, 120)}), which isn't read here: "
-                    "merge it into a checkpoint with another program, then use --from-checkpoints"
+                    f"{name}: this is a LyCORIS or DoRA file (it has {printable(tensor, 120)}), "
+                    "which isn't read here: merge it into a checkpoint with another program, "
+                    "then use --from-checkpoints"
                 )
             for ending, kind in _LEAVES.items():
                 if tensor.endswith(ending):

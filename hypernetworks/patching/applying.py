@@ -109,14 +109,14 @@ def apply_at(
     given, unet = unet, unwrapped(unet)
     sites = find_sites(unet) if sites is None else sites
     check(unet, [Stack([network for network, _ in networks]) for networks in pictures], sites)
-    parts = [SiteMultipliers(networks, sites) for networks in pictures]
-    check_shared(parts, sites)
+    per_image = [SiteMultipliers(networks, sites) for networks in pictures]
+    check_shared(per_image, sites)
 
     with CHANGING:
         check_foreign(sites, seams_of(unet))
         handles = handles_of(unet)
         compiled = given if ORIGINAL in vars(given).get("_modules", {}) else None
-        handle = Handle(unet, parts, sites, rows_of, on_error, is_dense, prepare, compiled)
+        handle = Handle(unet, per_image, sites, rows_of, on_error, is_dense, prepare, compiled)
         try:
             mark_with(unet, [*handles, handle])
             # One handle is active at a time; the one below waits until this one is removed.

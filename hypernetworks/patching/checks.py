@@ -55,7 +55,7 @@ def check(unet: nn.Module, stacks: Sequence[Stack], sites: Sequence[Site]) -> No
             )
 
 
-def check_shared(parts: Sequence[SiteMultipliers], sites: Sequence[Site]) -> None:
+def check_shared(per_image: Sequence[SiteMultipliers], sites: Sequence[Site]) -> None:
     """Check that attention modules that share a projection get the same multipliers.
 
     Raises:
@@ -67,7 +67,7 @@ def check_shared(parts: Sequence[SiteMultipliers], sites: Sequence[Site]) -> Non
         for is_key, module in ((True, site.to_k), (False, site.to_v)):
             other, other_is_key = first.setdefault(id(module), (site, is_key))
             alike = other_is_key == is_key and other.kind == site.kind
-            if not alike or not all(part.treats_alike(other, site) for part in parts):
+            if not alike or not all(image.treats_alike(other, site) for image in per_image):
                 raise PatchError(
                     f"{other.path} and {site.path} share a projection, but the networks are to "
                     "act differently in them: leave out attn= and lbw=, or give each its own "

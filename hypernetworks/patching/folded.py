@@ -116,7 +116,7 @@ class FoldedProjection(Projection):
         ):
             return None
 
-        multipliers = self.seam.parts[0].multipliers(self.index, self.side)
+        multipliers = self.seam.per_image[0].multipliers(self.index, self.side)
         ready = self._ready
         if ready is not None and ready.multipliers == multipliers and ready.mark.holds(weight):
             return ready
@@ -132,18 +132,18 @@ class FoldedProjection(Projection):
         self, weight: torch.Tensor, context: torch.Tensor, multipliers: tuple[float, ...]
     ) -> _Ready | None:
         """Fold, with a kept product if there is one; ``None`` if that is impossible or slower."""
-        part, dim = self.seam.parts[0], context.shape[-1]
+        image, dim = self.seam.per_image[0], context.shape[-1]
         if not _is_foldable(weight, context):
             return None
 
-        head, tail = split_tail(part.stack.active(dim, multipliers))
+        head, tail = split_tail(image.stack.active(dim, multipliers))
         # A LoRA that rewrites the weight at each step would make each fold useless.
         seen, self._seen = self._seen, WeightMark.key(weight)
         restless = seen is not None and seen != self._seen
         if not tail:
             return None
         if not self._pays(
-            context.numel() // dim, weight, len(tail), restless, not part.is_constant
+            context.numel() // dim, weight, len(tail), restless, not image.is_constant
         ):
             return None
         if not self._afforded and not self._afford(weight):

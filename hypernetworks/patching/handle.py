@@ -34,8 +34,9 @@ It is deleted when the last handle is removed.
 
 
 _UNREACHED = (
-    "{count} attention modules of the UNet, such as {first}, called no to_k and to_v, so networks had no effect there: "
-    "if the UNet is compiled, use an attention processor that calls them"
+    "{count} attention modules of the UNet, such as {first}, called no to_k and to_v, so "
+    "networks had no effect there: if the UNet is compiled, use an attention processor that "
+    "calls them"
 )
 
 CHANGING = threading.RLock()
@@ -57,9 +58,9 @@ class Handle:
 
     Args:
         unet: the UNet.
-        parts: multipliers for all rows of the UNet's batch, or for each image.
+        per_image: multipliers for all rows of the UNet's batch, or for each image.
         sites: the attention modules of ``unet``.
-        rows_of: returns the image of each row; needed if there are several parts.
+        rows_of: returns the image of each row; needed if there are several per_image.
         on_error, is_dense: see :func:`~hypernetworks.apply`.
         prepare: see :data:`~hypernetworks.patching.seam.Prepare`.
         compiled: what ``torch.compile`` made of ``unet``, where that is what will be called.
@@ -68,7 +69,7 @@ class Handle:
     def __init__(
         self,
         unet: nn.Module,
-        parts: Sequence[SiteMultipliers],
+        per_image: Sequence[SiteMultipliers],
         sites: Sequence[Site],
         rows_of: RowsOf | None = None,
         on_error: OnError | None = None,
@@ -79,11 +80,11 @@ class Handle:
         self._unet = weakref.ref(unet)
         self._compiled = weakref.ref(compiled) if compiled is not None else None
         self._unet_kind = type(unet).__name__
-        self._parts, self._sites, self._rows_of = tuple(parts), tuple(sites), rows_of
+        self._per_image, self._sites, self._rows_of = tuple(per_image), tuple(sites), rows_of
         self._on_error = on_error
 
         self._removers: list[torch.utils.hooks.RemovableHandle] = []
-        self.seam = Seam(parts, self._fail, is_dense, prepare, compiled is not None)
+        self.seam = Seam(per_image, self._fail, is_dense, prepare, compiled is not None)
         self._watch = WeightWatch()
         self._projections = self._projections_at(sites)
         self._bindings: weakref.WeakKeyDictionary[nn.Module, Binding] = weakref.WeakKeyDictionary()
@@ -105,7 +106,7 @@ class Handle:
         """The projection of one module."""
         # Images with different networks share the weight, so nothing can be folded into it. The
         # context of the text is computed once per call, which is fast enough.
-        foldable = kind == SELF and len(self._parts) == 1 and self._parts[0].ends_linear
+        foldable = kind == SELF and len(self._per_image) == 1 and self._per_image[0].ends_linear
         return (FoldedProjection if foldable else Projection)(self.seam, index, side, kind, module)
 
     @property
@@ -121,8 +122,8 @@ class Handle:
             total: number of steps that the pass actually runs.
             hires: whether this is the hires pass.
         """
-        for part in self._parts:
-            part.at(step, total, hires=hires)
+        for image in self._per_image:
+            image.at(step, total, hires=hires)
 
     def remove(self) -> None:
         """Remove this handle's networks.
@@ -148,7 +149,7 @@ class Handle:
             anew: whether the UNet may have changed since the handle was made. Problems are then
                 reported at the next call.
         """
-        if all(part.is_zero for part in self._parts):
+        if all(image.is_zero for image in self._per_image):
             return
 
         self._notice_calls(unet)
@@ -206,15 +207,15 @@ class Handle:
         nothing.
         """
         sites = find_sites(unet)
-        check(unet, [part.stack for part in self._parts], sites)
-        check_shared(self._parts, sites)
+        check(unet, [image.stack for image in self._per_image], sites)
+        check_shared(self._per_image, sites)
         check_foreign(sites, seams_of(unet))
-        parts = tuple(part.on(sites) for part in self._parts)
+        per_image = tuple(image.on(sites) for image in self._per_image)
 
         # Nothing can fail from here on, so the handle is never between two states.
         self._take_off()
-        self._sites, self._parts = tuple(sites), parts
-        self.seam.start_over(parts)
+        self._sites, self._per_image = tuple(sites), per_image
+        self.seam.start_over(per_image)
         self._projections = self._projections_at(sites)
         self._put_on(unet)
 
@@ -333,10 +334,10 @@ class Handle:
         self.remove()
 
     def __repr__(self) -> str:
-        networks = " | ".join(filter(None, map(str, self._parts)))
+        networks = " | ".join(filter(None, map(str, self._per_image)))
         state = "active" if self._removers else "not active"
         here = {site.width for site in self._sites if site.width is not None}
-        theirs = {width for part in self._parts for width in part.stack.widths}
+        theirs = {width for image in self._per_image for width in image.stack.widths}
         unmatched = [
             f"{label} {', '.join(map(str, sorted(widths)))}"
             for label, widths in (
@@ -345,13 +346,13 @@ class Handle:
             )
             if widths and here
         ]
-        parts = [
+        lines = [
             f"{networks or 'no networks'} on {self._unet_kind}",
             f"{len(self._sites)} attention modules",
             state,
         ]
 
-        return f"<hypernetworks: {'; '.join(parts + unmatched)}>"
+        return f"<hypernetworks: {'; '.join(lines + unmatched)}>"
 
 
 class _Mark(list[Handle]):

@@ -106,7 +106,7 @@ class Seam:
     """The networks of one handle, for its projections.
 
     Args:
-        parts: multipliers for all rows of the UNet's batch, or for each image.
+        per_image: multipliers for all rows of the UNet's batch, or for each image.
         fail: a method that handles an error inside a hook: raises it, or removes the networks.
         is_dense: see :data:`IsDense`.
         prepare: see :data:`Prepare`.
@@ -115,7 +115,7 @@ class Seam:
 
     def __init__(
         self,
-        parts: Sequence[SiteMultipliers],
+        per_image: Sequence[SiteMultipliers],
         fail: Callable[[Exception], None],
         is_dense: IsDense,
         prepare: Prepare,
@@ -123,15 +123,19 @@ class Seam:
     ) -> None:
         self.is_entered_outside = is_entered_outside
         self.is_dense, self.prepare = is_dense, prepare
-        self.start_over(parts)
+        self.start_over(per_image)
         # Weak, or handle and seam would keep each other, and the networks, in memory.
         self._fail = weakref.WeakMethod(fail)
         self.call = Call()
         self.watch = ContextWatch()
 
-    def start_over(self, parts: Sequence[SiteMultipliers]) -> None:
+    def start_over(self, per_image: Sequence[SiteMultipliers]) -> None:
         """Start again, for other projections."""
-        self.parts, self.bytes_left, self.folds_on_device = tuple(parts), FOLDED_BYTES, False
+        self.per_image, self.bytes_left, self.folds_on_device = (
+            tuple(per_image),
+            FOLDED_BYTES,
+            False,
+        )
 
     def fail(self, error: Exception) -> None:
         """Report an error to the handle."""
@@ -147,7 +151,7 @@ class Seam:
         Itself if no network changes it, or after an error.
         """
         # Multiplier 0 must take no time, and must not change a bit by a round trip through fp32.
-        multipliers = tuple(part.multipliers(index, side) for part in self.parts)
+        multipliers = tuple(image.multipliers(index, side) for image in self.per_image)
         if not any(map(any, multipliers)):
             return context
 
@@ -169,7 +173,7 @@ class Seam:
         if not torch.is_grad_enabled():
             return not self.watch.distrusts
         if context.requires_grad or any(
-            network.training for part in self.parts for network in part.stack.networks
+            network.training for image in self.per_image for network in image.stack.networks
         ):
             return not _saves_elsewhere()
         return True
@@ -213,15 +217,15 @@ class Seam:
     ) -> torch.Tensor:
         """Transform each image's rows by its own networks; without rows, all by the first ones."""
         rows = self.call.rows
-        if len(self.parts) == 1 or rows is None or len(rows) != context.shape[0]:
-            return self.parts[0].stack.transform(context, side, multipliers[0], exact=exact)
+        if len(self.per_image) == 1 or rows is None or len(rows) != context.shape[0]:
+            return self.per_image[0].stack.transform(context, side, multipliers[0], exact=exact)
 
         result = context.clone()
         for number in sorted(set(rows)):
             chosen = torch.tensor(
                 [i for i, row in enumerate(rows) if row == number], device=context.device
             )
-            stack = self.parts[number].stack
+            stack = self.per_image[number].stack
             result[chosen] = stack.transform(
                 context[chosen], side, multipliers[number], exact=exact
             )

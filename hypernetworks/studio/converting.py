@@ -118,8 +118,8 @@ def _networks(painter: Painter, order: Order) -> list[Weighted]:
         multipliers *= len(order.networks)
     if len(multipliers) != len(order.networks):
         raise HypernetworkError(
-            f"there are {len(order.networks)} networks and {len(multipliers)} multipliers: write one for each, or one "
-            "for all"
+            f"there are {len(order.networks)} networks and {len(multipliers)} multipliers: write "
+            "one for each, or one for all"
         )
     return [
         Weighted(read(painter.library.find(name).path), Multiplier.parse(multiplier))
@@ -134,7 +134,10 @@ def _extract(
         raise HypernetworkError("there is no LoRA: drop a .safetensors file on the field")
     with Base(_checkpoint(painter)) as base:
         found = from_lora(name, order.lora, base, on_progress=lambda *at: told("Extracting …", *at))
-    words = f"the network has {found.share:.1%} of the change of to_k and to_v, which is {found.inside:.1%} of all"
+    words = (
+        f"the network has {found.share:.1%} of the change of to_k and to_v, which is "
+        f"{found.inside:.1%} of all"
+    )
     return _added(painter, found.network, [f"poor: {words}" if found.is_poor else words])
 
 

@@ -99,8 +99,8 @@ def bad_pictures(bad: Sequence[tuple[str, str]], total: int) -> TrainingDataErro
             f"{bad[0][0]}: {bad[0][1]}, or remove it; nothing is trained until then"
         )
     return TrainingDataError(
-        f"{len(bad)} of {total} images can't be used, and nothing is trained until they are repaired, removed or left "
-        f"out (`skip_bad`): {listed(bad)}"
+        f"{len(bad)} of {total} images can't be used, and nothing is trained until they are "
+        f"repaired, removed or left out (`skip_bad`): {listed(bad)}"
     )
 
 
@@ -162,7 +162,8 @@ def _parts(folder: Path, found: Gathered) -> list[tuple[Path, int]]:
 
     if counted and own:
         found.left_out.append(
-            f"{_count(len(own))} in {folder.name} itself, as its sub-folders say how often theirs are repeated"
+            f"{_count(len(own))} in {folder.name} itself, as its sub-folders say how often "
+            "theirs are repeated"
         )
     if others and (own or counted):
         names = ", ".join(f"{path.name} ({_count(held[path])})" for path in others[:MOST_NAMED])
@@ -178,7 +179,10 @@ def _without_images(folder: Path, others: Sequence[Path]) -> TrainingDataError:
     advice = f"add some ({', '.join(SUFFIXES)})"
     if others:
         names = ", ".join(path.name for path in others[:MOST_NAMED])
-        advice = f"its sub-folders have some, so name those ({names}), or rename them to 1_{others[0].name} and so on"
+        advice = (
+            f"its sub-folders have some, so name those ({names}), or rename them to "
+            f"1_{others[0].name} and so on"
+        )
     elif nested := [path.name for path in sorted(folder.glob("*/[0-9]*_*")) if path.is_dir()]:
         advice = f"name the folder that has {nested[0]}"
     return TrainingDataError(f"{folder} has no images: {advice}")
@@ -287,8 +291,8 @@ def _tell_captions(folder: Path, found: Gathered) -> None:
     noted = [p.words for p in here if p.words.note is not None]
     if noted:
         found.notes.append(
-            f"{len(noted)} caption files were {noted[0].note}, such as {noted[0].file}: save them as UTF-8 if letters "
-            "are wrong"
+            f"{len(noted)} caption files were {noted[0].note}, such as {noted[0].file}: save "
+            "them as UTF-8 if letters are wrong"
         )
 
 

@@ -119,7 +119,10 @@ class Watch:
         sure = SURE * self.usual.noise * self._deviation
         over_nothing = self.usual.mean - self.usual_power.mean > max(math.log(RUN_AWAY / 2), sure)
         if self.seen >= 10 and over_nothing and smoothed > RUN_AWAY * nothing:
-            return f"the loss has grown to {smoothed:.3g}, far beyond {nothing:.3g} for predicting nothing at all"
+            return (
+                f"the loss has grown to {smoothed:.3g}, far beyond {nothing:.3g} for predicting "
+                "nothing at all"
+            )
         has_grown = self.usual.mean - self.lowest_usual > max(math.log(RUN_AWAY), sure)
         if has_grown and smoothed > RUN_AWAY * self.lowest:
             return f"the loss has grown from {self.lowest:.3g} to {smoothed:.3g}"

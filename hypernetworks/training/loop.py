@@ -271,7 +271,8 @@ class Run:
         state = load_state(self.folder)
         if not self.world.agrees(-1 if state is None else state["step"], self.device):
             raise TrainingStateError(
-                f"the processes found different states in {self.folder}: use a folder that all of them share"
+                f"the processes found different states in {self.folder}: use a folder that all "
+                "of them share"
             )
         if state is None:
             return

@@ -57,7 +57,8 @@ def build_optimiser(
     accepted = inspect.signature(kind).parameters
     if unknown := sorted(set(options) - set(accepted)):
         raise TrainingSettingsError(
-            f"options: {kind.__name__} has no option {unknown[0]}, it has {', '.join(list(accepted)[2:])}",
+            f"options: {kind.__name__} has no option {unknown[0]}, it has "
+            f"{', '.join(list(accepted)[2:])}",
             setting="options",
         )
 
@@ -99,7 +100,8 @@ def _of_torch(name: str) -> Any:
             "",
         )
         raise TrainingSettingsError(
-            f'optimiser "{name}" can\'t be used{reason}, use one of {", ".join(known.values())}, or an installed '
+            f'optimiser "{name}" can\'t be used{reason}, use one of {", ".join(known.values())}, '
+            "or an installed "
             "package's by its dotted path, such as prodigyopt.Prodigy",
             setting="optimiser",
         )

@@ -93,7 +93,8 @@ class PictureSettings:
             or self.height % self.step
         ):
             raise TrainingSettingsError(
-                f"the size {self.width}x{self.height} is not possible: use multiples of {self.step}",
+                f"the size {self.width}x{self.height} is not possible: use multiples of "
+                f"{self.step}",
                 setting="size",
             )
 

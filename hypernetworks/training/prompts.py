@@ -52,7 +52,8 @@ def parse_preview(text: str) -> Preview:
             continue
         if flag not in _FIELDS:
             raise TrainingSettingsError(
-                f'the preview "{text}": the flag --{flag} is unknown, use {", ".join("--" + f for f in _FIELDS)}',
+                f'the preview "{text}": the flag --{flag} is unknown, use '
+                f"{', '.join('--' + f for f in _FIELDS)}",
                 setting="previews",
             )
         name, kind = _FIELDS[flag]

@@ -88,7 +88,8 @@ class Saver:
             if self._refused is None:
                 self.warn(
                     f"the checkpoint of step {step} could not be saved: {error}; it takes about "
-                    f"{self.learned.room / 1e6:,.0f} MB. Training continues, and the next step tries again"
+                    f"{self.learned.room / 1e6:,.0f} MB. Training continues, and the next step "
+                    "tries again"
                 )
                 self._refused = step
             return None
@@ -138,6 +139,7 @@ class Saver:
                 save_state(self.folder, self.learned.state())
         except FileWriteError as error:  # what went wrong first is what counts
             self.warn(
-                f"step {self.learned.step}, which the network was reset to, could not be saved: {error}"
+                f"step {self.learned.step}, which the network was reset to, could not be saved: "
+                f"{error}"
             )
         self._saved = self.learned.step

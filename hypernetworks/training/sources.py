@@ -73,7 +73,8 @@ def sources_of(
     for name, given in (("repeats", repeats), ("weights", weights)):
         if given and len(given) != len(folders):
             raise TrainingSettingsError(
-                f"there are {len(folders)} folders but {len(given)} {name}: give one number for each folder",
+                f"there are {len(folders)} folders but {len(given)} {name}: give one number for "
+                "each folder",
                 setting=name,
             )
     return tuple(

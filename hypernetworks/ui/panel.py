@@ -23,7 +23,8 @@ def panel(tab: str, *, opened: bool = True, check: str = "") -> None:
     # Not f"{tab}_hypernetworks": AUTOMATIC1111 and its forks use that id for the cards' tab.
     with gr.Accordion("Hypernetworks", open=opened, elem_id=f"{tab}_hypernetworks_accordion"):
         gr.HTML(
-            f'<div class="hypernetworks-panel" data-tab="{escape(tab)}" data-check="{escape(check)}">'
+            f'<div class="hypernetworks-panel" data-tab="{escape(tab)}" '
+            f'data-check="{escape(check)}">'
             f"{_UNTIL_FILLED}</div>",
             elem_id=f"{tab}_hypernetworks_panel",
         )

@@ -503,7 +503,7 @@ def copied_with(unet: nn.Module, factor: float, handle: hn.Handle) -> nn.Module:
         for module in copied.modules():
             if isinstance(module._parameters.get("weight"), torch.Tensor):
                 module.weight.mul_(factor)  # type: ignore[operator,union-attr]
-    hn.apply(copied, [(n, 0.8) for n in handle._parts[0].stack.networks])
+    hn.apply(copied, [(n, 0.8) for n in handle._per_image[0].stack.networks])
     return copied
 
 

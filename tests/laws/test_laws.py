@@ -893,7 +893,7 @@ def test_an_error_of_ours_costs_the_networks_and_not_the_call(ldm: Host) -> None
     def fail(*_: object, **__: object) -> torch.Tensor:
         raise MemoryError("none left")
 
-    handle._parts[0].stack.transform = fail  # type: ignore[method-assign,assignment]
+    handle._per_image[0].stack.transform = fail  # type: ignore[method-assign,assignment]
     assert torch.equal(ldm.run(context), base)
     assert [type(error) for error in told] == [MemoryError]
     assert hooks(ldm.unet) < before

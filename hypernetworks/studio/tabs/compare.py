@@ -33,7 +33,9 @@ def compare_tab(job_queue: JobQueue, place: Place, fields: list[gr.components.Co
             choices(job_queue.library),
             value=[],
             multiselect=True,
-            label="Networks (one row each; empty: those in the prompt, or the first in the library)",
+            label=(
+                "Networks (one row each; empty: those in the prompt, or the first in the library)"
+            ),
             elem_id="compare_networks",
         )
         multipliers = gr.Textbox(

@@ -17,8 +17,8 @@ from ..job_queue import InterruptedJobError, JobQueue, Update
 from ..widgets import PRIVATE, empty_html, messages_html, progress_html
 
 CONVERT_HINT = (
-    "Writes a file for the model that is loaded. LoRAs and baked checkpoints are downloaded; networks are added to "
-    "the library."
+    "Writes a file for the model that is loaded. LoRAs and baked checkpoints are downloaded; "
+    "networks are added to the library."
 )
 
 

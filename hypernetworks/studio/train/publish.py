@@ -65,7 +65,8 @@ def keep(job: TrainingJob, file: Path, library: Library, folder: Path, may_repla
     target = folder / f"{job.name}{job.suffix}"
     if target.exists() and not may_replace:
         raise FileWriteError(
-            f"{target.name} appeared in the library meanwhile: the network is in the run's folder ({job.folder.name})"
+            f"{target.name} appeared in the library meanwhile: the network is in the run's "
+            f"folder ({job.folder.name})"
         )
 
     try:

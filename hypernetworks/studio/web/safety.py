@@ -29,7 +29,8 @@ _HEADERS = (
     (
         b"content-security-policy",
         (
-            b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; "
+            b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors "
+            b"'none'; "
             b"form-action 'self'"
         ),
     ),

@@ -235,7 +235,8 @@ def _step(
         adam.step()
     elif not half:
         raise HypernetworkError(
-            "the training of the LoRA failed, since its numbers overflow: use a lower --learning-rate"
+            "the training of the LoRA failed, since its numbers overflow: use a lower "
+            "--learning-rate"
         )
 
 

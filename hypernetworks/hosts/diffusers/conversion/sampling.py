@@ -49,7 +49,8 @@ class Sampling:
         prompts = list(dict.fromkeys(prompt for prompt in self.prompts if prompt.strip()))
         if len(prompts) < 4:
             raise HypernetworkError(
-                f"there are {len(prompts)} prompts, and at least 4 are needed: a quarter of them is kept for measuring"
+                f"there are {len(prompts)} prompts, and at least 4 are needed: a quarter of them "
+                "is kept for measuring"
             )
         every = round(1 / KEPT_OUT)
         return [p for i, p in enumerate(prompts) if i % every], prompts[::every]

@@ -69,8 +69,8 @@ def differences(job: TrainingJob, model: str) -> list[str]:
 
     if job.network is not None and job.network.name != begun:
         raise TrainingSettingsError(
-            f"{job.folder} holds a run that did not start from {job.network.name}, which would be ignored: use "
-            "another name, or start over (`restart`)"
+            f"{job.folder} holds a run that did not start from {job.network.name}, which would "
+            "be ignored: use another name, or start over (`restart`)"
         )
     now = _described(job, model)
     return [

@@ -104,8 +104,9 @@ class Images:
         found, read = self.model.encode_texts(texts), self.model.texts
         if read.too_long is not None:
             self.tell(
-                f"captions are longer than the {read.most_tokens} tokens that the model reads, so their ends "
-                "are not learned: put what matters first, shorten them, or have more read (`max_tokens`) "
+                f"captions are longer than the {read.most_tokens} tokens that the model reads, "
+                "so their ends are not learned: put what matters first, shorten them, or have "
+                "more read (`max_tokens`) "
                 f'(one begins with "{read.too_long[:60]}")'
             )
         return found
@@ -135,7 +136,8 @@ class Images:
         wordless = [example.name for example in examples if example.caption.is_empty]
         if wordless:
             self.tell(
-                f"{len(wordless)} of {len(examples)} images have no caption, such as {wordless[0]}: write captions "
+                f"{len(wordless)} of {len(examples)} images have no caption, such as "
+                f"{wordless[0]}: write captions "
                 'in text files or file names, or use a `template` such as "a picture of [name]"'
             )
         self.stage("encoding captions", 1, 1)

@@ -155,16 +155,16 @@ def plan(
 def _said(found: Plan, usual: Plan, free: float, has_better: bool) -> str:
     if (found.storage, found.checkpointing) == (usual.storage, usual.checkpointing):
         return (
-            f"training needs about {usual.bytes / GB:.1f} GB of memory and {free / GB:.1f} GB are free: if it runs "
-            "out, use a smaller batch or size"
+            f"training needs about {usual.bytes / GB:.1f} GB of memory and {free / GB:.1f} GB "
+            "are free: if it runs out, use a smaller batch or size"
         ) + ", or `memory` auto" * has_better
 
     done = ["gradient checkpointing is on"] * found.checkpointing
     if found.storage != WHOLE:
         done.append(DONE[found.storage])
     text = (
-        f"training needs about {usual.bytes / GB:.1f} GB of memory and {free / GB:.1f} GB are free, so "
-        f"{' and '.join(done)} (about {found.bytes / GB:.1f} GB, slower)"
+        f"training needs about {usual.bytes / GB:.1f} GB of memory and {free / GB:.1f} GB are "
+        f"free, so {' and '.join(done)} (about {found.bytes / GB:.1f} GB, slower)"
     )
     if found.bytes > free:
         text += "; even that may be too much: use a smaller batch or size"

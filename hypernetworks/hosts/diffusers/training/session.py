@@ -72,7 +72,8 @@ class _Session:
 
         if size.step % painter.size_step and size.fit == "buckets":
             raise TrainingSettingsError(
-                f"steps of {size.step} pixels are not possible: use multiples of {painter.size_step}",
+                f"steps of {size.step} pixels are not possible: use multiples of "
+                f"{painter.size_step}",
                 setting="step",
             )
         self.model.check_size(size.width, size.height, painter.size_step)
