@@ -18,7 +18,7 @@ from .values import integer, number, size
 
 EXAMPLES = """examples:
   python -m hypernetworks generate "a red apple <hypernet:ink:0.8>" -o apple.png
-  python -m hypernetworks generate "a (red:1.2) apple" --batch 4 --seed -1 --checkpoint model.safetensors
+  python -m hypernetworks generate "a (red:1.2) apple" --batch 4 --seed -1
   python -m hypernetworks list          the names that tags can use
 """
 STOPPING = "Stopping after this step; Ctrl+C again ends at once"

@@ -43,7 +43,7 @@ class InterruptedJobError(Exception):
 
 
 Work = Callable[["Painter", Callable[[Update], None], threading.Event], Any]
-"""A job: gets the model, a way to tell how far it is, and the wish to stop."""
+"""A job: gets the model, a way to tell how far it is, and whether it is to stop."""
 _Said = tuple[str, Any]
 
 

@@ -33,7 +33,8 @@ def progress_html(update: Update) -> str:
     picture = "<i></i>"
     if update.picture is not None:
         picture = f'<img alt="Live preview" src="{data_url(update.picture)}">'
-    return f'<div class="studio-progress">{picture}<p>{text(update.note)}</p><progress{known}></progress></div>'
+    bar = f"<p>{text(update.note)}</p><progress{known}></progress>"
+    return f'<div class="studio-progress">{picture}{bar}</div>'
 
 
 def data_url(picture: Image) -> str:

@@ -17,8 +17,20 @@ from .sources import Source, sources_of
 from .words import CLASS, FILE_NAME, NONE, TEXT_SUFFIXES, Beside, Words, read_words
 
 SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".avif", ".apng",
-)  # fmt: skip
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".jpe",
+    ".webp",
+    ".bmp",
+    ".dib",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".avif",
+    ".apng",
+)
 """Of images that Pillow reads by itself; ``.avif`` where it was built with it."""
 MOST_NAMED = 10
 """Files that one message names."""

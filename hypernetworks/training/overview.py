@@ -24,7 +24,7 @@ def steps_for(images: int, samples_per_step: int, usual: int) -> int:
     """Steps by the number of images: :data:`EPOCHS` of them, from a quarter to four times the usual
     number.
     """
-    # Few images are learned by heart in few steps, and many need more; the bounds keep both sane.
+    # Few images are overfitted in few steps, and many need more; the bounds keep both sane.
     steps = round(images * EPOCHS / samples_per_step)
     return max(1, usual // 4, min(steps, 4 * usual))
 

@@ -21,9 +21,16 @@ from .seeding import mixed
 from .versions import Version, latent_weights, read_versions
 
 __all__ = [
-    "FITS", "SUFFIXES", "PictureSettings", "Version", "bucket_of", "buckets", "find_pictures", "latent_weights",
+    "FITS",
+    "SUFFIXES",
+    "PictureSettings",
+    "Version",
+    "bucket_of",
+    "buckets",
+    "find_pictures",
+    "latent_weights",
     "read_versions",
-]  # fmt: skip
+]
 
 LEAST_SPLIT = 8
 """Images from which some are kept for the validation loss."""

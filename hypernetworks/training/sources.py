@@ -9,9 +9,19 @@ from pathlib import Path
 from ..errors import TrainingSettingsError
 
 CHANGES = (
-    "flip", "alpha", "crops", "template", "shuffle", "tag_dropout", "caption_lines", "prefix", "suffix", "trigger",
-    "keep_tokens", "wildcards",
-)  # fmt: skip
+    "flip",
+    "alpha",
+    "crops",
+    "template",
+    "shuffle",
+    "tag_dropout",
+    "caption_lines",
+    "prefix",
+    "suffix",
+    "trigger",
+    "keep_tokens",
+    "wildcards",
+)
 """Settings of images and captions that a folder may have of its own."""
 MOST_REPEATS = 10_000
 

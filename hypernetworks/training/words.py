@@ -235,10 +235,43 @@ _NUMBER = re.compile(r"[-_\s.]*\d+(?:[-_\s.]+|$)")
 ``4k``).
 """
 _MACHINES = {
-    "dsc", "dscn", "dscf", "img", "mg", "vid", "dcim", "pxl", "mp", "gopr", "gp", "sam", "cimg", "mvimg", "photo",
-    "image", "pic", "picture", "scan", "screenshot", "screen", "shot", "untitled", "download", "frame", "capture",
-    "whatsapp", "signal", "fb", "wa", "p", "at", "am", "pm", "copy", "edited",
-}  # fmt: skip
+    "dsc",
+    "dscn",
+    "dscf",
+    "img",
+    "mg",
+    "vid",
+    "dcim",
+    "pxl",
+    "mp",
+    "gopr",
+    "gp",
+    "sam",
+    "cimg",
+    "mvimg",
+    "photo",
+    "image",
+    "pic",
+    "picture",
+    "scan",
+    "screenshot",
+    "screen",
+    "shot",
+    "untitled",
+    "download",
+    "frame",
+    "capture",
+    "whatsapp",
+    "signal",
+    "fb",
+    "wa",
+    "p",
+    "at",
+    "am",
+    "pm",
+    "copy",
+    "edited",
+}
 """What cameras, phones, browsers and messengers put into the names of their files, beside a
 number.
 """

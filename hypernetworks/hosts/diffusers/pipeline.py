@@ -215,8 +215,8 @@ class Painter:
         was, now = (PRECISION_NAMES[dtype] for dtype in (before, self.dtype))
         messages.insert(
             0,
-            f"the image had values that are not finite in {was}, so the model now runs in {now}: choose that "
-            f"precision from the start (--precision {now})",
+            f"the image had values that are not finite in {was}, so the model now runs in {now}: "
+            f"choose that precision from the start (--precision {now})",
         )
         return images
 

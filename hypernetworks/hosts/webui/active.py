@@ -187,8 +187,8 @@ class ActiveNetworks:
         if self._rows is not None and self._rows.lost:
             host.tell(
                 p,
-                "the prompts of this batch name different networks, but the images can't be told apart here: "
-                "the first image's hypernetworks were applied to some or all of the others",
+                "the prompts of this batch name different networks, but the images can't be told "
+                "apart here: the first image's hypernetworks were applied to some or all others",
             )
 
     def remove(self) -> None:

@@ -71,8 +71,8 @@ def _options(on_folders_changed: Callable[[], object]) -> dict[str, Any]:
         CACHE_MB: option(
             CACHE_BYTES // _MEBIBYTE,
             "Keep this many MiB of loaded hypernetworks in memory",
-            "this includes everything prepared from them, on any device, so that switching between them reads no file; "
-            "networks in use and the last one are always kept",
+            "this includes everything prepared from them, on any device, so that switching between "
+            "them reads no file; networks in use and the last one are always kept",
         ),
     }
 

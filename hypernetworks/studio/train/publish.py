@@ -53,7 +53,7 @@ def _is_own(target: Path, run: Path) -> bool:
         return False
 
 
-def keep(job: TrainingJob, file: Path, library: Library, folder: Path, may_replace: bool) -> str:
+def publish(job: TrainingJob, file: Path, library: Library, folder: Path, may_replace: bool) -> str:
     """Put a run's file into the library, with its last preview beside it.
 
     Returns:

@@ -66,13 +66,13 @@ def _wire_buttons(
     names = list(form.fields)
 
     def train(files: list[str] | None, *values: Any) -> tuple[Any, ...]:
-        wishes = FormValues(**dict(zip(names, values, strict=True)))
+        form_values = FormValues(**dict(zip(names, values, strict=True)))
         sent = [gr.skip()] * 3
         try:
             if files:
-                wishes = replace(wishes, key=_kept(trainer, wishes, files))
-                sent[:2] = None, gr.update(choices=form.folders(), value=wishes.key)
-            trainer.start(wishes)
+                form_values = replace(form_values, key=_kept(trainer, form_values, files))
+                sent[:2] = None, gr.update(choices=form.folders(), value=form_values.key)
+            trainer.start(form_values)
             sent[2] = False  # begun: Train goes on with it from here on
         except HypernetworkError as error:
             return messages_html([_said(error, form)], "error"), *sent
@@ -101,13 +101,13 @@ def _wire_buttons(
     stop.click(lambda: (trainer.interrupt(), None)[1], None, None, queue=False, **PRIVATE)
 
 
-def _kept(trainer: Trainer, wishes: FormValues, files: list[str]) -> str:
+def _kept(trainer: Trainer, form_values: FormValues, files: list[str]) -> str:
     """Save uploaded images once the other fields are valid; returns the key of their folder."""
     training_folders = trainer.training_folders
-    if wishes.key:
+    if form_values.key:
         raise TrainingDataError("choose a folder or add images, not both: set the folder to (none)")
-    job_of(wishes, trainer.job_queue.painter, training_folders.pictures, training_folders.runs)
-    return training_folders.key(training_folders.keep(files, wishes.name.strip()))
+    job_of(form_values, trainer.job_queue.painter, training_folders.pictures, training_folders.runs)
+    return training_folders.key(training_folders.keep(files, form_values.name.strip()))
 
 
 def _wire_fields(trainer: Trainer, form: Form, tab: gr.Tab, model: gr.State) -> None:

@@ -20,7 +20,7 @@ from ..job_queue import InterruptedJobError, JobQueue, Update
 from . import example
 from .folders import TrainingFolders
 from .form_values import FormValues, job_of
-from .publish import check_free, keep
+from .publish import check_free, publish
 from .runs import Runs, remember, remembered
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ class Trainer:
                 f"{outcome.best_loss:.4f}: that one is in the library"
             )
         if outcome.result is not None and self.folder is not None:
-            state.kept_as = keep(
+            state.kept_as = publish(
                 job, outcome.result, self.job_queue.library, self.folder, may_replace
             )
 

@@ -212,19 +212,22 @@ def _form(problem: str) -> str:
         else "<p>The studio's terminal shows the password.</p>"
     )
 
-    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Hypernetworks studio</title>
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8">
+<title>Hypernetworks studio</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="same-origin"><style>{_STYLE}</style>
 <form method="post" action="{LOGIN}"><h1>Hypernetworks studio</h1>{said}
 <label for="password">Password</label>
-<input id="password" name="password" type="password" autocomplete="current-password" required autofocus>
+<input id="password" name="password" type="password" autocomplete="current-password"
+ required autofocus>
 <button>Log in</button></form></html>"""
 
 
 _STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
 body { display: grid; margin: 0; min-height: 100vh; place-items: center; }
-form { box-sizing: border-box; display: grid; gap: .6em; max-width: 22em; padding: 1.5em; width: 100%; }
+form { box-sizing: border-box; display: grid; gap: .6em; max-width: 22em; padding: 1.5em; }
+form { width: 100%; }
 h1 { font-size: 1.35rem; font-weight: 650; margin: 0; }
 p { color: light-dark(#5b6472, #a3acb9); margin: 0; }
 p[role=alert] { color: light-dark(#b91c1c, #fca5a5); }

@@ -27,7 +27,7 @@ from hypernetworks.studio.train.form_values import (
     of_preset,
     size_of,
 )
-from hypernetworks.studio.train.publish import check_free, keep
+from hypernetworks.studio.train.publish import check_free, publish
 from hypernetworks.studio.train.trainer import State, Trainer
 from hypernetworks.studio.web.live import training
 from hypernetworks.training import PRESETS, TrainingStep
@@ -262,7 +262,7 @@ def test_a_run_may_replace_its_own_network_and_no_other(tmp_path: Path) -> None:
     assert check_free(job, library, folder, False) is False
     made = network(job.folder / "ink-5.safetensors")
     pictures(job.folder / "previews", "1-000005.png")
-    assert keep(job, made, library, folder, False) == "ink"
+    assert publish(job, made, library, folder, False) == "ink"
     assert (folder / "ink.safetensors").read_bytes() == made.read_bytes()
     assert (folder / "ink.png").exists()
     assert check_free(job, library, folder, False) is True  # it is this run's
@@ -270,12 +270,14 @@ def test_a_run_may_replace_its_own_network_and_no_other(tmp_path: Path) -> None:
         check_free(
             replace(job, restart=True), library, folder, False
         )  # which is about to be thrown away
-    assert keep(job, network(job.folder / "ink-9.safetensors", 1), library, folder, True) == "ink"
+    assert (
+        publish(job, network(job.folder / "ink-9.safetensors", 1), library, folder, True) == "ink"
+    )
     (folder / "ink.safetensors").write_bytes(made.read_bytes())  # by now it is someone else's
     with pytest.raises(hn.HypernetworkError, match="Replace"):
         check_free(job, library, folder, False)
     with pytest.raises(hn.HypernetworkError, match="meanwhile"):
-        keep(job, made, library, folder, False)
+        publish(job, made, library, folder, False)
     assert check_free(job, library, folder, True) is True
     with pytest.raises(hn.HypernetworkError, match="another name"):
         check_free(replace(job, suffix=".pt"), library, folder, True)
@@ -287,7 +289,7 @@ def test_a_card_never_shows_the_model_without_its_network(tmp_path: Path) -> Non
     library, folder = hn.Library([tmp_path / "lib"]), tmp_path / "lib"
     job = TrainingJob("ink", tmp_path, tmp_path / "runs")
     pictures(job.folder / "previews", "1-000000.png")
-    keep(job, network(job.folder / "ink-5.safetensors"), library, folder, False)
+    publish(job, network(job.folder / "ink-5.safetensors"), library, folder, False)
     assert not (folder / "ink.png").exists()
 
 

@@ -27,8 +27,8 @@ class HypernetworkSchedule(io.ComfyNode):  # type: ignore[misc]
                 io.String.Input(
                     "points",
                     default="0@0,1@1",
-                    tooltip="value@position pairs. Positions are fractions of the pass from 0 to 1, "
-                    "or steps where one of them is above 1.",
+                    tooltip="value@position pairs. Positions are fractions of the pass from 0 to "
+                    "1, or steps where one of them is above 1.",
                 ),
                 *(
                     io.Float.Input(
