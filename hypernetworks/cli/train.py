@@ -134,7 +134,7 @@ def _sources(options: argparse.Namespace) -> tuple[Source, ...]:
     from ..training.sources import Source, sources_of
 
     found: tuple[Source, ...] = options.sources or sources_of(
-        tuple(options.pictures), options.repeats, options.weights, options.masks
+        tuple(options.pictures), options.repeats, options.folder_weights, options.masks
     )
     return (*found, *(Source(folder, is_prior=True) for folder in options.prior or ()))
 

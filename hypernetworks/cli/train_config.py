@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +130,7 @@ def _typed_over(
     found: argparse.Namespace, options: argparse.Namespace, arguments: Sequence[str]
 ) -> argparse.Namespace:
     """The file's options with those that were typed in their place."""
-    before = copy(found)
+    before = argparse.Namespace(**vars(found))  # parsing changes the other
     parsed: argparse.Namespace = options.parser.parse_args(list(arguments), found)
     if not options.pictures and hasattr(before, "pictures"):
         parsed.pictures = before.pictures  # argparse gives an empty list for none

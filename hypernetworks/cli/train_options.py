@@ -83,6 +83,7 @@ def _add_pictures(group: Any) -> None:
     )
     group.add_argument(
         "--weights",
+        dest="folder_weights",  # `weights` is the type of the model's
         type=floats,
         default=(),
         help="weight of the losses of each folder's images, such as 1,0.5",

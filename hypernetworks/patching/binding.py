@@ -70,7 +70,7 @@ class Reach:
     def __init__(self) -> None:
         self._removers: dict[int, torch.utils.hooks.RemovableHandle] = {}
         self._ran: dict[int, list[int]] = {}  # by thread
-        self._is_over = self._has_asked = False
+        self._is_over = self._has_asked = self._has_noted = False
 
     def start(self, unet: nn.Module, sites: Sequence[Site]) -> None:
         """Register a hook on each attention module.
@@ -90,6 +90,7 @@ class Reach:
 
         # Dropped last, so that an interrupt in here leaves a hook that can still be removed.
         remover.remove()
+        self._has_noted = True
         self._ran.setdefault(threading.get_ident(), []).append(index)
         self._removers.pop(index, None)
 
@@ -102,13 +103,15 @@ class Reach:
         return [] if self._is_over else ran
 
     def unseen(self) -> list[int]:
-        """Numbers of the attention modules of which nothing was noted in the first call: compiled
-        ones, or such as didn't run. Asked again, none.
+        """Numbers of the attention modules of a UNet whose first call ran none that could be noted,
+        as compiled ones can't. Asked again, none.
+
+        Where some were noted, the rest didn't run, or another thread was in the middle of them.
         """
         if self._has_asked:
             return []
         self._has_asked = True
-        return [*self._removers]
+        return [] if self._is_over or self._has_noted else [*self._removers]
 
     def stop(self) -> None:
         """Remove all hooks."""

@@ -301,7 +301,9 @@ class Handle:
 
     def _look_for_unreached(self) -> None:
         """Compiled attention can't be noted as it runs: say which projections nobody called."""
-        assert self._reach is not None
+        if self._reach is None or not self._removers:  # another handle is active by now
+            return
+
         unreached = [
             self._sites[index].path
             for index in self._reach.unseen()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import HypernetworkError
+from ..files import moving
 from ..files.writing import replace
 from .kept import Kept
 from .restoring import read_infotext
@@ -155,7 +156,7 @@ class Images:
         try:
             with self._writing:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                path.rename(_free(target))
+                moving.move(path, _free(target))
         except OSError as error:
             raise HypernetworkError(
                 f"the image can't be moved to {TRASH} ({error.strerror or error})"

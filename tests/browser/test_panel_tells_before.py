@@ -60,7 +60,7 @@ def notes(page: Any) -> Any:
 def test_what_is_wrong_is_said_at_once(page: Any) -> None:
     write(page, "x <hypernet:smal:1> <hypernet:xl:1> <hypernet:ink:0,5> <hypernet:ink:1>", 4)
     sync_api.expect(notes(page)).to_have_text(
-        [f"⚠ {MISSING}", f"⚠ {FAMILY}", '⚠ "0,5" is not a number, write one such as 0.7', ""]
+        [f"⚠ {MISSING}", f"⚠ {FAMILY}", '⚠ "0,5" is not a number: write one such as 0.7', ""]
     )
     assert page.locator(f"{PANEL} .hypernetworks-wrong").count() == 3
 

@@ -532,7 +532,7 @@ def fits(page: Any, what: str) -> None:
 
 
 def test_every_state_fits(page: Any, tmp_path: Path) -> None:
-    expect(page.get_by_role("tab")).to_have_count(6)
+    expect(page.get_by_role("tab")).to_have_count(7)
     page.set_viewport_size({"width": 2560, "height": 1200})
     box = page.locator("#studio_columns").bounding_box()
     assert abs(box["x"] - (2560 - box["x"] - box["width"])) < 20  # in the middle
@@ -686,6 +686,7 @@ def test_compare_makes_one_labelled_sheet(page: Any) -> None:
         "Image",
         "Compare",
         "Inspect",
+        "Convert",
         "Train",
         "Model",
         "Gallery",

@@ -166,7 +166,7 @@ class Form:
             self._number("save_every", "Save every … steps")
             self._number("keep", "Keep the newest …", "0: all")
             self._number("watch_every", "Validation loss every … steps")
-            self._choice("suffix", "Format", (".safetensors", ".pt"))
+            self._choice("file_suffix", "Format", (".safetensors", ".pt"))
 
     def _value(self, name: str) -> Any:
         return self._values.get(name, getattr(FormValues, name))

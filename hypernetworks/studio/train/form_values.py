@@ -85,7 +85,7 @@ class FormValues:
     keep: float | None = None
     watch_every: float | None = None
     preview_every: float | None = None
-    suffix: str = ".safetensors"
+    file_suffix: str = ".safetensors"
 
 
 def of_preset(purpose: str, painter: Painter) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def job_of(values: FormValues, painter: Painter, pictures: Path, runs: Path) -> 
         network=begin,
         settings=replace(job.settings, **_changes(values, job.settings)),
         picture_settings=replace(job.picture_settings, **_changes(values, job.picture_settings)),
-        suffix=values.suffix,
+        suffix=values.file_suffix,
         previews=tuple(prompts[:MOST_PREVIEWS]),
         restart=values.start_over,
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import FileWriteError, HypernetworkError, TrainingSettingsError
+from ...files import moving
 from ...files.writing import replace
 from ...library import Library
 from ...training.checkpoints import STATE, saved_networks
@@ -176,7 +177,7 @@ class Runs:
             number, target = number + 1, trash / f"{name}-{number}"
         try:
             trash.mkdir(parents=True, exist_ok=True)
-            path.rename(target)
+            moving.move(path, target)
         except OSError as error:
             raise FileWriteError(
                 f'"{name}" can\'t be moved to {TRASH} ({error.strerror or error})'

@@ -118,7 +118,7 @@ def test_empty_fields_are_the_presets_and_numbers_become_whole(
         ({"batch": 1e6}, "at most"),
         ({"width": 1e6}, "at most"),
         ({"steps": -1}, "steps"),
-        ({"suffix": ".exe"}, "suffix"),
+        ({"file_suffix": ".exe"}, "suffix"),
         ({"begin_with": "../secret"}, "hypernetwork"),
         ({"rate": "fast"}, "rate"),
     ],
