@@ -71,6 +71,7 @@ class Reach:
         self._removers: dict[int, torch.utils.hooks.RemovableHandle] = {}
         self._ran: dict[int, list[int]] = {}  # by thread
         self._is_over = self._has_asked = self._has_noted = False
+        self._begun: set[int] = set()  # threads
 
     def start(self, unet: nn.Module, sites: Sequence[Site]) -> None:
         """Register a hook on each attention module.
@@ -94,6 +95,11 @@ class Reach:
         self._ran.setdefault(threading.get_ident(), []).append(index)
         self._removers.pop(index, None)
 
+    def begin(self) -> None:
+        """A UNet call of this thread begins."""
+        if not self._has_asked:
+            self._begun.add(threading.get_ident())
+
     def taken(self) -> list[int]:
         """Indices of the attention modules that have run for the first time since the last call.
 
@@ -106,9 +112,10 @@ class Reach:
         """Numbers of the attention modules of a UNet whose first call ran none that could be noted,
         as compiled ones can't. Asked again, none.
 
-        Where some were noted, the rest didn't run, or another thread was in the middle of them.
+        Where some were noted, the rest didn't run, or another thread was in the middle of them. A
+        call that began before this object was there tells nothing.
         """
-        if self._has_asked:
+        if self._has_asked or threading.get_ident() not in self._begun:
             return []
         self._has_asked = True
         return [] if self._is_over or self._has_noted else [*self._removers]

@@ -256,6 +256,8 @@ class Handle:
 
         self._look_at_weights()
         self.seam.watch.begin()
+        if self._reach is not None:
+            self._reach.begin()
 
     def _start_reach_anew(self, unet: nn.Module) -> None:
         """Check again whether the projections are called: an attention processor is new."""

@@ -51,7 +51,9 @@ class Cache:
         content = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
         with suppress(OSError, FileWriteError):
             self.folder.mkdir(parents=True, exist_ok=True)
-            replace_file(self.folder / f"{key}.pt", lambda path: torch.save(content, path))
+            replace_file(
+                self.folder / f"{key}.pt", lambda temporary: torch.save(content, temporary)
+            )
 
     def latents(self, encode: Encode) -> Encode:
         """The autoencoder, which is asked only for pixels that aren't kept."""

@@ -156,7 +156,7 @@ def test_a_file_that_is_added(page: Any, tmp_path: Path) -> None:
     path = tmp_path / "onerror=window.__pwned=1 'x'.pt"
     path.write_bytes(b"no network")
     page.set_input_files(".studio-tools input[type=file]", str(path))
-    expect(page.locator(".studio-count")).to_contain_text("onerror")
+    expect(page.locator(".studio-toast")).to_contain_text("onerror")
     harmless(page)
 
 
