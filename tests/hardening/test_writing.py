@@ -55,6 +55,7 @@ KEPT_BY_OTHERS: dict[str, str] = {
         "an upload, in a fresh folder of the studio's own cache"
     ),
     "hypernetworks/training/locking.py _taken": "a lock without content: nothing is written",
+    "hypernetworks/training/tensorboard.py _append": "events at the end of a log; readers skip half of one",
     "hypernetworks/training/records.py add": (
         "one line more at the end of a log; half of one can only be its last"
     ),
