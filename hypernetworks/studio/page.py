@@ -25,8 +25,15 @@ from .train.trainer import Trainer
 from .widgets import PRIVATE
 from .windows import restored_fields, saved_state
 
-SAVED = "() => [window.hypernetworksStudio?.saved() ?? '']"
-"""In the browser: what a page has saved of itself (studio.js)."""
+SAVED = """async () => {
+    for (let turn = 0; turn < 100 && !window.hypernetworksStudio?.saved; turn += 1) {
+        await new Promise((done) => setTimeout(done, 50));
+    }
+    return [window.hypernetworksStudio?.saved?.() ?? ''];
+}"""
+"""In the browser: what a page has saved of itself. studio_live.js, which knows it, may be loaded
+after gradio's own scripts.
+"""
 
 
 def build_page(trainer: Trainer, place: Place, *, anywhere: bool = False) -> gr.Blocks:
@@ -52,7 +59,7 @@ def build_page(trainer: Trainer, place: Place, *, anywhere: bool = False) -> gr.
                 outputs, restored = picture_tab(job_queue)
                 compare_tab(job_queue, place, inputs.all())
                 inspect_tab(job_queue)
-                convert_tab(job_queue, place.folder)
+                convert_tab(job_queue, place)
                 train_tab(trainer)
                 of_model = [status, inputs.cfg, inputs.sampler, inputs.width, inputs.height]
                 of_tab, of_tab_values = model_tab(job_queue, place.windows, anywhere, of_model)

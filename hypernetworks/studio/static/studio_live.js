@@ -79,9 +79,13 @@
         if (state.tab && state.tab !== "Image") setTimeout(() => selectTab(state.tab), 100);
         return VERSION + JSON.stringify({ ...state, window: own });
     }
-    document.addEventListener("keydown", (event) => {
-        if (event.isTrusted) ready = true;
-    }, true);
+    // What the user does counts from the first key or click on, and until the page goes.
+    for (const kind of ["keydown", "pointerdown"]) {
+        document.addEventListener(kind, (event) => {
+            if (event.isTrusted) ready = true;
+        }, true);
+    }
+    window.addEventListener("pagehide", save);
 
     /* ---------------------------------------------------------------- the pill */
 

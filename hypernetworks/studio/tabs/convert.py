@@ -15,6 +15,7 @@ from ..cards import choices
 from ..converting import BAKE, EXTRACT, KINDS, LORA, Order, convert
 from ..job_queue import InterruptedJobError, JobQueue, Update
 from ..widgets import PRIVATE, empty_html, messages_html, progress_html
+from .picture import Place
 
 CONVERT_HINT = (
     "Writes a file for the model that is loaded. LoRAs and baked checkpoints are downloaded; "
@@ -22,11 +23,11 @@ CONVERT_HINT = (
 )
 
 
-def convert_tab(job_queue: JobQueue, folder: Path) -> None:
+def convert_tab(job_queue: JobQueue, place: Place) -> None:
     """Add the tab that converts.
 
     Args:
-        folder: for the files of this run.
+        place: where the files of this run go, and whose they are.
     """
     with gr.Tab("Convert", id="convert", elem_id="studio_convert_tab") as tab:
         kind = gr.Radio(KINDS, value=LORA, label="Make", elem_id="convert_kind")
@@ -60,7 +61,8 @@ def convert_tab(job_queue: JobQueue, folder: Path) -> None:
     kind.change(_shown, kind, [networks, multipliers, lora, of_lora], queue=False, **PRIVATE)
 
     def run(request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
-        yield from _convert(job_queue, folder, str(request.session_hash), values)
+        window = place.windows.of(request.session_hash)
+        yield from _convert(job_queue, place.folder, window, values)
 
     start.click(
         run,
@@ -71,7 +73,7 @@ def convert_tab(job_queue: JobQueue, folder: Path) -> None:
     )
 
     def interrupt(request: gr.Request) -> None:
-        job_queue.interrupt(str(request.session_hash))
+        job_queue.interrupt(place.windows.of(request.session_hash))
 
     stop.click(interrupt, None, None, queue=False, **PRIVATE)
 
