@@ -10,7 +10,7 @@ from ..console import pasted_path, say
 from ..errors import HypernetworkError
 from ..progress import Progress
 from .merge import write_made
-from .outputs import refuse_existing
+from .outputs import add_output, refuse_existing
 
 if TYPE_CHECKING:
     from ..conversion.extracting import Extracted
@@ -32,16 +32,7 @@ def add_extract(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base", type=pasted_path, help="the checkpoint that the LoRA was trained on"
     )
-    parser.add_argument(
-        "-o", "--output", type=pasted_path, required=True, help="the new .pt or .safetensors file"
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=("fp16", "fp32", "bf16"),
-        default="fp16",
-        help="type of the new network's weights (default: fp16)",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    add_output(parser)
     parser.set_defaults(command=_run)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..console import say
 from ..errors import HypernetworkError
-from .outputs import refuse_existing
+from .outputs import add_output, refuse_existing
 from .to_lora import read_weighted
 from .values import number
 
@@ -24,7 +24,7 @@ def add_merge(parser: argparse.ArgumentParser) -> None:
         metavar="NETWORK",
         help="networks in the order of application: FILE or FILE:MULTIPLIER",
     )
-    _add_output(parser)
+    add_output(parser)
     parser.set_defaults(command=_merge)
 
 
@@ -37,21 +37,8 @@ def add_resize(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="hidden units, in multiples of the context width, such as 0.1",
     )
-    _add_output(parser)
+    add_output(parser)
     parser.set_defaults(command=_resize)
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="the new .pt or .safetensors file"
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=("fp16", "fp32", "bf16"),
-        default="fp16",
-        help="type of the weights (default: fp16)",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
 def _merge(options: argparse.Namespace) -> int:
@@ -60,9 +47,8 @@ def _merge(options: argparse.Namespace) -> int:
     refuse_existing([options.output], overwrite=options.overwrite)
     networks = [read_weighted(text) for text in options.networks]
     made = merge(options.output.stem, networks)
-    how = "the same as" if made.exact else f"{made.error:.1%} away from"
     write_made(made.network, options.output, options.dtype)
-    say(f"{how} applying the networks in this order")
+    say(made.verdict)
     say(str(options.output))
     return 0
 

@@ -34,6 +34,12 @@ class Made:
     error: float
     exact: bool
 
+    @property
+    def verdict(self) -> str:
+        """How a merged network compares with its parts, for the user."""
+        how = "the same as" if self.exact else f"{self.error:.1%} away from"
+        return f"{how} applying the networks in this order"
+
 
 def merge(name: str, networks: Sequence[Weighted]) -> Made:
     """One network for several at fixed multipliers; at multiplier 1 it does what they do.

@@ -72,6 +72,15 @@ def move_to_free(source: Path, target: Path) -> None:
         remove(source)
 
 
+def free(path: Path, suffix: str = "") -> Path:
+    """The path, or the first one with a number before its suffix that is not taken."""
+    number, found = 2, path
+    while found.exists():
+        found = path.with_name(f"{path.name.removesuffix(suffix)}-{number}{suffix}")
+        number += 1
+    return found
+
+
 def remove(path: Path) -> None:
     """Delete a temporary file; failing to do so is not an error."""
     with suppress(OSError):

@@ -193,9 +193,7 @@ def compare(
 
         result = painter.generate(replace(job, prompt=todo.prompts[row][column], batch=1), on_step)
         # Each image repeats a wrong tag's message, at another position: show it once, without it.
-        messages.update(
-            dict.fromkeys(re.sub(r" at character \d+(?=:)", "", said) for said in result.messages)
-        )
+        messages.update(dict.fromkeys(map(_without_position, result.messages)))
         if cancelled.is_set():
             messages[f"interrupted after {number - 1} of {len(cells)} images"] = None
             break
@@ -216,15 +214,18 @@ def _fitting_rows(painter: Painter, todo: Plan) -> tuple[Plan, list[str]]:
     """The plan without networks that the model can't use, and why it can't."""
     problems = {name: painter.problems(f"<hypernet:{name}:1>") for name in todo.networks}
     rows = [row for row, name in enumerate(todo.networks) if not problems[name]]
-    told = [
-        re.sub(r" at character \d+(?=:)", "", line) for lines in problems.values() for line in lines
-    ]
+    told = [_without_position(line) for lines in problems.values() for line in lines]
     kept = Plan(
         tuple(todo.networks[row] for row in rows),
         todo.multipliers,
         tuple(todo.prompts[row] for row in rows),
     )
     return kept, told
+
+
+def _without_position(message: str) -> str:
+    """A message about a tag; where the tag is in a cell's own prompt tells the user nothing."""
+    return re.sub(r" at character \d+(?=:)", "", message)
 
 
 def _left(began: float, done: int, total: int) -> str:

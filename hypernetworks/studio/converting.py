@@ -94,8 +94,7 @@ def convert(
     networks = _networks(painter, order)
     if order.kind == MERGE:
         made = merge(name, networks)
-        how = "the same as" if made.exact else f"{made.error:.1%} away from"
-        return _added(painter, made.network, [f"{how} applying the networks in this order"])
+        return _added(painter, made.network, [made.verdict])
     if order.kind == BAKE:
         return _bake(painter, networks, target, told)
     return _lora(painter, order, networks, target, told, cancelled)

@@ -68,7 +68,9 @@ class Images:
             with self._writing:
                 for picture in pictures:
                     source = Path(picture.path)
-                    target = _free(day / f"{time.strftime('%H%M%S')}-{source.name}")
+                    target = moving.free(
+                        day / f"{time.strftime('%H%M%S')}-{source.name}", source.suffix
+                    )
                     replace(target, partial(_copy, source))
         except (OSError, HypernetworkError) as error:
             reason = getattr(error, "strerror", None) or error
@@ -156,7 +158,7 @@ class Images:
         try:
             with self._writing:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                moving.move(path, _free(target))
+                moving.move(path, moving.free(target, target.suffix))
         except OSError as error:
             raise HypernetworkError(
                 f"the image can't be moved to {TRASH} ({error.strerror or error})"
@@ -183,12 +185,3 @@ def _names_in(folder: Path, pattern: re.Pattern[str]) -> list[str]:
         return sorted(filter(pattern.fullmatch, os.listdir(folder)), reverse=True)
     except OSError:
         return []
-
-
-def _free(path: Path) -> Path:
-    """The path, or the first one with a number that is not taken."""
-    number, free = 2, path
-    while free.exists():
-        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
-        number += 1
-    return free

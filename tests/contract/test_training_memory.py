@@ -19,6 +19,7 @@ pytest.importorskip("diffusers")
 from diffusers import UNet2DConditionModel
 
 import hypernetworks as hn
+from benchmarks.gpu.models import FULL
 from hypernetworks.hosts.diffusers import Painter
 from hypernetworks.hosts.diffusers.training import preset_job, stored, train_job
 from hypernetworks.hosts.diffusers.training.memory import Needs, free_bytes, needs, plan
@@ -140,21 +141,6 @@ def test_no_decoded_weight_outlives_its_layer(
 # ------------------------------------------------------------------ what is chosen
 
 
-FULL: dict[str, dict[str, Any]] = {
-    "SD1.5": {"cross_attention_dim": 768},
-    "SDXL": {
-        "cross_attention_dim": 2048,
-        "attention_head_dim": (5, 10, 20),
-        "block_out_channels": (320, 640, 1280),
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "transformer_layers_per_block": (1, 2, 10),
-        "use_linear_projection": True,
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 256,
-        "projection_class_embeddings_input_dim": 2816,
-    },
-}
 PARAMETERS = {"SD1.5": 21_900_000, "SDXL": 50_000_000}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ...errors import FileWriteError, ImageError, TrainingDataError
 from ...files.images import open_image
-from ...files.moving import move
+from ...files.moving import free, move
 from ...files.naming import DEVICE, folded, is_plain
 from ...training.creation import check_name
 from ...training.pictures import SUFFIXES
@@ -124,7 +124,7 @@ class TrainingFolders:
                 made.mkdir()
                 for source in sources:
                     shutil.copyfile(source, made / source.name)
-                target = _free(self.pictures / name)
+                target = free(self.pictures / name)
                 move(made, target)
                 return target
         except OSError as error:
@@ -211,13 +211,3 @@ def _check_picture(source: Path) -> None:
             picture.verify()
     except ImageError as error:
         raise TrainingDataError(f"{source.name}: {error}, or leave it out") from error
-
-
-def _free(path: Path) -> Path:
-    """The path, or the first one with a number that is not taken."""
-    number = 2
-    free = path
-    while free.exists():
-        free = path.with_name(f"{path.name}-{number}")
-        number += 1
-    return free

@@ -172,12 +172,9 @@ class Runs:
         """
         path = self.path(name)
         trash = self.folder.parent / TRASH
-        number, target = 2, trash / name
-        while target.exists():
-            number, target = number + 1, trash / f"{name}-{number}"
         try:
             trash.mkdir(parents=True, exist_ok=True)
-            moving.move(path, target)
+            moving.move(path, moving.free(trash / name))
         except OSError as error:
             raise FileWriteError(
                 f'"{name}" can\'t be moved to {TRASH} ({error.strerror or error})'
