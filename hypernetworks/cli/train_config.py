@@ -189,10 +189,10 @@ def from_kohya(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
                     run |= {} if KOHYA[key] is None else {str(KOHYA[key]): value}
                 elif not _is_harmless(key, value):
                     raise TrainingSettingsError(f"{path}: {key} = {value!r} is not supported")
+            if "size" in run:
+                run["size"] = _size(run["size"])
             for key, value in run.items():
-                if found.setdefault(key, _size(value) if key == "size" else value) != (
-                    _size(value) if key == "size" else value
-                ):
+                if found.setdefault(key, value) != value:
                     raise TrainingSettingsError(
                         f"{path}: its datasets have several values of {key}, but a run has one"
                     )

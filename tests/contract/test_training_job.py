@@ -21,9 +21,10 @@ import hypernetworks as hn
 from hypernetworks.cli import main
 from hypernetworks.errors import TrainingDataError, TrainingSettingsError
 from hypernetworks.hosts.diffusers import Painter
+from hypernetworks.hosts.diffusers.prompt_encoding import in_parts
 from hypernetworks.hosts.diffusers.training import TrainingJob, Watcher, preset_job, train_job
 from hypernetworks.hosts.diffusers.training.frozen_model import FrozenModel
-from hypernetworks.hosts.diffusers.training.texts import TextEncoding, in_parts
+from hypernetworks.hosts.diffusers.training.texts import TextEncoding
 from hypernetworks.training import Batch, TrainingStep
 from hypernetworks.training.sources import Source
 

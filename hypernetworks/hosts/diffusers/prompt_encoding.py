@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,23 +24,12 @@ _TOKENIZING = threading.Lock()
 """Tokenizers of transformers can't be used by two threads at once."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Part:
     """Tokens that the text encoder reads at once, without those for start and end."""
 
-    tokens: list[int] = field(default_factory=list)
-    weights: list[float] = field(default_factory=list)
-
-    def add(self, token: int, weight: float) -> None:
-        """Append one token."""
-        self.tokens.append(token)
-        self.weights.append(weight)
-
-    def cut(self, length: int) -> Part:
-        """Shorten it to a length; returns the rest."""
-        rest = Part(self.tokens[length:], self.weights[length:])
-        del self.tokens[length:], self.weights[length:]
-        return rest
+    tokens: Sequence[int] = ()
+    weights: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -83,41 +72,54 @@ def parts_of(tokenizer: Any, prompt: str) -> list[Part]:
             verbose=False,
         ).input_ids
 
-    comma = tokenizer.convert_tokens_to_ids(",</w>")
-    return _filled(pieces, tokens, room_of(tokenizer), comma)
+    return _filled(pieces, tokens, room_of(tokenizer), comma_of(tokenizer))
 
 
 def _filled(
-    pieces: Sequence[Weighted], tokens: Sequence[Sequence[int]], room: int, comma: int
+    pieces: Sequence[Weighted], tokens: Sequence[Sequence[int]], room: int, comma: int | None
 ) -> list[Part]:
-    """Tokens in parts of at most ``room``: a new one where it is full, and after ``BREAK``.
+    """Tokens in parts of at most ``room``: a new one where it is full, and after ``BREAK``."""
+    sections: list[tuple[list[int], list[float]]] = [([], [])]
+    for piece, ids in zip(pieces, tokens, strict=True):
+        if piece == BREAK:
+            sections.append(([], []))
+        else:
+            sections[-1][0].extend(ids)
+            sections[-1][1].extend([piece.weight] * len(ids))
+
+    parts = list[Part]()
+    for own, weights in sections:
+        begin = 0
+        for part in in_parts(own, room, comma, USUAL_BACKTRACK * room // USUAL_ROOM):
+            parts.append(Part(part, weights[begin : begin + len(part)]))
+            begin += len(part)
+
+    # Nothing after the last BREAK is no part; nothing at all is one.
+    return parts if parts[-1].tokens or len(parts) == 1 else parts[:-1]
+
+
+def in_parts(
+    tokens: Sequence[int], room: int, comma: int | None, backtrack: int = USUAL_BACKTRACK
+) -> list[list[int]]:
+    """Tokens in parts of at most ``room``; at least one, which may be empty.
 
     A part that would end soon after a comma ends at the comma, so that no phrase is cut in two.
     """
-    backtrack = USUAL_BACKTRACK * room // USUAL_ROOM
-    parts, part, last_comma = list[Part](), Part(), -1
+    parts, rest = list[list[int]](), list(tokens)
+    while len(rest) > room:
+        end = room
+        if rest[room] != comma:  # a comma may stand alone at the beginning of a part
+            commas = [i for i in range(room) if rest[i] == comma and room - i <= backtrack]
+            end = commas[-1] + 1 if commas else room
+        parts.append(rest[:end])
+        rest = rest[end:]
+    return [*parts, rest]
 
-    for piece, ids in zip(pieces, tokens, strict=True):
-        if piece == BREAK:
-            parts.append(part)
-            part, last_comma = Part(), -1
-            continue
 
-        for token in ids:
-            is_full = len(part.tokens) == room
-            if token == comma:
-                last_comma = len(part.tokens)
-            elif is_full and last_comma != -1 and room - last_comma <= backtrack:
-                rest = part.cut(last_comma + 1)
-                parts.append(part)
-                part, last_comma = rest, -1
-            # after a comma as the last token, the rest is empty and so is the new part
-            if len(part.tokens) == room:
-                parts.append(part)
-                part, last_comma = Part(), -1
-            part.add(token, piece.weight)
-
-    return [*parts, part] if part.tokens or not parts else parts
+def comma_of(tokenizer: Any) -> int | None:
+    """The token of a comma that ends a word; ``None`` where the vocabulary has none."""
+    found: int = tokenizer.convert_tokens_to_ids(",</w>")
+    return None if found == getattr(tokenizer, "unk_token_id", None) else found
 
 
 def tokens_used(pipeline: Any, prompt: str) -> tuple[int, int]:

@@ -51,11 +51,11 @@ class Previews:
                     return
                 if image is not None:
                     made.append(image)
-                    with self._not_ending():
+                    with not_ending(self.tell):
                         save_preview(self.job.folder, run.step, number, image)
 
         if made:
-            with self._not_ending():
+            with not_ending(self.tell):
                 save_sheet(self.job.folder, run.step)
             self.watcher.on_preview(run.step, made)
 
@@ -89,10 +89,16 @@ class Previews:
             height=preview.height or size.height,
         )
 
-    @contextmanager
-    def _not_ending(self) -> Iterator[None]:
-        """A file that can't be written, as it is open in another program, ends no training."""
-        try:
-            yield
-        except (OSError, FileWriteError) as error:
-            self.tell(f"{error}; training continues")
+
+@contextmanager
+def not_ending(tell: Callable[[str], object]) -> Iterator[None]:
+    """What is only for looking at ends no training, such as a table that is open in another
+    program.
+
+    Args:
+        tell: called with a message where it couldn't be written.
+    """
+    try:
+        yield
+    except (OSError, FileWriteError) as error:
+        tell(f"{error}; training continues")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-from ....errors import FileWriteError
 from ....training import Run, TrainingStep
 from ....training.records import Log, save_curve
 from ....training.tensorboard import Events
 from .job import TrainingJob, Watcher
-from .previewing import Previews
+from .previewing import Previews, not_ending
 
 CURVE_EVERY = 25
 """Steps between drawings of the loss curve."""
@@ -45,10 +43,10 @@ class Recorder:
 
     def step(self, done: TrainingStep) -> None:
         """Record a finished step."""
-        with self._not_ending():
+        with not_ending(self.tell):
             self.log.add(done)
         if self.events is not None:
-            with self._not_ending():
+            with not_ending(self.tell):
                 self.events.add(done)
         self.watcher.on_step(done)
 
@@ -64,15 +62,5 @@ class Recorder:
             self._draw()
 
     def _draw(self) -> None:
-        with self._not_ending():
+        with not_ending(self.tell):
             save_curve(self.log.rows, self.job.folder, self.job.name)
-
-    @contextmanager
-    def _not_ending(self) -> Iterator[None]:
-        """What is only for looking at ends no training, such as a table that is open in another
-        program.
-        """
-        try:
-            yield
-        except (OSError, FileWriteError) as error:
-            self.tell(f"{error}; training continues")

@@ -8,24 +8,7 @@ from typing import Any
 import torch
 
 from ....training.contexts import Condition
-
-COMMA_WITHIN = 20
-"""A part ends after a comma, where one is among its last tokens; AUTOMATIC1111's default."""
-
-
-def in_parts(tokens: Sequence[int], length: int, comma: int | None) -> list[list[int]]:
-    """Tokens in parts of at most ``length``, which don't tear tags apart where that can be
-    avoided.
-    """
-    parts, rest = list[list[int]](), list(tokens)
-    while len(rest) > length:
-        end = length
-        if rest[length] != comma:  # a comma may stand alone at the beginning of a part
-            commas = [i for i in range(length) if rest[i] == comma and length - i <= COMMA_WITHIN]
-            end = commas[-1] + 1 if commas else length
-        parts.append(rest[:end])
-        rest = rest[end:]
-    return [*parts, rest]
+from ..prompt_encoding import comma_of, in_parts
 
 
 class TextEncoding:
@@ -64,7 +47,7 @@ class TextEncoding:
             return
         tokenizer = self.pipeline.tokenizer
         for text, ids in zip(texts, self._tokens(tokenizer, texts), strict=True):
-            if len(in_parts(ids, tokenizer.model_max_length - 2, _comma(tokenizer))) > self.parts:
+            if len(in_parts(ids, tokenizer.model_max_length - 2, comma_of(tokenizer))) > self.parts:
                 self.too_long = text
                 return
 
@@ -122,7 +105,7 @@ class TextEncoding:
         length, rows = tokenizer.model_max_length, []
         begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
         for tokens in self._tokens(tokenizer, texts):
-            parts = in_parts(tokens, length - 2, _comma(tokenizer))[: self.parts]
+            parts = in_parts(tokens, length - 2, comma_of(tokenizer))[: self.parts]
             parts += [[]] * (self.parts - len(parts))
             rows.append(
                 [
@@ -131,8 +114,3 @@ class TextEncoding:
                 ]
             )
         return torch.tensor(rows)
-
-
-def _comma(tokenizer: Any) -> int | None:
-    found: int | None = tokenizer.get_vocab().get(",</w>")
-    return found
