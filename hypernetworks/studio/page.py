@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -25,14 +26,13 @@ from .train.trainer import Trainer
 from .widgets import PRIVATE
 from .windows import restored_fields, saved_state
 
-SAVED = """async () => {
-    for (let turn = 0; turn < 100 && !window.hypernetworksStudio?.saved; turn += 1) {
-        await new Promise((done) => setTimeout(done, 50));
-    }
-    return [window.hypernetworksStudio?.saved?.() ?? ''];
-}"""
-"""In the browser: what a page has saved of itself. studio_live.js, which knows it, may be loaded
-after gradio's own scripts.
+_AS_IT_WAS = Path(__file__).parent / "static" / "studio_as_it_was.js"
+SAVED = (
+    f"() => {{ {_AS_IT_WAS.read_text(encoding='utf-8')}"
+    "return [window.hypernetworksStudioBefore.saved]; }"
+)
+"""In the browser: what a page has saved of itself. It is here and not only among the scripts,
+because those may come later, when the user may have changed what it would fill in.
 """
 
 

@@ -11,7 +11,7 @@
 
     /* ---------------------------------------------------------------- what outlives a reload */
 
-    const [NAME, STATE, VERSION] = ["hypernetworks.window", "hypernetworks.studio", "1 "];
+    const { own, state, save: keep } = window.hypernetworksStudioBefore;
     const FIELDS = {
         prompt: "textarea",
         negative: ":is(textarea, input)",
@@ -25,26 +25,6 @@
     };
     const TEXTS = ["prompt", "negative", "sampler"];
 
-    /** A storage that forgets, where the browser forbids to remember. */
-    function stored(storage, key, value) {
-        try {
-            if (value === undefined) return window[storage].getItem(key);
-            window[storage].setItem(key, value);
-        } catch { /* private windows */ }
-        return null;
-    }
-
-    /** This window's name: the same after a reload. Nobody can guess it, since it stands for the window's jobs. */
-    function windowName() {
-        const known = stored("sessionStorage", NAME);
-        if (known) return known;
-        const name = [...crypto.getRandomValues(new Uint8Array(16))].map((n) => n.toString(16).padStart(2, "0")).join("");
-        stored("sessionStorage", NAME, name);
-        return name;
-    }
-
-    const own = windowName();
-    const before = stored("sessionStorage", STATE) ?? stored("localStorage", STATE);
     let model = null;
     let ready = false; // the fields have what was saved: now they may be saved again
 
@@ -63,22 +43,18 @@
         const text = JSON.stringify(current());
         if (text === save.last) return;
         save.last = text;
-        stored("sessionStorage", STATE, text);
-        stored("localStorage", STATE, text); // for the next window
+        keep(text);
     }
 
-    /** For gradio's event at the opening of the page: what was saved, with the window's name. */
-    function saved() {
+    const opening = setInterval(() => {
+        if (!document.querySelector("#studio_tabs [role=tab]")) return;
+        clearInterval(opening);
+        if (state.tab && state.tab !== "Image") selectTab(state.tab);
         setTimeout(() => {
             ready = true;
         }, 1500);
-        let state = {};
-        try {
-            state = JSON.parse(before ?? "{}");
-        } catch { /* of another version */ }
-        if (state.tab && state.tab !== "Image") setTimeout(() => selectTab(state.tab), 100);
-        return VERSION + JSON.stringify({ ...state, window: own });
-    }
+    }, 100);
+
     // What the user does counts from the first key or click on, and until the page goes.
     for (const kind of ["keydown", "pointerdown"]) {
         document.addEventListener(kind, (event) => {
@@ -257,6 +233,6 @@
         save();
         countTokens();
     }, 400);
-    Object.assign(window.hypernetworksStudio, { saved, ask: soon });
+    Object.assign(window.hypernetworksStudio, { ask: soon });
     ask();
 })();
