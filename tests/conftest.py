@@ -126,6 +126,11 @@ MARKED = {
     "hardening": "slow",
 }
 """Folders whose tests all have one marker."""
+UNSTEADY = ("browser", "slow")
+"""Folders, by their marker, whose tests drive other processes: on a machine of CI, whose other
+work can hold any of them up for half a minute, they have a second try, which the end of the run
+names (RERUN).
+"""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -136,6 +141,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         marker = MARKED.get(path.parts[0])
         if marker is not None:
             item.add_marker(marker)
+        if marker in UNSTEADY and os.environ.get("CI"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
         if is_slow(path.as_posix(), item.name.partition("[")[0]):
             item.add_marker("slow")
         if item.get_closest_marker("registry") and not config.getoption("--registry"):

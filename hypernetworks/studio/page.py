@@ -34,6 +34,8 @@ SAVED = (
 """In the browser: what a page has saved of itself. It is here and not only among the scripts,
 because those may come later, when the user may have changed what it would fill in.
 """
+OPENED = "() => { document.body.classList.add('studio-opened'); }"
+"""In the browser: the mark of a page whose fields are filled. What changes them waits for it."""
 
 
 def build_page(trainer: Trainer, place: Place, *, anywhere: bool = False) -> gr.Blocks:
@@ -82,6 +84,7 @@ def build_page(trainer: Trainer, place: Place, *, anywhere: bool = False) -> gr.
             **PRIVATE,
         )
         opened.then(resume, None, outputs.all(), concurrency_limit=32, **PRIVATE)
+        opened.then(None, None, None, js=OPENED, **PRIVATE)
         renew.click(
             lambda: (*model_updates(job_queue), *of_tab_values()),
             None,

@@ -85,7 +85,7 @@ def page(hostile_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         )
         page.goto(address)
         page.wait_for_selector(".studio-card")
-        page.wait_for_selector(".hypernetworks-filled")
+        page.wait_for_selector(".studio-opened .hypernetworks-filled")
         yield page
         browser.close()
 

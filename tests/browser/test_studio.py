@@ -132,7 +132,7 @@ def open_window(browser: Any, address: str, problems: list[str]) -> Any:
     )
     page.goto(address)
     page.wait_for_selector(".studio-card")
-    page.wait_for_selector(".hypernetworks-filled")
+    page.wait_for_selector(".studio-opened .hypernetworks-filled")
     return page
 
 
@@ -193,7 +193,7 @@ def test_a_picture_that_is_dropped_brings_everything_back(page: Any, tmp_path: P
     (tmp_path / "star.png").write_bytes(made)
     infotext = page.input_value(INFOTEXT)
     page.reload()
-    page.wait_for_selector(".hypernetworks-filled")
+    page.wait_for_selector(".studio-opened .hypernetworks-filled")
     page.set_input_files("#hypernetworks_restore input[type=file]", str(tmp_path / "star.png"))
     expect(page.locator("#hypernetworks_messages")).to_contain_text("settings are restored")
     expect(page.locator(PROMPT)).to_have_value("a star on green <hypernet:night:0.5>")

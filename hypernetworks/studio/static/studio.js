@@ -309,13 +309,17 @@
         pass(file);
     }
 
-    function pass(file) {
+    function pass(file, patience = 50) {
+        if (!document.body.classList.contains("studio-opened") && patience > 0) {
+            setTimeout(() => pass(file, patience - 1), 100); // else the opening would fill the fields after us
+            return;
+        }
         const field = document.querySelector("#hypernetworks_restore input[type=file]");
         const clear = document.querySelector("#hypernetworks_restore button[aria-label*=lear]");
         if (!field) {
             if (!clear) return;
             clear.click();
-            setTimeout(() => pass(file), 100);
+            setTimeout(() => pass(file, patience), 100);
             return;
         }
         const transfer = new DataTransfer();

@@ -192,13 +192,16 @@ def _place_holder(place: Place, window: str, job_queue: JobQueue) -> str:
 
 
 def _again(place: Place, window: str, job_queue: JobQueue) -> tuple[Any, ...]:
-    """What a window had before its page was loaded again."""
+    """What a window had before its page was loaded again.
+
+    The messages stay: an image that was dropped meanwhile may have been answered there.
+    """
     kept = place.windows.kept(window)
     gallery = gr.update(
         value=[one.path for one in kept] or None, selected_index=0, visible=bool(kept)
     )
     infotext = gr.update(value=kept[0].infotext if kept else "", visible=bool(kept))
-    return _place_holder(place, window, job_queue), gallery, infotext, ""
+    return _place_holder(place, window, job_queue), gallery, infotext, gr.skip()
 
 
 def wire_fields(
