@@ -9,10 +9,14 @@ Measured are: the loss of the last weights on unseen subjects; that loss at equa
 processor time of the fastest method; the share of images, of unseen subjects, that are nearest to
 the rendering of their own subject in the style among all 266 (recall of words), and their distance
 to it; how much predictions for images that are not in the style change (drift, as a share of what
-they change for images in the style); time per image; size.
+they change for images in the style); how far an image with the adapter and a second style, each at
+half strength, is from the sum of what the two change alone (stacking, as a share of that sum); time
+per image; size.
 
 Finished rows stand in ``adapters.jsonl``; started again, the benchmark goes on with what is
-missing. ``--table`` only prints what is there, as docs/benchmark.md has it.
+missing. ``--table`` only prints what is there, as docs/benchmark.md has it. ``--report`` chooses
+where the curves, a sheet of images, and a file per row in the format of peft's
+``method_comparison/image-gen/results`` are written.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +38,7 @@ import torch
 
 import hypernetworks as hn
 from hypernetworks.engine.initialising import create_network
+from hypernetworks.hosts.diffusers import MINIATURE
 from hypernetworks.miniature.subjects import subject_names
 from hypernetworks.training import Batch, Examples, TrainingSettings
 from hypernetworks.training.contexts import Contexts
@@ -42,7 +48,8 @@ from hypernetworks.training.processes import Learner
 from hypernetworks.training.scaling import Scaler
 from hypernetworks.training.validation import ValidationLoss
 
-from .styled import Cell, Styled
+from .adapters_report import images_file, table, write_report
+from .styled import Cell, Shown, Styled
 
 TARGETS = ["to_k", "to_v"]
 MEASURED = 8
@@ -51,6 +58,9 @@ DRAWN = 8
 """Images per row, of unseen subjects."""
 STEPS, GUIDANCE = 8, 3.0
 """Of the images."""
+OWN_SEED = 100
+"""Of the search for rates, so that no rate is chosen on a cell of the table."""
+NETWORKS = MINIATURE.parent / "networks"
 
 
 @dataclass
@@ -237,10 +247,7 @@ def measured(
     """Train one method and measure it; also its images ``(count, height, width, 3)`` in [0, 1]."""
     learned, _ = styled.subjects(cell)
     shown = styled.tested()
-    steps = max(1, round(epochs * len(learned) / batch))
-    settings = TrainingSettings(
-        steps, f"{method.rate:g}", batch=batch, seed=cell.seed, precision="fp32", warm_up=20
-    )
+    settings = _settings(method.rate, len(learned), cell.seed, epochs, batch)
     torch.manual_seed(cell.seed)
 
     with method.make(styled.pipeline) as adapter:
@@ -257,8 +264,10 @@ def measured(
                 "method": method.name,
                 "cell": [cell.style, cell.images, cell.seed],
                 "rate": method.rate,
-                "steps": steps,
+                "steps": settings.steps,
+                "captions": [item.caption for item in shown[:DRAWN]],
                 "parameters": sum(p.numel() for p in adapter.parameters),
+                "total": sum(p.numel() for p in styled.pipeline.unet.parameters()),
                 "test": curve[-1][1],
                 "curve": curve,
                 "drift": _drift(styled, other) / max(1e-12, _drift(styled, test)),
@@ -266,11 +275,41 @@ def measured(
         images, seconds = _images(styled, shown[:DRAWN], adapter.words)
         with adapter.at(0.5):
             half, half_seconds = _images(styled, shown[:DRAWN], adapter.words)
+            stacking = _stacking(styled, shown[:DRAWN], cell.style, half, adapter.words)
 
-    row |= {"seconds": seconds, "half_seconds": half_seconds}
+    row |= {"seconds": seconds, "half_seconds": half_seconds, "stacking": stacking}
     row |= _figures(styled, images, shown[:DRAWN], cell.style)
     row |= {f"half_{k}": v for k, v in _figures(styled, half, shown[:DRAWN], cell.style).items()}
     return row, images
+
+
+def _settings(rate: float, images: int, seed: int, epochs: int, batch: int) -> TrainingSettings:
+    steps = max(1, round(epochs * images / batch))
+    return TrainingSettings(
+        steps, f"{rate:g}", batch=batch, seed=seed, precision="fp32", warm_up=20
+    )
+
+
+def loss_at(styled: Styled, method: Method, rate: float, cell: Cell, epochs: int) -> float:
+    """The loss on unseen subjects after a training at another rate, for choosing ``rate``."""
+    learned, _ = styled.subjects(cell)
+    torch.manual_seed(cell.seed)
+
+    with method.make(styled.pipeline) as adapter:
+        contexts = styled.contexts if adapter.contexts is None else _Texts(adapter.contexts)
+        examples = Examples(
+            styled.examples(learned, cell.style),
+            contexts,
+            batch=4,
+            caption_dropout=0.1,
+            seed=cell.seed,
+        )
+        test = ValidationLoss(styled.examples(styled.tested(), cell.style), contexts, 0)
+        styled.model.unet = styled.pipeline.unet
+        settings = _settings(rate, len(learned), cell.seed, epochs, 4)
+
+        with styled.ready_for(adapter.parameters):
+            return _trained(styled, adapter, examples, settings, test, measured=1)[-1][1]
 
 
 def _trained(
@@ -279,6 +318,7 @@ def _trained(
     examples: Examples,
     settings: TrainingSettings,
     test: ValidationLoss,
+    measured: int = MEASURED,
 ) -> list[tuple[float, float]]:
     """Train; returns processor seconds and loss on unseen subjects, some times over the run."""
     model = styled.model
@@ -294,7 +334,7 @@ def _trained(
         torch.device("cpu"),
     )
     rates, curve, spent = settings.rates(), [], 0.0
-    every = max(1, settings.steps // MEASURED)
+    every = max(1, settings.steps // measured)
 
     for step in range(settings.steps):
         began = time.process_time()
@@ -325,13 +365,15 @@ def _drift(styled: Styled, on: ValidationLoss) -> float:
     return total
 
 
-def _images(styled: Styled, shown: Sequence[Any], words: str) -> tuple[np.ndarray, float]:
+def _images(
+    styled: Styled, shown: Sequence[Any], words: str, pipeline: Any = None
+) -> tuple[np.ndarray, float]:
     """Images of prompts, and processor seconds per image."""
     prompts = [words + item.caption for item in shown]
     generators = [torch.Generator().manual_seed(item.subject) for item in shown]
     began = time.process_time()
     with torch.inference_mode():
-        made = styled.pipeline(
+        made = (pipeline or styled.pipeline)(
             prompts,
             num_inference_steps=STEPS,
             guidance_scale=GUIDANCE,
@@ -341,12 +383,30 @@ def _images(styled: Styled, shown: Sequence[Any], words: str) -> tuple[np.ndarra
     return np.asarray(made), (time.process_time() - began) / len(shown)
 
 
+def _stacking(
+    styled: Styled, shown: Sequence[Any], style: str, one: np.ndarray, words: str
+) -> float:
+    """How far two styles at once are from the sum of what each changes, as a share of that sum.
+
+    The second style is a network that ships, at half strength, the same one for every method.
+    """
+    second = hn.read(NETWORKS / ("night.safetensors" if style == "sepia" else "sepia.safetensors"))
+    with hn.apply(styled.pipeline.unet, [(second, 0.5)]):
+        both, _ = _images(styled, shown, words)
+
+    untouched = styled.plain_pipeline()
+    plain, _ = _images(styled, shown, "", untouched)
+    with hn.apply(untouched.unet, [(second, 0.5)]):
+        other, _ = _images(styled, shown, "", untouched)
+
+    wanted = (one - plain) + (other - plain)
+    return float(np.linalg.norm(both - plain - wanted) / np.linalg.norm(wanted))
+
+
 def _figures(
     styled: Styled, images: np.ndarray, shown: Sequence[Any], style: str
 ) -> dict[str, float]:
     """Recall of subjects, and root mean square distance to the style's rendering, of 255."""
-    from .styled import Shown
-
     hits, distances = 0, []
     for image, item in zip(images, shown, strict=True):
         everyone = [Shown(i, item.colour) for i in range(len(subject_names()))]
@@ -355,48 +415,6 @@ def _figures(
         hits += int(rows.argmin()) == item.subject
         distances.append(float(rows[item.subject]) * 255)
     return {"recall": hits / len(shown), "distance": statistics.mean(distances)}
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Means over the cells as Markdown, by loss; lost rows stand where they are."""
-    fastest = min((row["curve"][-1][0] for row in rows), default=0.0)
-    lines = []
-    for name in dict.fromkeys(row["method"] for row in rows):
-        own = [row for row in rows if row["method"] == name]
-        mean = {
-            key: statistics.mean(row[key] for row in own)
-            for key in (
-                "test", "drift", "recall", "distance", "half_distance", "seconds", "half_seconds", "parameters",
-            )
-        }  # fmt: skip
-        equal = statistics.mean(_at(row["curve"], fastest) for row in own)
-        spent = statistics.mean(row["curve"][-1][0] / row["steps"] for row in own)
-        lines.append(
-            (
-                mean["test"],
-                f"| {name} | {mean['parameters']:,.0f} | {len(own)} | {mean['test']:.4f} | {equal:.4f} | "
-                f"{mean['recall']:.0%} | {mean['distance']:.0f}, {mean['half_distance']:.0f} | {mean['drift']:.2f} | "
-                f"{spent:.2f} | {mean['seconds']:.2f}, {mean['half_seconds']:.2f} | "
-                f"{mean['parameters'] * 2 / 2**20:.2f} |",
-            )
-        )
-    head = (
-        "| method | parameters | cells | loss | at equal time | recall | distance at 1, 0.5 | drift | s per step | "
-        "s per image at 1, 0.5 | MiB, fp16 |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    )
-    return "\n".join([*head, *(line for _, line in sorted(lines))])
-
-
-def _at(curve: Sequence[Sequence[float]], seconds: float) -> float:
-    """The loss after so many seconds, between the measurements around it."""
-    before = curve[0]
-    for point in curve:
-        if point[0] >= seconds:
-            share = 1.0 if point[0] == before[0] else (seconds - before[0]) / (point[0] - before[0])
-            return before[1] + max(0.0, share) * (point[1] - before[1])
-        before = point
-    return curve[-1][1]
 
 
 def main() -> None:
@@ -408,7 +426,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--only", nargs="+", help="beginnings of methods' names")
+    parser.add_argument(
+        "--search",
+        action="store_true",
+        help="instead, train each method at a quarter to four times its rate, with a seed of its own",
+    )
     parser.add_argument("--table", action="store_true", help="only print what is there")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        help="folder for the curves, the sheet of images and the results as peft has them",
+    )
     options = parser.parse_args()
     path = options.build / "adapters.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -416,12 +444,36 @@ def main() -> None:
     if not options.table:
         options.build.mkdir(parents=True, exist_ok=True)
         styled = Styled(options.build)
+        if options.search:
+            _search(styled, options)
+            return
         for seed in range(options.seeds):
             for style in options.styles:
                 for method in METHODS:
                     cell = Cell(style, options.images, seed)
                     _row(styled, method, cell, options, rows, path)
+    write_report(rows, options.build, options.report or options.build)
     print(table(rows))
+
+
+def _search(styled: Styled, options: argparse.Namespace) -> None:
+    """Print, and keep in ``rates.jsonl``, the loss of each method at other rates."""
+    path = options.build / "rates.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    known = {tuple(json.loads(line)[:2]) for line in lines}
+    cell = Cell(options.styles[0], options.images, OWN_SEED)
+
+    for factor in (1.0, 2.0, 0.5, 4.0, 0.25):
+        for method in METHODS:
+            rate = method.rate * factor
+            if (method.name, rate) in known:
+                continue
+            line = json.dumps(
+                [method.name, rate, loss_at(styled, method, rate, cell, options.epochs)]
+            )
+            with path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+            print(line, flush=True)
 
 
 def _row(
@@ -437,8 +489,9 @@ def _row(
     if not wanted or (method.name, cell.style, cell.images, cell.seed) in known:
         return
     row, images = measured(styled, method, cell, options.epochs)
-    name = f"{method.name.replace('/', '-')} {cell.style} {cell.seed}.npy"
-    np.save(path.parent / name, (images * 255).round().astype(np.uint8))
+    row["created_at"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    kept = images_file(path.parent, method.name, cell.style, cell.seed)
+    np.save(kept, (images * 255).round().astype(np.uint8))
     rows.append(row)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")

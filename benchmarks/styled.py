@@ -97,11 +97,17 @@ class Styled:
                 parameter.requires_grad_(True)
             yield model
 
+    def plain_pipeline(self) -> Any:
+        """The miniature once more, on which nothing is ever trained."""
+        if self._plain is None:
+            self._plain = load_checkpoint(MINIATURE, dtype=torch.float32)
+            self._plain.set_progress_bar_config(disable=True)
+            self._plain.unet.eval()
+        return self._plain
+
     def plain(self, noisy: torch.Tensor, times: torch.Tensor, context: torch.Tensor) -> Any:
         """What the UNet without any adapter makes of it."""
-        if self._plain is None:
-            self._plain = load_checkpoint(MINIATURE, dtype=torch.float32).unet.eval()
-        return self._plain(noisy, times, context)
+        return self.plain_pipeline().unet(noisy, times, context)
 
     def subjects(self, cell: Cell) -> tuple[list[Shown], list[Shown]]:
         """What is learned, and what the run keeps for its own validation loss."""

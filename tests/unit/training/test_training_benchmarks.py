@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import adapters, sweep
+from benchmarks import adapters, adapters_report, sweep
 from benchmarks.styled import Cell
 from hypernetworks.hosts.diffusers.training import preset_job
 
@@ -61,9 +61,9 @@ def test_the_table_compares_in_the_same_cells() -> None:
 
 def test_losses_at_equal_time_lie_between_the_measurements() -> None:
     curve = [(1.0, 0.4), (3.0, 0.2)]
-    assert adapters._at(curve, 2.0) == pytest.approx(0.3)
-    assert adapters._at(curve, 0.5) == 0.4
-    assert adapters._at(curve, 9.0) == 0.2
+    assert adapters_report._at(curve, 2.0) == pytest.approx(0.3)
+    assert adapters_report._at(curve, 0.5) == 0.4
+    assert adapters_report._at(curve, 9.0) == 0.2
 
 
 def test_methods_are_rows_with_names_of_their_own() -> None:
@@ -74,6 +74,19 @@ def test_methods_are_rows_with_names_of_their_own() -> None:
         "recall": 0.5, "distance": 9.0, "half_distance": 8.0, "seconds": 1.0, "half_seconds": 2.0,
     }  # fmt: skip
     assert (
-        "| a | 1,048,576 | 1 | 0.5000 | 0.5000 | 50% | 9, 8 | 1.00 | 0.25 | 1.00, 2.00 | 2.00 |"
-        in (adapters.table([row]))
+        "| a | 1,048,576 | 1 | 0.5000 | 0.5000 | 50% | 9, 8 | 1.00 | – | 0.25 | 1.00, 2.00 | 2.00 |"
+        in (adapters_report.table([row]))
     )
+
+
+def test_results_are_written_as_peft_has_them() -> None:
+    row = {
+        "method": "IA3", "cell": ["night", 24, 0], "parameters": 4, "curve": [[1.0, 0.5], [2.0, 0.4]], "steps": 9,
+        "test": 0.4, "drift": 1.0, "recall": 0.5, "distance": 9.0, "rate": 0.1, "stacking": 0.2,
+    }  # fmt: skip
+    found = adapters_report.peft_result(row)
+    assert list(found) == ["run_info", "train_info", "meta_info"]
+    assert found["run_info"]["train_config"]["optimizer_kwargs"] == {"lr": 0.1}
+    first, last = found["train_info"]["metrics"]
+    assert (first["step"], first["valid loss"]) == (4, 0.5)
+    assert (last["step"], last["test loss"], last["stacking"]) == (9, 0.4, 0.2)

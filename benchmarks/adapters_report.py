@@ -1,0 +1,189 @@
+"""What ``benchmarks.adapters`` found, as a table, curves, images, and peft's files of results."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from hypernetworks.hosts.comfyui.drawing import sheet
+
+COLUMNS = 6
+"""Images per method on the sheet."""
+FIGURES = (
+    "test", "drift", "recall", "distance", "half_distance", "seconds", "half_seconds", "parameters",
+)  # fmt: skip
+
+
+def write_report(rows: Sequence[dict[str, Any]], build: Path, folder: Path) -> None:
+    """Write ``sheet.png``, ``curves.svg`` and ``results/*.json`` into a folder."""
+    if not rows:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    if (pictures := _sheet(rows, build)) is not None:
+        pictures.save(folder / "sheet.png", optimize=True)
+    curves(rows, folder / "curves.svg")
+
+    results = folder / "results"
+    results.mkdir(exist_ok=True)
+    for row in rows:
+        style, images, seed = row["cell"]
+        kind, _, rest = row["method"].partition(",")
+        words = f"{rest} {style} {images} images seed {seed}".replace("/", " of ").split()
+        name = f"{kind.strip().replace(' ', '-')}--miniature-{'-'.join(words)}".replace(",", "")
+        text = json.dumps(peft_result(row), indent=2)
+        (results / f"{name.lower()}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def images_file(build: Path, method: str, style: str, seed: int) -> Path:
+    """Where a row's images are kept, uint8 ``(count, height, width, 3)``."""
+    return build / f"{method.replace('/', '-')} {style} {seed}.npy"
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Means over the cells as Markdown, by loss; lost rows stand where they are."""
+    fastest = min((row["curve"][-1][0] for row in rows), default=0.0)
+    lines = []
+    for name in dict.fromkeys(row["method"] for row in rows):
+        own = [row for row in rows if row["method"] == name]
+        mean = {key: statistics.mean(row[key] for row in own) for key in FIGURES}
+        equal = statistics.mean(_at(row["curve"], fastest) for row in own)
+        stacked = [row["stacking"] for row in own if row.get("stacking") is not None]
+        spent = statistics.mean(row["curve"][-1][0] / row["steps"] for row in own)
+        lines.append(
+            (
+                mean["test"],
+                f"| {name} | {mean['parameters']:,.0f} | {len(own)} | {mean['test']:.4f} | {equal:.4f} | "
+                f"{mean['recall']:.0%} | {mean['distance']:.0f}, {mean['half_distance']:.0f} | {mean['drift']:.2f} | "
+                f"{f'{statistics.mean(stacked):.2f}' if stacked else '–'} | "
+                f"{spent:.2f} | {mean['seconds']:.2f}, {mean['half_seconds']:.2f} | "
+                f"{mean['parameters'] * 2 / 2**20:.2f} |",
+            )
+        )
+    head = (
+        "| method | parameters | cells | loss | at equal time | recall | distance at 1, 0.5 | drift | stacking | s per step | "
+        "s per image at 1, 0.5 | MiB, fp16 |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    )
+    return "\n".join([*head, *(line for _, line in sorted(lines))])
+
+
+def _at(curve: Sequence[Sequence[float]], seconds: float) -> float:
+    """The loss after so many seconds, between the measurements around it."""
+    before = curve[0]
+    for point in curve:
+        if point[0] >= seconds:
+            share = 1.0 if point[0] == before[0] else (seconds - before[0]) / (point[0] - before[0])
+            return before[1] + max(0.0, share) * (point[1] - before[1])
+        before = point
+    return curve[-1][1]
+
+
+def _sheet(rows: Sequence[dict[str, Any]], build: Path) -> Image.Image | None:
+    """Images of each method in the first cell, best loss first."""
+    first = rows[0]["cell"]
+    own = sorted((row for row in rows if row["cell"] == first), key=lambda row: row["test"])
+    found = [(row["method"], images_file(build, row["method"], first[0], first[2])) for row in own]
+    found = [(name, path) for name, path in found if path.exists()]
+    if not found:
+        return None
+    cells = [Image.fromarray(one) for _, path in found for one in np.load(path)[:COLUMNS]]
+    captions = own[0].get("captions") or [f"{first[0]} {number + 1}" for number in range(COLUMNS)]
+    columns = captions[: len(cells) // len(found)]
+    return sheet(cells, [name for name, _ in found], columns)
+
+
+def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Loss on unseen subjects over processor seconds, the mean of each method's cells."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    matplotlib.rcParams["svg.hashsalt"] = "hypernetworks"  # the same file for the same rows
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    for name in dict.fromkeys(row["method"] for row in rows):
+        own = np.asarray([row["curve"] for row in rows if row["method"] == name])
+        seconds, losses = own.mean(0).T
+        axes.plot(seconds, losses, marker="o", markersize=3, label=name)
+    axes.set(xlabel="processor seconds of training", ylabel="loss on unseen subjects", yscale="log")
+    axes.grid(visible=True, which="both", alpha=0.25)
+    axes.legend(fontsize="small")
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def peft_result(row: dict[str, Any]) -> dict[str, Any]:
+    """A row in the format of peft's ``method_comparison/image-gen/results``.
+
+    What that benchmark measures with DINO is not here: the miniature's images are 96 pixels wide.
+    In its place stand the losses on unseen subjects.
+    """
+    style, images, seed = row["cell"]
+    points = [
+        {
+            "step": min(row["steps"], (number + 1) * max(1, row["steps"] // len(row["curve"]))),
+            "valid loss": loss,
+            "train time": seconds,
+        }
+        for number, (seconds, loss) in enumerate(row["curve"])
+    ]
+    points[-1] |= {
+        "step": row["steps"],
+        "test loss": row["test"],
+        "drift": row["drift"],
+        "recall": row["recall"],
+        "style distance": row["distance"],
+        "stacking": row.get("stacking"),
+    }
+    return {
+        "run_info": {
+            "created_at": row.get("created_at", ""),
+            "total_time": row["curve"][-1][0],
+            "experiment_name": f"{row['method']}/miniature-{style}",
+            "peft_branch": "main",
+            "train_config": {
+                "model_id": "miniature",
+                "dataset_id": f"{style}, {images} images",
+                "dtype": "float32",
+                "batch_size": 4,
+                "max_steps": row["steps"],
+                "seed": seed,
+                "optimizer_type": "AdamW",
+                "optimizer_kwargs": {"lr": row["rate"]},
+            },
+            "peft_config": None,
+            "error_msg": "",
+        },
+        "train_info": {
+            "train_time": row["curve"][-1][0],
+            "file_size": row["parameters"] * 2,
+            "num_trainable_params": row["parameters"],
+            "num_total_params": row.get("total"),
+            "status": "success",
+            "metrics": points,
+        },
+        "meta_info": {
+            "package_info": {f"{name}-version": _version(name) for name in PACKAGES},
+            "system_info": {"system": platform.system(), "accelerator": "cpu"},
+            "pytorch_info": torch.__config__.show(),
+        },
+    }
+
+
+PACKAGES = ("hypernetworks", "transformers", "peft", "diffusers", "torch")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
