@@ -14,6 +14,7 @@ from torch import nn
 
 from ..errors import StructureError
 from .affine import AffineMap, collapse
+from .hidden import HiddenLayers, ends_in_layer, last_layer
 from .magnitudes import largest_output
 from .prepared import Delta, prepared
 from .products import FUSED, linear
@@ -257,6 +258,24 @@ class Hypernetwork:
         assert isinstance(affine, AffineMap)
         return affine
 
+    def hidden(self, dim: int, device: torch.device, dtype: torch.dtype) -> HiddenLayers | None:
+        """The layers before the last one, for keys and values, prepared and kept as by
+        :meth:`delta`; ``None`` where the last one isn't linear, and in training.
+        """
+        if self.training or not ends_in_layer(self.structure):
+            return None
+
+        key, kept = (dim, device, dtype), prepared(self).hidden
+        if key not in kept:
+            with torch.inference_mode(False), torch.no_grad():
+                made = HiddenLayers([mlp.linear for mlp in self.pairs[dim]], device, dtype)
+            kept[key] = made, _nbytes(*made.tensors)
+        return kept[key][0]
+
+    def last_layer(self, dim: int, side: int) -> AffineMap:
+        """The last linear layer of one MLP, as it is in the file."""
+        return last_layer(self.pairs[dim][side].linear)
+
     def _made_ready(
         self, dim: int, side: int, device: torch.device, dtype: torch.dtype
     ) -> tuple[Delta, int, list[torch.Tensor]]:
@@ -354,6 +373,15 @@ def without_autocast(device_type: str) -> AbstractContextManager[object]:
         if _autocast_is_on(device_type)
         else nullcontext()
     )
+
+
+def autocast_dtype(device_type: str) -> torch.dtype | None:
+    """What autocast computes in on a kind of device; ``None`` where it is off or not known."""
+    if not _autocast_is_on(device_type):
+        return None
+    if hasattr(torch, "get_autocast_dtype"):
+        return torch.get_autocast_dtype(device_type)
+    return torch.get_autocast_gpu_dtype() if device_type == "cuda" else None
 
 
 def _autocast_is_on(device_type: str) -> bool:

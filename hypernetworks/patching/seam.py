@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -82,6 +82,7 @@ class Call(threading.local):
     Attributes:
         given: what the UNet was called with.
         is_compiled: whether networks were computed inside a compiled graph in this call.
+        waiting: what one side has computed for the other; see :mod:`.last_layer`.
     """
 
     def __init__(self) -> None:
@@ -89,16 +90,18 @@ class Call(threading.local):
         self.given: tuple[object, ...] = ()
         self.rows: tuple[int, ...] | None = None
         self.remembered: list[Remembered] = []
+        self.waiting: tuple[Any, ...] | None = None
 
     def begin(self, rows: Sequence[int] | None, given: tuple[object, ...] = ()) -> None:
         """A UNet call starts, with these rows."""
         self.running, self.rows = True, None if rows is None else tuple(rows)
         self.is_compiled, self.given = False, given
+        self.waiting = None
         self.remembered.clear()  # an interrupt may have kept the last call from ending
 
     def end(self) -> None:
         """It is over."""
-        self.running, self.rows, self.given = False, None, ()
+        self.running, self.rows, self.given, self.waiting = False, None, (), None
         self.remembered.clear()
 
 
