@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from .. import __version__
 from ..console import say, warn
@@ -64,11 +65,23 @@ def split(arguments: list[str]) -> tuple[str | None, list[str]]:
             rest.append(argument)
 
     if requested is not None:
+        requested = _absolute(requested)
         try:
             wheels.asked(requested)
         except ValueError as error:
             raise SetUpError(str(error)) from error
     return requested, rest
+
+
+def _absolute(requested: str) -> str:
+    """The name of a build in lower case, or the whole path of a wheel or folder.
+
+    pip runs in the project's folder, and the user may be in another.
+    """
+    if requested.lower() in (*wheels.BUILDS, "pypi"):
+        return requested.lower()
+    path = Path(requested).expanduser()
+    return str(path.absolute()) if requested and path.exists() else requested
 
 
 def prepare(task: str, requested: str | None) -> None:

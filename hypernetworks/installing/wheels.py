@@ -36,6 +36,9 @@ BUILDS = {
 }
 """Names that ``--torch`` accepts, and the folder of PyTorch's index for each."""
 
+PY_LAUNCHER = ", such as `py -3.12 install.py studio` (`py --list` shows which are installed)"
+"""How Windows starts a Python that isn't the newest."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -92,7 +95,7 @@ def impossible(machine: Machine) -> str | None:
         return (
             f"This is Python {machine.python[0]}.{machine.python[1]}, and PyTorch {PINNED} and the "
             f"studio's packages are tested with 3.{OLDEST[1]} to 3.{NEWEST[1]}: run install.py "
-            "with one of those."
+            f"with one of those{PY_LAUNCHER if machine.system == 'Windows' else ''}."
         )
     if machine.bits < 64:
         return "This is a 32-bit Python, and PyTorch has no 32-bit wheels: install a 64-bit Python."

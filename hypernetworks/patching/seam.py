@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -225,14 +226,21 @@ class Seam:
 
         result = context.clone()
         for number in sorted(set(rows)):
-            chosen = torch.tensor(
-                [i for i, row in enumerate(rows) if row == number], device=context.device
-            )
+            chosen = _indices(rows, number, context.device)
             stack = self.per_image[number].stack
             result[chosen] = stack.transform(
                 context[chosen], side, multipliers[number], exact=exact
             )
         return result
+
+
+@functools.lru_cache(maxsize=64)
+def _indices(rows: tuple[int, ...], number: int, device: torch.device) -> torch.Tensor:
+    """Where an image's rows are in the batch; kept, as bringing numbers to a device waits for
+    it.
+    """
+    with torch.inference_mode(False):
+        return torch.tensor([i for i, row in enumerate(rows) if row == number], device=device)
 
 
 def _saves_elsewhere() -> bool:

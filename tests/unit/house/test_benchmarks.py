@@ -13,6 +13,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
+PARTS = (
+    *("eager", "host", "graphs", "memory", "kernels", "slider", "moving", "sdxl", "cards"),
+    *("compiled", "counts", "counts-call", "waits"),
+    *("training", "training-memory", "training-sdxl"),
+)
+STACKS = ["relu", "linear", "three linear", "layer norm + swish", "relu, text alone"]
 
 
 def rehearsed(folder: Path, *parts: str) -> str:
@@ -34,10 +40,25 @@ def rehearsed(folder: Path, *parts: str) -> str:
 def test_the_rehearsal_of_the_gpu_benchmark(tmp_path: Path) -> None:
     printed = rehearsed(tmp_path)
     assert "failed or left out: nothing" in printed
-    for part in ("eager", "graphs", "memory", "cards", "compiled", "training", "training-sdxl"):
+    rows = {}
+    for part in PARTS:
         content = json.loads((tmp_path / f"{part}.json").read_text(encoding="utf-8"))
-        assert content["tables"][0]["rows"], part
+        rows[part] = [row[0] for row in content["tables"][0]["rows"]]
         assert content["about"]["device"] == "cpu"
+        assert all(cell for row in content["tables"][0]["rows"] for cell in row[1:2]), part
+    assert {part for part, found in rows.items() if not found} == set()
+
+    # Every comparison has all of its stacks, and every stack is compared in every way.
+    for part in ("eager", "graphs", "sdxl", "memory", "slider"):
+        assert rows[part] == STACKS, part
+    assert set(rows["host"]) >= {f"ours: {stack}" for stack in STACKS}
+    assert rows["moving"] == ["linear", "three linear", "relu"]
+    assert rows["waits"] == STACKS
+    assert len(rows["cards"]) == 9
+    assert len(rows["training-memory"]) == 3
+    assert set(rows["training-sdxl"]) == {"whole", "fp8", "plain", "streamed", "floor"}
+    content = json.loads((tmp_path / "waits.json").read_text(encoding="utf-8"))
+    assert all(row[1:3] == ["0", "0"] for row in content["tables"][0]["rows"]), content
     assert (tmp_path / "eager-1.png").stat().st_size > 1000
     assert "failed or left out: nothing" in (tmp_path / "summary.txt").read_text(encoding="utf-8")
 

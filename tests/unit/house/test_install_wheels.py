@@ -85,6 +85,7 @@ def test_old_and_new_corners_get_the_last_torch_that_serves_them() -> None:
     [
         (replace(WINDOWS, python=(3, 9)), "3.10 to 3.14"),
         (replace(WINDOWS, python=(3, 15)), "3.10 to 3.14"),
+        (replace(WINDOWS, python=(3, 15)), "py -3.12 install.py"),
         (replace(WINDOWS, bits=32), "64-bit"),
         (replace(LINUX, free_threaded=True), "free-threaded"),
         (replace(MAC, architecture="x86_64"), "Intel Macs"),
