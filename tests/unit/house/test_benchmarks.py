@@ -5,6 +5,8 @@ a GPU.
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -89,3 +91,24 @@ def test_a_part_that_fails_costs_itself_alone(
         assert [table["title"] for table in content["tables"]] == [title]
     summary = (tmp_path / "summary.txt").read_text(encoding="utf-8")
     assert "failed or left out: memory: RuntimeError" in summary
+
+
+def test_one_call_checks_everything_on_a_gpu_in_nine_minutes() -> None:
+    """``dev/gpu-check``: its limits, its order, and that the wheels beside it are not committed."""
+    script = (ROOT / "dev" / "gpu-check").read_text(encoding="utf-8")
+    limits = dict(re.findall(r"\$\{(\w+):-([\d.]+)\}", script))
+    assert float(limits["SECONDS_IN_ALL"]) <= 9 * 60 - 10
+    assert float(limits["TEST_SECONDS"]) <= 180
+    assert float(limits["TEST_SECONDS"]) + float(limits["BENCHMARK_SECONDS"]) + 100 <= 520
+    assert 60 * float(limits["BENCHMARK_MINUTES"]) <= float(limits["BENCHMARK_SECONDS"])
+    places = [
+        script.index(f"part {name} ") for name in ("machine", "tests", "benchmark", "training")
+    ]
+    assert places == sorted(places)
+
+    for name in re.findall(r"test_\w+_on_\w+|test_on_the_device", script):
+        assert (ROOT / "tests" / "cuda" / f"{name}.py").exists(), name
+    assert ".whl/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    if os.name == "posix":
+        subprocess.run(["bash", "-n", ROOT / "dev" / "gpu-check"], check=True)
+        assert os.access(ROOT / "dev" / "gpu-check", os.X_OK)
