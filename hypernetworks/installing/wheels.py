@@ -50,6 +50,7 @@ class Machine:
         python: major and minor version.
         driver: the NVIDIA driver's major version; ``None`` without one.
         capabilities: compute capability of each NVIDIA card, ``(8, 9)``; empty when unknown.
+        is_silent: whether NVIDIA's program is there but tells no driver.
         amd: a card that ROCm can open (Linux).
         intel: a discrete Intel card.
         macos: major version of macOS.
@@ -64,6 +65,7 @@ class Machine:
     python: tuple[int, int] = (3, 12)
     driver: int | None = None
     capabilities: tuple[tuple[int, int], ...] = ()
+    is_silent: bool = False
     amd: bool = False
     intel: bool = False
     macos: int | None = None
@@ -148,6 +150,12 @@ def choose(machine: Machine) -> Choice:
         return from_index("rocm", "an AMD card that ROCm can open")
     if machine.intel and machine.architecture == "x86_64":
         return from_index("xpu", "an Intel Arc card")
+    if machine.is_silent:
+        return _cpu(
+            machine,
+            "nvidia-smi is there but finds no card: if there is one, install its driver again, "
+            "then run the command with `--torch cu130`",
+        )
     return _cpu(machine, "no card that PyTorch can use was found")
 
 

@@ -276,6 +276,9 @@ def test_paths_are_those_of_the_users_folder(
     )
     with pytest.raises(SetUpError, match="--torch takes"):
         command.split(["--torch", ""])
+    for typed in ("other.whl", "./nothing", "..\\nothing"):
+        with pytest.raises(SetUpError, match="there is no file or folder"):
+            command.split(["--torch", typed])
 
 
 def test_the_users_settings_stay_outside_and_proxies_come_in() -> None:

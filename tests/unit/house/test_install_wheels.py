@@ -100,6 +100,14 @@ def test_what_has_no_wheels_is_said(machine: Machine, reason: str) -> None:
     assert reason in str(impossible(machine))
 
 
+def test_a_driver_that_does_not_answer_is_said() -> None:
+    """Not that there is no card: its driver may be broken, as after an update of the kernel."""
+    silent = choose(replace(LINUX, is_silent=True))
+    assert silent.build == "cpu"
+    assert "install its driver again" in silent.reason
+    assert choose(replace(LINUX, is_silent=True, amd=True)).build == "rocm"
+
+
 @pytest.mark.parametrize("build", BUILDS)
 def test_a_build_can_be_asked_for(build: str) -> None:
     choice = asked(build)
