@@ -136,7 +136,6 @@ class Run:
         # Seconds include the validation and saving of no step: they would make the time left jump.
         began = time.perf_counter()
         done = self._change(*self._gradients.of(self.step))
-
         return self._watched(self._pace.timed(done, time.perf_counter() - began))
 
     def _change(self, loss: float, power: float) -> TrainingStep:
