@@ -120,8 +120,11 @@ class LastLayerProjection(FoldedProjection):
         if ready is not None and ready.multipliers == multipliers:
             return ready
 
-        with torch.inference_mode(False), torch.no_grad():
-            self._last = self._made(weight, context, multipliers)
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                self._last = self._made(weight, context, multipliers)
+        except Exception:  # out of memory, most likely: changing the context takes less
+            self._hopeless, self._last = True, None
         return self._last
 
     def _made(

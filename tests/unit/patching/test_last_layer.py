@@ -230,12 +230,18 @@ def test_weights_that_change_are_seen_and_too_many_changes_are_not_followed() ->
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("reason", ["memory", "fp32", "norm", "strong", "prelu"])
+@pytest.mark.parametrize("reason", ["memory", "no room", "fp32", "norm", "strong", "prelu"])
 def test_otherwise_the_context_is_changed(
     reason: str, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if reason == "memory":
         monkeypatch.setattr("hypernetworks.patching.seam.FOLDED_BYTES", 0)
+    if reason == "no room":
+
+        def refused(*_: object) -> None:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr(last_layer.Fold, "of", refused)
     if reason == "fp32":
         host = tiny(torch.float32)
     activation, multiplier = "prelu" if reason == "prelu" else "relu", 0.8
