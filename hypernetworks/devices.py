@@ -8,6 +8,7 @@ card works through DirectML if the package ``torch_directml`` is installed; torc
 from __future__ import annotations
 
 import ctypes
+import errno
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -39,9 +40,20 @@ OUT_OF_MEMORY = (
     "unable to allocate",  # numpy
     "invalid buffer size",  # Metal, for a single tensor
     "paging file is too small",  # Windows, while a model is loaded
+    "insufficient system resources",
     "std::bad_alloc",
+    "bad allocation",  # the same from Microsoft's compiler
+    "allocation_failure",  # OpenCL and SYCL: MEM_OBJECT_ALLOCATION_FAILURE
+    "erroroutofmemory",  # names of errors: hipErrorOutOfMemory, …
+    "errormemoryallocation",
+    "e_outofmemory",  # DirectX
+    "(os error 12)",  # from Rust (safetensors), in the system's language
+    "(os error 1450)",
+    "(os error 1455)",
 )
 """Texts in the errors of devices and allocators, in lower case; few have a class of their own."""
+OUT_OF_MEMORY_ON_WINDOWS = (8, 14, 1450, 1455)
+"""Windows' own numbers, as it says the rest in the user's language."""
 
 
 def usable_devices(tell: Callable[[str], object] = lambda _: None) -> list[str]:
@@ -175,6 +187,10 @@ def default_dtype(device: str | torch.device, precision: str = "auto") -> torch.
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that a device, or the CPU, has too little memory."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    if isinstance(error, OSError) and (
+        error.errno == errno.ENOMEM or getattr(error, "winerror", None) in OUT_OF_MEMORY_ON_WINDOWS
+    ):
         return True
     said = str(error).lower()
     return isinstance(error, (RuntimeError, OSError)) and any(w in said for w in OUT_OF_MEMORY)

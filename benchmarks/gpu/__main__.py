@@ -58,6 +58,7 @@ def parts() -> dict[str, SiteMultipliers]:
         "sdxl-small": lambda s, _: calls.eager(s.fewer, "SDXL", 512, s.half),
         "counts": plain(counts.per_projection),
         "counts-call": plain(counts.per_call),
+        "waits": plain(counts.waiting),
         "training": lambda s, c: training.steps(s, c.left),
         "training-memory": lambda s, c: training.small_cards(s, c.left),
         "training-sdxl": lambda s, c: training.sdxl(s, c.left),

@@ -18,12 +18,13 @@ from hypernetworks.patching import find_sites
 
 from ..cases import Networks
 from . import timing
-from .models import Setting, Subject, stacks, unfolded
+from .models import Setting, Subject, stacks, unfolded, ways
 from .report import Table, with_interval
 
 SCHEDULE = "0.2@0,1@1"
 STEPS = 1000
 CHANGING = ("linear", "three linear", "relu")
+WAYS = ("no network", "naive", "floor")
 
 
 def first_use_and_slider(setting: Setting) -> Iterator[Table]:
@@ -67,10 +68,11 @@ def moving(setting: Setting) -> Iterator[Table]:
     call = partial(subject.call, inputs)
     table = Table(
         "SD1.5 512x512: what changes at every step, ms per call",
-        ("stack", "constant", "schedule", "schedule/constant", "LoRA every step", "alone"),
+        ("stack", "constant", "schedule", "schedule/constant", "LoRA every step", "alone", *WAYS),
     )
     for name in CHANGING:
         rows = _steps(setting, subject, networks[name], call)
+        others = _others(setting, subject, networks[name], call)
         summaries = {key: timing.bootstrapped(value) for key, value in rows.items()}
         table.rows.append(
             [
@@ -80,11 +82,23 @@ def moving(setting: Setting) -> Iterator[Table]:
                 with_interval(timing.ratio(rows["schedule"], rows["constant"])),
                 f"{summaries['lora'].median:.2f}",
                 f"{summaries['lora alone'].median:.2f}",
+                *(f"{timing.bootstrapped(others[way]).median:.2f}" for way in WAYS),
             ]
         )
-        table.raw[name] = timing.as_json(rows)
+        table.raw[name] = timing.as_json(rows | others)
     table.notes.append("alone: the LoRA's own writing at every step, without a network")
+    table.notes.append("no network, naive, floor: a multiplier that moves costs them nothing")
     yield table
+
+
+def _others(
+    setting: Setting, subject: Subject, stack: Networks, call: Callable[[], object]
+) -> dict[str, list[float]]:
+    """Milliseconds of what ours is compared with."""
+    found = ways(subject.unet, stack)
+    variants = {WAYS[0]: nullcontext, **{way: found[way] for way in WAYS[1:]}}
+    clock = partial(timing.milliseconds, device=setting.device)
+    return timing.interleaved(variants, call, setting.rounds, clock)
 
 
 def _steps(

@@ -14,6 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import hypernetworks as hn
 from hypernetworks.patching import Site, find_sites
 
 from . import timing
@@ -52,6 +53,69 @@ class Counting(TorchDispatchMode):
             ]
             self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         return result
+
+
+WAITS = (
+    "_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "_unique2", "unique_consecutive",
+    "allclose", "bincount", "repeat_interleave",
+)  # fmt: skip
+"""Operators whose result the program must wait for, where a device computes them."""
+
+
+class Waits(TorchDispatchMode):
+    """Counts what would wait for a device: numbers that are read, and copies to and from it.
+
+    Attributes:
+        operators: how often each was called.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Count, and go on."""
+        name = function.overloadpacket.__name__
+        given = [leaf for leaf in tree_leaves(args) if isinstance(leaf, torch.Tensor)]
+        if name in WAITS:
+            # What lies on the CPU is there already.
+            self.operators[name] += any(tensor.device.type != "cpu" for tensor in given)
+            return function(*args, **(kwargs or {}))
+
+        result = function(*args, **(kwargs or {}))
+        moved = name in ("_to_copy", "copy_") and isinstance(result, torch.Tensor)
+        if moved and len({t.device.type for t in (*given, result) if t.dim()}) > 1:
+            self.operators[f"{name} to {result.device.type}"] += 1
+        return result
+
+
+def waiting(setting: Setting) -> Iterator[Table]:
+    """What a later call would wait for, with constant and with moving multipliers."""
+    subject = Subject("SD1.5", 512, torch.float16, "meta", setting.is_brief)
+    inputs = subject.inputs()
+    table = Table(
+        "SD1.5 float16, meta device: what a call waits for, first uses left out",
+        ("stack", "constant", "schedule", "which"),
+    )
+    with torch.inference_mode(False), torch.no_grad():
+        for name, stack in stacks(subject).items():
+            found = []
+            for networks in (stack, [(network, "0.2@0,1@1") for network, _ in stack]):
+                for network, _ in stack:
+                    network.release()  # a first use may wait
+                with hn.apply(subject.unet, networks) as handle:
+                    subject.call(inputs)
+                    handle.at(1, 2)
+                    with Waits() as counted:
+                        subject.call(inputs)
+                found.append(counted.operators)
+            which = found[0] + found[1]
+            cells = [str(operators.total()) for operators in found]
+            table.rows.append([name, *cells, " ".join(which) or "-"])
+            table.raw[name] = [dict(operators) for operators in found]
+    yield table
 
 
 def per_projection(setting: Setting) -> Iterator[Table]:

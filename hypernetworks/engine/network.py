@@ -14,7 +14,9 @@ from torch import nn
 
 from ..errors import StructureError
 from .affine import AffineMap, collapse
+from .hidden import HiddenLayers, ends_in_layer, last_layer
 from .magnitudes import largest_output
+from .normed import Normed, normed
 from .prepared import Delta, prepared
 from .products import FUSED, linear
 from .structure import StateDict, Structure
@@ -257,13 +259,31 @@ class Hypernetwork:
         assert isinstance(affine, AffineMap)
         return affine
 
+    def hidden(self, dim: int, device: torch.device, dtype: torch.dtype) -> HiddenLayers | None:
+        """The layers before the last one, for keys and values, prepared and kept as by
+        :meth:`delta`; ``None`` where the last one isn't linear, and in training.
+        """
+        if self.training or not ends_in_layer(self.structure):
+            return None
+
+        key, kept = (dim, device, dtype), prepared(self).hidden
+        if key not in kept:
+            with torch.inference_mode(False), torch.no_grad():
+                made = HiddenLayers([mlp.linear for mlp in self.pairs[dim]], device, dtype)
+            kept[key] = made, _nbytes(*made.tensors)
+        return kept[key][0]
+
+    def last_layer(self, dim: int, side: int) -> AffineMap:
+        """The last linear layer of one MLP, as it is in the file."""
+        return last_layer(self.pairs[dim][side].linear)
+
     def _made_ready(
         self, dim: int, side: int, device: torch.device, dtype: torch.dtype
     ) -> tuple[Delta, int, list[torch.Tensor]]:
         """What :meth:`delta` keeps, its bytes, and its tensors."""
         mlp = self.pairs[dim][side]
         if not self.structure.is_linear:
-            return _functional(mlp, device, dtype)
+            return _functional(mlp, self.structure, device, dtype)
         made = collapse(list(mlp.linear), for_float64(device)).to(device, dtype)
         tensors = [made.weight, made.bias]
         return made, _nbytes(*tensors), tensors
@@ -302,14 +322,14 @@ def _live(mlp: Mlp) -> Delta:
 
 
 def _functional(
-    mlp: Mlp, device: torch.device, dtype: torch.dtype
+    mlp: Mlp, structure: Structure, device: torch.device, dtype: torch.dtype
 ) -> tuple[Delta, int, list[torch.Tensor]]:
     """The MLP as a chain of plain functions without dropouts, the bytes that converting took, and
     its tensors.
     """
     steps: list[Delta] = []
     modules = [module for module in mlp.linear if not isinstance(module, nn.Dropout)]
-    added, all_tensors = 0, list[torch.Tensor]()
+    added, all_tensors, kernel = 0, list[torch.Tensor](), None
     for module, following in zip(modules, [*modules[1:], None], strict=True):
         own = dict(module.named_parameters())
         tensors = {name: p.detach().to(device, dtype) for name, p in own.items()}
@@ -320,9 +340,13 @@ def _functional(
         added += _nbytes(*converted)
         if isinstance(module, nn.Linear):
             activation = following if type(following) in FUSED else None
-            steps.append(_product(tensors["weight"], tensors["bias"], activation))
+            kernel = _kernel_for(structure, activation, module.out_features, device, dtype)
+            steps.append(
+                _product(tensors["weight"], tensors["bias"], None if kernel else activation)
+            )
         elif isinstance(module, nn.LayerNorm):
-            steps.append(_layer_norm(module, tensors))
+            steps.append(_layer_norm(module, tensors, kernel))
+            kernel = None
         elif isinstance(module, nn.PReLU):
             steps.append(lambda x, weight=tensors["weight"]: F.prelu(x, weight))  # type: ignore[misc]
         elif not (
@@ -342,8 +366,25 @@ def _product(weight: torch.Tensor, bias: torch.Tensor, activation: nn.Module | N
     return lambda x: linear(x, weight, bias, activation)
 
 
-def _layer_norm(module: nn.LayerNorm, tensors: Mapping[str, torch.Tensor]) -> Delta:
+def _kernel_for(
+    structure: Structure,
+    activation: nn.Module | None,
+    width: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Normed | None:
+    """A kernel for the activation and the norm after it, if there is one."""
+    if activation is None or not structure.layer_norm:
+        return None
+    return normed(activation, width, device, dtype)
+
+
+def _layer_norm(
+    module: nn.LayerNorm, tensors: Mapping[str, torch.Tensor], kernel: Normed | None
+) -> Delta:
     shape, eps = module.normalized_shape, module.eps
+    if kernel is not None:
+        return lambda x: kernel(x, tensors["weight"], tensors["bias"], eps)
     return lambda x: F.layer_norm(x, shape, tensors["weight"], tensors["bias"], eps)
 
 
@@ -354,6 +395,15 @@ def without_autocast(device_type: str) -> AbstractContextManager[object]:
         if _autocast_is_on(device_type)
         else nullcontext()
     )
+
+
+def autocast_dtype(device_type: str) -> torch.dtype | None:
+    """What autocast computes in on a kind of device; ``None`` where it is off or not known."""
+    if not _autocast_is_on(device_type):
+        return None
+    if hasattr(torch, "get_autocast_dtype"):
+        return torch.get_autocast_dtype(device_type)
+    return torch.get_autocast_gpu_dtype() if device_type == "cuda" else None
 
 
 def _autocast_is_on(device_type: str) -> bool:

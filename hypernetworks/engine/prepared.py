@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
 from .folding import Fold
+
+if TYPE_CHECKING:
+    from .hidden import HiddenLayers
 
 Delta = Callable[[torch.Tensor], torch.Tensor]
 """What a network adds to a context at multiplier 1: ``(batch, tokens, dim)`` -> the same."""
@@ -22,12 +26,14 @@ class Prepared:
     Attributes:
         deltas: results of :meth:`Hypernetwork.delta`, by width, side, device and dtype; each with
             its bytes.
+        hidden: results of :meth:`Hypernetwork.hidden`, by width, device and dtype; likewise.
         largest: results of :meth:`Hypernetwork.largest_output`, by width and side.
         folds: products with the weights of projections, made by :mod:`hypernetworks.patching`.
     """
 
     def __init__(self) -> None:
         self.deltas: dict[tuple[int, int, torch.device, torch.dtype], tuple[Delta, int]] = {}
+        self.hidden: dict[tuple[int, torch.device, torch.dtype], tuple[HiddenLayers, int]] = {}
         self.largest: dict[tuple[int, int], float] = {}
         self.folds: dict[tuple[object, ...], Fold] = {}
 
@@ -35,6 +41,7 @@ class Prepared:
     def nbytes(self) -> int:
         """Bytes of all tensors."""
         deltas = sum(added for _, added in list(self.deltas.values()))
+        deltas += sum(added for _, added in list(self.hidden.values()))
         return deltas + sum(fold.nbytes for fold in list(self.folds.values()))
 
     def keep(self, key: tuple[object, ...], fold: Fold) -> None:
@@ -48,6 +55,7 @@ class Prepared:
     def clear(self) -> None:
         """Drop everything."""
         self.deltas.clear()
+        self.hidden.clear()
         self.largest.clear()
         self.folds.clear()
 
@@ -56,6 +64,9 @@ class Prepared:
         for key in list(self.deltas):
             if key[2].type != "cpu":
                 self.deltas.pop(key, None)
+        for hidden_key in list(self.hidden):
+            if hidden_key[1].type != "cpu":
+                self.hidden.pop(hidden_key, None)
         for fold_key, fold in list(self.folds.items()):
             if fold.product.device.type != "cpu":
                 self.folds.pop(fold_key, None)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from .affine import AffineMap, chain
-from .network import Hypernetwork, without_autocast
+from .network import Hypernetwork, autocast_dtype, without_autocast
 from .tensors import is_on_cpu
 
 KEY, VALUE = 0, 1
@@ -64,9 +64,8 @@ class Stack:
             return context
 
         # Cast back once, at the end: between two networks, rounding to fp16 would add up.
-        dtype = context.dtype
-        if exact or not _may_be_half(active, context, side):
-            dtype = torch.promote_types(dtype, torch.float32)
+        half = None if exact else half_for(active, context, side)
+        dtype = half or torch.promote_types(context.dtype, torch.float32)
         with without_autocast(context.device.type):
             result = context.to(dtype)
             for network, multiplier in active:
@@ -104,19 +103,35 @@ def as_one_map(
     return maps[0][0] if len(maps) == 1 else chain(maps)
 
 
-def _may_be_half(
+def half_for(
     active: Sequence[tuple[Hypernetwork, float]], context: torch.Tensor, side: int
+) -> torch.dtype | None:
+    """The half precision to compute in, where that is faster and safe; ``None`` for fp32.
+
+    The context's own; or that of autocast, in which the projection will read it anyway.
+    """
+    dtype = context.dtype
+    if dtype is torch.float32 and not is_on_cpu(context):
+        dtype = autocast_dtype(context.device.type) or dtype
+    return dtype if _may_be_half(active, context, side, dtype) else None
+
+
+def _may_be_half(
+    active: Sequence[tuple[Hypernetwork, float]],
+    context: torch.Tensor,
+    side: int,
+    dtype: torch.dtype,
 ) -> bool:
     """Whether half precision is faster and safe: on accelerators, if fp16 can't overflow.
 
     A network in training is computed in the precision of its parameters.
     """
-    if is_on_cpu(context) or context.dtype not in (torch.float16, torch.bfloat16):
+    if is_on_cpu(context) or dtype not in (torch.float16, torch.bfloat16):
         return False
     if any(network.training for network, _ in active):
         return False
 
     dim = context.shape[-1]
-    return context.dtype is torch.bfloat16 or all(
+    return dtype is torch.bfloat16 or all(
         abs(m) <= 4 and n.largest_output(dim, side) < LARGEST_HALF for n, m in active
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from .. import __version__
 from ..console import say, warn
@@ -64,11 +65,34 @@ def split(arguments: list[str]) -> tuple[str | None, list[str]]:
             rest.append(argument)
 
     if requested is not None:
+        requested = _absolute(requested)
         try:
             wheels.asked(requested)
         except ValueError as error:
             raise SetUpError(str(error)) from error
     return requested, rest
+
+
+def _absolute(requested: str) -> str:
+    """The name of a build in lower case, or the whole path of a wheel or folder.
+
+    pip runs in the project's folder, and the user may be in another.
+
+    Raises:
+        SetUpError: there is nothing at the path.
+    """
+    if requested.lower() in (*wheels.BUILDS, "pypi"):
+        return requested.lower()
+    if not requested or "://" in requested:
+        return requested
+
+    path = Path(requested).expanduser()
+    if path.exists():
+        return str(path.absolute())
+    # Said now, not by pip when the environment is made.
+    if path.suffix == ".whl" or "/" in requested or "\\" in requested:
+        raise SetUpError(f"--torch: there is no file or folder {path.absolute()}.")
+    return requested
 
 
 def prepare(task: str, requested: str | None) -> None:

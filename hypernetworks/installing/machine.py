@@ -39,6 +39,7 @@ def describe(python: tuple[int, int] | None = None) -> Machine:
         python=python or (sys.version_info[0], sys.version_info[1]),
         driver=driver,
         capabilities=capabilities,
+        is_silent=driver is None and bool(_nvidia_programs()),
         amd=Path("/dev/kfd").exists(),
         intel=has_arc(system),
         macos=macos(system),

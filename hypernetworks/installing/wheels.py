@@ -36,6 +36,9 @@ BUILDS = {
 }
 """Names that ``--torch`` accepts, and the folder of PyTorch's index for each."""
 
+PY_LAUNCHER = ", such as `py -3.12 install.py studio` (`py --list` shows which are installed)"
+"""How Windows starts a Python that isn't the newest."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -47,6 +50,7 @@ class Machine:
         python: major and minor version.
         driver: the NVIDIA driver's major version; ``None`` without one.
         capabilities: compute capability of each NVIDIA card, ``(8, 9)``; empty when unknown.
+        is_silent: whether NVIDIA's program is there but tells no driver.
         amd: a card that ROCm can open (Linux).
         intel: a discrete Intel card.
         macos: major version of macOS.
@@ -61,6 +65,7 @@ class Machine:
     python: tuple[int, int] = (3, 12)
     driver: int | None = None
     capabilities: tuple[tuple[int, int], ...] = ()
+    is_silent: bool = False
     amd: bool = False
     intel: bool = False
     macos: int | None = None
@@ -92,7 +97,7 @@ def impossible(machine: Machine) -> str | None:
         return (
             f"This is Python {machine.python[0]}.{machine.python[1]}, and PyTorch {PINNED} and the "
             f"studio's packages are tested with 3.{OLDEST[1]} to 3.{NEWEST[1]}: run install.py "
-            "with one of those."
+            f"with one of those{PY_LAUNCHER if machine.system == 'Windows' else ''}."
         )
     if machine.bits < 64:
         return "This is a 32-bit Python, and PyTorch has no 32-bit wheels: install a 64-bit Python."
@@ -145,6 +150,12 @@ def choose(machine: Machine) -> Choice:
         return from_index("rocm", "an AMD card that ROCm can open")
     if machine.intel and machine.architecture == "x86_64":
         return from_index("xpu", "an Intel Arc card")
+    if machine.is_silent:
+        return _cpu(
+            machine,
+            "nvidia-smi is there but finds no card: if there is one, install its driver again, "
+            "then run the command with `--torch cu130`",
+        )
     return _cpu(machine, "no card that PyTorch can use was found")
 
 

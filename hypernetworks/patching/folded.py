@@ -87,7 +87,7 @@ class FoldedProjection(Projection):
         plain = own is None and len(arguments) == 1 and not named and module is self.module
         ready = self._made_ready(arguments[0]) if plain and not self._hopeless else None
         if ready is None:
-            return super().forward(module, own, arguments, named)
+            return self.by_context(module, own, arguments, named)
 
         self.path, self.was_reached = "folded", True
         try:
@@ -97,8 +97,18 @@ class FoldedProjection(Projection):
             return type(module).forward(module, *arguments)
         return F.linear(changed, ready.weight, ready.bias)
 
-    def _made_ready(self, context: torch.Tensor) -> _Ready | None:
-        """The weight to use now, or ``None`` to change the context instead."""
+    def by_context(
+        self,
+        module: nn.Module,
+        own: Callable[..., Any] | None,
+        arguments: tuple[Any, ...],
+        named: dict[str, Any],
+    ) -> Any:
+        """Compute the module with the changed context instead."""
+        return super().forward(module, own, arguments, named)
+
+    def usable_weight(self, context: torch.Tensor) -> torch.Tensor | None:
+        """The module's weight, if multiplying by it is all that the module does now."""
         try:
             if not self.seam.is_dense(self.module):
                 return None
@@ -114,6 +124,13 @@ class FoldedProjection(Projection):
         if (weight is None or has_bias) or (
             torch.is_grad_enabled() and (weight.requires_grad or context.requires_grad)
         ):
+            return None
+        return weight  # type: ignore[no-any-return]
+
+    def _made_ready(self, context: torch.Tensor) -> _Ready | None:
+        """The weight to use now, or ``None`` to change the context instead."""
+        weight = self.usable_weight(context)
+        if weight is None:
             return None
 
         multipliers = self.seam.per_image[0].multipliers(self.index, self.side)
@@ -133,7 +150,7 @@ class FoldedProjection(Projection):
     ) -> _Ready | None:
         """Fold, with a kept product if there is one; ``None`` if that is impossible or slower."""
         image, dim = self.seam.per_image[0], context.shape[-1]
-        if not _is_foldable(weight, context):
+        if not is_foldable(weight, context):
             return None
 
         head, tail = split_tail(image.stack.active(dim, multipliers))
@@ -208,7 +225,8 @@ class FoldedProjection(Projection):
         return True
 
 
-def _is_foldable(weight: torch.Tensor, context: torch.Tensor) -> bool:
+def is_foldable(weight: torch.Tensor, context: torch.Tensor) -> bool:
+    """Whether a weight is a plain matrix for this context, on its device."""
     return (
         is_ordinary(weight, context)
         and weight.dtype in FOLDABLE
@@ -219,4 +237,4 @@ def _is_foldable(weight: torch.Tensor, context: torch.Tensor) -> bool:
     )
 
 
-__all__ = ["FoldedProjection"]
+__all__ = ["Active", "FoldedProjection", "is_foldable"]

@@ -20,6 +20,7 @@ from .checks import check, check_shared, unwrapped
 from .folded import FoldedProjection
 from .foreign import adopt, check_foreign
 from .hooks import EagerHook, Hook
+from .last_layer import LastLayerProjection
 from .projection import Projection
 from .seam import IsDense, Prepare, Seam, is_plain_linear, nothing
 from .site_multipliers import SiteMultipliers
@@ -100,14 +101,24 @@ class Handle:
                 if module not in known:
                     known[module] = self._projection(index, side, site.kind, module)
                 found[index, side] = known[module]
+
+            pair = found[index, KEY], found[index, VALUE]
+            for one, other in (pair, pair[::-1]):
+                if isinstance(one, LastLayerProjection) and isinstance(other, LastLayerProjection):
+                    one.partner = other if other is not one else None
         return found
 
     def _projection(self, index: int, side: int, kind: str | None, module: nn.Module) -> Projection:
         """The projection of one module."""
         # Images with different networks share the weight, so nothing can be folded into it. The
         # context of the text is computed once per call, which is fast enough.
-        foldable = kind == SELF and len(self._per_image) == 1 and self._per_image[0].ends_linear
-        return (FoldedProjection if foldable else Projection)(self.seam, index, side, kind, module)
+        chosen: type[Projection] = Projection
+        if kind == SELF and len(self._per_image) == 1:
+            if self._per_image[0].ends_linear:
+                chosen = FoldedProjection
+            elif self._per_image[0].ends_in_layer:
+                chosen = LastLayerProjection
+        return chosen(self.seam, index, side, kind, module)
 
     @property
     def unet(self) -> nn.Module | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -82,6 +83,7 @@ class Call(threading.local):
     Attributes:
         given: what the UNet was called with.
         is_compiled: whether networks were computed inside a compiled graph in this call.
+        waiting: what one side has computed for the other; see :mod:`.last_layer`.
     """
 
     def __init__(self) -> None:
@@ -89,16 +91,18 @@ class Call(threading.local):
         self.given: tuple[object, ...] = ()
         self.rows: tuple[int, ...] | None = None
         self.remembered: list[Remembered] = []
+        self.waiting: tuple[Any, ...] | None = None
 
     def begin(self, rows: Sequence[int] | None, given: tuple[object, ...] = ()) -> None:
         """A UNet call starts, with these rows."""
         self.running, self.rows = True, None if rows is None else tuple(rows)
         self.is_compiled, self.given = False, given
+        self.waiting = None
         self.remembered.clear()  # an interrupt may have kept the last call from ending
 
     def end(self) -> None:
         """It is over."""
-        self.running, self.rows, self.given = False, None, ()
+        self.running, self.rows, self.given, self.waiting = False, None, (), None
         self.remembered.clear()
 
 
@@ -222,14 +226,21 @@ class Seam:
 
         result = context.clone()
         for number in sorted(set(rows)):
-            chosen = torch.tensor(
-                [i for i, row in enumerate(rows) if row == number], device=context.device
-            )
+            chosen = _indices(rows, number, context.device)
             stack = self.per_image[number].stack
             result[chosen] = stack.transform(
                 context[chosen], side, multipliers[number], exact=exact
             )
         return result
+
+
+@functools.lru_cache(maxsize=64)
+def _indices(rows: tuple[int, ...], number: int, device: torch.device) -> torch.Tensor:
+    """Where an image's rows are in the batch; kept, as bringing numbers to a device waits for
+    it.
+    """
+    with torch.inference_mode(False):
+        return torch.tensor([i for i, row in enumerate(rows) if row == number], device=device)
 
 
 def _saves_elsewhere() -> bool:

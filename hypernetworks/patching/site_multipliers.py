@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from ..engine.hidden import ends_in_layer
 from ..engine.multiplier import Multiplier, Schedule
 from ..engine.network import Hypernetwork
 from ..engine.stack import KEY, Stack
@@ -62,10 +63,19 @@ class SiteMultipliers:
         """Whether the last network that ever has an effect is linear, so that it can be folded into
         what follows.
         """
-        active = [
-            n for n, m in zip(self.stack.networks, self._multipliers, strict=True) if not m.is_zero
-        ]
-        return bool(active) and active[-1].structure.is_linear
+        last = self._last
+        return last is not None and last.structure.is_linear
+
+    @property
+    def ends_in_layer(self) -> bool:
+        """Whether the last network that ever has an effect is not linear, but its last layer is."""
+        last = self._last
+        return last is not None and ends_in_layer(last.structure)
+
+    @property
+    def _last(self) -> Hypernetwork | None:
+        pairs = zip(self.stack.networks, self._multipliers, strict=True)
+        return next((n for n, m in [*pairs][::-1] if not m.is_zero), None)
 
     @property
     def is_constant(self) -> bool:

@@ -44,6 +44,22 @@ class Best:
         """As :attr:`is_past`, once."""
         return self.since == PATIENCE
 
+    def warning(self, validation: float, until: str) -> str:
+        """What to say when it :attr:`has_just_passed`.
+
+        Args:
+            until: the run's setting of that name.
+        """
+        text = (
+            f"the validation loss has not fallen since step {self.step} ({self.loss:.4f}, now "
+            f"{validation:.4f}): from there on, the network overfits"
+        )
+        return (
+            text
+            if until == "best"
+            else f"{text}; the best one is kept, and `until` best would stop here"
+        )
+
     def state(self) -> dict[str, float]:
         """For checkpoints: plain numbers."""
         return {

@@ -45,11 +45,13 @@ class Contexts:
         for text in wanted:
             if text in self._kept:
                 self._kept.move_to_end(text)
+
         missing = [text for text in wanted if text not in self._kept]
         if missing:
             with torch.no_grad():
                 self._kept.update(zip(missing, self._encode(missing), strict=True))
             self.encoded += len(missing)
+
         # Never fewer than one batch needs, whatever the limit.
         while len(self._kept) > max(self._most, len(wanted)):
             self._kept.popitem(last=False)

@@ -52,6 +52,7 @@ def check_name(name: str) -> None:
             f'the name "{name}" can\'t be used: begin with a letter or digit, then letters, '
             "digits, spaces and ._-+()"
         )
+
     if DEVICE.fullmatch(name):
         raise TrainingSettingsError(f'the name "{name}" is a device on Windows: choose another')
 

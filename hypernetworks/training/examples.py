@@ -211,9 +211,11 @@ class Examples:
         latents = torch.stack(
             [self._latents(n, e, v) for n, (e, v, _) in zip(samples, drawn, strict=True)]
         )
+
         weights = None
         if any(example.weights is not None for example, _, _ in drawn):
             weights = torch.stack([_weights(example, version) for example, version, _ in drawn])
+
         conditions = self.contexts.stack([text for _, _, text in drawn])
         context = conditions.pop("context")
         if conditions and all(example.frames for example, _, _ in drawn):  # SDXL's other conditions

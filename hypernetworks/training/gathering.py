@@ -217,6 +217,7 @@ def _is_seen(path: Path) -> bool:
 def _gather_part(folder: Path, repeats: int, found: Gathered, source: Source) -> None:
     beside, images = Beside(folder), _images(folder)
     used, masks = {path.name for path in images}, _masks(source)
+
     for path in images:
         try:
             words = read_words(path, beside)
@@ -232,6 +233,7 @@ def _gather_part(folder: Path, repeats: int, found: Gathered, source: Source) ->
         else:
             key, mask = sha256(content).hexdigest(), masks.get(path.stem.lower())
             found.pictures.append(Picture(path, words, repeats, key, source, mask))
+
     if source.masks is not None:
         _tell_without_masks(images, masks, found)
     _tell_left_out(folder, used | beside.used, found)
@@ -289,10 +291,12 @@ def _tell_left_out(folder: Path, used: set[str], found: Gathered) -> None:
         # Files that systems and other trainers leave are no news.
         if is_ours or not _is_seen(path) or path.name.lower() in _JUNK or suffix in _CACHES:
             continue
+
         kind = (
             "captions without an image" if suffix in TEXT_SUFFIXES else "of a kind that is not read"
         )
         names.setdefault(kind, []).append(path.name)
+
     for kind, left in names.items():
         shown, more = ", ".join(map(printable, left[:MOST_NAMED])), len(left) - MOST_NAMED
         found.left_out.append(f"files {kind}: {shown}" + (f" and {more} more" if more > 0 else ""))

@@ -5,7 +5,9 @@ divergence.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from ..errors import DivergenceError
 
 SMOOTHING = 0.98
 """Share of the past in the smoothed loss: about the last 50 steps count."""
@@ -80,6 +82,22 @@ class Smoothed:
         return self.mean
 
 
+def divergence(reason: str, step: int, precision: str) -> DivergenceError:
+    """The error that ends a run whose loss has diverged; it says what to change.
+
+    Args:
+        step: that of the last good state, to which the network was reset.
+    """
+    advice = (
+        "a lower learning rate (`rate`), a longer warm-up (`warm_up`) or more clipping (`clip`)"
+    )
+    if precision == "fp16":
+        advice += ", or with bf16 (`precision`)"
+    return DivergenceError(
+        f"{reason}: the network was reset to step {step}; start again with {advice}"
+    )
+
+
 class Watch:
     """Smooths the loss and notices when a run goes wrong."""
 
@@ -96,12 +114,14 @@ class Watch:
         # The mean follows single large losses; the mean of logarithms hardly does.
         smoothed = self.loss.add(loss)
         self.power.add(power)
+
         usual = self.usual.add(_log(loss))
         if not math.isnan(self._last):
             self.spread.add((_log(loss) - self._last) ** 2 / 2)
         self._last = _log(loss)
         self.usual_power.add(_log(power))
         self.seen += 1
+
         # The first steps fall so fast that their lowest value says nothing.
         if self.seen >= SETTLED:
             self.lowest_usual = min(self.lowest_usual, usual)
@@ -117,12 +137,14 @@ class Watch:
         """
         nothing = self.power.total / self.power.share
         sure = SURE * self.usual.noise * self._deviation
+
         over_nothing = self.usual.mean - self.usual_power.mean > max(math.log(RUN_AWAY / 2), sure)
         if self.seen >= 10 and over_nothing and smoothed > RUN_AWAY * nothing:
             return (
                 f"the loss has grown to {smoothed:.3g}, far beyond {nothing:.3g} for predicting "
                 "nothing at all"
             )
+
         has_grown = self.usual.mean - self.lowest_usual > max(math.log(RUN_AWAY), sure)
         if has_grown and smoothed > RUN_AWAY * self.lowest:
             return f"the loss has grown from {self.lowest:.3g} to {smoothed:.3g}"
@@ -187,3 +209,9 @@ class Pace:
         """Take in what a step took; returns steps per second."""
         self._recent = [*self._recent[-19:], seconds]
         return len(self._recent) / max(sum(self._recent), 1e-9)
+
+    def timed(self, done: TrainingStep, seconds: float) -> TrainingStep:
+        """The step with what it took, and with the time left at this pace."""
+        speed = self.add(seconds)
+        left = (done.steps - done.step) / speed
+        return replace(done, seconds=seconds, steps_per_second=speed, seconds_left=left)

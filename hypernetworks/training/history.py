@@ -67,6 +67,7 @@ def changes(before: Any, now: Sequence[Sequence[str]]) -> list[str]:
     earlier = {row[0]: row for row in before or () if _is_row(row)}
     if not earlier:
         return []
+
     current = {row[0]: row for row in now}
     both = [name for name in current if name in earlier]
     found = {
@@ -76,6 +77,7 @@ def changes(before: Any, now: Sequence[Sequence[str]]) -> list[str]:
         "given other captions": [name for name in both if current[name][2] != earlier[name][2]],
         "brought to another size": [name for name in both if current[name][3] != earlier[name][3]],
     }
+
     return [
         f"{_named(names)} {'was' if len(names) == 1 else 'were'} {what} since the earlier steps"
         for what, names in found.items()

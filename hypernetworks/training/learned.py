@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..engine.network import Hypernetwork
+from ..errors import TrainingStateError
 from . import history
 from .averaging import Average, write_values
 from .best import Best
-from .checkpoints import check_fits, on_cpu
+from .checkpoints import check_fits, damaged, load_state, on_cpu
 from .examples import Example
 from .health import Watch
 from .optimisers import Stepper, build_optimiser
+from .processes import World
 from .scaling import Scaler
 from .settings import TrainingSettings
 
@@ -127,6 +130,29 @@ class Learned:
             self.best.restore(state["best"])
             self.is_past_best = self.settings.until == "best" and self.best.is_past
         self.step = state["step"]
+
+    def resume(self, folder: Path | None, world: World, device: torch.device) -> list[str] | None:
+        """Continue from a folder's state; returns sentences about what is different now, ``None``
+        where there is no state.
+
+        Raises:
+            TrainingStateError: it is of another run or damaged, or not all processes find the same.
+        """
+        state = load_state(folder)
+        if not world.agrees(-1 if state is None else state["step"], device):
+            raise TrainingStateError(
+                f"the processes found different states in {folder}: use a folder that all of "
+                "them share"
+            )
+        if state is None:
+            return None
+
+        assert folder is not None
+        self.check(state, folder)
+        try:
+            return self.take_up(state)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # of another's making
+            raise damaged(folder) from error
 
     def take_up(self, state: dict[str, Any]) -> list[str]:
         """Go on from the state of an earlier run; returns sentences about what is different now."""

@@ -31,6 +31,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     is_new = not folder.exists()
     make_folder(folder)
+
     try:
         file = _taken(folder / LOCK)
         try:
@@ -57,12 +58,14 @@ def _taken(path: Path) -> IO[bytes]:
                 f"{path.parent}: nothing can be written there ({error.strerror or error}): use "
                 "another folder for runs, or change its permissions"
             ) from error
+
         if not _lock(file):
             file.close()
             raise TrainingStateError(
                 f"{path.parent} is being trained by another process: wait for it, stop it, or "
                 "use another name"
             )
+
         if _is_still_there(file, path):
             return file
         file.close()  # the run that held it has just ended, and removed it

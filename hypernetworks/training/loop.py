@@ -17,13 +17,11 @@ import torch
 
 from ..devices import forked_rng
 from ..engine.network import Hypernetwork
-from ..errors import DivergenceError, TrainingStateError
 from .best import Best
-from .checkpoints import damaged, load_state
 from .examples import Examples
 from .forward import ForwardPass
 from .gradients import Gradients
-from .health import MOST_SKIPPED, Pace, TrainingStep
+from .health import MOST_SKIPPED, Pace, TrainingStep, divergence
 from .learned import Learned
 from .objective import NoiseSchedule
 from .processes import Learner, Predict, World, joined
@@ -32,9 +30,7 @@ from .settings import TrainingSettings
 from .validation import ValidationLoss, at_rest
 
 SNAPSHOT_EVERY = 50
-"""Steps between copies of the state that a diverged run goes back to; every checkpoint makes one as
-well.
-"""
+"""Steps between copies of the state that a diverged run goes back to; checkpoints make one, too."""
 
 
 def _warn(text: str) -> None:
@@ -45,9 +41,7 @@ class Run:
     """One training run of ``network`` in place, on a frozen UNet; continues what is in ``folder``.
 
     Every random choice of sample ``n`` follows from the settings' seed and ``n`` alone (see
-    :mod:`.seeding`): an interrupted run continues bit for bit on the CPU, a large batch equals
-    accumulated small ones, several processes equal one, and nothing that happens between steps
-    (previews, say) can disturb it.
+    :mod:`.seeding`), so that an interrupted run continues bit for bit on the CPU.
 
     Args:
         network: its parameters are live until :meth:`finish`; fp32. Steps of its provenance are
@@ -113,7 +107,7 @@ class Run:
         self._is_whole = True  # the weights are those of a finished step
 
         if resume:
-            self._resume()
+            self._saver.resume(folder, self.world, self.device)
         self._stepper.learns(True)
         self._good, self._candidate = self._learned.copied_state(), dict[str, Any]()
 
@@ -142,13 +136,7 @@ class Run:
         # Seconds include the validation and saving of no step: they would make the time left jump.
         began = time.perf_counter()
         done = self._change(*self._gradients.of(self.step))
-        done = replace(done, seconds=time.perf_counter() - began)
-        speed = self._pace.add(done.seconds)
-        done = replace(
-            done, steps_per_second=speed, seconds_left=(self.settings.steps - self.step) / speed
-        )
-
-        return self._watched(done)
+        return self._watched(self._pace.timed(done, time.perf_counter() - began))
 
     def _change(self, loss: float, power: float) -> TrainingStep:
         """Step the optimiser on the gradients that are there."""
@@ -193,25 +181,18 @@ class Run:
         self._is_whole = True
         self._saver.save_again()
 
-        advice = (
-            "a lower learning rate (`rate`), a longer warm-up (`warm_up`) or more clipping (`clip`)"
-        )
-        if self.settings.precision == "fp16":
-            advice += ", or with bf16 (`precision`)"
-        raise DivergenceError(
-            f"{reason}: the network was reset to step {self.step}; start again with {advice}"
-        )
+        raise divergence(reason, self.step, self.settings.precision)
 
     def _watched(self, done: TrainingStep) -> TrainingStep:
         """Compute the validation loss, save, and take a state to fall back to, when each is due."""
         settings = self.settings
         if settings.watch_every and (done.step % settings.watch_every == 0 or self.is_finished):
             done = replace(done, validation=self.measure())
-            self._follow_best(done.validation)
+            self._saver.follow_best(done.validation)
+            if settings.until == "best":
+                self._learned.is_past_best = self.world.any(self.best.is_past, self.device)
 
-        is_due = self.is_finished or bool(
-            settings.save_every and done.step % settings.save_every == 0
-        )
+        is_due = self.is_finished or settings.saves_at(done.step)
         if is_due or self._saver.has_refused:
             path = self._saver.try_to_save()
             done = replace(done, saved=None if path is None else path.name)
@@ -221,25 +202,6 @@ class Run:
 
         self._saver.save_between()
         return done
-
-    def _follow_best(self, validation: float | None) -> None:
-        """Save the network where it is the best so far; tell, and end the run if asked, where that
-        is long past.
-        """
-        best = self.best
-        if validation is not None and best.add(self.step, validation):
-            self._saver.save_best()
-        elif validation is not None and best.has_just_passed:
-            text = (
-                f"the validation loss has not fallen since step {best.step} ({best.loss:.4f}, now "
-                f"{validation:.4f}): from there on, the network overfits"
-            )
-            if self.settings.until != "best":
-                text += "; the best one is kept, and `until` best would stop here"
-            self.warn(text)
-
-        if self.settings.until == "best":
-            self._learned.is_past_best = self.world.any(best.is_past, self.device)
 
     def measure(self) -> float | None:
         """The validation loss now, with the averaged weights if there are any; ``None`` without
@@ -265,28 +227,6 @@ class Run:
             self._forward.autocast(),
         ):
             yield
-
-    def _resume(self) -> None:
-        """Continue from the folder's state, if there is one."""
-        state = load_state(self.folder)
-        if not self.world.agrees(-1 if state is None else state["step"], self.device):
-            raise TrainingStateError(
-                f"the processes found different states in {self.folder}: use a folder that all "
-                "of them share"
-            )
-        if state is None:
-            return
-
-        assert self.folder is not None
-        self._learned.check(state, self.folder)
-        try:
-            changes = self._learned.take_up(state)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:  # of another's making
-            raise damaged(self.folder) from error
-
-        self._saver.found()
-        for text in changes:
-            self.warn(text)
 
     def save(self) -> Path | None:
         """Write the network's file and the state to resume from; returns the file, ``None`` without

@@ -65,6 +65,7 @@ class NoiseSchedule:
         power = self.alphas_cumprod.to(latents)[times].view(-1, 1, 1, 1)
         alpha, sigma = power.sqrt(), (1 - power).sqrt()
         noisy = alpha * latents + sigma * noise
+
         return (
             noisy,
             alpha * noise - sigma * latents if self.prediction == "v_prediction" else noise,

@@ -40,14 +40,17 @@ def overview(
     repeated = f" ({samples:,} with repeats)" if samples != len(pictures) else ""
     kept = f", {len(validation)} kept for validation" if validation else ""
     epochs = run.steps * run.samples_per_step / max(1, samples)
+
     lines = [
         f"{len(pictures)} images to learn from{repeated}{kept}",
         f"{run.steps:,} steps of {run.samples_per_step}: each image about {epochs:,.0f} times",
         _captions([*pictures, *validation]),
     ]
+
     sizes = Counter(_bucket(picture, settings) for picture in pictures)
     if settings.fit == "buckets":
         lines.append("sizes: " + ", ".join(f"{size} ({n})" for size, n in sizes.most_common(12)))
+
     tags = Counter(tag.strip() for p in pictures for tag in p.words.text.split(",") if tag.strip())
     common = [(tag, n) for tag, n in tags.most_common(10) if n > 1]
     if common:
@@ -71,12 +74,14 @@ def cropped(pictures: Sequence[Picture], settings: PictureSettings) -> list[str]
     # Several crops are spread over the image, so hardly anything is lost.
     if settings.crops > 1:  # which are spread over the whole image
         return []
+
     lost = sorted(
         ((_lost(picture, settings), picture) for picture in pictures), key=lambda p: -p[0]
     )
     named = [f"{picture.path.name} ({share:.0%})" for share, picture in lost if share > MOST_LOST]
     if not named:
         return []
+
     more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
     advice = "several crops keep more (`crops` 3)"
     if settings.fit == "crop":

@@ -140,10 +140,12 @@ def caption_of(
     if settings.caption_lines and picture.words.lines:
         words, *rest = picture.words.lines
         others = tuple(rest)
+
     keep, trigger = settings.keep_tokens, settings.trigger
     if trigger:
         words, *rest = (_with_trigger(trigger, text) for text in (words, *others))
         others, keep = tuple(rest), max(1, keep)
+
     return Caption(
         templates,
         words,

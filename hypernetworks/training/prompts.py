@@ -56,6 +56,7 @@ def parse_preview(text: str) -> Preview:
                 f"{', '.join('--' + f for f in _FIELDS)}",
                 setting="previews",
             )
+
         name, kind = _FIELDS[flag]
         try:
             found = replace(found, **{name: kind(value.strip())})

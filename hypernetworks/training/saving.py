@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import torch
+
 from ..errors import FileWriteError
 from ..files import write
 from .checkpoints import (
@@ -19,6 +21,7 @@ from .checkpoints import (
     save_state,
 )
 from .learned import Learned
+from .processes import World
 
 LONGEST_UNSAVED = 60.0
 """Seconds between copies of the state in the folder: what a killed run may lose."""
@@ -49,11 +52,34 @@ class Saver:
         """Whether a checkpoint could not be written, so that the next step should try again."""
         return self._refused is not None
 
-    def found(self) -> None:
-        """The folder has the state of this step already; its network's file may be missing."""
-        if self.folder is not None:
+    def resume(self, folder: Path | None, world: World, device: torch.device) -> None:
+        """Continue from the folder's state, if there is one, and say what is different now.
+
+        Raises:
+            TrainingStateError: see :meth:`.Learned.resume`.
+        """
+        changes = self.learned.resume(folder, world, device)
+        # The folder has the state of this step already; its network's file may be missing.
+        if changes is not None and self.folder is not None:
             file = network_file(self.folder, self.learned.network, self.suffix)
             self._saved = self.learned.step if file.exists() else None
+
+        for text in changes or ():
+            self.warn(text)
+
+    def follow_best(self, validation: float | None) -> None:
+        """Save the network where it is the best so far, and say where that is long past.
+
+        Args:
+            validation: the loss now; ``None`` where it wasn't measured.
+        """
+        best = self.learned.best
+        if validation is None:
+            return
+        if best.add(self.learned.step, validation):
+            self.save_best()
+        elif best.has_just_passed:
+            self.warn(best.warning(validation, self.learned.settings.until))
 
     def save(self) -> Path | None:
         """Write the network's file and the state to resume from; returns the file, ``None`` without

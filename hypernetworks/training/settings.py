@@ -119,6 +119,10 @@ class TrainingSettings:
         """Examples that one optimiser step learns from."""
         return self.batch * self.accumulation
 
+    def saves_at(self, step: int) -> bool:
+        """Whether a checkpoint is due after this step, counted from 1."""
+        return self.save_every > 0 and step % self.save_every == 0
+
     def rates(self) -> RateSchedule:
         """The learning rate of every step.
 

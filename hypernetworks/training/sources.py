@@ -87,6 +87,7 @@ def sources_of(
                 "each folder",
                 setting=name,
             )
+
     return tuple(
         Source(
             folder,

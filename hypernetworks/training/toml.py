@@ -147,13 +147,16 @@ class Reader:
             return self._array(depth)
         if self._takes("{"):
             return self._inline(depth)
+
         for word, value in (("true", True), ("false", False)):
             if self._takes(word):
                 return value
+
         if self.text.startswith(('"""', "'''"), self.at):
             raise self._wrong("strings over several lines are not supported")
         if self.text.startswith(('"', "'"), self.at):
             return _unquoted(self._match(_STRING, "the end of a string")[0])
+
         number = self._match(_NUMBER, "a value")[0].replace("_", "")
         return int(number) if re.fullmatch(r"[+-]?\d+", number) else float(number)
 

@@ -103,6 +103,7 @@ class Beside:
                     self.used.add(path.name)
                     found |= {folded(key): value for key, value in _entries(path)}
             self._metadata = found
+
         names = (picture.name, picture.stem, str(picture))
         return next((self._metadata[folded(n)] for n in names if folded(n) in self._metadata), None)
 
@@ -164,6 +165,7 @@ def _read_text(path: Path, largest: int) -> tuple[str, str | None]:
             raise TrainingDataError(
                 f"{path.name}: it is too long for a caption. Keep it below {largest >> 10} KiB"
             )
+
         content = path.read_bytes()
         if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # Windows' "Unicode"
             return content.decode("utf-16"), None
@@ -223,6 +225,7 @@ def _captions(entry: Any) -> list[str]:
         if is_tags and isinstance(found, list):
             return [", ".join(str(tag) for tag in found)]
         return _captions(found) if not isinstance(found, Mapping) else []
+
     if isinstance(entry, str):
         return [entry]
     if isinstance(entry, list):

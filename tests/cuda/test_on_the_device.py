@@ -81,7 +81,7 @@ def test_weights_fused_between_two_generations(host: Host, activation: str | Non
 @torch.no_grad()
 @KINDS
 def test_a_unet_that_rests_on_the_cpu_between_calls(
-    cuda: str, host: Host, activation: str | None
+    device: str, host: Host, activation: str | None
 ) -> None:
     """``--medvram``: all of it goes and comes back, in the middle of a generation and after it."""
     network, context = host.network(activation)[1], host.context()
@@ -93,7 +93,7 @@ def test_a_unet_that_rests_on_the_cpu_between_calls(
             on_cpu = host.run(context.cpu())
             assert on_cpu.device.type == "cpu"
             assert relative_error(on_cpu, expected) <= 1e-4
-            host.unet.to(cuda)
+            host.unet.to(device)
             handle.at(step, 3)
             assert relative_error(host.run(context), expected) <= 1e-5
     assert torch.equal(host.run(context), base)
@@ -101,16 +101,16 @@ def test_a_unet_that_rests_on_the_cpu_between_calls(
 
 @torch.no_grad()
 @KINDS
-def test_modules_that_come_to_the_device_one_by_one(cuda: str, activation: str | None) -> None:
+def test_modules_that_come_to_the_device_one_by_one(device: str, activation: str | None) -> None:
     """``--lowvram``: each module moves in before its forward, by a hook, and out after it."""
     host = make("ldm")
     network, context = host.network(activation)[1], host.context()
-    call, given = host.unet, (torch.randn(2, 4, 8, 8, device=cuda), torch.ones(2, device=cuda))
+    call, given = host.unet, (torch.randn(2, 4, 8, 8, device=device), torch.ones(2, device=device))
     with hn.apply(host.unet, [(network, 0.8)], is_dense=lambda _: False):
         expected = call(*given, context=context)
     leaves = [m for m in host.unet.modules() if not list(m.children())]
     for module in leaves:
-        module.register_forward_pre_hook(lambda m, _: m.to(cuda) and None)
+        module.register_forward_pre_hook(lambda m, _: m.to(device) and None)
         module.register_forward_hook(lambda m, *_: m.to("cpu") and None)
     host.unet.to("cpu")
     with hn.apply(host.unet, [(network, 0.8)]):
@@ -131,6 +131,27 @@ def test_accelerates_offloading(cuda: str, activation: str | None) -> None:
         for _ in range(2):
             assert relative_error(host.run(context), expected) <= 1e-4
     accelerate.hooks.remove_hook_from_submodules(host.unet)
+
+
+class CastLinear(nn.Linear):
+    """As Forge's and ComfyUI's: the weight rests on the CPU, and is brought for each call."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(inputs, self.weight.to(inputs))
+
+
+@torch.no_grad()
+@KINDS
+def test_weights_that_are_brought_for_each_call(device: str, activation: str | None) -> None:
+    host = make("ldm")
+    network, context = host.network(activation)[1], host.context()
+    expected = by_context(host, [(network, 0.8)])
+    for projection in projections(host):
+        projection.__class__ = CastLinear
+        projection.to("cpu")
+    with hn.apply(host.unet, [(network, 0.8)]):
+        for _ in range(2):
+            assert relative_error(host.run(context), expected) <= 1e-4
 
 
 # Streams, graphs, threads, compilers
@@ -241,6 +262,21 @@ def test_a_compiled_unet(cuda: str, activation: str | None, mode: str) -> None:
                 assert relative_error(call(compiled), expected[step]) <= 1e-3
     torch._dynamo.reset()
     assert MARK not in vars(host.unet)
+
+
+@torch.no_grad()
+def test_an_export_holds_the_networks_and_leaves_nothing(device: str) -> None:
+    host = make("ldm")
+    network, context = host.network("relu", activate_output=False)[1], host.context()
+    given = (torch.randn(2, 4, 8, 8, device=device), torch.full((2,), 7.0, device=device))
+    base = host.unet(*given, context=context)
+    before = traces(host.unet)
+    with hn.apply(host.unet, [(network, 0.8)]):
+        expected = host.unet(*given, context=context)
+        exported = torch.export.export(host.unet, given, {"context": context}).module()
+    assert traces(host.unet) == before
+    assert torch.equal(host.unet(*given, context=context), base)
+    assert relative_error(exported(*given, context=context), expected) <= 1e-4
 
 
 # Memory
@@ -364,13 +400,17 @@ def test_nothing_is_left_in_what_is_saved(host: Host, tmp_path: object) -> None:
 @KINDS
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("tail", ["0.8", "0.2@0,1@1"])
+@pytest.mark.parametrize("last", ["activated", "plain"])
 def test_no_host_synchronisation_on_the_hot_path(
-    cuda: str, activation: str | None, dtype: torch.dtype, tail: str
+    cuda: str, activation: str | None, dtype: torch.dtype, tail: str, last: str
 ) -> None:
-    """After the first call, no hook waits for the device: torch raises where one would."""
+    """After the first call, no hook waits for the device: torch raises where one would.
+
+    ``tests/unit/house/test_waiting.py`` counts the same without a device.
+    """
     host = make("ldm")
     host.unet.to(dtype)
-    network = host.network(activation)[1]
+    network = host.network(activation, activate_output=last == "activated")[1]
     times, context = torch.full((2,), 7.0, device=cuda), host.context()
     sample = torch.randn(2, 4, 8, 8, device=cuda, dtype=dtype)
     phases = times[:, None] * torch.tensor([0.1, 0.01], device=cuda)

@@ -79,16 +79,24 @@ def test_random_stacks(parts: list[tuple[Recipe, float]], dtype: torch.dtype, si
 
 @DTYPES
 @pytest.mark.parametrize("name", ["ldm", "sdxl"])
-@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("activation", [None, "relu", "relu, folded", "gelu, folded"])
 def test_every_projection_of_a_unet(name: str, activation: str | None, dtype: torch.dtype) -> None:
+    """Those that are folded have nothing after their last layer; keys and values are computed
+    together from the second call on.
+    """
     host = make(name)
-    content, made = host.network(activation)
+    kind, _, folded = (activation or "").partition(", ")
+    content, made = host.network(kind or None, activate_output=not folded)
     host.unet.to(dtype)
     recorder = Recorder(host)
-    with torch.inference_mode(), hn.apply(host.unet, [(made, 0.8)]):
+    with torch.no_grad(), hn.apply(host.unet, [(made, 0.8)]) as handle:
+        host.run(host.context())
         recorder.watch()
         host.run(host.context())
+        is_folded = "folded" in handle.paths.values()
     recorder.stop()
+    on_card = DEVICE == "cuda" and dtype != torch.float32
+    assert is_folded == (activation is None or (bool(folded) and on_card))
     assert len(recorder.seen) == 2 * len(host.sites)
     for seen in recorder.seen:
         expected = stacked([(content, 0.8)], seen.before.float(), seen.side)

@@ -5,6 +5,8 @@ a GPU.
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
+PARTS = (
+    *("eager", "host", "graphs", "memory", "kernels", "slider", "moving", "sdxl", "cards"),
+    *("compiled", "counts", "counts-call", "waits"),
+    *("training", "training-memory", "training-sdxl"),
+)
+STACKS = ["relu", "linear", "three linear", "layer norm + swish", "relu, text alone"]
 
 
 def rehearsed(folder: Path, *parts: str) -> str:
@@ -34,10 +42,25 @@ def rehearsed(folder: Path, *parts: str) -> str:
 def test_the_rehearsal_of_the_gpu_benchmark(tmp_path: Path) -> None:
     printed = rehearsed(tmp_path)
     assert "failed or left out: nothing" in printed
-    for part in ("eager", "graphs", "memory", "cards", "compiled", "training", "training-sdxl"):
+    rows = {}
+    for part in PARTS:
         content = json.loads((tmp_path / f"{part}.json").read_text(encoding="utf-8"))
-        assert content["tables"][0]["rows"], part
+        rows[part] = [row[0] for row in content["tables"][0]["rows"]]
         assert content["about"]["device"] == "cpu"
+        assert all(cell for row in content["tables"][0]["rows"] for cell in row[1:2]), part
+    assert {part for part, found in rows.items() if not found} == set()
+
+    # Every comparison has all of its stacks, and every stack is compared in every way.
+    for part in ("eager", "graphs", "sdxl", "memory", "slider"):
+        assert rows[part] == STACKS, part
+    assert set(rows["host"]) >= {f"ours: {stack}" for stack in STACKS}
+    assert rows["moving"] == ["linear", "three linear", "relu"]
+    assert rows["waits"] == STACKS
+    assert len(rows["cards"]) == 9
+    assert len(rows["training-memory"]) == 3
+    assert set(rows["training-sdxl"]) == {"whole", "fp8", "plain", "streamed", "floor"}
+    content = json.loads((tmp_path / "waits.json").read_text(encoding="utf-8"))
+    assert all(row[1:3] == ["0", "0"] for row in content["tables"][0]["rows"]), content
     assert (tmp_path / "eager-1.png").stat().st_size > 1000
     assert "failed or left out: nothing" in (tmp_path / "summary.txt").read_text(encoding="utf-8")
 
@@ -68,3 +91,24 @@ def test_a_part_that_fails_costs_itself_alone(
         assert [table["title"] for table in content["tables"]] == [title]
     summary = (tmp_path / "summary.txt").read_text(encoding="utf-8")
     assert "failed or left out: memory: RuntimeError" in summary
+
+
+def test_one_call_checks_everything_on_a_gpu_in_nine_minutes() -> None:
+    """``dev/gpu-check``: its limits, its order, and that the wheels beside it are not committed."""
+    script = (ROOT / "dev" / "gpu-check").read_text(encoding="utf-8")
+    limits = dict(re.findall(r"\$\{(\w+):-([\d.]+)\}", script))
+    assert float(limits["SECONDS_IN_ALL"]) <= 9 * 60 - 10
+    assert float(limits["TEST_SECONDS"]) <= 180
+    assert float(limits["TEST_SECONDS"]) + float(limits["BENCHMARK_SECONDS"]) + 100 <= 520
+    assert 60 * float(limits["BENCHMARK_MINUTES"]) <= float(limits["BENCHMARK_SECONDS"])
+    places = [
+        script.index(f"part {name} ") for name in ("machine", "tests", "benchmark", "training")
+    ]
+    assert places == sorted(places)
+
+    for name in re.findall(r"test_\w+_on_\w+|test_on_the_device", script):
+        assert (ROOT / "tests" / "cuda" / f"{name}.py").exists(), name
+    assert ".whl/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    if os.name == "posix":
+        subprocess.run(["bash", "-n", ROOT / "dev" / "gpu-check"], check=True)
+        assert os.access(ROOT / "dev" / "gpu-check", os.X_OK)

@@ -45,7 +45,21 @@ def test_every_command_exists_here() -> None:
     for line in lines:
         assert line[0] == "python"
         module = line[2] if line[1] == "-m" else line[1]
-        assert module in {"pip", "ruff", "mypy", "pytest", "install.py"}
+        assert module in {"pip", "ruff", "mypy", "pytest", "install.py", "benchmarks.gpu"}
+        if module.endswith(".py") or module.startswith("benchmarks"):
+            path = ROOT / module.replace("benchmarks.", "benchmarks/")
+            assert path.exists(), module
+
+
+def test_what_runs_on_a_gpu_is_rehearsed() -> None:
+    """All of ``tests/cuda`` would be skipped without the variable, and nothing would be tried."""
+    job = workflow()["jobs"]["rehearsal"]
+    lines = [step["run"] for step in job["steps"] if "run" in step]
+    conftest = (ROOT / "tests" / "cuda" / "conftest.py").read_text(encoding="utf-8")
+    (name,) = re.findall(r'os\.environ\.get\("(\w+)"\) == "cpu"', conftest)
+    assert job["env"] == {name: "cpu"}
+    assert any("-m cuda tests/cuda" in line for line in lines)
+    assert any("benchmarks.gpu --rehearse" in line for line in lines)
 
 
 def test_every_path_exists() -> None:

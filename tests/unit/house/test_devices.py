@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -80,6 +81,13 @@ def test_what_can_not_be_used_is_told_with_the_rest(
         devices.choose_device(asked)
 
 
+def of_windows(number: int, text: str) -> OSError:
+    """An error with Windows' own number, which it has only there."""
+    error = OSError(22, text)
+    error.winerror = number  # type: ignore[attr-defined]
+    return error
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -99,6 +107,15 @@ def test_what_can_not_be_used_is_told_with_the_rest(
         RuntimeError("XPU out of memory. Tried to allocate"),
         RuntimeError("HIP out of memory"),
         OSError(1455, "The paging file is too small for this operation to complete"),
+        of_windows(1455, "Die Auslagerungsdatei ist zu klein"),
+        of_windows(8, "Za mało pamięci"),
+        OSError(errno.ENOMEM, "Nicht genügend Hauptspeicher verfügbar"),
+        RuntimeError("Die Auslagerungsdatei ist zu klein. (os error 1455)"),
+        RuntimeError("bad allocation"),
+        RuntimeError("HIP error: hipErrorOutOfMemory"),
+        RuntimeError("Native API returns: -4 (UR_RESULT_ERROR_MEM_OBJECT_ALLOCATION_FAILURE)"),
+        RuntimeError("Failed to allocate private MTLBuffer for size 17179869184"),
+        RuntimeError("0x8007000E E_OUTOFMEMORY"),
         MemoryError(),
     ],
 )  # fmt: skip
@@ -106,7 +123,15 @@ def test_too_little_memory_in_all_words(error: BaseException) -> None:
     assert devices.is_out_of_memory(error)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no such kernel"), ValueError("out of memory")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("no such kernel"),
+        ValueError("out of memory"),
+        OSError(errno.ENOENT, "No such file"),
+        of_windows(32, "The process cannot access the file"),
+    ],
+)
 def test_other_errors_are_not_about_memory(error: BaseException) -> None:
     assert not devices.is_out_of_memory(error)
 

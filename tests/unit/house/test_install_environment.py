@@ -259,6 +259,28 @@ def test_torch_is_asked_for_by_option_or_variable(monkeypatch: pytest.MonkeyPatc
         command.split(["--torch"])
 
 
+def test_paths_are_those_of_the_users_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """pip runs in the project's; a name without a slash may be a folder, too."""
+    (tmp_path / "wheels").mkdir()
+    wheel = tmp_path / "torch-2.13.0-cp312-cp312-win_amd64.whl"
+    wheel.touch()
+    monkeypatch.chdir(tmp_path)
+    for typed in ("wheels", "./wheels", str(tmp_path / "wheels")):
+        assert command.split(["--torch", typed])[0] == str(tmp_path / "wheels")
+    assert command.split([f"--torch={wheel.name}"])[0] == str(wheel)
+    assert command.split(["--torch", "CU126"])[0] == "cu126"
+    assert command.split(["--torch", "https://mirror.example/simple"])[0] == (
+        "https://mirror.example/simple"
+    )
+    with pytest.raises(SetUpError, match="--torch takes"):
+        command.split(["--torch", ""])
+    for typed in ("other.whl", "./nothing", "..\\nothing"):
+        with pytest.raises(SetUpError, match="there is no file or folder"):
+            command.split(["--torch", typed])
+
+
 def test_the_users_settings_stay_outside_and_proxies_come_in() -> None:
     user = {
         "PATH": "/bin",

@@ -85,6 +85,7 @@ def test_old_and_new_corners_get_the_last_torch_that_serves_them() -> None:
     [
         (replace(WINDOWS, python=(3, 9)), "3.10 to 3.14"),
         (replace(WINDOWS, python=(3, 15)), "3.10 to 3.14"),
+        (replace(WINDOWS, python=(3, 15)), "py -3.12 install.py"),
         (replace(WINDOWS, bits=32), "64-bit"),
         (replace(LINUX, free_threaded=True), "free-threaded"),
         (replace(MAC, architecture="x86_64"), "Intel Macs"),
@@ -97,6 +98,14 @@ def test_old_and_new_corners_get_the_last_torch_that_serves_them() -> None:
 )
 def test_what_has_no_wheels_is_said(machine: Machine, reason: str) -> None:
     assert reason in str(impossible(machine))
+
+
+def test_a_driver_that_does_not_answer_is_said() -> None:
+    """Not that there is no card: its driver may be broken, as after an update of the kernel."""
+    silent = choose(replace(LINUX, is_silent=True))
+    assert silent.build == "cpu"
+    assert "install its driver again" in silent.reason
+    assert choose(replace(LINUX, is_silent=True, amd=True)).build == "rocm"
 
 
 @pytest.mark.parametrize("build", BUILDS)

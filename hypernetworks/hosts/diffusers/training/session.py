@@ -8,17 +8,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
-
 from ....devices import empty_cache
-from ....engine.initialising import can_begin_at_zero, create_network
 from ....engine.network import Hypernetwork
 from ....errors import TrainingSettingsError
-from ....files import read
 from ....patching import apply
 from ....training import Examples, Run, train
 from ....training.captions import read_template
-from ....training.checkpoints import best_file, load_state
+from ....training.checkpoints import load_state
 from ....training.locking import locked
 from ....training.processes import World
 from ....training.starting import check_options, check_state
@@ -29,6 +25,7 @@ from .frozen_model import FrozenModel
 from .images import Images
 from .job import Outcome, TrainingJob, Watcher
 from .memory import DONE, Plan
+from .networks import network_of, outcome_of
 from .previewing import Previews
 from .recording import Recorder
 from .stored import FP8, STREAMED, WHOLE, has_fp8, stored
@@ -83,7 +80,7 @@ class _Session:
         job = self.job
         # What is cheap to check comes first: nobody should wait for an error.
         images = Images(job, self.model, self._tell, self._stage)
-        network = self._network()
+        network = network_of(job, self.model, self.painter.model_name)
         check_options(network, job.settings)
         read_template(job.picture_settings.template)
 
@@ -134,34 +131,6 @@ class _Session:
         if self.watcher.should_stop():
             raise _StoppedEarlyError
 
-    def _network(self) -> Hypernetwork:
-        """The network to train: a fresh one, or that of a file."""
-        job = self.job
-        if job.network is None:
-            creation = job.creation
-            zero_last = creation.zero_last and can_begin_at_zero(creation.structure)
-            network = create_network(
-                job.name,
-                creation.structure,
-                self.model.widths(creation.self_attention),
-                initialisation=creation.initialisation,
-                zero_last=zero_last,
-                seed=creation.seed,
-            )
-        else:
-            network = read(job.network)
-            network.name = job.name
-            network.to("cpu", torch.float32)
-
-        network.to(self.model.device, torch.float32)
-        network.provenance = replace(
-            network.provenance,
-            name=job.name,
-            checkpoint_name=self.painter.model_name,
-            checkpoint_hash=None,
-        )
-        return network
-
     def _train(self, network: Hypernetwork, images: Images, stack: ExitStack) -> Outcome:
         job, size = self.job, self.job.picture_settings
         shape = (size.width, size.height)
@@ -195,7 +164,7 @@ class _Session:
         if self.is_first:
             prepare(job, self.painter.model_name, self.painter.checkpoint)
         self._run(run)
-        return self._outcome(run)
+        return outcome_of(job, run, self.messages)
 
     def _made(
         self,
@@ -269,21 +238,6 @@ class _Session:
             train(run, on_step=recorder.step, should_stop=self.watcher.should_stop)
         finally:
             recorder.end()
-
-    def _outcome(self, run: Run) -> Outcome:
-        job = self.job
-        file = job.folder / f"{job.name}-{run.network.provenance.step}{job.suffix}"
-        best = best_file(job.folder, job.name, job.suffix)
-        has_best = run.best.step > 0 and best.exists()
-        return Outcome(
-            file if file.exists() else None,
-            run.step,
-            run.is_finished,
-            tuple(self.messages),
-            best if has_best else None,
-            run.best.step,
-            run.best.loss,
-        )
 
 
 class _StoppedEarlyError(Exception):
