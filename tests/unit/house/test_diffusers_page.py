@@ -7,6 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 CHANGING, MODELS = "laws/test_changing_unets.py", "laws/test_diffusers_models.py"
+COMPILED = "laws/compiled_unets.py"
 ROWS = {
     "A LoRA is loaded": (CHANGING, "test_what_changes_after_apply_is_seen_at_the_next_call"),
     "Modules are swapped": (CHANGING, "test_what_changes_after_apply_is_seen_at_the_next_call"),
@@ -14,7 +15,9 @@ ROWS = {
     "`fuse_qkv_projections`": (CHANGING, "test_fusing_after_apply_says_so"),
     "`copy.deepcopy`": (CHANGING, "test_copies_have_no_networks_and_take_some"),
     "`copy.copy`": (CHANGING, "test_shallow_copies_and_replicas"),
-    "`torch.compile`": ("laws/compiled_unets.py", "test_compiled_unets"),
+    "`torch.compile`": (COMPILED, "test_compiled_unets"),
+    "`fullgraph=True`": (COMPILED, "test_compiled_unets"),
+    "A UNet compiled twice": (COMPILED, "test_a_second_compiled_copy_says_what_it_cannot_notice"),
     "`torch.export`": (CHANGING, "test_exporting_leaves_nothing_behind_and_keeps_the_networks"),
     "Gradient checkpointing": (CHANGING, "test_gradient_checkpointing"),
     "AnimateDiff": (MODELS, "test_in_video_networks_change_attention_in_space_only"),
