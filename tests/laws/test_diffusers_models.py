@@ -290,6 +290,54 @@ def test_weights_that_are_offloaded_or_packed(activation: str | None, way: str, 
 # Real libraries, where they are installed
 
 
+def add_lora(unet: Any, name: str, seed: int = 0, *, dora: bool = False) -> None:
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(seed)
+    names = ["to_q", "to_k", "to_v"]
+    config = peft.LoraConfig(r=2, target_modules=names, init_lora_weights=False, use_dora=dora)
+    unet.add_adapter(config, adapter_name=name)
+    unet.requires_grad_(False)
+
+
+LORAS: dict[str, list[Callable[[Any], object]]] = {
+    "fused and unfused": [
+        lambda unet: add_lora(unet, "a"),
+        lambda unet: unet.fuse_lora(lora_scale=0.7),
+        lambda unet: unet.unfuse_lora(),
+        lambda unet: unet.unload_lora(),
+    ],
+    "fused and unloaded": [
+        lambda unet: add_lora(unet, "a"),
+        lambda unet: unet.fuse_lora(),
+        lambda unet: unet.unload_lora(),
+    ],
+    "two": [
+        lambda unet: add_lora(unet, "a"),
+        lambda unet: add_lora(unet, "b", 1),
+        lambda unet: unet.set_adapters(["a", "b"], [0.5, 0.7]),
+        lambda unet: unet.disable_adapters(),
+        lambda unet: unet.enable_adapters(),
+        lambda unet: unet.delete_adapters(["a"]),
+    ],
+    "a DoRA": [lambda unet: add_lora(unet, "a", dora=True)],
+}
+
+
+@pytest.mark.parametrize("name", list(LORAS))
+@KINDS
+def test_loras_of_peft(activation: str | None, name: str) -> None:
+    unet = sd1()
+    content, made = network(activation, 8, 16, CROSS)
+    with hn.apply(unet, [(made, 0.8)]):
+        run_sd1(unet)
+        for change in LORAS[name]:
+            change(unet)
+            right = expected(unet, spatial(unet), content, run_sd1)
+            for _ in range(2):
+                assert relative_error(run_sd1(unet), right) <= 1e-5
+    assert torch.equal(run_sd1(unet), run_sd1(copy.deepcopy(unet)))
+
+
 def replace_linears(unet: nn.Module, made: Callable[[nn.Linear], nn.Module]) -> None:
     for path, module in list(unet.named_modules()):
         parent, _, name = path.rpartition(".")
