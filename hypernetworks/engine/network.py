@@ -17,6 +17,7 @@ from .affine import AffineMap, collapse
 from .magnitudes import largest_output
 from .prepared import Delta, prepared
 from .products import FUSED, linear
+from .schedules import finite
 from .structure import StateDict, Structure
 from .tensors import for_float64, is_ordinary
 
@@ -206,7 +207,11 @@ class Hypernetwork:
         Returns:
             Two tensors of the context's shape, dtype and device; computed in fp32 at least, as
             AUTOMATIC1111 does. For a width that the network lacks, the context itself, twice.
+
+        Raises:
+            MultiplierError: the multiplier isn't finite.
         """
+        multiplier = finite(multiplier)
         if context.shape[-1] not in self.pairs or multiplier == 0:
             return context, context
 
