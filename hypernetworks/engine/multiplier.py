@@ -86,14 +86,16 @@ class Multiplier:
 
         try:
             return cls(Schedule.constant(parse_number(str(float(multiplier)))))
-        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        except OverflowError:
+            raise MultiplierError(
+                "the multiplier is beyond the range of a float: write a number such as 0.7"
+            ) from None
+        except (TypeError, ValueError, RuntimeError) as error:
             if isinstance(error, MultiplierError):
                 raise
-            shown = repr(multiplier)[:60] if not isinstance(multiplier, int) else "an integer"
             raise MultiplierError(
-                f"{shown} is not a multiplier: write a number such as 0.7, a text such as "
-                '"0@0,1@0.5", '
-                "or a Multiplier"
+                f"{repr(multiplier)[:60]} is not a multiplier: write a number such as 0.7, a text "
+                'such as "0@0,1@0.5", or a Multiplier'
             ) from error
 
     @classmethod

@@ -19,6 +19,7 @@ from .magnitudes import largest_output
 from .normed import Normed, normed
 from .prepared import Delta, prepared
 from .products import FUSED, linear
+from .schedules import finite
 from .structure import StateDict, Structure
 from .tensors import for_float64, is_ordinary
 
@@ -208,7 +209,11 @@ class Hypernetwork:
         Returns:
             Two tensors of the context's shape, dtype and device; computed in fp32 at least, as
             AUTOMATIC1111 does. For a width that the network lacks, the context itself, twice.
+
+        Raises:
+            MultiplierError: the multiplier isn't finite.
         """
+        multiplier = finite(multiplier)
         if context.shape[-1] not in self.pairs or multiplier == 0:
             return context, context
 

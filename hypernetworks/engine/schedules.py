@@ -55,8 +55,31 @@ def parse_number(text: str, what: str = "multiplier") -> float:
     return number
 
 
+def finite(number: float) -> float:
+    """The number as a float.
+
+    Raises:
+        MultiplierError: infinite, no number, or beyond the range of a float.
+    """
+    try:
+        value = float(number)
+    except OverflowError:
+        value = math.inf
+    if not math.isfinite(value):
+        raise MultiplierError(
+            "the multiplier must be a finite number within the range of a float: write one such "
+            "as 0.7"
+        )
+    return value
+
+
 def format_number(number: float) -> str:
-    """The shortest text that :func:`parse_number` reads as the same number: ``0.7``, ``1``."""
+    """The shortest text that :func:`parse_number` reads as the same number: ``0.7``, ``1``.
+
+    Raises:
+        MultiplierError: infinite, no number, or beyond the range of a float.
+    """
+    number = finite(number)
     return str(int(number)) if number == int(number) and abs(number) < 1e15 else repr(float(number))
 
 

@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from ..errors import FileError
 
 DEVICE = re.compile(
     r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE | re.ASCII
 )
 """File names that are devices on Windows, with any suffix. No file there can have such a name."""
+
+
+def as_path(path: object, call: str) -> Path:
+    """A path that a caller has given.
+
+    Args:
+        path: should be a text or a path.
+        call: an example of the right call.
+
+    Raises:
+        FileError: it is something else.
+    """
+    try:
+        return Path(path)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise FileError(f"{str(path)[:60]} is not a path: write {call}") from error
 
 
 def is_plain(name: str) -> bool:

@@ -30,7 +30,9 @@ from ..errors import (
     printable,
 )
 from . import safetensors_files, torch_files
+from .naming import as_path
 from .opened import OpenedFile, shown
+from .other_kinds import other_kind
 from .pickles import TensorPointer
 
 _Result = TypeVar("_Result")
@@ -56,7 +58,7 @@ def read(path: str | os.PathLike[str]) -> Hypernetwork:
         UnsupportedVariantError: a hypernetwork that can't be read with the right arithmetic.
         StructureError: tensors and metadata contradict each other.
     """
-    return with_named_errors(Path(path), _read)
+    return with_named_errors(as_path(path, 'read("ink.pt")'), _read)
 
 
 def with_named_errors(path: Path, act: Callable[[Path], _Result]) -> _Result:
@@ -106,9 +108,10 @@ def contents(
     head = file.piece(0, 512)
 
     # The content decides: people rename files, and servers send error pages under any name.
-    if what := _failed_download(head):
+    is_safetensors = safetensors_files.looks_like(head)
+    if not is_safetensors and (what := other_kind(head)):
         raise NotAHypernetworkError(what)
-    if safetensors_files.looks_like(head):
+    if is_safetensors:
         tensors, metadata = safetensors_files.load(file)
     elif head.lstrip()[:1] in (b"{", b"[", b"(") or path.suffix.lower() == ".hns":
         raise UnsupportedVariantError(
@@ -125,28 +128,6 @@ def contents(
         raise StructureError("its networks are empty")
 
     return tensors, derive_structure(tensors, _claims(metadata, tensors)), _provenance(metadata)
-
-
-def _failed_download(head: bytes) -> str | None:
-    """What the file is, if a failed download left something else than a network."""
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if start.startswith(b"version https://git-lfs.github.com/spec/"):
-        return (
-            "this is a Git LFS pointer, not the file itself: run `git lfs pull`, or download the "
-            "file"
-        )
-    if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
-        return (
-            "this is a web page, not the file itself: download it again, logged in if the site "
-            "requires it"
-        )
-
-    # A safetensors file begins with a length, so this is JSON text.
-    if start.startswith(b"{") and any(
-        mark in start for mark in (b'"error"', b'"message"', b'"detail"')
-    ):
-        return "this is a server's error message, not the file itself: download it again, logged in"
-    return None
 
 
 def _load_torch(file: OpenedFile) -> tuple[dict[int, tuple[StateDict, StateDict]], dict[str, Any]]:

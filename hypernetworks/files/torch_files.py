@@ -48,7 +48,8 @@ def load(file: OpenedFile) -> tuple[Any, Find]:
         return _load_legacy(file, head)
 
     raise NotAHypernetworkError(
-        "it is not a torch file: it starts neither like a zip archive nor like a pickle"
+        "it is not a torch file: it starts neither like a zip archive nor like a pickle. Download "
+        "it again, or name another file"
     )
 
 

@@ -27,6 +27,7 @@ from ..engine.structure import StateDict
 from ..errors import FileWriteError, printable
 from . import safetensors_files
 from .moving import move, patiently, remove
+from .naming import as_path
 from .opened import shown
 from .pickles import STORAGE_DTYPES
 from .portable import portable
@@ -50,7 +51,7 @@ def write(network: Hypernetwork, path: str | os.PathLike[str]) -> None:
         FileWriteError: another suffix, a missing folder, a full disk, no permission; an existing
             file is untouched.
     """
-    path = Path(path)
+    path = as_path(path, 'write(network, "ink.pt")')
     tensors: dict[int, tuple[StateDict, StateDict]] = {
         dim: (key.state_dict(), value.state_dict())
         for dim, (key, value) in sorted(network.pairs.items())

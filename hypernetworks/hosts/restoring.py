@@ -21,7 +21,7 @@ SECONDS = 2.0
 """How long one infotext may hash files in search of a renamed one."""
 USED = ("Hypernet", "Hypernet hash", "Hypernet strength", HASHES)
 """Infotext keys that are read here."""
-_HASHED_NAME = re.compile(r"\s*(.+)\(([0-9a-f]{8,64})\)\s*")
+_HASHED_NAME = re.compile(r"\s*(.+)[(\[]([0-9a-f]{8,64})[)\]]\s*")
 _EARLY = 8
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ..engine.network import Hypernetwork
-from ..errors import AmbiguousNameError, FileMissingError, UnknownNameError
+from ..errors import AmbiguousNameError, FileMissingError, HypernetworkError, UnknownNameError
 from ..files import read
 from .cache import Cache
 from .entry import EARLY, EARLY_OF_SMALL, Entry
@@ -196,4 +196,9 @@ def _paths(folders: Folders) -> tuple[Path, ...]:
     # A string is a sequence too, of letters.
     if isinstance(folders, (str, os.PathLike)):
         return (Path(folders),)
-    return tuple(Path(folder) for folder in folders)
+    try:
+        return tuple(Path(folder) for folder in folders)
+    except TypeError as error:
+        raise HypernetworkError(
+            'a library needs folders: write Library(["models/hypernetworks"])'
+        ) from error

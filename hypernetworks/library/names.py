@@ -16,7 +16,7 @@ from .entry import Entry
 from .likeness import Likeness
 
 HasHash = Callable[[Entry, str], bool]
-_HASHED_NAME = re.compile(r"(.+)\(([0-9a-f]{8,64})\)")
+_HASHED_NAME = re.compile(r"(.+)(?:\(([0-9a-f]{8,64})\)|\[([0-9a-f]{8,64})\])")
 _UNTIDY = re.compile(r"\\|^\s|\s$|/\s|\s/")
 _UNTIDY_LINE = re.compile(_UNTIDY.pattern, re.MULTILINE)
 _IN_BRACKETS = re.compile(r"(.+?)\s*\([^()]*\)")
@@ -160,8 +160,8 @@ class Names:
 
         if match := _HASHED_NAME.fullmatch(name.strip()):
             for found in self._spelled(match[1]):
-                has_hash = self._has_hash
-                yield [e for e in found if has_hash is not None and has_hash(e, match[2])]
+                has_hash, wanted = self._has_hash, match[2] or match[3]
+                yield [e for e in found if has_hash is not None and has_hash(e, wanted)]
 
     def _spelled(self, name: str) -> Iterator[list[Entry]]:
         """The matches for each form of a name, strictest first.

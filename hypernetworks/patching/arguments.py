@@ -24,8 +24,8 @@ def check_arguments(unet: object, pictures: Sequence[object]) -> None:
     """
     if not isinstance(unet, nn.Module):
         inner = getattr(unet, "unet", None)
-        hint = "it has a UNet: " if isinstance(inner, nn.Module) else ""
-        raise PatchError(f"{_kind(unet)} is no UNet, {hint}{_CALL}")
+        hint = ", but it has one" if isinstance(inner, nn.Module) else ""
+        raise PatchError(f"{_kind(unet)} is not a UNet{hint}: {_CALL}")
 
     for networks in pictures:
         _check_networks(networks)
@@ -35,12 +35,12 @@ def _check_networks(networks: object) -> None:
     if isinstance(networks, Hypernetwork) or _is_pair(networks):
         raise PatchError(f"the networks must be in a list: {_CALL}")
     if isinstance(networks, (str, bytes)) or not isinstance(networks, Sequence):
-        raise PatchError(f"{_kind(networks)} is no list of networks: {_CALL}")
+        raise PatchError(f"{_kind(networks)} is not a list of networks: {_CALL}")
     for item in networks:
         if isinstance(item, Hypernetwork):
             raise PatchError(f"each network needs a multiplier: {_CALL}")
         if not _is_pair(item):
-            raise PatchError(f"{_kind(item)} is no pair of a network and a multiplier: {_CALL}")
+            raise PatchError(f"{_kind(item)} is not a pair of a network and a multiplier: {_CALL}")
 
 
 def _is_pair(item: object) -> bool:
@@ -48,4 +48,7 @@ def _is_pair(item: object) -> bool:
 
 
 def _kind(thing: object) -> str:
-    return "None" if thing is None else f"a {type(thing).__name__}"
+    if thing is None:
+        return "None"
+    name = type(thing).__name__
+    return f"{'an' if name[0] in 'AEIOUaeio' else 'a'} {name}"

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..engine.stack import KEY, VALUE
@@ -19,8 +18,8 @@ from .binding import Binding, Reach
 from .checks import check, check_shared, unwrapped
 from .folded import FoldedProjection
 from .foreign import adopt, check_foreign
-from .hooks import EagerHook, Hook
 from .last_layer import LastLayerProjection
+from .noticing import Noticing
 from .projection import Projection
 from .seam import IsDense, Prepare, Seam, is_plain_linear, nothing
 from .site_multipliers import SiteMultipliers
@@ -79,13 +78,13 @@ class Handle:
         compiled: nn.Module | None = None,
     ) -> None:
         self._unet = weakref.ref(unet)
-        self._compiled = weakref.ref(compiled) if compiled is not None else None
         self._unet_kind = type(unet).__name__
         self._per_image, self._sites, self._rows_of = tuple(per_image), tuple(sites), rows_of
         self._on_error = on_error
 
-        self._removers: list[torch.utils.hooks.RemovableHandle] = []
-        self.seam = Seam(per_image, self._fail, is_dense, prepare, compiled is not None)
+        self._noticing = Noticing(self._enter, self._leave, self._is_compiled_in_place, compiled)
+        outside = self._noticing.is_outside(unet)
+        self.seam = Seam(per_image, self._fail, is_dense, prepare, outside, self._is_in_place)
         self._watch = WeightWatch()
         self._projections = self._projections_at(sites)
         self._bindings: weakref.WeakKeyDictionary[nn.Module, Binding] = weakref.WeakKeyDictionary()
@@ -163,7 +162,9 @@ class Handle:
         if all(image.is_zero for image in self._per_image):
             return
 
-        self._notice_calls(unet)
+        # It may have been compiled in place while another handle was active.
+        self.seam.is_entered_outside = self._noticing.is_outside(unet)
+        self._noticing.start(unet)
         binding = self._bindings.get(unet)
         if anew and not (binding is not None and binding.is_in_place()):
             self._bindings.clear()
@@ -172,16 +173,17 @@ class Handle:
         else:
             self._put_on(unet)
 
-    def _notice_calls(self, unet: nn.Module) -> None:
-        """Of the UNet; and of what it was compiled to, where a hook doesn't end the graph."""
-        compiled = self._compiled() if self._compiled is not None else None
-        for module in (unet, compiled):
-            if module is not None:
-                kind = EagerHook if module is unet and compiled is not None else Hook
-                self._removers += (
-                    module.register_forward_pre_hook(kind(self._enter), with_kwargs=True),
-                    module.register_forward_hook(kind(self._leave), always_call=True),
-                )
+    def _is_in_place(self) -> bool:
+        unet = self._unet()
+        binding = self._bindings.get(unet) if unet is not None else None
+        return binding is not None and binding.is_in_place()
+
+    def _is_compiled_in_place(self) -> None:
+        """What was compiled with hooks in it must not be used any more."""
+        self.seam.is_entered_outside = True
+        for projection in self._unlike:
+            if projection.stand_in is not None:
+                projection.stand_in.is_entered_outside = True
 
     def _put_on(self, unet: nn.Module) -> None:
         for projection in self._unlike:
@@ -200,9 +202,7 @@ class Handle:
 
     def _uninstall(self) -> None:
         """Remove all hooks. The handle keeps its mark, since it may become active again."""
-        for remover in self._removers:
-            remover.remove()
-        self._removers.clear()
+        self._noticing.stop(self._unet())
         self._take_off()
         self.seam.call.end()
 
@@ -259,7 +259,7 @@ class Handle:
         binding = self._bindings.get(unet)
         if binding is None or not binding.holds():
             with CHANGING:
-                if self._removers:  # unless another thread has removed the networks meanwhile
+                if self._noticing.is_on:  # unless another thread has removed the networks meanwhile
                     self._bind(unet)
         elif not binding.ways_hold():
             with CHANGING:
@@ -314,7 +314,7 @@ class Handle:
 
     def _look_for_unreached(self) -> None:
         """Compiled attention can't be noted as it runs: say which projections nobody called."""
-        if self._reach is None or not self._removers:  # another handle is active by now
+        if self._reach is None or not self._noticing.is_on:  # another handle is active by now
             return
 
         unreached = [
@@ -350,7 +350,7 @@ class Handle:
 
     def __repr__(self) -> str:
         networks = " | ".join(filter(None, map(str, self._per_image)))
-        state = "active" if self._removers else "not active"
+        state = "active" if self._noticing.is_on else "not active"
         here = {site.width for site in self._sites if site.width is not None}
         theirs = {width for image in self._per_image for width in image.stack.widths}
         unmatched = [

@@ -45,8 +45,12 @@ def _does_nothing() -> Callable[..., None]:
     return does_nothing
 
 
-def _call(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+# torch's error about fullgraph=True shows this name, and nothing else that we could say there.
+def apply_networks_to_what_compile_returned(
+    function: Callable[..., None], arguments: tuple[Any, ...]
+) -> None:
+    """Call the function of a hook, at which a compiler's graph ends."""
     function(*arguments)
 
 
-_call_outside_graph = outside_graph(_call)
+_call_outside_graph = outside_graph(apply_networks_to_what_compile_returned)

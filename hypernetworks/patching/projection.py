@@ -75,6 +75,8 @@ class Projection:
         later.
         """
         self.was_reached = self.seam.call.is_compiled = True
+        if self.seam.is_entered_outside and not self.seam.call.running:
+            self.seam.check_unnoticed()
         changed = self.changed(context)
         if changed is context or self.kind == CROSS:  # other layers get what is remembered, too
             return changed.clone(memory_format=torch.contiguous_format)  # type: ignore[no-any-return]

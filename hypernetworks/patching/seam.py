@@ -12,12 +12,18 @@ import torch
 from torch import nn
 
 from ..engine.tensors import is_on_cpu, version
+from ..errors import PatchError
 from .site_multipliers import SiteMultipliers
 from .sites import CROSS, SELF
 from .watch import ContextWatch
 
 FOLDED_BYTES = 512 << 20
 """Most bytes of products and weights that a handle keeps. SD1.5 in fp32 needs 197 MiB."""
+
+UNNOTICED = (
+    "the UNet has changed since the networks were applied, and runs as a second compiled copy, "
+    "whose calls aren't noticed: call what apply was given, or apply the networks to this one"
+)
 
 IsDense = Callable[[nn.Module], bool]
 """Called before a folded projection is used: whether ``module(x)`` is exactly
@@ -115,6 +121,7 @@ class Seam:
         is_dense: see :data:`IsDense`.
         prepare: see :data:`Prepare`.
         is_entered_outside: whether UNet calls are noticed outside of what is compiled.
+        is_in_place: a method that says whether the UNet still has the modules that were hooked.
     """
 
     def __init__(
@@ -124,8 +131,10 @@ class Seam:
         is_dense: IsDense,
         prepare: Prepare,
         is_entered_outside: bool = False,
+        is_in_place: Callable[[], bool] | None = None,
     ) -> None:
         self.is_entered_outside = is_entered_outside
+        self._is_in_place = weakref.WeakMethod(is_in_place) if is_in_place is not None else None
         self.is_dense, self.prepare = is_dense, prepare
         self.start_over(per_image)
         # Weak, or handle and seam would keep each other, and the networks, in memory.
@@ -146,6 +155,12 @@ class Seam:
         if (tell := self._fail()) is None:
             raise error
         tell(error)
+
+    def check_unnoticed(self) -> None:
+        """Report a UNet that has changed, where compiled code runs whose calls nobody notices."""
+        check = self._is_in_place() if self._is_in_place is not None else None
+        if check is not None and not check():
+            self.fail(PatchError(UNNOTICED))
 
     def changed(
         self, context: torch.Tensor, index: int, side: int, kind: str | None

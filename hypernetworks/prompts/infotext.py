@@ -6,6 +6,8 @@ import json
 import re
 from collections.abc import Mapping
 
+from .json_infotexts import parse_json_infotext
+
 _KEY = re.compile(r"\s*(\w[\w /-]*[\w/-]):\s*")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _HASH = re.compile(r"([^:]+): ([0-9a-f]{4,64})(?:, |$)")
@@ -27,11 +29,15 @@ def _quoted(value: str) -> str:
 
 
 def parse_infotext(text: str) -> tuple[str, str, dict[str, str]]:
-    """Parse an infotext.
+    """Parse an infotext, also one that another program wrote as JSON.
 
     Returns:
-        Prompt, negative prompt and settings.
+        Prompt, negative prompt and settings, by AUTOMATIC1111's names.
     """
+    text = text.lstrip("\ufeff")  # which editors put at the beginning of a file
+    if (found := parse_json_infotext(text)) is not None:
+        return found
+
     lines, pairs = _split(text.strip().split("\n"))
     prompt, negative = list[str](), list[str]()
     target = prompt

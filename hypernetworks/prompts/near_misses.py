@@ -63,7 +63,8 @@ def _line_of_misspelled(match: re.Match[str]) -> str | None:
     if not difflib.get_close_matches(word, _RIGHT, cutoff=0.76):
         return None
 
-    right = _short(f"<hypernet:{match['tail'].strip()}>")
+    tail = match["tail"].strip()
+    right = _short(f"<hypernet:{tail.replace(gap, ':') if gap else tail}>")
     return f'"{_short(match[0])}" is no tag, and is read as words: write {right}'
 
 

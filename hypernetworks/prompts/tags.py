@@ -130,7 +130,14 @@ def parse(prompt: str) -> tuple[str, list[Tag]]:
     Returns:
         The prompt as AUTOMATIC1111 leaves it (spaces and tags of other networks stay), and the tags
         in order. A tag that can't be used has an ``error``.
+
+    Raises:
+        TagError: it isn't a text.
     """
+    if not isinstance(prompt, str):
+        kind = type(prompt).__name__
+        raise TagError(f'a prompt is a text, not {kind}: write parse("a cat <hypernet:ink:0.7>")')
+
     found = list(_extra_networks(prompt))
     own = [m for m in found if m[1] == KIND]
     masked = _masked(prompt, found) if own and len(prompt) <= LONGEST else ""

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ..errors import HypernetworkError, ImageError, ImageTooLargeError
+from ..files.image_texts import infotext_in
 from ..files.images import open_image
 from ..hosts.diffusers.samplers import SAMPLERS
 from ..hosts.infotext import HASHES
@@ -16,10 +16,15 @@ from ..hosts.restoring import USED, Source, bring_back
 from ..library import Library
 from ..prompts import parse, parse_infotext
 from ..prompts.infotext import parse_hashes
+from ..prompts.json_infotexts import json_object
 from ..prompts.near_misses import near_misses
 
 LONGEST = 1 << 18
 """Characters of an infotext that are looked at."""
+OF_ANOTHER_PROGRAM = (
+    "the settings in this image are JSON of a program that is not known here, or a ComfyUI "
+    "workflow without the prompt that ran: copy prompt and settings by hand"
+)
 MOST_NAMES = 50
 """Networks of an infotext that are looked for: each unknown one is compared with every name."""
 
@@ -51,7 +56,7 @@ def read_infotext(path: Path) -> str:
     """
     try:
         with open_image(path) as picture:
-            found = picture.info.get("parameters") or _from_exif(picture.getexif())
+            found = picture.info.get("parameters") or infotext_in(picture.info, picture.getexif())
     except ImageTooLargeError as error:
         raise HypernetworkError(f"this image can't be read: {error}") from error
     except ImageError as error:
@@ -70,24 +75,6 @@ def read_infotext(path: Path) -> str:
 def _with_line_ends(text: str) -> str:
     """Other systems' line ends as ours."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-_EXIF, _USER_COMMENT = 0x8769, 0x9286
-
-
-def _from_exif(exif: Any) -> str | None:
-    """The UserComment: eight bytes that name the encoding, then the text, in either byte order."""
-    comment = exif.get_ifd(_EXIF).get(_USER_COMMENT)
-    if isinstance(comment, str):
-        return comment
-    if not isinstance(comment, bytes):
-        return None
-    code, content = comment[:8], comment[8:]
-    if code != b"UNICODE\0":
-        return content.decode("utf-8", "replace").strip("\0")
-    # The letters of an infotext are mostly ASCII: the zero bytes tell the order.
-    little = content[1::2].count(0) > content[0::2].count(0)
-    return content.decode("utf-16-le" if little else "utf-16-be", "replace").strip("\0")
 
 
 _READ = ("Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Model", *USED)
@@ -109,8 +96,14 @@ _DEFAULTS = {"Clip skip": "1", "Denoising strength": "1", "Schedule type": "Auto
 def restore(infotext: str, library: Library, model: str) -> Restored:
     """Understand an infotext, and say what of it this studio can't give back: every key is used or
     named.
+
+    Raises:
+        HypernetworkError: it is JSON that states no settings under known names.
     """
     prompt, negative, pairs = parse_infotext(_with_line_ends(infotext))
+    if not pairs and json_object(prompt) is not None:
+        raise HypernetworkError(OF_ANOTHER_PROGRAM)
+
     messages: list[str] = []
     source = Source(
         library,

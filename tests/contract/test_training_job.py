@@ -109,7 +109,7 @@ def test_long_captions_are_encoded_in_parts(tiny: Painter) -> None:
 
 def test_parts_end_after_commas() -> None:
     assert in_parts(range(10), 4, None) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    assert in_parts([1, 1, 9, 1, 1, 1], 4, 9) == [[1, 1, 9], [1, 1, 1]]
+    assert in_parts([*[1] * 6, 9, 1, 1, 1], 8, 9) == [[*[1] * 6, 9], [1, 1, 1]]
     assert in_parts([1, 1, 1, 1, 9, 1], 4, 9) == [[1, 1, 1, 1], [9, 1]]
     assert in_parts([], 4, 9) == [[]]
     assert in_parts([9, *[1] * 74, 1], 75, 9)[0][-1] == 1  # the comma is too far away

@@ -72,6 +72,37 @@ class Packed(nn.Module):
         return nn.functional.linear(x, self.weight.to(scale.dtype) * scale)
 
 
+class Coded(torch.Tensor):
+    """A weight that isn't what its numbers say, as those of torchao and quanto: only ``F.linear``
+    knows the scale.
+    """
+
+    SCALE = 4.0
+
+    @classmethod
+    def of(cls, weight: torch.Tensor) -> Coded:
+        """The same weight, coded."""
+        return (weight.detach() / cls.SCALE).as_subclass(cls)
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        with torch._C.DisableTorchFunctionSubclass():
+            if function is nn.functional.linear:
+                args = (args[0], args[1] * cls.SCALE, *args[2:])
+            return function(*args, **(kwargs or {}))
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Coded:
+        return self.as_subclass(torch.Tensor).clone().as_subclass(Coded)
+
+
+def code(unet: nn.Module) -> None:
+    """Give all plain projections coded weights."""
+    for attention in attentions(unet):
+        for layer in (attention.to_k, attention.to_v):
+            if type(layer) is nn.Linear:
+                vars(layer)["_parameters"]["weight"] = Coded.of(layer.weight)
+
+
 def pack(unet: nn.Module, storage: torch.dtype) -> None:
     """Quantise all plain projections."""
     for attention in attentions(unet):

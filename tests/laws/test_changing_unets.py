@@ -14,6 +14,7 @@ import torch
 from laws.changing import (
     attentions,
     call,
+    code,
     fuse_lora,
     load_lora,
     pack,
@@ -138,6 +139,7 @@ CHANGES: list[Callable[[nn.Module], None]] = [
     add_bias,
     parametrise,
     load_other_weights,
+    code,
     lambda unet: pack(unet, torch.int8),
     lambda unet: pack(unet, torch.float8_e4m3fn),
     lambda unet: (load_lora(unet), pack(unet, torch.int8), load_lora(unet), None)[-1],

@@ -1,4 +1,4 @@
-"""The tests of ``compiled_unets.py``, in a process of their own.
+"""The tests of ``compiled_unets.py`` and ``compiled_changes.py``, each in a process of its own.
 
 After thousands of other tests, torch's compiler took minutes for what takes it seconds.
 """
@@ -12,5 +12,6 @@ import pytest
 
 
 @pytest.mark.slow
-def test_compiled_unets() -> None:
-    own_process.run(Path(__file__).with_name("compiled_unets.py"))
+@pytest.mark.parametrize("name", ["compiled_unets", "compiled_changes"])
+def test_compiled_unets(name: str) -> None:
+    own_process.run(Path(__file__).with_name(f"{name}.py"))

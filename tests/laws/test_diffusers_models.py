@@ -285,3 +285,141 @@ def test_weights_that_are_offloaded_or_packed(activation: str | None, way: str, 
         for _ in range(2):
             assert relative_error(run_sd1(unet), right) <= tolerance
     assert relative_error(run_sd1(unet), plain) <= 1e-5
+
+
+# Real libraries, where they are installed
+
+
+def add_lora(unet: Any, name: str, seed: int = 0, *, dora: bool = False) -> None:
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(seed)
+    names = ["to_q", "to_k", "to_v"]
+    config = peft.LoraConfig(r=2, target_modules=names, init_lora_weights=False, use_dora=dora)
+    unet.add_adapter(config, adapter_name=name)
+    unet.requires_grad_(False)
+
+
+LORAS: dict[str, list[Callable[[Any], object]]] = {
+    "fused and unfused": [
+        lambda unet: add_lora(unet, "a"),
+        lambda unet: unet.fuse_lora(lora_scale=0.7),
+        lambda unet: unet.unfuse_lora(),
+        lambda unet: unet.unload_lora(),
+    ],
+    "fused and unloaded": [
+        lambda unet: add_lora(unet, "a"),
+        lambda unet: unet.fuse_lora(),
+        lambda unet: unet.unload_lora(),
+    ],
+    "two": [
+        lambda unet: add_lora(unet, "a"),
+        lambda unet: add_lora(unet, "b", 1),
+        lambda unet: unet.set_adapters(["a", "b"], [0.5, 0.7]),
+        lambda unet: unet.disable_adapters(),
+        lambda unet: unet.enable_adapters(),
+        lambda unet: unet.delete_adapters(["a"]),
+    ],
+    "a DoRA": [lambda unet: add_lora(unet, "a", dora=True)],
+}
+
+
+@pytest.mark.parametrize("name", list(LORAS))
+@KINDS
+def test_loras_of_peft(activation: str | None, name: str) -> None:
+    unet = sd1()
+    content, made = network(activation, 8, 16, CROSS)
+    with hn.apply(unet, [(made, 0.8)]):
+        run_sd1(unet)
+        for change in LORAS[name]:
+            change(unet)
+            right = expected(unet, spatial(unet), content, run_sd1)
+            for _ in range(2):
+                assert relative_error(run_sd1(unet), right) <= 1e-5
+    assert torch.equal(run_sd1(unet), run_sd1(copy.deepcopy(unet)))
+
+
+def replace_linears(unet: nn.Module, made: Callable[[nn.Linear], nn.Module]) -> None:
+    for path, module in list(unet.named_modules()):
+        parent, _, name = path.rpartition(".")
+        if type(module) is nn.Linear and name in ("to_q", "to_k", "to_v"):
+            setattr(unet.get_submodule(parent), name, made(module).requires_grad_(False))
+
+
+def with_torchao(unet: nn.Module) -> None:
+    quantization = pytest.importorskip("torchao.quantization")
+    quantization.quantize_(unet, quantization.Int8WeightOnlyConfig())
+
+
+def with_quanto(unet: nn.Module) -> None:
+    quanto = pytest.importorskip("optimum.quanto")
+    quanto.quantize(unet, weights=quanto.qint8)
+    quanto.freeze(unet)
+
+
+def with_gguf(unet: nn.Module) -> None:
+    gguf = pytest.importorskip("gguf")
+    from diffusers.quantizers.gguf.utils import GGUFLinear, GGUFParameter
+
+    def made(layer: nn.Linear) -> nn.Module:
+        kind = gguf.GGMLQuantizationType.Q8_0
+        packed = torch.from_numpy(gguf.quants.quantize(layer.weight.detach().numpy(), kind).copy())
+        other = GGUFLinear(
+            layer.in_features, layer.out_features, bias=False, compute_dtype=torch.float32
+        )
+        other.weight = GGUFParameter(packed, quant_type=kind)
+        return other
+
+    replace_linears(unet, made)
+
+
+def with_bitsandbytes(unet: nn.Module) -> None:
+    layers = pytest.importorskip("bitsandbytes").nn
+
+    def made(layer: nn.Linear) -> nn.Module:
+        other = layers.Linear4bit(
+            layer.in_features, layer.out_features, bias=False, compute_dtype=torch.float32
+        )
+        other.load_state_dict({"weight": layer.weight.detach()})
+        return other.to("cpu")  # type: ignore[no-any-return]
+
+    replace_linears(unet, made)
+
+
+LIBRARIES = (with_torchao, with_quanto, with_gguf, with_bitsandbytes)
+
+
+@pytest.mark.parametrize("change", LIBRARIES)
+@pytest.mark.parametrize("when", ["before", "after"])
+@KINDS
+def test_layers_of_quantisation_libraries(
+    activation: str | None, when: str, change: Callable[[nn.Module], None]
+) -> None:
+    def run(unet: nn.Module) -> torch.Tensor:
+        return unet(drawn(2, 4, 8, 8), 7, drawn(2, 5, 32)).sample  # type: ignore[no-any-return]
+
+    def make() -> nn.Module:
+        torch.manual_seed(0)
+        return sd1(block_out_channels=(32, 64), cross_attention_dim=32)
+
+    content, made = network(activation, 32, 64)
+    right, plain = make(), make()
+    change(right)
+    change(plain)
+    for path in spatial(right):
+        for side, name in enumerate(("to_k", "to_v")):
+            right.get_submodule(f"{path}.{name}").register_forward_pre_hook(
+                lambda _, given, side=side: (stacked([(content, 0.8)], given[0], side),)
+            )
+
+    unet = make()
+    if when == "before":
+        change(unet)
+    with hn.apply(unet, [(made, 0.8)]) as handle:
+        run(unet)
+        if when == "after":
+            change(unet)
+        for _ in range(2):
+            assert relative_error(run(unet), run(right)) <= 1e-4
+        assert set(handle.paths.values()) == {"input"}
+    assert torch.equal(run(unet), run(plain))
+    assert relative_error(run(right), run(plain)) > 1e-2

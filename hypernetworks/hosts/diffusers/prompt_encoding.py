@@ -7,6 +7,7 @@ context. Weights multiply the states of their tokens, and the part's mean stays 
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -64,15 +65,39 @@ def room_of(tokenizer: Any) -> int:
 def parts_of(tokenizer: Any, prompt: str) -> list[Part]:
     """The parts of a prompt without tags; at least one, which may be empty."""
     pieces = weighted_parts(prompt)
+    tokens = tokens_of(tokenizer, [piece.text for piece in pieces])
+    return _filled(pieces, tokens, room_of(tokenizer), comma_of(tokenizer))
+
+
+def tokens_of(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """The tokens of each text, uncut, without those for start and end.
+
+    A textual inversion of several vectors, as ``load_textual_inversion`` adds it, is one word in
+    the text and several tokens.
+    """
     with _TOKENIZING:
-        tokens = tokenizer(
-            [piece.text for piece in pieces],
-            truncation=False,
-            add_special_tokens=False,
-            verbose=False,
+        found: list[list[int]] = tokenizer(
+            list(texts), truncation=False, add_special_tokens=False, verbose=False
         ).input_ids
 
-    return _filled(pieces, tokens, room_of(tokenizer), comma_of(tokenizer))
+    vectors = _vectors_of_embeddings(tokenizer)
+    if not vectors:
+        return found
+    return [[one for token in ids for one in vectors.get(token, [token])] for ids in found]
+
+
+def _vectors_of_embeddings(tokenizer: Any) -> dict[int, list[int]]:
+    """All tokens of an embedding by its first; diffusers numbers the others ``name_1``, ``name_2``,
+    …
+    """
+    added: dict[str, int] = getattr(tokenizer, "added_tokens_encoder", {})
+    vectors: dict[int, list[int]] = {}
+    for name, token in added.items():
+        if f"{name}_1" in added:
+            names = (f"{name}_{number}" for number in itertools.count(1))
+            others = itertools.takewhile(added.__contains__, names)
+            vectors[token] = [token, *(added[other] for other in others)]
+    return vectors
 
 
 def _filled(
@@ -90,7 +115,7 @@ def _filled(
     parts = list[Part]()
     for own, weights in sections:
         begin = 0
-        for part in in_parts(own, room, comma, USUAL_BACKTRACK * room // USUAL_ROOM):
+        for part in in_parts(own, room, comma):
             parts.append(Part(part, weights[begin : begin + len(part)]))
             begin += len(part)
 
@@ -98,14 +123,14 @@ def _filled(
     return parts if parts[-1].tokens or len(parts) == 1 else parts[:-1]
 
 
-def in_parts(
-    tokens: Sequence[int], room: int, comma: int | None, backtrack: int = USUAL_BACKTRACK
-) -> list[list[int]]:
+def in_parts(tokens: Sequence[int], room: int, comma: int | None) -> list[list[int]]:
     """Tokens in parts of at most ``room``; at least one, which may be empty.
 
-    A part that would end soon after a comma ends at the comma, so that no phrase is cut in two.
+    A part that would end soon after a comma ends at the comma, so that no phrase is cut in two. The
+    same rule for prompts and for captions, or a network would see other parts than it learned.
     """
     parts, rest = list[list[int]](), list(tokens)
+    backtrack = USUAL_BACKTRACK * room // USUAL_ROOM
     while len(rest) > room:
         end = room
         if rest[room] != comma:  # a comma may stand alone at the beginning of a part
@@ -189,19 +214,40 @@ def _encoded(
 
 def _states(part: Part, tokenizer: Any, encoder: Any, is_sdxl: bool) -> _States:
     """States ``(1, tokens, dim)`` of one part, with its weights."""
+    tokens = torch.tensor([padded(tokenizer, part.tokens)], device=encoder.device)
+    states, pooled = states_of(encoder, tokens, is_sdxl=is_sdxl)
     blank = room_of(tokenizer) - len(part.tokens)
-    end = [tokenizer.eos_token_id, *[tokenizer.pad_token_id] * blank]
-    tokens = torch.tensor(
-        [[tokenizer.bos_token_id, *part.tokens, *end]], dtype=torch.long, device=encoder.device
-    )
-
-    if is_sdxl:
-        output = encoder(tokens, output_hidden_states=True)
-        states = output.hidden_states[-2]
-        pooled = output[0] if output[0].ndim == 2 else None
-    else:
-        states, pooled = encoder(tokens)[0], None
     return emphasised(states, [1.0, *part.weights, *[1.0] * (blank + 1)]), pooled
+
+
+def padded(tokenizer: Any, tokens: Sequence[int]) -> list[int]:
+    """The tokens of one part, with its start and end, as long as the text encoder reads at once."""
+    blank = room_of(tokenizer) - len(tokens)
+    end = [tokenizer.eos_token_id, *[tokenizer.pad_token_id] * blank]
+    return [tokenizer.bos_token_id, *tokens, *end]
+
+
+def states_of(encoder: Any, tokens: torch.Tensor, *, is_sdxl: bool, clip_skip: int = 1) -> _States:
+    """The states that the UNet reads, and the pooled ones of SDXL's second encoder.
+
+    Args:
+        encoder: a text encoder of transformers.
+        tokens: ``(parts, length)``, on its device.
+        is_sdxl: its states are those of one layer earlier, and not normed.
+        clip_skip: as in AUTOMATIC1111: 1 for the last layer, 2 for the one before.
+
+    Returns:
+        ``(parts, length, dim)``, and ``(parts, dim)`` or ``None``.
+    """
+    if not is_sdxl and clip_skip == 1:
+        return encoder(tokens)[0], None
+
+    output = encoder(tokens, output_hidden_states=True)
+    if is_sdxl:
+        pooled = output[0] if output[0].ndim == 2 else None
+        return output.hidden_states[-1 - clip_skip], pooled
+    norm = getattr(encoder, "text_model", encoder).final_layer_norm
+    return norm(output.hidden_states[-clip_skip]), None
 
 
 def emphasised(states: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:

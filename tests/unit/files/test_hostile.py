@@ -587,7 +587,7 @@ def empty_safetensors(path: Path) -> None:
 OTHERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "text": (text_file, "not a torch file"),
     "web page": (web_page, "a web page"),
-    "PNG": (picture, "not a torch file"),
+    "PNG": (picture, "an image"),
     "LoRA": (lora, "LoRA"),
     "LoRA, pickled": (lora_pickle, "LoRA"),
     "checkpoint": (checkpoint, "checkpoint"),

@@ -73,14 +73,31 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
         ("\n <html>", "web page"),
         ('{"error": "Invalid credentials"}', "logged in"),
         ('{"message": "not found"}', "logged in"),
+        ("\0" * 600, "not finished"),
+        ("7z\xbc\xaf\x27\x1c rest", "unpack it"),
+        ("Rar!\x1a\x07", "unpack it"),
+        ("\x1f\x8b\x08", "unpack it"),
+        ("\x89PNG\r\n\x1a\n", "preview"),
+        ("GGUF\x03", "not a hypernetwork"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_failed_downloads_are_named(content: str, words: str, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"a{suffix}"
-    path.write_text(content, encoding="utf-8")
+    path.write_bytes(content.encode("latin-1"))
     with pytest.raises(NotAHypernetworkError, match=words):
         hn.read(path)
+
+
+def test_a_header_as_long_as_gzip_begins_is_none(tmp_path: Path) -> None:
+    """A safetensors file begins with the length of its header: 35,615 are gzip's first bytes."""
+    path = tmp_path / "a.safetensors"
+    hn.write(network(), path)
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + length].ljust(0x8B1F)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + length :])
+    assert hn.read(path).widths == network().widths
 
 
 def test_an_expanded_view_gets_the_right_reason(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from hypernetworks.hosts.diffusers.prompt_encoding import (
     emphasised,
+    in_parts,
     notes_on_length,
     parts_of,
     room_of,
@@ -63,6 +64,30 @@ def lengths(prompt: str) -> list[int]:
 )
 def test_a_prompt_is_cut_where_webuis_cut_it(prompt: str, expected: list[int]) -> None:
     assert lengths(prompt) == expected
+
+
+class Short(Words):
+    """The miniature's, which reads 30 at a time."""
+
+    model_max_length = 32
+
+
+@pytest.mark.parametrize("commas_at", [20, 22, 29, 31])
+def test_captions_are_cut_where_prompts_are(commas_at: int) -> None:
+    text = f"{words(commas_at)}, {words(20)}"
+    tokens = Short()([text]).input_ids[0]
+    of_prompt = [list(part.tokens) for part in parts_of(Short(), text)]
+    assert in_parts(tokens, 30, 0) == of_prompt
+    assert (len(of_prompt[0]) < 30) == (commas_at == 22), "8 tokens back at most"
+
+
+def test_an_embedding_of_several_vectors_is_several_tokens() -> None:
+    tokenizer = Words()
+    tokenizer.added_tokens_encoder = {"w7": 7, "w7_1": 501, "w7_2": 502, "w8": 8}  # type: ignore[attr-defined]
+    (part,) = parts_of(tokenizer, "w1 (w7:1.5) w8")
+    assert part.tokens == [1, 7, 501, 502, 8]
+    assert part.weights == [1.0, 1.5, 1.5, 1.5, 1.0]
+    assert parts_of(tokenizer, f"w7 {words(73, 10)}")[1].tokens == [82]
 
 
 def test_weights_go_with_their_tokens_into_the_next_part() -> None:

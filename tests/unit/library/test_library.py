@@ -299,7 +299,9 @@ def test_one_path_is_one_folder(tmp_path: Path) -> None:
     assert found(library, "ink") == "ink.pt"
 
 
-@pytest.mark.parametrize("name", ["mix (2023)", "mix(4500)", "mix(1024)", "mix(0123456789)"])
+@pytest.mark.parametrize(
+    "name", ["mix (2023)", "mix(4500)", "mix(1024)", "mix(0123456789)", "mix [0123456789]"]
+)
 def test_a_hash_is_compared_and_never_guessed(name: str, tmp_path: Path) -> None:
     add(tmp_path, "mix.pt")
     with pytest.raises(UnknownNameError, match="mix"):

@@ -30,6 +30,7 @@ from hypernetworks.prompts.near_misses import near_misses
         ("<\u200bhypernet:ink:1>", "<hypernet:ink:1>"),
         ("<hypernet ink:1>", "<hypernet:ink:1>"),
         ("<hypernet;ink:1>", "<hypernet:ink:1>"),
+        ("<hypernet;ink;1>", "<hypernet:ink:1>"),
         ("<hypernet=ink:1>", "<hypernet:ink:1>"),
         ("<hypenet:ink:1>", "<hypernet:ink:1>"),
         ("<hyppernet:ink:1>", "<hypernet:ink:1>"),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ....training.contexts import Condition
-from ..prompt_encoding import comma_of, in_parts
+from ..prompt_encoding import comma_of, in_parts, padded, room_of, states_of, tokens_of
 
 
 class TextEncoding:
@@ -31,8 +31,7 @@ class TextEncoding:
     @property
     def most_tokens(self) -> int:
         """What is read of a text, the first and last token of each part not counted."""
-        length: int = self.pipeline.tokenizer.model_max_length - 2
-        return length * self.parts
+        return room_of(self.pipeline.tokenizer) * self.parts
 
     def encode(self, texts: Sequence[str]) -> list[Condition]:
         """The conditions of each text, fp32 on the CPU."""
@@ -46,14 +45,10 @@ class TextEncoding:
         if self.too_long is not None:
             return
         tokenizer = self.pipeline.tokenizer
-        for text, ids in zip(texts, self._tokens(tokenizer, texts), strict=True):
-            if len(in_parts(ids, tokenizer.model_max_length - 2, comma_of(tokenizer))) > self.parts:
+        for text, ids in zip(texts, tokens_of(tokenizer, texts), strict=True):
+            if len(in_parts(ids, room_of(tokenizer), comma_of(tokenizer))) > self.parts:
                 self.too_long = text
                 return
-
-    def _tokens(self, tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-        found = tokenizer(list(texts), truncation=False, verbose=False).input_ids
-        return [ids[1:-1] for ids in found]
 
     def _at_once(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         made = self.pipeline.encode_prompt(
@@ -76,41 +71,22 @@ class TextEncoding:
         # SDXL reads two encoders side by side: their states are joined feature by feature.
         contexts, pooled = list[torch.Tensor](), None
         for tokenizer, encoder in pairs:
-            ids = self._padded(tokenizer, texts)
-            out = encoder(ids.flatten(0, 1).to(self.device), output_hidden_states=True)
-            hidden = self._layer(encoder, out, is_xl=is_xl)
-            rows = hidden.reshape(len(texts), -1, hidden.shape[-1])  # parts one after the other
-            contexts.append(rows)
-            if is_xl:  # the vector of the first part stands for the whole text
-                pooled = out[0][:: self.parts]
+            ids = self._padded(tokenizer, texts).flatten(0, 1).to(self.device)
+            hidden, vectors = states_of(encoder, ids, is_sdxl=is_xl, clip_skip=self.clip_skip)
+            contexts.append(hidden.reshape(len(texts), -1, hidden.shape[-1]))  # parts in a row
+            if vectors is not None:  # that of the first part stands for the whole text
+                pooled = vectors[:: self.parts]
 
         columns = {"context": torch.cat(contexts, -1)}
         if pooled is not None:
             columns["text_embeds"] = pooled
         return columns
 
-    def _layer(self, encoder: Any, out: Any, *, is_xl: bool) -> torch.Tensor:
-        """The states that the UNet reads: SDXL's are one layer earlier, and not normed."""
-        if is_xl:
-            hidden: torch.Tensor = out.hidden_states[-1 - self.clip_skip]
-        elif self.clip_skip == 1:
-            hidden = out[0]
-        else:
-            model = getattr(encoder, "text_model", encoder)
-            hidden = model.final_layer_norm(out.hidden_states[-self.clip_skip])
-        return hidden
-
     def _padded(self, tokenizer: Any, texts: Sequence[str]) -> torch.Tensor:
         """Token numbers ``(texts, parts, length)``; missing parts are those of an empty text."""
-        length, rows = tokenizer.model_max_length, []
-        begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-        for tokens in self._tokens(tokenizer, texts):
-            parts = in_parts(tokens, length - 2, comma_of(tokenizer))[: self.parts]
+        rows = []
+        for tokens in tokens_of(tokenizer, texts):
+            parts = in_parts(tokens, room_of(tokenizer), comma_of(tokenizer))[: self.parts]
             parts += [[]] * (self.parts - len(parts))
-            rows.append(
-                [
-                    [begin, *part, end] + [tokenizer.pad_token_id] * (length - 2 - len(part))
-                    for part in parts
-                ]
-            )
+            rows.append([padded(tokenizer, part) for part in parts])
         return torch.tensor(rows)
