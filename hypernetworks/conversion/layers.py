@@ -76,6 +76,7 @@ def find_layers(shapes: Mapping[str, tuple[int, ...]]) -> list[Layer]:
     matches = [match for name in shapes if (match := _KEY_WEIGHT.fullmatch(name))]
     # the original layout counts blocks through, which takes the number of layers of each
     deepest = _layers_per_block(match["path"] for match in matches)
+
     found = []
     for match in matches:
         stored = f"{match['prefix']}{match['path']}"
@@ -107,6 +108,7 @@ def _both_paths(path: str, layers: int) -> tuple[str, str]:
     """
     head, _, rest = path.partition(".transformer_blocks.")
     rest = f".transformer_blocks.{rest}" if rest else ""
+
     if match := re.fullmatch(r"(input|output)_blocks\.(\d+)\.(\d+)", head):
         block, layer = divmod(int(match[2]) - (match[1] == "input"), layers + 1)
         side = "down" if match[1] == "input" else "up"
@@ -115,6 +117,8 @@ def _both_paths(path: str, layers: int) -> tuple[str, str]:
         number = int(match[2]) * (layers + 1) + int(match[3]) + (match[1] == "down")
         side = "input" if match[1] == "down" else "output"
         return path, f"{side}_blocks.{number}.1{rest}"
+
+    # The middle block has one place in each layout.
     if head == "middle_block.1":
         return f"mid_block.attentions.0{rest}", path
     if head == "mid_block.attentions.0":
