@@ -290,4 +290,6 @@ def _added(painter: Painter, network: Hypernetwork, messages: list[str]) -> Outc
     network.to("cpu", torch.float16)
     write(network, path)
     painter.library.scan()
-    return Outcome(path, [*messages, f"added to the library: {network.name}"])
+    return Outcome(
+        path, [*messages, f"added to the library: {network.name} (Refresh shows its card)"]
+    )

@@ -42,33 +42,33 @@ class HypernetworksToLora(_Writer):
     @classmethod
     def define_schema(cls) -> Any:
         """Inputs and outputs."""
+        inputs = [
+            fields.Stack.Input("stack", tooltip="Linear networks, in the order of application."),
+            checkpoint_input("The checkpoint that the LoRA is made for."),
+            filename_input("style"),
+            io.Combo.Input(
+                "format",
+                options=list(FORMATS),
+                default=FORMATS[0],
+                tooltip="kohya: for ComfyUI and all webuis. peft: for diffusers.",
+            ),
+            io.Int.Input(
+                "rank",
+                default=0,
+                min=0,
+                max=4096,
+                tooltip="0 leaves nothing out. A rank makes the file smaller and less exact.",
+            ),
+            dtype_input(),
+        ]
+
         return io.Schema(
             node_id="HypernetworkToLora",
             display_name="Hypernetworks to LoRA",
             category=fields.CATEGORY,
             description="Writes linear hypernetworks as one LoRA into models/loras. "
             "Its strength is a factor on the strengths of the stack.",
-            inputs=[
-                fields.Stack.Input(
-                    "stack", tooltip="Linear networks, in the order of application."
-                ),
-                checkpoint_input("The checkpoint that the LoRA is made for."),
-                filename_input("style"),
-                io.Combo.Input(
-                    "format",
-                    options=list(FORMATS),
-                    default=FORMATS[0],
-                    tooltip="kohya: for ComfyUI and all webuis. peft: for diffusers.",
-                ),
-                io.Int.Input(
-                    "rank",
-                    default=0,
-                    min=0,
-                    max=4096,
-                    tooltip="0 leaves nothing out. A rank makes the file smaller and less exact.",
-                ),
-                dtype_input(),
-            ],
+            inputs=inputs,
             outputs=[io.String.Output(display_name="file")],
             is_output_node=True,
         )
@@ -108,19 +108,19 @@ class BakeHypernetworks(_Writer):
     @classmethod
     def define_schema(cls) -> Any:
         """Inputs and outputs."""
+        inputs = [
+            fields.Stack.Input("stack", tooltip="Linear networks, in the order of application."),
+            checkpoint_input("The checkpoint to copy. It stays as it is."),
+            filename_input("model-style"),
+        ]
+
         return io.Schema(
             node_id="HypernetworkBake",
             display_name="Bake Hypernetworks",
             category=fields.CATEGORY,
             description="Writes a copy of a checkpoint that has linear hypernetworks in its "
             "weights into models/checkpoints.",
-            inputs=[
-                fields.Stack.Input(
-                    "stack", tooltip="Linear networks, in the order of application."
-                ),
-                checkpoint_input("The checkpoint to copy. It stays as it is."),
-                filename_input("model-style"),
-            ],
+            inputs=inputs,
             outputs=[io.String.Output(display_name="file")],
             is_output_node=True,
         )
@@ -142,17 +142,19 @@ class MergeHypernetworks(_Writer):
     @classmethod
     def define_schema(cls) -> Any:
         """Inputs and outputs."""
+        inputs = [
+            fields.Stack.Input("stack", tooltip="Networks, in the order of application."),
+            filename_input("merged"),
+            dtype_input(),
+        ]
+
         return io.Schema(
             node_id="HypernetworkMerge",
             display_name="Merge Hypernetworks",
             category=fields.CATEGORY,
             description="Writes the networks of a stack as one network into models/hypernetworks, "
             "and shows how far it is from applying them in order.",
-            inputs=[
-                fields.Stack.Input("stack", tooltip="Networks, in the order of application."),
-                filename_input("merged"),
-                dtype_input(),
-            ],
+            inputs=inputs,
             outputs=[io.String.Output(display_name="file")],
             is_output_node=True,
         )
