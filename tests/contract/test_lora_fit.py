@@ -30,6 +30,7 @@ from hypernetworks.hosts.diffusers.conversion import (
     Training,
     distilling,
     fit_lora,
+    fitting,
     general_prompts,
 )
 from hypernetworks.studio.converting import LORA, Order, convert
@@ -162,6 +163,19 @@ def test_a_training_can_be_ended_and_repeated(
     again = tmp_path / "again" / "a.safetensors"
     distilled(pipeline, tiny_folder, again, style, 99, stop=stop)
     assert again.read_bytes() == (tmp_path / "a.safetensors").read_bytes()
+
+
+def test_too_little_memory_for_a_fit_is_said(
+    pipeline: Any, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(fitting, "noted", fail)
+    style = network("style", 1, RELU, widths=WIDTHS)
+    with pytest.raises(HypernetworkError, match="not enough memory to fit"):
+        fitted(pipeline, tiny_folder, tmp_path / "x.safetensors", style)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_too_few_prompts_are_refused(pipeline: Any, tiny_folder: Path) -> None:
