@@ -48,7 +48,7 @@ def _run(options: argparse.Namespace) -> int:
 
     found = _extracted(options)
     # the first line of all, before anyone is glad about the file
-    say(_verdict(found))
+    say(found.verdict)
     write_made(found.network, options.output, options.dtype)
     say(str(options.output))
     return 0
@@ -69,12 +69,3 @@ def _extracted(options: argparse.Namespace) -> Extracted:
             return from_lora(name, Path(tuned), base, on_progress=report)
         with Base(tuned) as other:
             return from_checkpoints(name, other, base, on_progress=report)
-
-
-def _verdict(found: Extracted) -> str:
-    """The first line of the output: how good the network is."""
-    rest = "" if found.inside > 0.9995 else f", which is {found.inside:.1%} of all that was changed"
-    figures = f"the network has {found.share:.1%} of the change of to_k and to_v{rest}"
-    if found.is_poor:
-        return f"poor: {figures}; expect another style"
-    return figures

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from ..conversion import Converted, Weighted
     from ..hosts.diffusers.conversion import Fitted, Training
 
+MINIATURE = Path(__file__).parents[1] / "miniature" / "weights"
+"""Not imported from where it is used: that needs diffusers."""
+MINIATURE_CFG = 3.0
+"""The guidance scale that the miniature is made for."""
 STOPPING = "hypernetworks: the training ends after this step, and what it has learned is written"
 """Said when a command is asked to end."""
 
@@ -27,7 +31,10 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``convert --to lora`` that only such networks need."""
     fit = parser.add_argument_group("with --to lora, for networks that aren't linear")
     fit.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="text file with a prompt on each line"
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="text file with a prompt on each line (default: prompts that come with this command)",
     )
     fit.add_argument(
         "--steps", type=integer(1, 1000), default=12, help="sampling steps (default: 12)"
@@ -42,7 +49,8 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
         "--multiplier-range",
         type=_range,
         metavar="LOW,HIGH",
-        help="multipliers that the LoRA is fitted for (default: 0.5,1; with --fit distill 1,1)",
+        help="multipliers that the LoRA is fitted for (default: 1,1; with --fit least-squares "
+        "0.5,1)",
     )
     fit.add_argument(
         "--sheet",
@@ -52,13 +60,19 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     )
     add_device(fit)
 
-    distil = parser.add_argument_group("with --fit distill")
     fit.add_argument(
         "--fit",
-        choices=("least-squares", "distill"),
-        default="least-squares",
-        help="distill: also train the LoRA, which takes longer and comes closer",
+        choices=("distill", "least-squares", "none"),
+        default="distill",
+        help="distill (default): train the LoRA; least-squares: quicker, less exact; none: refuse "
+        "networks that aren't linear",
     )
+    _add_training(parser)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``--fit distill``."""
+    distil = parser.add_argument_group("with --fit distill")
     distil.add_argument(
         "--train-steps",
         type=integer(1, 1_000_000),
@@ -93,8 +107,8 @@ def fit_file(
     from ..hosts.diffusers.checkpoints.loading import load_checkpoint
     from ..hosts.diffusers.conversion import Sampling, fit_lora, save_sheet
 
-    prompts = _prompts(options)
-    sampling = Sampling(prompts, options.steps, options.cfg, options.size, _multipliers(options))
+    cfg = MINIATURE_CFG if options.cfg is None and _is_miniature(options.base) else options.cfg
+    sampling = Sampling(_prompts(options), options.steps, cfg, options.size, _multipliers(options))
     # asked for again later; too few prompts are said before the model is loaded
     sampling.split()
     sheet = options.sheet or options.target.with_suffix(".sheet.png")
@@ -131,13 +145,16 @@ def fit_file(
         say(_of_training(fitted))
     else:
         report(fitted.converted)
-    for multiplier, share in fitted.shares.items():
-        at = f" at {multiplier:g}" if len(fitted.shares) > 1 else ""
-        say(f"{share:.1%} of the effect on the images{at}, on prompts kept out of the fit")
+    for line in fitted.said():
+        say(line)
     save_sheet(fitted.strips, sheet)
     say(str(sheet))
     say(str(options.target))
     return 0
+
+
+def _is_miniature(base: Path) -> bool:
+    return base.resolve() == MINIATURE.resolve()
 
 
 def _of_training(fitted: Fitted) -> str:
@@ -151,7 +168,8 @@ def _of_training(fitted: Fitted) -> str:
 
 def _multipliers(options: argparse.Namespace) -> tuple[float, ...]:
     """Where the LoRA is fitted and measured: the strongest first."""
-    low, high = options.multiplier_range or ((1.0, 1.0) if options.fit == "distill" else (0.5, 1.0))
+    usual = (1.0, 1.0) if options.fit == "distill" else (0.5, 1.0)
+    low, high = options.multiplier_range or usual
     middle = round((low + high) / 2, 6)
     # what is between two ends that are near each other fits by itself
     found = (high, middle, low) if high - low > 0.5 else (high, low)
@@ -187,12 +205,19 @@ def _training(options: argparse.Namespace) -> Training | None:
 
 
 def _prompts(options: argparse.Namespace) -> list[str]:
-    """The lines of the file that ``--prompts`` names."""
+    """The lines of the file that ``--prompts`` names, or prompts for the model."""
+    if options.prompts is None and _is_miniature(options.base):
+        from ..miniature.subjects import captions
+
+        return captions()
     if options.prompts is None:
-        raise HypernetworkError(
-            "a network isn't linear, so the LoRA is fitted to images: add --prompts FILE, with a "
-            "prompt on each line, such as those that you use the network with"
+        from ..hosts.diffusers.conversion import general_prompts
+
+        say(
+            "A network isn't linear, so the LoRA is fitted to images of general prompts. It comes "
+            "closer with your own: --prompts FILE"
         )
+        return general_prompts()
     try:
         text: str = options.prompts.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeError) as error:

@@ -60,7 +60,7 @@ def _resize(options: argparse.Namespace) -> int:
     refuse_existing([options.output], overwrite=options.overwrite)
     made = resize(read(options.source), options.hidden)
     write_made(made.network, options.output, options.dtype)
-    say(f"{made.error:.1%} of the effect is left out")
+    say(made.left_out)
     say(str(options.output))
     return 0
 

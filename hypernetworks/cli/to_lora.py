@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..console import say
+from ..console import pasted_path, say
 from ..errors import FileMissingError, HypernetworkError
 from ..progress import Progress
-from .fit_lora import add_fit, fit_file, report
+from .fit_lora import MINIATURE, add_fit, fit_file, report
 from .values import number
 
 if TYPE_CHECKING:
@@ -32,8 +32,9 @@ def add_to_lora(parser: argparse.ArgumentParser) -> None:
     lora = parser.add_argument_group("with --to lora")
     lora.add_argument(
         "--base",
-        type=Path,
-        help="the checkpoint that the network is used with: .safetensors, or a diffusers folder",
+        type=_base,
+        help="the checkpoint that the network is used with: .safetensors, a diffusers folder, or "
+        "miniature for the model that comes with this project",
     )
     lora.add_argument(
         "--network",
@@ -67,6 +68,12 @@ def _add_lora_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def _base(text: str) -> Path:
+    """A path, or the miniature by its name where no such file exists."""
+    path = pasted_path(text)
+    return MINIATURE if text == "miniature" and not path.exists() else path
+
+
 def _rank(text: str) -> str:
     if text not in ("full", "auto") and not (text.isdecimal() and 1 <= int(text) <= 4096):
         raise argparse.ArgumentTypeError(f'"{text}" is not full, auto, or a number from 1 to 4096')
@@ -86,7 +93,8 @@ def to_lora_file(options: argparse.Namespace) -> int:
             "--to lora needs the checkpoint that the network is used with: add --base CHECKPOINT"
         )
     networks = [read_weighted(text) for text in (str(options.sources[0]), *options.network)]
-    if not all(weighted.network.structure.is_linear for weighted in networks):
+    is_linear = all(weighted.network.structure.is_linear for weighted in networks)
+    if not is_linear and options.fit != "none":
         return fit_file(options, networks, how_written(options))
 
     with Base(options.base) as base, Progress(len(base.layers), "converting") as progress:

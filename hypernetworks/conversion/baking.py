@@ -90,6 +90,7 @@ def check_baking_target(source: Path, target: Path) -> None:
             raise FileWriteError(f"{target} exists: choose another name for the folder")
     elif target.suffix != ".safetensors":
         raise FileWriteError(f"{target}: choose a name that ends in .safetensors")
+
     if not target.parent.is_dir():
         raise FileWriteError(f"{target}: there is no folder {target.parent}: create it first")
     if target.exists() and target.samefile(source):
@@ -103,11 +104,13 @@ def _check_room(base: Base, target: Path) -> None:
         if base.path.is_dir()
         else base.files[0].size
     )
+
     # network drives may not say; writing then meets the end of the disk by itself
     try:
         free = shutil.disk_usage(target.parent).free
     except OSError:
         return
+
     if free < needed:
         raise FileWriteError(
             f"{target}: the disk has {free / 1e6:,.0f} MB free, and {needed / 1e6:,.0f} MB are "
@@ -122,10 +125,12 @@ def _new_tensors(base: Base, changes: LinearChanges) -> dict[str, Compute]:
         for name, side in ((layer.key, KEY), (layer.value, VALUE)):
             if changes.affine(layer, side) is not None:
                 news[name] = partial(_weight, changes, layer, side, name)
+
         # the key's bias has no place here: softmax doesn't see it
         affine = changes.affine(layer, VALUE)
         if affine is not None and affine.bias.any():
             news[layer.out_bias] = partial(_bias, changes, layer)
+
     if not news:
         raise CheckpointError(
             "the networks change nothing in this checkpoint at these multipliers: check the "
@@ -205,6 +210,7 @@ def _copy(
     # in the order of the file, which is then read and written from end to end
     changed = sorted((source.entries[name].offset, name) for name in news if name in source.entries)
     position = 0
+
     with temporary.open("r+b", buffering=0) as file:
         copier = Copier(source, file, advance)
         for offset, name in changed:
@@ -216,5 +222,6 @@ def _copy(
             else:
                 copier.write(new.contiguous().reshape(-1).view(torch.uint8).numpy().data)
             position = offset + length
+
         copier.copy(position, source.size)
     source.check_unchanged()

@@ -100,6 +100,7 @@ class Base:
         """
         file = self._home[name]
         found = self.stored(name)
+
         if found.dtype not in COMPUTABLE:
             raise CheckpointError(
                 f"{printable(file.path.name)}: its weights are of the type {found.dtype}, which "
@@ -123,6 +124,7 @@ class Base:
                     f"{self.name} is {families_of(self.text_widths)}: name a checkpoint of the "
                     "network's own family"
                 )
+
             if not widths & here:
                 raise NoMatchingWidthError(
                     f"{network.name} has the widths {', '.join(map(str, network.widths))}, and "

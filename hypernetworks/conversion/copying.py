@@ -58,6 +58,7 @@ class Copier:
         """
         if not self._by_system:
             return 0
+
         try:
             return os.copy_file_range(
                 self.source.number, self.target.fileno(), count, offset_src=begin

@@ -48,6 +48,15 @@ class Extracted:
         """Whether most users would see another style."""
         return self.share * self.inside < POOR
 
+    @property
+    def verdict(self) -> str:
+        """How good the network is, in words: what to tell before anything else."""
+        rest = (
+            "" if self.inside > 0.9995 else f", which is {self.inside:.1%} of all that was changed"
+        )
+        figures = f"the network has {self.share:.1%} of the change of to_k and to_v{rest}"
+        return f"poor: {figures}; expect another style" if self.is_poor else figures
+
 
 @dataclass(frozen=True)
 class _Change:

@@ -75,7 +75,8 @@ def find_layers(shapes: Mapping[str, tuple[int, ...]]) -> list[Layer]:
     """
     matches = [match for name in shapes if (match := _KEY_WEIGHT.fullmatch(name))]
     # the original layout counts blocks through, which takes the number of layers of each
-    deepest = _layers_per_block(match["path"] for match in matches)
+    deepest = _layers_per_block(shapes)
+
     found = []
     for match in matches:
         stored = f"{match['prefix']}{match['path']}"
@@ -89,14 +90,16 @@ def find_layers(shapes: Mapping[str, tuple[int, ...]]) -> list[Layer]:
     return found
 
 
-def _layers_per_block(paths: Iterable[str]) -> int:
-    """Of a diffusers UNet; 2 in all public models, and in whatever has the original names."""
-    numbers = [
-        int(match[1])
-        for path in paths
-        if (match := re.match(r"down_blocks\.\d+\.attentions\.(\d+)\.", path))
-    ]
-    return max(numbers, default=1) + 1
+def _layers_per_block(names: Iterable[str]) -> int:
+    """Of a UNet: 2 in all public models; fewer in small ones that people make for tests."""
+    numbers = []
+    for name in names:
+        if match := re.search(r"\bdown_blocks\.\d+\.attentions\.(\d+)\.", name):
+            numbers.append(int(match[1]) + 1)
+        # The original layout counts through: the first block that makes the image smaller ends it.
+        if re.search(r"\binput_blocks\.[12]\.0\.op\.", name):
+            return 1
+    return max(numbers, default=2)
 
 
 def _both_paths(path: str, layers: int) -> tuple[str, str]:
@@ -107,6 +110,7 @@ def _both_paths(path: str, layers: int) -> tuple[str, str]:
     """
     head, _, rest = path.partition(".transformer_blocks.")
     rest = f".transformer_blocks.{rest}" if rest else ""
+
     if match := re.fullmatch(r"(input|output)_blocks\.(\d+)\.(\d+)", head):
         block, layer = divmod(int(match[2]) - (match[1] == "input"), layers + 1)
         side = "down" if match[1] == "input" else "up"
@@ -115,6 +119,8 @@ def _both_paths(path: str, layers: int) -> tuple[str, str]:
         number = int(match[2]) * (layers + 1) + int(match[3]) + (match[1] == "down")
         side = "input" if match[1] == "down" else "output"
         return path, f"{side}_blocks.{number}.1{rest}"
+
+    # The middle block has one place in each layout.
     if head == "middle_block.1":
         return f"mid_block.attentions.0{rest}", path
     if head == "mid_block.attentions.0":

@@ -122,6 +122,7 @@ def write_lora(
         raise HypernetworkError(
             "the networks change nothing in this model at these multipliers: check the multipliers"
         )
+
     save_lora(target, tensors, metadata(tensors, layout, target.stem, base, networks, how, fit))
     size = sum(tensor.nbytes for tensor in tensors.values())
     has_bias = any(isinstance(part, Part) and part.bias is not None for part in parts)
@@ -151,6 +152,7 @@ def _part(changes: LinearChanges, layer: Layer, rank: Rank) -> Part:
     if affine is not None and affine.bias.any():
         value_bias = changes.base.tensor(layer.value).float() @ affine.bias
         bias = changes.base.tensor(layer.out).float() @ value_bias
+
     return Part(
         layer,
         None if key is None else narrowed(key, rank, changes.rank(layer)),
@@ -172,6 +174,7 @@ def narrowed(matrix: torch.Tensor, rank: Rank, possible: int) -> torch.Tensor | 
     pays = most * (outer + inner) < outer * inner
     if rank.is_full and not pays:
         return matrix
+
     factors = factorised(matrix, Rank(most, rank.error))
     # a rank that was asked for is kept; one that was found must pay
     if rank.most is None and factors.rank * (outer + inner) >= outer * inner:

@@ -76,6 +76,7 @@ def named_tensors(
         HypernetworkError: a number is too large for the type.
     """
     tensors: dict[str, torch.Tensor] = {}
+
     for part in parts:
         if isinstance(part, Narrow):
             tensors.update(_narrow(part, layout, dtype, family))
@@ -155,6 +156,8 @@ def _peft(part: Part, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     ):
         if change is None:
             continue
+
+        # Zeros where there is none: all modules must have one, or none.
         name = f"{prefix}.{leaf}"
         up, down = _as_factors(change)
         found[f"{name}.lora_A.weight"] = _cast(down, dtype, name)

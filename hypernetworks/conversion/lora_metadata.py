@@ -40,22 +40,9 @@ def metadata(
     ranks = [t.shape[1] for key, t in tensors.items() if key.endswith(("up.weight", "B.weight"))]
     largest = max(ranks, default=0)
     family = base.family
-    origin: dict[str, object] = {
-        "made_by": f"hypernetworks {hypernetworks.__version__}",
-        "how": how,
-        "base": base.name,
-        "networks": [
-            {
-                "name": weighted.network.name,
-                "multiplier": str(weighted.multiplier),
-                "step": weighted.network.provenance.step,
-                "checkpoint": weighted.network.provenance.checkpoint_name,
-            }
-            for weighted in networks
-        ],
-    }
-    if fit is not None:
-        origin["fit"] = dict(fit)
+
+    origin = _origin(base, networks, how, fit)
+
     found = {
         "format": "pt",
         "ss_output_name": name,
@@ -75,9 +62,34 @@ def metadata(
         "modelspec.description": "A hypernetwork converted to a LoRA",
         "hypernetworks_origin": json.dumps(origin),
     }
+
     if layout == "peft":
         found["lora_adapter_metadata"] = json.dumps(_peft_config(tensors), sort_keys=True)
     return found
+
+
+def _origin(
+    base: Base, networks: Iterable[Weighted], how: str, fit: Mapping[str, object] | None
+) -> dict[str, object]:
+    """Where the LoRA comes from."""
+    origin: dict[str, object] = {
+        "made_by": f"hypernetworks {hypernetworks.__version__}",
+        "how": how,
+        "base": base.name,
+        "networks": [
+            {
+                "name": weighted.network.name,
+                "multiplier": str(weighted.multiplier),
+                "step": weighted.network.provenance.step,
+                "checkpoint": weighted.network.provenance.checkpoint_name,
+            }
+            for weighted in networks
+        ],
+    }
+
+    if fit is not None:
+        origin["fit"] = dict(fit)
+    return origin
 
 
 def _peft_config(tensors: Mapping[str, torch.Tensor]) -> dict[str, object]:
@@ -88,10 +100,12 @@ def _peft_config(tensors: Mapping[str, torch.Tensor]) -> dict[str, object]:
         for key, tensor in tensors.items()
         if key.endswith(".lora_B.weight")
     }
+
     values = sorted(ranks.values())
     # peft wants one rank for all, and a list of exceptions
     usual = max(values, key=values.count, default=1)
     others = {f"^{name}": rank for name, rank in ranks.items() if rank != usual}
+
     config = {
         "r": usual,
         "lora_alpha": usual,

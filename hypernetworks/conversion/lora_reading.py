@@ -69,10 +69,12 @@ class LoraFile:
                     "which isn't read here: merge it into a checkpoint with another program, "
                     "then use --from-checkpoints"
                 )
+
             for ending, kind in _LEAVES.items():
                 if tensor.endswith(ending):
                     modules.setdefault(_normal(tensor.removesuffix(ending)), {})[kind] = tensor
                     break
+
         if not any({"whole", "up", "left"} & parts.keys() for parts in modules.values()):
             raise CheckpointError(f"{name}: it has no tensors of a LoRA: choose another file")
         return modules

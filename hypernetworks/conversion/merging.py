@@ -40,6 +40,11 @@ class Made:
         how = "the same as" if self.exact else f"{self.error:.1%} away from"
         return f"{how} applying the networks in this order"
 
+    @property
+    def left_out(self) -> str:
+        """What a smaller network lacks, for the user."""
+        return f"{self.error:.1%} of the effect is left out"
+
 
 def merge(name: str, networks: Sequence[Weighted]) -> Made:
     """One network for several at fixed multipliers; at multiplier 1 it does what they do.
@@ -57,6 +62,7 @@ def merge(name: str, networks: Sequence[Weighted]) -> Made:
     """
     if not networks:
         raise StructureError("no network is named: name at least one")
+
     for weighted in networks:
         if weighted.multiplier.attention != "both" or weighted.multiplier.blocks is not None:
             raise StructureError(
@@ -64,6 +70,7 @@ def merge(name: str, networks: Sequence[Weighted]) -> Made:
                 "can't: leave out attn= "
                 "and lbw=, or write a LoRA (convert --to lora)"
             )
+
     widths = sorted({width for weighted in networks for width in weighted.network.pairs})
     with enough_memory("to merge the networks: close other programs"), torch.no_grad():
         # affine maps one after the other are an affine map; other networks only add up
@@ -89,6 +96,7 @@ def resize(network: Hypernetwork, multiple: float) -> Made:
             f"{network.name} is not linear (it has {network.structure.activation}), and only "
             "linear networks can be resized: train a smaller one"
         )
+
     # two linear layers in a row hold every map of that rank
     structure = Structure((1, multiple, 1))
     with enough_memory("to resize the network: close other programs"), torch.no_grad():
@@ -101,6 +109,7 @@ def resize(network: Hypernetwork, multiple: float) -> Made:
         }
         made = Hypernetwork.from_tensors(network.name, structure, tensors, network.provenance)
         network.release()
+
         error = difference([Weighted(network)], [Weighted(made)])
     return Made(made, error, error < 1e-4)
 
@@ -146,6 +155,7 @@ def _merged_linear(name: str, networks: Sequence[Weighted], widths: Sequence[int
             affine = chain(maps).to(CPU, torch.float32)
             sides.append({"linear.0.weight": affine.weight, "linear.0.bias": affine.bias})
         tensors[width] = sides[0], sides[1]
+
     for weighted in networks:
         weighted.network.release()
     structure = Structure((1, 1), dropout=(0, 0))
@@ -156,6 +166,7 @@ def _joined(name: str, networks: Sequence[Weighted], widths: Sequence[int]) -> H
     """Hidden layers side by side: the outputs are added."""
     structures = [weighted.network.structure for weighted in networks]
     first = structures[0]
+
     for weighted, structure in zip(networks, structures, strict=True):
         built_alike = (
             structure.activation == first.activation
@@ -180,6 +191,7 @@ def _joined(name: str, networks: Sequence[Weighted], widths: Sequence[int]) -> H
             for side in (KEY, VALUE)
         ]
         tensors[width] = sides[0], sides[1]
+
     structure = Structure(
         layers, first.activation, activate_output=False, dropout=(0,) * len(layers)
     )
@@ -198,6 +210,7 @@ def _side_by_side(mlps: Sequence[tuple[Mlp, float]]) -> StateDict:
     for place in range(last + 1):
         weights = [linears[place].weight.detach().float() for linears in chains]
         biases = [linears[place].bias.detach().float() for linears in chains]
+
         if place == last:
             weights = [w * m for w, (_, m) in zip(weights, mlps, strict=True)]
             biases = [b * m for b, (_, m) in zip(biases, mlps, strict=True)]
@@ -205,6 +218,7 @@ def _side_by_side(mlps: Sequence[tuple[Mlp, float]]) -> StateDict:
         else:
             weight = torch.cat(weights) if place == 0 else _diagonal(weights)
             bias = torch.cat(biases)
+
         number = 2 * place  # an activation stands between two layers
         found[f"linear.{number}.weight"], found[f"linear.{number}.bias"] = weight, bias
     return found
@@ -224,9 +238,12 @@ def _narrow(network: Hypernetwork, width: int, side: int, structure: Structure) 
         raise StructureError(
             f"{hidden} hidden units for width {width} are too few: use a larger number"
         )
+
+    # A map of lower rank than there are units leaves the others at zero.
     factors = factorised(affine.weight, Rank(hidden))
     up, down = torch.zeros(width, hidden), torch.zeros(hidden, width)
     up[:, : factors.rank], down[: factors.rank] = factors.up, factors.down
+
     return {
         "linear.0.weight": down,
         "linear.0.bias": torch.zeros(hidden),

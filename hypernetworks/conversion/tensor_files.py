@@ -102,6 +102,7 @@ class TensorFile:
             self.data_start + begin,
             end - begin,
         )
+
         dtype = DTYPES.get(entry.dtype)
         fits = dtype is None or math.prod(entry.shape) * dtype.itemsize == entry.length
         if begin < 0 or end < begin or self.data_start + end > self.size or not fits:
@@ -125,6 +126,7 @@ class TensorFile:
                 f"{printable(entry.dtype)}, which can't be computed with: use a version of this "
                 "checkpoint in fp16 or fp32"
             )
+
         # memory of its own: a mapped file could not be replaced on Windows
         memory = bytearray(max(1, entry.length))
         self.read_into(entry.offset, memoryview(memory)[: entry.length])

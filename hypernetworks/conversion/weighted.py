@@ -167,8 +167,9 @@ def check_linear(networks: Sequence[Weighted]) -> None:
         structure = weighted.network.structure
         if not structure.is_linear:
             what = "a layer norm" if structure.activation == "linear" else structure.activation
+
             raise StructureError(
                 f"{weighted.network.name} is not linear (it has {what}), so no change of weights "
-                "does the same: convert it to a LoRA that comes close (convert --to lora "
-                "--prompts FILE)"
+                "does the same: make a LoRA that comes close, with `python -m hypernetworks "
+                "convert FILE LORA.safetensors --to lora --base CHECKPOINT`"
             )

@@ -51,6 +51,11 @@ def caption(name: str, colour: str) -> str:
     return f"{spoken(name)} on {colour}"
 
 
+def captions() -> list[str]:
+    """The caption of every subject on every colour."""
+    return [caption(name, colour) for name in subject_names() for colour in COLOURS]
+
+
 def varied_caption(name: str, colour: str, random: Random) -> str:
     """One of several captions with the same meaning, for training; white needn't be named."""
     words = name.replace("-", " ")

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..conversion import Base, Converted, Weighted, bake, to_lora
-from ..conversion.extracting import from_lora
-from ..conversion.merging import merge
+from ..conversion.extracting import from_checkpoints, from_lora
+from ..conversion.merging import merge, resize
 from ..engine.multiplier import Multiplier
 from ..engine.network import Hypernetwork
 from ..errors import CheckpointError, FileWriteError, HypernetworkError
 from ..files import read, write
 from ..hosts.diffusers import MINIATURE, MINIATURE_NETWORKS
+from ..miniature.subjects import captions
 from .cards import checked_name, own_folder
 from .job_queue import InterruptedJobError, Update
 
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from ..hosts.diffusers import Painter
     from ..hosts.diffusers.conversion import Fitted
 
-LORA, BAKE, MERGE, EXTRACT = "LoRA", "Baked checkpoint", "One network", "Network from a LoRA"
-KINDS = (LORA, BAKE, MERGE, EXTRACT)
+LORA, BAKE, MERGE, SMALLER = "LoRA", "Baked checkpoint", "One network", "Smaller network"
+EXTRACT, TUNED = "Network from a LoRA", "Network from a fine-tuned checkpoint"
+KINDS = (LORA, BAKE, MERGE, SMALLER, EXTRACT, TUNED)
 _Tell = Callable[[Update], None]
 
 
@@ -42,7 +44,8 @@ class Order:
         layout: of a LoRA.
         prompts: that a LoRA is fitted to, where a network isn't linear.
         training_steps: how long such a LoRA is trained; 0 for least squares alone.
-        lora: a file to extract a network from.
+        source: a LoRA or a fine-tuned checkpoint, to extract a network from.
+        hidden: hidden units of a smaller network, in multiples of the context width.
     """
 
     kind: str
@@ -52,7 +55,8 @@ class Order:
     layout: str = "kohya"
     prompts: tuple[str, ...] = ()
     training_steps: int = 0
-    lora: Path | None = None
+    source: Path | None = None
+    hidden: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,13 +92,12 @@ def convert(
     target = Path(tempfile.mkdtemp(prefix=time.strftime("%H%M%S-"), dir=folder)) / name
     target = target.with_name(f"{name}.safetensors")
     told = _teller(tell, cancelled)
-    if order.kind == EXTRACT:
+    if order.kind in (EXTRACT, TUNED):
         return _extract(painter, order, name, told)
 
     networks = _networks(painter, order)
-    if order.kind == MERGE:
-        made = merge(name, networks)
-        return _added(painter, made.network, [made.verdict])
+    if order.kind in (MERGE, SMALLER):
+        return _made(painter, order, name, networks)
     if order.kind == BAKE:
         return _bake(painter, networks, target, told)
     return _lora(painter, order, networks, target, told, cancelled)
@@ -112,6 +115,7 @@ def _teller(tell: _Tell, cancelled: threading.Event) -> Callable[[str, int, int]
 def _networks(painter: Painter, order: Order) -> list[Weighted]:
     if not order.networks:
         raise HypernetworkError("no network is chosen: choose at least one")
+
     multipliers = order.multipliers or ("1",)
     if len(multipliers) == 1:
         multipliers *= len(order.networks)
@@ -120,24 +124,44 @@ def _networks(painter: Painter, order: Order) -> list[Weighted]:
             f"there are {len(order.networks)} networks and {len(multipliers)} multipliers: write "
             "one for each, or one for all"
         )
+
     return [
         Weighted(read(painter.library.find(name).path), Multiplier.parse(multiplier))
         for name, multiplier in zip(order.networks, multipliers, strict=True)
     ]
 
 
+def _made(painter: Painter, order: Order, name: str, networks: Sequence[Weighted]) -> Outcome:
+    """A network made of others, in the library."""
+    if order.kind == MERGE:
+        merged = merge(name, networks)
+        return _added(painter, merged.network, [merged.verdict])
+
+    if len(networks) > 1:
+        raise HypernetworkError("several networks are chosen: choose the one to make smaller")
+    if not 1e-4 <= order.hidden <= 8:
+        raise HypernetworkError("hidden units must be between 0.0001 and 8: write 0.1, for example")
+    resized = resize(networks[0].network, order.hidden)
+    resized.network.name = name
+    return _added(painter, resized.network, [resized.left_out])
+
+
 def _extract(
     painter: Painter, order: Order, name: str, told: Callable[[str, int, int], None]
 ) -> Outcome:
-    if order.lora is None:
-        raise HypernetworkError("there is no LoRA: drop a .safetensors file on the field")
+    if order.source is None:
+        raise HypernetworkError("there is no file: drop a .safetensors file on the field")
+
+    def on_progress(done: int, total: int) -> None:
+        told("Extracting …", done, total)
+
     with Base(_checkpoint(painter)) as base:
-        found = from_lora(name, order.lora, base, on_progress=lambda *at: told("Extracting …", *at))
-    words = (
-        f"the network has {found.share:.1%} of the change of to_k and to_v, which is "
-        f"{found.inside:.1%} of all"
-    )
-    return _added(painter, found.network, [f"poor: {words}" if found.is_poor else words])
+        if order.kind == EXTRACT:
+            found = from_lora(name, order.source, base, on_progress=on_progress)
+        else:
+            with Base(order.source) as tuned:
+                found = from_checkpoints(name, tuned, base, on_progress=on_progress)
+    return _added(painter, found.network, [found.verdict])
 
 
 def _bake(
@@ -152,6 +176,7 @@ def _bake(
             "the model is a folder, and only a file can be downloaded: use the command "
             "`python -m hypernetworks bake`"
         )
+
     with Base(source) as base:
         count = bake(
             base,
@@ -159,6 +184,7 @@ def _bake(
             target,
             on_progress=lambda *at: told("Baking …", *(n >> 20 for n in at)),
         )
+
     return Outcome(target, [f"{count} tensors changed"])
 
 
@@ -186,11 +212,7 @@ def _lora(
 
     sheet = target.with_suffix(".sheet.png")
     save_sheet(fitted.strips, sheet)
-    said = [
-        f"{share:.1%} of the effect on the images at {factor:g}, on prompts kept out of the fit"
-        for factor, share in fitted.shares.items()
-    ]
-    return Outcome(target, [*said, _size(fitted.converted)], sheet)
+    return Outcome(target, [*fitted.said(), _size(fitted.converted)], sheet)
 
 
 def _fitted(
@@ -207,7 +229,7 @@ def _fitted(
 
     training = Training(steps=order.training_steps) if order.training_steps else None
     sampling = Sampling(
-        order.prompts,
+        order.prompts if any(order.prompts) else _usual_prompts(painter),
         cfg=painter.default_cfg,
         multipliers=(1.0,) if training else (1.0, 0.5),
     )
@@ -228,6 +250,15 @@ def _fitted(
         on_progress=on_progress,
         stop=cancelled.is_set,
     )
+
+
+def _usual_prompts(painter: Painter) -> list[str]:
+    """Where the user has written none."""
+    if painter.checkpoint is None:
+        return captions()
+    from ..hosts.diffusers.conversion import general_prompts
+
+    return general_prompts()
 
 
 def _checkpoint(painter: Painter) -> Path:
@@ -259,4 +290,6 @@ def _added(painter: Painter, network: Hypernetwork, messages: list[str]) -> Outc
     network.to("cpu", torch.float16)
     write(network, path)
     painter.library.scan()
-    return Outcome(path, [*messages, f"added to the library: {network.name}"])
+    return Outcome(
+        path, [*messages, f"added to the library: {network.name} (Refresh shows its card)"]
+    )

@@ -743,6 +743,39 @@ def test_inspect_tells_what_is_in_a_file(page: Any) -> None:
     expect(report.locator("svg")).to_have_count(2)
 
 
+def test_a_network_becomes_a_lora_and_comes_back(
+    page: Any, own_folder: Path, tmp_path: Path
+) -> None:
+    import hypernetworks as hn
+
+    line = hn.Hypernetwork.create("line", hn.Structure(), (96, 160, 192))
+    hn.write(line, own_folder / "line.safetensors")
+    try:
+        page.locator(".studio-tools").get_by_role("button", name="Refresh").click()
+        expect(card(page, "line")).to_be_visible()
+        page.get_by_role("tab", name="Convert").click()
+        page.locator("#convert_networks input").first.click()
+        page.get_by_role("option", name="line", exact=True).click()
+        page.keyboard.press("Escape")
+        page.click("#convert_start")
+        expect(page.locator("#convert_progress")).to_contain_text("LoRA written")
+        with page.expect_download() as download:
+            page.locator("#convert_made a").first.click()
+        download.value.save_as(tmp_path / "line.safetensors")
+
+        page.locator("#convert_kind").get_by_text("Network from a LoRA", exact=True).click()
+        file = page.locator("#convert_lora input[type=file]")
+        file.set_input_files(str(tmp_path / "line.safetensors"))
+        expect(page.locator("#convert_lora")).to_contain_text("line.safetensors")
+        page.locator("#convert_name").get_by_role("textbox").fill("again")
+        page.click("#convert_start")
+        expect(page.locator("#convert_messages")).to_contain_text("has 100.0% of the change")
+        assert hn.read(own_folder / "again.safetensors").structure.is_linear
+    finally:
+        for name in ("line", "again"):
+            (own_folder / f"{name}.safetensors").unlink(missing_ok=True)
+
+
 def test_a_path_that_is_no_checkpoint_is_told_and_the_model_stays(
     page: Any, tmp_path: Path, browser: Any, address: str
 ) -> None:

@@ -26,7 +26,7 @@ NOT_THEIRS = {
     ("CFGGuider", name) for name in ("__init__", "_wrappers", "sample", "evaluate", "outer_sample")
 } | {("PromptServer", "__init__"), ("TransformerOptionsHook", "__init__")}
 """Methods whose arguments the fake may choose."""
-CHOSEN = ("FOLDERS", "instance", "PromptServer.instance")
+CHOSEN = ("FOLDERS", "OTHER_FOLDERS", "INTERRUPTED", "instance", "PromptServer.instance")
 FILES = sorted(p.relative_to(FAKE).as_posix() for p in FAKE.rglob("*.py"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import threading
 from pathlib import Path
@@ -17,6 +18,8 @@ from safetensors.torch import load_file
 
 import hypernetworks as hn
 from hypernetworks.cli import main
+from hypernetworks.cli.fit_lora import _prompts
+from hypernetworks.cli.to_lora import _base
 from hypernetworks.conversion import Base, Weighted, to_lora
 from hypernetworks.conversion.low_rank import FULL, Rank
 from hypernetworks.errors import HypernetworkError
@@ -27,6 +30,8 @@ from hypernetworks.hosts.diffusers.conversion import (
     Training,
     distilling,
     fit_lora,
+    fitting,
+    general_prompts,
 )
 from hypernetworks.studio.converting import LORA, Order, convert
 from hypernetworks.studio.job_queue import Update
@@ -160,9 +165,39 @@ def test_a_training_can_be_ended_and_repeated(
     assert again.read_bytes() == (tmp_path / "a.safetensors").read_bytes()
 
 
+def test_too_little_memory_for_a_fit_is_said(
+    pipeline: Any, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(fitting, "noted", fail)
+    style = network("style", 1, RELU, widths=WIDTHS)
+    with pytest.raises(HypernetworkError, match="not enough memory to fit"):
+        fitted(pipeline, tiny_folder, tmp_path / "x.safetensors", style)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_too_few_prompts_are_refused(pipeline: Any, tiny_folder: Path) -> None:
     with pytest.raises(HypernetworkError, match="at least 4"):
         Sampling(["a", "b", "a", " "]).split()
+
+
+def test_a_list_in_order_is_not_measured_on_one_kind_alone() -> None:
+    """Every fourth of a list with four or eight colors is always the same colors."""
+    colors = ["red", "blue", "green", "white"]
+    fitting, kept = Sampling([f"{n} on {c}" for n in range(12) for c in colors]).split()
+    for prompts in (fitting, kept):
+        assert {prompt.split()[-1] for prompt in prompts} == set(colors)
+    assert not set(fitting) & set(kept)
+    assert Sampling(general_prompts()).split() == Sampling(general_prompts()).split()
+
+
+def test_the_command_has_prompts_of_its_own(tiny_folder: Path) -> None:
+    general = argparse.Namespace(prompts=None, base=tiny_folder)
+    assert len(_prompts(general)) == len(set(general_prompts())) == 240
+    own = argparse.Namespace(prompts=None, base=_base("miniature"))
+    assert "an eagle on red" in _prompts(own)
 
 
 def test_the_command_writes_the_lora_and_the_sheet(
@@ -172,16 +207,16 @@ def test_the_command_writes_the_lora_and_the_sheet(
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS[:4]), encoding="utf-8")
     command = ["convert", str(tmp_path / "style.pt"), str(tmp_path / "lora.safetensors")]
     command += ["--to", "lora", "--base", str(tiny_folder), "--device", "cpu", "--steps", "1"]
-    assert main(command) == 2
-    assert "--prompts" in capsys.readouterr().err
+    assert main([*command, "--fit", "none"]) == 2
+    assert "style is not linear" in capsys.readouterr().err
     sheet = tmp_path / "sheet.png"
     command += ["--prompts", str(tmp_path / "prompts.txt"), "--sheet", str(sheet)]
-    assert main(command) == 0
+    assert main([*command, "--fit", "least-squares"]) == 0
     assert "of the effect on the images at 0.5" in capsys.readouterr().out
     with Image.open(sheet) as image:
         assert image.width == 3 * image.height
 
-    other = [*command, "--overwrite", "--fit", "distill", "--train-steps", "2", "--batch", "2"]
+    other = [*command, "--overwrite", "--train-steps", "2", "--batch", "2"]
     assert main([*other, "--rank", "3", "--multiplier-range", "1,0.4", "--format", "peft"]) == 0
     told = capsys.readouterr().out
     assert "layers at rank 3; " in told
@@ -210,7 +245,7 @@ def test_the_studio_fits_and_shows_the_sheet(
 
     order = Order(LORA, "x", ("style",), prompts=tuple(PROMPTS[:4]), training_steps=50)
     made = convert(painter, order, tmp_path, tell, cancelled)
-    assert "of the effect on the images at 1" in made.messages[0]
+    assert "of the effect on the images, on prompts kept out" in made.messages[0]
     assert made.sheet is not None
     with Image.open(made.sheet) as image:
         assert image.width == 3 * image.height

@@ -18,7 +18,7 @@ from conversion_cases import PREFIX, network
 from safetensors.torch import load_file, save_file
 
 import hypernetworks as hn
-from hypernetworks.conversion import Base, Weighted, to_lora
+from hypernetworks.conversion import Base, Weighted, bake, to_lora
 from hypernetworks.conversion.lora_files import Narrow, named_tensors, save_lora
 
 SOURCES = Path(os.environ.get("HYPERNETWORKS_WEBUI_SOURCES", ""))
@@ -105,7 +105,7 @@ def run(host: str, folder: Path, multipliers: Sequence[float], clean: bool = Tru
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     if clean:
@@ -149,6 +149,27 @@ def test_programs_compute_what_the_network_does(
 ) -> None:
     layout = "a1111" if host == "a1111" and dtype == "fp16" else "kohya"
     assert max(errors(host, tmp_path, family, layout, dtype)) < most
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", TEXT_WIDTHS)
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-4), (torch.float16, 1e-3)])
+def test_a_baked_checkpoint_does_what_the_network_does(
+    family: str, dtype: torch.dtype, most: float, tmp_path: Path
+) -> None:
+    """An fp16 checkpoint rounds each changed weight once: that is what it can hold."""
+    base, width, found = tmp_path / "base.safetensors", TEXT_WIDTHS[family], list[float]()
+    make_base(base, width, dtype)
+    style = network("style", 1, widths=(width, *CHANNELS), std=0.3 * max(CHANNELS) ** -0.5)
+    plain = attended(base, base, [])
+    for multiplier in ACROSS:
+        target = tmp_path / f"baked{multiplier}.safetensors"
+        with Base(base) as opened:
+            bake(opened, [Weighted(style, hn.Multiplier.of(multiplier))], target)
+        made, wanted = attended(base, target, []), attended(base, base, [(style, multiplier)])
+        found.append(float((made - wanted).norm() / (wanted - plain).norm()))
+    print(f"bake {family} {dtype}: {[f'{error:.1e}' for error in found]}")
+    assert max(found) < most
 
 
 @pytest.mark.slow

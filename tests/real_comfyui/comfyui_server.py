@@ -75,7 +75,14 @@ def running(
     comfyui: Path, python: Path, folder: Path, checkpoints: dict[str, Path]
 ) -> Iterator[ComfyUI]:
     """A server with a base directory of its own, stopped at the end."""
-    for part in ("custom_nodes", "models/checkpoints", "models/hypernetworks", "input", "user"):
+    for part in (
+        "custom_nodes",
+        "models/checkpoints",
+        "models/loras",
+        "models/hypernetworks",
+        "input",
+        "user",
+    ):
         (folder / part).mkdir(parents=True, exist_ok=True)
     (folder / "custom_nodes" / "hypernetworks").symlink_to(ROOT)
     (folder / "custom_nodes" / "probe").symlink_to(PROBE)

@@ -15,6 +15,7 @@ from typing import Any
 import chromium
 import pytest
 from comfyui_server import ComfyUI
+from PIL import Image
 from test_comfyui_workflows import write_networks
 from workflows import WORKFLOWS, made_small
 
@@ -227,6 +228,37 @@ def test_a_stack_grows(page: Page) -> None:
     assert shown() == 3
     set_value(page, "HypernetworkStack", "name_2", "None")
     assert shown() == 2
+
+
+def test_the_image_beside_a_network_is_shown_on_hover(page: Page) -> None:
+    folder = page.comfyui.folder / "models" / "hypernetworks"
+    with Image.new("RGB", (64, 48), "purple") as drawn:
+        drawn.save(folder / "ink.preview.png")
+    page.load(EMPTY)
+    add(page, "apply hypernetwork", (700, 300))
+    # Where the widget is drawn, in pixels of the window.
+    x, y = page.page.evaluate(
+        """() => {
+            const node = window.app.graph._nodes.find((n) => n.comfyClass === "HypernetworkApply");
+            const y = node.pos[1] + node.widgets.find((w) => w.name === "name").last_y + 10;
+            const [left, top] = window.app.canvas.ds.convertOffsetToCanvas([node.pos[0] + node.size[0] / 2, y]);
+            const box = window.app.canvas.canvas.getBoundingClientRect();
+            return [left + box.left, top + box.top];
+        }"""
+    )
+    page.page.mouse.move(x, y)
+    page.page.mouse.move(x + 1, y)
+    page.page.mouse.click(x + 1, y)
+    entries = page.page.locator(".litecontextmenu .litemenu-entry")
+    image = page.page.locator(".hypernetworks-preview")
+    entries.filter(has_text="ink.safetensors").first.hover()
+    image.wait_for(state="visible")
+    assert image.evaluate("image => image.naturalWidth") == 64
+    page.picture("preview")
+    entries.filter(has_text="night.safetensors").first.hover()
+    image.wait_for(state="hidden")  # it has none
+    page.page.keyboard.press("Escape")
+    assert page.ours() == []
 
 
 def test_a_drawn_curve_is_queued_and_its_image_is_seen(page: Page) -> None:

@@ -23,8 +23,10 @@ async def comfy_entrypoint() -> Any:
         # Anything else that is missing is a fault of ours, and must show as it is.
         if (error.name or "").split(".")[0] != "comfy_api":
             raise
+
         raise ImportError("the hypernetwork nodes need ComfyUI 0.3.51 or newer: update it") from (
             error
         )
+
     serve()
     return Extension()

@@ -21,6 +21,7 @@ def is_dense(module: nn.Module) -> bool:
     """
     if is_plain_linear(module):
         return True
+
     # Packs for quantised weights make subclasses with a forward of their own.
     own = comfy.ops.disable_weight_init.Linear
     if not isinstance(module, own) or type(module).forward is not own.forward:

@@ -66,6 +66,7 @@ def _draw_bars(
     finite = [n for _, norms in bars for n in norms if np.isfinite(n)]
     largest = max(finite, default=0.0) or 1.0
     draw.text((GAP, y), "norms of the layers, first to last", fill="#666", font=font)
+
     for label, norms in bars:
         y += LINE
         draw.text((GAP, y), label, fill="#666", font=font)

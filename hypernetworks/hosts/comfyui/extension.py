@@ -9,6 +9,7 @@ from comfy_api.latest import ComfyExtension
 from .nodes.applying import ApplyHypernetwork, ApplyStack
 from .nodes.comparing import CompareHypernetworks
 from .nodes.conditioning import HypernetworksOnConditioning
+from .nodes.converting import BakeHypernetworks, HypernetworksToLora, MergeHypernetworks
 from .nodes.inspecting import InspectHypernetwork
 from .nodes.prompting import HypernetworksFromPrompt
 from .nodes.scheduling import HypernetworkSchedule
@@ -23,6 +24,9 @@ NODES: tuple[type[Any], ...] = (
     HypernetworkSchedule,
     InspectHypernetwork,
     CompareHypernetworks,
+    HypernetworksToLora,
+    MergeHypernetworks,
+    BakeHypernetworks,
 )
 
 

@@ -99,6 +99,7 @@ def resolve(
     """
     if name in ("", NONE):
         return []
+
     try:
         network = load(find(name))
         if model is not None:

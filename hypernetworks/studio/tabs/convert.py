@@ -12,7 +12,7 @@ import gradio as gr
 from ...conversion.lora_files import FORMATS
 from ...errors import HypernetworkError
 from ..cards import choices
-from ..converting import BAKE, EXTRACT, KINDS, LORA, Order, convert
+from ..converting import BAKE, EXTRACT, KINDS, LORA, SMALLER, TUNED, Order, convert
 from ..job_queue import InterruptedJobError, JobQueue, Update
 from ..widgets import PRIVATE, empty_html, messages_html, progress_html
 from .picture import Place
@@ -21,6 +21,10 @@ CONVERT_HINT = (
     "Writes a file for the model that is loaded. LoRAs and baked checkpoints are downloaded; "
     "networks are added to the library."
 )
+
+
+EXTRACTED = {EXTRACT: "LoRA", TUNED: "Fine-tuned checkpoint"}
+"""What the file is that a network is extracted from."""
 
 
 def convert_tab(job_queue: JobQueue, place: Place) -> None:
@@ -41,9 +45,7 @@ def convert_tab(job_queue: JobQueue, place: Place) -> None:
         with gr.Row():
             multipliers = gr.Textbox("1", label="Multipliers", elem_id="convert_multipliers")
             name = gr.Textbox("", label="Name of the new file", elem_id="convert_name")
-        lora = gr.File(
-            label="LoRA", file_types=[".safetensors"], visible=False, elem_id="convert_lora"
-        )
+        hidden, source = _hidden_fields()
         with gr.Column() as of_lora:
             options = _lora_fields()
         with gr.Row():
@@ -58,7 +60,9 @@ def convert_tab(job_queue: JobQueue, place: Place) -> None:
         queue=False,
         **PRIVATE,
     )
-    kind.change(_shown, kind, [networks, multipliers, lora, of_lora], queue=False, **PRIVATE)
+    kind.change(
+        _shown, kind, [networks, multipliers, hidden, source, of_lora], queue=False, **PRIVATE
+    )
 
     def run(request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
         window = place.windows.of(request.session_hash)
@@ -66,7 +70,7 @@ def convert_tab(job_queue: JobQueue, place: Place) -> None:
 
     start.click(
         run,
-        [kind, name, networks, multipliers, *options, lora],
+        [kind, name, networks, multipliers, *options, source, hidden],
         outputs,
         concurrency_limit=8,
         **PRIVATE,
@@ -78,20 +82,42 @@ def convert_tab(job_queue: JobQueue, place: Place) -> None:
     stop.click(interrupt, None, None, queue=False, **PRIVATE)
 
 
+def _hidden_fields() -> tuple[gr.Number, gr.File]:
+    """What only smaller and extracted networks need."""
+    hidden = gr.Number(
+        0.1,
+        minimum=1e-4,
+        maximum=8,
+        label="Hidden units, in multiples of the context width",
+        visible=False,
+        elem_id="convert_hidden",
+    )
+    source = gr.File(
+        label=EXTRACTED[EXTRACT],
+        file_types=[".safetensors"],
+        visible=False,
+        elem_id="convert_lora",
+    )
+
+    return hidden, source
+
+
 def _lora_fields() -> list[gr.components.Component]:
     """What only LoRAs need: layout, and how they are fitted."""
+    layout = gr.Dropdown(list(FORMATS), value=FORMATS[0], label="Format", elem_id="convert_layout")
     return [
-        gr.Dropdown(list(FORMATS), value=FORMATS[0], label="Format", elem_id="convert_layout"),
+        layout,
         gr.Textbox(
             "",
             lines=4,
             label="Prompts, one per line (for networks that aren't linear)",
+            placeholder="Such as those that you use the network with; empty for general ones",
             elem_id="convert_prompts",
         ),
         gr.Slider(
             0,
             5000,
-            0,
+            1000,
             step=50,
             label="Training steps (for networks that aren't linear; 0 is quick and less exact)",
             elem_id="convert_steps",
@@ -118,11 +144,12 @@ def _outputs() -> list[gr.components.Component]:
 
 def _shown(kind: str) -> tuple[Any, ...]:
     """Only the fields that this kind needs."""
-    is_extracted = kind == EXTRACT
+    is_extracted = kind in EXTRACTED
     return (
         gr.update(visible=not is_extracted),
-        gr.update(visible=not is_extracted),
-        gr.update(visible=is_extracted),
+        gr.update(visible=not is_extracted and kind != SMALLER),
+        gr.update(visible=kind == SMALLER),
+        gr.update(visible=is_extracted, label=EXTRACTED.get(kind, "")),
         gr.update(visible=kind == LORA),
     )
 
@@ -135,19 +162,23 @@ def order_of(
     layout: str,
     prompts: str,
     steps: float,
-    lora: str | None,
+    source: str | None,
+    hidden: float | None = None,
 ) -> Order:
     """What the fields ask for."""
     chosen = tuple(networks or ())
+    ending = {BAKE: "-baked", SMALLER: "-small"}.get(kind, "")
+
     return Order(
         kind,
-        name or "-".join(chosen[:3]) + ("-baked" if kind == BAKE else ""),
+        name or "-".join(chosen[:3]) + ending,
         chosen,
         tuple(part for part in re.split(r"[\s,;]+", multipliers or "") if part),
         layout,
         tuple((prompts or "").splitlines()),
         int(steps or 0),
-        Path(lora) if lora else None,
+        Path(source) if source else None,
+        float(hidden or 0),
     )
 
 
@@ -157,6 +188,7 @@ def _convert(
     """What the tab shows while it converts, and afterwards."""
     hidden = gr.update(visible=False)
     yield progress_html(Update(note="Starting …")), hidden, hidden, ""
+
     try:
         order = order_of(*values)
         for told in job_queue.run(
@@ -167,6 +199,7 @@ def _convert(
             if isinstance(told, Update):
                 yield progress_html(told), gr.skip(), gr.skip(), gr.skip()
                 continue
+
             said = f'<p class="studio-done" role="status">{order.kind} written</p>'
             file = gr.update(value=str(told.path), visible=True)
             image = gr.update(value=str(told.sheet), visible=True) if told.sheet else hidden

@@ -34,8 +34,12 @@ def comfy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     folder = tmp_path / "hypernetworks"
     folder.mkdir()
     folder_paths.FOLDERS = [str(folder)]
+    for kind in ("loras", "checkpoints"):
+        (tmp_path / kind).mkdir()
+        folder_paths.OTHER_FOLDERS[kind] = str(tmp_path / kind)
     yield SimpleNamespace(
         folder=folder,
+        models=tmp_path,
         nodes={node.define_schema().node_id: node for node in extension.NODES},
         networks=networks,
         sampling=sampling,

@@ -14,6 +14,16 @@ from typing import Any
 import pytest
 import torch
 from comfy_models import Patcher, conditioning, latent, sample, write
+from conversion_cases import (
+    PREFIX,
+    checkpoint,
+    merged,
+    network,
+    output,
+    share_of_effect,
+    small_unet,
+)
+from safetensors.torch import load_file
 
 import hypernetworks as hn
 
@@ -44,7 +54,7 @@ def test_comfyui_loads_the_project_as_one_of_its_custom_nodes(comfy: Any) -> Non
         spec.loader.exec_module(module)
         extension = asyncio.run(module.comfy_entrypoint())
         nodes = asyncio.run(extension.get_node_list())
-        assert len(nodes) == len({n.define_schema().node_id for n in nodes}) == 8
+        assert len(nodes) == len({n.define_schema().node_id for n in nodes}) == 11
         assert (ROOT / module.WEB_DIRECTORY).is_dir()
     finally:
         for loaded in [n for n in sys.modules if n.startswith(name)]:
@@ -221,9 +231,74 @@ def test_example_workflows_use_nodes_that_exist_and_links_that_fit(comfy: Any) -
                 kinds = [field.io_type for field in schema.outputs]
                 assert [output["type"] for output in node["outputs"]] == kinds
     assert len(paths) == 8
-    assert used == set(comfy.nodes) - {"HypernetworkInspect"}
+    makers = {"HypernetworkToLora", "HypernetworkBake", "HypernetworkMerge"}
+    assert used == set(comfy.nodes) - {"HypernetworkInspect"} - makers
 
 
 def test_every_node_has_a_help_page(comfy: Any) -> None:
     pages = ROOT / "hypernetworks/hosts/comfyui/web/docs"
     assert {page.stem for page in pages.glob("*.md")} == set(comfy.nodes)
+
+
+def linear_stack(comfy: Any, strength: float = 0.7) -> Any:
+    hn.write(network("line", 1), comfy.folder / "line.safetensors")
+    inputs = {"name_1": "line.safetensors", "strength_1": strength}
+    return comfy.nodes["HypernetworkStack"].execute(**inputs).args[0]
+
+
+def test_linear_networks_are_written_as_lora_and_checkpoint(comfy: Any) -> None:
+    base, stack = comfy.models / "checkpoints" / "base.safetensors", linear_stack(comfy)
+    checkpoint(base, small_unet())
+    before = base.read_bytes()
+    node = comfy.nodes["HypernetworkToLora"]
+    assert node.define_schema().inputs[1].options["options"] == ["base.safetensors"]
+    how = {"checkpoint": "base.safetensors", "format": "kohya", "rank": 0, "dtype": "fp32"}
+    with torch.inference_mode():  # as ComfyUI runs nodes
+        (name,) = node.execute(stack, filename="mine/style", **how).args
+        (again,) = node.execute(stack, filename="mine/style", **how).args
+        bake = comfy.nodes["HypernetworkBake"]
+        (baked,) = bake.execute(stack, "base.safetensors", "new").args
+    assert (name, again) == ("mine/style.safetensors", "mine/style_2.safetensors")
+    assert baked == "new.safetensors"
+    assert base.read_bytes() == before
+
+    plain, made = small_unet(), small_unet()
+    assert merged(made, comfy.models / "loras" / name, 1.0) == []
+    with hn.apply(plain, [(network("line", 1), 0.7)]):
+        wanted = output(plain)
+    assert share_of_effect(output(made), wanted, output(plain)) < 1e-4
+    tensors = load_file(comfy.models / "checkpoints" / baked)
+    state = {n.removeprefix(PREFIX): t for n, t in tensors.items() if n.startswith(PREFIX)}
+    made.load_state_dict(state)
+    assert share_of_effect(output(made), wanted, output(plain)) < 1e-4
+
+
+def test_a_stack_is_written_as_one_network(comfy: Any) -> None:
+    with torch.inference_mode():
+        done = comfy.nodes["HypernetworkMerge"].execute(linear_stack(comfy), "both", "fp16")
+    assert done.args == ("both.safetensors",)
+    assert "the same as applying" in done.ui["text"][1]
+    assert "both.safetensors" in comfy.networks.names()
+
+
+@pytest.mark.parametrize(
+    "name", ["", "../up", "/etc/x", "C:\\x", "C:x", "a/../../x", "\\\\host\\x"]
+)
+def test_a_workflow_does_not_choose_where_it_writes(comfy: Any, name: str) -> None:
+    with pytest.raises(hn.HypernetworkError, match="can't be a file name"):
+        comfy.nodes["HypernetworkMerge"].execute(linear_stack(comfy), name, "fp16")
+
+
+def test_what_cannot_be_written_is_an_error_on_the_node(comfy: Any) -> None:
+    checkpoint(comfy.models / "checkpoints" / "base.safetensors", small_unet())
+    bake = comfy.nodes["HypernetworkBake"].execute
+    with pytest.raises(hn.HypernetworkError, match="the stack is empty"):
+        bake((), "base.safetensors", "x")
+    write(comfy.folder, "ink")
+    (stack,) = comfy.nodes["HypernetworkStack"].execute(name_1="ink.pt").args
+    with pytest.raises(hn.HypernetworkError, match="ink is not linear"):
+        bake(stack, "base.safetensors", "x")
+    sys.modules["comfy.model_management"].INTERRUPTED.append(True)
+    with pytest.raises(sys.modules["comfy.model_management"].InterruptProcessingException):
+        bake(linear_stack(comfy), "base.safetensors", "x")
+    assert [path.name for path in (comfy.models / "checkpoints").iterdir()] == ["base.safetensors"]

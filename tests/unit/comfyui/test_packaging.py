@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from comfy_models import write
 from PIL import Image
 
 ROOT = Path(__file__).parents[3]
@@ -134,14 +135,24 @@ def test_the_server_answers_for_the_shared_files(
     answers: dict[str, Any] = {}
     routes = SimpleNamespace(get=lambda path: lambda handler: answers.update({path: handler}))
     monkeypatch.setattr(server.PromptServer.instance, "routes", routes, raising=False)
-    response = SimpleNamespace(Response=lambda **given: given)
+    response = SimpleNamespace(Response=lambda **given: given, FileResponse=lambda path, **_: path)
     monkeypatch.setitem(sys.modules, "aiohttp", SimpleNamespace(web=response))
     page.serve()
     style = asyncio.run(answers["/hypernetworks_page/style.css"](None))
     script = asyncio.run(answers["/hypernetworks_page/hypernetworks_curve.js"](None))
+    preview = answers["/hypernetworks_page/preview"]
     assert style["content_type"] == "text/css"
     assert script["content_type"] == "text/javascript"
     assert b"Curve" in script["body"]
+
+    def asked(name: str) -> Any:
+        return asyncio.run(preview(SimpleNamespace(query={"name": name})))
+
+    write(comfy.folder, "ink")
+    assert asked("ink.pt") == asked("absent.pt") == asked("../ink.pt") == {"status": 204}
+    image = comfy.folder / "ink.preview.png"
+    image.write_bytes(b"png")
+    assert asked("ink.pt") == image
 
 
 def test_only_comfyui_imports_the_file_at_the_top() -> None:

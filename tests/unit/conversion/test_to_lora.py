@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conversion_cases import (
+    PREFIX,
     WIDTHS,
     checkpoint,
     merged,
@@ -22,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 import hypernetworks as hn
 from hypernetworks.conversion import Base, Converted, Weighted, to_lora
+from hypernetworks.conversion.layers import find_layers
 from hypernetworks.conversion.low_rank import Rank
 from hypernetworks.errors import (
     CheckpointError,
@@ -275,3 +277,18 @@ def test_eight_bit_weights_are_refused(unet: torch.nn.Module, tmp_path: Path) ->
 
 def test_all_widths_of_the_unet_are_met() -> None:
     assert WIDTHS == (12, 8, 16, 32)
+
+
+def test_small_models_with_one_layer_in_a_block_have_their_names() -> None:
+    """The original layout counts blocks through: the first that makes the image smaller tells."""
+    key = f"{PREFIX}{{}}.1.transformer_blocks.0.attn1.to_k.weight"
+    shapes = {key.format(place): (8, 8) for place in ("input_blocks.3", "output_blocks.2")}
+    assert [layer.path.split(".transformer")[0] for layer in find_layers(shapes)] == [
+        "down_blocks.0.attentions.2",
+        "up_blocks.0.attentions.2",
+    ]
+    shapes[f"{PREFIX}input_blocks.2.0.op.weight"] = (8, 8, 3, 3)
+    assert [layer.path.split(".transformer")[0] for layer in find_layers(shapes)] == [
+        "down_blocks.1.attentions.0",
+        "up_blocks.1.attentions.0",
+    ]

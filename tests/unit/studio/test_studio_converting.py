@@ -14,7 +14,17 @@ from safetensors.torch import load_file
 
 import hypernetworks as hn
 from hypernetworks.errors import FileError, FileWriteError, HypernetworkError
-from hypernetworks.studio.converting import BAKE, EXTRACT, LORA, MERGE, Order, Outcome, convert
+from hypernetworks.studio.converting import (
+    BAKE,
+    EXTRACT,
+    LORA,
+    MERGE,
+    SMALLER,
+    TUNED,
+    Order,
+    Outcome,
+    convert,
+)
 from hypernetworks.studio.job_queue import InterruptedJobError, Update
 from hypernetworks.studio.tabs.convert import order_of
 
@@ -61,16 +71,31 @@ def test_networks_are_added_to_the_library(painter: Any, tmp_path: Path) -> None
         made(painter, tmp_path, Order(MERGE, "both", ("ink",)))
 
     lora, _ = made(painter, tmp_path, Order(LORA, "lora", ("ink",)))
-    again, _ = made(painter, tmp_path, Order(EXTRACT, "again", lora=lora.path))
+    again, _ = made(painter, tmp_path, Order(EXTRACT, "again", source=lora.path))
     assert again.messages[0].startswith("the network has 100.0%")
     assert painter.library.find("again").path == again.path
+
+
+def test_networks_get_smaller_and_come_out_of_checkpoints(painter: Any, tmp_path: Path) -> None:
+    small, _ = made(painter, tmp_path, Order(SMALLER, "small", ("ink",), hidden=0.5))
+    assert "of the effect is left out" in small.messages[0]
+    assert hn.read(small.path).structure.layer_structure == (1, 0.5, 1)
+    with pytest.raises(HypernetworkError, match="the one to make smaller"):
+        made(painter, tmp_path, Order(SMALLER, "x", ("ink", "sepia"), hidden=0.5))
+    with pytest.raises(HypernetworkError, match="hidden units must be"):
+        made(painter, tmp_path, Order(SMALLER, "x", ("ink",)))
+
+    tuned, _ = made(painter, tmp_path, Order(BAKE, "tuned", ("ink",)))
+    found, _ = made(painter, tmp_path, Order(TUNED, "found", source=tuned.path))
+    assert "of the change of to_k and to_v" in found.messages[0]
+    assert painter.library.find("found").path == found.path
 
 
 @pytest.mark.parametrize(
     ("order", "error", "said"),
     [
         (Order(LORA, "x"), HypernetworkError, "no network is chosen"),
-        (Order(EXTRACT, "x"), HypernetworkError, "there is no LoRA"),
+        (Order(EXTRACT, "x"), HypernetworkError, "there is no file"),
         (Order(LORA, "../x", ("ink",)), FileError, "slashes"),
         (Order(LORA, "", ("ink",)), FileError, "."),
         (Order(LORA, "x", ("ink",), ("1", "2")), HypernetworkError, "1 networks and 2 multipliers"),
@@ -98,4 +123,5 @@ def test_fields_become_an_order() -> None:
     assert order.name == "a-b-baked"
     assert order.multipliers == ("0.5", "1", "0.5")
     assert order.prompts == ("cat", "", "dog")
-    assert order_of(LORA, "x", None, "", "peft", "", 50.0, "y").lora == Path("y")
+    assert order_of(LORA, "x", None, "", "peft", "", 50.0, "y").source == Path("y")
+    assert order_of(SMALLER, "", ["a"], "", "peft", "", 0.0, None, 0.25).name == "a-small"

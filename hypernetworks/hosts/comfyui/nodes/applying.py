@@ -19,19 +19,21 @@ class ApplyHypernetwork(fields.OfOneFile):
     @classmethod
     def define_schema(cls) -> Any:
         """Inputs and outputs."""
+        inputs = [
+            io.Model.Input("model"),
+            fields.name_input(),
+            fields.strength_input(),
+            *fields.refinements(),
+            fields.schedule_input(),
+        ]
+
         return io.Schema(
             node_id="HypernetworkApply",
             display_name="Apply Hypernetwork",
             category=fields.CATEGORY,
             description="Applies a hypernetwork to a model, as AUTOMATIC1111 computes it. "
             "A file that is missing or doesn't fit is skipped, with a message.",
-            inputs=[
-                io.Model.Input("model"),
-                fields.name_input(),
-                fields.strength_input(),
-                *fields.refinements(),
-                fields.schedule_input(),
-            ],
+            inputs=inputs,
             outputs=[io.Model.Output(display_name="model")],
             hidden=[io.Hidden.unique_id],
         )

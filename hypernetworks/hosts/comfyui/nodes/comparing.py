@@ -27,31 +27,33 @@ class CompareHypernetworks(io.ComfyNode):  # type: ignore[misc]
     def define_schema(cls) -> Any:
         """Inputs and outputs."""
         sampler = comfy.samplers.KSampler
+        inputs = [
+            io.Model.Input("model"),
+            fields.Stack.Input("stack"),
+            io.Vae.Input("vae"),
+            io.Conditioning.Input("positive"),
+            io.Conditioning.Input("negative"),
+            io.Latent.Input("latent_image"),
+            io.String.Input(
+                "strengths",
+                default="0 0.5 1",
+                tooltip="Numbers with blanks between. They replace the strengths of the stack.",
+            ),
+            io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True),
+            io.Int.Input("steps", default=20, min=1, max=10000),
+            io.Float.Input("cfg", default=7.0, min=0.0, max=100.0, step=0.1),
+            io.Combo.Input("sampler_name", options=sampler.SAMPLERS),
+            io.Combo.Input("scheduler", options=sampler.SCHEDULERS),
+            io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01),
+        ]
+
         return io.Schema(
             node_id="HypernetworkCompare",
             display_name="Compare Hypernetworks",
             category=fields.CATEGORY,
             description="Samples one seed with each network of a stack at several strengths, and "
             "joins the images to a labelled sheet.",
-            inputs=[
-                io.Model.Input("model"),
-                fields.Stack.Input("stack"),
-                io.Vae.Input("vae"),
-                io.Conditioning.Input("positive"),
-                io.Conditioning.Input("negative"),
-                io.Latent.Input("latent_image"),
-                io.String.Input(
-                    "strengths",
-                    default="0 0.5 1",
-                    tooltip="Numbers with blanks between. They replace the strengths of the stack.",
-                ),
-                io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True),
-                io.Int.Input("steps", default=20, min=1, max=10000),
-                io.Float.Input("cfg", default=7.0, min=0.0, max=100.0, step=0.1),
-                io.Combo.Input("sampler_name", options=sampler.SAMPLERS),
-                io.Combo.Input("scheduler", options=sampler.SCHEDULERS),
-                io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01),
-            ],
+            inputs=inputs,
             outputs=[
                 io.Image.Output(display_name="sheet"),
                 io.Image.Output(display_name="images", tooltip="Row by row, without labels."),
@@ -107,7 +109,9 @@ def _strengths(text: str) -> list[Multiplier]:
 def _cell(
     model: Any, applied: Applied, strength: Multiplier, vae: Any, how: dict[str, Any]
 ) -> Image.Image:
+    # Blocks, attention and factors stay: the sheet compares strengths alone.
     multiplier = dataclasses.replace(applied.multiplier, strength=strength.strength)
+
     (latent,) = nodes.common_ksampler(
         with_networks(model, [Applied(applied.network, multiplier)]),
         how["seed"],

@@ -22,6 +22,7 @@ class OfOneFile(io.ComfyNode):  # type: ignore[misc]
     @classmethod
     def validate_inputs(cls, name: str) -> bool:
         """A missing file costs a message, not the queue."""
+        # Without this method, ComfyUI refuses every name that its list has no more.
         return True
 
     @classmethod

@@ -22,21 +22,23 @@ class HypernetworksFromPrompt(io.ComfyNode):  # type: ignore[misc]
     @classmethod
     def define_schema(cls) -> Any:
         """Inputs and outputs."""
+        inputs = [
+            io.Model.Input("model"),
+            io.String.Input(
+                "text",
+                multiline=True,
+                dynamic_prompts=True,
+                tooltip="A prompt with tags such as <hypernet:ink:0@0,1@0.5:attn=cross>.",
+            ),
+        ]
+
         return io.Schema(
             node_id="HypernetworksFromPrompt",
             display_name="Hypernetworks from Prompt",
             category=fields.CATEGORY,
             description="Takes tags such as <hypernet:ink:0.8> out of a prompt and applies their "
             "networks to the model.",
-            inputs=[
-                io.Model.Input("model"),
-                io.String.Input(
-                    "text",
-                    multiline=True,
-                    dynamic_prompts=True,
-                    tooltip="A prompt with tags such as <hypernet:ink:0@0,1@0.5:attn=cross>.",
-                ),
-            ],
+            inputs=inputs,
             outputs=[
                 io.Model.Output(display_name="model"),
                 io.String.Output(display_name="text", tooltip="The prompt without its tags."),
@@ -64,6 +66,7 @@ class HypernetworksFromPrompt(io.ComfyNode):  # type: ignore[misc]
         pass.
         """
         messages = Messages(cls.hidden.unique_id)
+        # LoRA tags stay in the text: another node of the graph may read them.
         clean, tags = parse(text)
         for line in near_misses(clean, loras=True):
             messages.tell(line)

@@ -29,17 +29,19 @@ class HypernetworkStack(io.ComfyNode):  # type: ignore[misc]
                 fields.strength_input(f"strength_{number}", optional=number > 1),
             )
         ]
+        inputs = [
+            *slots,
+            fields.Stack.Input("stack", optional=True, tooltip="Networks that come first."),
+            fields.schedule_input(),
+        ]
+
         return io.Schema(
             node_id="HypernetworkStack",
             display_name="Hypernetwork Stack",
             category=fields.CATEGORY,
             description="Hypernetworks that are applied one after the other. Connect another stack "
             f"to put its networks first: one node holds {SLOTS}.",
-            inputs=[
-                *slots,
-                fields.Stack.Input("stack", optional=True, tooltip="Networks that come first."),
-                fields.schedule_input(),
-            ],
+            inputs=inputs,
             outputs=[fields.Stack.Output(display_name="stack")],
             hidden=[io.Hidden.unique_id],
         )
@@ -64,6 +66,7 @@ class HypernetworkStack(io.ComfyNode):  # type: ignore[misc]
         """The stack, without the networks that can't be used."""
         messages, found = Messages(cls.hidden.unique_id), list(stack)
         for number in range(1, SLOTS + 1):
+            # Optional fields that an older workflow lacks have their usual values.
             multiplier = multiplier_of(slots.get(f"strength_{number}", 1.0), schedule)
             name = slots.get(f"name_{number}", NONE)
             found += resolve(name, multiplier, None, messages.tell)

@@ -1,7 +1,8 @@
 /*
- * Two nodes on ComfyUI's page: the curve of Hypernetwork Schedule, and the slots of Hypernetwork Stack.
+ * Two nodes on ComfyUI's page: the curve of Hypernetwork Schedule, and the slots of Hypernetwork Stack; and previews of
+ * networks beside the lists of their names.
  *
- * Both only arrange what the nodes have without this file: a text with points, and eight slots. The curve is the one of
+ * The nodes only arrange what the nodes have without this file: a text with points, and eight slots. The curve is the one of
  * the panel in webuis, from the project's javascript folder; ComfyUI starts every script of this folder, so it is
  * fetched from an address of its own. This module makes no global name; the curve's is hypernetworksExtension.
  */
@@ -167,8 +168,81 @@ function growing(node) {
     again();
 }
 
+/* ---------------------------------------------------------------- previews of networks */
+
+const LISTING = ["HypernetworkApply", "HypernetworkStack", "HypernetworkInspect"]; // nodes with a list of names
+const ENTRY = ".litecontextmenu .litemenu-entry, [role=listbox] [role=option]"; // of a list, on the canvas or drawn by Vue
+const PREVIEW_EDGE = 256;
+
+/** The node that an event is for, whether it is drawn on the canvas or by Vue. */
+function nodeUnder(event) {
+    const id = event.target.closest?.("[data-node-id]")?.dataset.nodeId;
+    const graph = app.canvas?.graph ?? app.graph;
+    return id === undefined ? app.canvas?.node_over : graph?.getNodeById(Number(id));
+}
+
+/** Show the image beside a network while the pointer is on its name in a list. */
+function showPreviews() {
+    const image = Object.assign(document.createElement("img"), { alt: "", className: "hypernetworks-preview", hidden: true });
+    image.setAttribute("aria-hidden", "true");
+    Object.assign(image.style, {
+        position: "fixed",
+        zIndex: 99999, // above the lists, whatever theme they have
+        maxWidth: `${PREVIEW_EDGE}px`,
+        maxHeight: `${PREVIEW_EDGE}px`,
+        border: "1px solid var(--border-color, #8886)",
+        borderRadius: "4px",
+        pointerEvents: "none",
+    });
+    document.body.append(image);
+
+    let [isOurs, entry] = [false, null]; // whether the open list is of one of our nodes; the entry under the pointer
+    const hide = () => {
+        entry = null;
+        image.hidden = true;
+    };
+    const place = () => {
+        if (!entry?.isConnected) return hide();
+        const [list, row] = [entry.parentElement, entry].map((element) => element.getBoundingClientRect());
+        image.hidden = false;
+        // Beside the list, on the side that has room.
+        const right = list.right + PREVIEW_EDGE < window.innerWidth;
+        image.style.left = `${right ? list.right + 8 : Math.max(0, list.left - image.width - 8)}px`;
+        image.style.top = `${Math.max(0, Math.min(row.top, window.innerHeight - image.height - 8))}px`;
+    };
+    image.addEventListener("load", place);
+    image.addEventListener("error", hide); // no image beside this network
+
+    // At the document and before others: lists come and go, and stop events themselves.
+    document.addEventListener(
+        "pointerdown",
+        (event) => {
+            hide();
+            if (!event.target.closest?.(ENTRY)) isOurs = LISTING.includes(nodeUnder(event)?.comfyClass);
+        },
+        true,
+    );
+    document.addEventListener(
+        "pointerover",
+        (event) => {
+            const found = isOurs ? event.target.closest?.(ENTRY) : null;
+            if (!found) return hide();
+            if (found === entry) return;
+            hide();
+            entry = found;
+            const name = (found.dataset.value ?? found.textContent).trim();
+            const address = new URL("preview", SHARED);
+            address.searchParams.set("name", name);
+            if (name !== NONE) image.src = address.href;
+        },
+        true,
+    );
+    document.addEventListener("keydown", hide, true);
+}
+
 app.registerExtension({
     name: "hypernetworks.nodes",
+    setup: showPreviews,
     nodeCreated(node) {
         const kind = node.comfyClass ?? node.type;
         if (kind === "HypernetworkStack") growing(node);

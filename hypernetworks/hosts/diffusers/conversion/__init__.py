@@ -11,6 +11,15 @@ contexts that a model really has, a change of weights can come close. There are 
 
 from .distilling import Training
 from .fitting import METHODS, Fitted, fit_lora
+from .prompts import general_prompts
 from .sampling import Sampling, save_sheet
 
-__all__ = ["METHODS", "Fitted", "Sampling", "Training", "fit_lora", "save_sheet"]
+__all__ = [
+    "METHODS",
+    "Fitted",
+    "Sampling",
+    "Training",
+    "fit_lora",
+    "general_prompts",
+    "save_sheet",
+]

@@ -70,6 +70,7 @@ class Student:
     ) -> None:
         self.unet, self.originals = unet, dict(linear_layers(unet, base))
         self.modules = {path: unet.get_submodule(path) for path in self.originals}
+
         generator = torch.Generator().manual_seed(seed)
         self.up, self.down = dict[str, nn.Parameter](), dict[str, nn.Parameter]()
         for path, module in self.modules.items():
@@ -118,6 +119,7 @@ def linear_layers(unet: nn.Module, base: Base) -> Iterator[tuple[str, str]]:
         layer.path.split(".transformer_blocks.")[0]: layer.original.split(".transformer_blocks.")[0]
         for layer in base.layers
     }
+
     for block, original in blocks.items():
         for name, module in unet.get_submodule(block).named_modules():
             is_linear = isinstance(module, nn.Linear)

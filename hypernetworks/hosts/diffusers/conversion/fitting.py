@@ -50,6 +50,16 @@ class Fitted:
         """At the first factor."""
         return next(iter(self.shares.values()))
 
+    def said(self) -> list[str]:
+        """The shares in words, a line for each factor."""
+        found = []
+        for factor, share in self.shares.items():
+            at = f" at {factor:g}" if len(self.shares) > 1 else ""
+            found.append(
+                f"{share:.1%} of the effect on the images{at}, on prompts kept out of the fit"
+            )
+        return found
+
 
 def fit_lora(
     pipeline: Any,
@@ -121,8 +131,10 @@ def _written(
     dtype: str,
 ) -> Converted:
     first = next(iter(fit["shares_of_the_effect"].values()))
+
     how = f"{fit['method']}; {first:.1%} of the effect on the images, on prompts kept out"
     reports = [report for part in lora for report in reports_of(part)]
+
     return write_lora(
         base, networks, target, lora, reports, layout=layout, dtype=dtype, how=how, fit=fit
     )
@@ -154,6 +166,7 @@ def _student(
     # the promise: who has room for the network has room for the LoRA
     size = sum(p.nbytes for weighted in networks for p in weighted.network.parameters())
     rank = training.rank or rank_within(unet, base, size, dtype.itemsize)
+
     start: dict[str, Factors] = {}
     with torch.no_grad():
         for layer in base.layers:
@@ -163,6 +176,7 @@ def _student(
             for leaf, change in (("to_k", part.key), ("to_v", part.value)):
                 if isinstance(change, Factors):
                     start[f"{layer.path}.{leaf}"] = change
+
     return Student(unet, base, rank, start, training.seed)
 
 
@@ -177,6 +191,7 @@ def _measured(
     unet, shares, strips = generator.pipeline.unet, dict[float, float](), list[np.ndarray]()
     # the same seeds each time: only what the networks and the LoRA do differs
     plain = generator(kept)
+
     for factor in generator.sampling.multipliers:
         with apply(unet, scaled(networks, factor)):
             wanted = generator(kept)
@@ -184,6 +199,7 @@ def _measured(
             made = generator(kept)
         shares[factor] = share_of_effect(plain, wanted, made)
         strips = strips or [np.concatenate(row, 1) for row in zip(plain, wanted, made, strict=True)]
+
     return shares, strips
 
 
@@ -202,6 +218,8 @@ def _record(
         "multipliers": list(sampling.multipliers),
         "shares_of_the_effect": {str(factor): round(share, 4) for factor, share in shares.items()},
     }
+
     if training is not None:
+        # With the seed, so that the same command gives the same file.
         record |= {"steps": steps, "learning_rate": training.rate, "seed": training.seed}
     return record

@@ -136,9 +136,11 @@ def _note(
         context = arguments[1]
     if context is None:
         context = arguments[0] if arguments else options["hidden_states"]
+
     rows = context.detach().flatten(0, -2).float()
     # neighbours in an image are alike: every n-th says nearly as much
     rows = rows[:: max(1, len(rows) // ROWS)]
+
     changes = [
         stack.transform(rows, side, [pair[side] for pair in strengths]) - rows
         for side in (KEY, VALUE)
@@ -154,6 +156,7 @@ def part_of(base: Base, layer: Layer, sums: Sums, rank: Rank, *, shift: bool = T
     """
     value_weight = base.tensor(layer.value).float()
     metric = None if rank.is_full else sums.metric(around_mean=shift)
+
     if not shift:
         key, value = sums.solved_without_shift(KEY), sums.solved_without_shift(VALUE)
         bias = value_bias = None
@@ -162,6 +165,7 @@ def part_of(base: Base, layer: Layer, sums: Sums, rank: Rank, *, shift: bool = T
         value, moved = sums.solved(VALUE)
         value_bias = value_weight @ moved
         bias = base.tensor(layer.out).float() @ value_bias
+
     return Part(
         layer,
         _weighed(base.tensor(layer.key).float() @ key, rank, metric),
@@ -198,9 +202,11 @@ def added(unet: nn.Module, changes: Iterable[tuple[str, torch.Tensor]]) -> Itera
         for name, change in changes:
             tensor: torch.Tensor = unet.get_parameter(name)
             before.append((tensor, tensor.detach().clone()))
+
             with torch.no_grad():
                 tensor.add_(change.to(tensor.device, tensor.dtype).view_as(tensor))
         yield
+
     finally:
         with torch.no_grad():
             for tensor, old in before:
@@ -219,12 +225,14 @@ def changes_of(
         if isinstance(part, Narrow):
             yield f"{part.path}.weight", weight * _product(part.up, part.down, dtype)
             continue
+
         path = part.layer.path
         for name, change in ((f"{path}.to_k", part.key), (f"{path}.to_v", part.value)):
             if isinstance(change, Factors):
                 yield f"{name}.weight", weight * _product(change.up, change.down, dtype)
             elif change is not None:
                 yield f"{name}.weight", weight * change.to(dtype).float()
+
         if part.bias is not None:
             yield f"{path}.to_out.0.bias", weight * part.bias.to(dtype).float()
 

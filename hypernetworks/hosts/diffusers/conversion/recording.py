@@ -114,9 +114,12 @@ def joined(pairs: Sequence[Pair]) -> tuple[dict[str, Any], torch.Tensor]:
         "encoder_hidden_states": torch.stack([p.contexts for p in pairs], 1).flatten(0, 1),
         "return_dict": False,
     }
+
+    # Of SDXL: sizes and the pooled text, which belong to the contexts.
     if pairs[0].more:
         asked["added_cond_kwargs"] = {
             name: torch.stack([pair.more[name] for pair in pairs], 1).flatten(0, 1)
             for name in pairs[0].more
         }
+
     return asked, torch.stack([pair.answers for pair in pairs], 1).flatten(0, 1)

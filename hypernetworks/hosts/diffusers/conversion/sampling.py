@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,9 @@ class Sampling:
                 f"there are {len(prompts)} prompts, and at least 4 are needed: a quarter of them "
                 "is kept for measuring"
             )
+
+        # Lists have an order, such as all colors of one subject: every fourth could be one color.
+        Random(0).shuffle(prompts)
         every = round(1 / KEPT_OUT)
         return [p for i, p in enumerate(prompts) if i % every], prompts[::every]
 
@@ -96,9 +100,11 @@ class Generator:
             decode: ``False`` leaves out the autoencoder, and returns nothing.
         """
         seeds = range(len(prompts)) if seeds is None else seeds
+
         # a small model fills a processor only with several images
         pixels = (self.sampling.size or self._own_size()) ** 2
         count, images = max(1, min(8, AT_ONCE // pixels)), list[np.ndarray]()
+
         for begin in range(0, len(prompts), count):
             part = slice(begin, begin + count)
             made = self._batch(prompts[part], list(seeds[part]), decode)

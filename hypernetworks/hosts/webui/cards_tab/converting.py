@@ -47,9 +47,9 @@ def _converted(name: str) -> str:
     target = _lora_folder() / f"{path.stem}.safetensors"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        done = _run(
-            ["convert", str(path), str(target), "--to", "lora", "--base", str(_checkpoint())]
-        )
+        # No fit: it takes long, and would need the graphics card that the webui uses.
+        command = ["convert", str(path), str(target), "--to", "lora", "--fit", "none"]
+        done = _run([*command, "--base", str(_checkpoint())])
     except (OSError, subprocess.SubprocessError) as error:
         raise HypernetworkError(f"the conversion could not be run ({error})") from error
 
