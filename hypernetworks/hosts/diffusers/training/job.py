@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ....engine.structure import Structure
 from ....errors import TrainingSettingsError
 from ....training import PRESETS, TrainingSettings, TrainingStep
-from ....training.checkpoints import STATE, best_file, saved_networks
+from ....training.checkpoints import MARK, STATE, best_file, saved_networks
 from ....training.creation import Creation, check_name
 from ....training.pictures import PictureSettings
 from ....training.prompts import Preview, parse_preview
@@ -33,10 +33,6 @@ CONFIG = "run.toml"
 CAPTIONS = "captions.json"
 """In a run's folder: what a captioner said of which image, by its content, so that the run goes on
 with the same words.
-"""
-MARK = "in_library.txt"
-"""In a run's folder: what of it was put into a library last, so that the next one may take its
-place.
 """
 
 

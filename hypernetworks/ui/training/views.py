@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...training.records import evenly
-from ..widgets import data_url, empty_html, text
-from .trainer import State, duration
+from ..html import data_url, empty_html, text
+from .state import State, duration
 
 if TYPE_CHECKING:
     from ...training import TrainingStep
