@@ -13,12 +13,10 @@ from ...files import read, write
 from ...files.writing import replace
 from ...library import Entry
 from ...library.sidecars import Sidecars, write_user_metadata
-from . import folders
+from . import folders, settings
 
 FAVORITE, TAGS = "favorite", "tags"
 """Keys of ``NAME.json``: ``true``, and a list of words."""
-LARGEST_BODY = 64 << 20
-"""Bytes of an image that is sent as a preview."""
 MOST_PIXELS = 100_000_000
 PREVIEW_SIDE = 768
 """Larger images are scaled down to it; cards are smaller still."""
@@ -71,12 +69,10 @@ def set_preview(entry: Entry, _: Mapping[str, str], body: bytes) -> dict[str, An
 
 def reveal(entry: Entry, _: Mapping[str, str], __: bytes) -> dict[str, Any]:
     """Open the network's folder on the server, where that is the user's own machine."""
-    from modules import shared, util
+    from modules import util
 
-    options = shared.cmd_opts
-    remote = ("hide_ui_dir_config", "share", "listen", "ngrok")
     opener = getattr(util, "open_folder", None)
-    if opener is None or any(getattr(options, name, None) for name in remote):
+    if opener is None or settings.is_remote():
         raise HypernetworkError(
             "this webui opens no folders: it can be reached from other machines"
         )

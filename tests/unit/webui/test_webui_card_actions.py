@@ -15,7 +15,7 @@ from PIL import Image
 from unit.library.test_library import network
 
 import hypernetworks as hn
-from hypernetworks.hosts.webui import api, card_actions
+from hypernetworks.hosts.webui import access, api, card_actions
 
 HEADERS = {api.HEADER: "1"}
 
@@ -81,7 +81,7 @@ def test_large_images_are_refused(fake_webui: FakeWebui, monkeypatch: pytest.Mon
     network(fake_webui.folder / "ink.pt")
     monkeypatch.setattr(card_actions, "MOST_PIXELS", 10)
     assert "too large" in act("set_preview", png()).json()["error"]
-    monkeypatch.setattr(card_actions, "LARGEST_BODY", 10)
+    monkeypatch.setattr(access, "LARGEST_BODY", 10)
     assert act("set_preview", png()).status_code == 413
 
 

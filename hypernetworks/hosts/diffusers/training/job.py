@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ....engine.structure import Structure
 from ....errors import TrainingSettingsError
 from ....training import PRESETS, TrainingSettings, TrainingStep
 from ....training.checkpoints import MARK, STATE, best_file, saved_networks
@@ -209,9 +208,6 @@ def preset_job(
         )
 
     chosen = PRESETS[preset]
-    structure = Structure(
-        chosen.layer_structure, chosen.activation, activate_output=False, dropout=chosen.dropout
-    )
     # The presets are for full-size models.
     settings, size = chosen.settings, painter.default_size
 
@@ -225,7 +221,7 @@ def preset_job(
     job = TrainingJob(
         name=name,
         pictures=pictures,
-        creation=Creation(structure, initialisation, self_attention=chosen.self_attention),
+        creation=Creation(chosen.structure, initialisation, self_attention=chosen.self_attention),
         settings=settings,
         picture_settings=picture_settings,
     )

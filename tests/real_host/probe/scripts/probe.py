@@ -27,7 +27,9 @@ def host():
     """Which webui this is."""
     if not has_module("modules_forge"):
         return "a1111"
-    return "forge" if has_module("backend") else "reforge"
+    if not has_module("backend"):
+        return "reforge"
+    return "neo" if has_module("modules_forge.presets") else "forge"
 
 
 def has_module(name):
