@@ -80,7 +80,7 @@
 
         showSetup({ able, running, said, why }) {
             this.setup.hidden = !(able === false || running || said);
-            setText(this.setupText, running ? "" : why);
+            setText(this.setupText, running ? "" : why.charAt(0).toUpperCase() + why.slice(1));
             setText(this.setupLog, said);
             this.setupLog.hidden = !said;
             this.setupButton.hidden = running || able !== false;

@@ -52,15 +52,16 @@ class Trainings(Protocol):
 def build(trainings: Trainings) -> Any:
     """The Blocks that the webui puts into a tab."""
     form = Form(trainings.source)
+    path = gr.Textbox(
+        "",
+        label="Or enter the path of a folder on the webui's machine",
+        elem_id=f"{PREFIX}_path",
+        visible=not trainings.folders_are_locked,
+        render=False,
+    )
     with gr.Blocks(analytics_enabled=False) as tab, gr.Row():
         with gr.Column(scale=5, min_width=320):
-            form.first()
-            path = gr.Textbox(
-                "",
-                label="Or the path of a folder on the webui's machine",
-                elem_id=f"{PREFIX}_path",
-                visible=not trainings.folders_are_locked,
-            )
+            form.first(path.render)
             start = gr.Button("Train", variant="primary", elem_id=f"{PREFIX}_start")
             told = gr.HTML("", elem_id=f"{PREFIX}_told")
             form.more()

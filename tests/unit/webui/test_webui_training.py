@@ -233,6 +233,9 @@ def test_another_process_is_asked_which_python_can_train(
     monkeypatch.setattr(subprocess, "run", run)
     pythons.forget()
     assert pythons.known() is None
+    pythons._found[Path(sys.executable)] = False
+    assert pythons.known() is None, "the extension's own is still to be asked"
+    pythons.forget()
     assert pythons.able() == own, "the webui's own has no diffusers here"
     assert pythons.able() == own
     assert asked == [sys.executable, str(own)], "each is asked once"

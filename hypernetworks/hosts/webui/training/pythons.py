@@ -39,20 +39,23 @@ def able() -> Path | None:
 
     Takes some seconds when first asked; what was found able is remembered.
     """
-    candidates = [Path(sys.executable), own_environment()]
-    return next((python for python in candidates if python.is_file() and _is_able(python)), None)
+    return next(filter(_is_able, _candidates()), None)
 
 
 def known() -> bool | None:
     """Whether one can train; ``None`` until that was asked for."""
     if True in _found.values():
         return True
-    return False if Path(sys.executable) in _found else None
+    return False if all(python in _found for python in _candidates()) else None
 
 
 def forget() -> None:
     """Ask anew next time: something was installed."""
     _found.clear()
+
+
+def _candidates() -> list[Path]:
+    return [python for python in (Path(sys.executable), own_environment()) if python.is_file()]
 
 
 def _is_able(python: Path) -> bool:
