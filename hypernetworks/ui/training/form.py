@@ -35,6 +35,7 @@ class Source:
         folders: lists folders of images, as (label, key).
         networks: lists networks to start from.
         size_of: says how large the network will be.
+        size_info: explains the fields with the images' size.
         prefix: begins the ids of the fields; no other element of the page has one that begins so.
     """
 
@@ -43,6 +44,7 @@ class Source:
     folders: Callable[[], list[tuple[str, str]]]
     networks: Callable[[], Sequence[str]]
     size_of: Callable[[FormValues], str]
+    size_info: str = ""
     prefix: str = "train"
 
 
@@ -170,8 +172,8 @@ class Form:
 
     def _pictures(self) -> None:
         with gr.Row():
-            self._number("width", "Width")
-            self._number("height", "Height")
+            self._number("width", "Width", self.source.size_info)
+            self._number("height", "Height", self.source.size_info)
             self._choice("fit", "Shapes", FITS, "cropped to one size, or buckets by aspect ratio")
             self._number("crops", "Crops per image")
             self._text(

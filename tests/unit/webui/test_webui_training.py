@@ -26,6 +26,7 @@ from hypernetworks.hosts.webui import commands, registration, settings
 from hypernetworks.hosts.webui.training import arguments, memory, pythons, routes, setting_up, tab
 from hypernetworks.hosts.webui.training.running import Order, Queue
 from hypernetworks.training import PRESETS
+from hypernetworks.training.picture_settings import PictureSettings
 from hypernetworks.ui.training.values import FormValues
 
 two_hosts = pytest.mark.parametrize("fake_webui", ["a1111", "sdnext"], indirect=True)
@@ -80,6 +81,17 @@ def test_a_purpose_fills_the_fields_and_means_the_preset(purpose: str, fake_webu
     assert options.layers == preset.layer_structure
     assert options.text_only is not preset.self_attention
     assert (options.steps, options.batch) == (preset.settings.steps, preset.settings.batch)
+
+
+def test_no_number_is_empty_and_every_first_value_is_usable(fake_webui: Any) -> None:
+    """gradio 3 sends 0 for an empty field, and ``--crops is 0`` stopped every training there."""
+    first = FormValues(name="ink", **tab.TRAININGS.preset("style"))
+    numbers = [name for name in arguments._NUMBERS if getattr(first, name) is None]
+    assert numbers == []
+    options = parsed(first)
+    known = {field.name: getattr(options, field.name, None) for field in fields(PictureSettings)}
+    PictureSettings(**{name: value for name, value in known.items() if value is not None})
+    assert options.size is None, "the model's own"
 
 
 def test_a_network_to_start_from_keeps_its_own_structure() -> None:

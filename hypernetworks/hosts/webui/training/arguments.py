@@ -90,7 +90,7 @@ def _network(values: FormValues) -> list[str]:
 
 
 def _size(values: FormValues) -> list[str]:
-    if values.width is None and values.height is None:
+    if not values.width and not values.height:
         return []  # the model's own
     width = int(values.width or values.height or 0)
     return [f"--size={width}x{int(values.height or width)}"]

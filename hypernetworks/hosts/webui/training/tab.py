@@ -13,6 +13,7 @@ from ....library import Library
 from ....patching import find_sites
 from ....training import PRESETS
 from ....training.folders import TrainingFolders
+from ....training.picture_settings import PictureSettings
 from ....ui.training.form import Source
 from ....ui.training.runs import Runs, remembered
 from ....ui.training.values import FormValues, size_in_words, values_of
@@ -72,16 +73,20 @@ class WebuiTrainings:
             folders=self.folders.choices,
             networks=lambda: sorted(folders.host_list(), key=str.lower),
             size_of=lambda values: size_in_words(values, _widths(values.self_attention)),
+            size_info="0: the model's own",
             prefix=ID,
         )
 
     def preset(self, purpose: str) -> Mapping[str, Any]:
         """The fields' values that a purpose begins with; the size of images is the model's."""
         preset = PRESETS[purpose]
+        pictures = PictureSettings(template=preset.template, fit="crop")
         return {
-            **values_of(preset.structure, preset.settings),
+            **values_of(preset.structure, preset.settings, pictures),
             "self_attention": preset.self_attention,
-            "template": preset.template,
+            # No field is empty: gradio 3 reads an empty one as 0.
+            "width": 0,
+            "height": 0,
         }
 
     def begin(self, values: FormValues, path: str, files: Sequence[str]) -> str:
