@@ -78,6 +78,7 @@ class Routes:
             {"name": name, "in": "query", "required": True, "schema": {"type": "string"}}
             for name in names
         ]
+
         for start in self._starts:
             if start + path in self._known:
                 continue

@@ -4,12 +4,14 @@ the server.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ...errors import FileError, HypernetworkError
 from ...files import read, write
+from ...files.images import open_image
 from ...files.writing import replace
 from ...library import Entry
 from ...library.sidecars import Sidecars, write_user_metadata
@@ -17,7 +19,6 @@ from . import folders, settings
 
 FAVORITE, TAGS = "favorite", "tags"
 """Keys of ``NAME.json``: ``true``, and a list of words."""
-MOST_PIXELS = 100_000_000
 PREVIEW_SIDE = 768
 """Larger images are scaled down to it; cards are smaller still."""
 MOST_TAGS = 50
@@ -51,15 +52,14 @@ def set_preview(entry: Entry, _: Mapping[str, str], body: bytes) -> dict[str, An
 
     It is written anew: nothing of the file that was sent but its pixels gets to the disk.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    try:
-        with Image.open(io.BytesIO(body), formats=("PNG", "JPEG", "WEBP")) as sent:
-            if sent.width * sent.height > MOST_PIXELS:
-                raise FileError("the image is too large for a preview")
+    # As a file, because that is how images are checked before they are decoded.
+    with TemporaryDirectory(prefix="hypernetworks-") as folder:
+        temporary = Path(folder) / "sent"
+        temporary.write_bytes(body)
+        with open_image(temporary, ("PNG", "JPEG", "WEBP")) as sent:
             image = ImageOps.exif_transpose(sent).convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise FileError("this is not a PNG, JPEG or WebP image") from error
 
     image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
     path = entry.path.with_name(f"{entry.name}.preview.png")

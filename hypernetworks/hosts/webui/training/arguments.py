@@ -44,6 +44,7 @@ def arguments_of(
     found += ["--format", values.file_suffix.lstrip(".")]
     found += _network(values) if network is None else ["--network", str(network)]
 
+    # With "=", because a value may begin with "-".
     for name, kind in _NUMBERS.items():
         if (number := getattr(values, name)) is not None:
             found.append(f"--{name.replace('_', '-')}={kind(number)}")

@@ -58,7 +58,7 @@ AWAY = Away()
 
 def _move() -> Callable[[], object] | None:
     """Move the model; returns what brings it back, or ``None`` where there is nothing to move."""
-    if live_unet() is None:
+    if live_unet() is None:  # to ask some webuis for their model would load it
         return None
 
     for name in ("backend.memory_management", "ldm_patched.modules.model_management"):

@@ -118,6 +118,7 @@ class Queue:
                 raise HypernetworkError(
                     f'"{order.name}" is being trained or waits for it: choose another name'
                 )
+
             self._waiting.append(replace(order, may_replace=may_replace))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, daemon=True)
@@ -181,13 +182,16 @@ class Queue:
             remember(replace(order.values, start_over=False), order.folder)
             place, text = order.folder / CHECKPOINT, str(order.checkpoint)
             write(place, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
             log = order.folder / "trainer.log"
+            # A file and no pipe: the trainer never waits for a reader, and its end can be read.
             with log.open("wb") as messages:
                 self._process = start(order.command, messages)
                 while self._process.poll() is None:
                     time.sleep(POLL_SECONDS)
                     self._show(order, state)
                     state.note = _note(state, log)
+
             self._show(order, state)
             self._finish(order, state, self._process, log)
         except HypernetworkError as error:
@@ -206,6 +210,8 @@ class Queue:
         if rows:
             state.rows = _with_speed(rows)
             state.done = rows[-1].step
+
+        # Images are decoded again only when there are more of them.
         if len(list((order.folder / "previews").glob("*-*.png"))) != sum(
             len(images) for _, images in state.previews
         ):
@@ -220,6 +226,7 @@ class Queue:
                 f"interrupted after {state.done} steps: Continue, in the list of runs, goes on"
             )
         elif process.returncode:
+            # The trainer's own sentence, if it had time for one; else the end of a traceback.
             said = [line for line in lines if line.startswith("hypernetworks: ")] or lines
             state.messages.append(said[-1].removeprefix("hypernetworks: ") if said else "it ended")
             state.is_wrong = True

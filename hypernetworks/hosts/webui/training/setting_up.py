@@ -38,6 +38,7 @@ class SetUp:
                 "this webui can be reached from other machines, so its page installs nothing: run "
                 f"`python install.py studio` in {ROOT.name} yourself"
             )
+
         with self._lock:
             if self.is_running():
                 raise HypernetworkError("the set-up is running already")

@@ -91,7 +91,7 @@ class WebuiTrainings:
 
     def begin(self, values: FormValues, path: str, files: Sequence[str]) -> str:
         """Start a training on the selected checkpoint, or let it wait; returns what to tell."""
-        check(values)
+        check(values)  # before the slower questions, and before images are stored
         if (python := pythons.able()) is None:
             raise HypernetworkError(NO_PYTHON)
         checkpoint = selected_checkpoint()
@@ -143,6 +143,7 @@ class WebuiTrainings:
             )
 
         if typed:
+            # The trainer would say so, too, but only after a minute of loading.
             if not Path(typed).is_dir():
                 raise TrainingDataError(f"{typed}: there is no such folder")
             return replace(values, key=f"{PATH}{typed}")
