@@ -189,6 +189,7 @@ def test_a_network_gets_from_a_process_into_the_library(queue: Any) -> None:
 
 def test_one_that_runs_is_interrupted_and_the_next_one_follows(queue: Any) -> None:
     queue.queue.add(queue.order("first", "waits"))
+    until(lambda: queue.queue.state.note in ("Encoding images 1/2", "Step 3 of 3"))
     assert queue.queue.add(queue.order("second")) == 1
     queue.queue.add(queue.order("third"))
     with pytest.raises(HypernetworkError, match="waits for it"):

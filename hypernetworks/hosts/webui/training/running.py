@@ -8,6 +8,7 @@ library. Nothing of it depends on a page that is open.
 from __future__ import annotations
 
 import atexit
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +34,8 @@ POLL_SECONDS = 0.5
 _AT_THE_END = 60.0
 """Seconds that a training gets for saving its state when the webui ends."""
 _LOG_LINES = 12
+_BAR = re.compile(r" \[[#.]+\]")
+"""The bar of a progress line, which the page draws better."""
 CHECKPOINT = "checkpoint.txt"
 """In a run's folder: what it is trained on, so that it goes on with the same one."""
 
@@ -273,8 +276,8 @@ def _note(state: State, log: Path) -> str:
     """What is being done: the step, or until the first one what the trainer says it prepares."""
     if state.rows:
         return f"Step {state.done} of {state.total}" if state.total else f"Step {state.done}"
-    lines = _lines(log)
-    return printable(lines[-1].removeprefix("hypernetworks: "), 160) if lines else "Starting …"
+    lines = [_BAR.sub("", line.removeprefix("hypernetworks: ")) for line in _lines(log)]
+    return printable(lines[-1][:1].upper() + lines[-1][1:], 160) if lines else "Starting …"
 
 
 def _result(lines: Sequence[str], order: Order) -> Path | None:
