@@ -336,9 +336,13 @@
     const isWritable = (name) => name.trim() !== "" && !/[:>]/.test(name);
 
     const asText = { parseTags, rewrite, scale, remove, removeAll, pieceOf, move, put, append, isWritable };
+    /** The webui's settings; Forge Neo declares them with `let`, so that they are no property of the window. */
+    // biome-ignore lint/correctness/noUndeclaredVariables: the webui's, on some pages only
+    const options = () => (typeof opts === "object" && opts !== null ? opts : {});
+
     const curves = { readSchedule, positionOf, valueBetween, valueAt };
 
     // Not writable, because cards use it by its name and other scripts may assign anything.
-    const value = { mark: MARK, ...asText, format, curves };
+    const value = { mark: MARK, ...asText, format, options, curves };
     Object.defineProperty(window, "hypernetworksExtension", { value, configurable: true });
 })();

@@ -58,7 +58,8 @@
 
         /** Ask again now and then, and often after a switch of the checkpoint, which takes its time. */
         askAgain() {
-            const model = `${window.opts?.sd_model_checkpoint} ${window.opts?.sd_checkpoint_hash}`;
+            const { sd_model_checkpoint, sd_checkpoint_hash } = window.hypernetworksExtension.options();
+            const model = `${sd_model_checkpoint} ${sd_checkpoint_hash}`;
             if (model !== (this.model ?? model)) this.switchedAt = Date.now();
             this.model = model;
             const pause = Date.now() - this.switchedAt < SWITCH_MS ? SOON_MS : NOW_AND_THEN_MS;

@@ -6,7 +6,7 @@
     "use strict";
     const { catalogue, controls, ...text } = window.hypernetworksExtension;
     if (text.toggle) return;
-    const { parseTags, pieceOf, remove, removeAll, move, put, append, format, isWritable } = text;
+    const { parseTags, pieceOf, remove, removeAll, move, put, append, format, isWritable, options } = text;
     const { Row, Menu, Master, SwitchedOff, Verdicts, make, setText, isFocused } = controls;
     const { entryOf, remember } = catalogue;
 
@@ -17,7 +17,7 @@
     const TABS = ["txt2img", "img2img", "control", "video"]; // the last two are SD.Next's
 
     const root = () => (typeof window.gradioApp === "function" ? window.gradioApp() : document);
-    const separator = () => window.opts?.extra_networks_add_text_separator ?? " ";
+    const separator = () => options().extra_networks_add_text_separator ?? " ";
     const isVisible = (element) => element.getClientRects().length > 0;
 
     function promptOf(tab) {
@@ -46,19 +46,19 @@
     }
 
     const activationOf = (name) => (entryOf(name)?.activation_text ?? "").trim();
-    const hasOption = () => Boolean(window.opts && DEFAULT_OPTION in window.opts);
+    const hasOption = () => DEFAULT_OPTION in options();
 
     /** The multiplier of cards without a preferred one. */
     function defaultMultiplier() {
         let value = NaN;
         try {
-            value = parseFloat(hasOption() ? window.opts[DEFAULT_OPTION] : localStorage.getItem(STORED_DEFAULT));
+            value = parseFloat(hasOption() ? options()[DEFAULT_OPTION] : localStorage.getItem(STORED_DEFAULT));
         } catch { /* the browser forbids storage */ }
         return Number.isFinite(value) ? value : 1;
     }
 
     function setDefaultMultiplier(number) {
-        if (hasOption()) window.opts[DEFAULT_OPTION] = number;
+        if (hasOption()) options()[DEFAULT_OPTION] = number;
         try {
             if (!hasOption()) localStorage.setItem(STORED_DEFAULT, String(number));
         } catch { /* then it is kept until the page is closed */ }

@@ -21,3 +21,6 @@ class HypernetworksScript(scripts.Script):
         tab = "img2img" if is_img2img else "txt2img"
         panel(tab, opened=False, check="./hypernetworks/v1/check")
         return []
+
+    def before_process(self, p, *args):
+        registration.before_image()

@@ -63,9 +63,9 @@ def _run(options: argparse.Namespace) -> int:
     from ..library.hashing import Hashes, usual_store
     from ..studio import launch
     from ..studio.job_queue import JobQueue
-    from ..studio.train.folders import TrainingFolders
     from ..studio.web.login import new_password
     from ..studio.web.server import TRAINING
+    from ..training.folders import TrainingFolders
 
     # The folder needn't exist: dropping a file on the page makes it.
     own = [] if options.hypernetworks else [Path.home() / "hypernetworks"]

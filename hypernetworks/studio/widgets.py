@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import re
-from collections.abc import Sequence
-from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..ui.html import data_url as data_url
+from ..ui.html import empty_html as empty_html
+from ..ui.html import messages_html as messages_html
+from ..ui.html import text as text
 from .job_queue import Update
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-
-
-def text(value: object) -> str:
-    """Anything of a user or a file as HTML that shows it and is nothing else; no character that
-    hides or turns text.
-    """
-    shown = "".join(
-        c if c.isprintable() or c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in str(value)
-    )
-    return escape(shown, quote=True)
 
 
 def progress_html(update: Update) -> str:
@@ -35,33 +21,6 @@ def progress_html(update: Update) -> str:
         picture = f'<img alt="Live preview" src="{data_url(update.picture)}">'
     bar = f"<p>{text(update.note)}</p><progress{known}></progress>"
     return f'<div class="studio-progress">{picture}{bar}</div>'
-
-
-def data_url(picture: Image) -> str:
-    """An image as a small JPEG, embedded in the page."""
-    small = picture.convert("RGB")
-    small.thumbnail((512, 512))
-    buffer = io.BytesIO()
-    small.save(buffer, format="JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def messages_html(messages: Sequence[str], kind: str = "note") -> str:
-    """Messages as a list; empty where there is nothing to say."""
-    if not messages:
-        return ""
-    items = "".join(f"<li>{text(_sentence(message))}</li>" for message in messages)
-    return f'<div role="status"><ul class="studio-messages studio-{kind}">{items}</ul></div>'
-
-
-def _sentence(message: str) -> str:
-    """With a capital letter, unless it begins with a name."""
-    return message[:1].upper() + message[1:] if re.match("[a-z]+ ", message) else message
-
-
-def empty_html(words: str) -> str:
-    """What stands where something will be, and how to get it."""
-    return f'<p class="studio-empty">{text(words)}</p>'
 
 
 EXAMPLES = (

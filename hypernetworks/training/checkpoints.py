@@ -23,6 +23,10 @@ from .history import difference
 
 STATE = "state.pt"
 """Everything that resuming needs: weights, optimiser, scaler, average and step."""
+MARK = "in_library.txt"
+"""In a run's folder: what of it was put into a library last, so that the next one may take its
+place.
+"""
 FORMAT = 1
 
 

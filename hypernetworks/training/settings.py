@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..engine.structure import Structure
 from ..errors import TrainingSettingsError
 from .objective import LOSSES, NOISE_LEVELS
 from .rates import RateSchedule
@@ -171,6 +172,13 @@ class Preset:
     self_attention: bool
     settings: TrainingSettings
     template: str
+
+    @property
+    def structure(self) -> Structure:
+        """Of each of the network's MLPs."""
+        return Structure(
+            self.layer_structure, self.activation, activate_output=False, dropout=self.dropout
+        )
 
 
 PRESETS: dict[str, Preset] = {

@@ -122,6 +122,21 @@ def test_a_neighbour_that_rewrites_the_prompt_at_every_key(
     assert own(problems) == []
 
 
+def test_settings_that_are_no_property_of_the_window(
+    browser: Any,  # noqa: F811
+    addresses: dict[str, str],  # noqa: F811
+) -> None:
+    """Forge Neo declares its settings with ``let``: the default multiplier was always 1 there."""
+    page = open_page(browser, addresses["current"], [])
+    settings = "{ extra_networks_default_multiplier: 0.8, extra_networks_add_text_separator: '; ' }"
+    page.add_script_tag(content=f"let opts = {settings};")
+    page.fill(PROMPT, "a cat")
+    page.evaluate("hypernetworksExtension.toggle('txt2img', 'ink')")
+    written = prompt(page)
+    page.context.close()
+    assert written == "a cat; <hypernet:ink:0.8>"
+
+
 def test_our_scripts_add_one_name_to_the_page(
     browser: Any,  # noqa: F811
     addresses: dict[str, str],  # noqa: F811

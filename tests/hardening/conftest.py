@@ -23,9 +23,9 @@ def gate(home: Path) -> Iterator[Any]:
     pytest.importorskip("gradio")
     from hypernetworks.hosts.diffusers import MINIATURE_NETWORKS, Painter
     from hypernetworks.studio.job_queue import JobQueue
-    from hypernetworks.studio.train.folders import TrainingFolders
     from hypernetworks.studio.train.trainer import Trainer
     from hypernetworks.studio.web import server
+    from hypernetworks.training.folders import TrainingFolders
 
     patch = pytest.MonkeyPatch()
     for name in ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE"):

@@ -132,8 +132,8 @@ def prepared(folder: Path) -> None:
 
 def job_for(folder: Path, painter: Any) -> Any:
     """The same job as the page's, for going on with it here."""
-    from hypernetworks.studio.train.folders import TrainingFolders
     from hypernetworks.studio.train.form_values import job_of
+    from hypernetworks.training.folders import TrainingFolders
 
     folders = TrainingFolders(folder / "training")
     key = folders.choices()[0][1]

@@ -19,7 +19,7 @@ from hypernetworks.errors import (
 )
 from hypernetworks.files.images import MOST_PIXELS, check_image, open_image
 from hypernetworks.studio.restoring import read_infotext
-from hypernetworks.studio.train.folders import _check_picture
+from hypernetworks.training.folders import _check_picture
 from hypernetworks.training.pictures import PictureSettings, read_versions
 
 Image = pytest.importorskip("PIL.Image")

@@ -23,9 +23,9 @@ from hypernetworks.hosts.diffusers import MINIATURE_NETWORKS, Painter
 from hypernetworks.hosts.webui import api
 from hypernetworks.studio import cards
 from hypernetworks.studio.job_queue import JobQueue
-from hypernetworks.studio.train.folders import TrainingFolders
 from hypernetworks.studio.train.trainer import Trainer
 from hypernetworks.studio.web import limits, safety, server
+from hypernetworks.training.folders import TrainingFolders
 
 pytest.importorskip("gradio")
 

@@ -22,9 +22,9 @@ import pytest
 import hypernetworks as hn
 from hypernetworks.hosts.diffusers import MINIATURE_NETWORKS, Painter
 from hypernetworks.studio.job_queue import JobQueue
-from hypernetworks.studio.train.folders import TrainingFolders
 from hypernetworks.studio.train.trainer import Trainer
 from hypernetworks.studio.web import gate, payloads, server
+from hypernetworks.training.folders import TrainingFolders
 
 PINNED = Path(__file__).with_name("pinned_routes.txt")
 

@@ -45,8 +45,10 @@ MODULES = {"shutil", "tempfile", "os", "np", "torch", "json", "pickle"}
 KEPT_BY_OTHERS: dict[str, str] = {
     "hypernetworks/hosts/diffusers/checkpoints/clip_tokenizer.py build_tokenizer": "into a folder that is gone at once",
     "hypernetworks/studio/cards.py add_file": "a dropped file, under a temporary name of its own",
-    "hypernetworks/studio/widgets.py data_url": "into memory",
-    "hypernetworks/studio/train/folders.py keep": (
+    "hypernetworks/ui/html.py data_url": "into memory",
+    "hypernetworks/hosts/webui/training/running.py _train": "what the trainer prints, as it comes",
+    "hypernetworks/hosts/webui/training/setting_up.py begin": "what the set-up prints",
+    "hypernetworks/training/folders.py keep": (
         "into a temporary folder, which then takes its name whole"
     ),
     "hypernetworks/studio/web/leftovers.py temporary_folder": "a lock without content, in a fresh folder",

@@ -32,7 +32,9 @@ def hires(host: str) -> Hires:
         "denoising_strength": 0.7,
     }
     values |= {"hr_second_pass_steps": 2}
-    if host == "forge":
+    if host == "neo":
+        values["hr_upscaler"] = "Lanczos"  # it has no latent upscalers
+    if host in ("forge", "neo"):
         values |= {"hr_additional_modules": ["Use same choices"], "hr_cfg": 7}
     return values
 
@@ -464,7 +466,7 @@ class TestCheckpoints:
         self, probed: Webui, checkpoints: tuple[str, str], host: str, kept: int, tmp_path: Path
     ) -> None:
         """``new``: the webui loads the refiner as a second model and keeps the first."""
-        if kept > 1 and host == "forge":
+        if kept > 1 and host in ("forge", "neo"):
             pytest.skip("Forge keeps one checkpoint")
         settings = {
             "refiner_checkpoint": checkpoints[1],

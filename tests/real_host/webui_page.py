@@ -121,7 +121,7 @@ def opened(url: str) -> Iterator[Any]:
             ".hypernetworks-panel.hypernetworks-filled", state="attached", timeout=MILLISECONDS
         )
         page.wait_for_function(
-            "() => window.opts && Object.keys(window.opts).length > 0", timeout=MILLISECONDS
+            "() => typeof opts === 'object' && Object.keys(opts).length > 0", timeout=MILLISECONDS
         )
         page.wait_for_timeout(1500)  # the webui's own scripts settle
         yield page

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -75,9 +76,24 @@ def installed(folder: Path | None, extensions: Path) -> Iterator[list[str]]:
             shutil.rmtree(copy, ignore_errors=True)
 
 
-def write_settings(folder: Path, checkpoint: str | None) -> Path:
+def settings_version(webui: Path) -> dict[str, str]:
+    """What Forge Neo wants to find in a settings file; without it, it waits for a key."""
+    source = webui / "modules" / "launch_utils.py"
+    text = source.read_text("utf-8") if source.is_file() else ""
+    found = re.search(r'^VERSION_UID\b.*= "(.+)"', text, re.MULTILINE)
+    return {"VERSION_UID": found[1]} if found else {}
+
+
+def has_option(webui: Path) -> bool:
+    """Whether it knows ``--hypernetwork-dir``, which some forks have removed."""
+    source = webui / "modules" / "cmd_args.py"
+    return not source.is_file() or "--hypernetwork-dir" in source.read_text("utf-8")
+
+
+def write_settings(webui: Path, folder: Path, checkpoint: str | None) -> Path:
     """A settings file that saves no picture and downloads nothing for previews."""
     settings: dict[str, Any] = {
+        **settings_version(webui),
         "samples_save": False,
         "grid_save": False,
         "live_previews_enable": False,
@@ -96,6 +112,8 @@ def write_settings(folder: Path, checkpoint: str | None) -> Path:
         # sd-dynamic-prompts fails in AUTOMATIC1111 1.10.1 until this stands in the file.
         "dp_ignore_whitespace": False,
     }
+    if not has_option(webui):
+        settings["hypernetworks_folders"] = str(folder / "hypernetworks")
     if checkpoint:
         settings["sd_model_checkpoint"] = checkpoint
     path = folder / "config.json"
@@ -108,14 +126,11 @@ def command_line(
 ) -> list[str]:
     """How it is started; ``arguments`` are the user's own flags."""
     ours = ["--api", "--server-name", "127.0.0.1", "--port", str(port), "--no-prompt-history"]
-    ours += ["--ui-settings-file", str(write_settings(folder, checkpoint))]
+    ours += ["--ui-settings-file", str(write_settings(webui, folder, checkpoint))]
     ours += ["--ui-config-file", str(folder / "ui-config.json")]
-    ours += [
-        "--hypernetwork-dir",
-        str(folder / "hypernetworks"),
-        "--lora-dir",
-        str(folder / "Lora"),
-    ]
+    ours += ["--lora-dir", str(folder / "Lora")]
+    if has_option(webui):
+        ours += ["--hypernetwork-dir", str(folder / "hypernetworks")]
     return [str(python), str(webui / "launch.py"), *ours, *shlex.split(arguments)]
 
 

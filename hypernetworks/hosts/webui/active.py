@@ -135,23 +135,17 @@ class ActiveNetworks:
         return [[use for use in picture if id(use) not in unfit] for picture in pictures]
 
     def _run_eagerly(self, p: Any) -> None:
+        # Compiled code was traced without our hooks, and would go on without them.
         self._compile_again = compiled.run_eagerly()
-        if self._compile_again is None:
-            host.tell(
-                p,
-                (
-                    "the model is compiled, so hypernetworks have no effect: switch compilation "
-                    "off in the settings"
-                ),
-            )
-        else:
-            host.tell(
-                p,
-                (
-                    "the model is compiled; it runs uncompiled while hypernetworks are active, "
-                    "which is slower"
-                ),
-            )
+
+        said = (
+            "the model is compiled, so hypernetworks have no effect: switch compilation off in the "
+            "settings"
+            if self._compile_again is None
+            else "the model is compiled; it runs uncompiled while hypernetworks are active, which "
+            "is slower"
+        )
+        host.tell(p, said)
 
     def before_step(
         self,

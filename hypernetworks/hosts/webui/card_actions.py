@@ -4,22 +4,21 @@ the server.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ...errors import FileError, HypernetworkError
 from ...files import read, write
+from ...files.images import open_image
 from ...files.writing import replace
 from ...library import Entry
 from ...library.sidecars import Sidecars, write_user_metadata
-from . import folders
+from . import folders, settings
 
 FAVORITE, TAGS = "favorite", "tags"
 """Keys of ``NAME.json``: ``true``, and a list of words."""
-LARGEST_BODY = 64 << 20
-"""Bytes of an image that is sent as a preview."""
-MOST_PIXELS = 100_000_000
 PREVIEW_SIDE = 768
 """Larger images are scaled down to it; cards are smaller still."""
 MOST_TAGS = 50
@@ -53,15 +52,14 @@ def set_preview(entry: Entry, _: Mapping[str, str], body: bytes) -> dict[str, An
 
     It is written anew: nothing of the file that was sent but its pixels gets to the disk.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    try:
-        with Image.open(io.BytesIO(body), formats=("PNG", "JPEG", "WEBP")) as sent:
-            if sent.width * sent.height > MOST_PIXELS:
-                raise FileError("the image is too large for a preview")
+    # As a file, because that is how images are checked before they are decoded.
+    with TemporaryDirectory(prefix="hypernetworks-") as folder:
+        temporary = Path(folder) / "sent"
+        temporary.write_bytes(body)
+        with open_image(temporary, ("PNG", "JPEG", "WEBP")) as sent:
             image = ImageOps.exif_transpose(sent).convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise FileError("this is not a PNG, JPEG or WebP image") from error
 
     image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
     path = entry.path.with_name(f"{entry.name}.preview.png")
@@ -71,12 +69,10 @@ def set_preview(entry: Entry, _: Mapping[str, str], body: bytes) -> dict[str, An
 
 def reveal(entry: Entry, _: Mapping[str, str], __: bytes) -> dict[str, Any]:
     """Open the network's folder on the server, where that is the user's own machine."""
-    from modules import shared, util
+    from modules import util
 
-    options = shared.cmd_opts
-    remote = ("hide_ui_dir_config", "share", "listen", "ngrok")
     opener = getattr(util, "open_folder", None)
-    if opener is None or any(getattr(options, name, None) for name in remote):
+    if opener is None or settings.is_remote():
         raise HypernetworkError(
             "this webui opens no folders: it can be reached from other machines"
         )

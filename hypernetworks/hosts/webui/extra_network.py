@@ -164,12 +164,14 @@ def _clean_negative_prompts(p: Any) -> None:
             continue
         if not all(isinstance(prompt, str) for prompt in prompts):
             continue
+
         parsed = [parse(prompt) for prompt in prompts]
         for clean, tags in parsed:
             for tag in tags:
                 host.tell(p, f"{tag} has no effect in the negative prompt: move it to the prompt")
             for line in near_misses(clean, loras=True, negative=True):
                 host.tell(p, line)
+
         if any(tags for _, tags in parsed):
             setattr(p, attribute, [clean for clean, _ in parsed])
 

@@ -4,6 +4,7 @@ still starts.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ def register() -> None:
         ("on_ui_settings", ui_settings),
         ("on_before_ui", before_ui),
         ("on_app_started", app_started),
+        ("on_ui_tabs", ui_tabs),
         ("on_cfg_denoiser", extra_network.on_step),
         ("on_cfg_after_cfg", extra_network.after_step),
         ("on_infotext_pasted", infotext.on_pasted),
@@ -49,6 +51,19 @@ def unloaded() -> None:
     ACTIVE.remove()
     replacing.put_all_back()
     shims.remove()
+
+
+def ui_tabs() -> list[tuple[Any, str, str]]:
+    """The tabs of extensions are about to be built."""
+    from .training import tab  # not before there is a page: it takes gradio's forms
+
+    return tab.ui_tabs()
+
+
+def before_image() -> None:
+    """A generation begins: what a training has moved off the GPU comes back. Never raises."""
+    if (memory := sys.modules.get(f"{__package__}.training.memory")) is not None:
+        memory.AWAY.bring_back()
 
 
 def app_started(_demo: Any, app: Any) -> None:

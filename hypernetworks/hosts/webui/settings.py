@@ -115,6 +115,14 @@ def added_network() -> str | None:
     return name if isinstance(name, str) and name not in ("", "None") else None
 
 
+def is_remote() -> bool:
+    """Whether other machines can use the webui's page, or its owner has locked its folders."""
+    from modules import shared
+
+    remote = ("hide_ui_dir_config", "share", "listen", "ngrok")
+    return any(getattr(shared.cmd_opts, name, None) for name in remote)
+
+
 def _read(key: str, default: object) -> Any:
     from modules import shared
 

@@ -12,8 +12,8 @@ from ...errors import TrainingDataError
 from ...files.writing import replace
 from ...hosts.diffusers import Generation
 from ...miniature.subjects import COLOURS, caption, subject_names
+from ...training.folders import TrainingFolders
 from ..job_queue import InterruptedJobError, Update
-from .folders import TrainingFolders
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -2,90 +2,32 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...engine.initialising import parameter_count
-from ...engine.structure import Structure
-from ...errors import HypernetworkError, TrainingSettingsError
+from ...errors import TrainingSettingsError
 from ...hosts.diffusers.training import TrainingJob, preset_job
 from ...hosts.diffusers.training.frozen_model import FrozenModel
 from ...training import TrainingSettings
-from ...training.creation import Creation
 from ...training.pictures import PictureSettings
+from ...ui.training.values import (
+    MOST_PREVIEWS,
+    NEW,
+    FormValues,
+    creation_of,
+    size_in_words,
+    values_of,
+)
 
 if TYPE_CHECKING:
     from ...hosts.diffusers import Painter
 
-MOST_PREVIEWS = 4
 LARGEST_BATCH, LARGEST_EDGE, MOST_NUMBERS = 512, 2048, 10**9
 """So that a slip on the page can't take all of the machine's memory; the command line has no such
 limits.
 """
-NEW = "(a new network)"
-
-
-@dataclass(frozen=True)
-class FormValues:
-    """The fields, as the page has them: any of them may be empty.
-
-    Attributes:
-        name, purpose: of the network; a purpose is a preset.
-        key: of the folder of pictures, see :class:`~.places.TrainingFolders`.
-        start_over: throw an earlier run of this name away.
-        replace: a network of this name in the library may be replaced.
-        previews: prompts, one a line.
-        begin_with: name of a network to go on from, or :data:`NEW`.
-        layers: layer structure, such as ``"1, 2, 1"``.
-    """
-
-    name: str = ""
-    purpose: str = "style"
-    key: str = ""
-    start_over: bool = False
-    replace: bool = False
-    steps: float | None = None
-    rate: str = ""
-    previews: str = ""
-    begin_with: str = NEW
-    layers: str = "1, 2, 1"
-    activation: str = "relu"
-    initialisation: str = "Normal"
-    layer_norm: bool = False
-    dropout: float | None = 0.0
-    self_attention: bool = True
-    zero_last: bool = True
-    batch: float | None = None
-    accumulation: float | None = None
-    shape: str = "auto"
-    warm_up: float | None = None
-    restarts: float | None = None
-    optimiser: str = "AdamW"
-    weight_decay: float | None = None
-    precision: str = "auto"
-    clip: float | None = None
-    min_snr: float | None = None
-    noise_offset: float | None = None
-    ema: float | None = None
-    caption_dropout: float | None = None
-    seed: float | None = None
-    width: float | None = None
-    height: float | None = None
-    fit: str = "crop"
-    crops: float | None = None
-    flip: bool = False
-    alpha: bool = False
-    template: str = "[filewords]"
-    shuffle: bool = False
-    tag_dropout: float | None = None
-    validation: float | None = None
-    save_every: float | None = None
-    keep: float | None = None
-    watch_every: float | None = None
-    preview_every: float | None = None
-    file_suffix: str = ".safetensors"
 
 
 def of_preset(purpose: str, painter: Painter) -> dict[str, Any]:
@@ -96,70 +38,12 @@ def of_preset(purpose: str, painter: Painter) -> dict[str, Any]:
         TrainingSettingsError: no such purpose.
     """
     job = preset_job(purpose, "some", Path(), painter)
-    structure = job.creation.structure
-    own = {
-        "layers": ", ".join(f"{part:g}" for part in structure.layer_structure),
-        "activation": structure.activation,
-    }
-    values: dict[str, Any] = own | {
-        "dropout": max(structure.dropout, default=0.0),
-        "layer_norm": structure.layer_norm,
-    }
-
-    for record in (job.settings, job.picture_settings, job.creation):
-        for field in fields(FormValues):
-            if field.name in {known.name for known in fields(record)}:
-                values[field.name] = getattr(record, field.name)
-
-    return values
-
-
-def creation_of(values: FormValues) -> Creation:
-    """The fresh network that the fields describe.
-
-    Raises:
-        TrainingSettingsError, StructureError: it can't be built.
-    """
-    try:
-        layers = tuple(float(part) for part in re.split(r"[,;\s]+", values.layers.strip(" ,;[]")))
-    except ValueError as error:
-        raise TrainingSettingsError(
-            f'the layer structure "{values.layers}" is not a list such as 1, 2, 1'
-        ) from error
-
-    dropout = (
-        (0.0, *[float(values.dropout or 0)] * (len(layers) - 2), 0.0) if len(layers) > 1 else (0.0,)
-    )
-    structure = Structure(
-        layers,
-        values.activation,
-        activate_output=False,
-        layer_norm=values.layer_norm,
-        dropout=dropout,
-    )
-
-    return Creation(
-        structure,
-        values.initialisation,
-        values.zero_last,
-        values.self_attention,
-        int(values.seed or 0),
-    )
+    return values_of(job.creation.structure, job.settings, job.picture_settings, job.creation)
 
 
 def size_of(values: FormValues, painter: Painter) -> str:
     """How large the network will be, in words; or what is wrong with it."""
-    if values.begin_with not in ("", NEW):
-        return f"As large as {values.begin_with}."
-    widths = FrozenModel(painter.pipeline).widths(values.self_attention)
-    try:
-        count = parameter_count(creation_of(values).structure, widths)
-    except HypernetworkError as error:
-        return str(error)
-    return (
-        f"{count:,} parameters, {count * 4 / 1e6:.1f} MB, for the widths "
-        f"{', '.join(map(str, widths))}."
-    )
+    return size_in_words(values, FrozenModel(painter.pipeline).widths(values.self_attention))
 
 
 def job_of(values: FormValues, painter: Painter, pictures: Path, runs: Path) -> TrainingJob:
@@ -189,6 +73,7 @@ def job_of(values: FormValues, painter: Painter, pictures: Path, runs: Path) -> 
         suffix=values.file_suffix,
         previews=tuple(prompts[:MOST_PREVIEWS]),
         restart=values.start_over,
+        memory=values.memory,
     )
 
 

@@ -8,12 +8,15 @@ from typing import Any
 import gradio as gr
 
 from ...errors import HypernetworkError, TrainingDataError, TrainingSettingsError
+from ...ui.training import views
+from ...ui.training.form import Form, Source
+from ...ui.training.state import State
+from ...ui.training.values import NEW, FormValues
 from ..cards import choices
 from ..widgets import PRIVATE, messages_html
-from . import example, views
-from .form import Form
-from .form_values import NEW, FormValues, job_of, of_preset
-from .trainer import State, Trainer
+from . import example
+from .form_values import job_of, of_preset, size_of
+from .trainer import Trainer
 
 PARTS = {
     "progress": "train_progress",
@@ -30,7 +33,7 @@ def train_tab(trainer: Trainer) -> None:
     What is shown of a training is the page's own work (studio.js asks for it): every window
     follows it, whenever it was opened, and none takes a place in gradio's queue for that.
     """
-    form = Form(trainer)
+    form = Form(_source(trainer))
     with gr.Tab("Train", id="train", elem_id="studio_train_tab") as tab:
         for part, element in PARTS.items():
             begin = views.progress(State()) if part == "progress" else ""
@@ -47,6 +50,18 @@ def train_tab(trainer: Trainer) -> None:
 
     _wire_fields(trainer, form, tab, model)
     _wire_buttons(trainer, form, told, (start, stop, example_button))
+
+
+def _source(trainer: Trainer) -> Source:
+    """What the form asks of the studio."""
+    queue = trainer.job_queue
+    return Source(
+        first=of_preset("style", queue.painter),
+        previews=example.PROMPTS if queue.painter.is_miniature else "",
+        folders=trainer.training_folders.choices,
+        networks=lambda: choices(queue.library),
+        size_of=lambda values: size_of(values, queue.painter),
+    )
 
 
 def _said(error: HypernetworkError, form: Form) -> str:

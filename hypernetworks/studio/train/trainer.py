@@ -5,8 +5,7 @@ is closed.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field, replace
-from itertools import count
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +13,14 @@ from ...devices import is_out_of_memory
 from ...errors import HypernetworkError, TrainingDataError
 from ...hosts.diffusers.training import Outcome, Watcher, train_job
 from ...training import TrainingStep
-from ...training.checkpoints import STATE
-from ...training.records import read_log
+from ...training.folders import TrainingFolders
+from ...ui.training.publish import check_free, publish
+from ...ui.training.runs import Runs, remember, remembered
+from ...ui.training.state import State, earlier, small
+from ...ui.training.values import FormValues
 from ..job_queue import InterruptedJobError, JobQueue, Update
 from . import example
-from .folders import TrainingFolders
-from .form_values import FormValues, job_of
-from .publish import check_free, publish
-from .runs import Runs, remember, remembered
+from .form_values import job_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,41 +32,6 @@ if TYPE_CHECKING:
 
 WINDOW = "training"
 """Whose jobs these are to the job queue: no window's, so that none stops them by accident."""
-EDGE = 192
-"""Previews are kept in memory no larger than this, in pixels."""
-
-
-@dataclass
-class State:
-    """How far the training is that runs, or that ran last. Written by its own thread, read by all.
-
-    Attributes:
-        rows: every step since it was begun or continued.
-        previews: step, and a picture for each prompt.
-        messages: what to tell at the end.
-        kept_as: name in the library, once it is there.
-        number: no other training of this studio has it.
-    """
-
-    name: str = ""
-    note: str = ""
-    done: int = 0
-    total: int = 0
-    rows: list[TrainingStep] = field(default_factory=list)
-    previews: list[tuple[int, list[Image]]] = field(default_factory=list)
-    messages: list[str] = field(default_factory=list)
-    is_wrong: bool = False
-    is_running: bool = False
-    kept_as: str | None = None
-    number: int = field(default_factory=count().__next__)
-
-    def describe(self) -> str:
-        """For those who wait for it."""
-        left = f", about {duration(self.rows[-1].seconds_left)} left" if self.rows else ""
-        return (
-            f'the training of "{self.name}" (step {self.done} of {self.total}{left}; Interrupt '
-            "is in the Train tab)"
-        )
 
 
 class Trainer:
@@ -146,7 +110,7 @@ class Trainer:
             )
             job = job_of(values, painter, found, self.training_folders.runs)
             if not job.restart:
-                state.rows, state.previews = _earlier(job)
+                state.rows, state.previews = earlier(job.folder, job.settings.steps)
             remember(replace(values, start_over=False), job.folder)
             return job, train_job(job, painter, _watcher(state, cancelled))
 
@@ -227,48 +191,8 @@ def _watcher(state: State, cancelled: threading.Event) -> Watcher:
             state.done, state.total = done, total
 
     def on_preview(step: int, pictures: Sequence[Image]) -> None:
-        state.previews.append((step, [_small(picture) for picture in pictures]))
+        state.previews.append((step, [small(picture) for picture in pictures]))
 
     return Watcher(
         on_stage, on_step, on_preview_progress, on_preview, state.messages.append, cancelled.is_set
     )
-
-
-def _small(picture: Image) -> Image:
-    small = picture.convert("RGB")
-    small.thumbnail((EDGE, EDGE))
-    return small
-
-
-def _earlier(job: TrainingJob) -> tuple[list[TrainingStep], list[tuple[int, list[Image]]]]:
-    """Steps and previews of a run that is continued, from its folder."""
-    from PIL import Image as Pictures
-
-    if not (job.folder / STATE).exists():
-        return [], []
-    rows = [
-        TrainingStep(
-            row["step"],
-            job.settings.steps,
-            row["loss"] or 0.0,
-            row["smoothed"] or 0.0,
-            row["rate"] or 0.0,
-            row["gradient_norm"] or 0.0,
-            row["validation"],
-        )
-        for row in read_log(job.folder / "log.csv")
-    ]
-    found: dict[int, list[Image]] = {}
-    for path in sorted((job.folder / "previews").glob("*-*.png")):
-        step = path.stem.rpartition("-")[2]
-        if step.isdigit():
-            with Pictures.open(path, formats=["PNG"]) as picture:
-                found.setdefault(int(step), []).append(_small(picture))
-    return rows, sorted(found.items(), key=lambda shown: shown[0])
-
-
-def duration(seconds: float) -> str:
-    """Such as 40 s, 12 min or 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -18,14 +18,15 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from ...errors import HypernetworkError
 from ...hosts.diffusers.prompt_encoding import tokens_used
 from ...prompts import parse
+from ...ui.training import views
+from ...ui.training.runs import Runs
+from ...ui.training.state import duration
 from ..fitting import Fitting
 from ..generating import LONGEST_PROMPT
 from ..images import Images, described
 from ..job_queue import JobQueue, Seen
-from ..train import views
-from ..train.runs import Runs
 from ..train.trainer import WINDOW as TRAINING
-from ..train.trainer import Trainer, duration
+from ..train.trainer import Trainer
 from ..widgets import messages_html
 
 RUN = secrets.token_hex(8)

@@ -16,8 +16,8 @@ from ...console import say
 from ...ending import Ending, noticed
 from ...errors import HypernetworkError
 from ...hosts.diffusers import MINIATURE_NETWORKS
+from ...training.folders import TrainingFolders
 from ..cards import own_folder
-from ..train.folders import TrainingFolders
 from ..train.trainer import Trainer
 from . import limits
 from .leftovers import temporary_folder

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import hypernetworks as hn
-from hypernetworks.studio.train.folders import TrainingFolders
 from hypernetworks.studio.train.form_values import FormValues
-from hypernetworks.studio.train.runs import FORM, TRASH, Runs, remember, remembered
 from hypernetworks.studio.train.trainer import Trainer
+from hypernetworks.training.folders import TrainingFolders
+from hypernetworks.ui.training.runs import FORM, TRASH, Runs, remember, remembered
 
 LOG = "step,loss,smoothed,validation,rate,gradient_norm,seconds\n"
 ROWS = "1,1,1,,1e-3,1,1\n2,0.9,0.9,0.5,1e-3,1,1\n3,0.8,0.8,0.7,1e-3,1,1\n"

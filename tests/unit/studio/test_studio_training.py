@@ -18,8 +18,7 @@ from PIL import Image
 import hypernetworks as hn
 from hypernetworks.hosts.diffusers.training import Outcome, TrainingJob, Watcher
 from hypernetworks.studio.job_queue import JobQueue, Update
-from hypernetworks.studio.train import example, form_values, trainer, views
-from hypernetworks.studio.train.folders import TrainingFolders
+from hypernetworks.studio.train import example, form_values, trainer
 from hypernetworks.studio.train.form_values import (
     FormValues,
     creation_of,
@@ -27,10 +26,12 @@ from hypernetworks.studio.train.form_values import (
     of_preset,
     size_of,
 )
-from hypernetworks.studio.train.publish import check_free, publish
 from hypernetworks.studio.train.trainer import State, Trainer
 from hypernetworks.studio.web.live import training
 from hypernetworks.training import PRESETS, TrainingStep
+from hypernetworks.training.folders import TrainingFolders
+from hypernetworks.ui.training import views
+from hypernetworks.ui.training.publish import check_free, publish
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 

@@ -8,19 +8,21 @@ from typing import Any
 
 import pytest
 import torch
-from fake_webui import FakeWebui
+from fake_webui import HOSTS, FakeWebui
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from unit.library.test_library import add, network
 
 import hypernetworks as hn
 from hypernetworks.hosts.webui import api, card_actions, checks, folders
+from hypernetworks.hosts.webui.training.routes import ACTIONS
 
-every_host = pytest.mark.parametrize(
-    "fake_webui", ["a1111", "forge", "reforge", "classic", "sdnext"], indirect=True
-)
+every_host = pytest.mark.parametrize("fake_webui", HOSTS, indirect=True)
 ROUTES = sorted(
-    ["/check", "/inspect", "/list", "/preview", "/refresh", *card_actions.ACTIONS],
+    [
+        *("/check", "/inspect", "/list", "/preview", "/refresh", *card_actions.ACTIONS),
+        *("/training", "/training/preview", *(f"/training/{action}" for action in ACTIONS)),
+    ]
 )
 PATHS = [
     ("GET", "/list"),

@@ -15,7 +15,8 @@ from PIL import Image
 from unit.library.test_library import network
 
 import hypernetworks as hn
-from hypernetworks.hosts.webui import api, card_actions
+from hypernetworks.files import images
+from hypernetworks.hosts.webui import access, api, card_actions
 
 HEADERS = {api.HEADER: "1"}
 
@@ -73,15 +74,15 @@ def test_what_is_no_image_is_refused(body: bytes, fake_webui: FakeWebui) -> None
     network(fake_webui.folder / "ink.pt")
     answer = act("set_preview", body)
     assert answer.status_code == 422
-    assert "PNG, JPEG or WebP" in answer.json()["error"]
+    assert "image" in answer.json()["error"]
     assert not (fake_webui.folder / "ink.preview.png").exists()
 
 
 def test_large_images_are_refused(fake_webui: FakeWebui, monkeypatch: pytest.MonkeyPatch) -> None:
     network(fake_webui.folder / "ink.pt")
-    monkeypatch.setattr(card_actions, "MOST_PIXELS", 10)
-    assert "too large" in act("set_preview", png()).json()["error"]
-    monkeypatch.setattr(card_actions, "LARGEST_BODY", 10)
+    monkeypatch.setattr(images, "MOST_PIXELS", 10)
+    assert "too many pixels" in act("set_preview", png()).json()["error"]
+    monkeypatch.setattr(access, "LARGEST_BODY", 10)
     assert act("set_preview", png()).status_code == 413
 
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ....engine.structure import Structure
 from ....errors import TrainingSettingsError
 from ....training import PRESETS, TrainingSettings, TrainingStep
-from ....training.checkpoints import STATE, best_file, saved_networks
+from ....training.checkpoints import MARK, STATE, best_file, saved_networks
 from ....training.creation import Creation, check_name
 from ....training.pictures import PictureSettings
 from ....training.prompts import Preview, parse_preview
@@ -33,10 +32,6 @@ CONFIG = "run.toml"
 CAPTIONS = "captions.json"
 """In a run's folder: what a captioner said of which image, by its content, so that the run goes on
 with the same words.
-"""
-MARK = "in_library.txt"
-"""In a run's folder: what of it was put into a library last, so that the next one may take its
-place.
 """
 
 
@@ -213,9 +208,6 @@ def preset_job(
         )
 
     chosen = PRESETS[preset]
-    structure = Structure(
-        chosen.layer_structure, chosen.activation, activate_output=False, dropout=chosen.dropout
-    )
     # The presets are for full-size models.
     settings, size = chosen.settings, painter.default_size
 
@@ -229,7 +221,7 @@ def preset_job(
     job = TrainingJob(
         name=name,
         pictures=pictures,
-        creation=Creation(structure, initialisation, self_attention=chosen.self_attention),
+        creation=Creation(chosen.structure, initialisation, self_attention=chosen.self_attention),
         settings=settings,
         picture_settings=picture_settings,
     )

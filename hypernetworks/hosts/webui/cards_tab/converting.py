@@ -5,7 +5,6 @@ It takes no memory from the webui, and nothing of what it imports stays there.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from html import escape
@@ -14,7 +13,7 @@ from typing import Any
 
 from ....errors import HypernetworkError
 from ....ui import card_converting
-from .. import host
+from .. import commands, host
 from .cards import Deck
 
 LONGEST = 1800
@@ -45,11 +44,12 @@ def _converted(name: str) -> str:
     except KeyError:
         raise HypernetworkError(f'the file of "{name}" is gone: refresh the tab') from None
     target = _lora_folder() / f"{path.stem}.safetensors"
+    base = commands.selected_checkpoint()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # No fit: it takes long, and would need the graphics card that the webui uses.
         command = ["convert", str(path), str(target), "--to", "lora", "--fit", "none"]
-        done = _run([*command, "--base", str(_checkpoint())])
+        done = _run([*command, "--base", str(base)])
     except (OSError, subprocess.SubprocessError) as error:
         raise HypernetworkError(f"the conversion could not be run ({error})") from error
 
@@ -61,21 +61,15 @@ def _converted(name: str) -> str:
 
 def _run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     """The project's own command in the webui's Python."""
-    root = Path(__file__).parents[4]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")])),
-        "PYTHONIOENCODING": "utf-8",  # of the messages that are read below, on Windows too
-    }
     return subprocess.run(
         [sys.executable, "-m", "hypernetworks", *arguments],
         capture_output=True,
         encoding="utf-8",
         errors="replace",
-        env=environment,
+        env=commands.environment(),
         check=False,
         timeout=LONGEST,
-        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        creationflags=commands.NO_WINDOW,
     )
 
 
@@ -88,12 +82,3 @@ def _lora_folder() -> Path:
             "this webui has no folder for LoRAs: use the command `convert --to lora` instead"
         )
     return Path(found)
-
-
-def _checkpoint() -> Path:
-    from modules import sd_models
-
-    chosen = sd_models.select_checkpoint()
-    if chosen is None:
-        raise HypernetworkError("no checkpoint is selected: select the one that you use it with")
-    return Path(chosen.filename)

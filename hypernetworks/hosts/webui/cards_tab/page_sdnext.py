@@ -43,6 +43,7 @@ class HypernetworkPage(Tab):
             "mtime": datetime.fromtimestamp(max(0, card.entry.mtime_ns // 10**9)),
             "size": card.entry.size,
             "version": _version(card),
+            # From here on what only its details and its search show.
             "info": self.find_info(card.filename),
             "description": card.beside.description,
             "tags": "|".join(

@@ -27,7 +27,9 @@ def host():
     """Which webui this is."""
     if not has_module("modules_forge"):
         return "a1111"
-    return "forge" if has_module("backend") else "reforge"
+    if not has_module("backend"):
+        return "reforge"
+    return "neo" if has_module("modules_forge.presets") else "forge"
 
 
 def has_module(name):
@@ -243,9 +245,12 @@ def count_reads(body: dict = Body(default={})):  # noqa: B008
     if "counting" in KEPT:
         return {}
     KEPT["counting"] = True
-    from modules.hypernetworks.hypernetwork import Hypernetwork
-
-    _counted(Hypernetwork, "load", "built-in")
+    try:
+        from modules.hypernetworks.hypernetwork import Hypernetwork
+    except ImportError:  # removed, as in Forge Neo
+        pass
+    else:
+        _counted(Hypernetwork, "load", "built-in")
     _counted(sys.modules["hypernetworks.library.folders"], "read", "ours")
     return {}
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...training.records import evenly
-from ..widgets import data_url, empty_html, text
-from .trainer import State, duration
+from ..html import data_url, empty_html, text
+from .state import State, duration
 
 if TYPE_CHECKING:
     from ...training import TrainingStep
@@ -25,10 +25,14 @@ MOST_COLUMNS = 12
 Line = list[tuple[int, float]]
 
 
-def progress(state: State) -> str:
-    """The bar, what is being done, and the figures of the last step."""
+def progress(state: State, hint: str = HINT) -> str:
+    """The bar, what is being done, and the figures of the last step.
+
+    Args:
+        hint: stands there before the first training.
+    """
     if not state.name:
-        return empty_html(HINT)
+        return empty_html(hint)
     if not state.is_running:
         return _ended(state)
     known = f' max="{state.total}" value="{state.done}"' if state.total else ""

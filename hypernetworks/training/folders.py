@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from ...errors import FileWriteError, ImageError, TrainingDataError
-from ...files.images import open_image
-from ...files.moving import free, move
-from ...files.naming import DEVICE, folded, is_plain
-from ...training.creation import check_name
-from ...training.pictures import SUFFIXES
-from ...training.words import TEXT_SUFFIXES, read_caption
+from ..errors import FileWriteError, ImageError, TrainingDataError
+from ..files.images import open_image
+from ..files.moving import free, move
+from ..files.naming import DEVICE, folded, is_plain
+from .creation import check_name
+from .pictures import SUFFIXES
+from .words import TEXT_SUFFIXES, read_caption
 
 DEEPEST, MOST_FOLDERS = 3, 500
 """How far below an allowed folder, and how many folders, are looked at for pictures."""

@@ -20,7 +20,7 @@ from ...library import Library
 from ...training.checkpoints import STATE, saved_networks
 from ...training.creation import check_name
 from ...training.records import read_log
-from .form_values import FormValues
+from .values import FormValues
 
 FORM = "form.json"
 """In a run's folder: the fields of the Train tab that began or continued it."""

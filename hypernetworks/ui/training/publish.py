@@ -5,18 +5,35 @@ from __future__ import annotations
 import shutil
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ...errors import FileWriteError, UnknownNameError
 from ...files.writing import replace
-from ...hosts.diffusers.training.job import MARK
 from ...library import Library
-
-if TYPE_CHECKING:
-    from ...hosts.diffusers.training import TrainingJob
+from ...training.checkpoints import MARK
 
 
-def check_free(job: TrainingJob, library: Library, folder: Path | None, may_replace: bool) -> bool:
+class Published(Protocol):
+    """What has to be known of a run: its network's name and format, and its folder."""
+
+    @property
+    def name(self) -> str:
+        """Of the network."""
+
+    @property
+    def suffix(self) -> str:
+        """Of its file."""
+
+    @property
+    def restart(self) -> bool:
+        """Whether it begins anew."""
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+
+
+def check_free(job: Published, library: Library, folder: Path | None, may_replace: bool) -> bool:
     """Whether a network of the job's name may be replaced in the end, which is so when it is of the
     same run.
 
@@ -53,7 +70,7 @@ def _is_own(target: Path, run: Path) -> bool:
         return False
 
 
-def publish(job: TrainingJob, file: Path, library: Library, folder: Path, may_replace: bool) -> str:
+def publish(job: Published, file: Path, library: Library, folder: Path, may_replace: bool) -> str:
     """Put a run's file into the library, with its last preview beside it.
 
     Returns:

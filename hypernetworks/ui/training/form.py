@@ -1,9 +1,13 @@
-"""The fields of the Train tab: a few in view, the rest folded away."""
+"""The fields of a form for training: a few in view, the rest folded away.
+
+Runs under gradio 3.41 to 6.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
@@ -15,15 +19,33 @@ from ...training.pictures import FITS, SUFFIXES
 from ...training.rates import SHAPES
 from ...training.settings import PRECISIONS
 from ...training.words import TEXT_SUFFIXES
-from ..cards import choices
-from ..widgets import text
-from . import example
-from .form_values import MOST_PREVIEWS, NEW, FormValues, of_preset, size_of
-
-if TYPE_CHECKING:
-    from .trainer import Trainer
+from ..html import text
+from .values import MEMORY, MOST_PREVIEWS, NEW, FormValues
 
 NO_FOLDER = ("(none)", "")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a form asks of the page that it is on.
+
+    Attributes:
+        first: the fields' first values, by name.
+        previews: prompts for previews, one per line.
+        folders: lists folders of images, as (label, key).
+        networks: lists networks to start from.
+        size_of: says how large the network will be.
+        size_info: explains the fields with the images' size.
+        prefix: begins the ids of the fields; no other element of the page has one that begins so.
+    """
+
+    first: Mapping[str, Any]
+    previews: str
+    folders: Callable[[], list[tuple[str, str]]]
+    networks: Callable[[], Sequence[str]]
+    size_of: Callable[[FormValues], str]
+    size_info: str = ""
+    prefix: str = "train"
 
 
 class Form:
@@ -35,14 +57,16 @@ class Form:
         size: says how large the network will be.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-        self.fields: dict[str, gr.components.Component] = {}
-        self._values = of_preset("style", trainer.job_queue.painter)
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.fields: dict[str, Any] = {}
 
-    def first(self) -> None:
-        """Those in view."""
-        painter = self.trainer.job_queue.painter
+    def first(self, beside_images: Callable[[], object] = lambda: None) -> None:
+        """Those in view.
+
+        Args:
+            beside_images: adds another way to name images, below the two that all pages have.
+        """
         with gr.Row():
             self._text("name", "Name", placeholder="the name to use in tags", min_width=140)
             purposes = [
@@ -53,7 +77,7 @@ class Form:
                 purposes,
                 value="style",
                 label="Purpose",
-                elem_id="train_purpose",
+                elem_id=self.id_of("purpose"),
                 min_width=230,
                 scale=2,
             )
@@ -63,7 +87,7 @@ class Form:
             value="",
             label="Folder of images",
             info="An image's caption is its file name, or a text file of the same name beside it.",
-            elem_id="train_key",
+            elem_id=self.id_of("key"),
             filterable=False,  # typed text would look like a folder, and mean none
         )
         self.upload = gr.File(
@@ -71,26 +95,28 @@ class Form:
             file_count="multiple",
             file_types=[*SUFFIXES, *TEXT_SUFFIXES],
             height=120,
-            elem_id="train_upload",
+            elem_id=self.id_of("upload"),
         )
+        beside_images()
 
         with gr.Row():
             self._number("steps", "Steps", min_width=90)
             self._text("rate", "Learning rate", min_width=110)
             self._number("preview_every", "Preview every … steps", min_width=120)
 
-        prompts = example.PROMPTS if painter.is_miniature else ""
         self._text(
             "previews",
             f"Preview prompts (one per line, at most {MOST_PREVIEWS})",
-            value=prompts,
+            value=self.source.previews,
             lines=2,
         )
-        self.size = gr.HTML(self.size_html(FormValues(**self._values)), elem_id="train_size")
+        self.size = gr.HTML(
+            self.size_html(FormValues(**self.source.first)), elem_id=self.id_of("size")
+        )
 
     def more(self) -> None:
         """The others, by what they are about."""
-        with gr.Accordion("More settings", open=False, elem_id="train_more"):
+        with gr.Accordion("More settings", open=False, elem_id=self.id_of("more")):
             self._tick("start_over", "Start over: delete an earlier run of this name")
             self._tick("replace", "Replace a network of this name")
             for title, add in (
@@ -103,19 +129,21 @@ class Form:
                     add()
         self.fields = {name: self.fields[name] for name in FormValues.__dataclass_fields__}
 
+    def id_of(self, name: str) -> str:
+        """The id of a field's element."""
+        return f"{self.source.prefix}_{name}"
+
     def folders(self) -> list[tuple[str, str]]:
         """Folders of images to choose from."""
-        return [NO_FOLDER, *self.trainer.training_folders.choices()]
+        return [NO_FOLDER, *self.source.folders()]
 
     def size_html(self, values: FormValues) -> str:
         """How large the network will be."""
-        return f'<p class="studio-done">{text(size_of(values, self.trainer.job_queue.painter))}</p>'
+        return f'<p class="studio-done">{text(self.source.size_of(values))}</p>'
 
     def _network(self) -> None:
         with gr.Row():
-            self._choice(
-                "begin_with", "Start from", [NEW, *choices(self.trainer.job_queue.library)]
-            )
+            self._choice("begin_with", "Start from", [NEW, *self.source.networks()])
             self._text("layers", "Layer structure")
             self._choice("activation", "Activation", sorted(ACTIVATIONS))
             self._choice("initialisation", "Initialisation", INITIALISATIONS)
@@ -134,6 +162,7 @@ class Form:
             self._choice("optimiser", "Optimiser", optimiser_names())
             self._number("weight_decay", "Weight decay", whole=False)
             self._choice("precision", "Precision", PRECISIONS)
+            self._choice("memory", "Memory", MEMORY, "how the UNet is kept while training")
             self._number("clip", "Gradient clipping", "0: no limit", whole=False)
             self._number("min_snr", "Min-SNR gamma", "0: off; 5 is usual", whole=False)
             self._number("noise_offset", "Noise offset", "0: off", whole=False)
@@ -143,8 +172,8 @@ class Form:
 
     def _pictures(self) -> None:
         with gr.Row():
-            self._number("width", "Width")
-            self._number("height", "Height")
+            self._number("width", "Width", self.source.size_info)
+            self._number("height", "Height", self.source.size_info)
             self._choice("fit", "Shapes", FITS, "cropped to one size, or buckets by aspect ratio")
             self._number("crops", "Crops per image")
             self._text(
@@ -169,7 +198,7 @@ class Form:
             self._choice("file_suffix", "Format", (".safetensors", ".pt"))
 
     def _value(self, name: str) -> Any:
-        return self._values.get(name, getattr(FormValues, name))
+        return self.source.first.get(name, getattr(FormValues, name))
 
     def _number(
         self, name: str, label: str, info: str = "", *, whole: bool = True, min_width: int = 130
@@ -179,14 +208,14 @@ class Form:
             label=label,
             info=info or None,
             precision=0 if whole else None,
-            elem_id=f"train_{name}",
+            elem_id=self.id_of(name),
             min_width=min_width,
         )
 
     def _text(self, name: str, label: str, **options: Any) -> None:
         value = options.pop("value", self._value(name))
         options.setdefault("min_width", 200)
-        self.fields[name] = gr.Textbox(value, label=label, elem_id=f"train_{name}", **options)
+        self.fields[name] = gr.Textbox(value, label=label, elem_id=self.id_of(name), **options)
 
     def _choice(self, name: str, label: str, known: Iterable[str], info: str = "") -> None:
         self.fields[name] = gr.Dropdown(
@@ -194,9 +223,9 @@ class Form:
             value=self._value(name),
             label=label,
             info=info or None,
-            elem_id=f"train_{name}",
+            elem_id=self.id_of(name),
             min_width=205,
         )
 
     def _tick(self, name: str, label: str) -> None:
-        self.fields[name] = gr.Checkbox(self._value(name), label=label, elem_id=f"train_{name}")
+        self.fields[name] = gr.Checkbox(self._value(name), label=label, elem_id=self.id_of(name))

@@ -1,0 +1,117 @@
+"""The tab "Train hypernetwork" of a webui. Runs under gradio 3.41 to 6.
+
+What is shown of a training is the page's own work: ``javascript/hypernetworks_train.js`` asks for
+it, so that every window follows it and none takes a place in gradio's queue for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import gradio as gr
+
+from ...errors import HypernetworkError
+from ..html import messages_html
+from .form import Form, Source
+from .values import NEW, FormValues
+
+PREFIX = "hypernetworks_train"
+"""Begins the ids of all elements: AUTOMATIC1111's own tab has ids such as ``train_steps``."""
+_QUIET: dict[str, Any] = {"show_progress": "hidden"}
+_SIZED = ("begin_with", "layers", "activation", "layer_norm", "dropout", "self_attention")
+"""Fields that the size of a network depends on."""
+
+
+class Trainings(Protocol):
+    """What the tab's buttons do."""
+
+    @property
+    def source(self) -> Source:
+        """What the form asks."""
+
+    @property
+    def folders_are_locked(self) -> bool:
+        """Whether nobody may type a path of the server's disk."""
+
+    def preset(self, purpose: str) -> Mapping[str, Any]:
+        """The fields' values that a purpose begins with."""
+
+    def begin(self, values: FormValues, path: str, files: Sequence[str]) -> str:
+        """Start a training, or let it wait; returns what to tell.
+
+        Args:
+            path: a folder of images on the webui's machine; empty for the form's choice.
+            files: images and captions that were sent.
+
+        Raises:
+            HypernetworkError: what is wrong.
+        """
+
+
+def build(trainings: Trainings) -> Any:
+    """The Blocks that the webui puts into a tab."""
+    form = Form(trainings.source)
+    path = gr.Textbox(
+        "",
+        label="Or enter the path of a folder on the webui's machine",
+        elem_id=f"{PREFIX}_path",
+        visible=not trainings.folders_are_locked,
+        render=False,
+    )
+    with gr.Blocks(analytics_enabled=False) as tab, gr.Row():
+        with gr.Column(scale=5, min_width=320):
+            form.first(path.render)
+            start = gr.Button("Train", variant="primary", elem_id=f"{PREFIX}_start")
+            told = gr.HTML("", elem_id=f"{PREFIX}_told")
+            form.more()
+        with gr.Column(scale=6, min_width=320):
+            gr.HTML('<div class="hypernetworks-training"></div>', elem_id=f"{PREFIX}_live")
+
+        _wire_start(trainings, form, start, told, path)
+        _wire_fields(trainings, form, told)
+    return tab
+
+
+def _wire_start(trainings: Trainings, form: Form, start: Any, told: Any, path: Any) -> None:
+    names = list(form.fields)
+
+    def begin(files: Sequence[Any] | None, typed: str, *values: Any) -> tuple[Any, ...]:
+        entered = FormValues(**dict(zip(names, values, strict=True)))
+        # gradio 3 gives files, later versions their paths.
+        sent = [str(getattr(file, "name", file)) for file in files or ()]
+        try:
+            said = trainings.begin(entered, typed or "", sent)
+        except HypernetworkError as error:
+            return messages_html([str(error)], "error"), gr.update(), gr.update()
+        folders = gr.update(choices=form.folders())
+        return messages_html([said]), folders, gr.update(value=None) if sent else gr.update()
+
+    start.click(
+        begin,
+        [form.upload, path, *form.fields.values()],
+        [told, form.fields["key"], form.upload],
+        **_QUIET,
+    )
+
+
+def _wire_fields(trainings: Trainings, form: Form, told: Any) -> None:
+    """Fill in a purpose's values, say how large the network will be, renew the list of networks."""
+    of_purpose = [name for name in form.fields if name in trainings.preset("style")]
+    purpose, begin_with = form.fields["purpose"], form.fields["begin_with"]
+
+    def chosen(key: str) -> list[Any]:
+        values = trainings.preset(key)
+        return [gr.update(value=values[name]) for name in of_purpose]
+
+    def size(*values: Any) -> str:
+        return form.size_html(FormValues(**dict(zip(_SIZED, values, strict=True))))
+
+    def networks() -> Any:
+        return gr.update(choices=[NEW, *form.source.networks()])
+
+    purpose.change(chosen, purpose, [form.fields[name] for name in of_purpose], **_QUIET)
+    inputs = [form.fields[name] for name in _SIZED]
+    for field in inputs:
+        field.change(size, inputs, form.size, **_QUIET)
+    told.change(networks, None, begin_with, **_QUIET)

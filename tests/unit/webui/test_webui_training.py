@@ -1,0 +1,481 @@
+"""The tab "Train hypernetwork" of the webuis: its fields as a command line, its queue of
+processes, the Python that it uses, and what it moves off the GPU."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from starlette.testclient import TestClient
+
+import hypernetworks as hn
+from hypernetworks.cli.train_options import add_options
+from hypernetworks.errors import HypernetworkError, TrainingDataError, TrainingSettingsError
+from hypernetworks.hosts.webui import commands, registration, settings
+from hypernetworks.hosts.webui.training import arguments, memory, pythons, routes, setting_up, tab
+from hypernetworks.hosts.webui.training.running import Order, Queue
+from hypernetworks.training import PRESETS
+from hypernetworks.training.picture_settings import PictureSettings
+from hypernetworks.ui.training.values import FormValues
+
+two_hosts = pytest.mark.parametrize("fake_webui", ["a1111", "sdnext"], indirect=True)
+CHECKPOINT = Path("some model.safetensors")
+
+
+def parsed(values: FormValues, network: Path | None = None) -> argparse.Namespace:
+    """The fields as the trainer's own parser reads them."""
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    command = arguments.arguments_of(values, Path("images"), CHECKPOINT, Path("runs"), network)
+    assert command[0] == "train"
+    return parser.parse_args(command[1:])
+
+
+# ------------------------------------------------------------------ fields
+
+
+def test_every_field_reaches_the_trainer() -> None:
+    """A field of the form that no option follows would be shown and have no effect."""
+    usual = FormValues(name="ink")
+    changed: dict[str, Any] = {
+        "name": "other", "purpose": "small", "start_over": True, "steps": 7.0, "rate": "2e-5",
+        "previews": "a cat\n\n b dog", "layers": "1, 3, 1", "activation": "swish",
+        "initialisation": "XavierNormal", "layer_norm": True, "dropout": 0.25,
+        "self_attention": False, "zero_last": False, "batch": 3.0, "accumulation": 2.0,
+        "shape": "linear", "warm_up": 4.0, "restarts": 2.0, "optimiser": "SGD",
+        "weight_decay": 0.5, "precision": "bf16", "memory": "fp8", "clip": 0.0, "min_snr": 5.0,
+        "noise_offset": 0.1, "ema": 0.9, "caption_dropout": 0.3, "seed": 5.0, "width": 64.0,
+        "height": 96.0, "fit": "buckets", "crops": 2.0, "flip": True, "alpha": True,
+        "template": "-a [name]", "shuffle": True, "tag_dropout": 0.2, "validation": 0.0,
+        "save_every": 9.0, "keep": 1.0, "watch_every": 0.0, "preview_every": 8.0,
+        "file_suffix": ".pt",
+    }  # fmt: skip
+    elsewhere = {"key", "replace", "begin_with"}  # the folder, the library, --network
+    assert {field.name for field in fields(FormValues)} == {*changed, *elsewhere}
+    for name, value in changed.items():
+        assert parsed(replace(usual, **{name: value})) != parsed(usual), name  # type: ignore[arg-type]
+
+    whole = parsed(FormValues(**changed))
+    assert (whole.name, whole.checkpoint, whole.steps) == ("other", CHECKPOINT, 7)
+    assert whole.previews == ["a cat", "b dog"]
+    assert (whole.size, whole.layers, whole.dropout) == ((64, 96), (1, 3, 1), (0, 0.25, 0))
+    assert whole.template == "-a [name]"
+
+
+@pytest.mark.parametrize("purpose", PRESETS)
+def test_a_purpose_fills_the_fields_and_means_the_preset(purpose: str, fake_webui: Any) -> None:
+    values = FormValues(name="ink", **{"purpose": purpose, **tab.TRAININGS.preset(purpose)})
+    options, preset = parsed(values), PRESETS[purpose]
+    assert options.preset == purpose
+    assert options.layers == preset.layer_structure
+    assert options.text_only is not preset.self_attention
+    assert (options.steps, options.batch) == (preset.settings.steps, preset.settings.batch)
+
+
+def test_no_number_is_empty_and_every_first_value_is_usable(fake_webui: Any) -> None:
+    """gradio 3 sends 0 for an empty field, and ``--crops is 0`` stopped every training there."""
+    first = FormValues(name="ink", **tab.TRAININGS.preset("style"))
+    numbers = [name for name in arguments._NUMBERS if getattr(first, name) is None]
+    assert numbers == []
+    options = parsed(first)
+    known = {field.name: getattr(options, field.name, None) for field in fields(PictureSettings)}
+    PictureSettings(**{name: value for name, value in known.items() if value is not None})
+    assert options.size is None, "the model's own"
+
+
+def test_a_network_to_start_from_keeps_its_own_structure() -> None:
+    """``train`` refuses options of a new network beside ``--network``."""
+    options = parsed(FormValues(name="ink", begin_with="old", layers="1, 9, 1"), Path("old.pt"))
+    assert (options.network, options.layers) == (Path("old.pt"), None)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"name": "../x"}, {"name": ""}, {"template": "lines.txt"}, {"layers": "a"}]
+)
+def test_what_no_training_could_begin_with_is_refused_at_once(wrong: dict[str, str]) -> None:
+    with pytest.raises(HypernetworkError):
+        arguments.check(replace(FormValues(name="ink"), **wrong))  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------ the queue
+
+TRAINER = """
+import signal, sys, time
+from pathlib import Path
+run, kind, source = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+stopped = []
+signal.signal(signal.SIGINT, lambda *_: stopped.append(1))
+print("encoding images [##] 1/2", flush=True)
+if kind == "fails":
+    sys.exit(print("hypernetworks: no room left", flush=True) or 2)
+(run / "previews").mkdir(exist_ok=True)
+with (run / "log.csv").open("w") as log:
+    print("step,loss,smoothed,validation,rate,gradient_norm,seconds", file=log)
+    for step in range(1, 4):
+        print(f"{step},0.5,0.4,,0.001,1,0.5", file=log, flush=True)
+    (run / "previews" / "1-3.png").write_bytes((source / "some.png").read_bytes())
+    while kind == "waits" and not stopped:
+        time.sleep(0.02)
+file = run / f"{run.name}-3.pt"
+file.write_bytes((source / "some.pt").read_bytes())
+print(file, flush=True)
+sys.exit(130 if stopped else 0)
+"""
+"""Stands in for ``python -m hypernetworks train``: the same files, lines and exit codes."""
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A queue whose trainings are done by :data:`TRAINER`, and a library to put networks into."""
+    monkeypatch.setattr("hypernetworks.hosts.webui.training.running.POLL_SECONDS", 0.02)
+    source, library = tmp_path / "source", tmp_path / "library"
+    for folder in (source, library):
+        folder.mkdir()
+    made = hn.Hypernetwork.create("some", hn.Structure((1, 2, 1), "linear"), (8,))
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter)
+    hn.write(made, source / "some.pt")
+    Image.new("RGB", (8, 8), "red").save(source / "some.png")
+
+    moves: list[str] = []
+    found = hn.Library([library])
+    queue = Queue(
+        lambda: (found, library),
+        before=lambda: moves.append("away"),
+        after=lambda: moves.append("back"),
+    )
+
+    def order(name: str, kind: str = "ends", **changes: Any) -> Order:
+        values = FormValues(name=name, key="0:some", steps=3, file_suffix=".pt", **changes)
+        runs = tmp_path / "runs"
+        command = (sys.executable, "-c", TRAINER, str(runs / name), kind, str(source))
+        return Order(values, command, runs, CHECKPOINT)
+
+    yield SimpleNamespace(queue=queue, order=order, library=library, moves=moves)
+    queue.close()
+
+
+def until(happened: Callable[[], object]) -> None:
+    """Wait for a state of another process."""
+    end = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.01)
+
+
+def test_a_network_gets_from_a_process_into_the_library(queue: Any) -> None:
+    assert queue.queue.add(queue.order("ink")) == 0
+    queue.queue.wait(60)
+    state = queue.queue.state
+    assert (state.kept_as, state.is_running, state.is_wrong) == ("ink", False, False)
+    assert [row.step for row in state.rows] == [1, 2, 3]
+    assert state.rows[-1].steps_per_second == 2
+    assert [step for step, _ in state.previews] == [3]
+    assert (queue.library / "ink.pt").is_file()
+    assert (queue.library / "ink.png").is_file(), "its preview is the card's"
+    assert queue.moves == ["away", "back"]
+
+
+def test_one_that_runs_is_interrupted_and_the_next_one_follows(queue: Any) -> None:
+    queue.queue.add(queue.order("first", "waits"))
+    until(lambda: queue.queue.state.note in ("Encoding images 1/2", "Step 3 of 3"))
+    assert queue.queue.add(queue.order("second")) == 1
+    queue.queue.add(queue.order("third"))
+    with pytest.raises(HypernetworkError, match="waits for it"):
+        queue.queue.add(queue.order("second"))
+    until(lambda: queue.queue.state.name == "first" and len(queue.queue.state.rows) == 3)
+    assert queue.queue.waiting() == ["second", "third"]
+    queue.queue.remove("third")
+
+    assert queue.queue.interrupt()
+    first = queue.queue.state
+    queue.queue.wait(60)
+    assert first.messages == ["interrupted after 3 steps: Continue, in the list of runs, goes on"]
+    assert first.kept_as == "first", "what it has learned so far can be tried"
+    assert (queue.queue.state.name, queue.queue.state.kept_as) == ("second", "second")
+    assert not queue.queue.interrupt()
+
+
+def test_a_failure_costs_a_message(queue: Any) -> None:
+    queue.queue.add(queue.order("ink", "fails"))
+    queue.queue.wait(60)
+    state = queue.queue.state
+    assert (state.messages, state.is_wrong, state.is_running) == (["no room left"], True, False)
+
+    missing = replace(queue.order("other"), command=("/no/such/python",))
+    queue.queue.add(missing)
+    queue.queue.wait(60)
+    assert "the training failed" in queue.queue.state.messages[0]
+
+
+def test_a_network_of_the_user_is_never_replaced_unasked(queue: Any) -> None:
+    (queue.library / "ink.pt").write_bytes(b"mine")
+    with pytest.raises(HypernetworkError, match="in the library already"):
+        queue.queue.add(queue.order("ink"))
+    queue.queue.add(queue.order("ink", replace=True))
+    queue.queue.wait(60)
+    assert (queue.library / "ink.pt").read_bytes() != b"mine"
+
+
+# ------------------------------------------------------------------ the Python that trains
+
+
+def test_another_process_is_asked_which_python_can_train(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = tmp_path / "python"
+    own.touch()
+    able, asked = {str(own)}, list[str]()
+
+    def run(command: list[str], **_: Any) -> Any:
+        asked.append(command[0])
+        return SimpleNamespace(stdout="ready\n" if command[0] in able else "")
+
+    monkeypatch.setattr(pythons, "own_environment", lambda: own)
+    monkeypatch.setattr(subprocess, "run", run)
+    pythons.forget()
+    assert pythons.known() is None
+    pythons._found[Path(sys.executable)] = False
+    assert pythons.known() is None, "the extension's own is still to be asked"
+    pythons.forget()
+    assert pythons.able() == own, "the webui's own has no diffusers here"
+    assert pythons.able() == own
+    assert asked == [sys.executable, str(own)], "each is asked once"
+    assert pythons.known() is True
+
+    pythons.forget()
+    able.add(sys.executable)
+    assert pythons.able() == Path(sys.executable), "the webui's own comes first"
+    pythons.forget()
+    able.clear()
+    assert (pythons.able(), pythons.known()) == (None, False)
+    pythons.forget()
+
+
+def test_the_probe_is_python_and_names_pyprojects_versions() -> None:
+    compile(pythons._PROBE, "probe", "exec")
+    text = (commands.ROOT / "pyproject.toml").read_text("utf-8")
+    for name, lowest in pythons._NEEDED.items():
+        assert f'"{name}>={lowest[0]}.{lowest[1]}' in text or name == "torch"
+
+
+def test_the_set_up_installs_into_the_extension_alone(
+    fake_webui: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python, *command = setting_up.command()
+    assert python == sys.executable
+    assert command == [str(commands.ROOT / "install.py"), "studio", "--help"]
+
+    made, begun = setting_up.SetUp(), list[Any]()
+    monkeypatch.setattr(setting_up, "start", lambda command, _log: begun.append(command))
+    monkeypatch.setattr(fake_webui.shared.cmd_opts, "listen", True, raising=False)
+    with pytest.raises(HypernetworkError, match="other machines"):
+        made.begin()
+    assert begun == []
+
+
+# ------------------------------------------------------------------ the model in the webui
+
+
+def module(monkeypatch: pytest.MonkeyPatch, name: str, **content: Any) -> ModuleType:
+    """A module of a webui's, where none is."""
+    for part in [name.rsplit(".", n)[0] for n in range(name.count("."), -1, -1)]:
+        if part not in sys.modules:
+            monkeypatch.setitem(sys.modules, part, ModuleType(part))
+    vars(sys.modules[name]).update(content)
+    return sys.modules[name]
+
+
+def test_each_kind_of_webui_is_asked_in_its_own_way(
+    fake_webui: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    assert fake_webui.shared, "modules is the fake's from here on"
+    models = module(monkeypatch, "modules.sd_models")
+    module(monkeypatch, "modules.devices", cpu="cpu", device="gpu", torch_gc=lambda: None)
+    for name in ("sd_models", "devices"):
+        monkeypatch.setattr(
+            importlib.import_module("modules"), name, sys.modules[f"modules.{name}"], raising=False
+        )
+    monkeypatch.setattr(memory, "live_unet", lambda: torch.nn.Linear(1, 1))
+    monkeypatch.setattr(memory, "AWAY", away := memory.Away())
+
+    def round_trip() -> list[str]:
+        said.clear()
+        away.move_away()
+        away.move_away()  # what is away stays away
+        assert away
+        registration.before_image()
+        registration.before_image()
+        assert not away
+        return list(said)
+
+    models.send_model_to_cpu = lambda _: said.append("cpu")  # type: ignore[attr-defined]
+    models.send_model_to_device = lambda _: said.append("gpu")  # type: ignore[attr-defined]
+    assert round_trip() == ["cpu", "gpu"], "AUTOMATIC1111"
+
+    models.move_model = lambda _, device: said.append(device)  # type: ignore[attr-defined]
+    assert round_trip() == ["cpu", "gpu"], "SD.Next"
+
+    forge = {
+        "unload_all_models": lambda: said.append("unloaded"),
+        "soft_empty_cache": lambda: said.append("emptied"),
+    }
+    module(monkeypatch, "ldm_patched.modules.model_management", **forge)
+    assert round_trip() == ["unloaded", "emptied"], "reForge and Classic load it again themselves"
+
+
+def test_a_webui_that_cannot_move_its_model_still_trains(
+    fake_webui: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = memory.Away()
+    away.move_away()
+    assert not away, "no model is loaded"
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(memory, "live_unet", lambda: 1 / 0)
+    away.move_away()
+    assert "could not be moved off the GPU" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------ the tab and its routes
+
+
+@pytest.fixture
+def trainings(fake_webui: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """The tab of a webui with a checkpoint, whose queue only notes what it gets."""
+    made, orders = tab.WebuiTrainings(), list[Order]()
+    for place in (tab, routes):
+        monkeypatch.setattr(place, "TRAININGS", made)
+    monkeypatch.setattr(made.queue, "add", lambda order: (orders.append(order), 0)[1])
+    monkeypatch.setattr(tab, "selected_checkpoint", lambda: CHECKPOINT)
+    monkeypatch.setattr(pythons, "able", lambda: Path("python"))
+    images = tmp_path / "my images"
+    images.mkdir()
+    Image.new("RGB", (8, 8), "red").save(images / "a cat.png")
+    return SimpleNamespace(made=made, orders=orders, images=images, webui=fake_webui)
+
+
+def test_images_are_a_path_or_sent_or_in_the_list(trainings: Any) -> None:
+    values, made = FormValues(name="ink"), trainings.made
+    said = made.begin(values, f' "{trainings.images}" ', [])
+    assert said == '"ink" is trained on some model.safetensors.'
+    assert str(trainings.images) in trainings.orders[-1].command
+
+    made.begin(values, "", [str(trainings.images / "a cat.png")])
+    kept = trainings.webui.root / "hypernetwork_training" / "pictures" / "ink"
+    assert str(kept) in trainings.orders[-1].command
+    ((_, key),) = made.source.folders()
+    made.begin(replace(values, key=key), "", [])
+    assert str(kept) in trainings.orders[-1].command
+
+    for wrong in ((values, "", []), (replace(values, key=key), str(trainings.images), [])):
+        with pytest.raises(TrainingDataError, match="one of the three"):
+            made.begin(*wrong)
+    with pytest.raises(TrainingDataError, match="no such folder"):
+        made.begin(values, str(trainings.images / "gone"), [])
+
+
+def test_locked_folders_stay_locked(trainings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--hide-ui-dir-config``: a page may name no path, in no field."""
+    monkeypatch.setattr(trainings.webui.shared.cmd_opts, "hide_ui_dir_config", True, raising=False)
+    assert trainings.made.folders_are_locked
+    for values, path in (
+        (FormValues(name="ink"), str(trainings.images)),
+        (FormValues(name="ink", key=f"path:{trainings.images}"), ""),
+        (FormValues(name="ink", key="1:../.."), ""),
+    ):
+        with pytest.raises(TrainingDataError):
+            trainings.made.begin(values, path, [])
+    assert trainings.orders == []
+    assert settings.is_remote()
+
+
+def test_without_a_python_the_set_up_is_named(
+    trainings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pythons, "able", lambda: None)
+    with pytest.raises(HypernetworkError, match="press Set up"):
+        trainings.made.begin(FormValues(name="ink"), str(trainings.images), [])
+    with pytest.raises(TrainingSettingsError):  # told first: it can be put right at once
+        trainings.made.begin(FormValues(name="/"), str(trainings.images), [])
+
+
+def test_the_page_follows_and_steers(trainings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastapi import FastAPI
+
+    from hypernetworks.hosts.webui import access, api
+
+    app = FastAPI()
+    api.register(app)
+    api.register(app)
+    client, start = TestClient(app), f"{access.PREFIX}/training"
+    monkeypatch.setattr(pythons, "known", lambda: True)
+    first = client.get(start).json()
+    assert first["parts"]["progress"].count("selected checkpoint") == 1
+    assert "parts" not in client.get(start, params={"seen": first["version"]}).json()
+    assert (first["runs"], first["waiting"], first["setup"]["able"]) == ([], [], True)
+
+    assert client.post(f"{start}/interrupt").status_code == 403, "a form of another site"
+    header = {access.HEADER: "1"}
+    answer = client.post(f"{start}/interrupt", headers=header)
+    assert answer.json() == {"interrupted": False}
+    for action in ("continue", "keep", "discard"):
+        refused = client.post(f"{start}/{action}?name=..%2Fx&number=1", headers=header)
+        assert (refused.status_code, "no such run" in refused.json()["error"]) == (422, True)
+    assert client.get(f"{start}/preview?name=x").status_code == 404
+
+
+def test_a_run_goes_on_with_its_own_checkpoint(trainings: Any, tmp_path: Path) -> None:
+    made = trainings.made
+    made.begin(FormValues(name="ink", steps=3, start_over=True), str(trainings.images), [])
+    run = made.folders.runs / "ink"
+    run.mkdir(parents=True)
+    (run / "log.csv").write_text(
+        "step,loss,smoothed,validation,rate,gradient_norm,seconds\n5,1,1,,1,1,1\n"
+    )
+    from hypernetworks.ui.training.runs import remember
+
+    remember(trainings.orders[-1].values, run)
+    other = tmp_path / "other.safetensors"
+    other.touch()
+    (run / "checkpoint.txt").write_text(str(other))
+    made.go_on("ink", 10)
+    order = trainings.orders[-1]
+    assert (order.checkpoint, order.values.steps, order.restart) == (other, 15, False)
+    assert str(trainings.images) in order.command
+    other.unlink()
+    with pytest.raises(HypernetworkError, match="is gone"):
+        made.go_on("ink", 10)
+
+
+@two_hosts
+def test_the_tab_is_the_webuis(fake_webui: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """That diffusers stays out, the walls between the rooms see to (``test_directions.py``)."""
+    registration.register()
+    (added,) = fake_webui.module("script_callbacks").callback_map["ui_tabs"]
+    ((page, title, key),) = added()
+    assert (title, key) == ("Train hypernetwork", "hypernetworks_train")
+    ids = [getattr(block, "elem_id", None) for block in page.blocks.values()]
+    own = [found for found in ids if found]
+    assert all(found.startswith("hypernetworks_train_") for found in own)
+    assert len(own) == len(set(own)) > 40
+    assert capsys.readouterr().err == ""
+
+
+def test_a_tab_that_cannot_be_built_costs_a_line(
+    fake_webui: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hypernetworks.ui.training.webui_tab.build", lambda _: 1 / 0)
+    assert registration.ui_tabs() == []
+    assert "could not be built" in capsys.readouterr().err
