@@ -57,7 +57,7 @@ def build_page(trainer: Trainer, place: Place, *, anywhere: bool = False) -> gr.
                 gr.Tabs(elem_id="studio_tabs"),
             ):
                 outputs, restored = picture_tab(job_queue)
-                compare_tab(job_queue, place, inputs.all())
+                resume_sheet, of_sheet = compare_tab(job_queue, place, inputs.all())
                 inspect_tab(job_queue)
                 convert_tab(job_queue, place)
                 train_tab(trainer)
@@ -82,6 +82,7 @@ def build_page(trainer: Trainer, place: Place, *, anywhere: bool = False) -> gr.
             **PRIVATE,
         )
         opened.then(resume, None, outputs.all(), concurrency_limit=32, **PRIVATE)
+        opened.then(resume_sheet, None, of_sheet, concurrency_limit=32, **PRIVATE)
         renew.click(
             lambda: (*model_updates(job_queue), *of_tab_values()),
             None,

@@ -24,6 +24,7 @@ class Generation:
         width, height: in pixels; ``None`` is the model's own size.
         sampler: a name of :data:`~hypernetworks.hosts.diffusers.samplers.SAMPLERS`; ``None`` is the
             model's own.
+        block_off: a block of the UNet in which no network has an effect, such as ``"IN03"``.
     """
 
     prompt: str
@@ -35,6 +36,7 @@ class Generation:
     width: int | None = None
     height: int | None = None
     sampler: str | None = None
+    block_off: str | None = None
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,8 @@ class Painter:
 
         def attempt(again: bool) -> list[Image]:
             with ExitStack() as patches:
-                handle = self._apply(chosen, sites, patches, result.messages)
+                here = [site for site in sites if site.block is None or site.block != job.block_off]
+                handle = self._apply(chosen, here, patches, result.messages)
                 self.pipeline.scheduler = build_sampler(job.sampler, self._own_scheduler)
                 patches.callback(setattr, self.pipeline, "scheduler", self._own_scheduler)
                 live_preview = LivePreview.watching(self.pipeline, on_picture)
@@ -362,6 +363,8 @@ class Painter:
         hashes = hashes_line(self.library, entries, lambda e: self.library.hashes.sha256(e)[:10])
         if hashes:
             pairs[HASHES] = hashes
+        if job.block_off is not None:
+            pairs["Hypernetworks not in block"] = job.block_off
         if interruption is not None:
             pairs["Interrupted after"] = interruption
 

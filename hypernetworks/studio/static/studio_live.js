@@ -158,6 +158,7 @@
             jobs = answer.jobs;
             showJobs(jobs);
             showTraining(answer.training);
+            window.dispatchEvent(new CustomEvent("hypernetworks-now", { detail: answer }));
         } catch {
             misses += 1;
             if (misses >= 3) lose();

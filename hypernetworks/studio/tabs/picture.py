@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ...errors import HypernetworkError
+from ..comparing.sheets import Sheets
 from ..fields import Components, Inputs
 from ..generating import Outcome, job_of
 from ..generating import generate as generate_images
@@ -46,11 +47,15 @@ class Place:
     Attributes:
         folder: of this run of the studio.
         images: the user's own folder.
+        sheets: of the Compare tab.
+        runs: the folder of training runs.
     """
 
     folder: Path
     images: Images
     windows: Windows
+    sheets: Sheets
+    runs: Path
 
 
 def picture_tab(job_queue: JobQueue) -> tuple[Outputs, gr.File]:

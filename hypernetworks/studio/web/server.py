@@ -68,6 +68,7 @@ def build_app(
     cache = folder / "gradio"
     os.environ["GRADIO_TEMP_DIR"] = str(cache)
     os.environ["GRADIO_EXAMPLES_CACHE"] = str(cache / "examples")
+    from ..comparing.sheets import Sheets
     from ..images import Images
     from ..page import build_page
     from ..tabs.picture import Place
@@ -78,11 +79,19 @@ def build_app(
     from .routes import PREFIX, head, register
     from .safety import OwnAddressOnly
     from .sessions import SlimStates
+    from .sheets import register_sheets
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     register(app, trainer.job_queue.library, MINIATURE_NETWORKS)
-    place = Place(folder, Images(images or folder / "images", is_shown=not anywhere), Windows())
-    register_live(app, PREFIX, trainer, place.images)
+    place = Place(
+        folder,
+        Images(images or folder / "images", is_shown=not anywhere),
+        Windows(),
+        Sheets(folder / "sheets"),
+        trainer.training_folders.runs,
+    )
+    register_live(app, PREFIX, trainer, place.images, place.sheets)
+    register_sheets(app, PREFIX, place.sheets)
     page = build_page(trainer, place, anywhere=anywhere)
     served = _mounted(app, page, head())
     page.state_holder.session_data = SlimStates()
