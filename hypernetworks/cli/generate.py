@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..console import pasted_path, say, warn
 from ..ending import noticed
@@ -14,7 +16,10 @@ from ..progress import Progress
 from .model import load_painter, need
 from .outputs import refuse_existing
 from .settings import add_settings, generation_of
-from .values import integer
+from .values import integer, number
+
+if TYPE_CHECKING:
+    from ..hosts.diffusers import Generation
 
 EXAMPLES = """examples:
   python -m hypernetworks generate "a red apple <hypernet:ink:0.8>" -o apple.png
@@ -40,20 +45,55 @@ def add_generate(parser: argparse.ArgumentParser) -> None:
         "--batch", type=integer(1, 64), default=1, help="number of images (default: 1)"
     )
     add_settings(parser)
+    _add_passes(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace existing images")
     parser.set_defaults(command=_run)
 
 
+def _add_passes(parser: argparse.ArgumentParser) -> None:
+    """Add the options of image to image and of the hires pass."""
+    parser.add_argument(
+        "--image", type=pasted_path, help="begin with this image; it is cropped to the size"
+    )
+    parser.add_argument(
+        "--strength",
+        type=number(0, 1),
+        default=0.75,
+        help="how much of that image is changed, above 0 and at most 1 (default: 0.75)",
+    )
+    parser.add_argument(
+        "--hires", type=number(1, 8), metavar="SCALE", help="enlarge the images in a second pass"
+    )
+    parser.add_argument(
+        "--hires-strength",
+        type=number(0, 1),
+        default=0.7,
+        help="how much of the enlarged image is changed (default: 0.7)",
+    )
+    parser.add_argument(
+        "--hires-upscaler",
+        default="Latent",
+        help='"Latent", "Latent (bicubic)", "Latent (nearest-exact)", "Lanczos" or "Nearest" '
+        "(default: Latent)",
+    )
+
+
 def _run(options: argparse.Namespace) -> int:
     need("diffusers", "transformers", "PIL")
+    from ..hosts.diffusers import Hires, save_png
+
+    hires = (
+        None
+        if options.hires is None
+        else Hires(options.hires, options.hires_strength, options.hires_upscaler)
+    )
     job = generation_of(options, options.batch)
+    job = replace(job, image=options.image, strength=options.strength, hires=hires)
     targets = _targets(options.output, options.batch, options.overwrite)
     if sys.stderr is not None and sys.stderr.isatty():  # who looks on waits some seconds
         warn("hypernetworks: loading the model …")
     painter = load_painter(options)
-    from ..hosts.diffusers import save_png
-
-    with noticed(STOPPING) as ending, Progress(options.steps, "generating") as progress:
+    with noticed(STOPPING) as ending, Progress(_steps_of(job), "generating") as progress:
 
         def on_step(done: int, _total: int) -> bool:
             progress.update(done)
@@ -70,6 +110,13 @@ def _run(options: argparse.Namespace) -> int:
     if is_stopped:
         warn("hypernetworks: interrupted; the unfinished image is saved")
     return 130 if is_stopped else 0
+
+
+def _steps_of(job: Generation) -> int:
+    """Steps of all passes: an image to begin with, and a hires pass, leave out some."""
+    first = job.steps if job.image is None else int(job.steps * job.strength)
+    second = 0 if job.hires is None else int(job.steps * job.hires.strength)
+    return max(1, first + second)
 
 
 def _targets(output: Path, batch: int, overwrite: bool) -> list[Path]:
