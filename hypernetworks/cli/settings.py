@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..console import pasted_path
 from ..errors import HypernetworkError, sendable
-from .model import add_checkpoint, add_device, add_prediction
+from .model import add_checkpoint, add_device, add_prediction, add_vae
 from .values import integer, number, size
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
     add_checkpoint(parser)
+    add_vae(parser)
     parser.add_argument(
         "--hypernetworks",
         type=pasted_path,

@@ -149,7 +149,13 @@ def _passes() -> tuple[gr.Checkbox, gr.Slider, gr.Slider, gr.Dropdown, gr.Slider
         )
         with gr.Row():
             scale = gr.Slider(
-                1, 4, value=2, step=0.05, label="Scale", elem_id="hypernetworks_hires_scale"
+                1,
+                4,
+                value=2,
+                step=0.05,
+                label="Scale",
+                min_width=210,
+                elem_id="hypernetworks_hires_scale",
             )
             hires_strength = gr.Slider(
                 0.05,
@@ -157,6 +163,7 @@ def _passes() -> tuple[gr.Checkbox, gr.Slider, gr.Slider, gr.Dropdown, gr.Slider
                 value=0.7,
                 step=0.05,
                 label="Hires strength",
+                min_width=210,
                 elem_id="hypernetworks_hires_strength",
             )
         upscaler = gr.Dropdown(

@@ -62,7 +62,7 @@ def build_page(trainer: Trainer, place: Place, *, anywhere: bool = False) -> gr.
                 convert_tab(job_queue, place)
                 train_tab(trainer)
                 of_model = [status, inputs.cfg, inputs.sampler, inputs.width, inputs.height]
-                of_tab, of_tab_values = model_tab(job_queue, place.windows, anywhere, of_model)
+                of_tab, of_tab_values = model_tab(job_queue, place, anywhere, of_model)
                 gallery_tab(place.images)
             gr.HTML(
                 '<div class="studio-cards" data-tab="hypernetworks"></div>', elem_id="studio_cards"

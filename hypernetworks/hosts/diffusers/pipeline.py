@@ -21,7 +21,7 @@ from ...prompts.near_misses import near_misses
 from ..fit import check_fit
 from ..infotext import HASHES, hashes_line
 from ..resolving import Resolver, Use
-from .checkpoints.loading import load_checkpoint
+from .checkpoints.loading import load_checkpoint, load_vae
 from .finite import NotFiniteError, watched
 from .generation import Generation, Picture, Result
 from .live_preview import LivePreview
@@ -53,6 +53,7 @@ class Painter:
         prediction: ``"epsilon"`` or ``"v_prediction"``, in place of what the checkpoint says.
         half: whether to use 16 bits per number; ``None`` means on every device but the CPU.
         precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``; ``"auto"`` goes by ``half``.
+        vae: a file or folder in place of the model's own VAE.
 
     Raises:
         CheckpointError: the checkpoint can't be used.
@@ -67,6 +68,7 @@ class Painter:
         prediction: str | None = None,
         half: bool | None = None,
         precision: str = "auto",
+        vae: Path | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.is_miniature = checkpoint is None
@@ -80,9 +82,11 @@ class Painter:
                 "the miniature's weights are missing: build them, or name a checkpoint"
             )
 
-        self.pipeline: Any = load_checkpoint(
-            checkpoint or MINIATURE, dtype=dtype, prediction=prediction
-        ).to(device)
+        loaded: Any = load_checkpoint(checkpoint or MINIATURE, dtype=dtype, prediction=prediction)
+        self.vae = vae
+        if vae is not None:
+            loaded.register_modules(vae=load_vae(vae, loaded.vae, dtype))
+        self.pipeline: Any = loaded.to(device)
         self.pipeline.set_progress_bar_config(disable=True)
         self.library = library
         self._own_scheduler: Any = self.pipeline.scheduler
@@ -328,6 +332,8 @@ class Painter:
             "Size": f"{size[0]}x{size[1]}",
             "Model": self.model_name,
         }
+        if self.vae is not None:
+            pairs["VAE"] = self.vae.name
         pairs.update(_of_passes(job))
         hashes = hashes_line(self.library, entries, lambda e: self.library.hashes.sha256(e)[:10])
         if hashes:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ...errors import HypernetworkError
+from ..checkpoints import Checkpoints
 from ..comparing.sheets import Sheets
 from ..fields import Components, Inputs
 from ..generating import Outcome, job_of
@@ -56,6 +57,7 @@ class Place:
         images: the user's own folder.
         sheets: of the Compare tab.
         runs: the folder of training runs.
+        checkpoints: that the Model tab offers.
     """
 
     folder: Path
@@ -63,6 +65,7 @@ class Place:
     windows: Windows
     sheets: Sheets
     runs: Path
+    checkpoints: Checkpoints
 
 
 def picture_tab(job_queue: JobQueue) -> tuple[Outputs, gr.File]:

@@ -17,6 +17,7 @@ from ...ending import Ending, noticed
 from ...errors import HypernetworkError
 from ...hosts.diffusers import MINIATURE_NETWORKS
 from ..cards import own_folder
+from ..checkpoints import Checkpoints
 from ..train.folders import TrainingFolders
 from ..train.trainer import Trainer
 from . import limits
@@ -51,6 +52,7 @@ def build_app(
     anywhere: bool = False,
     password: str | None = None,
     images: Path | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Any:
     """The whole application: page, routes, and the check of who may use them.
 
@@ -60,6 +62,7 @@ def build_app(
         anywhere: it will listen on all interfaces.
         password: asked for before anything else; ``None`` lets everyone in.
         images: the user's folder of images; ``None`` is ``images`` in ``folder``.
+        checkpoints: that the Model tab offers; ``None`` for none.
     """
     from fastapi import FastAPI
 
@@ -89,6 +92,7 @@ def build_app(
         Windows(),
         Sheets(folder / "sheets"),
         trainer.training_folders.runs,
+        checkpoints or Checkpoints(),
     )
     register_live(app, PREFIX, trainer, place.images, place.sheets)
     register_sheets(app, PREFIX, place.sheets)
@@ -140,6 +144,7 @@ def launch(
     password: str | None = None,
     training_folders: TrainingFolders | None = None,
     images: Path | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> None:
     """Serve the page, on this machine only unless told otherwise, until interrupted.
 
@@ -150,6 +155,7 @@ def launch(
         password: asked for before anything else; ``None`` lets everyone in.
         training_folders: that training may use; ``None`` is one in the user's home.
         images: folder for the generated images; ``None`` is one in the user's home.
+        checkpoints: that the Model tab offers; ``None`` for none.
 
     Raises:
         HypernetworkError: the port is taken.
@@ -169,6 +175,7 @@ def launch(
                 anywhere=anywhere,
                 password=password,
                 images=images or Path.home() / IMAGES,
+                checkpoints=checkpoints,
             )
             say(f"Hypernetworks studio: {address}  {_reach(anywhere, port, password)}")
             if open_browser:
