@@ -16,6 +16,7 @@ import hypernetworks
 from ..console import warn
 from ..errors import HypernetworkError
 from .bake import add_bake
+from .compare import add_compare
 from .convert import add_convert
 from .create import add_create
 from .extract import add_extract
@@ -28,6 +29,7 @@ from .train import add_train
 
 COMMANDS: tuple[tuple[str, Callable[[argparse.ArgumentParser], None], str], ...] = (
     ("generate", add_generate, "generate images from a prompt with tags"),
+    ("compare", add_compare, "compare networks and settings on a sheet of images"),
     ("list", add_list, "list the networks that a tag can name"),
     ("inspect", add_inspect, "show what a hypernetwork file contains"),
     ("convert", add_convert, "convert hypernetworks to another format, or to a LoRA"),

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..console import pasted_path, say, warn
 from ..ending import noticed
-from ..errors import HypernetworkError, sendable
+from ..errors import HypernetworkError
 from ..progress import Progress
-from .model import add_checkpoint, add_device, add_prediction, load_painter, need
+from .model import load_painter, need
 from .outputs import refuse_existing
-from .values import integer, number, size
+from .settings import add_settings, generation_of
+from .values import integer, number
+
+if TYPE_CHECKING:
+    from ..hosts.diffusers import Generation
 
 EXAMPLES = """examples:
   python -m hypernetworks generate "a red apple <hypernet:ink:0.8>" -o apple.png
@@ -36,75 +41,59 @@ def add_generate(parser: argparse.ArgumentParser) -> None:
         default=Path("picture.png"),
         help="the PNG file to write (default: picture.png); with --batch, files are numbered",
     )
-    parser.add_argument("--negative", default="", help="negative prompt")
-
-    parser.add_argument(
-        "--steps", type=integer(1, 1000), default=20, help="sampling steps (default: 20)"
-    )
-    parser.add_argument(
-        "--cfg", type=number(0, 100), help="guidance scale (default: the model's own)"
-    )
-    parser.add_argument(
-        "--seed", type=_seed, default=0, help="seed (default: 0), or -1 for a random one"
-    )
-    parser.add_argument("--sampler", help='name, such as "Euler a" (default: the model\'s own)')
     parser.add_argument(
         "--batch", type=integer(1, 64), default=1, help="number of images (default: 1)"
     )
-    parser.add_argument(
-        "--size",
-        type=size,
-        default=(None, None),
-        help="512, or width and height as 512x768 (default: the model's own)",
-    )
-
-    add_checkpoint(parser)
-    parser.add_argument(
-        "--hypernetworks",
-        type=pasted_path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="folder of hypernetworks; repeat the option for more folders",
-    )
-    add_prediction(parser)
-    add_device(parser)
+    add_settings(parser)
+    _add_passes(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace existing images")
     parser.set_defaults(command=_run)
 
 
-def _seed(text: str) -> int:
-    """A seed; -1 for a random one, as in webuis."""
-    return random.randrange(2**32) if text.strip() == "-1" else integer(0, 2**63 - 1)(text)
+def _add_passes(parser: argparse.ArgumentParser) -> None:
+    """Add the options of image to image and of the hires pass."""
+    parser.add_argument(
+        "--image", type=pasted_path, help="begin with this image; it is cropped to the size"
+    )
+    parser.add_argument(
+        "--strength",
+        type=number(0, 1),
+        default=0.75,
+        help="how much of that image is changed, above 0 and at most 1 (default: 0.75)",
+    )
+    parser.add_argument(
+        "--hires", type=number(1, 8), metavar="SCALE", help="enlarge the images in a second pass"
+    )
+    parser.add_argument(
+        "--hires-strength",
+        type=number(0, 1),
+        default=0.7,
+        help="how much of the enlarged image is changed (default: 0.7)",
+    )
+    parser.add_argument(
+        "--hires-upscaler",
+        default="Latent",
+        help='"Latent", "Latent (bicubic)", "Latent (nearest-exact)", "Lanczos" or "Nearest" '
+        "(default: Latent)",
+    )
 
 
 def _run(options: argparse.Namespace) -> int:
     need("diffusers", "transformers", "PIL")
-    # A terminal in another encoding gives bytes that no PNG can store as text.
-    for text in (options.prompt, options.negative):
-        if sendable(text) != text:
-            raise HypernetworkError(
-                f"the prompt {sendable(text)} isn't valid text: write it in UTF-8"
-            )
+    from ..hosts.diffusers import Hires, save_png
 
+    hires = (
+        None
+        if options.hires is None
+        else Hires(options.hires, options.hires_strength, options.hires_upscaler)
+    )
+    job = generation_of(options, options.batch)
+    job = replace(job, image=options.image, strength=options.strength, hires=hires)
     targets = _targets(options.output, options.batch, options.overwrite)
     if sys.stderr is not None and sys.stderr.isatty():  # who looks on waits some seconds
         warn("hypernetworks: loading the model …")
     painter = load_painter(options)
-    from ..hosts.diffusers import Generation, save_png
-
-    job = Generation(
-        prompt=options.prompt,
-        negative=options.negative,
-        steps=options.steps,
-        cfg=options.cfg,
-        seed=options.seed,
-        batch=options.batch,
-        width=options.size[0],
-        height=options.size[1],
-        sampler=options.sampler,
-    )
-    with noticed(STOPPING) as ending, Progress(options.steps, "generating") as progress:
+    with noticed(STOPPING) as ending, Progress(_steps_of(job), "generating") as progress:
 
         def on_step(done: int, _total: int) -> bool:
             progress.update(done)
@@ -121,6 +110,13 @@ def _run(options: argparse.Namespace) -> int:
     if is_stopped:
         warn("hypernetworks: interrupted; the unfinished image is saved")
     return 130 if is_stopped else 0
+
+
+def _steps_of(job: Generation) -> int:
+    """Steps of all passes: an image to begin with, and a hires pass, leave out some."""
+    first = job.steps if job.image is None else int(job.steps * job.strength)
+    second = 0 if job.hires is None else int(job.steps * job.hires.strength)
+    return max(1, first + second)
 
 
 def _targets(output: Path, batch: int, overwrite: bool) -> list[Path]:

@@ -32,6 +32,7 @@ def load_painter(options: argparse.Namespace, own: Sequence[Path] = ()):  # type
         device=choose_device(options.device, _tell),
         prediction=options.prediction,
         precision=getattr(options, "weights", "auto"),
+        vae=getattr(options, "vae", None),
     )
     if source := getattr(painter.pipeline, "prediction_source", None):
         kind = painter.pipeline.scheduler.config.prediction_type
@@ -67,6 +68,15 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         type=pasted_path,
         help="SD1, SD2 or SDXL .safetensors file, or diffusers folder (default: the miniature)",
+    )
+
+
+def add_vae(parser: argparse.ArgumentParser) -> None:
+    """Add ``--vae``."""
+    parser.add_argument(
+        "--vae",
+        type=pasted_path,
+        help="VAE .safetensors file, or diffusers folder (default: the checkpoint's own)",
     )
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..console import pasted_path
-from .model import add_checkpoint, add_device, load_painter, need
+from .model import add_checkpoint, add_device, add_vae, load_painter, need
 from .passwords import add_password, chosen_password
 from .values import integer
 
@@ -22,6 +22,15 @@ def add_studio(parser: argparse.ArgumentParser) -> None:
     )
     add_password(parser)
     add_checkpoint(parser)
+    add_vae(parser)
+    parser.add_argument(
+        "--checkpoints",
+        type=pasted_path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder of checkpoints that the page offers; repeat the option for more folders",
+    )
     parser.add_argument(
         "--hypernetworks",
         type=pasted_path,
@@ -62,6 +71,7 @@ def _run(options: argparse.Namespace) -> int:
     need("diffusers", "transformers", "PIL", "gradio")
     from ..library.hashing import Hashes, usual_store
     from ..studio import launch
+    from ..studio.checkpoints import Checkpoints
     from ..studio.job_queue import JobQueue
     from ..studio.web.login import new_password
     from ..studio.web.server import TRAINING
@@ -88,5 +98,8 @@ def _run(options: argparse.Namespace) -> int:
             options.training or Path.home() / TRAINING, tuple(options.pictures)
         ),
         images=options.images,
+        checkpoints=Checkpoints(
+            options.checkpoints, usual_store().with_name("recent-checkpoints.json")
+        ),
     )
     return 0

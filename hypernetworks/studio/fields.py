@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 
 import gradio as gr
 
+from ..hosts.diffusers.passes import UPSCALERS
 from ..ui.panel import panel
 from .generating import MOST_PICTURES, MOST_STEPS
 from .job_queue import JobQueue
@@ -35,6 +36,12 @@ class Inputs(Components):
     batch: gr.Slider
     width: gr.Number
     height: gr.Number
+    hires: gr.Checkbox
+    hires_scale: gr.Slider
+    hires_strength: gr.Slider
+    upscaler: gr.Dropdown
+    strength: gr.Slider
+    image: gr.File
 
 
 def starter(job_queue: JobQueue) -> str:
@@ -125,4 +132,55 @@ def _settings(
             1, MOST_PICTURES, value=1, step=1, label="Images", elem_id="hypernetworks_batch"
         )
 
-    return Inputs(prompt, negative, steps, cfg, seed, sampler, batch, width, height), (dice, reuse)
+    passes = _passes()
+    return (
+        Inputs(prompt, negative, steps, cfg, seed, sampler, batch, width, height, *passes),
+        (dice, reuse),
+    )
+
+
+def _passes() -> tuple[gr.Checkbox, gr.Slider, gr.Slider, gr.Dropdown, gr.Slider, gr.File]:
+    """What comes before the first step, and after the last: folded, as most jobs need neither."""
+    with gr.Accordion("Hires, image to image", open=False, elem_id="studio_passes"):
+        hires = gr.Checkbox(
+            False,
+            label="Hires: enlarge the images in a second pass",
+            elem_id="hypernetworks_hires",
+        )
+        with gr.Row():
+            scale = gr.Slider(
+                1,
+                4,
+                value=2,
+                step=0.05,
+                label="Scale",
+                min_width=210,
+                elem_id="hypernetworks_hires_scale",
+            )
+            hires_strength = gr.Slider(
+                0.05,
+                1,
+                value=0.7,
+                step=0.05,
+                label="Hires strength",
+                min_width=210,
+                elem_id="hypernetworks_hires_strength",
+            )
+        upscaler = gr.Dropdown(
+            list(UPSCALERS), value="Latent", label="Upscaler", elem_id="hypernetworks_upscaler"
+        )
+        image = gr.File(
+            label="Begin with an image",
+            file_types=[".png", ".jpg", ".jpeg", ".webp", ".avif"],
+            height=110,
+            elem_id="hypernetworks_image",
+        )
+        strength = gr.Slider(
+            0.05,
+            1,
+            value=0.75,
+            step=0.05,
+            label="Strength (how much of that image is changed)",
+            elem_id="hypernetworks_strength",
+        )
+    return hires, scale, hires_strength, upscaler, strength, image

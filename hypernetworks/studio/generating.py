@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import HypernetworkError
-from ..hosts.diffusers import Generation, Result, save_png
+from ..hosts.diffusers import Generation, Hires, Result, save_png
 from ..prompts import parse
 from .job_queue import Update
 from .kept import Kept
@@ -52,6 +52,12 @@ def job_of(
     batch: float,
     width: float | None,
     height: float | None,
+    hires: bool | None = False,
+    hires_scale: float | None = 2.0,
+    hires_strength: float | None = 0.7,
+    upscaler: str | None = None,
+    strength: float | None = 0.75,
+    image: str | None = None,
 ) -> Generation:
     """The job that the fields describe. A seed below 0, or none, is drawn here; without a width or
     height, it is the model's own.
@@ -73,6 +79,18 @@ def job_of(
         width=None if width is None else _between(width, 1, 4096, 0),
         height=None if height is None else _between(height, 1, 4096, 0),
         sampler=sampler or None,
+        image=Path(image) if image else None,
+        strength=0.75 if strength is None else float(strength),
+        hires=_hires(hires_scale, hires_strength, upscaler) if hires else None,
+    )
+
+
+def _hires(scale: float | None, strength: float | None, upscaler: str | None) -> Hires:
+    usual = Hires()
+    return Hires(
+        usual.scale if scale is None else float(min(max(scale, 1), 8)),
+        usual.strength if strength is None else float(strength),
+        upscaler or usual.upscaler,
     )
 
 

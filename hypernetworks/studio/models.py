@@ -42,6 +42,7 @@ def load(
     half: bool,
     tell: Callable[[Update], None],
     cancelled: threading.Event,
+    vae: Path | None = None,
 ) -> str:
     """Load a model in place of the present one, which is kept when that fails.
 
@@ -59,7 +60,9 @@ def load(
     tell(Update(note=f"Loading {name} on {device.upper()}: a large model takes a minute or two …"))
 
     try:
-        painter = Painter(path, job_queue.library, device=chosen, half=half and chosen != "cpu")
+        painter = Painter(
+            path, job_queue.library, device=chosen, half=half and chosen != "cpu", vae=vae
+        )
     except (RuntimeError, MemoryError) as error:
         empty_cache(chosen)
         reason = "not enough memory" if is_out_of_memory(error) else str(error)

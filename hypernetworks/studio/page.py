@@ -59,12 +59,12 @@ def build_page(trainer: Trainer, place: Place, *, anywhere: bool = False) -> gr.
                 gr.Tabs(elem_id="studio_tabs"),
             ):
                 outputs, restored = picture_tab(job_queue)
-                compare_tab(job_queue, place, inputs.all())
+                resume_sheet, of_sheet = compare_tab(job_queue, place, inputs.all())
                 inspect_tab(job_queue)
                 convert_tab(job_queue, place)
                 train_tab(trainer)
                 of_model = [status, inputs.cfg, inputs.sampler, inputs.width, inputs.height]
-                of_tab, of_tab_values = model_tab(job_queue, place.windows, anywhere, of_model)
+                of_tab, of_tab_values = model_tab(job_queue, place, anywhere, of_model)
                 gallery_tab(place.images)
             gr.HTML(
                 '<div class="studio-cards" data-tab="hypernetworks"></div>', elem_id="studio_cards"
@@ -85,6 +85,7 @@ def build_page(trainer: Trainer, place: Place, *, anywhere: bool = False) -> gr.
         )
         opened.then(resume, None, outputs.all(), concurrency_limit=32, **PRIVATE)
         opened.then(None, None, None, js=OPENED, **PRIVATE)
+        opened.then(resume_sheet, None, of_sheet, concurrency_limit=32, **PRIVATE)
         renew.click(
             lambda: (*model_updates(job_queue), *of_tab_values()),
             None,

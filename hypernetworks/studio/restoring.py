@@ -6,10 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..errors import HypernetworkError, ImageError, ImageTooLargeError
 from ..files.image_texts import infotext_in
 from ..files.images import open_image
+from ..hosts.diffusers.passes import UPSCALERS
 from ..hosts.diffusers.samplers import SAMPLERS
 from ..hosts.infotext import HASHES
 from ..hosts.restoring import USED, Source, bring_back
@@ -45,6 +47,11 @@ class Restored:
     sampler: str | None = None
     width: int | None = None
     height: int | None = None
+    hires: bool | None = None
+    hires_scale: float | None = None
+    hires_strength: float | None = None
+    upscaler: str | None = None
+    strength: float | None = None
     messages: list[str] = field(default_factory=list)
 
 
@@ -77,7 +84,10 @@ def _with_line_ends(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-_READ = ("Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Model", *USED)
+_READ = (
+    *("Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Model", *USED),
+    *("Hires upscale", "Hires upscaler", "Denoising strength"),
+)
 _HARMLESS = (
     "Version",
     "Model hash",
@@ -89,7 +99,7 @@ _HARMLESS = (
     "Negative Template",
 )
 """Keys that change nothing which this studio could do."""
-_DEFAULTS = {"Clip skip": "1", "Denoising strength": "1", "Schedule type": "Automatic", "ENSD": "0"}
+_DEFAULTS = {"Clip skip": "1", "Schedule type": "Automatic", "ENSD": "0"}
 """Values that mean the same as leaving the key out."""
 
 
@@ -137,8 +147,35 @@ def restore(infotext: str, library: Library, model: str) -> Restored:
         sampler,
         width,
         height,
-        [*messages, *_of_networks(prompt, pairs, library)],
+        **_passes(pairs, messages),
+        messages=[*messages, *_of_networks(prompt, pairs, library)],
     )
+
+
+def _passes(pairs: Mapping[str, str], messages: list[str]) -> dict[str, Any]:
+    """The hires pass, or the strength with which another image was changed."""
+    strength = _fraction(pairs, "Denoising strength", 0, 1)
+    scale = _fraction(pairs, "Hires upscale", 1, 4)
+    if scale is None:
+        if strength is not None and strength < 1:
+            messages.append(
+                f"Denoising strength {strength:g}: it was generated from another image, which you "
+                "have to choose yourself"
+            )
+        unused = [key for key in ("Hires upscale", "Hires upscaler") if key in pairs]
+        messages += [f"{key}: {pairs[key]} can't be used here" for key in unused]
+        return {"hires": False if pairs else None, "strength": strength or None}
+
+    upscaler: str | None = pairs.get("Hires upscaler", "Latent")
+    if upscaler not in UPSCALERS:
+        messages.append(f'the upscaler "{upscaler}" is not known here: the chosen one is kept')
+        upscaler = None
+    return {
+        "hires": True,
+        "hires_scale": scale,
+        "hires_strength": strength or None,
+        "upscaler": upscaler,
+    }
 
 
 def _sampler(pairs: Mapping[str, str], messages: list[str]) -> str | None:

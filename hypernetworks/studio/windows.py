@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..hosts.diffusers.passes import UPSCALERS
 from .kept import Kept
 
 MOST_WINDOWS = 200
@@ -80,6 +81,9 @@ _NUMBERS = {
     "batch": (1, 16),
     "width": (8, 4096),
     "height": (8, 4096),
+    "hires_scale": (1, 4),
+    "hires_strength": (0.05, 1),
+    "strength": (0.05, 1),
 }
 """Fields that hold a number, and its limits."""
 OF_MODEL = ("cfg", "sampler", "width", "height")
@@ -108,6 +112,10 @@ def restored_fields(
             found[name] = value
     if given.get("sampler") in samplers:
         found["sampler"] = given["sampler"]
+    if given.get("upscaler") in UPSCALERS:
+        found["upscaler"] = given["upscaler"]
+    if isinstance(given.get("hires"), bool):
+        found["hires"] = given["hires"]
 
     if state.get("model") != model:
         found = {name: value for name, value in found.items() if name not in OF_MODEL}

@@ -331,7 +331,7 @@ def test_two_windows_do_not_mix_their_networks(page: Any, browser: Any, address:
 def fill_multipliers(page: Any, values: str) -> None:
     """Type them once the field is there with what it begins with: gradio mounts a tab when it is
     first shown."""
-    field = page.locator("#compare_multipliers :is(input, textarea)")
+    field = page.locator("#compare_x_values :is(input, textarea)")
     expect(field).not_to_have_value("")
     field.fill(values)
 
@@ -552,7 +552,7 @@ def test_every_state_fits(page: Any, tmp_path: Path) -> None:
     page.get_by_role("tab", name="Compare").click()
     fill_multipliers(page, "0, 1")
     page.click("#compare_start")
-    expect(page.locator("#compare_sheet img")).to_be_visible(timeout=180_000)
+    expect(page.locator("#compare_sheet img")).to_have_count(4, timeout=180_000)
     fits(page, "a sheet")
     page.get_by_role("tab", name="Inspect").click()
     page.locator("#inspect_name input").click()
@@ -605,7 +605,7 @@ def test_keys_drops_and_the_gallery(browser: Any, address: str) -> None:
     page.fill(PROMPT, "a moon on blue")
     page.get_by_role("tab", name="Compare").click()
     page.evaluate(COUNT_CLICKS)
-    page.locator("#compare_networks input").press("Control+Enter")
+    page.locator("#compare_x input").press("Control+Enter")
     page.keyboard.press("Escape")
     assert page.evaluate("window.clicks") == 0  # no image behind the tab
     card(page, "ink").click()
@@ -680,9 +680,21 @@ def test_compare_makes_one_labelled_sheet(page: Any) -> None:
     fill_multipliers(page, "0, 1")
     page.click("#compare_start")
     expect(page.locator("#compare_progress")).to_contain_text("2 images on one sheet")
-    sheet = page.locator("#compare_sheet img")
-    expect(sheet).to_be_visible()
-    page.wait_for_function("document.querySelector('#compare_sheet img').naturalWidth > 390")
+    cells = page.locator("#compare_sheet td img")
+    expect(cells).to_have_count(2)
+    cells.first.click()
+    viewer = page.locator("dialog.studio-viewer[open]")
+    page.keyboard.press("ArrowRight")
+    expect(viewer.locator("p")).to_have_text("ink · 1")
+    page.keyboard.press("ArrowLeft")
+    viewer.get_by_role("button", name="Use these settings").click()
+    expect(page.get_by_role("tab", name="Image")).to_have_attribute("aria-selected", "true")
+    expect(page.locator(PROMPT)).to_have_value("a cat <hypernet:ink:0>")
+    page.get_by_role("tab", name="Compare").click()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download HTML").click()
+    written = Path(download.value.path()).read_text(encoding="utf-8")
+    assert written.count("data:image/png;base64,") == 2
     fill_multipliers(page, "0, x")
     page.click("#compare_start")
     expect(page.locator("#compare_messages")).to_contain_text("not a number")
@@ -703,7 +715,7 @@ def test_compare_can_be_interrupted(page: Any) -> None:
     expect(page.locator("#compare_progress p")).to_contain_text("Image 2 of")
     page.click("#compare_interrupt")
     expect(page.locator("#compare_messages")).to_contain_text("Interrupted after")
-    expect(page.locator("#compare_sheet img")).to_be_visible()  # those that are there
+    expect(page.locator("#compare_sheet img").first).to_be_visible()  # those that are there
 
 
 def test_interrupt_stops_both_jobs_of_a_window_and_leaves_the_other(

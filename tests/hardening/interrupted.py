@@ -34,7 +34,7 @@ MOMENTS = {
     "step": ("hypernetworks.hosts.diffusers.training.frozen_model:FrozenModel.predict", 4),
     "save": ("hypernetworks.training.loop:save_state", 1),
     "network": ("hypernetworks.training.checkpoints:write", 2),
-    "preview": ("hypernetworks.hosts.diffusers.pipeline:Painter._sample", 2),
+    "preview": ("hypernetworks.hosts.diffusers.passes:Passes._run", 2),
     "best": ("hypernetworks.training.loop:write", 1),
 }
 """The function in which the signal comes, and in which of its calls."""

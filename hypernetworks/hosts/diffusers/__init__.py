@@ -5,13 +5,14 @@ checkpoint.
 >>> Painter(None, library).generate(Generation("an apple <hypernet:ink:0.8>")).pictures
 """
 
-from .generation import Generation, Picture, Result, save_png
+from .generation import Generation, Hires, Picture, Result, save_png
 from .pipeline import MINIATURE, MINIATURE_NETWORKS, Painter
 
 __all__ = [
     "MINIATURE",
     "MINIATURE_NETWORKS",
     "Generation",
+    "Hires",
     "Painter",
     "Picture",
     "Result",

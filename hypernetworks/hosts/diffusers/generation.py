@@ -11,6 +11,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Hires:
+    """The second pass of a job, which enlarges its images.
+
+    Attributes:
+        scale: of width and height.
+        strength: how much of the image is made anew, above 0 and at most 1.
+        upscaler: one of :data:`~hypernetworks.hosts.diffusers.passes.UPSCALERS`.
+        steps: as many as the first pass where it is 0; of them, the fraction ``strength`` is run.
+    """
+
+    scale: float = 2.0
+    strength: float = 0.7
+    upscaler: str = "Latent"
+    steps: int = 0
+
+
+@dataclass(frozen=True)
 class Generation:
     """All settings of one job.
 
@@ -24,6 +41,10 @@ class Generation:
         width, height: in pixels; ``None`` is the model's own size.
         sampler: a name of :data:`~hypernetworks.hosts.diffusers.samplers.SAMPLERS`; ``None`` is the
             model's own.
+        image: a file to begin with in place of noise alone.
+        strength: how much of that image is made anew, above 0 and at most 1.
+        hires: the second pass, if there is one.
+        block_off: a block of the UNet in which no network has an effect, such as ``"IN03"``.
     """
 
     prompt: str
@@ -35,6 +56,10 @@ class Generation:
     width: int | None = None
     height: int | None = None
     sampler: str | None = None
+    image: Path | None = None
+    strength: float = 0.75
+    hires: Hires | None = None
+    block_off: str | None = None
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,11 @@ from ...prompts.near_misses import near_misses
 from ..fit import check_fit
 from ..infotext import HASHES, hashes_line
 from ..resolving import Resolver, Use
-from ..steps import position
-from .checkpoints.loading import load_checkpoint
-from .finite import Finite, NotFiniteError, watched
+from .checkpoints.loading import load_checkpoint, load_vae
+from .finite import NotFiniteError, watched
 from .generation import Generation, Picture, Result
 from .live_preview import LivePreview
-from .prompt_encoding import conditions
+from .passes import Passes, check_passes, hires_size
 from .reading import unread
 from .samplers import build_sampler, check_steps, sampler_name
 
@@ -54,6 +53,7 @@ class Painter:
         prediction: ``"epsilon"`` or ``"v_prediction"``, in place of what the checkpoint says.
         half: whether to use 16 bits per number; ``None`` means on every device but the CPU.
         precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``; ``"auto"`` goes by ``half``.
+        vae: a file or folder in place of the model's own VAE.
 
     Raises:
         CheckpointError: the checkpoint can't be used.
@@ -68,6 +68,7 @@ class Painter:
         prediction: str | None = None,
         half: bool | None = None,
         precision: str = "auto",
+        vae: Path | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.is_miniature = checkpoint is None
@@ -81,9 +82,11 @@ class Painter:
                 "the miniature's weights are missing: build them, or name a checkpoint"
             )
 
-        self.pipeline: Any = load_checkpoint(
-            checkpoint or MINIATURE, dtype=dtype, prediction=prediction
-        ).to(device)
+        loaded: Any = load_checkpoint(checkpoint or MINIATURE, dtype=dtype, prediction=prediction)
+        self.vae = vae
+        if vae is not None:
+            loaded.register_modules(vae=load_vae(vae, loaded.vae, dtype))
+        self.pipeline: Any = loaded.to(device)
         self.pipeline.set_progress_bar_config(disable=True)
         self.library = library
         self._own_scheduler: Any = self.pipeline.scheduler
@@ -140,6 +143,7 @@ class Painter:
         chosen = self._resolve(tags, sites, result.messages)
         size = self._size(job)
         check_steps(job.sampler, self._own_scheduler, job.steps)
+        check_passes(job, size, self.size_step)
         steps = _Steps(on_step)
 
         # In half precision an image may overflow that fp32 computes well: worth a second attempt.
@@ -147,14 +151,24 @@ class Painter:
 
         def attempt(again: bool) -> list[Image]:
             with ExitStack() as patches:
-                handle = self._apply(chosen, sites, patches, result.messages)
+                here = [site for site in sites if site.block is None or site.block != job.block_off]
+                handle = self._apply(chosen, here, patches, result.messages)
                 self.pipeline.scheduler = build_sampler(job.sampler, self._own_scheduler)
                 patches.callback(setattr, self.pipeline, "scheduler", self._own_scheduler)
                 live_preview = LivePreview.watching(self.pipeline, on_picture)
                 finite = patches.enter_context(watched(self.pipeline.vae, raises=again))
-                images = self._sample(
-                    job, (clean, negative), size, handle, live_preview, steps, finite
+                passes = Passes(
+                    self.pipeline,
+                    job,
+                    size=size,
+                    cfg=self.default_cfg if job.cfg is None else job.cfg,
+                    multiple=self.size_step,
+                    handle=handle,
+                    live_preview=live_preview,
+                    on_step=steps,
+                    finite=finite,
                 )
+                images = passes.images(clean, negative)
 
             if finite.found:
                 result.messages.append(NOT_FINITE)
@@ -236,6 +250,8 @@ class Painter:
         advice = "generate fewer or smaller images"
         if self.dtype == torch.float32:
             advice += ", or use half precision (--precision fp16)"
+        if job.hires is not None:
+            size = hires_size(size, job.hires, self.size_step)
         return f"for {job.batch} x {size[0]}x{size[1]}: {advice}"
 
     def _resolve(
@@ -286,49 +302,6 @@ class Painter:
 
         return width, height
 
-    def _sample(
-        self,
-        job: Generation,
-        prompts: tuple[str, str],
-        size: tuple[int, int],
-        handle: Handle | None,
-        live_preview: LivePreview | None,
-        on_step: _Steps,
-        finite: Finite,
-    ) -> list[Image]:
-        if handle is not None:
-            handle.at(0, 1)  # before the first step, of how many makes no difference
-
-        def after_step(
-            pipeline: Any, index: int, _time: object, tensors: dict[str, Any]
-        ) -> dict[str, Any]:
-            if index == 0 and finite.raises:  # no need to go on to the end
-                finite.check(tensors["latents"])
-            if handle is not None:
-                handle.at(*position(pipeline.scheduler, index + 1, pipeline.num_timesteps))
-            if live_preview is not None:
-                live_preview.look()
-            if on_step(index + 1, pipeline.num_timesteps) is False:
-                pipeline._interrupt = True
-            return tensors
-
-        # A generator per image: each has the noise that its own seed gives in a batch of one.
-        with torch.inference_mode():
-            output = self.pipeline(
-                **conditions(self.pipeline, *prompts).arguments(),
-                num_inference_steps=job.steps,
-                guidance_scale=self.default_cfg if job.cfg is None else job.cfg,
-                num_images_per_prompt=job.batch,
-                width=size[0],
-                height=size[1],
-                generator=[
-                    torch.Generator("cpu").manual_seed(job.seed + i) for i in range(job.batch)
-                ],
-                callback_on_step_end=after_step,
-            )
-        images: list[Image] = output.images
-        return images
-
     def _pictures(
         self,
         job: Generation,
@@ -359,13 +332,31 @@ class Painter:
             "Size": f"{size[0]}x{size[1]}",
             "Model": self.model_name,
         }
+        if self.vae is not None:
+            pairs["VAE"] = self.vae.name
+        pairs.update(_of_passes(job))
         hashes = hashes_line(self.library, entries, lambda e: self.library.hashes.sha256(e)[:10])
         if hashes:
             pairs[HASHES] = hashes
+        if job.block_off is not None:
+            pairs["Hypernetworks not in block"] = job.block_off
         if interruption is not None:
             pairs["Interrupted after"] = interruption
 
         return format_infotext(job.prompt, job.negative, pairs)
+
+
+def _of_passes(job: Generation) -> dict[str, object]:
+    """Pairs of the infotext, as webuis write them."""
+    if job.hires is None:
+        return {} if job.image is None else {"Denoising strength": job.strength}
+    steps = {"Hires steps": job.hires.steps} if job.hires.steps else {}
+    return {
+        "Denoising strength": job.hires.strength,
+        "Hires upscale": job.hires.scale,
+        **steps,
+        "Hires upscaler": job.hires.upscaler,
+    }
 
 
 class _Steps:

@@ -456,9 +456,8 @@
         field.readOnly = true;
     }
 
-    /** gradio names its drop fields otherwise than they read, which confuses who commands by voice; and a sheet not at all. */
+    /** gradio names its drop fields otherwise than they read, which confuses who commands by voice. */
     function nameParts() {
-        document.querySelector("#compare_sheet button:has(img):not([aria-label])")?.setAttribute("aria-label", "The sheet");
         for (const field of document.querySelectorAll(".upload-container[aria-label]")) field.removeAttribute("aria-label");
     }
 

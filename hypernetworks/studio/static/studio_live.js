@@ -22,8 +22,13 @@
         batch: "input[type=number]",
         width: "input",
         height: "input",
+        hires: "input",
+        hires_scale: "input[type=number]",
+        hires_strength: "input[type=number]",
+        upscaler: "input",
+        strength: "input[type=number]",
     };
-    const TEXTS = ["prompt", "negative", "sampler"];
+    const TEXTS = ["prompt", "negative", "sampler", "upscaler"];
 
     let model = null;
     let ready = false; // the fields have what was saved: now they may be saved again
@@ -31,9 +36,11 @@
     function current() {
         const fields = {};
         for (const [name, kind] of Object.entries(FIELDS)) {
-            const value = document.querySelector(`#hypernetworks_${name} ${kind}`)?.value;
-            if (value === undefined || (value === "" && !TEXTS.includes(name))) continue;
-            fields[name] = TEXTS.includes(name) ? value : Number(value);
+            const field = document.querySelector(`#hypernetworks_${name} ${kind}`);
+            const value = field?.value;
+            if (field?.type === "checkbox") fields[name] = field.checked;
+            else if (value === undefined || (value === "" && !TEXTS.includes(name))) continue;
+            else fields[name] = TEXTS.includes(name) ? value : Number(value);
         }
         return { model, fields, tab: activeTab() };
     }
@@ -158,6 +165,7 @@
             jobs = answer.jobs;
             showJobs(jobs);
             showTraining(answer.training);
+            window.dispatchEvent(new CustomEvent("hypernetworks-now", { detail: answer }));
         } catch {
             misses += 1;
             if (misses >= 3) lose();

@@ -1,138 +1,275 @@
-"""The tab that compares networks and multipliers on one sheet."""
+"""The tab that compares: a sheet over up to three axes, and which blocks matter."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from ...errors import HypernetworkError
-from ...hosts.diffusers import save_png
 from ..cards import choices
-from ..comparing import compare, plan, summary
-from ..generating import job_of, new_path
+from ..comparing.axes import (
+    BLOCK_OFF,
+    BLOCKS,
+    CHECKPOINT,
+    KINDS,
+    MULTIPLIER,
+    NETWORK,
+    SAMPLER,
+)
+from ..comparing.checkpoints import looking_in, steps_of
+from ..comparing.drawing import heading
+from ..comparing.planning import WITHOUT, Plan, plan
+from ..comparing.ranking import notes, ranked
+from ..comparing.sheets import Sheet
+from ..comparing.working import Compared, compare, model_blocks, summary
+from ..generating import job_of
 from ..job_queue import InterruptedJobError, JobQueue, Update
+from ..models import samplers
 from ..widgets import PRIVATE, empty_html, messages_html, progress_html
-from .picture import Place
+from .picture import PATIENCE, Place
 
+if TYPE_CHECKING:
+    from ...hosts.diffusers import Painter
+
+COMPARISON = "a comparison"
+"""The kind of these jobs to the queue."""
+NONE = "Nothing"
 COMPARE_HINT = (
-    "Generates a labelled sheet from the prompt and settings on the left, all with the same seed."
+    "Generates a sheet from the prompt and settings on the left: an image for each value of the "
+    "axes, all else the same."
 )
 
 
-def compare_tab(job_queue: JobQueue, place: Place, fields: list[gr.components.Component]) -> None:
+@dataclass(frozen=True)
+class _Asked:
+    """What the tab's fields say."""
+
+    axes: tuple[tuple[str, str], ...]
+    without: bool
+
+
+def compare_tab(
+    job_queue: JobQueue, place: Place, fields: list[gr.components.Component]
+) -> tuple[Callable[[gr.Request], Iterator[tuple[Any, ...]]], list[gr.components.Component]]:
     """Add the tab that makes sheets.
 
     Args:
         fields: the page's, as :func:`~hypernetworks.studio.generating.job_of` takes them.
+
+    Returns:
+        The function that goes on to show a window's job when its page is loaded again, and what it
+            fills.
     """
-    with gr.Tab("Compare", id="compare", elem_id="studio_compare_tab") as tab:
-        networks = gr.Dropdown(
-            choices(job_queue.library),
-            value=[],
-            multiselect=True,
-            label=(
-                "Networks (one row each; empty: those in the prompt, or the first in the library)"
-            ),
-            elem_id="compare_networks",
-        )
-        multipliers = gr.Textbox(
-            "0, 0.25, 0.5, 0.75, 1",
-            label="Multipliers (one column each; schedules work too)",
-            elem_id="compare_multipliers",
-        )
-        with gr.Row(elem_id="compare_buttons"):
-            start = gr.Button("Compare", variant="primary", elem_id="compare_start", scale=3)
-            stop = gr.Button("Interrupt", elem_id="compare_interrupt", scale=1, min_width=110)
-        progress, sheet, messages = _results()
-    tab.select(
-        lambda: gr.update(choices=choices(job_queue.library)),
-        None,
-        networks,
-        queue=False,
-        **PRIVATE,
-    )
+    with gr.Tab("Compare", id="compare", elem_id="studio_compare_tab"):
+        axes, without, start, analyse, stop = _fields(job_queue)
+        progress = gr.HTML(empty_html(COMPARE_HINT), elem_id="compare_progress")
+        messages = gr.HTML("", elem_id="compare_messages")
+        gr.HTML('<div class="studio-sheet"></div>', elem_id="compare_sheet")
+    outputs: list[gr.components.Component] = [progress, messages]
 
-    def run(
-        request: gr.Request, names: list[str], values: str, *settings: Any
-    ) -> Iterator[tuple[Any, ...]]:
-        yield from _compare(
-            job_queue,
-            place.folder,
-            place.windows.of(request.session_hash),
-            (names or [], values or ""),
-            settings,
-        )
+    def run(request: gr.Request, *given: Any) -> Iterator[tuple[Any, ...]]:
+        x, x_values, y, y_values, z, z_values, first, *settings = given
+        pairs = ((x, x_values), (y, y_values), (z, z_values))
+        kinds = tuple(("" if kind in (NONE, None) else kind, typed or "") for kind, typed in pairs)
+        asked = _Asked(kinds, bool(first))
+        yield from _started(job_queue, place, _window(place, request), asked, settings)
 
+    def run_blocks(request: gr.Request, *settings: Any) -> Iterator[tuple[Any, ...]]:
+        asked = _Asked(((BLOCK_OFF, ""), ("", ""), ("", "")), without=True)
+        yield from _started(job_queue, place, _window(place, request), asked, settings)
+
+    def resume(request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        running = job_queue.resume(_window(place, request), COMPARISON)
+        if running is not None:
+            yield from _shown(running)
+
+    typed = [field for pair in axes for field in pair]
     gr.on(
-        [start.click, multipliers.submit],
+        [start.click, *(values.submit for _, values in axes)],
         run,
-        [networks, multipliers, *fields],
-        [progress, sheet, messages],
+        [*typed, without, *fields],
+        outputs,
         concurrency_limit=8,
         **PRIVATE,
     )
+    analyse.click(run_blocks, fields, outputs, concurrency_limit=8, **PRIVATE)
+    stop.click(_interrupting(job_queue, place), None, None, queue=False, **PRIVATE)
+    return resume, outputs
 
+
+def _interrupting(job_queue: JobQueue, place: Place) -> Callable[[gr.Request], None]:
     def interrupt(request: gr.Request) -> None:
-        job_queue.interrupt(place.windows.of(request.session_hash))
+        job_queue.interrupt(_window(place, request))
 
-    stop.click(interrupt, None, None, queue=False, **PRIVATE)
+    return interrupt
 
 
-def _results() -> tuple[gr.HTML, gr.Image, gr.HTML]:
-    """Where a comparison is shown."""
-    progress = gr.HTML(empty_html(COMPARE_HINT), elem_id="compare_progress")
-    sheet = gr.Image(
-        show_label=False,
-        type="filepath",
-        interactive=False,
-        visible=False,
-        buttons=["download", "fullscreen"],
-        elem_id="compare_sheet",
+def _window(place: Place, request: gr.Request) -> str:
+    return place.windows.of(request.session_hash)
+
+
+_Fields = tuple[list[tuple[gr.Dropdown, gr.Textbox]], gr.Checkbox, gr.Button, gr.Button, gr.Button]
+
+
+def _fields(job_queue: JobQueue) -> _Fields:
+    """The axes and the buttons."""
+    axes = [
+        _axis(job_queue, "x", "Columns", MULTIPLIER, "0, 0.25, 0.5, 0.75, 1"),
+        _axis(job_queue, "y", "Rows", NETWORK, ""),
+        _axis(job_queue, "z", "Pages", NONE, ""),
+    ]
+    without = gr.Checkbox(
+        False, label="Begin with a column without the networks", elem_id="compare_without"
     )
-    messages = gr.HTML("", elem_id="compare_messages")
-    return progress, sheet, messages
+    with gr.Row(elem_id="compare_buttons"):
+        start = gr.Button("Compare", variant="primary", elem_id="compare_start", scale=3)
+        analyse = gr.Button(
+            "Which blocks matter?", elem_id="compare_blocks", scale=2, min_width=150
+        )
+        stop = gr.Button("Interrupt", elem_id="compare_interrupt", scale=1, min_width=110)
+    return axes, without, start, analyse, stop
 
 
-def _compare(
-    job_queue: JobQueue,
-    folder: Path,
-    window: str,
-    choice: tuple[list[str], str],
-    settings: tuple[Any, ...],
+def _axis(
+    job_queue: JobQueue, name: str, label: str, kind: str, value: str
+) -> tuple[gr.Dropdown, gr.Textbox]:
+    """What is compared along one direction, its values, and a button that fills in all of them."""
+    with gr.Row(elem_classes="studio-axis"):
+        chosen = gr.Dropdown(
+            [NONE, *KINDS],
+            value=kind,
+            label=label,
+            elem_id=f"compare_{name}",
+            scale=2,
+            min_width=130,
+        )
+        values = gr.Textbox(
+            value,
+            label=f"Values of the {label.lower()}",
+            placeholder=KINDS[kind].example if kind in KINDS else "",
+            elem_id=f"compare_{name}_values",
+            scale=5,
+            min_width=160,
+            visible=kind != NONE,
+        )
+        fill = gr.Button(
+            "All",
+            size="sm",
+            elem_id=f"compare_{name}_all",
+            scale=0,
+            min_width=56,
+            visible=kind in _FILLED,
+        )
+
+    def change(kind: str) -> tuple[Any, Any]:
+        example = KINDS[kind].example if kind in KINDS else ""
+        shown = gr.update(placeholder=example, value="", visible=kind in KINDS)
+        return shown, gr.update(visible=kind in _FILLED)
+
+    chosen.input(change, chosen, [values, fill], queue=False, **PRIVATE)
+    fill.click(lambda kind: _all_values(job_queue, kind), chosen, values, queue=False, **PRIVATE)
+    return chosen, values
+
+
+_FILLED = (NETWORK, SAMPLER, BLOCKS, BLOCK_OFF)
+"""Kinds that have a list of all their values."""
+
+
+def _all_values(job_queue: JobQueue, kind: str) -> str:
+    from ...engine.blocks import BLOCK_PRESETS
+
+    found: dict[str, Callable[[], Sequence[str]]] = {
+        NETWORK: lambda: choices(job_queue.library)[:100],
+        SAMPLER: lambda: samplers(job_queue),
+        BLOCKS: lambda: list(BLOCK_PRESETS),
+        BLOCK_OFF: lambda: model_blocks(job_queue.painter),
+    }
+    names = found[kind]() if kind in found else []
+    return ", ".join(f'"{name}"' if "," in name else name for name in names)
+
+
+def _started(
+    job_queue: JobQueue, place: Place, window: str, asked: _Asked, settings: Any
 ) -> Iterator[tuple[Any, ...]]:
-    """What the tab shows while a sheet is made and when it is there."""
-    yield progress_html(Update(note="Starting …")), gr.update(visible=False), ""
-    picture = None
+    """Start a comparison, and show it."""
+    yield progress_html(Update(note="Starting …")), ""
     try:
         job = job_of(*settings)
-        todo = plan(job.prompt, *choice, job_queue.library)
-        for told in job_queue.run(
-            window,
-            lambda p, tell, cancelled: compare(p, job, todo, tell, cancelled),
-            "a comparison",
-        ):
-            if isinstance(told, Update):
-                picture = told.picture or picture
-                yield (
-                    progress_html(Update(told.done, told.total, told.note, picture)),
-                    gr.skip(),
-                    gr.skip(),
-                )
-                continue
-            if told.sheet is None:
-                yield empty_html(COMPARE_HINT), gr.skip(), messages_html(told.messages)
-                return
-            path = new_path(folder, f"compare-seed-{job.seed}")
-            save_png(told.sheet, path)
-            done = f'<p class="studio-done" role="status">{summary(told)}</p>'
-            yield done, gr.update(value=str(path), visible=True), messages_html(told.messages)
-    except InterruptedJobError:
-        yield empty_html(COMPARE_HINT), gr.skip(), messages_html(["interrupted before it started"])
+        axes, folders = list[tuple[str, str]](), list[Path]()
+        for kind, typed in asked.axes:
+            found = steps_of(typed, place.runs) if kind == CHECKPOINT else (typed, ())
+            axes.append((kind, found[0]))
+            folders += found[1]
+        library = looking_in(job_queue.library, folders)
+        blocks = model_blocks(job_queue.painter)
+        todo = plan(job, axes, library, without=asked.without, blocks=blocks)
     except HypernetworkError as error:
-        yield empty_html(COMPARE_HINT), gr.skip(), messages_html([str(error)], "error")
+        yield empty_html(COMPARE_HINT), messages_html([str(error)], "error")
+        return
+
+    def work(
+        painter: Painter, tell: Callable[[Update], None], cancelled: threading.Event
+    ) -> Compared:
+        sheet = place.sheets.open(window, heading(job))
+        own, painter.library = painter.library, library
+        try:
+            made = compare(
+                painter,
+                job,
+                todo,
+                tell,
+                cancelled,
+                on_plan=partial(setattr, sheet, "plan"),
+                on_cells=sheet.add,
+            )
+            return _finish(sheet, made)
+        finally:
+            painter.library, sheet.is_running = own, False
+
+    yield from _shown(job_queue.run(window, work, COMPARISON, PATIENCE))
+
+
+def _finish(sheet: Sheet, made: Compared) -> Compared:
+    """Sort the columns where they are blocks, and say which matter."""
+    if made.plan is None:
+        return made
+    plan, pictures, changes = ranked(made.plan, made.pictures)
+    sheet.finish(plan, pictures, notes(changes, WITHOUT))
+
+    return Compared(plan, pictures, [*_told(plan, changes), *made.messages])
+
+
+def _told(plan: Plan, changes: dict[str, float]) -> list[str]:
+    """What the changes by blocks mean, in a line."""
+    blocks = [label for label in plan.columns.values if label in changes]
+    if not blocks:
+        return []
+    if not any(changes.values()):
+        return ["the network has no effect here: its multiplier may be 0"]
+    return [f"sorted by the change of the image without the block: {', '.join(blocks)}"]
+
+
+def _shown(running: Iterator[Any]) -> Iterator[tuple[Any, ...]]:
+    """What the tab says while a sheet is made; the sheet itself is filled in by its script."""
+    try:
+        for told in running:
+            if isinstance(told, Update):
+                yield progress_html(Update(told.done, told.total, told.note)), gr.skip()
+            elif told.pictures:
+                done = f'<p class="studio-done" role="status">{summary(told)}</p>'
+                yield done, messages_html(told.messages)
+            else:
+                yield empty_html(COMPARE_HINT), messages_html(told.messages)
+    except InterruptedJobError:
+        yield empty_html(COMPARE_HINT), messages_html(["interrupted before it started"])
+    except HypernetworkError as error:
+        yield empty_html(COMPARE_HINT), messages_html([str(error)], "error")
     except Exception as error:  # memory, drivers: whatever torch may raise
         words = f"the sheet could not be generated ({type(error).__name__}: {error})"
-        yield empty_html(COMPARE_HINT), gr.skip(), messages_html([words], "error")
+        yield empty_html(COMPARE_HINT), messages_html([words], "error")

@@ -9,16 +9,18 @@ from typing import Any
 
 import gradio as gr
 
+from ...console import pasted_path
 from ...devices import name_of, usable_devices
 from ...errors import HypernetworkError
+from ...hosts.diffusers.checkpoints.loading import checkpoint_family
 from ..job_queue import InterruptedJobError, JobQueue, Update
 from ..models import CHECKPOINT, MINIATURE, checked_path, load, samplers
 from ..widgets import PRIVATE, messages_html, progress_html, text
-from ..windows import Windows
+from .picture import Place
 
 
 def model_tab(
-    job_queue: JobQueue, windows: Windows, anywhere: bool, on_change: list[gr.components.Component]
+    job_queue: JobQueue, place: Place, anywhere: bool, on_change: list[gr.components.Component]
 ) -> tuple[list[gr.components.Component], Callable[[], tuple[Any, ...]]]:
     """Add the tab that chooses the model.
 
@@ -30,33 +32,35 @@ def model_tab(
         Fields of the tab that say which model is loaded, and what gives their values: for a page
             that is opened later.
     """
-    with gr.Tab("Model", id="model", elem_id="studio_model_tab"):
-        kind, path, device, half = _fields(job_queue, anywhere)
+    with gr.Tab("Model", id="model", elem_id="studio_model_tab") as tab:
+        fields = _fields(job_queue, place, anywhere)
+        kind, chosen, path = fields[:3]
         start = gr.Button("Load", variant="primary", elem_id="model_load")
         told = gr.HTML(messages_html([_memory_hint()]), elem_id="model_messages")
-    kind.change(
-        lambda chosen: gr.update(visible=chosen == CHECKPOINT), kind, path, queue=False, **PRIVATE
-    )
+    _wire_choice(place, anywhere, tab, kind, chosen, path)
 
     def run(
-        request: gr.Request, chosen: str, typed: str, where: str, halved: bool
+        request: gr.Request, which: str, key: str | None, typed: str, own: str, *settings: Any
     ) -> Iterator[tuple[Any, ...]]:
         same = [gr.skip()] * len(on_change)
         try:
-            wanted = None if chosen == MINIATURE else _path(typed, anywhere)
+            wanted = None if which == MINIATURE else _path(place, key, typed, anywhere)
+            of_vae = _vae_path(own, anywhere)
 
             def work(
                 _painter: Any, tell: Callable[[Update], None], cancelled: threading.Event
             ) -> str:
-                return load(job_queue, wanted, where, halved, tell, cancelled)
+                where, halved = settings
+                return load(job_queue, wanted, where, halved, tell, cancelled, of_vae)
 
-            for said in job_queue.run(
-                windows.of(request.session_hash), work, "the loading of a model"
-            ):
+            window = place.windows.of(request.session_hash)
+            for said in job_queue.run(window, work, "the loading of a model"):
                 if isinstance(said, Update):
                     yield progress_html(said), *same
-                else:
-                    yield messages_html([said]), *model_updates(job_queue)
+                    continue
+                if wanted is not None and job_queue.painter.checkpoint == wanted:
+                    place.checkpoints.remember(wanted)
+                yield messages_html([said]), *model_updates(job_queue)
         except InterruptedJobError:
             yield messages_html(["interrupted before it started"]), *same
         except HypernetworkError as error:
@@ -65,7 +69,7 @@ def model_tab(
     gr.on(
         [start.click, path.submit],
         run,
-        [kind, path, device, half],
+        list(fields),
         [told, *on_change],
         concurrency_limit=8,
         **PRIVATE,
@@ -79,12 +83,44 @@ def model_tab(
     )
 
 
-def _fields(
-    job_queue: JobQueue, anywhere: bool
-) -> tuple[gr.Radio, gr.Textbox, gr.Dropdown, gr.Checkbox]:
+def _wire_choice(
+    place: Place,
+    anywhere: bool,
+    tab: gr.Tab,
+    kind: gr.Radio,
+    chosen: gr.Dropdown,
+    path: gr.Textbox,
+) -> None:
+    """Show what belongs to the kind of model; what is chosen and what is typed exclude one
+    another.
+    """
+
+    def show(which: str) -> tuple[Any, Any]:
+        is_checkpoint = which == CHECKPOINT
+        known = place.checkpoints.choices(anywhere=anywhere) if is_checkpoint else []
+        return gr.update(visible=bool(known), choices=known), gr.update(visible=is_checkpoint)
+
+    kind.change(show, kind, [chosen, path], queue=False, **PRIVATE)
+    tab.select(show, kind, [chosen, path], queue=False, **PRIVATE)
+    chosen.input(lambda: "", None, path, queue=False, **PRIVATE)
+    path.input(lambda: None, None, chosen, queue=False, **PRIVATE)
+
+
+_Fields = tuple[gr.Radio, gr.Dropdown, gr.Textbox, gr.Textbox, gr.Dropdown, gr.Checkbox]
+
+
+def _fields(job_queue: JobQueue, place: Place, anywhere: bool) -> _Fields:
     here, now = usable_devices(), name_of(job_queue.painter.pipeline.device)
     kind = gr.Radio(
         [MINIATURE, CHECKPOINT], value=_kind(job_queue), label="Model", elem_id="model_kind"
+    )
+    # All keys that may come are checked when they come: the list is as of the last look.
+    chosen = gr.Dropdown(
+        place.checkpoints.choices(anywhere=anywhere),
+        value=None,
+        label="Checkpoint",
+        elem_id="model_chosen",
+        visible=False,
     )
     path = gr.Textbox(
         _shown_path(job_queue, anywhere),
@@ -95,6 +131,13 @@ def _fields(
         visible=not job_queue.painter.is_miniature,
         interactive=not anywhere,
     )
+    vae = gr.Textbox(
+        "",
+        label="Path of a VAE (empty: the model's own)",
+        placeholder="for example /models/vae-ft-mse-840000.safetensors",
+        elem_id="model_vae",
+        visible=not anywhere,
+    )
 
     with gr.Row():
         device = gr.Dropdown(
@@ -104,7 +147,7 @@ def _fields(
             value=len(here) > 1, label="Half precision (not on the CPU)", interactive=len(here) > 1
         )
 
-    return kind, path, device, half
+    return kind, chosen, path, vae, device, half
 
 
 def _kind(job_queue: JobQueue) -> str:
@@ -126,13 +169,28 @@ def _memory_hint() -> str:
     )
 
 
-def _path(typed: str, anywhere: bool) -> Path:
+def _path(place: Place, key: str | None, typed: str, anywhere: bool) -> Path:
+    """The checkpoint that was chosen, or else that was typed."""
+    if key:
+        path = place.checkpoints.path(key, anywhere=anywhere)
+        checkpoint_family(path)
+        return path
     if anywhere:
         raise HypernetworkError(
-            "with --listen, the page accepts no paths: start the studio with --checkpoint PATH "
-            "instead"
+            "with --listen, the page accepts no paths: start the studio with --checkpoint PATH or "
+            "--checkpoints DIR instead"
         )
     return checked_path(typed or "")
+
+
+def _vae_path(typed: str, anywhere: bool) -> Path | None:
+    if not (typed or "").strip().strip("\"'"):
+        return None
+    if anywhere:
+        raise HypernetworkError(
+            "with --listen, the page accepts no paths: start the studio with --vae PATH instead"
+        )
+    return pasted_path(typed)
 
 
 def model_updates(job_queue: JobQueue) -> tuple[Any, ...]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ...errors import HypernetworkError
+from ..checkpoints import Checkpoints
+from ..comparing.sheets import Sheets
 from ..fields import Components, Inputs
 from ..generating import Outcome, job_of
 from ..generating import generate as generate_images
@@ -27,6 +29,13 @@ IMAGE = "an image"
 """The kind of these jobs to the queue."""
 PATIENCE = 20.0
 """Seconds that a job goes on after its page has gone: it may only be loaded again."""
+
+
+RESTORED = (
+    *("prompt", "negative", "steps", "cfg", "seed", "sampler", "width", "height"),
+    *("hires", "hires_scale", "hires_strength", "upscaler", "strength"),
+)
+"""Fields that an image's infotext fills."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +55,17 @@ class Place:
     Attributes:
         folder: of this run of the studio.
         images: the user's own folder.
+        sheets: of the Compare tab.
+        runs: the folder of training runs.
+        checkpoints: that the Model tab offers.
     """
 
     folder: Path
     images: Images
     windows: Windows
+    sheets: Sheets
+    runs: Path
+    checkpoints: Checkpoints
 
 
 def picture_tab(job_queue: JobQueue) -> tuple[Outputs, gr.File]:
@@ -229,13 +244,13 @@ def wire_fields(
 
     def bring_back(path: str | None) -> tuple[Any, ...]:
         if path is None:
-            return tuple([gr.skip()] * 9)
+            return tuple([gr.skip()] * (len(RESTORED) + 1))
         try:
             found = restore(
                 read_infotext(Path(path)), job_queue.library, job_queue.painter.model_name
             )
         except HypernetworkError as error:
-            return (messages_html([str(error)], "error"), *[gr.skip()] * 8)
+            return (messages_html([str(error)], "error"), *[gr.skip()] * len(RESTORED))
         complete = "prompt and settings are restored. Press Generate to generate the image again"
         partial = "prompt and settings are restored, as far as this studio supports them:"
         told = [partial, *found.messages] if found.messages else [complete]
@@ -245,11 +260,11 @@ def wire_fields(
     outputs.gallery.select(select, None, outputs.infotext, queue=False, **PRIVATE)
     dice.click(lambda: -1, None, inputs.seed, queue=False, **PRIVATE)
     again.click(reuse, outputs.infotext, inputs.seed, queue=False, **PRIVATE)
-    back = [inputs.prompt, inputs.negative, inputs.steps, inputs.cfg, inputs.seed, inputs.sampler]
+    back = [getattr(inputs, name) for name in RESTORED]
     restored.upload(
         bring_back,
         restored,
-        [outputs.messages, *back, inputs.width, inputs.height],
+        [outputs.messages, *back],
         queue=False,
         **PRIVATE,
     )
@@ -257,9 +272,5 @@ def wire_fields(
 
 def _values(found: Restored) -> tuple[Any, ...]:
     """The fields' new values; what the image doesn't state stays as it is."""
-    values = [found.steps, found.cfg, found.seed, found.sampler, found.width, found.height]
-    return (
-        found.prompt,
-        found.negative,
-        *(gr.skip() if value is None else value for value in values),
-    )
+    values = [getattr(found, name) for name in RESTORED]
+    return tuple(gr.skip() if value is None else value for value in values)

@@ -42,7 +42,11 @@ ROUTES = (
     ("GET", r"/(static|assets|svelte)/.*", "plain"),
     ("GET", r"/(favicon\.ico|robots\.txt|manifest\.json)", "plain"),
     ("GET", r"/hypernetworks/files/.*", "plain"),
-    ("GET", r"/hypernetworks/v1/(list|preview|fits|now|images?|runs|runs/preview)", "plain"),
+    (
+        "GET",
+        r"/hypernetworks/v1/(list|preview|fits|now|images?|runs|runs/preview|sheet(/cell|/file)?)",
+        "plain",
+    ),
     ("POST", r"/hypernetworks/v1/(tokens|images/(star|discard))", "plain"),
     ("POST", r"/hypernetworks/v1/runs/(keep|continue|discard)", "plain"),
     ("POST", r"/hypernetworks/v1/refresh", "plain"),

@@ -21,6 +21,7 @@ from ...prompts import parse
 from ...ui.training import views
 from ...ui.training.runs import Runs
 from ...ui.training.state import duration
+from ..comparing.sheets import Sheets
 from ..fitting import Fitting
 from ..generating import LONGEST_PROMPT
 from ..images import Images, described
@@ -35,17 +36,26 @@ MOST_ITEMS = 60
 """Images of the gallery in one answer."""
 
 
-def now(trainer: Trainer, window: str, seen: str, wants_training: bool) -> dict[str, Any]:
+def now(
+    trainer: Trainer, sheets: Sheets, window: str, seen: str, wants_training: bool
+) -> dict[str, Any]:
     """How far everything is, for one window.
 
     Args:
+        sheets: of all windows.
         window: the one that asks; only its own jobs are marked as such.
         seen: the state of the training that it shows; nothing is sent twice.
         wants_training: whether its Train tab is in view.
     """
     job_queue = trainer.job_queue
     jobs = [_shown(job, trainer, window) for job in job_queue.seen()]
-    answer = {"run": RUN, "model": job_queue.painter.model_name, "jobs": jobs}
+    sheet = sheets.of(window)
+    answer = {
+        "run": RUN,
+        "model": job_queue.painter.model_name,
+        "jobs": jobs,
+        "sheet": "" if sheet is None else sheet.version,
+    }
     return {**answer, "training": training(trainer, seen, wants_training)}
 
 
@@ -90,13 +100,13 @@ def count(job_queue: JobQueue, text: str) -> list[int]:
     return list(tokens_used(job_queue.painter.pipeline, clean))
 
 
-def register_live(app: Any, prefix: str, trainer: Trainer, images: Images) -> None:
+def register_live(app: Any, prefix: str, trainer: Trainer, images: Images, sheets: Sheets) -> None:
     """Add the routes to a FastAPI application."""
 
     async def asked(request: Request) -> Response:
         query = request.query_params
         given = (query.get("window", ""), query.get("seen", ""), query.get("tab") == "train")
-        return JSONResponse(await run_in_threadpool(now, trainer, *given), headers=_FRESH)
+        return JSONResponse(await run_in_threadpool(now, trainer, sheets, *given), headers=_FRESH)
 
     async def tokens(request: Request) -> Response:
         text = (await request.body()).decode("utf-8", "replace")

@@ -18,6 +18,7 @@ from ...errors import HypernetworkError
 from ...hosts.diffusers import MINIATURE_NETWORKS
 from ...training.folders import TrainingFolders
 from ..cards import own_folder
+from ..checkpoints import Checkpoints
 from ..train.trainer import Trainer
 from . import limits
 from .leftovers import temporary_folder
@@ -51,6 +52,7 @@ def build_app(
     anywhere: bool = False,
     password: str | None = None,
     images: Path | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Any:
     """The whole application: page, routes, and the check of who may use them.
 
@@ -60,6 +62,7 @@ def build_app(
         anywhere: it will listen on all interfaces.
         password: asked for before anything else; ``None`` lets everyone in.
         images: the user's folder of images; ``None`` is ``images`` in ``folder``.
+        checkpoints: that the Model tab offers; ``None`` for none.
     """
     from fastapi import FastAPI
 
@@ -68,6 +71,7 @@ def build_app(
     cache = folder / "gradio"
     os.environ["GRADIO_TEMP_DIR"] = str(cache)
     os.environ["GRADIO_EXAMPLES_CACHE"] = str(cache / "examples")
+    from ..comparing.sheets import Sheets
     from ..images import Images
     from ..page import build_page
     from ..tabs.picture import Place
@@ -78,11 +82,20 @@ def build_app(
     from .routes import PREFIX, head, register
     from .safety import OwnAddressOnly
     from .sessions import SlimStates
+    from .sheets import register_sheets
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     register(app, trainer.job_queue.library, MINIATURE_NETWORKS)
-    place = Place(folder, Images(images or folder / "images", is_shown=not anywhere), Windows())
-    register_live(app, PREFIX, trainer, place.images)
+    place = Place(
+        folder,
+        Images(images or folder / "images", is_shown=not anywhere),
+        Windows(),
+        Sheets(folder / "sheets"),
+        trainer.training_folders.runs,
+        checkpoints or Checkpoints(),
+    )
+    register_live(app, PREFIX, trainer, place.images, place.sheets)
+    register_sheets(app, PREFIX, place.sheets)
     page = build_page(trainer, place, anywhere=anywhere)
     served = _mounted(app, page, head())
     page.state_holder.session_data = SlimStates()
@@ -131,6 +144,7 @@ def launch(
     password: str | None = None,
     training_folders: TrainingFolders | None = None,
     images: Path | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> None:
     """Serve the page, on this machine only unless told otherwise, until interrupted.
 
@@ -141,6 +155,7 @@ def launch(
         password: asked for before anything else; ``None`` lets everyone in.
         training_folders: that training may use; ``None`` is one in the user's home.
         images: folder for the generated images; ``None`` is one in the user's home.
+        checkpoints: that the Model tab offers; ``None`` for none.
 
     Raises:
         HypernetworkError: the port is taken.
@@ -160,6 +175,7 @@ def launch(
                 anywhere=anywhere,
                 password=password,
                 images=images or Path.home() / IMAGES,
+                checkpoints=checkpoints,
             )
             say(f"Hypernetworks studio: {address}  {_reach(anywhere, port, password)}")
             if open_browser:

@@ -11,11 +11,12 @@ import pytest
 
 from hypernetworks.errors import HypernetworkError, UnknownNameError
 from hypernetworks.hosts import resolving
+from hypernetworks.hosts.diffusers import Generation
 from hypernetworks.library import Library, names
 from hypernetworks.library.likeness import Likeness
 from hypernetworks.prompts import parse
 from hypernetworks.studio import generating
-from hypernetworks.studio.comparing import plan
+from hypernetworks.studio.comparing.planning import plan
 
 pytest.importorskip("diffusers")
 SETTINGS = (1, 3.0, 1, None, 1, 64, 64)
@@ -89,6 +90,7 @@ def test_a_long_name_is_compared_with_none(library: Library, compared: list[str]
 def test_a_sheet_that_is_too_large_is_refused_before_names_are_looked_up(
     library: Library, compared: list[str]
 ) -> None:
+    typed = ", ".join(f"unknown {number}" for number in range(5_000))
     with pytest.raises(HypernetworkError, match="choose at most"):
-        plan("a cat", [f"unknown {number}" for number in range(5_000)], "1", library)
+        plan(Generation("a cat"), [("Network", typed)], library)
     assert compared == []

@@ -38,14 +38,15 @@ def told(found: Restored) -> str:
 
 def test_all_that_is_known_is_used_without_a_word(library: hn.Library) -> None:
     found = restored(library, f"{BASE}, Version: v1.10.1", "a cat\nNegative prompt: ugly\nbad")
-    assert found == Restored("a cat", "ugly\nbad", 20, 7.0, 5, "Euler a", 64, 64, [])
+    assert found == Restored("a cat", "ugly\nbad", 20, 7.0, 5, "Euler a", 64, 64, hires=False)
 
 
 @pytest.mark.parametrize(
     "settings",
     [
         "Clip skip: 2",
-        "Hires upscale: 2",
+        "Hires upscale: 20",
+        "Hires upscale: 2, Hires upscaler: Magic",
         "Hires upscaler: Latent",
         "Hires steps: 10",
         "Hires prompt: x",
@@ -69,10 +70,17 @@ def test_all_that_is_known_is_used_without_a_word(library: hn.Library) -> None:
     ],
 )
 def test_what_this_studio_cannot_do_is_named(library: hn.Library, settings: str) -> None:
-    key, _, value = settings.partition(": ")
+    key, _, value = settings.rpartition(", ")[2].partition(": ")
     assert key in told(restored(library, f"{BASE}, {settings}")) or value.strip('"') in told(
         restored(library, f"{BASE}, {settings}")
     )
+
+
+def test_a_hires_pass_is_restored(library: hn.Library) -> None:
+    hires = "Denoising strength: 0.5, Hires upscale: 1.5, Hires upscaler: Lanczos"
+    found = restored(library, f"{BASE}, {hires}")
+    assert (found.hires, found.hires_scale, found.hires_strength) == (True, 1.5, 0.5)
+    assert (found.upscaler, found.messages) == ("Lanczos", [])
 
 
 @pytest.mark.parametrize("settings", ["Clip skip: 1", "Denoising strength: 1", "ENSD: 0"])

@@ -14,14 +14,6 @@ from PIL import Image
 import hypernetworks as hn
 from hypernetworks.devices import usable_devices
 from hypernetworks.hosts.diffusers import Generation, Picture, Result, save_png
-from hypernetworks.studio.comparing import (
-    Compared,
-    compare,
-    plan,
-    sheet,
-    split_multipliers,
-    summary,
-)
 from hypernetworks.studio.generating import generate, job_of
 from hypernetworks.studio.inspecting import report
 from hypernetworks.studio.job_queue import InterruptedJobError, JobQueue, Update
@@ -202,122 +194,6 @@ def test_an_interrupted_picture_says_so(painter: Any, tmp_path: Path) -> None:
     assert "after 3 of 9" in made.messages[0]
     assert updates[-1].done == 3
     assert read_infotext(Path(made.pictures[0].path)) == made.pictures[0].infotext
-
-
-# ------------------------------------------------------------------ sheets
-
-
-def test_multipliers_of_a_line() -> None:
-    assert split_multipliers("0, 0.25,0.5 1;1") == ("0", "0.25", "0.5", "1")
-    assert split_multipliers("0 0@0,1@0.5, 1") == ("0", "0@0,1@0.5", "1")
-    assert split_multipliers("  ") == ("1",)
-    with pytest.raises(hn.HypernetworkError):
-        split_multipliers("0, x")
-
-
-def test_a_sheet_has_one_network_per_row(library: hn.Library) -> None:
-    todo = plan("a <hypernet:ink:1:k=0.5>, b <hypernet:other:1>", ["ink", "sepia"], "0, 1", library)
-    assert todo.prompts == (
-        (
-            "a <hypernet:ink:0:k=0.5>, b <hypernet:other:1>",
-            "a <hypernet:ink:1:k=0.5>, b <hypernet:other:1>",
-        ),
-        (
-            "a , b <hypernet:other:1> <hypernet:sepia:0>",
-            "a , b <hypernet:other:1> <hypernet:sepia:1>",
-        ),
-    )
-
-
-def test_without_a_choice_it_takes_those_of_the_prompt_or_of_the_library(
-    library: hn.Library,
-) -> None:
-    assert plan("a <hypernet:ink:1>", [], "1", library).networks == ("ink",)
-    assert len(plan("a", [], "1", library).networks) == 3
-    with pytest.raises(hn.HypernetworkError, match="no network"):
-        plan("a", [], "1", hn.Library([]))
-    with pytest.raises(hn.HypernetworkError, match="did you mean ink"):
-        plan("a", ["inc"], "1", library)
-    with pytest.raises(hn.HypernetworkError, match="at most"):
-        plan("a", [], " ".join(map(str, range(60))), library)
-
-
-def test_a_sheet_is_made_in_order_with_one_seed(painter: Any, library: hn.Library) -> None:
-    updates: list[Update] = []
-    todo = plan("a", ["ink", "sepia"], "0, 1", library)
-    job = Generation("a", seed=4, steps=3, batch=5)
-    done = compare(painter, job, todo, updates.append, threading.Event())
-    assert done.sheet is not None
-    assert (done.messages, done.made, done.wanted) == ([], 4, 4)
-    # without a network, every row shows the same: it is generated once
-    assert [job.prompt.split(":")[1] for job in painter.jobs] == ["ink", "ink", "sepia"]
-    assert {(job.seed, job.batch) for job in painter.jobs} == {(4, 1)}
-    assert (updates[-1].done, updates[-1].total) == (9, 9)
-
-
-def test_a_network_that_does_not_fit_gets_no_row_and_a_message(
-    painter: Any, library: hn.Library
-) -> None:
-    todo = plan("a", ["ink", "<b>night<b>"], "0.5, 1", library)
-    done = compare(painter, Generation("a", steps=1), todo, lambda _: None, threading.Event())
-    assert len(painter.jobs) == done.made == done.wanted == 2
-    assert done.messages == ["<hypernet:<b>night<b>:1>: it doesn't fit"]
-    alone = plan("a", ["<b>night<b>"], "1", library)
-    nothing = compare(painter, Generation("a"), alone, lambda _: None, threading.Event())
-    assert nothing.sheet is None
-    assert len(nothing.messages) == 1
-
-
-def test_a_comparison_says_how_long_it_takes(
-    painter: Any, library: hn.Library, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = iter(range(0, 1000, 5))
-    monkeypatch.setattr("hypernetworks.studio.comparing.time.monotonic", lambda: next(now))
-    notes: list[str] = []
-    todo = plan("a", ["ink"], "0.5, 1", library)
-    compare(
-        painter, Generation("a", steps=2), todo, lambda u: notes.append(u.note), threading.Event()
-    )
-    assert notes[0].endswith("· 15 s left")
-    assert "left" not in notes[-1]
-
-
-def test_sixty_values_fill_a_sheet_that_can_be_seen(library: hn.Library) -> None:
-    todo = plan("a", ["ink"], " ".join(f"{number / 60:.3f}" for number in range(60)), library)
-    paper = sheet(todo, {cell: Image.new("RGB", (96, 96), "red") for cell in todo.cells})
-    assert 0.5 < paper.width / paper.height < 2
-
-
-@pytest.mark.parametrize(("made", "expected"), [(4, "4 images on"), (1, "1 image of 4 on")])
-def test_an_interrupted_sheet_does_not_claim_all_images(made: int, expected: str) -> None:
-    assert expected in summary(Compared(None, [], made, 4))
-
-
-def test_an_interrupted_sheet_has_what_was_made(painter: Any, library: hn.Library) -> None:
-    cancelled = threading.Event()
-    todo = plan("a", ["ink", "sepia"], "0, 1", library)
-
-    def tell(update: Update) -> None:
-        if update.done == 4:
-            cancelled.set()
-
-    done = compare(painter, Generation("a", steps=3), todo, tell, cancelled)
-    assert done.sheet is not None
-    assert done.messages == ["interrupted after 1 of 3 images"]
-    assert done.made == 2  # that at multiplier 0 stands in both rows
-    assert compare(painter, Generation("a", steps=3), todo, tell, cancelled).sheet is None
-
-
-def test_labels_do_not_grow_with_names(library: hn.Library) -> None:
-    (library.folders[0] / f"{'long ' * 40}.pt").write_bytes(
-        (library.folders[0] / "ink.safetensors").read_bytes()
-    )
-    library.scan()
-    name = "long " * 40
-    todo = plan("a", [name], "0 1 -1", library)
-    paper = sheet(todo, {(0, 0): Image.new("RGB", (512, 256), "red")}, "a title " * 50)
-    assert paper.width < 3 * 520 + 300
-    assert paper.getpixel((300, 200)) == (255, 0, 0)
 
 
 # ------------------------------------------------------------------ reports

@@ -86,6 +86,46 @@ def load_checkpoint(
             return _predicting(loaded, prediction, contents.zero_terminal_snr)
 
 
+def load_vae(path: Path, own: Any, dtype: torch.dtype) -> Any:
+    """Load a VAE in place of a model's own, on the CPU.
+
+    Args:
+        path: a ``.safetensors`` file in the original or in diffusers' layout, or the folder of a
+            VAE or of a whole model of diffusers.
+        own: the model's VAE, which the new one must be like.
+
+    Raises:
+        CheckpointError: it can't be read, or has another structure.
+    """
+    path = Path(path)
+    with _explained(path):
+        if path.is_dir():
+            folder = path / "vae" if (path / "vae").is_dir() else path
+            with _quiet():
+                return (
+                    type(own)
+                    .from_pretrained(str(folder), local_files_only=True, torch_dtype=dtype)
+                    .eval()
+                )
+        if path.suffix.lower() != ".safetensors":
+            raise CheckpointError("a VAE must be a .safetensors file, or a diffusers folder")
+        if not path.is_file():
+            raise CheckpointError("there is no such file")
+
+        with torch.device("meta"):  # no memory and no time for random weights
+            model = type(own).from_config(own.config)
+        _fill(model, "vae", dict(_vae_weights(path, len(own.config["block_out_channels"]))), dtype)
+        return model.eval()
+
+
+def _vae_weights(path: Path, blocks: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors of a file that holds a VAE, alone or within a checkpoint."""
+    with safe_open(str(path), framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118
+            inner = name.removeprefix(_PREFIXES["vae"][0])
+            yield vae_name(inner, blocks) or inner, file.get_tensor(name)
+
+
 def checkpoint_family(path: Path, *, configurations: Path | None = None) -> str:
     """The family of a checkpoint, from its header alone: ``sd1``, ``sd2`` or ``sdxl``.
 

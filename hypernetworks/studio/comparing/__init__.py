@@ -1,0 +1,1 @@
+"""One prompt, many settings: a sheet of images over up to three axes."""

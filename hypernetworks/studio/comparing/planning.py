@@ -1,0 +1,204 @@
+"""From what is typed to the jobs of a sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from ...errors import HypernetworkError
+from ...hosts.diffusers import Generation
+from ...library import Library
+from ...prompts import parse
+from .axes import (
+    AS_IT_IS,
+    BLOCK_OFF,
+    BLOCKS,
+    CHECKPOINT,
+    KINDS,
+    MULTIPLIER,
+    NETWORK,
+    WORDS,
+    Axis,
+    applied,
+    same_image,
+)
+
+MOST_CELLS = 200
+MOST_NETWORKS = 6
+"""How many networks are compared when none is named."""
+WITHOUT = "without"
+"""The label of the column without the networks."""
+Cell = tuple[int, int, int]
+"""Page, row and column, each from 0."""
+_CHOOSING = (NETWORK, CHECKPOINT)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sheet shows.
+
+    Attributes:
+        columns, rows, pages: an axis each; one without a kind has a single value, ``""``.
+        has_without: the first column is without the networks, and the axis's values follow.
+        names: the networks that are compared.
+        jobs: by page, row and column, in the order of the work.
+    """
+
+    columns: Axis
+    rows: Axis
+    pages: Axis
+    has_without: bool
+    names: frozenset[str]
+    jobs: dict[Cell, Generation]
+
+    @property
+    def labels(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+        """Of the columns, rows and pages."""
+        first = (WITHOUT,) if self.has_without else ()
+        return (*first, *self.columns.values), self.rows.values, self.pages.values
+
+    def groups(self) -> list[list[Cell]]:
+        """Cells that show the same image stand together, since it is generated once."""
+        found: dict[Generation, list[Cell]] = {}
+        for cell, job in self.jobs.items():
+            found.setdefault(same_image(job), []).append(cell)
+        return list(found.values())
+
+    def label(self, cell: Cell) -> str:
+        """A cell in words."""
+        columns, rows, pages = self.labels
+        parts = (pages[cell[0]], rows[cell[1]], columns[cell[2]])
+        return " · ".join(part for part in parts if part)
+
+
+def plan(
+    job: Generation,
+    axes: Sequence[tuple[str, str]],
+    library: Library,
+    *,
+    without: bool = False,
+    blocks: Sequence[str] = (),
+) -> Plan:
+    """Work out a sheet.
+
+    Args:
+        job: with the settings that no axis changes.
+        axes: kind and typed values of columns, rows and pages; kind ``""`` for none.
+        library: which has the networks; each name is looked up before the work, not after.
+        without: begin with a column without the networks.
+        blocks: of the loaded model, for :data:`BLOCK_OFF`.
+
+    Raises:
+        HypernetworkError: an axis can't be used, there is nothing to compare, or too much of it.
+    """
+    kinds = [kind for kind, _ in axes if kind]
+    if not kinds:
+        raise HypernetworkError("choose what to compare: at least one axis")
+    _check_kinds(kinds)
+
+    columns, rows, pages = (
+        Axis(kind, _values(kind, text, job, library, blocks)) if kind else Axis("", ("",))
+        for kind, text in [*axes, ("", ""), ("", "")][:3]
+    )
+    names = _names(job, (columns, rows, pages), without)
+
+    count = (len(columns.values) + without) * len(rows.values) * len(pages.values)
+    if count > MOST_CELLS:
+        raise HypernetworkError(f"the sheet would have {count} images: choose at most {MOST_CELLS}")
+    for name in names:
+        library.find(name)
+    jobs = dict(_jobs(job, (columns, rows, pages), without, names))
+    return Plan(columns, rows, pages, without, names, jobs)
+
+
+def without_values(todo: Plan, job: Generation, left_out: frozenset[str]) -> Plan | None:
+    """The plan without some networks; ``None`` where nothing is left."""
+    axes = [
+        Axis(axis.kind, tuple(v for v in axis.values if v not in left_out))
+        if axis.kind in _CHOOSING
+        else axis
+        for axis in (todo.columns, todo.rows, todo.pages)
+    ]
+    if not all(axis.values for axis in axes):
+        return None
+    names = todo.names - left_out
+    columns, rows, pages = axes
+    jobs = dict(_jobs(job, (columns, rows, pages), todo.has_without, names))
+    return Plan(columns, rows, pages, todo.has_without, names, jobs)
+
+
+def _check_kinds(kinds: Sequence[str]) -> None:
+    for kind in kinds:
+        if kind not in KINDS:
+            raise HypernetworkError(f'"{kind}" can\'t be compared: use {", ".join(KINDS)}')
+        if kinds.count(kind) > 1:
+            raise HypernetworkError(f"{kind} is on two axes: choose another for one of them")
+    if all(kind in kinds for kind in _CHOOSING):
+        raise HypernetworkError(f"choose {NETWORK} or {CHECKPOINT}, not both")
+
+
+def _values(
+    kind: str, text: str, job: Generation, library: Library, blocks: Sequence[str]
+) -> tuple[str, ...]:
+    """The values of an axis, with what an empty field means."""
+    found = KINDS[kind].parse(text)
+    if kind == BLOCK_OFF:
+        return _blocks_off(found, blocks)
+    if kind == NETWORK and not found:
+        found = _of_prompt(job.prompt) or tuple(
+            library.name_of(entry) for entry in library.entries[:MOST_NETWORKS]
+        )
+        if not found:
+            raise HypernetworkError(
+                "there is no network to compare: drop a hypernetwork file on the page first"
+            )
+    if kind == WORDS and found and found[0] not in f"{job.prompt}\n{job.negative}":
+        raise HypernetworkError(
+            f'"{found[0]}" is not in the prompt: the first of the words is replaced by the others'
+        )
+    if not found:
+        raise HypernetworkError(f"{kind}: type some values, such as {KINDS[kind].example}")
+    return found
+
+
+def _blocks_off(found: tuple[str, ...], blocks: Sequence[str]) -> tuple[str, ...]:
+    wrong = next((name for name in found if name not in blocks and name != AS_IT_IS), None)
+    if wrong is not None:
+        raise HypernetworkError(f'the model has no block "{wrong}": it has {", ".join(blocks)}')
+    named = found or tuple(blocks)
+    return (AS_IT_IS, *(name for name in named if name != AS_IT_IS))
+
+
+def _of_prompt(prompt: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(tag.name for tag in parse(prompt)[1] if tag.error is None))
+
+
+def _names(job: Generation, axes: Sequence[Axis], without: bool) -> frozenset[str]:
+    """The networks that the axes act on.
+
+    Raises:
+        HypernetworkError: they need one, and there is none.
+    """
+    chosen = next((axis.values for axis in axes if axis.kind in _CHOOSING), None)
+    names = frozenset(_of_prompt(job.prompt) if chosen is None else chosen)
+    needing = [axis.kind for axis in axes if axis.kind in (MULTIPLIER, BLOCKS, BLOCK_OFF)]
+    if (needing or without) and not names:
+        what = needing[0] if needing else "The column without the network"
+        raise HypernetworkError(
+            f"{what}: the prompt has no network; click a card, or choose {NETWORK} for an axis"
+        )
+    return names
+
+
+def _jobs(
+    job: Generation, axes: tuple[Axis, Axis, Axis], without: bool, names: frozenset[str]
+) -> Iterator[tuple[Cell, Generation]]:
+    """Row by row, so that each network's file is read once."""
+    columns, rows, pages = axes
+    across: list[str | None] = [*([None] if without else []), *columns.values]
+    places = product(enumerate(pages.values), enumerate(rows.values), enumerate(across))
+    for (page, of_page), (row, of_row), (column, of_column) in places:
+        chosen = [(columns, of_column), (rows, of_row), (pages, of_page)]
+        used = [(axis, value) for axis, value in chosen if axis.kind or value is None]
+        yield (page, row, column), applied(job, used, names)
