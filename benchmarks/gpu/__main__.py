@@ -83,6 +83,7 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     _steadily(setting)
     tables: list[Table] = []
+
     for name in chosen:
         if clock.left() < 5:
             print(f"{name}: left out, no time", flush=True)
@@ -105,6 +106,7 @@ def main() -> int:
         tables += made
         _clean(options.device)
     _summary(options.out, tables, failed, about)
+
     return len(failed)
 
 
@@ -124,11 +126,13 @@ def _options() -> argparse.Namespace:
         "of interleaved measurements"
     ))  # fmt: skip
     options = parser.parse_args()
+
     if not options.rehearse and not torch.cuda.is_available():
         parser.error("there is no CUDA device: --rehearse runs everything in small on the CPU")
     options.device = "cpu" if options.rehearse else "cuda"
     options.minutes = options.minutes or (60.0 if options.rehearse else 6.0)
     options.rounds = options.rounds or (1 if options.rehearse else 15)
+
     return options
 
 

@@ -42,6 +42,7 @@ def summarised(title: str, times: dict[str, list[float]]) -> Table:
         raw={"milliseconds": timing.as_json(times)},
     )
     table.bars.append((f"none: {NONE}", *_three(timing.bootstrapped(none))))
+
     for name in dict.fromkeys(key.partition(": ")[2] for key in times if ": " in key):
         naive, ours, floor = (times[f"{way}: {name}"] for way in ("naive", "ours", "floor"))
         added = [
@@ -64,9 +65,11 @@ def summarised(title: str, times: dict[str, list[float]]) -> Table:
             (f"{way}: {name}", *_three(timing.bootstrapped(times[f"{way}: {name}"])))
             for way in ("naive", "ours", "floor")
         ]
+
     table.notes.append(
         "adds: ms; ours/naive: of what each adds; ours/none and ours/floor: of whole calls"
     )
+
     return table
 
 
@@ -89,6 +92,7 @@ def graphs(setting: Setting, family: str, size: int, dtype: torch.dtype) -> Iter
     subject = Subject(family, size, dtype, setting.device, setting.is_small)
     inputs, captured, failed = subject.inputs(), dict[str, Callable[[], object]](), list[str]()
     missing = set[str]()
+
     for name, acting in variants(subject).items():
         try:
             with acting():
@@ -96,13 +100,16 @@ def graphs(setting: Setting, family: str, size: int, dtype: torch.dtype) -> Iter
         except RuntimeError as error:  # a variant that can't be captured costs itself
             failed.append(f"{name}: {str(error).splitlines()[0]}")
             missing.add(name.partition(": ")[2])
+
     times: dict[str, list[float]] = {name: [] for name in captured}
     for _ in range(setting.rounds):
         for name in random.sample(list(captured), len(captured)):
             times[name].append(timing.milliseconds(captured[name], setting.device, setting.calls))
+
     whole = {k: v for k, v in times.items() if k.partition(": ")[2] not in missing}
     table = summarised(f"{family} {size}x{size} {_name(dtype)}, replayed graph", whole)
     table.notes += failed
+
     if setting.device != "cuda":
         table.notes.append("no graphs on this device: plain calls stand in")
     yield table
@@ -118,11 +125,13 @@ def replayable(call: Callable[[], object], device: str) -> Callable[[], object]:
         return call
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
+
     with torch.cuda.stream(stream):
         for _ in range(3):
             call()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
+
     with torch.cuda.graph(graph):
         call()
     return graph.replay
@@ -148,11 +157,13 @@ def compiled(setting: Setting, left: Callable[[], float]) -> Iterator[Table]:
         ("ours: linear", [(linear[0][0], "0.9@0,0.5@1")]),
         ("naive: relu", ways(subject.unet, relu)["naive"]),
     ]
+
     for rest, stack in made.items():
         by_way = ways(subject.unet, stack)
         order += [(f"{way}: {rest}", by_way[way]) for way in ("ours", "floor", "naive")]
     order = list({name: (name, what) for name, what in order[::-1]}.values())[::-1]
     slowest = 0.0
+
     for name, what in order[1:2] if setting.is_small else order:
         if left() < slowest * 1.2:
             table.notes.append(f"{name}: no time left")
@@ -166,6 +177,7 @@ def compiled(setting: Setting, left: Callable[[], float]) -> Iterator[Table]:
             )
         slowest = max(slowest, time.perf_counter() - begun)
     torch._dynamo.reset()
+
     yield table
 
 

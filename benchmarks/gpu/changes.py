@@ -39,6 +39,7 @@ def first_use_and_slider(setting: Setting) -> Iterator[Table]:
         ("stack", "first use", "slider moved", "kept MiB"),
     )
     call()
+
     for name, stack in stacks(subject).items():
         first, moved = 0.0, list[float]()
         for number in range(setting.rounds + 1):  # the first is the first use
@@ -56,6 +57,7 @@ def first_use_and_slider(setting: Setting) -> Iterator[Table]:
         table.raw[name] = {"first_ms": first, "moved_ms": moved, "kept_mib": kept}
         for network, _ in stack:
             network.release()
+
     yield table
 
 
@@ -70,6 +72,7 @@ def moving(setting: Setting) -> Iterator[Table]:
         "SD1.5 512x512: what changes at every step, ms per call",
         ("stack", "constant", "schedule", "schedule/constant", "LoRA every step", "alone", *WAYS),
     )
+
     for name in CHANGING:
         rows = _steps(setting, subject, networks[name], call)
         others = _others(setting, subject, networks[name], call)
@@ -86,6 +89,7 @@ def moving(setting: Setting) -> Iterator[Table]:
             ]
         )
         table.raw[name] = timing.as_json(rows | others)
+
     table.notes.append("alone: the LoRA's own writing at every step, without a network")
     table.notes.append("no network, naive, floor: a multiplier that moves costs them nothing")
     yield table
@@ -153,11 +157,13 @@ def host(setting: Setting) -> Iterator[Table]:
     )
     networks = stacks(subject)
     variants = {"none": nullcontext, "hooks that do nothing": partial(_idle, subject.unet)}
+
     for name, stack in networks.items():
         variants[f"ours: {name}"] = partial(hn.apply, subject.unet, stack)
         variants[f"by context: {name}"] = unfolded(subject.unet, stack)
     clock = partial(timing.host_milliseconds, device=setting.device)
     times = timing.interleaved(variants, call, 2 * setting.rounds, clock)
+
     for name in list(variants)[1:]:
         added = [a - b for a, b in zip(times[name], times["none"], strict=True)]
         found = timing.bootstrapped(added)
@@ -169,6 +175,7 @@ def host(setting: Setting) -> Iterator[Table]:
         table.raw[name] = {"added_ms": added, "synchronisations": waits}
         if name.startswith("ours"):
             table.bars.append((name, found.median, found.low, found.high))
+
     yield table
 
 
@@ -215,4 +222,5 @@ def synchronisations(acting: Any, call: Callable[[], object], device: str) -> in
                 call()
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
     return sum("synchroniz" in str(warning.message) for warning in told)

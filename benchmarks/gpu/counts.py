@@ -52,6 +52,7 @@ class Counting(TorchDispatchMode):
                 if isinstance(leaf, torch.Tensor)
             ]
             self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
         return result
 
 
@@ -99,6 +100,7 @@ def waiting(setting: Setting) -> Iterator[Table]:
         "SD1.5 float16, meta device: what a call waits for, first uses left out",
         ("stack", "constant", "schedule", "which"),
     )
+
     with torch.inference_mode(False), torch.no_grad():
         for name, stack in stacks(subject).items():
             found = []
@@ -115,6 +117,7 @@ def waiting(setting: Setting) -> Iterator[Table]:
             cells = [str(operators.total()) for operators in found]
             table.rows.append([name, *cells, " ".join(which) or "-"])
             table.raw[name] = [dict(operators) for operators in found]
+
     yield table
 
 
@@ -128,6 +131,7 @@ def per_projection(setting: Setting) -> Iterator[Table]:
         ("stack, width", "way", "kernels", "MiB", "which"),
     )
     sites = {site.width: site for site in find_sites(subject.unet) if site.kind == "self"}
+
     with torch.inference_mode(False), torch.no_grad():
         for name, stack in stacks(subject, ("relu", "layer norm + swish")).items():
             made = {"none": nullcontext, **ways(subject.unet, stack)}
@@ -142,6 +146,7 @@ def per_projection(setting: Setting) -> Iterator[Table]:
                         "operators": dict(counted.operators),
                         "bytes": counted.bytes,
                     }
+
     yield table
 
 
@@ -164,6 +169,7 @@ def per_call(setting: Setting) -> Iterator[Table]:
         ("family, stack", "way", "kernels", "MiB", "products", "casts"),
     )
     names = ("relu",) if setting.is_small else None
+
     for family, size in (("SD1.5", 512), ("SDXL", 1024))[: 1 if setting.is_small else 2]:
         subject = Subject(family, size, torch.float16, "meta", setting.is_brief)
         inputs = subject.inputs()
@@ -174,6 +180,7 @@ def per_call(setting: Setting) -> Iterator[Table]:
                     with acting():
                         _call_row(table, f"{family}, {name}", way, subject, inputs, base)
     table.notes.append("networks that are folded add no kernel to self-attention")
+
     yield table
 
 
@@ -204,6 +211,7 @@ def profiled(setting: Setting) -> Iterator[Table]:
         "SD1.5 512x512, one call under the profiler",
         ("variant", "kernels", "busy ms", "from first to last ms", "gaps ms"),
     )
+
     for name, acting in variants(subject, ("relu", "linear")).items():
         with acting():
             call()
@@ -217,6 +225,7 @@ def profiled(setting: Setting) -> Iterator[Table]:
         )
         table.raw[name] = {"kernels": len(events), "busy_ms": busy, "span_ms": span}
         table.bars.append((name.replace(NONE, f"none: {NONE}"), busy, busy, busy))
+
     if setting.device != "cuda":
         table.notes.append("operators of the CPU stand in for kernels; they lie inside each other")
     yield table

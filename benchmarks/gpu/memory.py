@@ -39,6 +39,7 @@ def peaks(setting: Setting, family: str, size: int) -> Iterator[Table]:
     )
     call()
     none = _peak(call, setting.device)
+
     for name, stack in stacks(subject).items():
         before, found = allocated(setting.device), list[float]()
         for dense in (True, False):
@@ -54,9 +55,11 @@ def peaks(setting: Setting, family: str, size: int) -> Iterator[Table]:
         table.rows.append([name, f"{folded:.1f}", f"{other:.1f}", f"{applied:.1f}", str(left)])
         table.raw[name] = {"peak": folded, "peak_not_folded": other, "left_bytes": left}
         table.bars.append((f"ours: {name}", folded, folded, folded))
+
     table.unit = "MiB"
     if setting.device != "cuda":
         table.notes.append(NEEDS_CUDA)
+
     yield table
 
 
@@ -85,6 +88,7 @@ def cards(setting: Setting) -> Iterator[Table]:
         "small cards: one call each",
         ("model", *(f"{gigabytes} GB" for gigabytes in CARDS)),
     )
+
     for family, size in (("SD1.5", 512), ("SD1.5", 1024), ("SDXL", 1024)):
         subject = Subject(family, size, setting.half, setting.device, setting.is_small)
         call = partial(subject.call, subject.inputs())
@@ -96,6 +100,7 @@ def cards(setting: Setting) -> Iterator[Table]:
         del subject, call, made
         if setting.device == "cuda":
             gc.collect()
+
     if setting.device != "cuda":
         table.notes.append(NEEDS_CUDA)
     yield table
@@ -123,6 +128,7 @@ def _on_card(
     finally:
         for network, _ in stack:
             network.release()
+
     return "without networks" if told else "+".join(ways) or "fits"
 
 

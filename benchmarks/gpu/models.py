@@ -126,6 +126,7 @@ class Subject:
             "timestep": torch.full((batch,), 500, device=self.device),
             "encoder_hidden_states": torch.randn(batch, 77, self.width, **kind),  # type: ignore[call-overload]
         }
+
         if self.family == "SDXL":
             config = self.unet.config
             text = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
@@ -133,6 +134,7 @@ class Subject:
                 "text_embeds": torch.randn(batch, text, **kind),  # type: ignore[call-overload]
                 "time_ids": torch.ones(batch, 6, **kind),  # type: ignore[call-overload]
             }
+
         return found
 
     def call(self, inputs: dict[str, Any]) -> torch.Tensor:
@@ -155,6 +157,7 @@ def built(family: str, dtype: torch.dtype, device: str, is_small: bool) -> Any:
             unet = UNet2DConditionModel(**(SMALL if is_small else FULL)[family])
     finally:
         torch.set_default_dtype(usual)
+
     unet.to_empty(device=device).eval().requires_grad_(False)
     torch.manual_seed(0)
     for name, parameter in unet.named_parameters():
@@ -162,6 +165,7 @@ def built(family: str, dtype: torch.dtype, device: str, is_small: bool) -> Any:
             parameter.normal_(std=(parameter.shape[0] / parameter.numel()) ** 0.5)
         else:
             parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+
     return unet
 
 

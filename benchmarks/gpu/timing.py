@@ -36,10 +36,12 @@ def milliseconds(call: Call, device: str, calls: int = 1) -> float:
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     begin.record()
+
     for _ in range(calls):
         call()
     end.record()
     torch.cuda.synchronize()
+
     return begin.elapsed_time(end) / calls
 
 
@@ -71,6 +73,7 @@ def interleaved(
                 call()
                 call()
                 times[variant].append(clock(call))
+
     return times
 
 

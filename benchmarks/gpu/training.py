@@ -74,6 +74,7 @@ def steps(setting: Setting, left: Callable[[], float]) -> Iterator[Table]:
         ("case", "plain ms", "ours ms", "of plain", "of the floor", "peak MiB: plain", "ours"),
     )
     taken = 0.0
+
     for precision, batch, twice in CASES[2:3] if setting.is_small else CASES:
         name = f"{precision}, batch {batch}" + ", activations twice" * twice
         if left() - RESERVED < 1.2 * taken:
@@ -88,6 +89,7 @@ def steps(setting: Setting, left: Callable[[], float]) -> Iterator[Table]:
             )
         taken = max(taken, time.monotonic() - begun)
         gc.collect()
+
     yield table
 
 
@@ -100,6 +102,7 @@ def _row(
         made["ours"]._frozen.save_memory()  # type: ignore[union-attr]
     seconds: dict[str, list[float]] = {loop: [] for loop in loops.LOOPS}
     peaks: dict[str, float] = {}
+
     for number in range((1 if setting.is_small else max(3, setting.rounds // 3)) + 1):
         for loop in random.sample(loops.LOOPS, len(loops.LOOPS)):
             if setting.device == "cuda":
@@ -109,6 +112,7 @@ def _row(
                 seconds[loop].append(1e3 * took)
             if setting.device == "cuda":
                 peaks[loop] = torch.cuda.max_memory_allocated() / 2**20
+
     cells = [f"{statistics.median(seconds[loop]):.1f}" for loop in ("plain", "ours")]
     ratios = [timing.ratio(seconds["ours"], seconds[other]) for other in ("plain", "floor")]
     memory = [f"{peaks[loop]:.0f}" if peaks else "-" for loop in ("plain", "ours")]
@@ -119,6 +123,7 @@ def _row(
         for loop in loops.LOOPS
         if (found := timing.bootstrapped(seconds[loop]))
     ]
+
     if peaks:
         table.notes.append(f"{name}: peaks hold the other loops' networks and optimisers, too")
 
@@ -131,6 +136,7 @@ def sdxl(setting: Setting, left: Callable[[], float]) -> Iterator[Table]:
         "training SDXL 1024x1024 bf16, one step, activations computed twice",
         ("loop", "ms", "peak MiB"),
     )
+
     with _all_weights_count(setting):
         for name in ("whole", "fp8", "plain", "streamed", "floor"):
             if left() < 8:
@@ -143,6 +149,7 @@ def sdxl(setting: Setting, left: Callable[[], float]) -> Iterator[Table]:
                     f"{name}: {type(error).__name__}: {str(error).splitlines()[0][:160]}"
                 )
             gc.collect()
+
     yield table
 
 
@@ -196,6 +203,7 @@ def small_cards(setting: Setting, left: Callable[[], float]) -> Iterator[Table]:
         "training bf16 on small cards, --memory auto: peak (computed) MiB",
         ("model", "8 GB", "6 GB", "4 GB"),
     )
+
     with _all_weights_count(setting):
         for family, size, batch in SMALL_CARDS:
             cells = []
@@ -209,6 +217,7 @@ def small_cards(setting: Setting, left: Callable[[], float]) -> Iterator[Table]:
                     cells.append("out of memory")
                 gc.collect()
             table.rows.append([f"{family} {size}, batch {batch}", *cells])
+
     if setting.device != "cuda":
         table.notes.append(NEEDS_CUDA)
     yield table

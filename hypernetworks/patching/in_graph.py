@@ -24,7 +24,7 @@ Operator = Callable[..., torch.Tensor]
 class Transforms(Protocol):
     """What an operator calls: the stand-in of one projection."""
 
-    def run(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def run_in_graph(self, context: torch.Tensor) -> Any:
         """The projection's result."""
 
     def context_in_graph(self, context: torch.Tensor) -> torch.Tensor:
@@ -88,7 +88,7 @@ def _changed(context: torch.Tensor, ticket: torch.Tensor) -> torch.Tensor:
 
 
 def _projected(context: torch.Tensor, outer: int, ticket: torch.Tensor) -> torch.Tensor:
-    result: torch.Tensor = _KNOWN[int(ticket)].run((context,), {})
+    result: torch.Tensor = _KNOWN[int(ticket)].run_in_graph(context)
     return result.contiguous()
 
 

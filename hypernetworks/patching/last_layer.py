@@ -189,8 +189,10 @@ class LastLayerProjection(FoldedProjection):
         if waiting is not None and waiting[:3] == (id(self), id(context), counted):
             return ready.hidden.of(inputs, self.side) if waiting[-1] is None else waiting[-1]
 
-        # An inference tensor doesn't tell whether it is changed before the other side comes.
-        partner = self.partner if call.running and not context.is_inference() else None
+        # An inference tensor doesn't tell whether it is changed before the other side comes, and
+        # neither does one of a compiled graph.
+        is_counted = call.running and not call.is_compiled and not context.is_inference()
+        partner = self.partner if is_counted else None
         other = None if partner is None else partner._last
         mine, theirs = None, None
         if other is not None and other.hidden is ready.hidden and not (ready.head or other.head):

@@ -66,6 +66,12 @@ class Projection:
 
         return type(module).forward(module, *arguments, **named)
 
+    def notice_graph(self) -> None:
+        """Trust no tensor of this call to stay what it is: a graph writes where it has done
+        reading, and nothing counts that.
+        """
+        self.seam.call.is_compiled = True
+
     def outer_if_folded(self, own: Callable[..., Any] | None) -> int:
         """0: only the context is changed."""
         return 0

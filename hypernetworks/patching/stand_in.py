@@ -38,6 +38,9 @@ class Acts(Protocol):
     def context_in_graph(self, context: torch.Tensor) -> torch.Tensor:
         """The changed context, in memory that is used for nothing else."""
 
+    def notice_graph(self) -> None:
+        """A compiled graph is about to call :meth:`forward`."""
+
     def outer_if_folded(self, own: Callable[..., Any] | None) -> int:
         """How wide the result is, where the networks may be folded into the weight; else 0."""
 
@@ -116,6 +119,12 @@ class StandIn:
         if self.own is not None:
             return self.own(*arguments, **named)
         return type(module).forward(module, *arguments, **named)
+
+    def run_in_graph(self, context: torch.Tensor) -> Any:
+        """The module's result, as part of a compiled graph."""
+        if self.projection is not None:
+            self.projection.notice_graph()
+        return self.run((context,), {})
 
     def context_in_graph(self, context: torch.Tensor) -> torch.Tensor:
         """The changed context, in memory that is used for nothing else."""

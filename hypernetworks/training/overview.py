@@ -42,8 +42,8 @@ def overview(
     epochs = run.steps * run.samples_per_step / max(1, samples)
 
     lines = [
-        f"{len(pictures)} images to learn from{repeated}{kept}",
-        f"{run.steps:,} steps of {run.samples_per_step}: each image about {epochs:,.0f} times",
+        f"{_counted(len(pictures), 'image')} to learn from{repeated}{kept}",
+        f"{_counted(run.steps, 'step')} of {run.samples_per_step}: {_times(epochs)}",
         _captions([*pictures, *validation]),
     ]
 
@@ -69,6 +69,18 @@ def _captions(pictures: Sequence[Picture]) -> str:
     return "captions: " + ", ".join(parts)
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def _times(epochs: float) -> str:
+    """How often each image comes."""
+    if epochs < 0.95:
+        return f"only about {epochs:.0%} of the images are used"
+    count = round(epochs)
+    return f"each image about {count:,} times" if count > 1 else "each image about once"
+
+
 def cropped(pictures: Sequence[Picture], settings: PictureSettings) -> list[str]:
     """A sentence about images that lose much of their area, if there are any; worst first."""
     # Several crops are spread over the image, so hardly anything is lost.
@@ -85,7 +97,7 @@ def cropped(pictures: Sequence[Picture], settings: PictureSettings) -> list[str]
     more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
     advice = "several crops keep more (`crops` 3)"
     if settings.fit == "crop":
-        advice = f"buckets keep more (`fit` buckets), and {advice}"
+        advice = f"buckets keep more (`fit`), and {advice}"
     return [
         f"much of these images is cropped away: {', '.join(named[:MOST_NAMED])}{more}; {advice}"
     ]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import distributed, nn
 
-from ..devices import choose_device
+from ..devices import choose_device, name_of
 from ..engine.network import Hypernetwork
 from ..errors import TrainingSettingsError
 from .examples import Batch
@@ -92,6 +92,10 @@ def together(device: str | None = None) -> Iterator[World]:
 
     Args:
         device: what was asked for, ``None`` for the best there is.
+
+    Raises:
+        DeviceError: there are fewer cards than processes.
+        TrainingSettingsError: several processes can't work together on such a device.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     # Without torchrun there is nobody to wait for.
@@ -100,14 +104,15 @@ def together(device: str | None = None) -> Iterator[World]:
         return
 
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    on_gpu = _device(device, local_rank, size).startswith("cuda")
-    if on_gpu:
-        torch.cuda.set_device(local_rank)
+    chosen = _device(device, local_rank, size)
+    backend = backend_for(chosen)
+    if chosen.startswith("cuda"):
+        torch.cuda.set_device(torch.device(chosen))
 
     # Windows has no nccl, and its torch is built without the library that the store asks for.
     if os.name == "nt":
         os.environ.setdefault("USE_LIBUV", "0")
-    distributed.init_process_group("nccl" if on_gpu and distributed.is_nccl_available() else "gloo")
+    distributed.init_process_group(backend)
     try:
         yield World()
     finally:
@@ -118,7 +123,28 @@ def _device(asked: str | None, local_rank: int, size: int) -> str:
     """Each process gets its own GPU, unless one was requested."""
     chosen = choose_device(asked)
     many = size > 1 and chosen in ("cuda", "xpu")
-    return f"{chosen}:{local_rank}" if many else chosen
+    return choose_device(f"{chosen}:{local_rank}") if many else chosen
+
+
+def backend_for(device: str) -> str:
+    """What joins processes on a kind of device: the backend's name for torch.
+
+    Raises:
+        TrainingSettingsError: nothing does.
+    """
+    kind = torch.device(device).type
+    if kind == "cuda" and distributed.is_nccl_available():
+        return "nccl"
+    if kind in ("cuda", "cpu"):  # gloo takes tensors of CUDA, too, by way of the CPU
+        return "gloo"
+    if kind == "xpu" and getattr(distributed, "is_xccl_available", lambda: False)():
+        return "xccl"
+
+    raise TrainingSettingsError(
+        f"several processes can't train together on {name_of(torch.device(device))} with this "
+        "torch: start one process, or use the CPU (`device` cpu)",
+        setting="device",
+    )
 
 
 class Learner(nn.Module):

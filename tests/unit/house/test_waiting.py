@@ -34,6 +34,7 @@ def subject(gpu: Any) -> Any:
     return gpu[1].Subject("SD1.5", 512, torch.float16, "meta", True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("multiplier", [0.8, "0.2@0,1@1"])
 def test_no_stack_waits(gpu: Any, subject: Any, multiplier: float | str) -> None:
     counts, models = gpu
@@ -50,6 +51,7 @@ def test_no_stack_waits(gpu: Any, subject: Any, multiplier: float | str) -> None
         assert counted.operators.total() == 0, (name, counted.operators)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_images_with_different_networks_do_not_wait(
     gpu: Any, subject: Any, monkeypatch: pytest.MonkeyPatch

@@ -19,6 +19,7 @@ import hypernetworks as hn
 from hypernetworks.engine.hidden import HiddenLayers
 from hypernetworks.engine.prepared import prepared
 from hypernetworks.patching import last_layer
+from hypernetworks.patching.stand_in import acting_on
 
 TOLERANCES = {torch.float16: 8e-3, torch.bfloat16: 5e-2}
 """As in ``tests/cuda``: of whole projections, computed in half precision throughout."""
@@ -176,6 +177,25 @@ def test_first_layers_of_keys_and_values_are_one_product_from_the_second_call_on
         with torch.inference_mode():
             host.run(host.context())
         assert asked == ["of"] * 2 * count
+
+
+@torch.no_grad()
+def test_nothing_waits_in_a_compiled_graph(host: Host) -> None:
+    """It may write other numbers into the same tensor, which nothing counts."""
+    network = host.network("relu", activate_output=False)[1]
+    site = next(site for site in host.sites if site.kind == "self")
+    with hn.apply(host.unet, [(network, 0.8)]) as handle:
+        host.run(host.context())
+        context = torch.randn(2, 5, site.width or 0).to(dtype_of(host))
+        for is_in_graph in (True, False):
+            handle.seam.call.begin(None)
+            stand_in = acting_on(site.to_k)
+            assert stand_in is not None
+            key = stand_in.run_in_graph(context) if is_in_graph else site.to_k(context)
+            waiting = handle.seam.call.waiting
+            assert (waiting is None or waiting[-1] is None) == is_in_graph
+            handle.seam.call.end()
+    assert key.shape[:2] == (2, 5)
 
 
 @torch.no_grad()

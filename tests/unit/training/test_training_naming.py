@@ -15,6 +15,7 @@ from hypernetworks.training import TrainingSettings
 from hypernetworks.training.gathering import bad_pictures
 from hypernetworks.training.naming import spelled
 from hypernetworks.training.optimisers import build_optimiser
+from hypernetworks.training.overview import _times
 from hypernetworks.training.pictures import PictureSettings
 
 ROOMS = ("hypernetworks/training", "hypernetworks/hosts/diffusers/training")
@@ -60,6 +61,22 @@ def test_other_errors_and_messages_do_too(names: dict[str, str]) -> None:
     assert spelled("`no_setting` and `steps`", names) == "`no_setting` and --steps"
 
 
+def test_no_message_gives_a_value_to_an_option_that_takes_none(names: dict[str, str]) -> None:
+    """Such as ``--buckets buckets``, which the command line would refuse."""
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    switches = {
+        name for action in parser._actions if action.nargs == 0 for name in action.option_strings
+    }
+    marked = 0
+    for room in ROOMS:
+        for path in (ROOT / room).glob("*.py"):
+            for field, value in re.findall(r"`([a-z_]+)` (\w+)\)", path.read_text("utf-8")):
+                marked += field in names
+                assert names.get(field) not in switches, (path.name, field, value)
+    assert marked > 0
+
+
 def test_every_setting_that_a_message_marks_has_an_option(names: dict[str, str]) -> None:
     """A message that names an option of the command line itself would be wrong in the studio."""
     for room in ROOMS:
@@ -68,3 +85,15 @@ def test_every_setting_that_a_message_marks_has_an_option(names: dict[str, str])
             for field in re.findall(r"(?<!`)`([a-z_]+)`(?!`)", code):
                 assert field in names, (path.name, field)
             assert not re.findall(r'["( ](--[a-z][a-z-]+)', code), path.name
+
+
+@pytest.mark.parametrize(
+    ("epochs", "said"),
+    [
+        (150.2, "each image about 150 times"),
+        (1.2, "each image about once"),
+        (0.05, "only about 5% of the images are used"),
+    ],
+)
+def test_how_often_images_come_is_said_in_whole_words(epochs: float, said: str) -> None:
+    assert _times(epochs) == said

@@ -15,7 +15,9 @@ import train_together
 from toys import Toy, toy_settings
 
 import hypernetworks as hn
-from hypernetworks.errors import TrainingSettingsError
+from hypernetworks import devices
+from hypernetworks.errors import DeviceError, TrainingSettingsError
+from hypernetworks.training import processes
 from hypernetworks.training.processes import World
 
 HERE = Path(__file__).parent
@@ -78,6 +80,45 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     for one, other, before in zip(*(f.parameters() for f in files), fresh, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
         assert not torch.equal(one, before)
+
+
+@pytest.mark.parametrize(
+    ("device", "has", "backend"),
+    [
+        ("cuda:1", {"nccl"}, "nccl"),
+        ("cuda:1", set(), "gloo"),  # Windows
+        ("cpu", {"nccl", "xccl"}, "gloo"),
+        ("xpu:1", {"xccl"}, "xccl"),
+        ("xpu:1", set(), None),
+        ("mps", set(), None),
+        ("privateuseone:0", set(), None),
+    ],
+)
+def test_what_joins_processes_is_what_the_device_has(
+    device: str, has: set[str], backend: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("nccl", "xccl"):
+        function = f"is_{name}_available"
+        monkeypatch.setattr(
+            torch.distributed, function, lambda name=name: name in has, raising=False
+        )
+    if backend is not None:
+        assert processes.backend_for(device) == backend
+        return
+    with pytest.raises(TrainingSettingsError, match="start one process, or use the CPU"):
+        processes.backend_for(device)
+
+
+def test_more_processes_than_cards_are_told_how_many_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(devices, "absent", lambda kind: None if kind == "cuda" else "absent")
+    monkeypatch.setattr(devices, "_count", lambda _: 2)
+    monkeypatch.setattr(devices, "_try", lambda _: None)
+    assert processes._device(None, 1, 2) == "cuda:1"
+    assert processes._device("cuda:1", 3, 4) == "cuda:1"
+    with pytest.raises(DeviceError, match="its number is 2, and there are 0, 1"):
+        processes._device(None, 2, 3)
 
 
 def test_a_batch_must_be_shared_out_evenly() -> None:

@@ -257,6 +257,7 @@ def _weights(
             prefix = next((p for p in _PREFIXES[component] if name.startswith(p)), None)
             if prefix is None:
                 continue
+
             inner = name.removeprefix(prefix)
             if component.startswith("text_encoder"):
                 yield from text_weights(inner, file.get_tensor(name))

@@ -25,6 +25,7 @@ def probed_prediction(unet: Any) -> str:
         dtype != torch.float32
     ):  # half precision is slow or impossible on CPUs; nothing is lost on the way back
         unet.to(torch.float32)
+
     try:
         sample = torch.full((1, unet.config.in_channels, 8, 8), 0.5)
         context = torch.full((1, 2, unet.config.cross_attention_dim), 0.5)
@@ -32,4 +33,5 @@ def probed_prediction(unet: Any) -> str:
     finally:
         if dtype != torch.float32:
             unet.to(dtype)
+
     return "v_prediction" if float(found.mean()) < -1 else "epsilon"
