@@ -369,7 +369,7 @@ def trainings(fake_webui: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def test_images_are_a_path_or_sent_or_in_the_list(trainings: Any) -> None:
     values, made = FormValues(name="ink"), trainings.made
     said = made.begin(values, f' "{trainings.images}" ', [])
-    assert said == '"ink" is trained on some model.safetensors.'
+    assert said == 'Training "ink" on some model.safetensors.'
     assert str(trainings.images) in trainings.orders[-1].command
 
     made.begin(values, "", [str(trainings.images / "a cat.png")])
