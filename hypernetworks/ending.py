@@ -29,6 +29,12 @@ _AT_ONCE = (signal.SIGINT, signal.SIGTERM)
 """The second of these ends at once. The system may send the others twice by itself."""
 _CONSOLE_GOES = (2, 5, 6)
 """Events of a Windows console: the window is closed, the user logs off, the machine shuts down."""
+WITH_INPUT = "HYPERNETWORKS_END_WITH_INPUT"
+"""Environment variable: the end of the standard input is such a request, too.
+
+For programs that start a command. They close its input to stop it, and it also ends when they are
+killed; signals to a single process don't exist on Windows.
+"""
 _LONGEST_WAIT = 30.0
 """Seconds. Windows waits five when a window is closed, and somewhat longer at a shutdown."""
 
@@ -51,6 +57,18 @@ class Ending:
             self._asked = True
             with suppress(OSError):  # the terminal may be what went
                 os.write(2, f"\n{self._said}\n".encode("ascii", "replace"))
+
+    def watch_input(self) -> None:
+        """Note a request when the standard input ends; in a thread that nobody waits for."""
+
+        def watch() -> None:
+            # Not sys.stdin: a thread that reads it when Python ends is a fatal error.
+            with suppress(OSError):
+                while os.read(0, 1024):
+                    pass
+            self._asked = True
+
+        threading.Thread(target=watch, daemon=True).start()
 
     def on_console(self, event: int) -> bool:
         """Called by Windows in a thread of its own; the process lives until this returns."""
@@ -87,6 +105,8 @@ def noticed(said: str) -> Iterator[Ending]:
         for number in REQUESTS
         if signal.getsignal(number) not in (signal.SIG_IGN, None)
     }
+    if os.environ.get(WITH_INPUT):
+        ending.watch_input()
     try:
         with _console(ending):
             yield ending

@@ -223,3 +223,81 @@ def test_another_extensions_completion_is_left_alone(page: Any) -> None:
     page.keyboard.type("<hypernet:i")
     page.wait_for_timeout(300)
     assert page.locator(".hypernetworks-typing").count() == 0
+
+
+# ------------------------------------------------------------------ the tab that trains
+
+HOSTILE = "<img src=x onerror=window.hacked=1>"
+
+
+def training(**more: Any) -> dict[str, Any]:
+    """The server's answer about a training that runs."""
+    run = {"step": 5, "best_step": None, "best_loss": None, "saved": [3, 5], "can_go_on": True}
+    return {
+        "version": "1", "running": True, "kept": None, "waiting": [],
+        "runs": [{"name": HOSTILE, "has_preview": False, **run}],
+        "setup": {"able": True, "running": False, "said": "", "why": ""},
+        "parts": {"progress": "<progress max=9 value=5></progress>", "messages": "", "curves": "",
+                  "previews": ""},
+        **more,
+    }  # fmt: skip
+
+
+def until_asked(page: Any, server: Server, part: str) -> None:
+    """Wait for a request of the page's; it is answered while the page is waited for."""
+    for _ in range(200):
+        if any(part in address.replace("+", " ") for address, _ in server.asked):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"{part} was not asked for: {server.asked}")
+
+
+def test_a_training_is_followed_steered_and_found_among_the_cards(
+    browser: Any, server: Server
+) -> None:
+    server.answers["training"] = training(waiting=["next"])
+    with plain_page(browser, server) as page:
+        page.evaluate(
+            "document.body.insertAdjacentHTML('afterbegin', '<div class=hypernetworks-training></div>')"
+        )
+        tab = page.locator(".hypernetworks-training")
+        sync_api.expect(tab.locator("progress")).to_have_attribute("value", "5")
+        sync_api.expect(tab.get_by_label("Runs").locator("b")).to_have_text(HOSTILE)
+        sync_api.expect(tab.get_by_role("button", name="Set up")).to_be_hidden()
+
+        tab.get_by_role("button", name="Remove next").click()
+        tab.get_by_role("button", name=f"Continue {HOSTILE}").click()
+        tab.get_by_role("button", name="Interrupt").click()
+        for asked in (
+            "/training/remove?name=next",
+            f"/training/continue?name={HOSTILE}&number=100",
+            "/training/interrupt",
+        ):
+            until_asked(page, server, asked)
+
+        done = '<button class="studio-try" data-name="ink">Add</button>'
+        server.answers["training"] = training(
+            running=False, kept="ink 1", version="2", parts={"progress": done}
+        )
+        tab.get_by_role("button", name="Add", exact=True).click()
+        assert page.input_value(PROMPT) == "<hypernet:ink:1>"
+        sync_api.expect(tab.get_by_role("button", name="Interrupt")).to_be_hidden()
+        until_asked(page, server, "/refresh")
+        assert page.evaluate("window.hacked") is None
+
+
+def test_a_webui_that_cannot_train_offers_the_set_up(browser: Any, server: Server) -> None:
+    why = {"able": False, "running": False, "said": "", "why": "there is no diffusers"}
+    server.answers["training"] = training(setup=why, running=False)
+    with plain_page(browser, server) as page:
+        page.evaluate(
+            "document.body.insertAdjacentHTML('afterbegin', '<div class=hypernetworks-training></div>')"
+        )
+        tab = page.locator(".hypernetworks-training")
+        sync_api.expect(tab.get_by_text("There is no diffusers")).to_be_visible()
+        server.answers["training"] = training(
+            setup={**why, "running": True, "said": "Installing torch"}, running=False
+        )
+        tab.get_by_role("button", name="Make the extension's own environment").click()
+        sync_api.expect(tab.get_by_text("Installing torch")).to_be_visible()
+        until_asked(page, server, "/training/setup")

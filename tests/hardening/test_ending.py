@@ -211,3 +211,33 @@ def test_folders_of_earlier_versions_and_young_ones_stay(
         os.utime(folder, (time.time() - age,) * 2)
     leftovers.sweep()
     assert {p.name.rpartition("-")[2] for p in tmp_path.iterdir()} == {"today", "young"}
+
+
+def test_the_end_of_the_input_is_a_request_where_somebody_asks_for_that() -> None:
+    """A webui stops a training so; and it happens by itself when the webui is killed."""
+    code = (
+        "import time\nfrom hypernetworks.ending import noticed\n"
+        "with noticed('stopping') as ending:\n    print('ready', flush=True)\n"
+        "    while not ending: time.sleep(0.01)\nprint('saved')"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, ending.WITH_INPUT: "1"},
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.stdin.close()
+        assert process.stdout.read() == "saved\n"
+    assert process.returncode == 0
+
+    unasked = subprocess.run(
+        [sys.executable, "-c", code.replace("while not ending", "for _ in range(20)")
+         .replace("print('saved')", "print(bool(ending))")],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=ROOT, check=True,
+    )  # fmt: skip
+    assert unasked.stdout == "ready\nFalse\n"

@@ -75,11 +75,12 @@ def test_a_network_is_trained_and_acts(
 
     page.click("#hypernetworks_train_start")
     told = page.locator("#hypernetworks_train_told").first  # gradio 3 has the id twice
-    sync_api.expect(told).to_contain_text("is trained on", timeout=180_000)
+    sync_api.expect(told).to_contain_text(f'Training "{NAME}" on', timeout=180_000)
     live = page.locator(".hypernetworks-training")
     sync_api.expect(live.locator(".studio-training")).to_be_visible()
     tab.photograph("11 training")
     live.locator(".studio-trained, .studio-error").first.wait_for(timeout=MINUTES * 60_000)
+    page.evaluate("scrollTo(0, 0)")
     tab.photograph("12 trained")
     assert live.locator(".studio-error").count() == 0, live.inner_text()
     assert live.locator(".studio-curves svg").count() > 0

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import atexit
 import re
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -19,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ....ending import WITH_INPUT
 from ....errors import HypernetworkError, printable
 from ....files.writing import replace as write
 from ....library import Library
@@ -28,7 +27,7 @@ from ....ui.training.publish import check_free, publish
 from ....ui.training.runs import remember
 from ....ui.training.state import State, previews_of, rows_of
 from ....ui.training.values import FormValues
-from ..commands import ROOT, environment
+from ..commands import NO_WINDOW, ROOT, environment
 
 POLL_SECONDS = 0.5
 _AT_THE_END = 60.0
@@ -139,12 +138,17 @@ class Queue:
             self._waiting = deque(order for order in self._waiting if order.name != name)
 
     def interrupt(self) -> bool:
-        """Stop after the present step, which is saved; whether one was running."""
+        """Stop after the present step, which is saved, and at once when asked again; whether one
+        was running.
+        """
         process = self._process
         if process is None or process.poll() is not None:
             return False
+        if self._interrupted:
+            process.terminate()  # asked for a second time: at once
         self._interrupted = True
-        ask_to_end(process)
+        if process.stdin is not None:
+            process.stdin.close()
         return True
 
     def wait(self, seconds: float) -> None:
@@ -189,7 +193,7 @@ class Queue:
             log = order.folder / "trainer.log"
             # A file and no pipe: the trainer never waits for a reader, and its end can be read.
             with log.open("wb") as messages:
-                self._process = start(order.command, messages)
+                self._process = start(order.command, messages, ends_with_input=True)
                 while self._process.poll() is None:
                     time.sleep(POLL_SECONDS)
                     self._show(order, state)
@@ -240,27 +244,29 @@ class Queue:
             state.kept_as = publish(order, file, library, folder, order.may_replace)
 
 
-def start(command: Sequence[str], output: object) -> subprocess.Popen[bytes]:
-    """Start a command of ours in a group of its own, so that Ctrl+C in the webui's console doesn't
-    reach it twice.
+def start(
+    command: Sequence[str], output: object, *, ends_with_input: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start a command of ours; both of its streams go into a file.
+
+    Args:
+        ends_with_input: whether it has an input whose end stops it, and with it the end of the
+            webui, however that comes: AUTOMATIC1111 leaves at Ctrl+C without any clean-up.
     """
-    if sys.platform == "win32":
-        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-        options: dict[str, object] = {"creationflags": flags}
-    else:
-        options = {"start_new_session": True}
+    variables = environment()
+    if ends_with_input:
+        variables[WITH_INPUT] = "1"
     return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
-        list(command), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-        cwd=ROOT, env=environment(), **options,
-    )  # fmt: skip
-
-
-def ask_to_end(process: subprocess.Popen[bytes]) -> None:
-    """Ask the trainer to save its state and end; it notices after the present step."""
-    if sys.platform == "win32":
-        process.send_signal(signal.CTRL_BREAK_EVENT)
-    else:
-        process.send_signal(signal.SIGINT)
+        list(command),
+        stdin=subprocess.PIPE if ends_with_input else subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        cwd=ROOT,
+        env=variables,
+        creationflags=NO_WINDOW,
+        # Else Ctrl+C in the webui's console would reach it, too: twice means "at once".
+        start_new_session=True,
+    )
 
 
 def _lines(log: Path) -> list[str]:

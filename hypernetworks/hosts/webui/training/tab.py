@@ -99,7 +99,7 @@ class WebuiTrainings:
 
         before = self.queue.add(self._order(values, python, checkpoint))
         waits = f" It waits for {before} other{'s' if before > 1 else ''}." if before else ""
-        return f'"{values.name.strip()}" is trained on {checkpoint.name}.{waits}'
+        return f'Training "{values.name.strip()}" on {checkpoint.name}.{waits}'
 
     def go_on(self, name: str, more: int) -> None:
         """Continue a run by so many steps, with the fields and the checkpoint that it was begun
