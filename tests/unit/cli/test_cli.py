@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -259,6 +262,25 @@ def test_list_says_what_tags_can_name(
     assert main(["list", str(network_file.parent), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["name"] == network_file.stem
     assert "no such folder" in refused(capsys, "list", network_file.parent / "none")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are text")
+def test_list_names_what_it_leaves_out(
+    network_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = os.fsdecode(os.fsencode(network_file.parent) + b"/caf\xe9.pt")
+    shutil.copy(network_file, odd)
+    assert main(["list", str(network_file.parent)]) == 0
+    output = capsys.readouterr()
+    assert "caf" not in output.out
+    assert "Rename it" in output.err
+    Path(odd).unlink()
+
+
+@pytest.mark.parametrize("name", ["new", "new.pt"])
+def test_create_takes_the_name_of_the_file_too(name: str, tmp_path: Path) -> None:
+    assert main(["create", name, "--widths", "8", "--folder", str(tmp_path)]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["new.pt"]
 
 
 def test_generate_numbers_the_pictures_of_a_batch(tmp_path: Path) -> None:
