@@ -65,6 +65,10 @@ ROWS: dict[str, list[tuple[str, str]]] = {
     "ControlNet": [
         (CONTRACT, "test_other_models_of_a_pipeline_are_left_alone"),
         (MODELS, "test_controlnets_and_t2i_residuals_are_left_alone"),
+        (
+            "unit/webui/test_webui_active.py",
+            "test_networks_act_in_controlnets_as_the_built_in_does",
+        ),
     ],
     "SDXL refiner": [(MODELS, "test_a_refiner_is_a_model_of_its_own")],
     "Two attention modules": [
