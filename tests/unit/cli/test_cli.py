@@ -283,6 +283,15 @@ def test_create_takes_the_name_of_the_file_too(name: str, tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["new.pt"]
 
 
+def test_generate_overwrites_only_when_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "apple.png"
+    target.write_bytes(b"mine")
+    assert "--overwrite" in refused(capsys, "generate", "an apple", "-o", target)
+    assert target.read_bytes() == b"mine"
+
+
 def test_generate_numbers_the_pictures_of_a_batch(tmp_path: Path) -> None:
     target = tmp_path / "apple.png"
     assert main(["generate", "a red apple", "-o", str(target), "--steps", "1", "--batch", "2"]) == 0
