@@ -283,6 +283,31 @@ def test_create_takes_the_name_of_the_file_too(name: str, tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["new.pt"]
 
 
+def test_seed_minus_one_is_a_random_one() -> None:
+    from hypernetworks.cli.generate import _seed
+
+    drawn = {_seed("-1") for _ in range(3)}
+    assert len(drawn) > 1
+    assert min(drawn) >= 0
+    assert _seed("7") == 7
+
+
+@pytest.mark.parametrize("source", ["", "*.pt"])
+def test_inspect_takes_folders_and_patterns(
+    network_file: Path, source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(network_file.parent / source)]) == 0
+    assert "320, 768" in capsys.readouterr().out
+    assert "no file matches" in refused(capsys, "inspect", network_file.parent / "none*.pt")
+
+
+@pytest.mark.parametrize("name", ["Swish", "swish", "ReLU"])
+def test_activations_are_named_in_any_case(name: str, tmp_path: Path) -> None:
+    line = ["create", "new", "--widths", "8", "--activation", name, "--folder", str(tmp_path)]
+    assert main(line) == 0
+    assert hn.read(tmp_path / "new.pt").structure.activation == name.lower()
+
+
 def test_generate_overwrites_only_when_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
