@@ -110,7 +110,9 @@ def _run(options: argparse.Namespace) -> int:
     from ..files import write
     from ..training.creation import check_name
 
-    check_name(options.name)
+    # People write the file's name where the network's is asked for.
+    name = options.name.removesuffix(f".{options.format}")
+    check_name(name)
     creation = creation_of(options)
     widths = options.widths or BY_KEY[options.family].widths
     # Self-attention takes the widths of feature maps, which --widths may name on purpose.
@@ -119,7 +121,7 @@ def _run(options: argparse.Namespace) -> int:
     # The size is printed before the work: large networks are usually a mistake in --layers.
     count = parameter_count(creation.structure, widths)
 
-    path = options.folder / f"{options.name}.{options.format}"
+    path = options.folder / f"{name}.{options.format}"
     refuse_existing([path], overwrite=options.overwrite)
     say(
         f"{count:,} parameters, {count * 4 / 2**20:.1f} MiB, for the widths "
@@ -127,7 +129,7 @@ def _run(options: argparse.Namespace) -> int:
     )
 
     network = create_network(
-        options.name,
+        name,
         creation.structure,
         widths,
         initialisation=creation.initialisation,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..console import pasted_path, say
-from ..errors import HypernetworkError
+from ..errors import HypernetworkError, sendable
 
 if TYPE_CHECKING:
     from ..library import Entry
@@ -38,6 +38,10 @@ def _run(options: argparse.Namespace) -> int:
     library = Library(options.folders or _usual_folders())
     found = [(library.name_of(entry), entry) for entry in library.entries if entry.is_text]
     rows = [_row(name, entry) for name, entry in found]
+    for entry in library.entries:
+        if not entry.is_text:
+            left_out = f"{entry.path} is left out: its name is not valid text here. Rename it"
+            say(f"hypernetworks: {sendable(left_out)}", sys.stderr)
 
     if options.json:
         say(json.dumps(rows, indent=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -205,6 +206,25 @@ def test_the_seed_alone_decides(painter: Painter) -> None:
     first = pixels(painter, "a cat<hypernet:strong:1>")
     torch.manual_seed(2)
     assert np.array_equal(pixels(painter, "a cat<hypernet:strong:1>"), first)
+
+
+def test_a_copied_pipeline_has_no_networks(painter: Painter, networks_folder: Path) -> None:
+    unet, network = painter.pipeline.unet, hn.read(networks_folder / "strong.pt")
+
+    def run(unet: torch.nn.Module) -> torch.Tensor:
+        x = torch.linspace(-1, 1, 512).view(2, 4, 8, 8)
+        with torch.no_grad():
+            return unet(x, 7, torch.linspace(-1, 1, 480).view(2, 5, 48)).sample  # type: ignore[no-any-return]
+
+    plain = run(unet)
+    with hn.apply(unet, [(network, 0.8)]):
+        copied = copy.deepcopy(painter.pipeline).unet
+        assert torch.equal(run(copied), plain)
+        acted = run(unet)
+    assert not torch.allclose(acted, plain)
+    with hn.apply(copied, [(network, 0.8)]):
+        assert torch.equal(run(copied), acted)
+        assert torch.equal(run(unet), plain)
 
 
 def test_other_models_of_a_pipeline_are_left_alone() -> None:

@@ -306,6 +306,28 @@ def test_no_site_in_temporal_attention(name: str) -> None:
     assert 0 < len(chosen) < len(every)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        # sd-webui-animatediff, text2video (ModelScope), SVD in sgm, HotShot-XL
+        "motion.temporal_transformer.transformer_blocks.attention_blocks",
+        "temp_conv.TemporalTransformer.attn2",
+        "time_stack.VideoTransformerBlock.attn2",
+        "temporal_attentions.TransformerTemporal.attn2",
+    ],
+)
+def test_no_site_in_motion_modules_of_webuis(ldm: Host, path: str) -> None:
+    before = [site.path for site in find_sites(ldm.unet)]
+    module: nn.Module = CrossAttention(32)
+    for name in reversed(path.split(".")):
+        kind = type(name if name[0].isupper() else "Holder", (nn.Module,), {})
+        outer = kind()
+        outer.add_module(name.lower() if name[0].isupper() else name, module)
+        module = outer
+    ldm.unet.middle_block.append(module)  # type: ignore[operator,union-attr]
+    assert [site.path for site in find_sites(ldm.unet)] == before
+
+
 @pytest.mark.parametrize("name", ["adapter", "attn3", "resampler"])
 def test_attention_that_somebody_adds_is_left_alone(ldm: Host, name: str) -> None:
     added = CrossAttention(8)

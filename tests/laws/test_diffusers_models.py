@@ -423,3 +423,23 @@ def test_layers_of_quantisation_libraries(
         assert set(handle.paths.values()) == {"input"}
     assert torch.equal(run(unet), run(plain))
     assert relative_error(run(right), run(plain)) > 1e-2
+
+
+@torch.enable_grad()
+def test_gradient_checkpointing_as_diffusers_switches_it_on() -> None:
+    """``apply`` itself allows it, whichever comes first."""
+    made = network("relu", 8, 16, CROSS)[1]
+    found = []
+    for when in ("never", "before", "after"):
+        torch.manual_seed(0)
+        unet = sd1().train()
+        if when == "before":
+            unet.enable_gradient_checkpointing()  # type: ignore[operator]
+        text = drawn(2, 5, CROSS).requires_grad_()
+        with hn.apply(unet, [(made, 0.8)]):
+            if when == "after":
+                unet.enable_gradient_checkpointing()  # type: ignore[operator]
+            unet(drawn(2, 4, 8, 8), 7, text).sample.square().sum().backward()
+        found.append(text.grad)
+    for gradient in found[1:]:
+        assert relative_error(gradient, found[0]) <= 1e-5

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...errors import HypernetworkError
-from ...patching import Handle, Site, apply_at, find_sites
+from ...patching import Handle, Networks, Site, apply_at, find_sites
 from ..fit import check_fit
 from ..resolving import Use
 from . import compiled, host, settings
 from .batch import Batch
 from .batch_rows import Rows
+from .controlnets import ControlNets
 from .dense import apply_lora, is_dense
 
 BATCH = "_hypernetwork_batch"
@@ -34,6 +35,8 @@ class ActiveNetworks:
     def __init__(self) -> None:
         self._handle: Handle | None = None
         self._for: tuple[object, ...] = ()
+        self._networks: list[Networks] = []
+        self._controlnets = ControlNets()
         self._rows: Rows | None = None
         self._compile_again: Callable[[], None] | None = None
         self.job: Any = None
@@ -78,9 +81,6 @@ class ActiveNetworks:
     ) -> None:
         unet: Any = host.unwrapped(module)
 
-        def give_up(error: Exception) -> None:
-            host.tell_of_fault(p, "applying the networks", error)
-
         if (other := host.replaced_unet()) is not None:
             host.tell(
                 p,
@@ -97,22 +97,33 @@ class ActiveNetworks:
         networks = [[(use.network, use.multiplier) for use in picture] for picture in pictures]
         asked = [[(use.entry.path, str(use.multiplier)) for use in picture] for picture in pictures]
         # Networks that are the same for all images need no rows, and can be folded.
+        self._networks = [*networks]
         if all(one == asked[0] for one in asked):
-            self._rows = None
+            self._rows, self._networks = None, [*networks[:1]]
             self._handle = apply_at(
                 unet,
                 sites,
                 networks[:1],
-                on_error=give_up,
+                on_error=lambda error: self._tell_of(p, error),
                 is_dense=is_dense,
                 prepare=apply_lora,
             )
         else:
             self._rows = Rows(len(pictures))
-            self._handle = apply_at(unet, sites, networks, self._rows.of_call, on_error=give_up)
+            self._handle = apply_at(
+                unet,
+                sites,
+                networks,
+                self._rows.of_call,
+                on_error=lambda error: self._tell_of(p, error),
+            )
 
         if compiled.is_compiled(module):
             self._run_eagerly(p)
+
+    @staticmethod
+    def _tell_of(p: Any, error: Exception) -> None:
+        host.tell_of_fault(p, "applying the networks", error)
 
     @staticmethod
     def _fitting(
@@ -170,7 +181,10 @@ class ActiveNetworks:
         if handle is None:
             return
 
-        handle.at(step, total, hires=hires)
+        # Asked at each step: the extension loads its models after the networks were applied.
+        self._controlnets.ensure(p, self._networks, lambda error: self._tell_of(p, error))
+        for one in (handle, self._controlnets):
+            one.at(step, total, hires=hires)
         if self._rows is not None:
             self._rows.begin_step(conditions)
 
@@ -187,6 +201,7 @@ class ActiveNetworks:
 
     def remove(self) -> None:
         """Remove all hypernetworks from the UNet."""
+        self._controlnets.remove()
         if self._handle is not None:
             self._handle.remove()
         # After the hooks: code that is compiled with them would keep them.

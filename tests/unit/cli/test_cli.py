@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -259,6 +262,59 @@ def test_list_says_what_tags_can_name(
     assert main(["list", str(network_file.parent), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["name"] == network_file.stem
     assert "no such folder" in refused(capsys, "list", network_file.parent / "none")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are text")
+def test_list_names_what_it_leaves_out(
+    network_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = os.fsdecode(os.fsencode(network_file.parent) + b"/caf\xe9.pt")
+    shutil.copy(network_file, odd)
+    assert main(["list", str(network_file.parent)]) == 0
+    output = capsys.readouterr()
+    assert "caf" not in output.out
+    assert "Rename it" in output.err
+    Path(odd).unlink()
+
+
+@pytest.mark.parametrize("name", ["new", "new.pt"])
+def test_create_takes_the_name_of_the_file_too(name: str, tmp_path: Path) -> None:
+    assert main(["create", name, "--widths", "8", "--folder", str(tmp_path)]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["new.pt"]
+
+
+def test_seed_minus_one_is_a_random_one() -> None:
+    from hypernetworks.cli.generate import _seed
+
+    drawn = {_seed("-1") for _ in range(3)}
+    assert len(drawn) > 1
+    assert min(drawn) >= 0
+    assert _seed("7") == 7
+
+
+@pytest.mark.parametrize("source", ["", "*.pt"])
+def test_inspect_takes_folders_and_patterns(
+    network_file: Path, source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(network_file.parent / source)]) == 0
+    assert "320, 768" in capsys.readouterr().out
+    assert "no file matches" in refused(capsys, "inspect", network_file.parent / "none*.pt")
+
+
+@pytest.mark.parametrize("name", ["Swish", "swish", "ReLU"])
+def test_activations_are_named_in_any_case(name: str, tmp_path: Path) -> None:
+    line = ["create", "new", "--widths", "8", "--activation", name, "--folder", str(tmp_path)]
+    assert main(line) == 0
+    assert hn.read(tmp_path / "new.pt").structure.activation == name.lower()
+
+
+def test_generate_overwrites_only_when_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "apple.png"
+    target.write_bytes(b"mine")
+    assert "--overwrite" in refused(capsys, "generate", "an apple", "-o", target)
+    assert target.read_bytes() == b"mine"
 
 
 def test_generate_numbers_the_pictures_of_a_batch(tmp_path: Path) -> None:

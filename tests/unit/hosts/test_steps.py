@@ -36,6 +36,11 @@ def test_steps_of_schedulers(scheduler: dict[str, Any], runs: int, expected: lis
         ("LCM", {}, 4),
         ("HeunDiscrete", {}, 5),
         ("KDPM2Discrete", {}, 5),
+        ("KDPM2AncestralDiscrete", {}, 5),
+        ("DPMSolverSinglestep", {}, 5),
+        ("DEISMultistep", {}, 5),
+        ("DDPM", {}, 5),
+        ("TCD", {}, 5),
         ("PNDM", {"skip_prk_steps": True}, 5),
         ("PNDM", {}, 6),
     ],
@@ -57,3 +62,19 @@ def test_every_step_comes_once_in_order_and_the_last_run_is_the_last_step(
 def test_a_strength_below_one_counts_the_steps_that_are_run() -> None:
     scheduler = SimpleNamespace(order=1, timesteps=range(20))
     assert [position(scheduler, run, 6) for run in (0, 5)] == [(0, 6), (5, 6)]
+
+
+@pytest.mark.parametrize(
+    "name", ["DDIM", "HeunDiscrete", "UniPCMultistep", "LCM", "KDPM2Discrete", "EulerDiscrete"]
+)
+@pytest.mark.parametrize("strength", [0.3, 0.8])
+def test_image_to_image_as_diffusers_pipelines_do_it(name: str, strength: float) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    scheduler = getattr(diffusers, f"{name}Scheduler")()
+    scheduler.set_timesteps(10)
+    own = diffusers.StableDiffusionImg2ImgPipeline.get_timesteps
+    runs, _ = own(SimpleNamespace(scheduler=scheduler), 10, strength, "cpu")
+
+    seen = [position(scheduler, run, len(runs)) for run in range(len(runs))]
+    steps = round(10 * strength)
+    assert list(dict.fromkeys(seen)) == [(step, steps) for step in range(steps)]

@@ -31,7 +31,10 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         (CHANGING, "test_fusing_after_apply_says_so"),
         (CHANGING, "test_attention_that_goes_round_its_projections_is_found"),
     ],
-    "`copy.deepcopy`": [(CHANGING, "test_copies_have_no_networks_and_take_some")],
+    "`copy.deepcopy`": [
+        (CHANGING, "test_copies_have_no_networks_and_take_some"),
+        (CONTRACT, "test_a_copied_pipeline_has_no_networks"),
+    ],
     "`copy.copy`": [(CHANGING, "test_shallow_copies_and_replicas")],
     "`torch.compile`": [
         (COMPILED, "test_compiled_unets"),
@@ -44,7 +47,10 @@ ROWS: dict[str, list[tuple[str, str]]] = {
     ],
     "A UNet compiled twice": [(COMPILED, "test_a_second_compiled_copy_says_what_it_cannot_notice")],
     "`torch.export`": [(CHANGING, "test_exporting_leaves_nothing_behind_and_keeps_the_networks")],
-    "Gradient checkpointing": [(CHANGING, "test_gradient_checkpointing")],
+    "Gradient checkpointing": [
+        (CHANGING, "test_gradient_checkpointing"),
+        (MODELS, "test_gradient_checkpointing_as_diffusers_switches_it_on"),
+    ],
     "AnimateDiff": [(MODELS, "test_in_video_networks_change_attention_in_space_only")],
     "IP-Adapter": [
         (MODELS, "test_ip_adapters_keep_their_own_projections"),
@@ -59,6 +65,10 @@ ROWS: dict[str, list[tuple[str, str]]] = {
     "ControlNet": [
         (CONTRACT, "test_other_models_of_a_pipeline_are_left_alone"),
         (MODELS, "test_controlnets_and_t2i_residuals_are_left_alone"),
+        (
+            "unit/webui/test_webui_active.py",
+            "test_networks_act_in_controlnets_as_the_built_in_does",
+        ),
     ],
     "SDXL refiner": [(MODELS, "test_a_refiner_is_a_model_of_its_own")],
     "Two attention modules": [

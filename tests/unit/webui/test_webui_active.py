@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from fake_webui import FakeWebui
 from torch import nn
 from webui_cards import write_network
@@ -104,3 +105,47 @@ def test_a_generation_parses_each_prompt_once_and_searches_the_unet_once(
         assert counted["find_sites"] == 2, "later in the job, the UNet may have changed"
     finally:
         active.ACTIVE.remove()
+
+
+@pytest.mark.parametrize(
+    "prompts", [["a <hypernet:ink:0@0,1@1>"] * 2, ["a <hypernet:ink:0@0,1@1>", "b"]]
+)
+def test_networks_act_in_controlnets_as_the_built_in_does(
+    prompts: list[str], fake_webui: FakeWebui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = hn.Hypernetwork.create("ink", hn.Structure(), (640, 768))
+    for parameter in network.parameters():
+        nn.init.constant_(parameter, 0.01)
+    fake_webui.folder.mkdir(parents=True, exist_ok=True)
+    hn.write(network, fake_webui.folder / "ink.pt")
+    unet, controlnet, adapter = Blocks(768), Blocks(768), nn.Linear(2, 2)
+    model = SimpleNamespace(model=SimpleNamespace(diffusion_model=unet))
+    monkeypatch.setattr(fake_webui.shared, "sd_model", model, raising=False)
+    extension = SimpleNamespace(latest_network=None)
+    p: Any = SimpleNamespace(
+        all_prompts=prompts, prompts=["a", "a"], negative_prompts=["bad"], batch_size=2,
+        iteration=0, scripts=SimpleNamespace(alwayson_scripts=[SimpleNamespace(), extension]),
+    )  # fmt: skip
+    x = torch.randn(1, 5, 768, generator=torch.Generator().manual_seed(0))
+    controlnet.requires_grad_(False)
+    plain = controlnet.attn2.to_k(x)
+    extra_network.activate(p, [("ink", "0@0,1@1")])
+
+    def changed(step: int) -> float:
+        active.ACTIVE.before_step(p, step, 2, hires=False, conditions=None)
+        return float((controlnet.attn2.to_k(x) - plain).abs().max())
+
+    try:
+        assert changed(1) == 0
+        # The extension loads its models when the sampling is about to begin.
+        units = [SimpleNamespace(control_model=m) for m in (controlnet, adapter, controlnet, None)]
+        extension.latest_network = SimpleNamespace(control_params=units)
+        is_mixed = prompts[0] != prompts[1]
+        assert (changed(1) > 0) != is_mixed
+        assert changed(0) == 0
+        assert (changed(1) > 0) != is_mixed
+        extension.latest_network = None
+        assert changed(1) == 0
+    finally:
+        active.ACTIVE.remove()
+    assert not any("forward" in vars(module) for module in controlnet.modules())
