@@ -68,6 +68,7 @@ def prompt_and_settings(
             "Interrupt", elem_id="hypernetworks_interrupt", scale=1, min_width=110
         )
 
+    gr.HTML('<div class="studio-prompts"></div>', elem_id="studio_prompts")
     panel("hypernetworks")
     negative = gr.Textbox(label="Negative prompt", lines=1, elem_id="hypernetworks_negative")
     inputs, used = _settings(job_queue, prompt, negative)

@@ -46,6 +46,16 @@ COMPARE_HINT = (
 )
 
 
+_Resume = Callable[[gr.Request], Iterator[tuple[Any, ...]]]
+
+
+def for_one_network(name: str) -> tuple[Any, ...]:
+    """Values of the axes' fields that compare multipliers of one network."""
+    multipliers = gr.update(value="0, 0.25, 0.5, 0.75, 1", visible=True)
+    typed = gr.update(value=f'"{name}"' if "," in name else name, visible=True)
+    return MULTIPLIER, multipliers, NETWORK, typed, NONE, gr.update(value="", visible=False)
+
+
 @dataclass(frozen=True)
 class _Asked:
     """What the tab's fields say."""
@@ -56,15 +66,15 @@ class _Asked:
 
 def compare_tab(
     job_queue: JobQueue, place: Place, fields: list[gr.components.Component]
-) -> tuple[Callable[[gr.Request], Iterator[tuple[Any, ...]]], list[gr.components.Component]]:
+) -> tuple[_Resume, list[gr.components.Component], list[gr.components.Component]]:
     """Add the tab that makes sheets.
 
     Args:
         fields: the page's, as :func:`~hypernetworks.studio.generating.job_of` takes them.
 
     Returns:
-        The function that goes on to show a window's job when its page is loaded again, and what it
-            fills.
+        The function that goes on to show a window's job when its page is loaded again, what it
+            fills, and the fields of the axes.
     """
     with gr.Tab("Compare", id="compare", elem_id="studio_compare_tab"):
         axes, without, start, analyse, stop = _fields(job_queue)
@@ -100,7 +110,7 @@ def compare_tab(
     )
     analyse.click(run_blocks, fields, outputs, concurrency_limit=8, **PRIVATE)
     stop.click(_interrupting(job_queue, place), None, None, queue=False, **PRIVATE)
-    return resume, outputs
+    return resume, outputs, typed
 
 
 def _interrupting(job_queue: JobQueue, place: Place) -> Callable[[gr.Request], None]:

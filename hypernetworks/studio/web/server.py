@@ -85,7 +85,7 @@ def build_app(
     from .sheets import register_sheets
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    register(app, trainer.job_queue.library, MINIATURE_NETWORKS)
+    register(app, trainer.job_queue.library, MINIATURE_NETWORKS, anywhere=anywhere)
     place = Place(
         folder,
         Images(images or folder / "images", is_shown=not anywhere),
