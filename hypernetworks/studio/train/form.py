@@ -9,6 +9,8 @@ import gradio as gr
 
 from ...engine.initialising import INITIALISATIONS
 from ...engine.structure import ACTIVATIONS
+from ...hosts.diffusers.training.job import CHECKPOINTINGS
+from ...hosts.diffusers.training.memory import MEMORY
 from ...training import PRESETS
 from ...training.optimisers import optimiser_names
 from ...training.pictures import FITS, SUFFIXES
@@ -65,6 +67,12 @@ class Form:
             info="An image's caption is its file name, or a text file of the same name beside it.",
             elem_id="train_key",
             filterable=False,  # typed text would look like a folder, and mean none
+        )
+        self._text(
+            "path",
+            "Or the path of a folder on this machine",
+            placeholder="for example /pictures/my cat",
+            visible=self.trainer.takes_paths,
         )
         self.upload = gr.File(
             label="Or drop images and captions (.txt, .caption) here",
@@ -134,6 +142,8 @@ class Form:
             self._choice("optimiser", "Optimiser", optimiser_names())
             self._number("weight_decay", "Weight decay", whole=False)
             self._choice("precision", "Precision", PRECISIONS)
+            self._choice("memory", "Memory", MEMORY, "auto: by what the card has free")
+            self._choice("checkpointing", "Gradient checkpointing", CHECKPOINTINGS)
             self._number("clip", "Gradient clipping", "0: no limit", whole=False)
             self._number("min_snr", "Min-SNR gamma", "0: off; 5 is usual", whole=False)
             self._number("noise_offset", "Noise offset", "0: off", whole=False)

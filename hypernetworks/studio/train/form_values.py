@@ -33,7 +33,8 @@ class FormValues:
 
     Attributes:
         name, purpose: of the network; a purpose is a preset.
-        key: of the folder of pictures, see :class:`~.places.TrainingFolders`.
+        key: of the folder of pictures, see :class:`~.folders.TrainingFolders`.
+        path: of a folder of pictures, in place of a key.
         start_over: throw an earlier run of this name away.
         replace: a network of this name in the library may be replaced.
         previews: prompts, one a line.
@@ -44,6 +45,7 @@ class FormValues:
     name: str = ""
     purpose: str = "style"
     key: str = ""
+    path: str = ""
     start_over: bool = False
     replace: bool = False
     steps: float | None = None
@@ -65,6 +67,8 @@ class FormValues:
     optimiser: str = "AdamW"
     weight_decay: float | None = None
     precision: str = "auto"
+    memory: str = "auto"
+    checkpointing: str = "auto"
     clip: float | None = None
     min_snr: float | None = None
     noise_offset: float | None = None
@@ -189,6 +193,8 @@ def job_of(values: FormValues, painter: Painter, pictures: Path, runs: Path) -> 
         suffix=values.file_suffix,
         previews=tuple(prompts[:MOST_PREVIEWS]),
         restart=values.start_over,
+        memory=values.memory,
+        checkpointing=values.checkpointing,
     )
 
 

@@ -94,8 +94,9 @@ def build_app(
         trainer.training_folders.runs,
         checkpoints or Checkpoints(),
     )
-    register_live(app, PREFIX, trainer, place.images, place.sheets)
+    register_live(app, PREFIX, trainer, place.images, place.sheets, folder)
     register_sheets(app, PREFIX, place.sheets)
+    trainer.takes_paths = not anywhere
     page = build_page(trainer, place, anywhere=anywhere)
     served = _mounted(app, page, head())
     page.state_holder.session_data = SlimStates()

@@ -309,6 +309,36 @@ def ended(studio: Trainer) -> State:
     return studio.state
 
 
+def test_images_are_named_by_a_path_where_nobody_else_uses_the_page(
+    studio: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[TrainingJob] = []
+
+    def done(job: TrainingJob, _painter: Any, _watcher: Watcher) -> Outcome:
+        seen.append(job)
+        return Outcome(network(job.folder / "a-1.safetensors"), 1, True, ())
+
+    monkeypatch.setattr(trainer, "train_job", done)
+    folder = str(tmp_path / "mine" / "cats")
+    values = FormValues(name="a", path=f'"{folder}"', memory="streamed", checkpointing="on")
+    studio.start(values)
+    ended(studio)
+    assert (str(seen[0].pictures), seen[0].memory, seen[0].checkpointing) == (
+        folder,
+        "streamed",
+        "on",
+    )
+    for changes, error in (
+        ({"path": str(tmp_path / "none")}, "no such folder"),
+        ({"key": "1:cats"}, "not both"),
+    ):
+        with pytest.raises(hn.HypernetworkError, match=error):
+            studio.start(replace(values, **changes))
+    studio.takes_paths = False
+    with pytest.raises(hn.HypernetworkError, match="accepts no paths"):
+        studio.start(values)
+
+
 def train_slowly(job: TrainingJob, _painter: Any, watcher: Watcher) -> Outcome:
     """Steps until it is told to stop, or all are done."""
     watcher.on_stage("encoding images", 1, 1)
