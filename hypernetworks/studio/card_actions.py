@@ -68,6 +68,7 @@ class CardActions:
         target = entry.path.with_name(checked_name(f"{to.strip()}{entry.path.suffix}"))
         if target.exists() and not target.samefile(entry.path):
             raise FileWriteError(f"{target.name} exists already: choose another name")
+        # The network last: where a move fails half-way, tags still find it under its old name.
         for path in list(_belonging(entry)):
             new = path.with_name(target.stem + path.name.removeprefix(entry.path.stem))
             if not new.exists():
@@ -140,6 +141,7 @@ def _belonging(entry: Entry) -> Iterator[Path]:
     ]
     if len(others) > 1:  # ink.pt and ink.safetensors share them
         return
+
     images = [f"{middle}.{suffix}" for middle in (".preview", "") for suffix in PREVIEW_SUFFIXES]
     for ending in (*_BESIDE, *images):
         path = entry.path.with_name(f"{stem}{ending}")

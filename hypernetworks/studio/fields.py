@@ -148,6 +148,7 @@ def _passes() -> tuple[gr.Checkbox, gr.Slider, gr.Slider, gr.Dropdown, gr.Slider
             label="Hires: enlarge the images in a second pass",
             elem_id="hypernetworks_hires",
         )
+
         with gr.Row():
             scale = gr.Slider(
                 1,
@@ -170,6 +171,8 @@ def _passes() -> tuple[gr.Checkbox, gr.Slider, gr.Slider, gr.Dropdown, gr.Slider
         upscaler = gr.Dropdown(
             list(UPSCALERS), value="Latent", label="Upscaler", elem_id="hypernetworks_upscaler"
         )
+
+        # Not an Image: what that may hold is not known to payloads.py, and a preview needs none.
         image = gr.File(
             label="Begin with an image",
             file_types=[".png", ".jpg", ".jpeg", ".webp", ".avif"],

@@ -75,6 +75,7 @@ def compare(
         return Compared(None, {}, list(messages))
     on_plan(fitting)
 
+    # Every second image to the second process, and so on: neighbours take equally long.
     groups = fitting.groups()[share[0] :: share[1]]
     total = sum(fitting.jobs[cells[0]].steps for cells in groups)
     began, before = time.monotonic(), 0

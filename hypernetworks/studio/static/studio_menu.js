@@ -98,7 +98,7 @@
             });
             return item;
         }));
-        if (!menu.isConnected) document.body.append(menu);
+        if (!menu.isConnected) (document.querySelector("main") ?? document.body).append(menu);
         menu.hidden = false;
         const place = more.getBoundingClientRect();
         menu.style.left = `${Math.max(4, Math.min(place.left, window.innerWidth - menu.offsetWidth - 4))}px`;

@@ -134,6 +134,7 @@ def _fields(job_queue: JobQueue) -> _Fields:
         _axis(job_queue, "y", "Rows", NETWORK, ""),
         _axis(job_queue, "z", "Pages", NONE, ""),
     ]
+
     without = gr.Checkbox(
         False, label="Begin with a column without the networks", elem_id="compare_without"
     )
@@ -227,6 +228,8 @@ def _started(
         painter: Painter, tell: Callable[[Update], None], cancelled: threading.Event
     ) -> Compared:
         sheet = place.sheets.open(window, heading(job))
+
+        # Jobs have the model to themselves: nobody else sees the saved steps of a run in it.
         own, painter.library = painter.library, library
         try:
             made = compare(

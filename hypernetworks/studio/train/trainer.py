@@ -205,6 +205,7 @@ class Trainer:
             state.messages.append(
                 f'interrupted after {outcome.step} steps: press "{button}" to continue from there'
             )
+
         if outcome.best is not None and outcome.best_step != outcome.step:
             state.messages.append(
                 f"the best of {outcome.step} steps was {outcome.best_step}, with validation loss "

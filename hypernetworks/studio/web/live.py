@@ -55,6 +55,7 @@ def now(
     """
     job_queue = trainer.job_queue
     jobs = [_shown(job, trainer, window) for job in job_queue.seen()]
+
     sheet = sheets.of(window)
     answer = {
         "run": RUN,
@@ -83,6 +84,7 @@ def training(trainer: Trainer, seen: str, is_shown: bool) -> dict[str, Any]:
     state = trainer.state
     parts = [state.number, len(state.rows), len(state.previews), state.note, state.done]
     version = json.dumps([*parts, len(state.messages), state.is_running])
+
     found: dict[str, Any] = {
         "name": state.name,
         "running": state.is_running,
