@@ -709,6 +709,35 @@ def test_compare_makes_one_labelled_sheet(page: Any) -> None:
     ]
 
 
+def test_the_menu_of_a_card_the_history_and_names_while_typing(page: Any) -> None:
+    prompt = page.locator(PROMPT)
+    generate(page, "a moon <hypernet:sepia:1>", steps=1)
+    page.fill(PROMPT, "something else")
+    page.get_by_label("Earlier prompts").select_option(index=1)
+    expect(prompt).to_have_value("a moon <hypernet:sepia:1>")
+
+    more = page.get_by_role("button", name="Menu: pen", exact=True)
+    more.click()
+    expect(page.get_by_role("menuitem", name="Only this network")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("menu")).to_be_hidden()
+    expect(more).to_be_focused()
+    more.click()
+    page.get_by_role("menuitem", name="Only this network").click()
+    expect(prompt).to_have_value("a moon <hypernet:pen:1>")
+    more.click()
+    page.get_by_role("menuitem", name="Inspect").click()
+    expect(page.locator("#inspect_report .studio-table")).to_be_visible()
+    expect(page.locator("#inspect_name input")).to_have_value("pen")
+
+    page.fill(PROMPT, "a cat ")
+    prompt.press("End")
+    page.keyboard.type("<hypernet:nig")
+    expect(page.get_by_role("option", name=re.compile("^night"))).to_be_visible()
+    page.keyboard.press("Enter")
+    expect(prompt).to_have_value("a cat <hypernet:night:1>")
+
+
 def test_compare_can_be_interrupted(page: Any) -> None:
     page.get_by_role("tab", name="Compare").click()
     page.click("#compare_start")

@@ -141,7 +141,7 @@ def _fields(job_queue: JobQueue) -> _Fields:
     with gr.Row(elem_id="compare_buttons"):
         start = gr.Button("Compare", variant="primary", elem_id="compare_start", scale=3)
         analyse = gr.Button(
-            "Which blocks matter?", elem_id="compare_blocks", scale=2, min_width=150
+            "Which blocks matter?", elem_id="compare_blocks", scale=2, min_width=190
         )
         stop = gr.Button("Interrupt", elem_id="compare_interrupt", scale=1, min_width=110)
     return axes, without, start, analyse, stop
@@ -158,7 +158,7 @@ def _axis(
             label=label,
             elem_id=f"compare_{name}",
             scale=2,
-            min_width=130,
+            min_width=165,
         )
         values = gr.Textbox(
             value,
