@@ -499,6 +499,30 @@ def test_names_never_become_markup() -> None:
         assert "<img" not in shown
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "logarithmic", "expected"),
+    [
+        (0.0, 1.0, False, [0, 0.5, 1]),
+        (0.0, 0.0023, False, [0, 0.001, 0.002]),
+        (0.012, 0.3, True, [0.02, 0.05, 0.1, 0.2]),
+        (0.11, 0.12, True, [0.11, 0.12]),
+        (2.0, 2.0, False, [2.0]),
+    ],
+)
+def test_axes_have_round_values(
+    low: float, high: float, logarithmic: bool, expected: list[float]
+) -> None:
+    assert views._ticks(low, high, logarithmic) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [(100, [20, 40, 60, 80]), (700, [200, 400, 600]), (5000, [2000, 4000]), (2, []), (1, [])],
+)
+def test_steps_of_an_axis_are_round_and_away_from_its_ends(last: int, expected: list[int]) -> None:
+    assert views._steps_between(1, last) == expected
+
+
 def test_curves_have_the_losses_and_stay_small() -> None:
     assert views.curves(State("a", rows=[step(1)])) == ""
     rows = [step(number, validation=0.5 if number % 10 == 0 else None) for number in range(1, 3001)]
