@@ -133,11 +133,8 @@ def _settings(
             1, MOST_PICTURES, value=1, step=1, label="Images", elem_id="hypernetworks_batch"
         )
 
-    passes = _passes()
-    return (
-        Inputs(prompt, negative, steps, cfg, seed, sampler, batch, width, height, *passes),
-        (dice, reuse),
-    )
+    of_job = (prompt, negative, steps, cfg, seed, sampler, batch, width, height)
+    return Inputs(*of_job, *_passes()), (dice, reuse)
 
 
 def _passes() -> tuple[gr.Checkbox, gr.Slider, gr.Slider, gr.Dropdown, gr.Slider, gr.File]:

@@ -60,8 +60,7 @@ def compare(
 ) -> Compared:
     """Generate a sheet's images; when cancelled, keep those that are finished.
 
-    A network that doesn't fit the model is left out. Equal images, such as those at multiplier 0,
-    are generated once.
+    A network that doesn't fit the model is left out; equal images are generated once.
 
     Args:
         job: that the plan was made from.

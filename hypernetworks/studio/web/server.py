@@ -61,8 +61,7 @@ def build_app(
         folder: for the pictures of this run.
         anywhere: it will listen on all interfaces.
         password: asked for before anything else; ``None`` lets everyone in.
-        images: the user's folder of images; ``None`` is ``images`` in ``folder``.
-        checkpoints: that the Model tab offers; ``None`` for none.
+        images, checkpoints: the user's folder of images; what the Model tab offers.
     """
     from fastapi import FastAPI
 
