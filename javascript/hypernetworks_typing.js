@@ -84,7 +84,7 @@
 
     document.addEventListener("input", (event) => {
         const box = event.target;
-        if (!TABS.some((tab) => promptOf(tab) === box) || isOthers(box)) return;
+        if (![...TABS, "hypernetworks"].some((tab) => promptOf(tab) === box) || isOthers(box)) return;
         const found = begun(box);
         if (!found) {
             close();

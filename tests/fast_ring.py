@@ -64,6 +64,7 @@ SLOW: dict[str, Collection[str]] = {
         "test_flipped_bits_and_changed_bytes",
     ),
     "unit/files/test_variants.py": ("test_round_trip",),
+    "unit/hosts/test_passes.py": EVERY_TEST,
     "unit/hosts/test_steps.py": (
         "test_every_step_comes_once_in_order_and_the_last_run_is_the_last_step",
     ),
@@ -80,6 +81,7 @@ SLOW: dict[str, Collection[str]] = {
     "unit/library/test_library_names.py": ("test_fifty_thousand_names",),
     "unit/prompts/test_near_misses.py": ("test_long_texts_take_no_time",),
     "unit/prompts/test_tags.py": ("test_infotext_round_trip",),
+    "unit/studio/test_studio_checkpoints.py": ("test_a_vae_is_read_from_files_and_folders",),
     "unit/studio/test_studio_restoring.py": ("test_any_other_key_is_named",),
     "unit/studio/test_studio_work.py": EVERY_TEST,
     "unit/training/test_training.py": ("test_an_interrupted_run_continues_bit_for_bit",),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..console import pasted_path, say
 from ..errors import HypernetworkError, sendable
+from .model import usual_folder
 
 if TYPE_CHECKING:
     from ..library import Entry
@@ -57,7 +58,7 @@ def _run(options: argparse.Namespace) -> int:
 def _usual_folders() -> list[Path]:
     """The user's own, and that of the networks that ship."""
     return [
-        Path.home() / "hypernetworks",
+        usual_folder(),
         Path(__file__).parents[1] / "miniature" / "networks",
     ]
 

@@ -40,6 +40,11 @@ def load_painter(options: argparse.Namespace, own: Sequence[Path] = ()):  # type
     return painter
 
 
+def usual_folder() -> Path:
+    """The user's own folder of hypernetworks, which needn't exist."""
+    return Path.home() / "hypernetworks"
+
+
 def add_device(parser: argparse._ActionsContainer, *, precision: bool = True) -> None:
     """Add ``--device`` and ``--precision``.
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..console import pasted_path
-from .model import add_checkpoint, add_device, add_vae, load_painter, need
+from .model import add_checkpoint, add_device, add_vae, load_painter, need, usual_folder
 from .passwords import add_password, chosen_password
 from .values import integer
 
@@ -78,7 +78,7 @@ def _run(options: argparse.Namespace) -> int:
     from ..training.folders import TrainingFolders
 
     # The folder needn't exist: dropping a file on the page makes it.
-    own = [] if options.hypernetworks else [Path.home() / "hypernetworks"]
+    own = [] if options.hypernetworks else [usual_folder()]
 
     # Whoever listens without choosing gets a password, so that no page is open by accident.
     password = chosen_password(options)

@@ -14,9 +14,11 @@ from ..files import SUFFIXES, read
 from ..files.moving import move_to_free, remove
 from ..files.naming import DEVICE, folded, is_plain
 from ..library import Entry, Library, inspect
-from ..library.sidecars import FolderNames, Listings, for_the_panel, read_sidecars
+from ..library.sidecars import FolderNames, Listings, Sidecars, for_the_panel, read_sidecars
 
 _BINARY = getattr(os, "O_BINARY", 0)
+TAGS, MOST_TAGS = "tags", 50
+"""Key of ``NAME.json``: a list of words, as the webui extension writes it."""
 LARGEST = 4 << 30
 """Bytes of a file that may be added."""
 
@@ -42,8 +44,16 @@ def _description(library: Library, entry: Entry, names: FolderNames) -> dict[str
         "full_name": entry.full_name,
         "description": beside.description,
         "family": beside.base_model or None,
+        "tags": _tags(beside),
         "preview": beside.preview.stat().st_mtime_ns if beside.preview is not None else None,
     }
+
+
+def _tags(beside: Sidecars) -> list[str]:
+    """The tags that the user has given a network."""
+    found = beside.user_metadata.get(TAGS)
+    words = [word for word in found if isinstance(word, str)] if isinstance(found, list) else []
+    return words[:MOST_TAGS]
 
 
 def preview_of(library: Library, name: str) -> Path | None:

@@ -86,11 +86,13 @@ def _checkpoints(folder: Path) -> Iterator[Path]:
     """Checkpoint files, and folders of diffusers, below a folder."""
     for place, folders, files in os.walk(folder):
         here = Path(place)
+        # A folder of diffusers is one checkpoint, whatever files are in it.
         if "model_index.json" in files:
             folders.clear()
             if here != folder:
                 yield here
             continue
+
         folders.sort()
         if len(here.relative_to(folder).parts) >= DEEPEST:
             folders.clear()

@@ -68,6 +68,7 @@ def prompt_and_settings(
             "Interrupt", elem_id="hypernetworks_interrupt", scale=1, min_width=110
         )
 
+    gr.HTML('<div class="studio-prompts"></div>', elem_id="studio_prompts")
     panel("hypernetworks")
     negative = gr.Textbox(label="Negative prompt", lines=1, elem_id="hypernetworks_negative")
     inputs, used = _settings(job_queue, prompt, negative)
@@ -132,11 +133,8 @@ def _settings(
             1, MOST_PICTURES, value=1, step=1, label="Images", elem_id="hypernetworks_batch"
         )
 
-    passes = _passes()
-    return (
-        Inputs(prompt, negative, steps, cfg, seed, sampler, batch, width, height, *passes),
-        (dice, reuse),
-    )
+    of_job = (prompt, negative, steps, cfg, seed, sampler, batch, width, height)
+    return Inputs(*of_job, *_passes()), (dice, reuse)
 
 
 def _passes() -> tuple[gr.Checkbox, gr.Slider, gr.Slider, gr.Dropdown, gr.Slider, gr.File]:
@@ -147,6 +145,7 @@ def _passes() -> tuple[gr.Checkbox, gr.Slider, gr.Slider, gr.Dropdown, gr.Slider
             label="Hires: enlarge the images in a second pass",
             elem_id="hypernetworks_hires",
         )
+
         with gr.Row():
             scale = gr.Slider(
                 1,
@@ -169,6 +168,8 @@ def _passes() -> tuple[gr.Checkbox, gr.Slider, gr.Slider, gr.Dropdown, gr.Slider
         upscaler = gr.Dropdown(
             list(UPSCALERS), value="Latent", label="Upscaler", elem_id="hypernetworks_upscaler"
         )
+
+        # Not an Image: what that may hold is not known to payloads.py, and a preview needs none.
         image = gr.File(
             label="Begin with an image",
             file_types=[".png", ".jpg", ".jpeg", ".webp", ".avif"],

@@ -63,6 +63,7 @@ class Images:
             What to tell the user: that it was not possible, and why.
         """
         day = self.folder / time.strftime("%Y-%m-%d")
+
         try:
             day.mkdir(parents=True, exist_ok=True)
             with self._writing:
@@ -98,6 +99,7 @@ class Images:
             after: begin behind this name.
         """
         wanted, stars = words.lower().split(), self.stars()
+
         for number, name in enumerate(self._names()):
             if number >= MOST_SEARCHED:
                 return

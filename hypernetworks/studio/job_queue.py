@@ -150,6 +150,7 @@ class JobQueue:
             Exception: whatever the work raises.
         """
         job = _Job(window, kind, patience)
+
         with self._changed:
             self._jobs.append(job)
         threading.Thread(target=self._do, args=(work, job), daemon=True).start()

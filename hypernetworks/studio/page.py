@@ -12,10 +12,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import gradio as gr
 
+from .cards import choices
 from .fields import Inputs, prompt_and_settings, starter
 from .job_queue import JobQueue
 from .models import samplers
-from .tabs.compare import compare_tab
+from .tabs.compare import compare_tab, for_one_network
 from .tabs.convert import convert_tab
 from .tabs.gallery import gallery_tab
 from .tabs.inspect import inspect_tab
@@ -59,8 +60,8 @@ def build_page(trainer: Trainer, place: Place, *, anywhere: bool = False) -> gr.
                 gr.Tabs(elem_id="studio_tabs"),
             ):
                 outputs, restored = picture_tab(job_queue)
-                resume_sheet, of_sheet = compare_tab(job_queue, place, inputs.all())
-                inspect_tab(job_queue)
+                resume_sheet, of_sheet, of_axes = compare_tab(job_queue, place, inputs.all())
+                inspected = inspect_tab(job_queue)
                 convert_tab(job_queue, place)
                 train_tab(trainer)
                 of_model = [status, inputs.cfg, inputs.sampler, inputs.width, inputs.height]
@@ -75,6 +76,7 @@ def build_page(trainer: Trainer, place: Place, *, anywhere: bool = False) -> gr.
         # What the page has saved comes in through a field that nobody sees.
         saved = gr.Textbox(visible=False)
         renew = gr.Button("Renew", elem_id="studio_renew", elem_classes="studio-hidden")
+        _wire_choices(job_queue, saved, inputs, inspected, of_axes)
         opened = page.load(
             _opening(job_queue, place, of_tab_values),
             saved,
@@ -97,6 +99,37 @@ def build_page(trainer: Trainer, place: Place, *, anywhere: bool = False) -> gr.
     return page
 
 
+def _wire_choices(
+    job_queue: JobQueue,
+    chosen: gr.Textbox,
+    inputs: Inputs,
+    inspected: gr.Dropdown,
+    of_axes: list[gr.components.Component],
+) -> None:
+    """Let the page's scripts fill fields: they name what was chosen, and click a hidden button."""
+
+    def fields(text: str) -> tuple[Any, ...]:
+        return _filled(job_queue, _restored(job_queue, text), keep=True)[1:]
+
+    def network(name: str) -> Any:
+        return gr.update(value=name, choices=list(choices(job_queue.library)))
+
+    for name, function, outputs in (
+        ("apply", fields, inputs.all()),
+        ("inspect", network, [inspected]),
+        ("compare", for_one_network, of_axes),
+    ):
+        button = gr.Button(name, elem_id=f"studio_{name}", elem_classes="studio-hidden")
+        button.click(
+            function,
+            chosen,
+            outputs,
+            js="() => [window.hypernetworksStudio.chosen]",
+            queue=False,
+            **PRIVATE,
+        )
+
+
 def _opening(
     job_queue: JobQueue, place: Place, of_tab_values: Callable[[], tuple[Any, ...]]
 ) -> Callable[[gr.Request, str], tuple[Any, ...]]:
@@ -105,16 +138,30 @@ def _opening(
     def opened(request: gr.Request, text: str) -> tuple[Any, ...]:
         state = saved_state(text)
         place.windows.open(str(request.session_hash), state.get("window"))
-        values = restored_fields(state, job_queue.painter.model_name, samplers(job_queue))
-        return _filled(job_queue, values) + of_tab_values()
+        return _filled(job_queue, _restored(job_queue, text)) + of_tab_values()
 
     return opened
 
 
-def _filled(job_queue: JobQueue, values: dict[str, str | float]) -> tuple[Any, ...]:
+def _restored(job_queue: JobQueue, text: str) -> dict[str, str | float]:
+    """Usable values of the fields that a page has saved."""
+    model = job_queue.painter.model_name
+    return restored_fields(saved_state(text), model, samplers(job_queue))
+
+
+def _filled(
+    job_queue: JobQueue, values: dict[str, str | float], *, keep: bool = False
+) -> tuple[Any, ...]:
     """The header, and the fields in their order: as they were, as the model wants them, or as in a
     new window.
+
+    Args:
+        keep: fields without a value stay as they are.
     """
+    if keep:
+        names = Inputs.__dataclass_fields__
+        return (gr.skip(), *(values.get(name, gr.skip()) for name in names))
+
     status, cfg, sampler, width, height = model_updates(job_queue)
     of_model: dict[str, Any] = {"sampler": sampler, "width": width, "height": height}
     defaults: dict[str, Any] = {"prompt": starter(job_queue), "cfg": cfg, **of_model}

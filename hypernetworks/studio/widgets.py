@@ -37,6 +37,8 @@ def first_screen_html(*, is_miniature: bool) -> str:
     what = "Hypernetworks change how a Stable Diffusion model draws: by a tag in the prompt."
     how = "Describe an image, click a network, and press Generate (Ctrl+Enter)."
     examples = ""
+
+    # A checkpoint of the user's knows nothing of the networks that ship.
     if is_miniature:
         how = (
             "No image yet. Click an example, or describe an image and press Generate (Ctrl+Enter)."

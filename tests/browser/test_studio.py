@@ -673,7 +673,6 @@ def test_a_reload_keeps_the_job_and_a_restarted_studio_the_fields(
 
 
 def test_compare_makes_one_labelled_sheet(page: Any) -> None:
-    page.fill(PROMPT, "a cat <hypernet:ink:1>")
     page.fill("#hypernetworks_steps input[type=number]", "2")
     page.locator("#hypernetworks_steps input[type=number]").blur()
     page.get_by_role("tab", name="Compare").click()
@@ -689,7 +688,7 @@ def test_compare_makes_one_labelled_sheet(page: Any) -> None:
     page.keyboard.press("ArrowLeft")
     viewer.get_by_role("button", name="Use these settings").click()
     expect(page.get_by_role("tab", name="Image")).to_have_attribute("aria-selected", "true")
-    expect(page.locator(PROMPT)).to_have_value("a cat <hypernet:ink:0>")
+    expect(page.locator(PROMPT)).to_have_value("a strawberry on blue <hypernet:ink:0>")
     page.get_by_role("tab", name="Compare").click()
     with page.expect_download() as download:
         page.get_by_role("link", name="Download HTML").click()
@@ -707,6 +706,35 @@ def test_compare_makes_one_labelled_sheet(page: Any) -> None:
         "Model",
         "Gallery",
     ]
+
+
+def test_the_menu_of_a_card_the_history_and_names_while_typing(page: Any) -> None:
+    prompt = page.locator(PROMPT)
+    generate(page, steps=1)  # of what a new window begins with: gradio may still fill the fields
+    page.fill(PROMPT, "something else")
+    page.get_by_label("Earlier prompts").select_option(index=1)
+    expect(prompt).to_have_value("a strawberry on blue <hypernet:ink:0.8>")
+
+    more = page.get_by_role("button", name="Menu: pen", exact=True)
+    more.click()
+    expect(page.get_by_role("menuitem", name="Only this network")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("menu")).to_be_hidden()
+    expect(more).to_be_focused()
+    more.click()
+    page.get_by_role("menuitem", name="Only this network").click()
+    expect(prompt).to_have_value("a strawberry on blue <hypernet:pen:1>")
+    more.click()
+    page.get_by_role("menuitem", name="Inspect").click()
+    expect(page.locator("#inspect_report .studio-table")).to_be_visible()
+    expect(page.locator("#inspect_name input")).to_have_value("pen")
+
+    page.fill(PROMPT, "a cat ")
+    prompt.press("End")
+    page.keyboard.type("<hypernet:nig")
+    expect(page.get_by_role("option", name=re.compile("^night"))).to_be_visible()
+    page.keyboard.press("Enter")
+    expect(prompt).to_have_value("a cat <hypernet:night:1>")
 
 
 def test_compare_can_be_interrupted(page: Any) -> None:

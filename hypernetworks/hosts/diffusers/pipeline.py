@@ -22,7 +22,7 @@ from ..fit import check_fit
 from ..infotext import HASHES, hashes_line
 from ..resolving import Resolver, Use
 from .checkpoints.loading import load_checkpoint, load_vae
-from .finite import NotFiniteError, watched
+from .finite import Finite, NotFiniteError, watched
 from .generation import Generation, Picture, Result
 from .live_preview import LivePreview
 from .passes import Passes, check_passes, hires_size
@@ -157,17 +157,7 @@ class Painter:
                 patches.callback(setattr, self.pipeline, "scheduler", self._own_scheduler)
                 live_preview = LivePreview.watching(self.pipeline, on_picture)
                 finite = patches.enter_context(watched(self.pipeline.vae, raises=again))
-                passes = Passes(
-                    self.pipeline,
-                    job,
-                    size=size,
-                    cfg=self.default_cfg if job.cfg is None else job.cfg,
-                    multiple=self.size_step,
-                    handle=handle,
-                    live_preview=live_preview,
-                    on_step=steps,
-                    finite=finite,
-                )
+                passes = self._passes(job, size, handle, live_preview, steps, finite)
                 images = passes.images(clean, negative)
 
             if finite.found:
@@ -183,6 +173,27 @@ class Painter:
         result.pictures = self._pictures(job, images, size, chosen, steps.interruption)
         self.library.trim()
         return result
+
+    def _passes(
+        self,
+        job: Generation,
+        size: tuple[int, int],
+        handle: Handle | None,
+        live_preview: LivePreview | None,
+        steps: _Steps,
+        finite: Finite,
+    ) -> Passes:
+        return Passes(
+            self.pipeline,
+            job,
+            size=size,
+            cfg=self.default_cfg if job.cfg is None else job.cfg,
+            multiple=self.size_step,
+            handle=handle,
+            live_preview=live_preview,
+            on_step=steps,
+            finite=finite,
+        )
 
     def problems(self, prompt: str) -> list[str]:
         """Why tags of a prompt can't be used with this model; a line for each, nothing is

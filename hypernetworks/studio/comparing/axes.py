@@ -201,6 +201,7 @@ def applied(
         chosen: a value for each axis; ``None`` is the column without the networks.
         names: the networks that are compared.
     """
+    # Not in the order of the axes: a multiplier needs the network that another axis puts in.
     pairs, order = list(chosen), list(KINDS)
     given = [(axis, value) for axis, value in pairs if value is not None]
     for axis, value in sorted(given, key=lambda pair: order.index(pair[0].kind)):

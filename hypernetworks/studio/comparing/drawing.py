@@ -23,7 +23,8 @@ LEAST_EDGE, GAP, LABEL = 192, 8, 16
 def heading(job: Generation) -> str:
     """The line above a sheet: the prompt, and the seed that all images share."""
     clean = " ".join(parse(job.prompt)[0].split())
-    return f"{clean[:90]}{'…' if len(clean) > 90 else ''}  (seed {job.seed}, {job.steps} steps)"
+    steps = "1 step" if job.steps == 1 else f"{job.steps} steps"
+    return f"{clean[:90]}{'…' if len(clean) > 90 else ''}  (seed {job.seed}, {steps})"
 
 
 def sheet(
@@ -96,6 +97,7 @@ class _Layout:
     def corner(self, cell: Cell) -> tuple[int, int]:
         """The upper left corner of a cell."""
         page, row, column = cell
+        # Many columns go on below, in further bands of all rows.
         down, along = divmod(column, MOST_ACROSS)
         top = LABEL + 2 * GAP + (page + 1) * self.page - self.bands * self.band
         y = top + down * self.band + self.head + row * (self.cell[1] + GAP)

@@ -60,6 +60,7 @@ def page_file(
     for picture in pictures.values():
         if id(picture) not in sources:
             sources[id(picture)] = _embedded(picture.image)
+
     tables = "".join(
         _table(todo, page, pictures, sources, notes or {}) for page in range(len(todo.labels[2]))
     )

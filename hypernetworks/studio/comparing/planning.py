@@ -145,6 +145,7 @@ def _values(
     found = KINDS[kind].parse(text)
     if kind == BLOCK_OFF:
         return _blocks_off(found, blocks)
+
     if kind == NETWORK and not found:
         found = _of_prompt(job.prompt) or tuple(
             library.name_of(entry) for entry in library.entries[:MOST_NETWORKS]
@@ -153,6 +154,8 @@ def _values(
             raise HypernetworkError(
                 "there is no network to compare: drop a hypernetwork file on the page first"
             )
+
+    # The same rule as in webuis: a search that finds nothing would make equal images.
     if kind == WORDS and found and found[0] not in f"{job.prompt}\n{job.negative}":
         raise HypernetworkError(
             f'"{found[0]}" is not in the prompt: the first of the words is replaced by the others'
@@ -182,6 +185,7 @@ def _names(job: Generation, axes: Sequence[Axis], without: bool) -> frozenset[st
     """
     chosen = next((axis.values for axis in axes if axis.kind in _CHOOSING), None)
     names = frozenset(_of_prompt(job.prompt) if chosen is None else chosen)
+
     needing = [axis.kind for axis in axes if axis.kind in (MULTIPLIER, BLOCKS, BLOCK_OFF)]
     if (needing or without) and not names:
         what = needing[0] if needing else "The column without the network"

@@ -59,6 +59,7 @@ class Sheet:
 
     def finish(self, plan: Plan | None, moved: dict[Cell, Picture], notes: dict[str, str]) -> None:
         """Take the final order of the columns: the images keep their numbers."""
+        # By identity: cells that show one image have one picture, before and after the sorting.
         numbers = {id(self.pictures[cell]): number for cell, number in self.files.items()}
         self.files = {cell: numbers[id(picture)] for cell, picture in moved.items()}
         self.plan, self.pictures, self.notes = plan, dict(moved), notes

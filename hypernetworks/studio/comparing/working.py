@@ -60,8 +60,7 @@ def compare(
 ) -> Compared:
     """Generate a sheet's images; when cancelled, keep those that are finished.
 
-    A network that doesn't fit the model is left out. Equal images, such as those at multiplier 0,
-    are generated once.
+    A network that doesn't fit the model is left out; equal images are generated once.
 
     Args:
         job: that the plan was made from.
@@ -75,6 +74,7 @@ def compare(
         return Compared(None, {}, list(messages))
     on_plan(fitting)
 
+    # Every second image to the second process, and so on: neighbours take equally long.
     groups = fitting.groups()[share[0] :: share[1]]
     total = sum(fitting.jobs[cells[0]].steps for cells in groups)
     began, before = time.monotonic(), 0

@@ -1,12 +1,12 @@
 /*
- * The studio's own part of the page: the cards of the library, dropping files anywhere, keys, and undoing.
+ * The studio's own part of the page: messages, dropping files anywhere, keys, and undoing.
  *
  * Loaded after the panel's scripts, and uses their window.hypernetworksExtension. Names go into the page as text.
- * studio_gallery.js and studio_live.js follow, and share window.hypernetworksStudio.
+ * The other files of the studio follow, and share window.hypernetworksStudio.
  */
 (() => {
     "use strict";
-    const { parseTags, toggle, refresh, isWritable, controls } = window.hypernetworksExtension;
+    const { parseTags, toggle, controls } = window.hypernetworksExtension;
     const { make, setText } = controls;
     const API = "./hypernetworks/v1";
     const SUFFIXES = [".pt", ".safetensors", ".bin", ".ckpt", ".pth"];
@@ -53,225 +53,6 @@
         }, isWrong ? 20_000 : 8_000);
     }
 
-    /* ---------------------------------------------------------------- cards */
-
-    function size(bytes) {
-        return bytes < 1e6 ? `${Math.max(1, Math.round(bytes / 1e3))} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
-    }
-
-    /** One network: a button that is pressed while the prompt has its tag. */
-    function card(entry) {
-        const face = make("span", { class: "studio-face", "aria-hidden": "true" });
-        if (entry.preview !== null && entry.preview !== undefined) {
-            const query = `name=${encodeURIComponent(entry.full_name)}&v=${entry.preview}`;
-            face.append(make("img", { src: `${API}/preview?${query}`, alt: "", loading: "lazy" }));
-        } else {
-            face.append([...entry.name][0] ?? "?");
-        }
-        const facts = [entry.folder, entry.family, size(entry.size)].filter(Boolean).join(" · ");
-        const words = make("span", { class: "studio-words" }, make("bdi", {}, entry.name), make("small", {}, facts));
-        const button = make("button", { type: "button", class: "studio-card", "aria-pressed": "false" }, face, words);
-        button.title = [entry.name, entry.description].filter(Boolean).join("\n");
-        if (!isWritable(entry.name)) {
-            button.disabled = true;
-            button.title = "Its name can't be in a tag: rename the file without “:” and “>”.";
-        }
-        button.addEventListener("click", () => {
-            const isIn = toggle(TAB, entry.name, entry.preferred_multiplier, entry.activation_text);
-            if (isIn) marks.use(entry.full_name);
-            window.hypernetworksExtension.sync();
-            cards.forEach((each) => each.mark());
-        });
-        const star = make("button", { type: "button", class: "studio-favourite", "aria-label": `Favourite: ${entry.name}` }, "★");
-        star.addEventListener("click", () => {
-            marks.star(entry.full_name);
-            cards.forEach((each) => each.render());
-        });
-        const misfit = make("small", { class: "studio-misfit", hidden: "" }, "doesn’t fit this model");
-        words.append(misfit);
-        return Object.assign(make("div", { class: "studio-slot" }, button, star), { button, star, misfit });
-    }
-
-    /** What this browser remembers of networks: favourites, and what was used last. */
-    const marks = {
-        key: "hypernetworks.marks",
-        read() {
-            try {
-                return { stars: [], used: [], ...JSON.parse(localStorage.getItem(this.key) ?? "{}") };
-            } catch {
-                return { stars: [], used: [] };
-            }
-        },
-        write(value) {
-            try {
-                localStorage.setItem(this.key, JSON.stringify(value));
-            } catch { /* private windows forget */ }
-        },
-        star(name) {
-            const { stars, used } = this.read();
-            this.write({ used, stars: stars.includes(name) ? stars.filter((one) => one !== name) : [...stars, name] });
-        },
-        use(name) {
-            const { stars, used } = this.read();
-            this.write({ stars, used: [name, ...used.filter((one) => one !== name)].slice(0, 100) });
-        },
-    };
-
-    const byName = (one, other) => one.name.localeCompare(other.name);
-    const ORDERS = {
-        Name: () => byName,
-        Newest: () => (one, other) => other.mtime - one.mtime,
-        "Last used": ({ used }) => {
-            const place = new Map(used.map((name, index) => [name, index - used.length]));
-            return (one, other) => (place.get(one.full_name) ?? 0) - (place.get(other.full_name) ?? 0) || byName(one, other);
-        },
-        Size: () => (one, other) => other.size - one.size,
-    };
-
-    class Cards {
-        constructor(host) {
-            this.host = host;
-            this.entries = [];
-            this.made = new Map(); // cards by their entry: a search makes none anew
-            this.misfits = {};
-            this.order = make("select", { "aria-label": "Order of networks" });
-            this.order.append(...Object.keys(ORDERS).map((name) => make("option", {}, name)));
-            this.family = make("select", { "aria-label": "Model family", hidden: "" });
-            this.fitting = make("input", { type: "checkbox" });
-            this.search = make("input", { type: "search", placeholder: "Search …", "aria-label": "Search networks" });
-            this.folder = make("select", { "aria-label": "Folder" });
-            this.renewal = make("button", { type: "button" }, "Refresh");
-            this.file = make("input", { type: "file", multiple: "", accept: SUFFIXES.join(","), hidden: "" });
-            this.adding = make("button", { type: "button" }, "Add a file …");
-            this.count = make("span", { class: "studio-count", role: "status" });
-            this.grid = make("div", { class: "studio-grid" });
-            this.empty = make("p", { class: "studio-empty", hidden: "" });
-            const title = make("h2", {}, "Networks");
-            this.fittingLabel = make("label", { hidden: "" }, this.fitting, " Only those that fit");
-            const choices = [this.search, this.folder, this.family, this.order, this.fittingLabel];
-            const tools = [title, ...choices, this.renewal, this.adding, this.file, this.count];
-            host.replaceChildren(make("div", { class: "studio-tools" }, ...tools), this.grid, this.empty);
-            host.classList.add("studio-filled");
-            this.listen();
-            this.load(false);
-        }
-
-        listen() {
-            this.search.addEventListener("input", () => this.render());
-            for (const choice of [this.folder, this.family, this.order, this.fitting]) {
-                choice.addEventListener("change", () => this.render());
-            }
-            this.renewal.addEventListener("click", () => this.load(true));
-            this.adding.addEventListener("click", () => this.file.click());
-            this.file.addEventListener("change", () => {
-                addAll([...this.file.files]);
-                this.file.value = "";
-            });
-        }
-
-        async load(lookAgain) {
-            try {
-                if (lookAgain) await refresh(); // the panel's menu, too
-                const response = await fetch(`${API}/list`);
-                if (!response.ok) throw new Error(`HTTP ${response.status}`);
-                this.entries = await response.json();
-                this.showFolders();
-                this.render();
-                await this.look();
-            } catch (error) {
-                this.say(`The list of networks can't be loaded (${error.message}). Is the studio still running?`);
-            }
-        }
-
-        /** Which networks the loaded model can't use: it is asked again when the model changes. */
-        async look() {
-            const response = await fetch(`${API}/fits`);
-            if (!response.ok) return;
-            this.misfits = await response.json();
-            this.fittingLabel.hidden = !Object.keys(this.misfits).length;
-            this.render();
-        }
-
-        showFamilies() {
-            const chosen = this.family.value;
-            const families = [...new Set(this.entries.map((entry) => entry.family))].filter(Boolean).sort();
-            this.family.replaceChildren(make("option", { value: "" }, "All families"), ...families.map((one) => make("option", {}, one)));
-            this.family.value = families.includes(chosen) ? chosen : "";
-            this.family.hidden = families.length < 2;
-        }
-
-        showFolders() {
-            this.showFamilies();
-            const chosen = this.folder.value;
-            const folders = [...new Set(this.entries.map((entry) => entry.folder))].filter(Boolean).sort();
-            const options = folders.map((folder) => make("option", { value: `in ${folder}` }, folder));
-            this.folder.replaceChildren(make("option", { value: "" }, "All folders"), ...options);
-            this.folder.value = folders.includes(chosen.slice(3)) ? chosen : "";
-            this.folder.hidden = !folders.length;
-        }
-
-        /** Those that search and choices leave: favourites first, then in the chosen order, what doesn't fit last. */
-        chosen() {
-            const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
-            const folder = this.folder.value.slice(3);
-            const known = marks.read();
-            const stars = new Set(known.stars);
-            const order = ORDERS[this.order.value || "Name"](known);
-            const rank = (entry) => (stars.has(entry.full_name) ? 0 : 1) + (entry.full_name in this.misfits ? 2 : 0);
-            const found = this.entries.filter((entry) => {
-                const text = `${entry.full_name} ${entry.family ?? ""} ${entry.activation_text}`.toLowerCase();
-                const inside = !folder || entry.folder === folder || entry.folder.startsWith(`${folder}/`);
-                const isOfFamily = !this.family.value || entry.family === this.family.value;
-                const isUsable = !this.fitting.checked || !(entry.full_name in this.misfits);
-                return inside && isOfFamily && isUsable && words.every((word) => text.includes(word));
-            });
-            return { stars, found: found.sort((one, other) => rank(one) - rank(other) || order(one, other)) };
-        }
-
-        cardOf(entry) {
-            const key = `${entry.full_name} ${entry.mtime} ${entry.preview} ${entry.activation_text} ${entry.preferred_multiplier}`;
-            if (!this.made.has(key)) this.made.set(key, card(entry));
-            return this.made.get(key);
-        }
-
-        render() {
-            const { stars, found } = this.chosen();
-            this.shown = found;
-            const slots = found.map((entry) => this.cardOf(entry));
-            found.forEach((entry, index) => {
-                const { star, misfit } = slots[index];
-                star.setAttribute("aria-pressed", String(stars.has(entry.full_name)));
-                misfit.hidden = !(entry.full_name in this.misfits);
-                misfit.title = this.misfits[entry.full_name] ?? "";
-            });
-            const old = [...this.grid.children];
-            const isSame = old.length === slots.length && old.every((element, index) => element === slots[index]);
-            if (!isSame) this.grid.replaceChildren(...slots);
-            this.empty.hidden = found.length > 0;
-            setText(this.empty, this.entries.length
-                ? "No network matches. Clear the search, or choose another folder."
-                : "No networks yet. Drop a hypernetwork file (.pt, .safetensors) here to add it.");
-            this.say(found.length === 1 ? "1 network" : `${found.length} networks`);
-            this.mark();
-        }
-
-        /** Press the cards whose tags the prompt has. */
-        mark() {
-            const names = new Set(parseTags(promptText()).map((tag) => tag.name.trim()));
-            [...this.grid.children].forEach(({ button }, index) => {
-                const { name, full_name: fullName } = this.shown[index];
-                const pressed = String(names.has(name) || names.has(fullName));
-                if (button.getAttribute("aria-pressed") !== pressed) button.setAttribute("aria-pressed", pressed);
-            });
-        }
-
-        say(text) {
-            setText(this.count, text);
-        }
-    }
-
-    const cards = [];
-
     /* ---------------------------------------------------------------- files that are dropped */
 
     const nameOf = (file) => file.name.toLowerCase();
@@ -297,7 +78,7 @@
             notify(`Adding ${file.name} …`);
             said.push(await add(file));
         }
-        for (const each of cards) await each.load(true);
+        await shared.reloadCards();
         notify(said.map(({ text }) => text).join(" "), said.some(({ isWrong }) => isWrong));
         window.dispatchEvent(new Event("hypernetworks-added"));
     }
@@ -465,12 +246,10 @@
         nameParts();
         undone.known ??= promptField()?.value ?? null;
         openInfotext();
-        for (const host of document.querySelectorAll(".studio-cards:not(.studio-filled)")) cards.push(new Cards(host));
-        for (const each of cards) if (each.shown) each.mark();
     }
 
-    const shared = { API, activeTab, selectTab, notify, fill, restore, promptField, promptText };
-    window.hypernetworksStudio = { ...shared, reloadCards: () => cards.forEach((each) => each.load(true)), lookAtFit: () => cards.forEach((each) => each.look()) };
+    const shared = { API, TAB, SUFFIXES, activeTab, selectTab, notify, fill, restore, addAll, promptField, promptText };
+    window.hypernetworksStudio = shared; // studio_cards.js adds reloadCards and lookAtFit
 
     setInterval(tick, 300);
     tick();

@@ -60,8 +60,9 @@
             for (const cell of this.shown()) {
                 const place = this.places.get(String(cell.at));
                 if (cell.file === null || place.firstChild) continue;
-                const picture = make("img", { src: address(sheet, cell), alt: cell.label, loading: "lazy" });
+                const picture = make("img", { src: address(sheet, cell), alt: "", loading: "lazy" });
                 const element = button("", () => viewer.show(this, cell));
+                element.setAttribute("aria-label", cell.label);
                 element.className = "studio-cell";
                 element.append(picture);
                 place.append(element);

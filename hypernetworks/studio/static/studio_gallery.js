@@ -30,7 +30,8 @@
             this.more = button("Show more", () => this.load(true));
             this.empty = make("p", { class: "studio-empty", hidden: "" });
             const starred = make("label", {}, this.starred, " Starred");
-            const tools = make("div", { class: "studio-tools" }, this.search, starred, button("Refresh", () => this.load()), this.count);
+            this.zip = make("a", { download: "images.zip", hidden: "" }, "Download all");
+            const tools = make("div", { class: "studio-tools" }, this.search, starred, button("Refresh", () => this.load()), this.zip, this.count);
             const folder = make("small", {}, `Images are saved in ${host.dataset.folder}`);
             host.replaceChildren(tools, this.grid, this.more, this.empty, folder);
             host.classList.add("studio-filled");
@@ -64,9 +65,14 @@
                 const picture = make("img", { src: address(item), alt: promptOf(item.infotext).slice(0, 200), loading: "lazy" });
                 const element = make("button", { type: "button", title: item.infotext.slice(0, 400) }, picture);
                 if (item.starred) element.append(make("span", { class: "studio-star", "aria-label": "starred" }, "★"));
-                element.addEventListener("click", () => viewer.show(this, index));
+                element.addEventListener("click", () => {
+                    if (comparison.first) comparison.show(item);
+                    else viewer.show(this, index);
+                });
                 return element;
             }));
+            this.zip.hidden = !this.items.length;
+            this.zip.href = `${API}/images/zip?${new URLSearchParams({ words: this.search.value, starred: this.starred.checked ? "1" : "" })}`;
             const filtered = this.search.value || this.starred.checked;
             this.empty.hidden = this.items.length > 0;
             setText(this.empty, filtered ? "No image matches." : "No images yet. Each image that you generate is saved here.");
@@ -87,6 +93,8 @@
                 button("Use prompt", () => this.use("#hypernetworks_prompt textarea", promptOf(this.item.infotext))),
                 button("Use seed", () => this.use("#hypernetworks_seed input", this.item.infotext.match(/Seed: (\d+)/)?.[1])),
                 button("Copy infotext", () => this.copy()),
+                button("Copy image", () => this.copyImage()),
+                button("Compare with …", () => comparison.begin(this.item, this.dialog)),
                 this.star,
                 this.download,
                 button("Move to trash", () => this.change("discard")),
@@ -144,6 +152,17 @@
             }
         }
 
+        async copyImage() {
+            try {
+                // Safari wants the promise, not what comes of it.
+                const blob = fetch(address(this.item)).then((response) => response.blob());
+                await navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]);
+                notify("The image is copied.");
+            } catch {
+                notify("This browser does not let the page copy images: use Download.", true);
+            }
+        }
+
         async change(action) {
             const on = this.item.starred ? "0" : "1";
             const query = new URLSearchParams({ name: this.item.name, on });
@@ -164,7 +183,39 @@
         }
     }
 
+    /** Two images, one over the other: a slider uncovers the second. */
+    class Comparison {
+        constructor() {
+            this.first = null;
+            this.dialog = make("dialog", { class: "studio-viewer", "aria-label": "Two images" });
+            this.images = [make("img", { alt: "The first image" }), make("img", { alt: "The second image" })];
+            this.place = make("div", { class: "studio-over" }, ...this.images);
+            this.slider = make("input", { type: "range", min: "0", max: "100", value: "50", "aria-label": "Part of the first image" });
+            this.slider.addEventListener("input", () => this.place.style.setProperty("--part", `${this.slider.value}%`));
+            this.names = make("p", { class: "studio-done" });
+            this.dialog.append(this.place, this.slider, this.names, make("div", { class: "studio-tools" }, button("Close", () => this.dialog.close())));
+        }
+
+        begin(item, dialog) {
+            this.first = item;
+            dialog.close();
+            notify("Click the image to compare with.");
+        }
+
+        show(item) {
+            if (!this.dialog.isConnected) document.body.append(this.dialog);
+            [this.first, item].forEach((each, index) => {
+                this.images[index].src = address(each);
+            });
+            setText(this.names, `${fileName(this.first)} | ${fileName(item)}`);
+            this.first = null;
+            this.dialog.showModal();
+            this.slider.focus();
+        }
+    }
+
     const viewer = new Viewer();
+    const comparison = new Comparison();
     const galleries = [];
     let wasActive = false;
 

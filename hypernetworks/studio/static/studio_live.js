@@ -241,6 +241,6 @@
         save();
         countTokens();
     }, 400);
-    Object.assign(window.hypernetworksStudio, { ask: soon });
+    Object.assign(window.hypernetworksStudio, { ask: soon, current });
     ask();
 })();

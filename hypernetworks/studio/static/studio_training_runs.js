@@ -17,7 +17,7 @@
             this.host = host;
             this.list = make("ul", { "aria-label": "Runs" });
             this.empty = make("p", { class: "studio-done" }, "No runs yet. What you train is listed here.");
-            host.replaceChildren(make("h3", {}, "Runs"), this.list, this.empty);
+            host.replaceChildren(make("h2", {}, "Runs"), this.list, this.empty);
             host.classList.add("studio-filled");
             this.load();
         }

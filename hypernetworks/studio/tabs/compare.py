@@ -46,6 +46,16 @@ COMPARE_HINT = (
 )
 
 
+_Resume = Callable[[gr.Request], Iterator[tuple[Any, ...]]]
+
+
+def for_one_network(name: str) -> tuple[Any, ...]:
+    """Values of the axes' fields that compare multipliers of one network."""
+    multipliers = gr.update(value="0, 0.25, 0.5, 0.75, 1", visible=True)
+    typed = gr.update(value=f'"{name}"' if "," in name else name, visible=True)
+    return MULTIPLIER, multipliers, NETWORK, typed, NONE, gr.update(value="", visible=False)
+
+
 @dataclass(frozen=True)
 class _Asked:
     """What the tab's fields say."""
@@ -56,15 +66,15 @@ class _Asked:
 
 def compare_tab(
     job_queue: JobQueue, place: Place, fields: list[gr.components.Component]
-) -> tuple[Callable[[gr.Request], Iterator[tuple[Any, ...]]], list[gr.components.Component]]:
+) -> tuple[_Resume, list[gr.components.Component], list[gr.components.Component]]:
     """Add the tab that makes sheets.
 
     Args:
         fields: the page's, as :func:`~hypernetworks.studio.generating.job_of` takes them.
 
     Returns:
-        The function that goes on to show a window's job when its page is loaded again, and what it
-            fills.
+        The function that goes on to show a window's job when its page is loaded again, what it
+            fills, and the fields of the axes.
     """
     with gr.Tab("Compare", id="compare", elem_id="studio_compare_tab"):
         axes, without, start, analyse, stop = _fields(job_queue)
@@ -100,7 +110,7 @@ def compare_tab(
     )
     analyse.click(run_blocks, fields, outputs, concurrency_limit=8, **PRIVATE)
     stop.click(_interrupting(job_queue, place), None, None, queue=False, **PRIVATE)
-    return resume, outputs
+    return resume, outputs, typed
 
 
 def _interrupting(job_queue: JobQueue, place: Place) -> Callable[[gr.Request], None]:
@@ -124,13 +134,14 @@ def _fields(job_queue: JobQueue) -> _Fields:
         _axis(job_queue, "y", "Rows", NETWORK, ""),
         _axis(job_queue, "z", "Pages", NONE, ""),
     ]
+
     without = gr.Checkbox(
         False, label="Begin with a column without the networks", elem_id="compare_without"
     )
     with gr.Row(elem_id="compare_buttons"):
         start = gr.Button("Compare", variant="primary", elem_id="compare_start", scale=3)
         analyse = gr.Button(
-            "Which blocks matter?", elem_id="compare_blocks", scale=2, min_width=150
+            "Which blocks matter?", elem_id="compare_blocks", scale=2, min_width=190
         )
         stop = gr.Button("Interrupt", elem_id="compare_interrupt", scale=1, min_width=110)
     return axes, without, start, analyse, stop
@@ -147,7 +158,7 @@ def _axis(
             label=label,
             elem_id=f"compare_{name}",
             scale=2,
-            min_width=130,
+            min_width=165,
         )
         values = gr.Textbox(
             value,
@@ -217,6 +228,8 @@ def _started(
         painter: Painter, tell: Callable[[Update], None], cancelled: threading.Event
     ) -> Compared:
         sheet = place.sheets.open(window, heading(job))
+
+        # Jobs have the model to themselves: nobody else sees the saved steps of a run in it.
         own, painter.library = painter.library, library
         try:
             made = compare(

@@ -13,8 +13,12 @@ from ..widgets import PRIVATE, empty_html, messages_html
 INSPECT_HINT = "Choose a network to see what its file contains."
 
 
-def inspect_tab(job_queue: JobQueue) -> None:
-    """Add the tab that tells what is in a file."""
+def inspect_tab(job_queue: JobQueue) -> gr.Dropdown:
+    """Add the tab that tells what is in a file.
+
+    Returns:
+        The field with the network.
+    """
     with gr.Tab("Inspect", id="inspect", elem_id="studio_inspect_tab") as tab:
         name = gr.Dropdown(
             choices(job_queue.library), value=None, label="Network", elem_id="inspect_name"
@@ -35,3 +39,4 @@ def inspect_tab(job_queue: JobQueue) -> None:
     name.change(
         show, name, found, api_visibility="private", show_progress="minimal", concurrency_limit=2
     )
+    return name

@@ -29,8 +29,7 @@ def model_tab(
         on_change: status, CFG, sampler, width and height, in the order of :func:`model_updates`.
 
     Returns:
-        Fields of the tab that say which model is loaded, and what gives their values: for a page
-            that is opened later.
+        Fields of the tab that say which model is loaded, and what gives their values later.
     """
     with gr.Tab("Model", id="model", elem_id="studio_model_tab") as tab:
         fields = _fields(job_queue, place, anywhere)
@@ -75,12 +74,14 @@ def model_tab(
         **PRIVATE,
     )
 
-    return [kind, path], lambda: (
-        _kind(job_queue),
-        gr.update(
-            value=_shown_path(job_queue, anywhere), visible=not job_queue.painter.is_miniature
-        ),
-    )
+    return [kind, path], lambda: _shown(job_queue, anywhere)
+
+
+def _shown(job_queue: JobQueue, anywhere: bool) -> tuple[Any, ...]:
+    """The loaded model, in the fields that say which it is."""
+    is_checkpoint = not job_queue.painter.is_miniature
+    path = gr.update(value=_shown_path(job_queue, anywhere), visible=is_checkpoint)
+    return _kind(job_queue), path
 
 
 def _wire_choice(

@@ -74,6 +74,7 @@ def job_of(values: FormValues, painter: Painter, pictures: Path, runs: Path) -> 
         previews=tuple(prompts[:MOST_PREVIEWS]),
         restart=values.start_over,
         memory=values.memory,
+        checkpointing=values.checkpointing,
     )
 
 

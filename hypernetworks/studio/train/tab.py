@@ -61,6 +61,7 @@ def _source(trainer: Trainer) -> Source:
         folders=trainer.training_folders.choices,
         networks=lambda: choices(queue.library),
         size_of=lambda values: size_of(values, queue.painter),
+        takes_paths=trainer.takes_paths,
     )
 
 
@@ -119,7 +120,7 @@ def _wire_buttons(
 def _kept(trainer: Trainer, form_values: FormValues, files: list[str]) -> str:
     """Save uploaded images once the other fields are valid; returns the key of their folder."""
     training_folders = trainer.training_folders
-    if form_values.key:
+    if form_values.key or form_values.path.strip():
         raise TrainingDataError("choose a folder or add images, not both: set the folder to (none)")
     job_of(form_values, trainer.job_queue.painter, training_folders.pictures, training_folders.runs)
     return training_folders.key(training_folders.keep(files, form_values.name.strip()))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...console import pasted_path
 from ...devices import is_out_of_memory
 from ...errors import HypernetworkError, TrainingDataError
 from ...hosts.diffusers.training import Outcome, Watcher, train_job
@@ -40,12 +41,16 @@ class Trainer:
     Args:
         folder: the library's folder that takes the finished network; ``None`` where it has none of
             the user's own.
+
+    Attributes:
+        takes_paths: folders of images may be named by their path; not where others use the page.
     """
 
     def __init__(
         self, job_queue: JobQueue, training_folders: TrainingFolders, folder: Path | None
     ) -> None:
         self.job_queue, self.training_folders, self.folder = job_queue, training_folders, folder
+        self.takes_paths = True
         self.state = State()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -56,12 +61,7 @@ class Trainer:
         Raises:
             HypernetworkError: the fields say something impossible, or a training runs already.
         """
-        if not values.key:
-            raise TrainingDataError(
-                "there are no images yet: choose a folder of images, or drop some"
-            )
-
-        pictures = None if values.key == example.KEY else self.training_folders.folder(values.key)
+        pictures = self._pictures(values)
         job = job_of(
             values,
             self.job_queue.painter,
@@ -79,6 +79,24 @@ class Trainer:
         arguments = (values, pictures, may_replace, self.state)
         self._thread = threading.Thread(target=self._run, args=arguments, daemon=True)
         self._thread.start()
+
+    def _pictures(self, values: FormValues) -> Path | None:
+        """The folder of images; ``None`` for the example, whose images are generated."""
+        if values.path.strip():
+            if not self.takes_paths:
+                raise TrainingDataError("with --listen, the page accepts no paths")
+            if values.key:
+                raise TrainingDataError("choose a folder or type its path, not both: clear one")
+            path = pasted_path(values.path)
+            if not path.is_dir():
+                raise TrainingDataError(f"{path}: there is no such folder")
+            return path
+
+        if not values.key:
+            raise TrainingDataError(
+                "there are no images yet: choose a folder of images, or drop some"
+            )
+        return None if values.key == example.KEY else self.training_folders.folder(values.key)
 
     def go_on(self, name: str, more: int) -> None:
         """Continue a run with the fields that it was begun with, by so many steps.
@@ -151,6 +169,7 @@ class Trainer:
             state.messages.append(
                 f'interrupted after {outcome.step} steps: press "{button}" to continue from there'
             )
+
         if outcome.best is not None and outcome.best_step != outcome.step:
             state.messages.append(
                 f"the best of {outcome.step} steps was {outcome.best_step}, with validation loss "

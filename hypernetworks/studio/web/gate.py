@@ -44,11 +44,12 @@ ROUTES = (
     ("GET", r"/hypernetworks/files/.*", "plain"),
     (
         "GET",
-        r"/hypernetworks/v1/(list|preview|fits|now|images?|runs|runs/preview|sheet(/cell|/file)?)",
+        r"/hypernetworks/v1/(list|preview|fits|now|images?|images/zip|runs|runs/preview|sheet(/cell|/file)?)",
         "plain",
     ),
     ("POST", r"/hypernetworks/v1/(tokens|images/(star|discard))", "plain"),
     ("POST", r"/hypernetworks/v1/runs/(keep|continue|discard)", "plain"),
+    ("POST", r"/hypernetworks/v1/card/(tags|preview|rename|discard|reveal)", "plain"),
     ("POST", r"/hypernetworks/v1/refresh", "plain"),
     ("POST", r"/hypernetworks/v1/add", "plain"),
     ("GET", rf"{_API}/heartbeat/{_HASH}", "window"),

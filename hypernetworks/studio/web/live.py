@@ -5,12 +5,17 @@ routes of its gallery.
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
+import tempfile
+import zipfile
 from dataclasses import asdict
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -32,6 +37,8 @@ from ..widgets import messages_html
 
 RUN = secrets.token_hex(8)
 """Of this start of the studio: a page that sees another one knows that it was restarted."""
+MOST_ZIPPED = 2000
+"""Images of one download, the newest first."""
 MOST_ITEMS = 60
 """Images of the gallery in one answer."""
 
@@ -49,6 +56,7 @@ def now(
     """
     job_queue = trainer.job_queue
     jobs = [_shown(job, trainer, window) for job in job_queue.seen()]
+
     sheet = sheets.of(window)
     answer = {
         "run": RUN,
@@ -77,6 +85,7 @@ def training(trainer: Trainer, seen: str, is_shown: bool) -> dict[str, Any]:
     state = trainer.state
     parts = [state.number, len(state.rows), len(state.previews), state.note, state.done]
     version = json.dumps([*parts, len(state.messages), state.is_running])
+
     found: dict[str, Any] = {
         "name": state.name,
         "running": state.is_running,
@@ -100,8 +109,14 @@ def count(job_queue: JobQueue, text: str) -> list[int]:
     return list(tokens_used(job_queue.painter.pipeline, clean))
 
 
-def register_live(app: Any, prefix: str, trainer: Trainer, images: Images, sheets: Sheets) -> None:
-    """Add the routes to a FastAPI application."""
+def register_live(
+    app: Any, prefix: str, trainer: Trainer, images: Images, sheets: Sheets, scratch: Path
+) -> None:
+    """Add the routes to a FastAPI application.
+
+    Args:
+        scratch: a folder for temporary files, which ends with this run.
+    """
 
     async def asked(request: Request) -> Response:
         query = request.query_params
@@ -122,11 +137,11 @@ def register_live(app: Any, prefix: str, trainer: Trainer, images: Images, sheet
     app.add_route(f"{prefix}/fits", fits, methods=["GET"])
     app.add_route(f"{prefix}/now", asked, methods=["GET"])
     app.add_route(f"{prefix}/tokens", tokens, methods=["POST"])
-    _register_gallery(app, prefix, images)
+    _register_gallery(app, prefix, images, scratch)
     _register_runs(app, prefix, trainer)
 
 
-def _register_gallery(app: Any, prefix: str, images: Images) -> None:
+def _register_gallery(app: Any, prefix: str, images: Images, scratch: Path) -> None:
     def found(query: Any) -> list[dict[str, Any]]:
         items = images.items(
             query.get("words", "")[:200],
@@ -137,6 +152,26 @@ def _register_gallery(app: Any, prefix: str, images: Images) -> None:
 
     async def listing(request: Request) -> Response:
         return JSONResponse(await run_in_threadpool(found, request.query_params), headers=_FRESH)
+
+    def zipped(query: Any) -> Path | None:
+        """A temporary file with the images that a search finds; ``None`` where there are none."""
+        items = images.items(query.get("words", "")[:200], starred=query.get("starred") == "1")
+        paths = [(item.name, images.path(item.name)) for item in islice(items, MOST_ZIPPED)]
+        there = [(name, path) for name, path in paths if path is not None]
+        if not there:
+            return None
+        handle, name = tempfile.mkstemp(suffix=".zip", dir=scratch)
+        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+            for inside, path in there:  # PNGs can't be compressed further
+                archive.write(path, inside.replace("/", "-", 1))
+        return Path(name)
+
+    async def as_zip(request: Request) -> Response:
+        path = await run_in_threadpool(zipped, request.query_params)
+        if path is None:
+            return Response(status_code=404)
+        done = BackgroundTask(path.unlink, missing_ok=True)
+        return FileResponse(path, filename="images.zip", headers=_FRESH, background=done)
 
     async def image(request: Request) -> Response:
         path = await run_in_threadpool(images.path, request.query_params.get("name", ""))
@@ -160,6 +195,7 @@ def _register_gallery(app: Any, prefix: str, images: Images) -> None:
         return await run_in_threadpool(changed, request.query_params, "discard")
 
     app.add_route(f"{prefix}/images", listing, methods=["GET"])
+    app.add_route(f"{prefix}/images/zip", as_zip, methods=["GET"])
     app.add_route(f"{prefix}/image", image, methods=["GET"])
     app.add_route(f"{prefix}/images/star", star, methods=["POST"])
     app.add_route(f"{prefix}/images/discard", discard, methods=["POST"])

@@ -17,6 +17,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from ...errors import HypernetworkError
 from ...library import Library
+from ..card_actions import CardActions
 from ..cards import add_file, described, own_folder, preview_of
 
 PREFIX = "/hypernetworks/v1"
@@ -61,8 +62,9 @@ def _version(path: Path) -> int:
     return path.stat().st_mtime_ns
 
 
-def register(app: Any, library: Library, shipped: Path) -> None:
+def register(app: Any, library: Library, shipped: Path, *, anywhere: bool = False) -> None:
     """Add the routes to a FastAPI application."""
+    actions = CardActions(library, shipped, anywhere=anywhere)
     files = {path.name: path for group in page_files() for path in group}
 
     def page_file(request: Request) -> Response:
@@ -97,6 +99,15 @@ def register(app: Any, library: Library, shipped: Path) -> None:
         await run_in_threadpool(library.scan)
         return JSONResponse(added)
 
+    async def change(request: Request) -> Response:
+        query, body = request.query_params, await request.body()
+        asked = (request.path_params["action"], query.get("name", ""), query.get("text", ""), body)
+        try:
+            return JSONResponse(await run_in_threadpool(actions.do, *asked))
+        except HypernetworkError as error:
+            return JSONResponse({"error": str(error)}, status_code=422)
+
+    app.add_route(f"{PREFIX}/card/{{action}}", change, methods=["POST"])
     app.add_route(f"{FILES}/{{name}}", page_file, methods=["GET"])
     app.add_route(f"{PREFIX}/list", _json(listing), methods=["GET"])
     app.add_route(f"{PREFIX}/refresh", _json(refresh), methods=["POST"])

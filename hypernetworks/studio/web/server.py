@@ -61,8 +61,7 @@ def build_app(
         folder: for the pictures of this run.
         anywhere: it will listen on all interfaces.
         password: asked for before anything else; ``None`` lets everyone in.
-        images: the user's folder of images; ``None`` is ``images`` in ``folder``.
-        checkpoints: that the Model tab offers; ``None`` for none.
+        images, checkpoints: the user's folder of images; what the Model tab offers.
     """
     from fastapi import FastAPI
 
@@ -85,7 +84,7 @@ def build_app(
     from .sheets import register_sheets
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    register(app, trainer.job_queue.library, MINIATURE_NETWORKS)
+    register(app, trainer.job_queue.library, MINIATURE_NETWORKS, anywhere=anywhere)
     place = Place(
         folder,
         Images(images or folder / "images", is_shown=not anywhere),
@@ -94,8 +93,9 @@ def build_app(
         trainer.training_folders.runs,
         checkpoints or Checkpoints(),
     )
-    register_live(app, PREFIX, trainer, place.images, place.sheets)
+    register_live(app, PREFIX, trainer, place.images, place.sheets, folder)
     register_sheets(app, PREFIX, place.sheets)
+    trainer.takes_paths = not anywhere
     page = build_page(trainer, place, anywhere=anywhere)
     served = _mounted(app, page, head())
     page.state_holder.session_data = SlimStates()

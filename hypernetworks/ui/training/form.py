@@ -20,7 +20,7 @@ from ...training.rates import SHAPES
 from ...training.settings import PRECISIONS
 from ...training.words import TEXT_SUFFIXES
 from ..html import text
-from .values import MEMORY, MOST_PREVIEWS, NEW, FormValues
+from .values import CHECKPOINTINGS, MEMORY, MOST_PREVIEWS, NEW, FormValues
 
 NO_FOLDER = ("(none)", "")
 
@@ -36,6 +36,7 @@ class Source:
         networks: lists networks to start from.
         size_of: says how large the network will be.
         size_info: explains the fields with the images' size.
+        takes_paths: a folder of images may be typed as a path.
         prefix: begins the ids of the fields; no other element of the page has one that begins so.
     """
 
@@ -45,6 +46,7 @@ class Source:
     networks: Callable[[], Sequence[str]]
     size_of: Callable[[FormValues], str]
     size_info: str = ""
+    takes_paths: bool = False
     prefix: str = "train"
 
 
@@ -89,6 +91,12 @@ class Form:
             info="An image's caption is its file name, or a text file of the same name beside it.",
             elem_id=self.id_of("key"),
             filterable=False,  # typed text would look like a folder, and mean none
+        )
+        self._text(
+            "path",
+            "Or the path of a folder on this machine",
+            placeholder="for example /pictures/my cat",
+            visible=self.source.takes_paths,
         )
         self.upload = gr.File(
             label="Or drop images and captions (.txt, .caption) here",
@@ -163,6 +171,7 @@ class Form:
             self._number("weight_decay", "Weight decay", whole=False)
             self._choice("precision", "Precision", PRECISIONS)
             self._choice("memory", "Memory", MEMORY, "how the UNet is kept while training")
+            self._choice("checkpointing", "Gradient checkpointing", CHECKPOINTINGS)
             self._number("clip", "Gradient clipping", "0: no limit", whole=False)
             self._number("min_snr", "Min-SNR gamma", "0: off; 5 is usual", whole=False)
             self._number("noise_offset", "Noise offset", "0: off", whole=False)

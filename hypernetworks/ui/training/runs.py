@@ -172,6 +172,7 @@ class Runs:
         """
         path = self.path(name)
         trash = self.folder.parent / TRASH
+
         try:
             trash.mkdir(parents=True, exist_ok=True)
             moving.move(path, moving.free(trash / name))

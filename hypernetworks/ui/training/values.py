@@ -15,6 +15,7 @@ from ...training.creation import Creation
 MOST_PREVIEWS = 4
 NEW = "(a new network)"
 MEMORY = ("auto", "whole", "fp8", "streamed")
+CHECKPOINTINGS = ("auto", "on", "off")
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,9 @@ class FormValues:
 
     Attributes:
         name, purpose: of the network; a purpose is a preset.
-        key: of the folder of pictures, see :class:`~.places.TrainingFolders`.
+        key: of the folder of pictures, see
+            :class:`~hypernetworks.training.folders.TrainingFolders`.
+        path: of a folder of pictures, in place of a key.
         start_over: throw an earlier run of this name away.
         replace: a network of this name in the library may be replaced.
         previews: prompts, one a line.
@@ -34,6 +37,7 @@ class FormValues:
     name: str = ""
     purpose: str = "style"
     key: str = ""
+    path: str = ""
     start_over: bool = False
     replace: bool = False
     steps: float | None = None
@@ -56,6 +60,7 @@ class FormValues:
     weight_decay: float | None = None
     precision: str = "auto"
     memory: str = "auto"
+    checkpointing: str = "auto"
     clip: float | None = None
     min_snr: float | None = None
     noise_offset: float | None = None

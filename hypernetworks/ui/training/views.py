@@ -170,7 +170,11 @@ def _plot(
     marks = "".join(
         f'<line x1="44" x2="{width - 8}" y1="{frame.y(value)}" y2="{frame.y(value)}"/>'
         f'<text x="40" y="{frame.y(value) + 4}" text-anchor="end">{value:.2g}</text>'
-        for value in dict.fromkeys((low, high))
+        for value in _ticks(low, high, logarithmic)
+    )
+    marks += "".join(
+        f'<text x="{frame.x(step)}" y="{height - 4}" text-anchor="middle">{step:,}</text>'
+        for step in _steps_between(frame.first, frame.last)
     )
     legend = (
         "" if len(lines) == 1 else _legend([name for name, line in lines.items() if line], width)
@@ -178,11 +182,46 @@ def _plot(
     said = f"{title} from {values[0]:.3g} to {values[-1]:.3g}, step {frame.first} to {frame.last}"
 
     return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{text(said)}">{marks}{drawn}'
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{text(said)}" '
+        f'data-frame="{frame.first} {frame.last} {low:.6g} {high:.6g} {int(logarithmic)}">'
+        f"{marks}{drawn}"
         f'<text x="44" y="12">{text(title)}</text>{legend}<text x="44" y="{height - 4}">step '
         f"{frame.first}</text>"
         f'<text x="{width - 8}" y="{height - 4}" text-anchor="end">{frame.last}</text></svg>'
     )
+
+
+def _ticks(low: float, high: float, logarithmic: bool) -> list[float]:
+    """Round values of an axis, three or four of them where the range allows it; else its ends."""
+    if logarithmic and low > 0:
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        found = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+        inside = [value for value in found if low <= value <= high]
+        return inside[:: max(1, len(inside) // 4)] if len(inside) > 1 else [low, high]
+
+    step = _round_step(high - low)
+    if not step:
+        return [low]
+    first = math.ceil(low / step - 1e-9)
+    return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _round_step(span: float) -> float:
+    """A distance of 1, 2 or 5 times a power of ten, of which two to five fit into a range."""
+    if not span > 0:
+        return 0.0
+    power = 10.0 ** math.floor(math.log10(span / 2))
+    return next(power * digit for digit in (5, 2, 1) if span / (power * digit) >= 2)
+
+
+def _steps_between(first: int, last: int) -> list[int]:
+    """Round steps away from both ends, which have labels of their own."""
+    gap = max(1, round(_round_step(last - first))) if last > first else 0
+    near = (last - first) * 0.12
+    if not gap:
+        return []
+    found = range((first // gap + 1) * gap, last, gap)
+    return [step for step in found if step - first > near and last - step > near]
 
 
 def _drawn(name: str, line: Line, frame: _Frame) -> str:

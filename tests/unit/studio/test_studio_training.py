@@ -310,6 +310,36 @@ def ended(studio: Trainer) -> State:
     return studio.state
 
 
+def test_images_are_named_by_a_path_where_nobody_else_uses_the_page(
+    studio: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[TrainingJob] = []
+
+    def done(job: TrainingJob, _painter: Any, _watcher: Watcher) -> Outcome:
+        seen.append(job)
+        return Outcome(network(job.folder / "a-1.safetensors"), 1, True, ())
+
+    monkeypatch.setattr(trainer, "train_job", done)
+    folder = str(tmp_path / "mine" / "cats")
+    values = FormValues(name="a", path=f'"{folder}"', memory="streamed", checkpointing="on")
+    studio.start(values)
+    ended(studio)
+    assert (str(seen[0].pictures), seen[0].memory, seen[0].checkpointing) == (
+        folder,
+        "streamed",
+        "on",
+    )
+    for changes, error in (
+        ({"path": str(tmp_path / "none")}, "no such folder"),
+        ({"key": "1:cats"}, "not both"),
+    ):
+        with pytest.raises(hn.HypernetworkError, match=error):
+            studio.start(replace(values, **changes))
+    studio.takes_paths = False
+    with pytest.raises(hn.HypernetworkError, match="accepts no paths"):
+        studio.start(values)
+
+
 def train_slowly(job: TrainingJob, _painter: Any, watcher: Watcher) -> Outcome:
     """Steps until it is told to stop, or all are done."""
     watcher.on_stage("encoding images", 1, 1)
@@ -468,6 +498,30 @@ def test_names_never_become_markup() -> None:
         shown = views.progress(state)
         assert "&lt;img" in shown
         assert "<img" not in shown
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "logarithmic", "expected"),
+    [
+        (0.0, 1.0, False, [0, 0.5, 1]),
+        (0.0, 0.0023, False, [0, 0.001, 0.002]),
+        (0.012, 0.3, True, [0.02, 0.05, 0.1, 0.2]),
+        (0.11, 0.12, True, [0.11, 0.12]),
+        (2.0, 2.0, False, [2.0]),
+    ],
+)
+def test_axes_have_round_values(
+    low: float, high: float, logarithmic: bool, expected: list[float]
+) -> None:
+    assert views._ticks(low, high, logarithmic) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [(100, [20, 40, 60, 80]), (700, [200, 400, 600]), (5000, [2000, 4000]), (2, []), (1, [])],
+)
+def test_steps_of_an_axis_are_round_and_away_from_its_ends(last: int, expected: list[int]) -> None:
+    assert views._steps_between(1, last) == expected
 
 
 def test_curves_have_the_losses_and_stay_small() -> None:

@@ -17,7 +17,7 @@ _NUMBERS = {
     "preview_every": int,
 }  # fmt: skip
 """Fields that are options of the same name; an empty one leaves it to the preset."""
-_TEXTS = ("rate", "shape", "optimiser", "precision", "memory", "template")
+_TEXTS = ("rate", "shape", "optimiser", "precision", "memory", "checkpointing", "template")
 _SWITCHES = {
     "flip": "--flip",
     "alpha": "--alpha",

@@ -1,0 +1,149 @@
+"""What the menu of a card does to the files of a network."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import FileError, FileWriteError, HypernetworkError
+from ..files import moving
+from ..files.writing import replace
+from ..library import Entry, Library
+from ..library.sidecars import PREVIEW_SUFFIXES, write_user_metadata
+from .cards import MOST_TAGS, TAGS, checked_name
+
+LONGEST_TAG = 60
+TRASH = ".trash"
+"""In the folder of the library: hidden, so that the library does not read it."""
+MOST_PIXELS, PREVIEW_SIDE = 64_000_000, 768
+_BESIDE = (".json", ".civitai.info", ".txt", ".description.txt")
+FOR_OTHERS = ("tags", "preview")
+"""What is allowed on a page that other machines can use."""
+
+
+class CardActions:
+    """Changes files of the library; names that come from a page are looked up in it.
+
+    Args:
+        shipped: the folder of the included networks, which stay as they are.
+        anywhere: the page is open to other machines, which may do little.
+    """
+
+    def __init__(self, library: Library, shipped: Path, *, anywhere: bool = False) -> None:
+        self._library, self._shipped, self._anywhere = library, shipped, anywhere
+
+    def do(self, action: str, name: str, text: str, body: bytes) -> dict[str, Any]:
+        """Do one of ``tags``, ``preview``, ``rename``, ``discard`` and ``reveal``.
+
+        Raises:
+            HypernetworkError: it can't be done, and why.
+        """
+        if self._anywhere and action not in FOR_OTHERS:
+            raise HypernetworkError("with --listen, files can't be changed or shown from the page")
+        entry = self._library.find(name, suggest=False)
+        if action == "reveal":
+            return self._reveal(entry)
+        if entry.path.is_relative_to(self._shipped):
+            raise HypernetworkError(f'"{entry.name}" is included with the studio: copy it first')
+
+        try:
+            if action == "tags":
+                return set_tags(entry, text)
+            if action == "preview":
+                return set_preview(entry, body)
+            return self._rename(entry, text) if action == "rename" else self._discard(entry)
+        except OSError as error:
+            if isinstance(error, HypernetworkError):
+                raise
+            raise FileWriteError(f"it can't be done ({error.strerror or error})") from error
+
+    def _rename(self, entry: Entry, to: str) -> dict[str, Any]:
+        if not to.strip():
+            raise FileError("the new name is empty: type one")
+        target = entry.path.with_name(checked_name(f"{to.strip()}{entry.path.suffix}"))
+        if target.exists() and not target.samefile(entry.path):
+            raise FileWriteError(f"{target.name} exists already: choose another name")
+        # The network last: where a move fails half-way, tags still find it under its old name.
+        for path in list(_belonging(entry)):
+            new = path.with_name(target.stem + path.name.removeprefix(entry.path.stem))
+            if not new.exists():
+                moving.move(path, new)
+        moving.move(entry.path, target)
+        self._library.scan()
+        return {"name": target.stem}
+
+    def _discard(self, entry: Entry) -> dict[str, Any]:
+        root = next(f for f in self._library.folders if entry.path.is_relative_to(f))
+        trash = root / TRASH
+        trash.mkdir(exist_ok=True)
+        for path in [*_belonging(entry), entry.path]:
+            moving.move(path, moving.free(trash / path.name, path.suffix))
+        self._library.scan()
+        return {"folder": str(trash)}
+
+    def _reveal(self, entry: Entry) -> dict[str, Any]:
+        folder = str(entry.path.parent)
+        try:
+            if sys.platform == "win32":
+                os.startfile(folder)
+            else:
+                opener = "open" if sys.platform == "darwin" else "xdg-open"
+                subprocess.Popen([opener, folder], start_new_session=True)
+        except OSError as error:
+            raise HypernetworkError(f"no program opens {folder}: open it yourself") from error
+        return {"folder": folder}
+
+
+def set_tags(entry: Entry, text: str) -> dict[str, Any]:
+    """Store tags, separated by commas, in ``NAME.json``."""
+    words = (" ".join(word.split())[:LONGEST_TAG] for word in text.split(","))
+    tags = list(dict.fromkeys(word for word in words if word))[:MOST_TAGS]
+    write_user_metadata(entry, {TAGS: tags or None})
+    return {"tags": tags}
+
+
+def set_preview(entry: Entry, body: bytes) -> dict[str, Any]:
+    """Store an image as ``NAME.preview.png``; nothing but its pixels gets to the disk.
+
+    Raises:
+        FileError: it is no image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(body), formats=("PNG", "JPEG", "WEBP")) as sent:
+            if sent.width * sent.height > MOST_PIXELS:
+                raise FileError("the image is too large for a preview")
+            image = sent.convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        if isinstance(error, HypernetworkError):
+            raise
+        raise FileError("this is not a PNG, JPEG or WebP image") from error
+
+    image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+    path = entry.path.with_name(f"{entry.path.stem}.preview.png")
+    replace(path, lambda temporary: image.save(temporary, "PNG"))
+    return {"preview": path.name}
+
+
+def _belonging(entry: Entry) -> Iterator[Path]:
+    """The files beside a network that are only its own."""
+    stem = entry.path.stem
+    others = [
+        path
+        for path in entry.path.parent.glob("*")
+        if path.stem == stem and path.suffix.lower() in (".pt", ".safetensors", ".bin", ".ckpt")
+    ]
+    if len(others) > 1:  # ink.pt and ink.safetensors share them
+        return
+
+    images = [f"{middle}.{suffix}" for middle in (".preview", "") for suffix in PREVIEW_SUFFIXES]
+    for ending in (*_BESIDE, *images):
+        path = entry.path.with_name(f"{stem}{ending}")
+        if path.is_file():
+            yield path
