@@ -63,12 +63,8 @@ class Form:
         self.source = source
         self.fields: dict[str, Any] = {}
 
-    def first(self, beside_images: Callable[[], object] = lambda: None) -> None:
-        """Those in view.
-
-        Args:
-            beside_images: adds another way to name images, below the two that all pages have.
-        """
+    def first(self) -> None:
+        """Those in view."""
         with gr.Row():
             self._text("name", "Name", placeholder="the name to use in tags", min_width=140)
             purposes = [
@@ -105,7 +101,6 @@ class Form:
             height=120,
             elem_id=self.id_of("upload"),
         )
-        beside_images()
 
         with gr.Row():
             self._number("steps", "Steps", min_width=90)

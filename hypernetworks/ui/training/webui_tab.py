@@ -30,18 +30,13 @@ class Trainings(Protocol):
     def source(self) -> Source:
         """What the form asks."""
 
-    @property
-    def folders_are_locked(self) -> bool:
-        """Whether nobody may type a path of the server's disk."""
-
     def preset(self, purpose: str) -> Mapping[str, Any]:
         """The fields' values that a purpose begins with."""
 
-    def begin(self, values: FormValues, path: str, files: Sequence[str]) -> str:
+    def begin(self, values: FormValues, files: Sequence[str]) -> str:
         """Start a training, or let it wait; returns what to tell.
 
         Args:
-            path: a folder of images on the webui's machine; empty for the form's choice.
             files: images and captions that were sent.
 
         Raises:
@@ -52,36 +47,29 @@ class Trainings(Protocol):
 def build(trainings: Trainings) -> Any:
     """The Blocks that the webui puts into a tab."""
     form = Form(trainings.source)
-    path = gr.Textbox(
-        "",
-        label="Or enter the path of a folder on the webui's machine",
-        elem_id=f"{PREFIX}_path",
-        visible=not trainings.folders_are_locked,
-        render=False,
-    )
     with gr.Blocks(analytics_enabled=False) as tab, gr.Row():
         with gr.Column(scale=5, min_width=320):
-            form.first(path.render)
+            form.first()
             start = gr.Button("Train", variant="primary", elem_id=f"{PREFIX}_start")
             told = gr.HTML("", elem_id=f"{PREFIX}_told")
             form.more()
         with gr.Column(scale=6, min_width=320):
             gr.HTML('<div class="hypernetworks-training"></div>', elem_id=f"{PREFIX}_live")
 
-        _wire_start(trainings, form, start, told, path)
+        _wire_start(trainings, form, start, told)
         _wire_fields(trainings, form, told)
     return tab
 
 
-def _wire_start(trainings: Trainings, form: Form, start: Any, told: Any, path: Any) -> None:
+def _wire_start(trainings: Trainings, form: Form, start: Any, told: Any) -> None:
     names = list(form.fields)
 
-    def begin(files: Sequence[Any] | None, typed: str, *values: Any) -> tuple[Any, ...]:
+    def begin(files: Sequence[Any] | None, *values: Any) -> tuple[Any, ...]:
         entered = FormValues(**dict(zip(names, values, strict=True)))
         # gradio 3 gives files, later versions their paths.
         sent = [str(getattr(file, "name", file)) for file in files or ()]
         try:
-            said = trainings.begin(entered, typed or "", sent)
+            said = trainings.begin(entered, sent)
         except HypernetworkError as error:
             return messages_html([str(error)], "error"), gr.update(), gr.update()
         folders = gr.update(choices=form.folders())
@@ -89,7 +77,7 @@ def _wire_start(trainings: Trainings, form: Form, start: Any, told: Any, path: A
 
     start.click(
         begin,
-        [form.upload, path, *form.fields.values()],
+        [form.upload, *form.fields.values()],
         [told, form.fields["key"], form.upload],
         **_QUIET,
     )

@@ -284,7 +284,7 @@ def test_create_takes_the_name_of_the_file_too(name: str, tmp_path: Path) -> Non
 
 
 def test_seed_minus_one_is_a_random_one() -> None:
-    from hypernetworks.cli.generate import _seed
+    from hypernetworks.cli.settings import _seed
 
     drawn = {_seed("-1") for _ in range(3)}
     assert len(drawn) > 1

@@ -4,6 +4,7 @@ in wider numbers.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -73,15 +74,18 @@ def test_where_fp32_does_not_fit_bf16_serves(monkeypatch: pytest.MonkeyPatch) ->
     sampled: list[torch.dtype] = []
     images = [object()]
 
-    def sample(*given: Any, **_: Any) -> Any:
-        sampled.append(painter.dtype)
-        if painter.dtype is torch.float16:
-            given[-1].check(torch.tensor(float("nan")))
-        if painter.dtype is torch.float32:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return images
+    def passes(*given: Any) -> Any:
+        def sample(*_: Any) -> Any:
+            sampled.append(painter.dtype)
+            if painter.dtype is torch.float16:
+                given[-1].check(torch.tensor(float("nan")))
+            if painter.dtype is torch.float32:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            return images
 
-    monkeypatch.setattr(painter, "_sample", sample)
+        return SimpleNamespace(images=sample)
+
+    monkeypatch.setattr(painter, "_passes", passes)
     result = painter.generate(JOB)
     assert sampled == [torch.float16, torch.float32, torch.bfloat16]
     assert result.pictures[0].image is images[0]

@@ -54,14 +54,14 @@ def test_every_field_reaches_the_trainer() -> None:
         "initialisation": "XavierNormal", "layer_norm": True, "dropout": 0.25,
         "self_attention": False, "zero_last": False, "batch": 3.0, "accumulation": 2.0,
         "shape": "linear", "warm_up": 4.0, "restarts": 2.0, "optimiser": "SGD",
-        "weight_decay": 0.5, "precision": "bf16", "memory": "fp8", "clip": 0.0, "min_snr": 5.0,
+        "weight_decay": 0.5, "precision": "bf16", "memory": "fp8", "checkpointing": "on", "clip": 0.0, "min_snr": 5.0,
         "noise_offset": 0.1, "ema": 0.9, "caption_dropout": 0.3, "seed": 5.0, "width": 64.0,
         "height": 96.0, "fit": "buckets", "crops": 2.0, "flip": True, "alpha": True,
         "template": "-a [name]", "shuffle": True, "tag_dropout": 0.2, "validation": 0.0,
         "save_every": 9.0, "keep": 1.0, "watch_every": 0.0, "preview_every": 8.0,
         "file_suffix": ".pt",
     }  # fmt: skip
-    elsewhere = {"key", "replace", "begin_with"}  # the folder, the library, --network
+    elsewhere = {"key", "path", "replace", "begin_with"}  # the folder, the library, --network
     assert {field.name for field in fields(FormValues)} == {*changed, *elsewhere}
     for name, value in changed.items():
         assert parsed(replace(usual, **{name: value})) != parsed(usual), name  # type: ignore[arg-type]
@@ -368,35 +368,36 @@ def trainings(fake_webui: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 def test_images_are_a_path_or_sent_or_in_the_list(trainings: Any) -> None:
     values, made = FormValues(name="ink"), trainings.made
-    said = made.begin(values, f' "{trainings.images}" ', [])
+    said = made.begin(replace(values, path=f' "{trainings.images}" '), [])
     assert said == 'Training "ink" on some model.safetensors.'
     assert str(trainings.images) in trainings.orders[-1].command
 
-    made.begin(values, "", [str(trainings.images / "a cat.png")])
+    made.begin(values, [str(trainings.images / "a cat.png")])
     kept = trainings.webui.root / "hypernetwork_training" / "pictures" / "ink"
     assert str(kept) in trainings.orders[-1].command
     ((_, key),) = made.source.folders()
-    made.begin(replace(values, key=key), "", [])
+    made.begin(replace(values, key=key), [])
     assert str(kept) in trainings.orders[-1].command
 
-    for wrong in ((values, "", []), (replace(values, key=key), str(trainings.images), [])):
+    both = replace(values, key=key, path=str(trainings.images))
+    for wrong in (values, both):
         with pytest.raises(TrainingDataError, match="one of the three"):
-            made.begin(*wrong)
+            made.begin(wrong, [])
     with pytest.raises(TrainingDataError, match="no such folder"):
-        made.begin(values, str(trainings.images / "gone"), [])
+        made.begin(replace(values, path=str(trainings.images / "gone")), [])
 
 
 def test_locked_folders_stay_locked(trainings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """``--hide-ui-dir-config``: a page may name no path, in no field."""
     monkeypatch.setattr(trainings.webui.shared.cmd_opts, "hide_ui_dir_config", True, raising=False)
     assert trainings.made.folders_are_locked
-    for values, path in (
-        (FormValues(name="ink"), str(trainings.images)),
-        (FormValues(name="ink", key=f"path:{trainings.images}"), ""),
-        (FormValues(name="ink", key="1:../.."), ""),
+    for values in (
+        FormValues(name="ink", path=str(trainings.images)),
+        FormValues(name="ink", key=f"path:{trainings.images}"),
+        FormValues(name="ink", key="1:../.."),
     ):
         with pytest.raises(TrainingDataError):
-            trainings.made.begin(values, path, [])
+            trainings.made.begin(values, [])
     assert trainings.orders == []
     assert settings.is_remote()
 
@@ -406,9 +407,9 @@ def test_without_a_python_the_set_up_is_named(
 ) -> None:
     monkeypatch.setattr(pythons, "able", lambda: None)
     with pytest.raises(HypernetworkError, match="press Set up"):
-        trainings.made.begin(FormValues(name="ink"), str(trainings.images), [])
+        trainings.made.begin(FormValues(name="ink", path=str(trainings.images)), [])
     with pytest.raises(TrainingSettingsError):  # told first: it can be put right at once
-        trainings.made.begin(FormValues(name="/"), str(trainings.images), [])
+        trainings.made.begin(FormValues(name="/", path=str(trainings.images)), [])
 
 
 def test_the_page_follows_and_steers(trainings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -438,7 +439,7 @@ def test_the_page_follows_and_steers(trainings: Any, monkeypatch: pytest.MonkeyP
 
 def test_a_run_goes_on_with_its_own_checkpoint(trainings: Any, tmp_path: Path) -> None:
     made = trainings.made
-    made.begin(FormValues(name="ink", steps=3, start_over=True), str(trainings.images), [])
+    made.begin(FormValues(name="ink", steps=3, start_over=True, path=str(trainings.images)), [])
     run = made.folders.runs / "ink"
     run.mkdir(parents=True)
     (run / "log.csv").write_text(

@@ -74,6 +74,7 @@ class WebuiTrainings:
             networks=lambda: sorted(folders.host_list(), key=str.lower),
             size_of=lambda values: size_in_words(values, _widths(values.self_attention)),
             size_info="0: the model's own",
+            takes_paths=not self.folders_are_locked,
             prefix=ID,
         )
 
@@ -89,13 +90,13 @@ class WebuiTrainings:
             "height": 0,
         }
 
-    def begin(self, values: FormValues, path: str, files: Sequence[str]) -> str:
+    def begin(self, values: FormValues, files: Sequence[str]) -> str:
         """Start a training on the selected checkpoint, or let it wait; returns what to tell."""
         check(values)  # before the slower questions, and before images are stored
         if (python := pythons.able()) is None:
             raise HypernetworkError(NO_PYTHON)
         checkpoint = selected_checkpoint()
-        values = self._with_images(values, path, files)
+        values = self._with_images(values, files)
 
         before = self.queue.add(self._order(values, python, checkpoint))
         waits = f" It waits for {before} other{'s' if before > 1 else ''}." if before else ""
@@ -126,13 +127,13 @@ class WebuiTrainings:
         command = (str(python), "-m", "hypernetworks", *arguments)
         return Order(values, command, self.folders.runs, checkpoint)
 
-    def _with_images(self, values: FormValues, path: str, files: Sequence[str]) -> FormValues:
+    def _with_images(self, values: FormValues, files: Sequence[str]) -> FormValues:
         """With the key of the folder to learn from.
 
         Raises:
             TrainingDataError: none, or more than one was given.
         """
-        typed = path.strip().strip("\"'")
+        typed = (values.path or "").strip().strip("\"'")
         if self.folders_are_locked:
             typed = ""
         if values.key.startswith(PATH):  # from a page, which may say only what its list has
@@ -146,11 +147,11 @@ class WebuiTrainings:
             # The trainer would say so, too, but only after a minute of loading.
             if not Path(typed).is_dir():
                 raise TrainingDataError(f"{typed}: there is no such folder")
-            return replace(values, key=f"{PATH}{typed}")
+            return replace(values, key=f"{PATH}{typed}", path="")
         if files:
             kept = self.folders.keep(files, values.name.strip())
-            return replace(values, key=self.folders.key(kept))
-        return values
+            return replace(values, key=self.folders.key(kept), path="")
+        return replace(values, path="")
 
 
 TRAININGS = WebuiTrainings()
