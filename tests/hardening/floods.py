@@ -20,7 +20,7 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 
 from hardening.payloads import API  # noqa: E402
-from hardening.served import Peak, Studio  # noqa: E402
+from hardening.served import PASSES, Peak, Studio  # noqa: E402
 
 FORM = "multipart/form-data; boundary=x"
 
@@ -83,7 +83,7 @@ def _sent(studio: Studio, pieces: Iterator[bytes]) -> Flood:
 
 def many_jobs(studio: Studio, count: int) -> Flood:
     """Generations that nobody waits for, 40 requests at a time."""
-    data = ["x" * 20_000, "x" * 20_000, 1, 3, 1, None, 1, 64, 64]
+    data = ["x" * 20_000, "x" * 20_000, 1, 3, 1, None, 1, 64, 64, *PASSES]
 
     def ask(_number: int) -> int:
         return studio.post(f"{API}/call/generate", {"data": data}, patience=120).status

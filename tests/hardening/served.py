@@ -22,6 +22,9 @@ ROOT = Path(__file__).parents[2]
 START = 240.0
 """Seconds that the studio may take to start, on a machine that does other things as well."""
 
+PASSES = [False, 2, 0.5, "Latent", 0.75, None]
+"""The last inputs of "generate": no hires pass, no image to begin with."""
+
 
 @dataclass
 class Answer:

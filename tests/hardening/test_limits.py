@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from hardening.served import PASSES
 from starlette.exceptions import HTTPException
 
 from hypernetworks.studio.web import bodies, limits, payloads, uploads
@@ -188,7 +189,7 @@ def test_only_so_many_jobs_wait(
             gate._check_queue(owner)
         assert caught.value.status_code == 429
     waiting(0, most_in_all)  # full for everybody
-    body = {"data": ["x", "", 1, 1, 1, None, 1, 64, 64]}
+    body = {"data": ["x", "", 1, 1, 1, None, 1, 64, 64, *PASSES]}
     assert client.post("/gradio_api/call/generate", json=body).status_code == 429
 
 

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
+from hardening.served import PASSES
 from starlette.exceptions import HTTPException
 
 from hypernetworks.studio.web import limits, payloads, uploads
@@ -122,10 +123,10 @@ def test_too_much_is_refused(client: TestClient, monkeypatch: pytest.MonkeyPatch
     assert client.post("/gradio_api/upload", files=large).status_code == 413
     field = {"files": (None, b"x" * 10)}
     assert client.post("/gradio_api/upload", files=field).status_code == 413
-    long = {"data": ["x" * (limits.LONGEST_TEXT + 1), "", 1, 1, 1, None, 1, 64, 64]}
+    long = {"data": ["x" * (limits.LONGEST_TEXT + 1), "", 1, 1, 1, None, 1, 64, 64, *PASSES]}
     assert client.post("/gradio_api/call/generate", json=long).status_code == 413
     monkeypatch.setattr(limits, "MOST_QUEUED", 0)
-    short = {"data": ["x", "", 1, 1, 1, None, 1, 64, 64]}
+    short = {"data": ["x", "", 1, 1, 1, None, 1, 64, 64, *PASSES]}
     assert client.post("/gradio_api/call/generate", json=short).status_code == 429
 
 
