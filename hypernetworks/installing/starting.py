@@ -16,10 +16,12 @@ FAST = "not slow and not browser and not webui and not comfyui and not cuda"
 """The tests that ``test --fast`` runs: under a minute in all."""
 
 PARALLEL = [
-    *("-n", "auto", "--maxprocesses", "4"),
+    *("-n", str((os.cpu_count() or 1) + 1), "--maxprocesses", "4"),
     *("--dist", "loadfile", "--no-loadscope-reorder"),  # tests/conftest.py has put long files first
 ]
-"""Options of a run of all tests: one process per core, at most four, because each loads torch."""
+"""Options of a run of all tests: one process more than there are cores, since those that drive a
+browser mostly wait; at most four, because each loads torch.
+"""
 
 
 def command(task: str, arguments: list[str]) -> list[str]:

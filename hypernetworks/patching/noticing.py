@@ -26,9 +26,9 @@ class Noticing:
     the hooks on the UNet itself out.
 
     Args:
-        enter: called with the UNet and its arguments, positional and by name.
-        leave: called with the UNet, its arguments, and its result; ``None`` after an error.
-        on_compiled: called when the UNet is compiled in place later.
+        enter: a method, called with the UNet and its arguments, positional and by name.
+        leave: a method, called with the UNet, its arguments, and its result; ``None`` after an error.
+        on_compiled: a method, called when the UNet is compiled in place later.
         compiled: what ``torch.compile`` made of the UNet, where that is what will be called.
     """
 
@@ -39,7 +39,9 @@ class Noticing:
         on_compiled: Callable[[], None],
         compiled: nn.Module | None = None,
     ) -> None:
-        self._enter, self._leave, self._on_compiled = enter, leave, on_compiled
+        # Weak, or the handle and this would keep each other, and the networks, in memory.
+        self._enter, self._leave = weakref.WeakMethod(enter), weakref.WeakMethod(leave)
+        self._on_compiled = weakref.WeakMethod(on_compiled)
         self._compiled = weakref.ref(compiled) if compiled is not None else None
         self._removers: list[torch.utils.hooks.RemovableHandle] = []
         self._around: Around | None = None
@@ -56,17 +58,21 @@ class Noticing:
 
     def start(self, unet: nn.Module) -> None:
         """Notice the calls of this UNet."""
+        enter, leave = self._enter(), self._leave()
+        if enter is None or leave is None:  # the handle is gone
+            return
+
         wrapper = self._compiled() if self._compiled is not None else None
         for module in (unet, wrapper):
             if module is not None:
                 kind = EagerHook if module is unet and self.is_outside(unet) else Hook
                 self._removers += (
-                    module.register_forward_pre_hook(kind(self._enter), with_kwargs=True),
-                    module.register_forward_hook(kind(self._leave), always_call=True),
+                    module.register_forward_pre_hook(kind(enter), with_kwargs=True),
+                    module.register_forward_hook(kind(leave), always_call=True),
                 )
 
         if (made := vars(unet).get(IN_PLACE)) is not None:
-            self._around = Around(unet, made, self._enter, self._leave)
+            self._around = Around(unet, made, enter, leave)
             vars(unet)[IN_PLACE] = self._around
         if hasattr(type(unet), "compile"):  # since torch 2.2
             self._compile = Compile(unet, self)
@@ -90,7 +96,8 @@ class Noticing:
         """The UNet was compiled in place a moment ago."""
         self.stop(unet)
         self.start(unet)
-        self._on_compiled()
+        if (tell := self._on_compiled()) is not None:
+            tell()
 
 
 class Around:

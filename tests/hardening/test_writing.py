@@ -51,6 +51,8 @@ KEPT_BY_OTHERS: dict[str, str] = {
     "hypernetworks/training/folders.py keep": (
         "into a temporary folder, which then takes its name whole"
     ),
+    "hypernetworks/studio/web/live.py zipped": "that download",
+    "hypernetworks/studio/web/live.py _register_gallery": "a download, in a temporary folder of the studio's own",
     "hypernetworks/studio/web/leftovers.py temporary_folder": "a lock without content, in a fresh folder",
     "hypernetworks/studio/web/leftovers.py _is_left": "that lock again: nothing is written",
     "hypernetworks/studio/web/bodies.py _headers_finished": (
