@@ -27,7 +27,8 @@ class Noticing:
 
     Args:
         enter: a method, called with the UNet and its arguments, positional and by name.
-        leave: a method, called with the UNet, its arguments, and its result; ``None`` after an error.
+        leave: a method, called with the UNet, its arguments, and its result; ``None`` after an
+            error.
         on_compiled: a method, called when the UNet is compiled in place later.
         compiled: what ``torch.compile`` made of the UNet, where that is what will be called.
     """
