@@ -251,12 +251,8 @@ def measured(
     torch.manual_seed(cell.seed)
 
     with method.make(styled.pipeline) as adapter:
-        contexts = styled.contexts if adapter.contexts is None else _Texts(adapter.contexts)
-        examples = styled.examples(learned, cell.style)
-        own = Examples(examples, contexts, batch=batch, caption_dropout=0.1, seed=cell.seed)
-        test = ValidationLoss(styled.examples(shown, cell.style), contexts, 0)
-        other = ValidationLoss(styled.examples(shown, "flat"), contexts, 0)
-        styled.model.unet = styled.pipeline.unet
+        own, test = _data(styled, adapter, cell, batch)
+        other = ValidationLoss(styled.examples(shown, "flat"), own.contexts, 0)
 
         with styled.ready_for(adapter.parameters):
             curve = _trained(styled, adapter, own, settings, test)
@@ -283,6 +279,18 @@ def measured(
     return row, images
 
 
+def _data(
+    styled: Styled, adapter: Adapter, cell: Cell, batch: int
+) -> tuple[Examples, ValidationLoss]:
+    """What an adapter that is applied learns from, and its loss on unseen subjects."""
+    contexts = styled.contexts if adapter.contexts is None else _Texts(adapter.contexts)
+    learned, _ = styled.subjects(cell)
+    examples = styled.examples(learned, cell.style)
+    own = Examples(examples, contexts, batch=batch, caption_dropout=0.1, seed=cell.seed)
+    styled.model.unet = styled.pipeline.unet  # which some methods replace
+    return own, ValidationLoss(styled.examples(styled.tested(), cell.style), contexts, 0)
+
+
 def _settings(rate: float, images: int, seed: int, epochs: int, batch: int) -> TrainingSettings:
     steps = max(1, round(epochs * images / batch))
     return TrainingSettings(
@@ -296,16 +304,7 @@ def loss_at(styled: Styled, method: Method, rate: float, cell: Cell, epochs: int
     torch.manual_seed(cell.seed)
 
     with method.make(styled.pipeline) as adapter:
-        contexts = styled.contexts if adapter.contexts is None else _Texts(adapter.contexts)
-        examples = Examples(
-            styled.examples(learned, cell.style),
-            contexts,
-            batch=4,
-            caption_dropout=0.1,
-            seed=cell.seed,
-        )
-        test = ValidationLoss(styled.examples(styled.tested(), cell.style), contexts, 0)
-        styled.model.unet = styled.pipeline.unet
+        examples, test = _data(styled, adapter, cell, 4)
         settings = _settings(rate, len(learned), cell.seed, epochs, 4)
 
         with styled.ready_for(adapter.parameters):

@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..console import pasted_path, say, warn
+from ..console import say, warn
 from ..ending import noticed
 from ..errors import HypernetworkError
 from ..progress import Progress
 from .model import load_painter, need
 from .outputs import refuse_existing
-from .settings import add_settings, generation_of
+from .settings import STOPPING, add_prompt, add_settings, generation_of
 
 if TYPE_CHECKING:
     from ..hosts.diffusers import Generation, Painter
@@ -42,20 +42,16 @@ EXAMPLES = """examples:
   python -m hypernetworks compare "a cat <hypernet:ink:1>" --x block-off= --without -o blocks.html
   torchrun --nproc_per_node 2 -m hypernetworks compare …     on two GPUs
 """
-STOPPING = "Stopping after this step; Ctrl+C again ends at once"
 
 
 def add_compare(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``compare``."""
     parser.epilog = EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("prompt", help='prompt, such as "a red apple <hypernet:ink:0.8>"')
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=pasted_path,
-        default=Path("sheet.html"),
-        help="the file to write: .html, which needs nothing else, or .png (default: sheet.html)",
+    add_prompt(
+        parser,
+        "sheet.html",
+        "the file to write: .html, which needs nothing else, or .png (default: sheet.html)",
     )
 
     for name, what in (("x", "columns"), ("y", "rows"), ("z", "pages")):

@@ -15,7 +15,7 @@ from ..errors import HypernetworkError
 from ..progress import Progress
 from .model import load_painter, need
 from .outputs import refuse_existing
-from .settings import add_settings, generation_of
+from .settings import STOPPING, add_prompt, add_settings, generation_of
 from .values import integer, number
 
 if TYPE_CHECKING:
@@ -26,20 +26,16 @@ EXAMPLES = """examples:
   python -m hypernetworks generate "a (red:1.2) apple" --batch 4 --seed -1
   python -m hypernetworks list          the names that tags can use
 """
-STOPPING = "Stopping after this step; Ctrl+C again ends at once"
 
 
 def add_generate(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``generate``."""
     parser.epilog = EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("prompt", help='prompt, such as "a red apple <hypernet:ink:0.8>"')
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=pasted_path,
-        default=Path("picture.png"),
-        help="the PNG file to write (default: picture.png); with --batch, files are numbered",
+    add_prompt(
+        parser,
+        "picture.png",
+        "the PNG file to write (default: picture.png); with --batch, files are numbered",
     )
     parser.add_argument(
         "--batch", type=integer(1, 64), default=1, help="number of images (default: 1)"
@@ -115,7 +111,7 @@ def _run(options: argparse.Namespace) -> int:
 def _steps_of(job: Generation) -> int:
     """Steps of all passes: an image to begin with, and a hires pass, leave out some."""
     first = job.steps if job.image is None else int(job.steps * job.strength)
-    second = 0 if job.hires is None else int(job.steps * job.hires.strength)
+    second = 0 if job.hires is None else job.hires.runs(job.steps)
     return max(1, first + second)
 
 

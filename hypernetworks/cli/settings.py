@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..console import pasted_path
@@ -13,6 +14,20 @@ from .values import integer, number, size
 
 if TYPE_CHECKING:
     from ..hosts.diffusers import Generation
+
+
+STOPPING = "Stopping after this step; Ctrl+C again ends at once"
+
+
+def add_prompt(parser: argparse.ArgumentParser, output: str, what: str) -> None:
+    """Add the prompt, and the file to write.
+
+    Args:
+        output: its usual name.
+        what: the help of the option for another name.
+    """
+    parser.add_argument("prompt", help='prompt, such as "a red apple <hypernet:ink:0.8>"')
+    parser.add_argument("-o", "--output", type=pasted_path, default=Path(output), help=what)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

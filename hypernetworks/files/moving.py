@@ -72,11 +72,15 @@ def move_to_free(source: Path, target: Path) -> None:
         remove(source)
 
 
-def free(path: Path, suffix: str = "") -> Path:
-    """The path, or the first one with a number before its suffix that is not taken."""
+def free(path: Path, suffix: str = "", before: str = "-") -> Path:
+    """The path, or the first one with a number before its suffix that is not taken.
+
+    Args:
+        before: what stands before the number.
+    """
     number, found = 2, path
     while found.exists():
-        found = path.with_name(f"{path.name.removesuffix(suffix)}-{number}{suffix}")
+        found = path.with_name(f"{path.name.removesuffix(suffix)}{before}{number}{suffix}")
         number += 1
     return found
 

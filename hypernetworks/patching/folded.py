@@ -84,10 +84,10 @@ class FoldedProjection(Projection):
         named: dict[str, Any],
     ) -> Any:
         """Compute the module with the networks in its weight."""
-        plain = own is None and len(arguments) == 1 and not named and module is self.module
-        ready = self._made_ready(arguments[0]) if plain and not self._hopeless else None
+        may_fold = self.may_fold(module, own, arguments, named)
+        ready = self._made_ready(arguments[0]) if may_fold else None
         if ready is None:
-            return self.by_context(module, own, arguments, named)
+            return super().forward(module, own, arguments, named)
 
         self.path, self.was_reached = "folded", True
         try:
@@ -97,15 +97,16 @@ class FoldedProjection(Projection):
             return type(module).forward(module, *arguments)
         return F.linear(changed, ready.weight, ready.bias)
 
-    def by_context(
+    def may_fold(
         self,
         module: nn.Module,
         own: Callable[..., Any] | None,
         arguments: tuple[Any, ...],
         named: dict[str, Any],
-    ) -> Any:
-        """Compute the module with the changed context instead."""
-        return super().forward(module, own, arguments, named)
+    ) -> bool:
+        """Whether this is the plain call that a folded weight can stand for."""
+        is_plain = own is None and len(arguments) == 1 and not named and module is self.module
+        return is_plain and not self._hopeless
 
     def usable_weight(self, context: torch.Tensor) -> torch.Tensor | None:
         """The module's weight, if multiplying by it is all that the module does now."""

@@ -26,6 +26,7 @@ from ..engine.products import FUSING
 from ..engine.stack import Stack, half_for
 from ..engine.tensors import is_on_cpu, version
 from .folded import Active, FoldedProjection, is_foldable
+from .projection import Projection
 
 MOST_CHANGES = 3
 """Changes of a weight in one handle after which its product isn't computed again: a LoRA that is
@@ -89,9 +90,9 @@ class LastLayerProjection(FoldedProjection):
         named: dict[str, Any],
     ) -> Any:
         """Compute the module with the networks in it."""
-        plain = own is None and len(arguments) == 1 and not named and module is self.module
-        if not plain or self._hopeless or arguments[0].device.type not in FUSING:
-            return self.by_context(module, own, arguments, named)
+        may_fold = self.may_fold(module, own, arguments, named)
+        if not may_fold or arguments[0].device.type not in FUSING:
+            return Projection.forward(self, module, own, arguments, named)
 
         try:
             weight = self.usable_weight(arguments[0])
@@ -103,7 +104,7 @@ class LastLayerProjection(FoldedProjection):
             self.seam.fail(error)
             return type(module).forward(module, *arguments)
         if result is None:
-            return self.by_context(module, own, arguments, named)
+            return Projection.forward(self, module, own, arguments, named)
 
         self.path, self.was_reached = "folded", True
         return result

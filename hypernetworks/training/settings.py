@@ -14,6 +14,11 @@ from .rates import RateSchedule
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CLIPPINGS = ("norm", "value")
 UNTIL = ("steps", "best")
+STORAGES = ("whole", "fp8", "streamed")
+"""How a model's weights may be kept while it is trained on, the fastest first."""
+MEMORY = ("auto", *STORAGES)
+CHECKPOINTINGS = ("auto", "on", "off")
+"""Whether activations are computed twice instead of kept; auto: where memory runs out."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,10 @@ class Hires:
     upscaler: str = "Latent"
     steps: int = 0
 
+    def runs(self, first: int) -> int:
+        """The steps that are run, after a first pass of so many."""
+        return int((self.steps or first) * self.strength)
+
 
 @dataclass(frozen=True)
 class Generation:

@@ -201,7 +201,7 @@ class Passes:
             self._handle.at(0, 1, hires=is_hires)  # before the first step, of how many is no matter
         before, job = self._done, self._job
         hires = None if is_hires else job.hires
-        after = 0 if hires is None else int((hires.steps or job.steps) * hires.strength)
+        after = 0 if hires is None else hires.runs(job.steps)
 
         def after_step(
             pipeline: Any, index: int, _time: object, tensors: dict[str, Any]

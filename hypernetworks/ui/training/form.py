@@ -17,10 +17,10 @@ from ...training import PRESETS
 from ...training.optimisers import optimiser_names
 from ...training.pictures import FITS, SUFFIXES
 from ...training.rates import SHAPES
-from ...training.settings import PRECISIONS
+from ...training.settings import CHECKPOINTINGS, MEMORY, PRECISIONS
 from ...training.words import TEXT_SUFFIXES
 from ..html import text
-from .values import CHECKPOINTINGS, MEMORY, MOST_PREVIEWS, NEW, FormValues
+from .values import MOST_PREVIEWS, NEW, FormValues
 
 NO_FOLDER = ("(none)", "")
 

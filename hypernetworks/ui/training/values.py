@@ -14,8 +14,6 @@ from ...training.creation import Creation
 
 MOST_PREVIEWS = 4
 NEW = "(a new network)"
-MEMORY = ("auto", "whole", "fp8", "streamed")
-CHECKPOINTINGS = ("auto", "on", "off")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -14,20 +13,31 @@ from comfy.utils import ProgressBar
 from comfy_api.latest import io
 
 from ....conversion import Base, Weighted, bake, to_lora
-from ....conversion.lora_files import FORMATS
+from ....conversion.lora_files import DTYPES, FORMATS
 from ....conversion.low_rank import FULL, Rank
 from ....conversion.merging import merge
 from ....errors import FileWriteError, HypernetworkError
 from ....files import write
+from ....files.moving import free
 from ..networks import library
 from ..sampling import Applied
 from . import fields
 
-DTYPES = {"fp16": torch.float16, "fp32": torch.float32, "bf16": torch.bfloat16}
-
 
 class _Writer(io.ComfyNode):  # type: ignore[misc]
     """A node that writes a file from a stack."""
+
+    @classmethod
+    def _schema(cls, node_id: str, display_name: str, description: str, inputs: list[Any]) -> Any:
+        return io.Schema(
+            node_id=node_id,
+            display_name=display_name,
+            category=fields.CATEGORY,
+            description=description,
+            inputs=inputs,
+            outputs=[io.String.Output(display_name="file")],
+            is_output_node=True,
+        )
 
     @classmethod
     def _done(cls, path: Path, folder: Path, *lines: str) -> Any:
@@ -62,15 +72,12 @@ class HypernetworksToLora(_Writer):
             dtype_input(),
         ]
 
-        return io.Schema(
-            node_id="HypernetworkToLora",
-            display_name="Hypernetworks to LoRA",
-            category=fields.CATEGORY,
-            description="Writes linear hypernetworks as one LoRA into models/loras. "
+        return cls._schema(
+            "HypernetworkToLora",
+            "Hypernetworks to LoRA",
+            "Writes linear hypernetworks as one LoRA into models/loras. "
             "Its strength is a factor on the strengths of the stack.",
-            inputs=inputs,
-            outputs=[io.String.Output(display_name="file")],
-            is_output_node=True,
+            inputs,
         )
 
     @classmethod
@@ -114,15 +121,12 @@ class BakeHypernetworks(_Writer):
             filename_input("model-style"),
         ]
 
-        return io.Schema(
-            node_id="HypernetworkBake",
-            display_name="Bake Hypernetworks",
-            category=fields.CATEGORY,
-            description="Writes a copy of a checkpoint that has linear hypernetworks in its "
+        return cls._schema(
+            "HypernetworkBake",
+            "Bake Hypernetworks",
+            "Writes a copy of a checkpoint that has linear hypernetworks in its "
             "weights into models/checkpoints.",
-            inputs=inputs,
-            outputs=[io.String.Output(display_name="file")],
-            is_output_node=True,
+            inputs,
         )
 
     @classmethod
@@ -148,15 +152,12 @@ class MergeHypernetworks(_Writer):
             dtype_input(),
         ]
 
-        return io.Schema(
-            node_id="HypernetworkMerge",
-            display_name="Merge Hypernetworks",
-            category=fields.CATEGORY,
-            description="Writes the networks of a stack as one network into models/hypernetworks, "
+        return cls._schema(
+            "HypernetworkMerge",
+            "Merge Hypernetworks",
+            "Writes the networks of a stack as one network into models/hypernetworks, "
             "and shows how far it is from applying them in order.",
-            inputs=inputs,
-            outputs=[io.String.Output(display_name="file")],
-            is_output_node=True,
+            inputs,
         )
 
     @classmethod
@@ -246,9 +247,7 @@ def free_path(folder: Path, name: str, suffix: str) -> Path:
         reason = error.strerror or error
         raise FileWriteError(f"{target.parent} can't be created ({reason})") from error
 
-    names = itertools.chain([target.name], (f"{target.name}_{n}" for n in itertools.count(2)))
-    paths = (target.with_name(f"{candidate}{suffix}") for candidate in names)
-    return next(path for path in paths if not path.exists())
+    return free(target.with_name(target.name + suffix), suffix, before="_")
 
 
 def progress() -> Callable[[int, int], None]:

@@ -14,9 +14,9 @@ from ....training.checkpoints import MARK, STATE, best_file, saved_networks
 from ....training.creation import Creation, check_name
 from ....training.pictures import PictureSettings
 from ....training.prompts import Preview, parse_preview
+from ....training.settings import CHECKPOINTINGS, MEMORY
 from ....training.sources import Source, sources_of
 from ....training.tensorboard import FOLDER as EVENTS
-from .memory import MEMORY
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ..pipeline import Painter
 
 SUFFIXES = (".safetensors", ".pt")
-CHECKPOINTINGS = ("auto", "on", "off")
 SETTINGS = "settings.json"
 """In a run's folder: the job, for people, and to see what is different when it goes on."""
 CONFIG = "run.toml"

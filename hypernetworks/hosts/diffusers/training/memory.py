@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 
-from .stored import FP8, SMALLEST, STORAGES, STREAMED, WHOLE
+from ....training.settings import STORAGES
+from .stored import FP8, SMALLEST, STREAMED, WHOLE
 
-MEMORY = ("auto", *STORAGES)
-"""What ``--memory`` takes."""
 KIB, GB = 1024, 1e9
 PER_PIXEL = {"SD": (300 * KIB, 70 * KIB), "SDXL": (510 * KIB, 46 * KIB)}
 """Bytes of activations per latent pixel in half precision: kept, and computed twice."""
@@ -131,7 +130,7 @@ def plan(
     Args:
         free: bytes that the device has for all of it, the UNet included; ``None`` where that is not
             known.
-        memory: one of :data:`MEMORY`.
+        memory: one of :data:`~hypernetworks.training.settings.MEMORY`.
         checkpointing: ``"auto"``, ``"on"`` or ``"off"``.
     """
     twice = {"on": (True,), "off": (False,), "auto": (False, True)}[checkpointing]

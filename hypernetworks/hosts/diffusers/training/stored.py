@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.grad import conv2d_input
 
-WHOLE, FP8, STREAMED = "whole", "fp8", "streamed"
-STORAGES = (WHOLE, FP8, STREAMED)
-"""How weights may be stored, the fastest first."""
+from ....training.settings import STORAGES
+
+WHOLE, FP8, STREAMED = STORAGES
 SMALLEST = 1 << 16
 """Numbers of a weight from which it is worth it. The UNet's first layer, by which hosts tell its
 precision, has fewer.
