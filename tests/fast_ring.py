@@ -1,7 +1,7 @@
 """The tests that the fast ring (``install.py test --fast``) leaves out, beside whole folders.
 
 Each takes more than about a second of processor time, all its parameters together. What is left
-runs in under a minute on two cores; to see what takes long, add ``--durations=30``.
+runs in two to three minutes on two cores; to see what takes long, add ``--durations=30``.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any
 from . import environment, surroundings
 
 FAST = "not slow and not browser and not webui and not comfyui and not cuda"
-"""The tests that ``test --fast`` runs: under a minute in all."""
+"""The tests that ``test --fast`` runs: two to three minutes in all on two cores."""
 
 PARALLEL = [
     *("-n", str((os.cpu_count() or 1) + 1), "--maxprocesses", "4"),
