@@ -41,21 +41,20 @@ def parts() -> dict[str, SiteMultipliers]:
         return lambda setting, _: function(setting, *arguments)
 
     return {
-        "eager": lambda s, _: calls.eager(s, "SD1.5", 512, s.half),
-        "host": plain(changes.host),
         "graphs": lambda s, _: calls.graphs(s, "SD1.5", 512, s.half),
-        "memory": plain(memory.peaks, "SD1.5", 512),
         "kernels": plain(counts.profiled),
+        "host": plain(changes.host),
+        "sdxl-graphs": lambda s, _: calls.graphs(s.fewer, "SDXL", 1024, s.half),
+        "sdxl": lambda s, _: calls.eager(s.fewer, "SDXL", 1024, s.half),
+        "memory": plain(memory.peaks, "SD1.5", 512),
         "slider": plain(changes.first_use_and_slider),
         "moving": plain(changes.moving),
-        "sdxl": lambda s, _: calls.eager(s.fewer, "SDXL", 1024, s.half),
         "cards": plain(memory.cards),
-        "compiled": lambda s, c: calls.compiled(s.fewer, c.left),
-        "sdxl-graphs": lambda s, _: calls.graphs(s.fewer, "SDXL", 1024, s.half),
-        "bf16": lambda s, _: calls.eager(s.fewer, "SD1.5", 512, torch.bfloat16),
+        "eager": lambda s, _: calls.eager(s, "SD1.5", 512, s.half),
         "large": lambda s, _: calls.graphs(s.fewer, "SD1.5", 1024, s.half),
+        "bf16": lambda s, _: calls.graphs(s.fewer, "SD1.5", 512, torch.bfloat16),
         "sdxl-memory": plain(memory.peaks, "SDXL", 1024),
-        "sdxl-small": lambda s, _: calls.eager(s.fewer, "SDXL", 512, s.half),
+        "compiled": lambda s, c: calls.compiled(s.fewer, c.left),
         "counts": plain(counts.per_projection),
         "counts-call": plain(counts.per_call),
         "waits": plain(counts.waiting),
@@ -67,7 +66,7 @@ def parts() -> dict[str, SiteMultipliers]:
 
 NOT_AT_ONCE = ("training", "training-memory", "training-sdxl")
 """What has a run of its own: without ``--only``, these are left to it."""
-SAME_CODE = ("sdxl-graphs", "bf16", "large", "sdxl-memory", "sdxl-small")
+SAME_CODE = ("sdxl-graphs", "bf16", "large", "sdxl-memory")
 """Other sizes of what a rehearsal has run already."""
 
 
@@ -141,6 +140,7 @@ def _steadily(setting: Setting) -> None:
     win.
     """
     torch.backends.cudnn.benchmark = False
+    gc.freeze()  # what is imported is never looked through again
     if setting.is_small:
         torch.set_num_threads(1)
 

@@ -91,12 +91,15 @@ def graphs(setting: Setting, family: str, size: int, dtype: torch.dtype) -> Iter
     """Whole calls replayed as CUDA graphs: what the device alone needs, Python left out."""
     subject = Subject(family, size, dtype, setting.device, setting.is_small)
     inputs, captured, failed = subject.inputs(), dict[str, Callable[[], object]](), list[str]()
-    missing = set[str]()
+    pool = torch.cuda.graph_pool_handle() if setting.device == "cuda" else None
+    missing, kept = set[str](), list[torch.Tensor]()
 
     for name, acting in variants(subject).items():
         try:
             with acting():
-                captured[name] = replayable(partial(subject.call, inputs), setting.device)
+                one = partial(subject.call, inputs)
+                captured[name] = replayable(one, setting.device, pool)
+                kept += _on_device(setting.device)  # a replay reads them when the networks are gone
         except RuntimeError as error:  # a variant that can't be captured costs itself
             failed.append(f"{name}: {str(error).splitlines()[0]}")
             missing.add(name.partition(": ")[2])
@@ -115,11 +118,13 @@ def graphs(setting: Setting, family: str, size: int, dtype: torch.dtype) -> Iter
     yield table
 
 
-def replayable(call: Callable[[], object], device: str) -> Callable[[], object]:
+def replayable(
+    call: Callable[[], object], device: str, pool: tuple[int, int] | None
+) -> Callable[[], object]:
     """The call as a graph; the call itself where there are no graphs.
 
-    What is folded may be freed before a replay: it is only read, and what is read makes no
-    difference to the time.
+    Args:
+        pool: memory that all graphs share, as nobody needs what one of them computed.
     """
     if device != "cuda":
         return call
@@ -132,9 +137,18 @@ def replayable(call: Callable[[], object], device: str) -> Callable[[], object]:
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
 
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, pool=pool):
         call()
     return graph.replay
+
+
+def _on_device(device: str) -> list[torch.Tensor]:
+    """All tensors that are there."""
+    return [
+        found
+        for found in (gc.get_objects() if device == "cuda" else ())
+        if isinstance(found, torch.Tensor) and found.is_cuda
+    ]
 
 
 def compiled(setting: Setting, left: Callable[[], float]) -> Iterator[Table]:

@@ -212,27 +212,59 @@ def profiled(setting: Setting) -> Iterator[Table]:
         ("variant", "kernels", "busy ms", "from first to last ms", "gaps ms"),
     )
 
-    for name, acting in variants(subject, ("relu", "linear")).items():
+    alone: dict[str, tuple[int, float]] = {}
+    for name, acting in variants(subject, ("relu", "linear", "layer norm + swish")).items():
         with acting():
             call()
             call()
             timing.finish(setting.device)
             events = _kernels(call, setting.device)
-        busy = sum(end - start for start, end in events) / 1e3
-        span = (max(e for _, e in events) - min(s for s, _ in events)) / 1e3 if events else 0.0
+        busy = sum(end - start for _, start, end in events) / 1e3
+        span = (max(e for *_, e in events) - min(s for _, s, _ in events)) / 1e3 if events else 0.0
+        taken = _by_name(events)
         table.rows.append(
             [name, str(len(events)), f"{busy:.3f}", f"{span:.3f}", f"{span - busy:.3f}"]
         )
-        table.raw[name] = {"kernels": len(events), "busy_ms": busy, "span_ms": span}
+        table.raw[name] = {
+            "kernels": len(events),
+            "busy_ms": busy,
+            "span_ms": span,
+            "by name": taken,
+        }
         table.bars.append((name.replace(NONE, f"none: {NONE}"), busy, busy, busy))
+        if name.startswith("ours"):
+            table.notes += [f"{name}: {line}" for line in _difference(taken, alone)]
+        elif name == NONE:
+            alone = taken
 
     if setting.device != "cuda":
         table.notes.append("operators of the CPU stand in for kernels; they lie inside each other")
     yield table
 
 
-def _kernels(call: Any, device: str) -> list[tuple[float, float]]:
-    """Begin and end of everything that the device ran, in microseconds."""
+def _by_name(events: list[tuple[str, float, float]]) -> dict[str, tuple[int, float]]:
+    """How often each kernel ran, and its milliseconds."""
+    found: dict[str, tuple[int, float]] = {}
+    for name, start, end in events:
+        number, taken = found.get(name, (0, 0.0))
+        found[name] = number + 1, taken + (end - start) / 1e3
+    return found
+
+
+def _difference(
+    taken: dict[str, tuple[int, float]], alone: dict[str, tuple[int, float]]
+) -> list[str]:
+    """The kernels whose time differs most from that without networks."""
+    rows = []
+    for name in {*taken, *alone}:
+        (number, milliseconds), (others, before) = (c.get(name, (0, 0.0)) for c in (taken, alone))
+        rows.append((milliseconds - before, number - others, name))
+    rows.sort(key=lambda row: -abs(row[0]))
+    return [f"{more:+.3f} ms, {number:+d} of {name[:90]}" for more, number, name in rows[:7]]
+
+
+def _kernels(call: Any, device: str) -> list[tuple[str, float, float]]:
+    """Name, begin and end, in microseconds, of everything that the device ran."""
     from torch.profiler import ProfilerActivity, profile
 
     activities = [ProfilerActivity.CPU]
@@ -243,7 +275,7 @@ def _kernels(call: Any, device: str) -> list[tuple[float, float]]:
         timing.finish(device)
     wanted = torch.autograd.DeviceType.CUDA if device == "cuda" else torch.autograd.DeviceType.CPU
     return [
-        (event.time_range.start, event.time_range.end)
+        (event.name, event.time_range.start, event.time_range.end)
         for event in profiler.events()
         if event.device_type == wanted
     ]

@@ -268,11 +268,6 @@ def _matrices(layers: nn.Module, weight: torch.Tensor, is_linear: bool) -> list[
     return [matrix.to(weight) for matrix in found]
 
 
-def unfolded(unet: nn.Module, networks: Networks) -> ActiveNetworks:
-    """Ours where nothing may be folded."""
-    return lambda: hn.apply(unet, networks, is_dense=lambda _: False)
-
-
 def ways(unet: nn.Module, networks: Networks) -> dict[str, ActiveNetworks]:
     """The ways to apply one stack: naive, ours, and the floor."""
     return {

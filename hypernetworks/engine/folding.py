@@ -29,7 +29,8 @@ class WeightMark:
     changes in place. Writing through ``.data`` isn't counted, and weights made in inference mode
     have no counter. Therefore one number of each row is compared too, each from another column. On
     a CPU, this is done at each use and takes microseconds. On other devices, reading would wait for
-    the device, so the handle compares all weights at once and reads the result at its next call.
+    the device, so the handle compares all weights at once, and reads the result when the device has
+    it: at once where it had nothing to do, else at the next call.
     """
 
     def __init__(self, weight: torch.Tensor) -> None:

@@ -23,7 +23,7 @@ from ..engine.folding import FOLDABLE, Fold, WeightMark
 from ..engine.network import Hypernetwork
 from ..engine.prepared import prepared
 from ..engine.stack import Stack, as_one_map, split_tail
-from ..engine.tensors import is_on_cpu, is_ordinary
+from ..engine.tensors import is_ordinary
 from .projection import Projection
 from .seam import is_plain_linear, nothing
 
@@ -173,7 +173,7 @@ class FoldedProjection(Projection):
         # An interrupt in the middle of writing would leave a mixture of the old and the new weight.
         self._ready = None
         made = fold.added_to(weight, tail[0][1], into)
-        self.seam.folds_on_device |= not is_on_cpu(weight)
+        self.seam.note_fold(weight)
         self._ready = _Ready(fold.mark, multipliers, head, *made)
         return self._ready
 

@@ -283,7 +283,7 @@ class Handle:
 
     def _look_at_weights(self) -> None:
         """Check the weights on accelerators, where a projection would have to wait."""
-        if not self.seam.folds_on_device:
+        if self.seam.folds_on is None:
             return
 
         # One comparison for all weights: one for each would take as long as the UNet call.
@@ -295,6 +295,7 @@ class Handle:
     def _leave(self, module: nn.Module, arguments: object, result: object) -> None:
         self.seam.call.end()
         self.seam.watch.end()
+        self._watch.end(self.seam.folds_on)
         if result is None or self._reach is None:  # an error is on its way
             return
 

@@ -24,7 +24,7 @@ from ..engine.network import without_autocast
 from ..engine.prepared import prepared
 from ..engine.products import FUSING
 from ..engine.stack import Stack, half_for
-from ..engine.tensors import is_on_cpu, version
+from ..engine.tensors import version
 from .folded import Active, FoldedProjection, is_foldable
 from .projection import Projection
 
@@ -145,7 +145,7 @@ class LastLayerProjection(FoldedProjection):
         if fold is None:
             return None
 
-        self.seam.folds_on_device |= not is_on_cpu(weight)
+        self.seam.note_fold(weight)
         bias = fold.shift * multiplier
         return _Ready(fold.mark, multipliers, head, hidden, fold, multiplier, bias)
 

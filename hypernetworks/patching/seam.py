@@ -144,11 +144,13 @@ class Seam:
 
     def start_over(self, per_image: Sequence[SiteMultipliers]) -> None:
         """Start again, for other projections."""
-        self.per_image, self.bytes_left, self.folds_on_device = (
-            tuple(per_image),
-            FOLDED_BYTES,
-            False,
-        )
+        self.per_image, self.bytes_left = tuple(per_image), FOLDED_BYTES
+        self.folds_on: torch.device | None = None
+
+    def note_fold(self, weight: torch.Tensor) -> None:
+        """A weight was folded: the handle looks for changes of those on accelerators."""
+        if not is_on_cpu(weight):
+            self.folds_on = weight.device
 
     def fail(self, error: Exception) -> None:
         """Report an error to the handle."""

@@ -41,39 +41,52 @@ class Later:
             return
 
         differs = torch.ne(now, before).any()
-        events = getattr(getattr(torch, differs.device.type, None), "Event", None)
-        if differs.device.type == "cpu" or events is None:
-            self._answer, self._done = differs, None
+        self._done = _event(differs.device)
+        if self._done is None:
+            self._answer = differs
             return
 
         # Only a copy into pinned memory leaves the program running while the device computes.
-        self._answer = torch.empty((), dtype=torch.bool, pin_memory=True)
+        self._answer = _pinned()
         self._answer.copy_(differs, non_blocking=True)
-        self._done = events()
         self._done.record()
 
     def read(self) -> bool | None:
         """Whether they differed; ``None`` where nothing was asked, or the device is not that
         far.
         """
-        if self._answer is None or (self._done is not None and not self._done.query()):
+        # While CUDA records a graph, asking after anything outside of it would spoil the graph.
+        if self._answer is None or _is_capturing():
+            return None
+        if self._done is not None and not self._done.query():
             return None
         answer, self._answer, self._done = bool(self._answer), None, None
         return answer
+
+    def wait(self) -> bool | None:
+        """As :meth:`read`, once the device has answered."""
+        if self._done is not None:
+            self._done.synchronize()
+        return self.read()
 
 
 class WeightWatch:
     """Sees writes that escape torch's counter, such as ``fuse_lora``'s, in weights that are
     folded.
+
+    Where the device had nothing to do when a call began, as between two generations, they are seen
+    in that call: the answer is there as soon as it has been asked for. Where it was busy with the
+    last call, they are seen in the next one, as the program would have to wait for the device.
     """
 
     def __init__(self) -> None:
         self._later = Later()
+        self._end: Any = None
         self._marks: list[WeightMark] = []
         self._before: torch.Tensor | None = None
 
     def saw_change(self, marks: Iterable[WeightMark]) -> bool:
-        """Whether any weight had changed when this was last called; asks the same for now."""
+        """Whether any weight has changed, or had when this was last called."""
         changed = self._later.read()
         # A graph that is being captured would repeat the question at each replay, unread.
         if _is_capturing() or self._later.is_open:
@@ -86,8 +99,17 @@ class WeightWatch:
         if self._before is None or self._marks != list(now):
             self._marks = list(now)
             self._before = torch.cat([mark.sample for mark in self._marks])
+        is_idle = self._end is not None and self._end.query()
         self._later.ask(torch.cat(list(now.values())), self._before)
-        return bool(changed)
+        return bool(changed) or bool(is_idle and self._later.wait())
+
+    def end(self, device: torch.device | None) -> None:
+        """The program has asked the device for everything that belongs to a call."""
+        if device is None or _is_capturing():
+            return
+        self._end = self._end or _event(device)
+        if self._end is not None:
+            self._end.record()
 
 
 class ContextWatch:
@@ -118,6 +140,16 @@ class ContextWatch:
         if self._later.read():
             self.distrusts = True
             warnings.warn(CHANGED_CONTEXT, stacklevel=2)
+
+
+def _event(device: torch.device) -> Any:
+    """Something that tells when a device has come so far; ``None`` where there is nothing."""
+    # Others may have events, but no pinned memory for an answer.
+    return getattr(torch, device.type).Event() if device.type in ("cuda", "xpu") else None
+
+
+def _pinned() -> torch.Tensor:
+    return torch.empty((), dtype=torch.bool, pin_memory=True)
 
 
 def _is_capturing() -> bool:

@@ -7,6 +7,7 @@ of it, so that the tests themselves are tried before a GPU is at hand.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.filterwarnings("default"), append=False)
         if DEVICE == "cpu" and not REHEARSED:
             item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Tell of a failure at once: where time on a card is short, a run may be cut off."""
+    is_told_here = "PYTEST_XDIST_WORKER" not in os.environ and DEVICE == "cuda"
+    if report.failed and is_told_here:
+        lines = report.longreprtext.splitlines()[-40:]
+        print(f"\nFAILED {report.nodeid}", *lines, sep="\n", file=sys.stderr, flush=True)
 
 
 @pytest.fixture(autouse=True)

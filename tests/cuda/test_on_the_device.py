@@ -51,19 +51,43 @@ def by_context(host: Host, networks: list[tuple[hn.Hypernetwork, float]]) -> tor
 def test_weights_fused_through_data_are_seen_at_the_next_call(
     host: Host, activation: str | None
 ) -> None:
-    """In place, behind autograd's counter, between the steps of one generation, as LoRA extensions
-    write.
+    """In place, behind autograd's counter, while the device has nothing to do, as between two
+    generations.
     """
     network, context = host.network(activation)[1], host.context()
     changes = [torch.randn_like(p.weight) * 0.5 for p in projections(host)]
     with hn.apply(host.unet, [(network, 0.8)]):
         first = host.run(context)
         for sign in (1, -1, 1):
+            settle()
             for projection, change in zip(projections(host), changes, strict=True):
                 projection.weight.data.add_(sign * change)
             changed = host.run(context)
             assert relative_error(changed, by_context(host, [(network, 0.8)])) <= 1e-4
         assert relative_error(changed, first) > 1e-3
+
+
+@torch.no_grad()
+def test_weights_fused_through_data_while_the_device_works(cuda: str, host: Host) -> None:
+    """Then the program would have to wait: they are seen one call later."""
+    network, context = host.network(None)[1], host.context()
+    with hn.apply(host.unet, [(network, 0.8)]):
+        host.run(context)
+        # About a fifth of a second in the middle of each call.
+        busy = host.unet.register_forward_pre_hook(lambda *_: torch.cuda._sleep(int(4e8)))
+        host.run(context)
+        for projection in projections(host):
+            projection.weight.data.mul_(-1.5)
+        host.run(context)
+        busy.remove()
+        changed = host.run(context)
+    assert relative_error(changed, by_context(host, [(network, 0.8)])) <= 1e-4
+
+
+def settle() -> None:
+    """Let the device come to an end."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 @torch.no_grad()
@@ -120,16 +144,27 @@ def test_modules_that_come_to_the_device_one_by_one(device: str, activation: str
 
 @torch.no_grad()
 @KINDS
-def test_accelerates_offloading(cuda: str, activation: str | None) -> None:
+def test_accelerates_offloading(device: str, activation: str | None) -> None:
+    """Between calls the weights are nowhere but on the CPU, and the UNet's own are empty."""
     accelerate = pytest.importorskip("accelerate")
     host = make("sd1")
     network, context = host.network(activation)[1], host.context()
-    expected = by_context(host, [(network, 0.8)])
+    sample = torch.randn(2, 4, 8, 8, device=device)
+
+    def call() -> torch.Tensor:
+        result: torch.Tensor = host.unet(sample, 7, encoder_hidden_states=context).sample
+        return result
+
+    with hn.apply(host.unet, [(network, 0.8)], is_dense=lambda _: False):
+        expected = call()
     host.unet.to("cpu")
-    accelerate.cpu_offload(host.unet, execution_device=torch.device(cuda))
+    accelerate.cpu_offload(host.unet, execution_device=torch.device(device))
+    without = call()
     with hn.apply(host.unet, [(network, 0.8)]):
         for _ in range(2):
-            assert relative_error(host.run(context), expected) <= 1e-4
+            assert relative_error(call(), expected) <= 1e-4
+    assert relative_error(without, expected) > 1e-3
+    assert torch.equal(call(), without)
     accelerate.hooks.remove_hook_from_submodules(host.unet)
 
 

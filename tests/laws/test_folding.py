@@ -282,7 +282,8 @@ def test_layers_that_do_more_go_by_the_context(change: object) -> None:
     recorder.stop()
     for seen in recorder.seen:
         projection = (seen.site.to_k, seen.site.to_v)[seen.side]
-        expected = projection(stacked([(content, 0.8)], seen.before, seen.side))
+        before_it = stacked([(content, 0.8)], seen.before, seen.side)
+        expected = projection(before_it.to(next(host.unet.parameters()).device))
         assert relative_error(seen.output, expected) <= 1e-5
     assert traces(host.unet) == before
     assert torch.equal(host.run(host.context()), base)

@@ -471,8 +471,9 @@ def test_autocast_does_not_lower_the_precision(host: Host, activation: str | Non
 @FEW
 def test_gradients_reach_the_context_and_a_network_in_training(host: Host) -> None:
     network = host.network()[1]
-    network.train()
     context = host.context().requires_grad_()
+    network.to(context.device, torch.float32)  # one in training stays where it is put
+    network.train()
     with hn.apply(host.unet, [(network, 1)]):
         host.run(context).square().sum().backward()
     network.train(False)
