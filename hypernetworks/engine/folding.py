@@ -75,8 +75,11 @@ class WeightMark:
     @staticmethod
     def _drawn(weight: torch.Tensor) -> torch.Tensor:
         """One number of each row, along the diagonal, starting again at the first column."""
-        # A view, so drawing copies nothing. A change of any whole row or column shows in it.
-        return weight.detach().view(-1)[:: weight.shape[-1] + 1]
+        # A view, so drawing copies nothing. A change of any whole row or column shows in it. Asked
+        # for in one step, as a handle draws from all its weights in every call on an accelerator.
+        weight = weight.detach() if weight.requires_grad else weight
+        step = weight.shape[-1] + 1
+        return weight.as_strided((-(-weight.numel() // step),), (step,))
 
 
 @dataclass(frozen=True, eq=False)
