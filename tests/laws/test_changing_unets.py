@@ -34,7 +34,7 @@ from hypernetworks.engine import tensors
 from hypernetworks.engine.folding import WeightMark
 from hypernetworks.engine.stack import Stack
 from hypernetworks.errors import NoMatchingWidthError, PatchError
-from hypernetworks.patching import find_sites, folded
+from hypernetworks.patching import find_sites, folded, seam
 
 KINDS = pytest.mark.parametrize("activation", [None, "relu"], ids=["linear", "relu"])
 
@@ -434,10 +434,10 @@ def test_a_write_to_a_part_of_a_weight_is_seen(
 def test_writes_that_nothing_counts_are_seen_on_accelerators(
     ldm: Host, activation: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the second call: the first asks the device, and nobody waits for the answer."""
+    """At the second call where the device has no events: nobody waits for its answer."""
     for module in ("folding", "stack"):
         monkeypatch.setattr(f"hypernetworks.engine.{module}.is_on_cpu", lambda _: False)
-    monkeypatch.setattr(folded, "is_on_cpu", lambda _: False)
+    monkeypatch.setattr(seam, "is_on_cpu", lambda _: False)
     content, network = ldm.network(activation)
     with hn.apply(ldm.unet, [(network, 0.8)]) as handle:
         for _ in range(3):
