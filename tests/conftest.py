@@ -8,10 +8,14 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Tests are many and small, and so are the processes they start, several at a time: with more
+# threads, these would mostly wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(
     prefix="hypernetworks-tests-"
 )  # the studio's hashes: not the user's
@@ -26,7 +30,11 @@ from fast_ring import is_slow
 from hypothesis import HealthCheck, settings
 from left_out import FOLDER_MARKS, LeftOut
 
-torch.set_num_threads(1)  # tests are many and small
+torch.set_num_threads(1)  # whatever the variable says
+# Without bytecode, every process that a test starts would compile this project anew, and every run
+# would rewrite the assertions of all tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # A run in the background, or under nohup, ignores these, and so would every program that a test
 # starts.
 for _name in ("SIGINT", "SIGHUP"):
@@ -160,6 +168,25 @@ def put_long_files_first(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in long)
 
 
+SAME_PROCESS = {"tests/browser/test_sharing_the_page.py": "tests/browser/test_panel.py"}
+"""Files that go to the process that has another one, whose servers they use."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Share tests out by file, as ``--dist loadfile`` does, some files together."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return SAME_PROCESS.get(file, file)
+
+    return Together(config, log)
+
+
 LEFT_OUT = LeftOut()
 ROOT = Path(__file__).parents[1]
 
@@ -187,9 +214,14 @@ def marks_of(item: pytest.Item) -> set[str]:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark tests by their folder, before ``-m`` selects."""
-    for folder, mark in FOLDER_MARKS.items():
-        if ROOT / folder in (item.path, *item.path.parents):
-            item.add_marker(mark)
+    for mark in marks_of_file(item.path):
+        item.add_marker(mark)
+
+
+@cache
+def marks_of_file(path: Path) -> list[str]:
+    """The marks that all tests of a file have for the folders it is in."""
+    return [m for folder, m in FOLDER_MARKS.items() if ROOT / folder in (path, *path.parents)]
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""Runs a file of tests in a process of its own."""
+"""Runs files of tests in a process of their own."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 
-def run(tests: Path) -> None:
-    """Run all tests of a file; its output is the message when one fails."""
-    line = [sys.executable, "-m", "pytest", str(tests), "-p", "no:xdist", "-p", "no:cacheprovider"]
+def run(*tests: Path) -> None:
+    """Run all tests of some files; their output is the message when one fails."""
+    line = [sys.executable, "-m", "pytest", *map(str, tests)]
+    line += ["-p", "no:xdist", "-p", "no:cacheprovider"]
     done = subprocess.run(
         line,
         cwd=Path(__file__).parents[1],

@@ -18,7 +18,7 @@ USAGE = """usage: python install.py studio [--torch WHICH] [--port N] [--no-brow
                 of wheels, or the address of an index. HYPERNETWORKS_TORCH does the same. By
                 default, a torch that works is kept; otherwise one that fits this machine is
                 installed.
---fast          run only the fast tests: two to three minutes"""
+--fast          run only the fast tests: about a minute"""
 
 
 def main(arguments: list[str]) -> int:

@@ -13,14 +13,11 @@ from typing import Any
 from . import environment, surroundings
 
 FAST = "not slow and not browser and not webui and not comfyui and not cuda"
-"""The tests that ``test --fast`` runs: two to three minutes in all on two cores."""
+"""The tests that ``test --fast`` runs: about a minute on two cores."""
 
-PARALLEL = [
-    *("-n", str((os.cpu_count() or 1) + 1), "--maxprocesses", "4"),
-    *("--dist", "loadfile", "--no-loadscope-reorder"),  # tests/conftest.py has put long files first
-]
-"""Options of a run of all tests: one process more than there are cores, since those that drive a
-browser mostly wait; at most four, because each loads torch.
+BY_FILE = ("--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder")
+"""How several test processes share the tests: by file, in the order that ``tests/conftest.py`` put
+them in; at most four processes, because each loads torch.
 """
 
 
@@ -28,10 +25,13 @@ def command(task: str, arguments: list[str]) -> list[str]:
     """The command line that ``install.py TASK ARGUMENTS`` runs."""
     if task == "studio":
         return [str(environment.python()), "-m", "hypernetworks", "studio", *arguments]
-    if "--fast" in arguments:
+    is_fast = "--fast" in arguments
+    if is_fast:
         arguments = ["-m", FAST, *(a for a in arguments if a != "--fast")]
     if _is_a_whole_run(arguments):
-        arguments = [*PARALLEL, *arguments]
+        # Tests that drive a browser mostly wait, so that one process more has work for all cores.
+        processes = (os.cpu_count() or 1) + (not is_fast)
+        arguments = ["-n", str(processes), *BY_FILE, *arguments]
     return [str(environment.python()), "-m", "pytest", *arguments]
 
 

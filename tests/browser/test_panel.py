@@ -3,111 +3,23 @@ that it wrote."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import random
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import CHROMIUM, FLAGS, NO_CHROMIUM
+from browser.gradios import VERSIONS
+from chromium import CHROMIUM, FLAGS
 
 from hypernetworks.engine.multiplier import format_number
 from hypernetworks.prompts import parse
 
 sync_api = pytest.importorskip("playwright.sync_api")
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-PINNED = ("3.41.2", "4.40.0")
-VERSIONS = (*PINNED, "current")
 PANEL = "#txt2img_hypernetworks_panel"
 PROMPT = "#txt2img_prompt textarea"
 
-# ------------------------------------------------------------------ environments, servers, pages
-
-
-def environment(version: str) -> Path:
-    """The interpreter that has this gradio: our own, or a small environment without torch, kept for
-    the next time."""
-    if version not in PINNED:
-        return Path(sys.executable)
-    requirements, folder = HERE / f"gradio-{version}.txt", ROOT / f".venv-gradio-{version}"
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    stamp = hashlib.sha256(f"{requirements.read_text()} {sys.version} {ROOT}".encode()).hexdigest()
-    ready = folder / ".ready"
-    if not (ready.exists() and ready.read_text() == stamp):
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        pip = [
-            str(python),
-            "-m",
-            "pip",
-            "--disable-pip-version-check",
-            "install",
-            "--quiet",
-            "--no-compile",
-        ]
-        for patience in (30, 0):  # a registry may be out of breath once
-            done = subprocess.run(
-                [*pip, "-r", str(requirements)], capture_output=True, text=True, check=False
-            )
-            if done.returncode == 0:
-                break
-            time.sleep(patience)
-        assert done.returncode == 0, done.stderr
-        ready.write_text(stamp)
-    return python
-
-
-def wait(address: str, process: subprocess.Popen[bytes]) -> None:
-    """Until the page answers."""
-    for _ in range(480):
-        assert process.poll() is None, "the page ended before it was up"
-        try:
-            with urllib.request.urlopen(address, timeout=1):
-                return
-        except OSError:
-            time.sleep(0.25)
-    raise AssertionError("the page did not come up within two minutes")
-
-
-@contextmanager
-def server(version: str) -> Iterator[str]:
-    """The tiny webui of ``panel_app.py`` under a gradio, on a free port."""
-    python = environment(version)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen([str(python), str(HERE / "panel_app.py"), str(port)])
-    try:
-        address = f"http://127.0.0.1:{port}"
-        wait(address, process)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-@pytest.fixture(scope="module")
-def addresses() -> Iterator[dict[str, str]]:
-    """All the servers; they are installed and started side by side."""
-    if CHROMIUM is None:
-        pytest.skip(NO_CHROMIUM)
-    if sys.version_info >= (3, 13):
-        pytest.skip("gradio 3.41.2 and its companions need Python 3.10 to 3.12")
-    with ExitStack() as stack, ThreadPoolExecutor(len(VERSIONS)) as pool:
-        jobs = {version: pool.submit(stack.enter_context, server(version)) for version in VERSIONS}
-        yield {version: job.result() for version, job in jobs.items()}
+# ------------------------------------------------------------------ pages
 
 
 @pytest.fixture(scope="module")

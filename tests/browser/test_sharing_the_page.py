@@ -10,11 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from browser.test_panel import (  # noqa: F401 - fixtures
+from browser.gradios import VERSIONS
+from browser.test_panel import (  # noqa: F401 - a fixture
     PANEL,
     PROMPT,
-    VERSIONS,
-    addresses,
     browser,
     expect_rows,
     open_page,
@@ -71,7 +70,7 @@ def test_what_neighbours_do_before_us(
     habit: str,
     version: str,
     browser: Any,  # noqa: F811
-    addresses: dict[str, str],  # noqa: F811
+    addresses: dict[str, str],
 ) -> None:
     problems: list[str] = []
     page = open_page(browser, addresses[version], problems, script=BEFORE[habit])
@@ -84,7 +83,7 @@ def test_what_neighbours_do_before_us(
 def test_what_neighbours_do_after_us(
     version: str,
     browser: Any,  # noqa: F811
-    addresses: dict[str, str],  # noqa: F811
+    addresses: dict[str, str],
 ) -> None:
     problems: list[str] = []
     page = open_page(browser, addresses[version], problems)
@@ -98,7 +97,7 @@ def test_what_neighbours_do_after_us(
 
 def test_a_neighbour_that_rewrites_the_prompt_at_every_key(
     browser: Any,  # noqa: F811
-    addresses: dict[str, str],  # noqa: F811
+    addresses: dict[str, str],
 ) -> None:
     problems: list[str] = []
     page = open_page(browser, addresses["current"], problems)
@@ -124,7 +123,7 @@ def test_a_neighbour_that_rewrites_the_prompt_at_every_key(
 
 def test_settings_that_are_no_property_of_the_window(
     browser: Any,  # noqa: F811
-    addresses: dict[str, str],  # noqa: F811
+    addresses: dict[str, str],
 ) -> None:
     """Forge Neo declares its settings with ``let``: the default multiplier was always 1 there."""
     page = open_page(browser, addresses["current"], [])
@@ -139,7 +138,7 @@ def test_settings_that_are_no_property_of_the_window(
 
 def test_our_scripts_add_one_name_to_the_page(
     browser: Any,  # noqa: F811
-    addresses: dict[str, str],  # noqa: F811
+    addresses: dict[str, str],
 ) -> None:
     page = open_page(browser, addresses["current"], [])
     names = page.evaluate("Object.getOwnPropertyNames(window).filter((n) => /hyper/i.test(n))")

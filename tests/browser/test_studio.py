@@ -21,7 +21,6 @@ from chromium import CHROMIUM, FLAGS, NO_CHROMIUM
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
-expect.set_options(timeout=30_000)
 NETWORKS = Path(__file__).parents[2] / "hypernetworks" / "miniature" / "networks"
 HOSTILE = "<img src=x onerror=window.hacked=1>"
 PROMPT = "#hypernetworks_prompt textarea"

@@ -26,7 +26,7 @@ from hypernetworks import devices  # noqa: E402
 from hypernetworks.hosts.diffusers import MINIATURE_NETWORKS, Generation, Painter  # noqa: E402
 from hypernetworks.hosts.diffusers.training import preset_job, train_job  # noqa: E402
 from hypernetworks.library.inspection import inspect  # noqa: E402
-from hypernetworks.training import train  # noqa: E402
+from hypernetworks.training import train, validation  # noqa: E402
 from hypernetworks.training.optimisers import optimiser_names  # noqa: E402
 from hypernetworks.training.validation import ValidationLoss  # noqa: E402
 
@@ -51,6 +51,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _few_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The validation loss of few images would else take longer than the training."""
+    monkeypatch.setattr(validation, "LEAST", 2 * len(validation.TIMES))
+
+
 @pytest.fixture
 def device() -> Iterator[torch.device]:
     with emulated.device() as found:
@@ -69,9 +75,9 @@ def toy_on(device: torch.device, structure: hn.Structure | None = None) -> Toy:
 
 def trained(toy: Toy, folder: Path, device: torch.device | str, **changes: Any) -> list[float]:
     """Losses and validation losses of a short run."""
-    validation = ValidationLoss(toy_examples(2), toy.contexts, 0)
+    measured = ValidationLoss(toy_examples(2), toy.contexts, 0)
     settings = toy_settings(steps=4, watch_every=2, save_every=2, **changes)
-    run = toy.run(settings, folder, validation=validation, device=device)
+    run = toy.run(settings, folder, validation=measured, device=device)
     seen: list[float] = []
     train(run, on_step=lambda done: seen.extend([done.loss, done.validation or 0.0]))
     return seen

@@ -1,4 +1,4 @@
-"""The tests of ``compiled_unets.py`` and ``compiled_changes.py``, each in a process of its own.
+"""The tests of ``compiled_unets.py`` and ``compiled_changes.py``, in a process of their own.
 
 After thousands of other tests, torch's compiler took minutes for what takes it seconds.
 """
@@ -12,6 +12,6 @@ import pytest
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["compiled_unets", "compiled_changes"])
-def test_compiled_unets(name: str) -> None:
-    own_process.run(Path(__file__).with_name(f"{name}.py"))
+def test_compiled_unets() -> None:
+    names = ("compiled_unets.py", "compiled_changes.py")
+    own_process.run(*(Path(__file__).with_name(name) for name in names))

@@ -43,7 +43,9 @@ _made: dict[str, Host] = {}
 @pytest.fixture(params=HOSTS)
 def host(request: pytest.FixtureRequest) -> Iterator[Host]:
     """One of the UNets. Every test gives it back as it was: that is law 1, held by the fixture."""
-    one = _made.setdefault(request.param, make(request.param))
+    if request.param not in _made:
+        _made[request.param] = make(request.param)
+    one = _made[request.param]
     before = traces(one.unet)
     yield one
     left = traces(one.unet) != before

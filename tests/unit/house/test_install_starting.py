@@ -99,7 +99,7 @@ def test_the_fast_ring() -> None:
     assert starting.command("test", ["--fast", "-x"])[1:] == [
         "-m",
         "pytest",
-        *starting.PARALLEL,
+        *("-n", str(os.cpu_count()), *starting.BY_FILE),
         "-m",
         "not slow and not browser and not webui and not comfyui and not cuda",
         "-x",
@@ -126,4 +126,6 @@ def test_the_fast_ring() -> None:
     ],
 )
 def test_whole_runs_take_several_processes(arguments: list[str], parallel: bool) -> None:
-    assert ("--maxprocesses" in starting.command("test", arguments)) is parallel
+    line = starting.command("test", arguments)
+    assert ("--maxprocesses" in line) is parallel
+    assert (str((os.cpu_count() or 1) + 1) in line) is parallel, "one more than there are cores"
