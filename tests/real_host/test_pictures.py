@@ -33,7 +33,7 @@ def hires(host: str) -> Hires:
     }
     values |= {"hr_second_pass_steps": 2}
     if host == "neo":
-        values["hr_upscaler"] = "Lanczos"  # it has no latent upscalers
+        values["hr_upscaler"] = "None"  # plain resizing; without a model file, it has nothing else
     if host in ("forge", "neo"):
         values |= {"hr_additional_modules": ["Use same choices"], "hr_cfg": 7}
     return values
