@@ -6,13 +6,15 @@ The hosts decide this: the engine applies any matching width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..engine.families import LABELS, families_of, is_of_another_family
 from ..engine.multiplier import Multiplier
 from ..engine.network import Hypernetwork
 from ..errors import NoAttentionError, NoMatchingWidthError
-from ..patching import Site
-from ..patching.site_multipliers import SiteMultipliers
+
+if TYPE_CHECKING:
+    from ..patching import Site
 
 
 def check_fit(
@@ -34,6 +36,8 @@ def check_fit(
         NoMatchingWidthError: made for another model family, or none of the widths is there.
         TagError: block factors that don't fit.
     """
+    from ..patching.site_multipliers import SiteMultipliers  # not when a webui starts
+
     check_widths(network.widths, sites, any_family=any_family)
     SiteMultipliers([(network, multiplier)], sites)
 

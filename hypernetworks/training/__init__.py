@@ -1,15 +1,39 @@
 """Training a hypernetwork: the diffusion model is passed in and stays frozen; only the small
 network changes.
+
+Importing the package does no work: everything below is loaded when it is first used. A webui builds
+its form from the settings alone, and must not wait for the rest at each start.
 """
 
-from .captions import Caption
-from .driving import train
-from .examples import Batch, Example, Examples
-from .health import TrainingStep
-from .loop import Run
-from .objective import NoiseSchedule
-from .rates import RateSchedule
-from .settings import PRESETS, Preset, TrainingSettings
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .captions import Caption
+    from .driving import train
+    from .examples import Batch, Example, Examples
+    from .health import TrainingStep
+    from .loop import Run
+    from .objective import NoiseSchedule
+    from .rates import RateSchedule
+    from .settings import PRESETS, Preset, TrainingSettings
+
+_HOMES = {
+    "PRESETS": "settings",
+    "Batch": "examples",
+    "Caption": "captions",
+    "Example": "examples",
+    "Examples": "examples",
+    "NoiseSchedule": "objective",
+    "Preset": "settings",
+    "RateSchedule": "rates",
+    "Run": "loop",
+    "TrainingSettings": "settings",
+    "TrainingStep": "health",
+    "train": "driving",
+}
 
 __all__ = [
     "PRESETS",
@@ -25,3 +49,15 @@ __all__ = [
     "TrainingStep",
     "train",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

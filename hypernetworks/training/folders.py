@@ -17,7 +17,7 @@ from ..files.images import open_image
 from ..files.moving import free, move
 from ..files.naming import DEVICE, folded, is_plain
 from .creation import check_name
-from .pictures import SUFFIXES
+from .gathering import SUFFIXES
 from .words import TEXT_SUFFIXES, read_caption
 
 DEEPEST, MOST_FOLDERS = 3, 500

@@ -450,3 +450,14 @@ def test_sdnext_panel_is_not_in_the_control_tab(sdnext_host: str) -> None:
     text = text_of(source(sdnext_host, "modules/scripts_manager.py"), "ScriptRunner.add_script")
     assert "if is_control and script.external:" in text
     assert "Hypernetworks" not in source(sdnext_host, "installer.py").text
+
+
+@pytest.mark.parametrize("host", ["a1111", "reforge", "classic"])
+def test_to_ask_for_the_model_loads_it(host: str) -> None:
+    """So ``host.loaded_model`` looks at ``model_data`` there."""
+    _with_sources(host)
+    data = text_of(source(host, "modules/sd_models.py"), "SdModelData")
+    in_order(data, "self.sd_model = None", "self.was_loaded_at_least_once = False")
+    in_order(data, "def get_sd_model(self)", "with self.lock", "load_model()")
+    shared = text_of(source(host, "modules/shared_items.py"), "Shared")
+    in_order(shared, "def sd_model(self)", "model_data.get_sd_model()")

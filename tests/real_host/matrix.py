@@ -1,10 +1,12 @@
 """Runs the tests on every webui that it is given, and prints the README's table.
 
-``python -m tests.real_host.matrix "AUTOMATIC1111=path/to/webui" "Forge=path" -- ARGUMENTS``
+``python -m tests.real_host.matrix "AUTOMATIC1111=path/to/webui" [OPTIONS] "Forge=path" [OPTIONS] --
+ARGUMENTS``
 
-Names are those of the table; arguments after ``--`` go to pytest, such as ``--webui-args="--use-cpu
-all"``. Rows of webuis that are not given stay as they are; a row that is older than 90 days is
-marked, and so is one whose tests failed. Nothing is written: paste the table into the README.
+Names are those of the table. Options after a webui are its own, such as ``--webui-args="--use-cpu
+all"``; arguments after ``--`` are for all. Both go to pytest. Rows of webuis that are not given
+stay as they are; a row that is older than 90 days is marked, and so is one whose tests failed.
+Nothing is written: paste the table into the README.
 """
 
 from __future__ import annotations
@@ -99,21 +101,65 @@ def commit_of(path: Path) -> str | None:
     return done.stdout.strip() or None
 
 
+@dataclass(frozen=True)
+class Asked:
+    """One webui to test: its name in the table, its folder, and pytest's options for it alone."""
+
+    webui: str
+    path: Path
+    options: tuple[str, ...] = ()
+
+
+def asked(arguments: Sequence[str]) -> list[Asked]:
+    """The webuis of a command line, each with the options that follow it.
+
+    Raises:
+        SystemExit: a folder is missing, or an option stands before all webuis.
+    """
+    found: list[Asked] = []
+    for argument in arguments:
+        if argument.startswith("-"):
+            if not found:
+                raise SystemExit(f"write {argument} after the webui that it is for, or after --")
+            found[-1] = replace(found[-1], options=(*found[-1].options, argument))
+            continue
+
+        webui, _, path = argument.partition("=")
+        if not path or not Path(path).is_dir():
+            raise SystemExit(f"{webui}: {path or 'nothing'} is not a folder, write NAME=FOLDER")
+        # Absolute, because pytest runs in the project's folder.
+        found.append(Asked(webui, Path(path).absolute()))
+    return found
+
+
+def run_tests(command: Sequence[str]) -> int:
+    """pytest's exit code."""
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # pytest was interrupted, too: it ends the webui and removes the links to this project.
+            process.wait()
+            raise
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run what was given and print the table; 1 if the tests of any webui failed."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    hosts = [one.partition("=")[::2] for one in arguments[:end]]
     rows, worst, today = rows_of((ROOT / "README.md").read_text("utf-8")), 0, date.today()
-    for webui, path in hosts:
-        updated(rows, webui, None, 0, today)  # an unknown name is reported before anything runs
-        if not Path(path).is_dir():
-            raise SystemExit(f"{webui}: {path or 'nothing'} is not a folder, write NAME=FOLDER")
+    webuis = asked(arguments[:end])
+    try:
+        for one in webuis:  # an unknown name is reported before anything runs
+            updated(rows, one.webui, None, 0, today)
+    except KeyError as error:
+        raise SystemExit(error.args[0]) from None
 
-    for webui, path in hosts:
-        command = [sys.executable, "-m", "pytest", "tests/real_host", "--webui", path]
-        done = subprocess.run([*command, *arguments[end + 1 :]], cwd=ROOT, check=False)
-        rows = updated(rows, webui, commit_of(Path(path)), done.returncode, today)
-        worst = max(worst, int(done.returncode != 0))
+    for one in webuis:
+        command = [sys.executable, "-m", "pytest", "tests/real_host", "--webui", str(one.path)]
+        given = [*one.options, *arguments[end + 1 :]]
+        code = run_tests([*command, *given])
+        rows = updated(rows, one.webui, commit_of(one.path), code, today)
+        worst = max(worst, int(code != 0))
 
     sys.stdout.write(f"{table(rows, today)}\n")
     return worst

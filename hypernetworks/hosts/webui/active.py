@@ -6,10 +6,9 @@ Only one job samples at a time, so there is one set of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import HypernetworkError
-from ...patching import Handle, Networks, Site, apply_at, find_sites
 from ..fit import check_fit
 from ..resolving import Use
 from . import compiled, host, settings
@@ -17,6 +16,9 @@ from .batch import Batch
 from .batch_rows import Rows
 from .controlnets import ControlNets
 from .dense import apply_lora, is_dense
+
+if TYPE_CHECKING:
+    from ...patching import Handle, Networks, Site
 
 BATCH = "_hypernetwork_batch"
 """Attribute of a processing object: what its current batch asked for."""
@@ -79,8 +81,9 @@ class ActiveNetworks:
     def _apply(
         self, p: Any, module: Any, batch: Batch | None, pictures: Sequence[Sequence[Use]]
     ) -> None:
-        unet: Any = host.unwrapped(module)
+        from ...patching import apply_at, find_sites  # not when the webui starts: it takes time
 
+        unet: Any = host.unwrapped(module)
         if (other := host.replaced_unet()) is not None:
             host.tell(
                 p,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...library import Entry
-from ...patching import Site
 from ...prompts import Tag
 from ..resolving import Use
+
+if TYPE_CHECKING:
+    from ...patching import Site
 
 
 @dataclass

@@ -8,12 +8,14 @@ built-in doesn't act.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from ...errors import HypernetworkError
-from ...patching import Handle, Networks, apply
+
+if TYPE_CHECKING:
+    from ...patching import Handle, Networks
 
 
 class ControlNets:
@@ -37,6 +39,8 @@ class ControlNets:
         models = [*models_of(p)] if len(networks) == 1 else []
         if len(models) == len(self._models) and all(map(lambda a, b: a is b, models, self._models)):
             return
+
+        from ...patching import apply  # not when the webui starts: it takes time
 
         self.remove()
         self._models = models

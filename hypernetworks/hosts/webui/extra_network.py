@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...engine.multiplier import Multiplier
 from ...engine.network import Hypernetwork
 from ...errors import PatchError
-from ...patching import Site, find_sites
 from ...prompts import Tag, parse
 from ...prompts.near_misses import near_misses
 from ...prompts.rewriting import add_tag
@@ -18,6 +17,9 @@ from ..resolving import Resolver
 from . import folders, host, replacing, sdnext, settings
 from .active import ACTIVE, BATCH
 from .batch import Batch, raw_prompts, tags_of
+
+if TYPE_CHECKING:
+    from ...patching import Site
 
 MESSAGES = "Hypernet messages"
 """Key of the API's info."""
@@ -89,6 +91,8 @@ def activate(p: Any, given: Sequence[Sequence[str]]) -> None:
 
 
 def _read(p: Any, given: Sequence[Sequence[str]]) -> Batch:
+    from ...patching import find_sites  # not when the webui starts: it takes time
+
     given = _with_added_network(p, given)
     _clean_negative_prompts(p)
     first = raw_prompts(p, "all_prompts")

@@ -40,11 +40,7 @@ def unwrapped(unet: Any) -> nn.Module | None:
 
 def live_module() -> Any:
     """The same with what ``torch.compile`` may have put around it."""
-    from modules import shared
-
-    if getattr(shared, "sd_loaded", True) is False:  # SD.Next; to ask for its model would load it
-        return None
-    model: Any = getattr(shared, "sd_model", None)
+    model = loaded_model()
     patcher = getattr(getattr(model, "forge_objects", None), "unet", None)
     if patcher is not None:  # Forge, reForge, Classic
         return getattr(patcher.model, "diffusion_model", None)
@@ -53,16 +49,28 @@ def live_module() -> Any:
     return getattr(getattr(model, "model", None), "diffusion_model", None)
 
 
+def loaded_model() -> Any:
+    """What ``shared.sd_model`` is, or ``None`` while no model is loaded.
+
+    To ask for ``shared.sd_model`` then would load one, or wait for the thread that does: the page
+    would appear only after the model.
+    """
+    from modules import shared
+
+    if getattr(shared, "sd_loaded", True) is False:  # SD.Next
+        return None
+    data: Any = getattr(sys.modules.get("modules.sd_models"), "model_data", None)
+    if hasattr(data, "was_loaded_at_least_once"):  # AUTOMATIC1111, reForge, Classic
+        return data.sd_model
+    return getattr(shared, "sd_model", None)
+
+
 def compiles_each_call() -> bool:
     """Whether the host exchanges its UNet for a compiled one during each call (Forge Neo).
 
     Between the calls, when networks are applied, the UNet looks like any other.
     """
-    from modules import shared
-
-    patcher = getattr(
-        getattr(getattr(shared, "sd_model", None), "forge_objects", None), "unet", None
-    )
+    patcher = getattr(getattr(loaded_model(), "forge_objects", None), "unet", None)
     model = getattr(patcher, "model", None)
     return getattr(model, "_torch_compile_config", None) is not None
 

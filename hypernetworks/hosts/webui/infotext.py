@@ -6,7 +6,6 @@ import sys
 from typing import Any
 
 from ...console import say
-from ..restoring import Source, bring_back
 from . import folders
 
 _PROMPTS = ("Prompt", "Hires prompt", "Refiner prompt")
@@ -19,6 +18,8 @@ def on_pasted(_infotext: str, params: dict[str, Any]) -> None:
     Args:
         params: the host's reading of the infotext; changed in place.
     """
+    from ..restoring import Source, bring_back  # not when the webui starts: it takes time
+
     prompts = {key: params[key] for key in _PROMPTS if isinstance(params.get(key), str)}
     source = Source(
         folders.library(), folders.known_hash, folders.short_hash, folders.refresh, _tell

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import nn
 
-from ...patching import find_sites
 from ...prompts import parse
 from ...prompts.near_misses import near_misses
 from ..infotext import HASHES, LineOfImages
@@ -208,6 +207,8 @@ class _Run:
 
 
 def _text_widths(unet: nn.Module | None) -> set[int | None]:
+    from ...patching import find_sites  # not when the webui starts: it takes time
+
     return (
         {site.width for site in find_sites(unet) if site.kind == "cross"}
         if unet is not None

@@ -14,8 +14,9 @@ import gradio as gr
 from ...engine.initialising import INITIALISATIONS
 from ...engine.structure import ACTIVATIONS
 from ...training import PRESETS
+from ...training.gathering import SUFFIXES
 from ...training.optimisers import optimiser_names
-from ...training.pictures import FITS, SUFFIXES
+from ...training.picture_settings import FITS
 from ...training.rates import SHAPES
 from ...training.settings import CHECKPOINTINGS, MEMORY, PRECISIONS
 from ...training.words import TEXT_SUFFIXES

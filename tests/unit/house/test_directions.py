@@ -324,7 +324,8 @@ for name in ("gradio", "diffusers", "transformers", "modules", "PIL"):
     sys.modules[name] = None
 from hypernetworks import *
 import hypernetworks as hn
-import hypernetworks.training
-print(read is hn.read, apply.__module__, all(getattr(hn, name) is not None for name in hn.__all__))
+import hypernetworks.training as training
+there = [getattr(home, name) is not None for home in (hn, training) for name in home.__all__]
+print(read is hn.read, apply.__module__, all(there))
 """
     assert python(code)[0] == "True hypernetworks.patching.applying True\n"

@@ -13,7 +13,6 @@ from starlette.responses import FileResponse, Response
 
 from ....errors import HypernetworkError
 from ....ui.html import messages_html
-from ....ui.training import views
 from .. import folders
 from ..access import Routes
 from . import pythons
@@ -33,6 +32,8 @@ def register(routes: Routes) -> None:
 
 def now(request: Request) -> dict[str, Any]:
     """The training that runs or ran last, the ones that wait, earlier runs, and the set-up."""
+    from ....ui.training import views  # not when the webui starts: it takes time
+
     state = TRAININGS.queue.state
     parts = [state.number, len(state.rows), len(state.previews), state.note, state.done]
     version = json.dumps([*parts, len(state.messages), state.is_running])

@@ -5,25 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 from ....engine.families import BY_KEY
 from ....errors import HypernetworkError, TrainingDataError
 from ....library import Library
-from ....patching import find_sites
 from ....training import PRESETS
 from ....training.folders import TrainingFolders
 from ....training.picture_settings import PictureSettings
 from ....ui.training.form import Source
-from ....ui.training.runs import Runs, remembered
 from ....ui.training.values import FormValues, size_in_words, values_of
 from .. import folders, host
 from ..commands import selected_checkpoint
 from . import pythons
-from .arguments import arguments_of, check, starts_from
 from .memory import AWAY
-from .running import CHECKPOINT, Order, Queue
-from .setting_up import SetUp
+
+if TYPE_CHECKING:
+    from ....ui.training.runs import Runs
+    from .running import Order, Queue
+    from .setting_up import SetUp
 
 TITLE, ID = "Train hypernetwork", "hypernetworks_train"
 PATH = "path:"
@@ -39,11 +40,35 @@ def _library() -> tuple[Library, Path]:
 
 
 class WebuiTrainings:
-    """The tab's buttons: what they do in this webui."""
+    """The tab's buttons: what they do in this webui.
+
+    What only a click needs is imported then: each start of the webui would wait for it.
+    """
 
     def __init__(self) -> None:
-        self.queue = Queue(_library, before=AWAY.move_away, after=AWAY.bring_back)
-        self.set_up = SetUp()
+        self._making = Lock()  # several pages may ask at once
+        self._queue: Queue | None = None
+        self._set_up: SetUp | None = None
+
+    @property
+    def queue(self) -> Queue:
+        """The training that runs, and those that wait."""
+        from .running import Queue
+
+        with self._making:
+            if self._queue is None:
+                self._queue = Queue(_library, before=AWAY.move_away, after=AWAY.bring_back)
+            return self._queue
+
+    @property
+    def set_up(self) -> SetUp:
+        """Of the extension's own environment."""
+        from .setting_up import SetUp
+
+        with self._making:
+            if self._set_up is None:
+                self._set_up = SetUp()
+            return self._set_up
 
     @property
     def folders(self) -> TrainingFolders:
@@ -55,6 +80,8 @@ class WebuiTrainings:
     @property
     def runs(self) -> Runs:
         """All runs that were begun here."""
+        from ....ui.training.runs import Runs
+
         return Runs(self.folders.runs)
 
     @property
@@ -92,6 +119,8 @@ class WebuiTrainings:
 
     def begin(self, values: FormValues, files: Sequence[str]) -> str:
         """Start a training on the selected checkpoint, or let it wait; returns what to tell."""
+        from .arguments import check
+
         check(values)  # before the slower questions, and before images are stored
         if (python := pythons.able()) is None:
             raise HypernetworkError(NO_PYTHON)
@@ -106,6 +135,8 @@ class WebuiTrainings:
         """Continue a run by so many steps, with the fields and the checkpoint that it was begun
         with.
         """
+        from ....ui.training.runs import remembered
+
         values = remembered(self.runs.path(name))
         done = next((run.step for run in self.runs.all() if run.name == name), 0)
         if (python := pythons.able()) is None:
@@ -114,6 +145,9 @@ class WebuiTrainings:
         self.queue.add(self._order(values, python, _checkpoint_of(self.runs.path(name))))
 
     def _order(self, values: FormValues, python: Path, checkpoint: Path) -> Order:
+        from .arguments import arguments_of, starts_from
+        from .running import Order
+
         name = starts_from(values)
         network = None if name is None else folders.library().find(name).path
         images = Path(values.key[len(PATH) :]) if values.key.startswith(PATH) else None
@@ -171,12 +205,15 @@ def ui_tabs() -> list[tuple[Any, str, str]]:
 
 def _widths(self_attention: bool) -> tuple[int, ...]:
     """Context widths of the loaded model, or SD1's while there is none."""
-    unet = host.live_unet()
-    found = {
-        site.width
-        for site in (find_sites(unet) if unet is not None else ())
-        if site.width is not None and (self_attention or site.kind == "cross")
-    }
+    found: set[int] = set()
+    if (unet := host.live_unet()) is not None:
+        from ....patching import find_sites
+
+        found = {
+            site.width
+            for site in find_sites(unet)
+            if site.width is not None and (self_attention or site.kind == "cross")
+        }
     usual = BY_KEY["sd1"]
     return tuple(sorted(found)) or (usual.widths if self_attention else (usual.text_width,))
 
@@ -187,6 +224,8 @@ def _checkpoint_of(run: Path) -> Path:
     Raises:
         HypernetworkError: it isn't known, or is gone.
     """
+    from .running import CHECKPOINT
+
     try:
         path = Path((run / CHECKPOINT).read_text(encoding="utf-8").strip())
     except (OSError, UnicodeDecodeError):
