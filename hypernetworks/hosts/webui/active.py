@@ -15,7 +15,6 @@ from . import compiled, host, settings
 from .batch import Batch
 from .batch_rows import Rows
 from .controlnets import ControlNets
-from .dense import apply_lora, is_dense
 
 if TYPE_CHECKING:
     from ...patching import Handle, Networks, Site
@@ -82,6 +81,7 @@ class ActiveNetworks:
         self, p: Any, module: Any, batch: Batch | None, pictures: Sequence[Sequence[Use]]
     ) -> None:
         from ...patching import apply_at, find_sites  # not when the webui starts: it takes time
+        from .dense import apply_lora, is_dense
 
         unet: Any = host.unwrapped(module)
         if (other := host.replaced_unet()) is not None:

@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import nn
 
+from ...patching import is_plain_linear, is_torchs_own
+
 _OWN_CLASSES = ("ForgeOperations.Linear", "disable_weight_init.Linear")
 """Forge's, and that of reForge and Classic."""
 
@@ -19,8 +21,6 @@ def is_dense(module: nn.Module) -> bool:
     """Whether ``module(x)`` is ``F.linear(x, module.weight)`` now, once :func:`apply_lora` has
     run.
     """
-    from ...patching import is_plain_linear  # not when the webui starts: it takes time
-
     if is_plain_linear(module):
         return True
     if type(module).__qualname__ in _OWN_CLASSES:
@@ -45,8 +45,6 @@ def _is_dense_of_forge(module: nn.Module) -> bool:
     """Whether the layer computes with its weight as it is: neither cast at each call nor with
     anything added to it.
     """
-    from ...patching import is_torchs_own
-
     own: dict[str, Any] = {
         name: getattr(module, name, None)
         for name in (
@@ -67,8 +65,6 @@ def _lora_of(module: nn.Module) -> dict[str, Any] | None:
     """The globals of A1111's LoRA extension where it, and nothing else, has put itself before
     torch's own forward.
     """
-    from ...patching import is_torchs_own
-
     forward = getattr(type(module), "forward", None)
     if (
         not isinstance(module, nn.Linear)
