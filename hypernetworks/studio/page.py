@@ -81,25 +81,13 @@ def build_page(trainer: Trainer, place: Place, *, anywhere: bool = False) -> gr.
         resume = wire_generating(job_queue, place, inputs, outputs, (generate, interrupt))
         wire_fields(job_queue, place.windows, inputs, outputs, restored, used)
 
-        # What the page has saved comes in through a field that nobody sees, and what the fields
-        # are to have goes out through another one.
-        saved = gr.Textbox(visible=False)
-        given = gr.Textbox(elem_id="studio_given", elem_classes="studio-hidden")
+        saved = gr.Textbox(visible=False)  # for what the page's scripts send
         renew = gr.Button("Renew", elem_id="studio_renew", elem_classes="studio-hidden")
         _wire_choices(job_queue, saved, inputs, inspected, axes)
         wire_drop(place, anywhere, of_drop)
         fields = [*inputs.all(), *of_tab, *axes.fields]
-        opened = page.load(
-            _opening(job_queue, place, of_tab_values, [field.value for field in fields]),
-            saved,
-            [status, given],
-            js=SAVED,
-            queue=False,
-            **PRIVATE,
-        )
-        targets = [*fields, *axes.buttons]  # the buttons hold nothing that a user could change
-        filled = opened.then(None, [given, *fields], targets, js=FILL, **PRIVATE)
-        filled.then(None, None, None, js=OPENED, **PRIVATE)
+        say = _opening(job_queue, place, of_tab_values, [field.value for field in fields])
+        opened = _wire_opening(page, say, (saved, status), fields, axes.buttons)
         opened.then(resume, None, outputs.all(), concurrency_limit=32, **PRIVATE)
         opened.then(resume_sheet, None, of_sheet, concurrency_limit=32, **PRIVATE)
         renew.click(
@@ -111,6 +99,32 @@ def build_page(trainer: Trainer, place: Place, *, anywhere: bool = False) -> gr.
         )
 
     return page
+
+
+def _wire_opening(
+    page: gr.Blocks,
+    say: Callable[[gr.Request, str], tuple[str, str]],
+    parts: tuple[gr.Textbox, gr.HTML],
+    fields: list[gr.components.Component],
+    buttons: list[gr.components.Component],
+) -> Any:
+    """Let a page that opens fill its fields, and mark it when that is done.
+
+    Args:
+        say: see :func:`_opening`.
+        parts: the field that takes what the page has saved, and its header.
+        buttons: which are shown or hidden, and hold nothing that a user could change.
+
+    Returns:
+        The event of the opening.
+    """
+    saved, status = parts
+    given = gr.Textbox(elem_id="studio_given", elem_classes="studio-hidden")
+    opened = page.load(say, saved, [status, given], js=SAVED, queue=False, **PRIVATE)
+
+    filled = opened.then(None, [given, *fields], [*fields, *buttons], js=FILL, **PRIVATE)
+    filled.then(None, None, None, js=OPENED, **PRIVATE)
+    return opened
 
 
 def _wire_choices(

@@ -74,17 +74,22 @@ def test_what_is_changed_while_a_page_opens_stays(browser: Any, address: str) ->
         f"sessionStorage.setItem('hypernetworks.studio', {json.dumps(json.dumps(saved))})"
     )
     held: list[Any] = []
-    page.route(
-        "**/gradio_api/**",
-        lambda route: held.append(route) if route.request.method == "POST" else route.continue_(),
-    )
+    is_held = [True]
+
+    def hold(route: Any) -> None:
+        if route.request.method == "POST" and is_held[0]:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/gradio_api/**", hold)
     page.goto(address)
     page.wait_for_selector(".hypernetworks-filled")
     page.fill(PROMPT, "typed at once")
     page.fill(STEPS, "33")
     assert held, "the answer of the opening was not held back"
 
-    page.unroute("**/gradio_api/**")
+    is_held[0] = False
     for route in held:
         route.continue_()
     page.wait_for_selector(".studio-opened")
@@ -96,6 +101,7 @@ def test_what_is_changed_while_a_page_opens_stays(browser: Any, address: str) ->
 
 def test_a_comparison_and_its_fields_survive_a_reload(page: Any) -> None:
     page.get_by_role("tab", name="Compare").click()
+    expect(page.locator("#compare_progress")).to_contain_text("Generates a sheet")
     values = page.locator("#compare_x_values :is(input, textarea)")
     expect(values).not_to_have_value("")
     values.fill("0.1-0.9 (+0.01)")

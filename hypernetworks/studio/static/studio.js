@@ -269,7 +269,13 @@
 
     /** gradio names its drop fields otherwise than they read, which confuses who commands by voice. */
     function nameParts() {
-        for (const field of document.querySelectorAll(".upload-container[aria-label]")) field.removeAttribute("aria-label");
+        for (const field of document.querySelectorAll(".upload-container:not(.icon-mode)[aria-label]")) field.removeAttribute("aria-label");
+        // Its icon for further files is a button in a button, of which the outer one does nothing.
+        for (const icon of document.querySelectorAll("button .upload-container.icon-mode:not([aria-label='Add files'])")) {
+            icon.setAttribute("aria-label", "Add files");
+            const outer = icon.parentElement.closest("button");
+            for (const [name, value] of Object.entries({ role: "group", tabindex: "-1", title: "Add files", "aria-label": "Add files" })) outer.setAttribute(name, value);
+        }
     }
 
     function tick() {

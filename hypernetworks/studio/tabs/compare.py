@@ -79,6 +79,7 @@ def compare_tab(
 
     def resume(request: gr.Request) -> Iterator[tuple[Any, ...]]:
         running = job_queue.resume(_window(place, request), COMPARISON)
+        yield gr.skip(), gr.skip()  # gradio would empty what a function without answers fills
         if running is not None:
             yield from _shown(running)
 
@@ -112,7 +113,7 @@ def _fields(job_queue: JobQueue) -> tuple[Axes, gr.Button, gr.Button, gr.Button]
     with gr.Row(elem_id="compare_buttons"):
         start = gr.Button("Compare", variant="primary", elem_id="compare_start", scale=3)
         analyse = gr.Button(
-            "Which blocks matter?", elem_id="compare_blocks", scale=2, min_width=190
+            "Which blocks matter?", elem_id="compare_blocks", scale=2, min_width=240
         )
         stop = gr.Button("Interrupt", elem_id="compare_interrupt", scale=1, min_width=110)
     return axes, start, analyse, stop
