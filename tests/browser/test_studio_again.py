@@ -1,4 +1,4 @@
-"""What the studio's page keeps: while it opens, over a reload, and when its studio was killed."""
+"""What the studio's page keeps: while it opens, and over a reload; and how it tells of its jobs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,9 @@ from browser.studio_page import (
     NETWORKS,
     PROMPT,
     expect,
-    free_port,
     open_window,
-    started,
     studio,
     sync_api,
-    wait,
 )
 from chromium import CHROMIUM, FLAGS, NO_CHROMIUM
 
@@ -119,40 +116,6 @@ def test_a_comparison_and_its_fields_survive_a_reload(page: Any) -> None:
     expect(cells.nth(before + 1)).to_be_visible(timeout=90_000)  # it goes on
     page.click("#compare_interrupt")
     expect(page.locator("#compare_messages")).to_contain_text("Interrupted after")
-
-
-def test_a_page_whose_studio_was_killed_goes_on_and_says_what_is_lost(
-    browser: Any, folders: list[str]
-) -> None:
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    process = started(port, *folders)
-    try:
-        wait(address, process)
-        page = open_window(browser, address, [])
-        page.get_by_role("tab", name="Compare").click()
-        values = page.locator("#compare_x_values :is(input, textarea)")
-        expect(values).not_to_have_value("")
-        values.fill("0.1-0.9 (+0.01)")
-        page.fill(PROMPT, "a dog <hypernet:ink:1>")
-        page.click("#compare_start")
-        expect(page.locator("#compare_sheet td img").first).to_be_visible(timeout=90_000)
-        expect(page.locator(".studio-pill")).to_contain_text("omparison")
-
-        process.kill()
-        process.wait(timeout=30)
-        expect(page.locator(".studio-lost")).to_be_visible(timeout=60_000)
-        process = started(port, *folders)
-        wait(address, process)
-        expect(page.locator(".studio-toast")).to_contain_text(
-            "a comparison was not finished", timeout=60_000
-        )
-        expect(values).to_have_value("0.1-0.9 (+0.01)")
-        expect(page.locator(PROMPT)).to_have_value("a dog <hypernet:ink:1>")
-        page.context.close()
-    finally:
-        process.kill()
-        process.wait(timeout=30)
 
 
 PRETENDED = """() => {
