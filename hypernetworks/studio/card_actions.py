@@ -45,6 +45,7 @@ class CardActions:
         """
         if self._anywhere and action not in FOR_OTHERS:
             raise HypernetworkError("with --listen, files can't be changed or shown from the page")
+        # A name, never a path: what a page sends can mean nothing outside the library.
         entry = self._library.find(name, suggest=False)
         if action == "reveal":
             return self._reveal(entry)
@@ -66,8 +67,10 @@ class CardActions:
         if not to.strip():
             raise FileError("the new name is empty: type one")
         target = entry.path.with_name(checked_name(f"{to.strip()}{entry.path.suffix}"))
+        # On Windows and macOS, Ink.pt and ink.pt are one file, and may change their case.
         if target.exists() and not target.samefile(entry.path):
             raise FileWriteError(f"{target.name} exists already: choose another name")
+
         # The network last: where a move fails half-way, tags still find it under its old name.
         for path in list(_belonging(entry)):
             new = path.with_name(target.stem + path.name.removeprefix(entry.path.stem))
@@ -79,6 +82,7 @@ class CardActions:
 
     def _discard(self, entry: Entry) -> dict[str, Any]:
         root = next(f for f in self._library.folders if entry.path.is_relative_to(f))
+        # In the same folder of the library, so that it is a rename and never a copy of gigabytes.
         trash = root / TRASH
         trash.mkdir(exist_ok=True)
         for path in [*_belonging(entry), entry.path]:
@@ -125,6 +129,7 @@ def set_preview(entry: Entry, body: bytes) -> dict[str, Any]:
             raise
         raise FileError("this is not a PNG, JPEG or WebP image") from error
 
+    # Saved anew from its pixels: an infotext or a place in it would go wherever the file goes.
     image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
     path = entry.path.with_name(f"{entry.path.stem}.preview.png")
     replace(path, lambda temporary: image.save(temporary, "PNG"))

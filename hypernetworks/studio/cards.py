@@ -32,6 +32,7 @@ def described(library: Library) -> list[dict[str, Any]]:
     """All networks as the panel and the cards read them; no file is opened for it but the small
     ones beside.
     """
+    # One listing per folder, not one per network: thousands of networks share a few folders.
     listings = Listings()
     return [_description(library, e, listings[e.path.parent]) for e in library.entries if e.is_text]
 
@@ -122,6 +123,7 @@ async def add_file(folder: Path, name: str, chunks: AsyncIterator[bytes]) -> dic
             f"it can't be saved in {folder.name} ({error.strerror or error})"
         ) from error
 
+    # Under its own name only when it is complete and checked: a library may be read at any time.
     temporary = path
     try:
         size = 0
@@ -133,6 +135,7 @@ async def add_file(folder: Path, name: str, chunks: AsyncIterator[bytes]) -> dic
                         f"it is larger than {LARGEST >> 30} GiB, which no hypernetwork is"
                     )
                 file.write(chunk)
+        # Reading takes a while, and every other request would wait for it.
         found = await asyncio.to_thread(_examined, temporary)
         _move(temporary, target)
     except OSError as error:

@@ -54,11 +54,24 @@ class Checkpoints:
         number, _, rest = key.partition(":")
         return Path(rest) if number == _RECENT else self.folders[int(number)] / rest
 
+    def named(self, name: str, size: int, *, anywhere: bool) -> str | None:
+        """The key of the file that has this name and size; ``None`` where there is none.
+
+        A browser tells no more of a file that is dropped, and to copy gigabytes only to read them
+        once would take longer than to look.
+        """
+        for _, key in self.choices(anywhere=anywhere):
+            path = self.path(key, anywhere=anywhere)
+            if path.name == name and path.is_file() and _size(path) == size:
+                return key
+        return None
+
     def remember(self, path: Path) -> None:
         """Put a checkpoint first among the last ones; that it can't be written matters little."""
         if self._memory is None:
             return
         whole = path.resolve()
+        # The file is as of the last load of any studio: each one adds its own in front.
         names = [str(whole), *(str(one) for one in self._recent() if one != whole)][:MOST_RECENT]
         with suppress(OSError, HypernetworkError):
             self._memory.parent.mkdir(parents=True, exist_ok=True)
@@ -73,6 +86,39 @@ class Checkpoints:
             return []
         names = [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
         return [path for name in names[:MOST_RECENT] if _exists(path := Path(name))]
+
+
+def name_and_size(said: str) -> tuple[str, int]:
+    """What the page says of a file; an empty name, which no file has, for anything else."""
+    try:
+        name, size = json.loads(said)
+    except (ValueError, TypeError, RecursionError):
+        return "", 0
+    return (name, size) if isinstance(name, str) and type(size) is int else ("", 0)
+
+
+def how_to_open(name: str, anywhere: bool) -> str:
+    """What to do about a checkpoint of which nobody knows where it is.
+
+    Args:
+        anywhere: the page is open to other machines.
+    """
+    if not name.lower().endswith(".safetensors"):
+        return (
+            f"{name} is a checkpoint in a format that can run code when it is opened: convert it "
+            "to .safetensors first, for example with the Checkpoint Merger tab of a webui"
+        )
+
+    if anywhere:
+        return (
+            f"{name} is a checkpoint. With --listen, the page accepts none: start the studio with "
+            "--checkpoint PATH, or offer those of a folder with --checkpoints DIR"
+        )
+    return (
+        f"{name} is a checkpoint. A browser does not say where a file is, so paste its path above, "
+        "and press Load. The studio finds the files of a folder by itself if it is started with "
+        "--checkpoints DIR"
+    )
 
 
 def _exists(path: Path) -> bool:
@@ -94,6 +140,7 @@ def _checkpoints(folder: Path) -> Iterator[Path]:
             continue
 
         folders.sort()
+        # A folder such as the home folder would otherwise be walked through for minutes.
         if len(here.relative_to(folder).parts) >= DEEPEST:
             folders.clear()
         for name in sorted(files):

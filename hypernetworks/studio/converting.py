@@ -118,6 +118,7 @@ def _networks(painter: Painter, order: Order) -> list[Weighted]:
 
     multipliers = order.multipliers or ("1",)
     if len(multipliers) == 1:
+        # One multiplier is meant for all networks.
         multipliers *= len(order.networks)
     if len(multipliers) != len(order.networks):
         raise HypernetworkError(
@@ -171,6 +172,7 @@ def _bake(
     told: Callable[[str, int, int], None],
 ) -> Outcome:
     source = _checkpoint(painter)
+    # gradio gives out single files.
     if source.is_dir():
         raise CheckpointError(
             "the model is a folder, and only a file can be downloaded: use the command "

@@ -29,6 +29,7 @@ class Fitting:
     def problems(self, library: Library, pipeline: Any) -> dict[str, str]:
         """Why networks can't be used, by their full names; those that fit are not in it."""
         sites = find_sites(pipeline.unet)
+        # Two windows that open at once would read every file twice.
         with self._reading:
             found = {e.full_name: self._problem(e, sites) for e in library.entries if e.is_text}
         return {name: problem for name, problem in found.items() if problem is not None}
@@ -46,6 +47,7 @@ class Fitting:
     def _widths_of(self, entry: Entry) -> tuple[int, ...] | str:
         """Widths of a network, or why its file can't be read."""
         if entry.identity not in self._widths:
+            # Files that change often must not fill the memory of a studio that runs for weeks.
             if len(self._widths) >= MOST_REMEMBERED:
                 self._widths.clear()
             try:

@@ -68,6 +68,7 @@ def job_of(
     for name, text in (("prompt", prompt or ""), ("negative prompt", negative or "")):
         _check_prompt(name, text)
 
+    # Drawn here and not in the page, so that the infotext has the seed that was used.
     chosen = random.randrange(LARGEST_SEED + 1) if seed is None or seed < 0 else int(seed)
     return Generation(
         prompt=prompt or "",
@@ -146,12 +147,14 @@ def generate(
     def on_picture(picture: Image) -> None:
         tell(Update(last[0], last[1], f"Step {last[0]} of {last[1]}", picture))
 
+    # The text encoder of a large model takes seconds: the page shows at once that it works.
     tell(Update(note="Reading the prompt …"))
     result = painter.generate(job, on_step, on_picture)
     if last[0] < last[1]:
         result.messages.insert(
             0, f"interrupted after {last[0]} of {last[1]} steps: the image is unfinished"
         )
+    # gradio gives out files of this run's folder alone, so the gallery can't show the user's own.
     kept = keep(result, folder)
     if images is not None:
         result.messages += images.keep(kept)
@@ -162,6 +165,7 @@ def keep(result: Result, folder: Path) -> list[Kept]:
     """Write the images of a result into the folder, under unused names."""
     kept = []
     for picture in result.pictures:
+        # The last line has the settings; a prompt may say "Seed: 1", too.
         seed = re.search(r"Seed: (\d+)", picture.infotext.rsplit("\n", 1)[-1])
         path = new_path(folder, f"seed-{seed[1]}" if seed else "picture")
         save_png(picture, path)

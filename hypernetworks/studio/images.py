@@ -69,6 +69,7 @@ class Images:
             with self._writing:
                 for picture in pictures:
                     source = Path(picture.path)
+                    # Two studios may share the folder: nothing that is there is replaced.
                     target = moving.free(
                         day / f"{time.strftime('%H%M%S')}-{source.name}", source.suffix
                     )
@@ -84,6 +85,7 @@ class Images:
             return None
         path = self.folder / name
         try:
+            # A link could point anywhere, and the gallery is asked for names by the page.
             is_file = stat.S_ISREG(os.lstat(path).st_mode)
             is_inside = path.parent.resolve() == self.folder.resolve() / path.parent.name
         except (OSError, ValueError):
@@ -118,6 +120,7 @@ class Images:
 
     def infotext(self, name: str) -> str:
         """The infotext of an image, or nothing."""
+        # A search reads thousands of images; their infotexts never change.
         if name not in self._infotexts:
             path = self.path(name)
             found = ""
@@ -143,6 +146,7 @@ class Images:
         """
         self._found(name)
         with self._writing:
+            # Read anew each time: another studio on the same folder may have changed them.
             stars = self.stars() | {name} if is_starred else self.stars() - {name}
             text = "".join(f"{one}\n" for one in sorted(stars))
             replace(
@@ -157,6 +161,7 @@ class Images:
         """
         path = self._found(name)
         target = self.folder / TRASH / name
+
         try:
             with self._writing:
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -184,6 +189,7 @@ def _copy(source: Path, temporary: Path) -> object:
 
 def _names_in(folder: Path, pattern: re.Pattern[str]) -> list[str]:
     try:
+        # Names begin with day or time, so that their order is that of the images, newest first.
         return sorted(filter(pattern.fullmatch, os.listdir(folder)), reverse=True)
     except OSError:
         return []

@@ -84,6 +84,7 @@ def singular_values(network: Hypernetwork, seconds: float) -> tuple[list[Spectru
     ]
     spectra = []
 
+    # Small layers first: where time runs out, most of them are shown.
     for label, weight in sorted(layers, key=lambda layer: layer[1].numel()):
         matrix = weight.detach().float()
         if (
@@ -118,6 +119,7 @@ def _norms_plot(found: Inspection) -> str:
     bars = [
         (f"{n.width} {n.side} {i}", norm) for n in found.norms for i, norm in enumerate(n.norms)
     ][:MOST_BARS]
+    # A layer that holds NaN or infinity would make all other bars vanish.
     highest = max((norm for _, norm in bars if math.isfinite(norm)), default=0.0) or 1.0
     rows, line = [], 15
 
@@ -141,6 +143,7 @@ def _spectra_plot(spectra: Sequence[Spectrum]) -> str:
     highest = max((s.values[0] for s in spectra if s.values), default=0.0)
     if highest <= 0:
         return _explained("Nothing to plot: all layers are zero or not finite.")
+    # Zeros have no place on a logarithmic axis: they are drawn at its lower end.
     smallest = min((v for s in spectra for v in s.values if v > 0), default=highest)
     top = math.ceil(math.log10(highest))
     decades = min(max(top - math.floor(math.log10(smallest)), 1), 6)

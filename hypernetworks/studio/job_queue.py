@@ -153,6 +153,7 @@ class JobQueue:
 
         with self._changed:
             self._jobs.append(job)
+        # A thread of its own: gradio's workers are few, and must stay free for other windows.
         threading.Thread(target=self._do, args=(work, job), daemon=True).start()
         yield from self._watch(job)
 
@@ -161,6 +162,7 @@ class JobQueue:
         where it has no such job.
         """
         with self._changed:
+            # A window may have several; the first one is that whose progress it showed.
             mine = [job for job in self._jobs if job.window == window and job.kind == kind]
         return self._watch(mine[0]) if mine else None
 
@@ -205,6 +207,7 @@ class JobQueue:
 
     def _left_alone(self, job: _Job) -> None:
         """Stop a job whose window was closed, unless the page comes back in time."""
+        # A reload closes the connection, too, and comes back within a second or so.
         if job.patience and not job.cancelled.is_set() and job.end is None:
             timer = threading.Timer(job.patience, self._stop_if_alone, [job])
             timer.daemon = True

@@ -30,6 +30,8 @@ def checked_path(text: str) -> Path:
         raise CheckpointError(
             "type the path of a .safetensors checkpoint or of a diffusers folder first"
         )
+
+    # The header tells in a moment what loading would tell after minutes.
     path = pasted_path(text)
     checkpoint_family(path)
     return path
@@ -63,12 +65,14 @@ def load(
         painter = Painter(
             path, job_queue.library, device=chosen, half=half and chosen != "cpu", vae=vae
         )
+    # The present model is still in use: without enough memory for both, it is the one that stays.
     except (RuntimeError, MemoryError) as error:
         empty_cache(chosen)
         reason = "not enough memory" if is_out_of_memory(error) else str(error)
         raise CheckpointError(
             f"{name}: it can't be loaded ({reason}); try half precision, or another device"
         ) from error
+    # Loading can't be interrupted half-way; what came of it is dropped here.
     if cancelled.is_set():
         return f"{name} was not loaded: interrupted"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,10 @@ from .cards import choices
 from .fields import Inputs, prompt_and_settings, starter
 from .job_queue import JobQueue
 from .models import samplers
-from .tabs.compare import compare_tab, for_one_network
+from .tabs.axes import Axes, for_one_network, restored_axes
+from .tabs.compare import compare_tab
 from .tabs.convert import convert_tab
+from .tabs.dropped import wire_drop
 from .tabs.gallery import gallery_tab
 from .tabs.inspect import inspect_tab
 from .tabs.model import model_tab, model_updates, status_html
@@ -27,13 +30,18 @@ from .train.trainer import Trainer
 from .widgets import PRIVATE
 from .windows import restored_fields, saved_state
 
-_AS_IT_WAS = Path(__file__).parent / "static" / "studio_as_it_was.js"
+_STATIC = Path(__file__).parent / "static"
 SAVED = (
-    f"() => {{ {_AS_IT_WAS.read_text(encoding='utf-8')}"
+    f"() => {{ {(_STATIC / 'studio_as_it_was.js').read_text(encoding='utf-8')}"
     "return [window.hypernetworksStudioBefore.saved]; }"
 )
 """In the browser: what a page has saved of itself. It is here and not only among the scripts,
 because those may come later, when the user may have changed what it would fill in.
+"""
+FILL = (_STATIC / "opening.js").read_text(encoding="utf-8")
+"""In the browser: fills the fields of a page that opens, except those that were changed meanwhile.
+
+The server can't do that: it does not know what is typed while its answer is on the way.
 """
 OPENED = "() => { document.body.classList.add('studio-opened'); }"
 """In the browser: the mark of a page whose fields are filled. What changes them waits for it."""
@@ -60,12 +68,12 @@ def build_page(trainer: Trainer, place: Place, *, anywhere: bool = False) -> gr.
                 gr.Tabs(elem_id="studio_tabs"),
             ):
                 outputs, restored = picture_tab(job_queue)
-                resume_sheet, of_sheet, of_axes = compare_tab(job_queue, place, inputs.all())
+                resume_sheet, of_sheet, axes = compare_tab(job_queue, place, inputs.all())
                 inspected = inspect_tab(job_queue)
                 convert_tab(job_queue, place)
                 train_tab(trainer)
                 of_model = [status, inputs.cfg, inputs.sampler, inputs.width, inputs.height]
-                of_tab, of_tab_values = model_tab(job_queue, place, anywhere, of_model)
+                of_tab, of_tab_values, of_drop = model_tab(job_queue, place, anywhere, of_model)
                 gallery_tab(place.images)
             gr.HTML(
                 '<div class="studio-cards" data-tab="hypernetworks"></div>', elem_id="studio_cards"
@@ -73,20 +81,14 @@ def build_page(trainer: Trainer, place: Place, *, anywhere: bool = False) -> gr.
         resume = wire_generating(job_queue, place, inputs, outputs, (generate, interrupt))
         wire_fields(job_queue, place.windows, inputs, outputs, restored, used)
 
-        # What the page has saved comes in through a field that nobody sees.
-        saved = gr.Textbox(visible=False)
+        saved = gr.Textbox(visible=False)  # for what the page's scripts send
         renew = gr.Button("Renew", elem_id="studio_renew", elem_classes="studio-hidden")
-        _wire_choices(job_queue, saved, inputs, inspected, of_axes)
-        opened = page.load(
-            _opening(job_queue, place, of_tab_values),
-            saved,
-            [status, *inputs.all(), *of_tab],
-            js=SAVED,
-            queue=False,
-            **PRIVATE,
-        )
+        _wire_choices(job_queue, saved, inputs, inspected, axes)
+        wire_drop(place, anywhere, of_drop)
+        fields = [*inputs.all(), *of_tab, *axes.fields]
+        say = _opening(job_queue, place, of_tab_values, [field.value for field in fields])
+        opened = _wire_opening(page, say, (saved, status), fields, axes.buttons)
         opened.then(resume, None, outputs.all(), concurrency_limit=32, **PRIVATE)
-        opened.then(None, None, None, js=OPENED, **PRIVATE)
         opened.then(resume_sheet, None, of_sheet, concurrency_limit=32, **PRIVATE)
         renew.click(
             lambda: (*model_updates(job_queue), *of_tab_values()),
@@ -99,12 +101,38 @@ def build_page(trainer: Trainer, place: Place, *, anywhere: bool = False) -> gr.
     return page
 
 
+def _wire_opening(
+    page: gr.Blocks,
+    say: Callable[[gr.Request, str], tuple[str, str]],
+    parts: tuple[gr.Textbox, gr.HTML],
+    fields: list[gr.components.Component],
+    buttons: list[gr.components.Component],
+) -> Any:
+    """Let a page that opens fill its fields, and mark it when that is done.
+
+    Args:
+        say: see :func:`_opening`.
+        parts: the field that takes what the page has saved, and its header.
+        buttons: which are shown or hidden, and hold nothing that a user could change.
+
+    Returns:
+        The event of the opening.
+    """
+    saved, status = parts
+    given = gr.Textbox(elem_id="studio_given", elem_classes="studio-hidden")
+    opened = page.load(say, saved, [status, given], js=SAVED, queue=False, **PRIVATE)
+
+    filled = opened.then(None, [given, *fields], [*fields, *buttons], js=FILL, **PRIVATE)
+    filled.then(None, None, None, js=OPENED, **PRIVATE)
+    return opened
+
+
 def _wire_choices(
     job_queue: JobQueue,
     chosen: gr.Textbox,
     inputs: Inputs,
     inspected: gr.Dropdown,
-    of_axes: list[gr.components.Component],
+    axes: Axes,
 ) -> None:
     """Let the page's scripts fill fields: they name what was chosen, and click a hidden button."""
 
@@ -114,10 +142,11 @@ def _wire_choices(
     def network(name: str) -> Any:
         return gr.update(value=name, choices=list(choices(job_queue.library)))
 
+    # gradio's lists can't be filled from a script, but a script can click a button.
     for name, function, outputs in (
         ("apply", fields, inputs.all()),
         ("inspect", network, [inspected]),
-        ("compare", for_one_network, of_axes),
+        ("compare", for_one_network, axes.outputs),
     ):
         button = gr.Button(name, elem_id=f"studio_{name}", elem_classes="studio-hidden")
         button.click(
@@ -131,16 +160,36 @@ def _wire_choices(
 
 
 def _opening(
-    job_queue: JobQueue, place: Place, of_tab_values: Callable[[], tuple[Any, ...]]
-) -> Callable[[gr.Request, str], tuple[Any, ...]]:
-    """The function that fills a page when it is opened or loaded again."""
+    job_queue: JobQueue,
+    place: Place,
+    of_tab_values: Callable[[], tuple[Any, ...]],
+    drawn: list[Any],
+) -> Callable[[gr.Request, str], tuple[str, str]]:
+    """The function that says what a page shows when it is opened or loaded again.
 
-    def opened(request: gr.Request, text: str) -> tuple[Any, ...]:
+    Args:
+        drawn: what the fields hold when gradio has drawn them: one that holds something else was
+            changed by the user.
+    """
+
+    def opened(request: gr.Request, text: str) -> tuple[str, str]:
         state = saved_state(text)
         place.windows.open(str(request.session_hash), state.get("window"))
-        return _filled(job_queue, _restored(job_queue, text)) + of_tab_values()
+        saved = state.get("fields")
+        of_axes = restored_axes(saved if isinstance(saved, dict) else {})
+        status, *values = _filled(job_queue, _restored(job_queue, text)) + of_tab_values()
+        updates = [_as_update(value) for value in (*values, *of_axes)]
+        return status, json.dumps({"drawn": drawn, "updates": updates})
 
     return opened
+
+
+def _as_update(value: Any) -> dict[str, Any]:
+    """A new value of a field as gradio's page reads it: it does not pass gradio's server."""
+    update = value if isinstance(value, dict) else gr.update(value=value)
+    if "choices" in update:  # pairs of a label and a value, there
+        update = {**update, "choices": [[choice, choice] for choice in update["choices"]]}
+    return update
 
 
 def _restored(job_queue: JobQueue, text: str) -> dict[str, str | float]:

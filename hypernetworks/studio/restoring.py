@@ -111,6 +111,7 @@ def restore(infotext: str, library: Library, model: str) -> Restored:
         HypernetworkError: it is JSON that states no settings under known names.
     """
     prompt, negative, pairs = parse_infotext(_with_line_ends(infotext))
+    # ComfyUI and others write JSON in the same place: as a prompt it would make no sense.
     if not pairs and json_object(prompt) is not None:
         raise HypernetworkError(OF_ANOTHER_PROGRAM)
 
@@ -122,6 +123,7 @@ def restore(infotext: str, library: Library, model: str) -> Restored:
         library.scan,
         messages.append,
     )
+    # Tags of other names may mean files that are here under another one, told by their hashes.
     prompt = bring_back({"Prompt": prompt}, pairs, source, "Prompt")["Prompt"]
 
     sampler = _sampler(pairs, messages)
@@ -157,6 +159,7 @@ def _passes(pairs: Mapping[str, str], messages: list[str]) -> dict[str, Any]:
     strength = _fraction(pairs, "Denoising strength", 0, 1)
     scale = _fraction(pairs, "Hires upscale", 1, 4)
     if scale is None:
+        # At 1, nothing of the other image is left.
         if strength is not None and strength < 1:
             messages.append(
                 f"Denoising strength {strength:g}: it was generated from another image, which you "
@@ -184,6 +187,7 @@ def _sampler(pairs: Mapping[str, str], messages: list[str]) -> str | None:
     if name is None:
         return None
 
+    # A1111 1.9 and later split "DPM++ 2M Karras" in two; earlier ones, and other webuis, do not.
     both = (
         name if schedule in ("Automatic", "") or name.endswith(schedule) else f"{name} {schedule}"
     )
@@ -227,6 +231,7 @@ def _unusable(pairs: Mapping[str, str], values: Mapping[str, object]) -> list[st
 def _of_networks(prompt: str, pairs: Mapping[str, str], library: Library) -> list[str]:
     found, hashes = list[str](), parse_hashes(pairs.get(HASHES, ""))
     names = list(dict.fromkeys(tag.name for tag in parse(prompt)[1]))
+    # The infotext is anybody's: it must not make the studio search for thousands of names.
     if len(names) > MOST_NAMES:
         found.append(
             f"the prompt names {len(names)} networks; only the first {MOST_NAMES} were looked up"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..ui.html import data_url as data_url
@@ -11,6 +12,20 @@ from ..ui.html import text as text
 from .job_queue import Update
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+def when_shown(tab: str, function: Callable[..., Any], inputs: Any, outputs: Any) -> None:
+    """Renew what a tab offers when it is shown; a script clicks this hidden button (studio.js).
+
+    gradio has an event for that, but works on it for a tenth of a second before the tab is seen.
+
+    Args:
+        tab: its name on the page, in small letters.
+    """
+    import gradio as gr
+
+    button = gr.Button("Renew", elem_id=f"studio_shown_{tab}", elem_classes="studio-hidden")
+    button.click(function, inputs, outputs, queue=False, **PRIVATE)
 
 
 def progress_html(update: Update) -> str:

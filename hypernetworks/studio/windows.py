@@ -40,6 +40,7 @@ class Windows:
         """Record which window a session is; a name that no page would give itself is ignored."""
         if isinstance(name, str) and _NAME.fullmatch(name):
             self._names[session] = name
+            # Pages that were closed say no goodbye: the oldest are forgotten.
             while len(self._names) > MOST_WINDOWS:
                 self._names.popitem(last=False)
 
@@ -51,6 +52,7 @@ class Windows:
         """Add images to a window's gallery, the newest first; returns all of them."""
         found = self._windows.setdefault(window, _Window())
         found.kept = [*pictures, *found.kept][:MOST_KEPT]
+        # So that the window that is forgotten first is the one that was quiet for longest.
         self._windows.move_to_end(window)
         while len(self._windows) > MOST_WINDOWS:
             self._windows.popitem(last=False)
@@ -106,6 +108,7 @@ def restored_fields(
             found[name] = given[name][:50_000]
     for name, (low, high) in _NUMBERS.items():
         value = given.get(name)
+        # To Python, True is a number.
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
         if low <= value <= high:
@@ -117,6 +120,7 @@ def restored_fields(
     if isinstance(given.get("hires"), bool):
         found["hires"] = given["hires"]
 
+    # A size or sampler of one model may be useless, or far too slow, for another.
     if state.get("model") != model:
         found = {name: value for name, value in found.items() if name not in OF_MODEL}
     return found

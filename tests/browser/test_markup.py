@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from browser.test_studio import PROMPT, generate, studio
+from browser.studio_page import PROMPT, generate, studio
 from chromium import CHROMIUM, FLAGS, NO_CHROMIUM
 from reference import Recipe
 

@@ -5,27 +5,28 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser.studio_page import (
+    INFOTEXT,
+    NETWORKS,
+    PROMPT,
+    expect,
+    generate,
+    open_window,
+    picture,
+    press_generate,
+    studio,
+    sync_api,
+)
 from chromium import CHROMIUM, FLAGS, NO_CHROMIUM
 
-sync_api = pytest.importorskip("playwright.sync_api")
-expect = sync_api.expect
-NETWORKS = Path(__file__).parents[2] / "hypernetworks" / "miniature" / "networks"
 HOSTILE = "<img src=x onerror=window.hacked=1>"
-PROMPT = "#hypernetworks_prompt textarea"
-INFOTEXT = "#hypernetworks_infotext textarea"
-PICTURE = "#hypernetworks_gallery .preview img[data-testid='detailed-image']"
 
 
 @pytest.fixture(scope="module")
@@ -37,31 +38,6 @@ def own_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if os.name != "nt":
         shutil.copy(NETWORKS / "ink.safetensors", folder / f"{HOSTILE}.safetensors")
     return folder
-
-
-@contextmanager
-def studio(*options: str) -> Iterator[str]:
-    """The studio as ``install.py studio`` starts it, on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "hypernetworks",
-        "studio",
-        "--no-browser",
-        "--port",
-        str(port),
-        *options,
-    ]
-    process = subprocess.Popen(command)
-    try:
-        _wait(f"http://127.0.0.1:{port}", process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -88,19 +64,6 @@ def address(own_folder: Path, training: Path) -> Iterator[str]:
         yield address
 
 
-def _wait(address: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(240):
-        assert process.poll() is None, "the studio ended before its page was up"
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except urllib.error.HTTPError:  # it wants a password
-            return
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError("the page did not come up within two minutes")
-
-
 @pytest.fixture(scope="module")
 def browser(address: str) -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
@@ -120,48 +83,10 @@ def page(browser: Any, address: str) -> Iterator[Any]:
     assert problems == []
 
 
-def open_window(browser: Any, address: str, problems: list[str]) -> Any:
-    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
-    page.set_default_timeout(20_000)
-    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda e: problems.append(str(e)))
-    page.on(
-        "request",
-        lambda r: None if r.url.startswith((address, "data:", "blob:")) else problems.append(r.url),
-    )
-    page.goto(address)
-    page.wait_for_selector(".studio-card")
-    page.wait_for_selector(".studio-opened .hypernetworks-filled")
-    return page
-
-
 def card(page: Any, name: str) -> Any:
     return page.locator(".studio-card").filter(
         has=page.locator("bdi").get_by_text(name, exact=True)
     )
-
-
-def generate(page: Any, prompt: str | None = None, steps: int = 6) -> bytes:
-    """Press Generate, wait for this very picture; returns its file."""
-    if prompt is not None:
-        page.fill(PROMPT, prompt)
-    page.fill("#hypernetworks_steps input[type=number]", str(steps))
-    page.locator("#hypernetworks_steps input[type=number]").blur()
-    press_generate(page)
-    return picture(page)
-
-
-def press_generate(page: Any) -> None:
-    page.evaluate("document.querySelector('.studio-done')?.classList.add('old')")
-    page.click("#hypernetworks_generate")
-
-
-def picture(page: Any) -> bytes:
-    """The file of the picture that was asked for last, once it is there."""
-    page.wait_for_selector(".studio-done:not(.old)", timeout=90_000)
-    body: bytes = page.request.get(page.get_attribute(PICTURE, "src")).body()
-    assert body.startswith(b"\x89PNG")
-    return body
 
 
 def test_a_newcomer_generates_clicks_a_card_and_moves_the_slider(page: Any) -> None:
@@ -486,21 +411,32 @@ def test_pictures_are_sent_and_a_name_is_not_taken_twice(
 ) -> None:
     shutil.copy(NETWORKS / "ink.safetensors", own_folder / "taken.safetensors")
     before = (own_folder / "taken.safetensors").read_bytes()
-    sent = sorted((training / "mine" / "blues").iterdir())[:2]
+    sent = sorted((training / "mine" / "blues").iterdir())[:3]
     open_training(page, "taken", 2)
     page.set_input_files("#train_upload input[type=file]", [str(path) for path in sent])
     expect(page.locator("#train_upload")).to_contain_text("a cat on blue")
+    expect(page.locator(".studio-crops img")).to_have_count(3)
+    captions = page.locator("#train_sent textarea:visible")
+    expect(captions).to_have_count(3)
+    captions.nth(0).fill("a blue cat")
+    page.get_by_label("Leave out").nth(1).check()
     page.click("#train_start")
     expect(page.locator("#train_told")).to_contain_text("in the library already")
     assert (own_folder / "taken.safetensors").read_bytes() == before
     page.fill("#train_name :is(input, textarea)", "sent ones")
     page.click("#train_start")
-    expect(page.locator("#train_progress")).to_contain_text("after 2 steps", timeout=180_000)
+    expect(page.locator("#train_progress")).to_contain_text(
+        re.compile("sent ones.*after 2 steps", re.DOTALL), timeout=180_000
+    )
     for _ in range(100):  # the library gets the file after the last step is shown
         if (own_folder / "sent ones.png").exists():
             break
         page.wait_for_timeout(100)
     assert (own_folder / "sent ones.safetensors").exists()
+    kept = training / "own" / "pictures" / "taken"  # from the first try on
+    names = ["a cat on blue 0.png", "a cat on blue 0.txt", "a cat on blue 2.png"]
+    assert sorted(path.name for path in kept.iterdir()) == names
+    assert (kept / names[1]).read_text(encoding="utf-8") == "a blue cat\n"
     assert (own_folder / "sent ones.png").exists()
 
 

@@ -54,6 +54,7 @@ class Kind:
 
 
 def _words(job: Generation, value: str, axis: Axis, _names: frozenset[str]) -> Generation:
+    # As in webuis: the first of the words is what the prompt has now.
     searched = axis.values[0]
     return replace(
         job,
@@ -93,6 +94,7 @@ def _block_off(job: Generation, value: str, axis: Axis, names: frozenset[str]) -
     if value == AS_IT_IS:
         return job
     here = set(axis.values) - {AS_IT_IS}
+    # The tag's own way keeps the effect in the infotext, so that the image can be made again.
     known = next((each for each in (BLOCKS_SD1, BLOCKS_SDXL) if here <= set(each)), None)
     if known is None:
         return replace(job, block_off=value)
@@ -127,6 +129,7 @@ def same_image(job: Generation) -> Generation:
     def change(tag: Tag) -> Tag | None:
         return None if tag.multiplier is not None and tag.multiplier.is_zero else tag
 
+    # Equal images are generated once: here, for all multipliers of a row that are 0.
     prompt = rewrite_tags(job.prompt, change)
     has_tags = bool(parse(prompt)[1])
     return replace(job, prompt=prompt.strip(), block_off=job.block_off if has_tags else None)

@@ -31,6 +31,7 @@ def steps_of(typed: str, folder: Path) -> tuple[str, tuple[Path, ...]]:
         raise HypernetworkError(f'there is no run "{name.strip()}": the runs are {known}')
 
     words = [word for word in numbers.replace(",", " ").split() if word]
+    # A step that was typed wrong is told now, not after the images of the others.
     wrong = next((word for word in words if word not in map(str, run.saved)), None)
     if wrong is not None:
         raise HypernetworkError(
@@ -45,5 +46,6 @@ def looking_in(library: Library, folders: Sequence[Path]) -> Library:
     if not folders:
         return library
     wider = Library([*folders, *library.folders])
+    # Hashes of the same files are not computed again.
     wider.hashes = library.hashes
     return wider

@@ -67,6 +67,7 @@ class _Layout:
 
         widest = max(round(self.font.getlength(name)) for name in self.rows)
         self.left = min(widest, 260) + 2 * GAP
+        # The miniature's images are smaller than their labels.
         factor = max(1.0, LEAST_EDGE / min(size))
         self._fit(round(size[0] * factor), round(size[1] * factor))
 

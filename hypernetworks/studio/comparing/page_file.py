@@ -110,6 +110,7 @@ def _cell(
 
 def _embedded(image: Image) -> str:
     """An image as a data URL."""
+    # In a small image, the artefacts of a JPEG would be larger than what is compared.
     buffer = io.BytesIO()
     kind = "PNG" if image.width * image.height <= SMALL else "JPEG"
     image.convert("RGB").save(buffer, format=kind, quality=92)

@@ -103,6 +103,7 @@ def plan(
     )
     names = _names(job, (columns, rows, pages), without)
 
+    # Counted before the jobs are built: ranges can mean millions of them.
     count = (len(columns.values) + without) * len(rows.values) * len(pages.values)
     if count > MOST_CELLS:
         raise HypernetworkError(f"the sheet would have {count} images: choose at most {MOST_CELLS}")
@@ -134,6 +135,7 @@ def _check_kinds(kinds: Sequence[str]) -> None:
             raise HypernetworkError(f'"{kind}" can\'t be compared: use {", ".join(KINDS)}')
         if kinds.count(kind) > 1:
             raise HypernetworkError(f"{kind} is on two axes: choose another for one of them")
+    # Both put networks into the prompt, and each would take the other's out.
     if all(kind in kinds for kind in _CHOOSING):
         raise HypernetworkError(f"choose {NETWORK} or {CHECKPOINT}, not both")
 

@@ -34,6 +34,7 @@ def ranked(
         The plan, the pictures, and the change by the columns' labels: mean absolute difference to
         the image with all blocks, over rows and pages, as a fraction of the range of values.
     """
+    # An order that changes with the images that are missing would mislead.
     if todo.columns.kind != BLOCK_OFF or len(pictures) < len(todo.jobs):
         return todo, pictures, {}
 
@@ -74,6 +75,7 @@ def notes(changes: dict[str, float], without: str) -> dict[str, str]:
     """What is written beside each column: its change, and what share of the whole effect that
     is.
     """
+    # Only a sheet with that column knows how much the network does in all.
     whole = changes.get(without)
     found = {}
     for label, change in changes.items():

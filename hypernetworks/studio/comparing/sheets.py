@@ -50,6 +50,7 @@ class Sheet:
 
     def add(self, cells: Sequence[Cell], picture: Picture) -> None:
         """Show an image in some cells."""
+        # The page loads an image by its number, and keeps it: a number never changes its image.
         number = len(set(self.files.values()))
         self.folder.mkdir(parents=True, exist_ok=True)
         save_png(picture, self.path(number))
@@ -83,6 +84,7 @@ class Sheets:
         key = secrets.token_hex(16)
         sheet = Sheet(key, self._folder / key, title)
         with self._changing:
+            # A window shows one sheet: images of earlier ones would fill the disk.
             old = self._of_window.pop(window, None)
             self._of_window[window] = sheet
             gone = [] if old is None else [old]

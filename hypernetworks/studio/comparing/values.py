@@ -19,6 +19,7 @@ _RANGE = re.compile(
 
 def words(text: str) -> tuple[str, ...]:
     """Texts with commas between; one that has commas itself stands in quotation marks."""
+    # Names of networks and words of prompts have commas.
     rows = csv.reader([text.replace("\n", ",")], skipinitialspace=True)
     found = [part.strip() for row in rows for part in row if part.strip()]
     return tuple(dict.fromkeys(found))
@@ -59,6 +60,7 @@ def _range(part: str) -> list[float]:
         step = (high - low) / max(count - 1, 1)
     else:
         step = abs(float(match[3] or 1)) * (1 if high >= low else -1)
+        # A little more, as 0-1 (+0.1) would lose its last value to rounding.
         count = int((high - low) / step + 1e-9) + 1 if step else 0
 
     if not 1 <= count <= MOST_VALUES:
@@ -75,6 +77,7 @@ def multipliers(text: str) -> tuple[str, ...]:
     Raises:
         MultiplierError: one of them is none.
     """
+    # Schedules have @, and may have signs that look like a range.
     if re.search(r"[\[(]|\d\s*-\s*\d", text) and "@" not in text:
         return numbers(text, whole=False)
 
@@ -95,6 +98,7 @@ def blocks(text: str) -> tuple[str, ...]:
     Raises:
         MultiplierError: one of them is neither.
     """
+    # A comma is inside a list there, and can't part two of them.
     has_list = re.search(r"\d\s*,\s*\d", text) is not None
     parts = re.split(r"[;\n]" if has_list else r"[;,\n]", text)
     found = ["".join(part.split()).strip(",") for part in parts if part.strip(" ,")]

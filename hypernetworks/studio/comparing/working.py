@@ -112,6 +112,7 @@ def compare(
 
 def _fitting(painter: Painter, job: Generation, todo: Plan) -> tuple[Plan | None, list[str]]:
     """The plan without networks that the model can't use, and why it can't."""
+    # Asked before the first image: a sheet of an hour must not end in a message about its last row.
     problems = {name: painter.problems(f"<hypernet:{name}:1>") for name in sorted(todo.names)}
     told = [_without_position(line) for lines in problems.values() for line in lines]
     left_out = frozenset(name for name, lines in problems.items() if lines)

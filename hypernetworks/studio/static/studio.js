@@ -35,6 +35,28 @@
         if (activeTab() !== name) tabs().find((tab) => tab.textContent.trim() === name)?.click();
     }
 
+    /* What a tab offers is renewed after it is seen: gradio's own event for that would hold it up for a tenth of a second. */
+
+    const RENEWED = ["Inspect", "Convert", "Train", "Model"];
+    const LISTING = ["Inspect", "Convert"]; // they offer networks alone
+    const isListed = new Set(); // those of them that offer the networks of now
+    let renewed = "";
+
+    function renewTab() {
+        const tab = activeTab();
+        const button = byId(`studio_shown_${tab.toLowerCase()}`);
+        if (tab === renewed || (RENEWED.includes(tab) && !button)) return; // gradio builds it when it is first shown
+        renewed = tab;
+        if (isListed.has(tab)) return;
+        if (LISTING.includes(tab)) isListed.add(tab);
+        button?.click();
+    }
+
+    window.addEventListener("hypernetworks-listed", () => {
+        isListed.clear();
+        renewed = "";
+    });
+
     const toast = make("div", { class: "studio-toast", role: "status", hidden: "" });
 
     /** Say something where it is seen from anywhere on the page; it replaces what was said before. */
@@ -72,9 +94,17 @@
         }
     }
 
+    /** Networks go into the library; a checkpoint is none, and opens in the Model tab. */
     async function addAll(files) {
-        const said = [];
+        const networks = [];
         for (const file of files) {
+            if (await shared.isCheckpoint(file)) shared.openCheckpoint(file);
+            else networks.push(file);
+        }
+        if (!networks.length) return;
+
+        const said = [];
+        for (const file of networks) {
             notify(`Adding ${file.name} …`);
             said.push(await add(file));
         }
@@ -239,17 +269,24 @@
 
     /** gradio names its drop fields otherwise than they read, which confuses who commands by voice. */
     function nameParts() {
-        for (const field of document.querySelectorAll(".upload-container[aria-label]")) field.removeAttribute("aria-label");
+        for (const field of document.querySelectorAll(".upload-container:not(.icon-mode)[aria-label]")) field.removeAttribute("aria-label");
+        // Its icon for further files is a button in a button, of which the outer one does nothing.
+        for (const icon of document.querySelectorAll("button .upload-container.icon-mode:not([aria-label='Add files'])")) {
+            icon.setAttribute("aria-label", "Add files");
+            const outer = icon.parentElement.closest("button");
+            for (const [name, value] of Object.entries({ role: "group", tabindex: "-1", title: "Add files", "aria-label": "Add files" })) outer.setAttribute(name, value);
+        }
     }
 
     function tick() {
+        renewTab();
         nameParts();
         undone.known ??= promptField()?.value ?? null;
         openInfotext();
     }
 
     const shared = { API, TAB, SUFFIXES, activeTab, selectTab, notify, fill, restore, addAll, promptField, promptText };
-    window.hypernetworksStudio = shared; // studio_cards.js adds reloadCards and lookAtFit
+    window.hypernetworksStudio = shared; // the other files add to it
 
     setInterval(tick, 300);
     tick();

@@ -140,6 +140,7 @@
                 this.entries = await response.json();
                 this.showFolders();
                 this.render();
+                window.dispatchEvent(new Event("hypernetworks-listed"));
                 await this.look();
             } catch (error) {
                 this.say(`The list of networks can't be loaded (${error.message}). Is the studio still running?`);

@@ -28,26 +28,40 @@
         upscaler: "input",
         strength: "input[type=number]",
     };
+    const OF_COMPARE = { x: "input", y: "input", z: "input", x_values: ":is(textarea, input)", y_values: ":is(textarea, input)", z_values: ":is(textarea, input)", without: "input" };
     const TEXTS = ["prompt", "negative", "sampler", "upscaler"];
 
     let model = null;
-    let ready = false; // the fields have what was saved: now they may be saved again
+    const isOpened = () => document.body.classList.contains("studio-opened");
+
+    /** The value of a field; undefined where it is empty, or not on the page. */
+    function valueOf(field, isText) {
+        if (field?.type === "checkbox") return field.checked;
+        if (!field || (field.value === "" && !isText)) return undefined;
+        return isText ? field.value : Number(field.value);
+    }
+
+    const compared = Object.fromEntries(Object.entries(state.fields ?? {}).filter(([name]) => name.startsWith("compare_")));
 
     function current() {
         const fields = {};
         for (const [name, kind] of Object.entries(FIELDS)) {
-            const field = document.querySelector(`#hypernetworks_${name} ${kind}`);
-            const value = field?.value;
-            if (field?.type === "checkbox") fields[name] = field.checked;
-            else if (value === undefined || (value === "" && !TEXTS.includes(name))) continue;
-            else fields[name] = TEXTS.includes(name) ? value : Number(value);
+            fields[name] = valueOf(document.querySelector(`#hypernetworks_${name} ${kind}`), TEXTS.includes(name));
         }
-        return { model, fields, tab: activeTab() };
+        // gradio builds the Compare tab when it is first shown: until then, its fields are as they were saved.
+        for (const [name, kind] of Object.entries(OF_COMPARE)) {
+            const value = valueOf(document.querySelector(`#compare_${name} ${kind}`), true);
+            if (value !== undefined) compared[`compare_${name}`] = value;
+        }
+        return { model, fields: { ...fields, ...compared }, tab: activeTab() };
     }
 
+    /** Keep the fields for the next load of the page, or another window; and which job may be lost by then. */
     function save() {
-        if (!ready || model === null || document.querySelector("#hypernetworks_prompt textarea") === null) return;
-        const text = JSON.stringify(current());
+        // Before that, the fields don't have what was saved, and would be saved in its place.
+        if (!isOpened() || model === null || document.querySelector("#hypernetworks_prompt textarea") === null) return;
+        const unfinished = misses && busy !== null ? { run, title: lastJob } : undefined;
+        const text = JSON.stringify({ ...current(), unfinished });
         if (text === save.last) return;
         save.last = text;
         keep(text);
@@ -57,22 +71,13 @@
         if (!document.querySelector("#studio_tabs [role=tab]")) return;
         clearInterval(opening);
         if (state.tab && state.tab !== "Image") selectTab(state.tab);
-        setTimeout(() => {
-            ready = true;
-        }, 1500);
     }, 100);
-
-    // What the user does counts from the first key or click on, and until the page goes.
-    for (const kind of ["keydown", "pointerdown"]) {
-        document.addEventListener(kind, (event) => {
-            if (event.isTrusted) ready = true;
-        }, true);
-    }
     window.addEventListener("pagehide", save);
 
     /* ---------------------------------------------------------------- the pill */
 
     let busy = null; // since when a job of this window runs
+    let lastJob = ""; // what it is, should the studio be killed
 
     function showJobs(jobs) {
         const pill = document.querySelector(".studio-pill");
@@ -116,6 +121,7 @@
         const mine = jobs.find((job) => job.mine && job.running);
         if (mine) {
             busy ??= Date.now();
+            lastJob = mine.title;
             document.title = mine.total ? `${Math.floor((100 * mine.done) / mine.total)} % · ${TITLE}` : `… ${TITLE}`;
         } else if (busy !== null) {
             document.title = document.hidden && Date.now() - busy > 5000 ? `✓ Done · ${TITLE}` : TITLE;
@@ -190,13 +196,16 @@
 
     /** The studio answers: still the same one, or started again, or with another model. */
     function back(answer) {
-        misses = 0;
         if (run !== null && answer.run !== run) {
+            misses = 1; // the job of this page, if any, is gone
             save();
             location.reload();
             return;
         }
-        run = answer.run;
+        if (run === null && state.unfinished && state.unfinished.run !== answer.run) {
+            notify(`The studio was started again, and ${state.unfinished.title} was not finished: start it again.`, true);
+        }
+        [run, misses] = [answer.run, 0];
         if (lost.isConnected) {
             lost.remove();
             document.body.classList.remove("studio-is-lost");

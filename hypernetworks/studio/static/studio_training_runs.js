@@ -52,8 +52,8 @@
             else if (run.saved.length) steps.value = run.saved[run.saved.length - 1];
 
             const going = button("Continue", `Continue ${run.name}`, () => this.change("continue", run, more.value));
-            const keeping = button("Add to the library", `Add ${run.name} to the library`, () => this.change("keep", run, steps.value));
-            const leaving = button("Move to trash", `Move ${run.name} to trash`, () => this.change("discard", run, ""));
+            const keeping = button("Add to the library", `Add to the library: ${run.name}`, () => this.change("keep", run, steps.value));
+            const leaving = button("Move to trash", `Move to trash: ${run.name}`, () => this.change("discard", run, ""));
             [going, more].forEach((element) => element.toggleAttribute("disabled", !run.can_go_on));
             [keeping, steps].forEach((element) => element.toggleAttribute("disabled", !run.saved.length));
             const tools = make("div", { class: "studio-tools" }, going, more, make("span", {}, "more steps"), steps, keeping, leaving);

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,16 +12,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ...errors import HypernetworkError
-from ..cards import choices
-from ..comparing.axes import (
-    BLOCK_OFF,
-    BLOCKS,
-    CHECKPOINT,
-    KINDS,
-    MULTIPLIER,
-    NETWORK,
-    SAMPLER,
-)
+from ..comparing.axes import BLOCK_OFF, CHECKPOINT
 from ..comparing.checkpoints import looking_in, steps_of
 from ..comparing.drawing import heading
 from ..comparing.planning import WITHOUT, Plan, plan
@@ -30,8 +21,8 @@ from ..comparing.sheets import Sheet
 from ..comparing.working import Compared, compare, model_blocks, summary
 from ..generating import job_of
 from ..job_queue import InterruptedJobError, JobQueue, Update
-from ..models import samplers
 from ..widgets import PRIVATE, empty_html, messages_html, progress_html
+from .axes import NONE, Axes, axes_fields
 from .picture import PATIENCE, Place
 
 if TYPE_CHECKING:
@@ -39,7 +30,6 @@ if TYPE_CHECKING:
 
 COMPARISON = "a comparison"
 """The kind of these jobs to the queue."""
-NONE = "Nothing"
 COMPARE_HINT = (
     "Generates a sheet from the prompt and settings on the left: an image for each value of the "
     "axes, all else the same."
@@ -47,13 +37,6 @@ COMPARE_HINT = (
 
 
 _Resume = Callable[[gr.Request], Iterator[tuple[Any, ...]]]
-
-
-def for_one_network(name: str) -> tuple[Any, ...]:
-    """Values of the axes' fields that compare multipliers of one network."""
-    multipliers = gr.update(value="0, 0.25, 0.5, 0.75, 1", visible=True)
-    typed = gr.update(value=f'"{name}"' if "," in name else name, visible=True)
-    return MULTIPLIER, multipliers, NETWORK, typed, NONE, gr.update(value="", visible=False)
 
 
 @dataclass(frozen=True)
@@ -66,7 +49,7 @@ class _Asked:
 
 def compare_tab(
     job_queue: JobQueue, place: Place, fields: list[gr.components.Component]
-) -> tuple[_Resume, list[gr.components.Component], list[gr.components.Component]]:
+) -> tuple[_Resume, list[gr.components.Component], Axes]:
     """Add the tab that makes sheets.
 
     Args:
@@ -74,10 +57,10 @@ def compare_tab(
 
     Returns:
         The function that goes on to show a window's job when its page is loaded again, what it
-            fills, and the fields of the axes.
+            fills, and the axes.
     """
     with gr.Tab("Compare", id="compare", elem_id="studio_compare_tab"):
-        axes, without, start, analyse, stop = _fields(job_queue)
+        axes, start, analyse, stop = _fields(job_queue)
         progress = gr.HTML(empty_html(COMPARE_HINT), elem_id="compare_progress")
         messages = gr.HTML("", elem_id="compare_messages")
         gr.HTML('<div class="studio-sheet"></div>', elem_id="compare_sheet")
@@ -96,21 +79,21 @@ def compare_tab(
 
     def resume(request: gr.Request) -> Iterator[tuple[Any, ...]]:
         running = job_queue.resume(_window(place, request), COMPARISON)
+        yield gr.skip(), gr.skip()  # gradio would empty what a function without answers fills
         if running is not None:
             yield from _shown(running)
 
-    typed = [field for pair in axes for field in pair]
     gr.on(
-        [start.click, *(values.submit for _, values in axes)],
+        [start.click, *axes.submits],
         run,
-        [*typed, without, *fields],
+        [*axes.fields, *fields],
         outputs,
         concurrency_limit=8,
         **PRIVATE,
     )
     analyse.click(run_blocks, fields, outputs, concurrency_limit=8, **PRIVATE)
     stop.click(_interrupting(job_queue, place), None, None, queue=False, **PRIVATE)
-    return resume, outputs, typed
+    return resume, outputs, axes
 
 
 def _interrupting(job_queue: JobQueue, place: Place) -> Callable[[gr.Request], None]:
@@ -124,85 +107,16 @@ def _window(place: Place, request: gr.Request) -> str:
     return place.windows.of(request.session_hash)
 
 
-_Fields = tuple[list[tuple[gr.Dropdown, gr.Textbox]], gr.Checkbox, gr.Button, gr.Button, gr.Button]
-
-
-def _fields(job_queue: JobQueue) -> _Fields:
+def _fields(job_queue: JobQueue) -> tuple[Axes, gr.Button, gr.Button, gr.Button]:
     """The axes and the buttons."""
-    axes = [
-        _axis(job_queue, "x", "Columns", MULTIPLIER, "0, 0.25, 0.5, 0.75, 1"),
-        _axis(job_queue, "y", "Rows", NETWORK, ""),
-        _axis(job_queue, "z", "Pages", NONE, ""),
-    ]
-
-    without = gr.Checkbox(
-        False, label="Begin with a column without the networks", elem_id="compare_without"
-    )
+    axes = axes_fields(job_queue)
     with gr.Row(elem_id="compare_buttons"):
         start = gr.Button("Compare", variant="primary", elem_id="compare_start", scale=3)
         analyse = gr.Button(
-            "Which blocks matter?", elem_id="compare_blocks", scale=2, min_width=190
+            "Which blocks matter?", elem_id="compare_blocks", scale=2, min_width=240
         )
         stop = gr.Button("Interrupt", elem_id="compare_interrupt", scale=1, min_width=110)
-    return axes, without, start, analyse, stop
-
-
-def _axis(
-    job_queue: JobQueue, name: str, label: str, kind: str, value: str
-) -> tuple[gr.Dropdown, gr.Textbox]:
-    """What is compared along one direction, its values, and a button that fills in all of them."""
-    with gr.Row(elem_classes="studio-axis"):
-        chosen = gr.Dropdown(
-            [NONE, *KINDS],
-            value=kind,
-            label=label,
-            elem_id=f"compare_{name}",
-            scale=2,
-            min_width=165,
-        )
-        values = gr.Textbox(
-            value,
-            label=f"Values of the {label.lower()}",
-            placeholder=KINDS[kind].example if kind in KINDS else "",
-            elem_id=f"compare_{name}_values",
-            scale=5,
-            min_width=160,
-            visible=kind != NONE,
-        )
-        fill = gr.Button(
-            "All",
-            size="sm",
-            elem_id=f"compare_{name}_all",
-            scale=0,
-            min_width=56,
-            visible=kind in _FILLED,
-        )
-
-    def change(kind: str) -> tuple[Any, Any]:
-        example = KINDS[kind].example if kind in KINDS else ""
-        shown = gr.update(placeholder=example, value="", visible=kind in KINDS)
-        return shown, gr.update(visible=kind in _FILLED)
-
-    chosen.input(change, chosen, [values, fill], queue=False, **PRIVATE)
-    fill.click(lambda kind: _all_values(job_queue, kind), chosen, values, queue=False, **PRIVATE)
-    return chosen, values
-
-
-_FILLED = (NETWORK, SAMPLER, BLOCKS, BLOCK_OFF)
-"""Kinds that have a list of all their values."""
-
-
-def _all_values(job_queue: JobQueue, kind: str) -> str:
-    from ...engine.blocks import BLOCK_PRESETS
-
-    found: dict[str, Callable[[], Sequence[str]]] = {
-        NETWORK: lambda: choices(job_queue.library)[:100],
-        SAMPLER: lambda: samplers(job_queue),
-        BLOCKS: lambda: list(BLOCK_PRESETS),
-        BLOCK_OFF: lambda: model_blocks(job_queue.painter),
-    }
-    names = found[kind]() if kind in found else []
-    return ", ".join(f'"{name}"' if "," in name else name for name in names)
+    return axes, start, analyse, stop
 
 
 def _started(

@@ -14,7 +14,7 @@ from ...errors import HypernetworkError
 from ..cards import choices
 from ..converting import BAKE, EXTRACT, KINDS, LORA, SMALLER, TUNED, Order, convert
 from ..job_queue import InterruptedJobError, JobQueue, Update
-from ..widgets import PRIVATE, empty_html, messages_html, progress_html
+from ..widgets import PRIVATE, empty_html, messages_html, progress_html, when_shown
 from .picture import Place
 
 CONVERT_HINT = (
@@ -33,7 +33,7 @@ def convert_tab(job_queue: JobQueue, place: Place) -> None:
     Args:
         place: where the files of this run go, and whose they are.
     """
-    with gr.Tab("Convert", id="convert", elem_id="studio_convert_tab") as tab:
+    with gr.Tab("Convert", id="convert", elem_id="studio_convert_tab"):
         kind = gr.Radio(KINDS, value=LORA, label="Make", elem_id="convert_kind")
         networks = gr.Dropdown(
             choices(job_queue.library),
@@ -42,6 +42,7 @@ def convert_tab(job_queue: JobQueue, place: Place) -> None:
             label="Networks, in the order of application",
             elem_id="convert_networks",
         )
+        when_shown("convert", lambda: gr.update(choices=choices(job_queue.library)), None, networks)
         with gr.Row():
             multipliers = gr.Textbox("1", label="Multipliers", elem_id="convert_multipliers")
             name = gr.Textbox("", label="Name of the new file", elem_id="convert_name")
@@ -53,13 +54,6 @@ def convert_tab(job_queue: JobQueue, place: Place) -> None:
             stop = gr.Button("Interrupt", elem_id="convert_interrupt", scale=1, min_width=110)
         outputs = _outputs()
 
-    tab.select(
-        lambda: gr.update(choices=choices(job_queue.library)),
-        None,
-        networks,
-        queue=False,
-        **PRIVATE,
-    )
     kind.change(
         _shown, kind, [networks, multipliers, hidden, source, of_lora], queue=False, **PRIVATE
     )
@@ -166,6 +160,7 @@ def order_of(
     hidden: float | None = None,
 ) -> Order:
     """What the fields ask for."""
+    # A name says what is in the file, unless the user has typed one.
     chosen = tuple(networks or ())
     ending = {BAKE: "-baked", SMALLER: "-small"}.get(kind, "")
 

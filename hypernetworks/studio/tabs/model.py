@@ -15,13 +15,15 @@ from ...errors import HypernetworkError
 from ...hosts.diffusers.checkpoints.loading import checkpoint_family
 from ..job_queue import InterruptedJobError, JobQueue, Update
 from ..models import CHECKPOINT, MINIATURE, checked_path, load, samplers
-from ..widgets import PRIVATE, messages_html, progress_html, text
+from ..widgets import PRIVATE, messages_html, progress_html, text, when_shown
 from .picture import Place
+
+_Components = list[gr.components.Component]
 
 
 def model_tab(
     job_queue: JobQueue, place: Place, anywhere: bool, on_change: list[gr.components.Component]
-) -> tuple[list[gr.components.Component], Callable[[], tuple[Any, ...]]]:
+) -> tuple[_Components, Callable[[], tuple[Any, ...]], _Components]:
     """Add the tab that chooses the model.
 
     Args:
@@ -29,14 +31,15 @@ def model_tab(
         on_change: status, CFG, sampler, width and height, in the order of :func:`model_updates`.
 
     Returns:
-        Fields of the tab that say which model is loaded, and what gives their values later.
+        Fields of the tab that say which model is loaded, what gives their values later, and what a
+            checkpoint that is dropped on the page fills in.
     """
-    with gr.Tab("Model", id="model", elem_id="studio_model_tab") as tab:
+    with gr.Tab("Model", id="model", elem_id="studio_model_tab"):
         fields = _fields(job_queue, place, anywhere)
         kind, chosen, path = fields[:3]
         start = gr.Button("Load", variant="primary", elem_id="model_load")
         told = gr.HTML(messages_html([_memory_hint()]), elem_id="model_messages")
-    _wire_choice(place, anywhere, tab, kind, chosen, path)
+        _wire_choice(place, anywhere, kind, chosen, path)
 
     def run(
         request: gr.Request, which: str, key: str | None, typed: str, own: str, *settings: Any
@@ -74,7 +77,7 @@ def model_tab(
         **PRIVATE,
     )
 
-    return [kind, path], lambda: _shown(job_queue, anywhere)
+    return [kind, path], lambda: _shown(job_queue, anywhere), [kind, chosen, path, told]
 
 
 def _shown(job_queue: JobQueue, anywhere: bool) -> tuple[Any, ...]:
@@ -85,12 +88,7 @@ def _shown(job_queue: JobQueue, anywhere: bool) -> tuple[Any, ...]:
 
 
 def _wire_choice(
-    place: Place,
-    anywhere: bool,
-    tab: gr.Tab,
-    kind: gr.Radio,
-    chosen: gr.Dropdown,
-    path: gr.Textbox,
+    place: Place, anywhere: bool, kind: gr.Radio, chosen: gr.Dropdown, path: gr.Textbox
 ) -> None:
     """Show what belongs to the kind of model; what is chosen and what is typed exclude one
     another.
@@ -98,11 +96,12 @@ def _wire_choice(
 
     def show(which: str) -> tuple[Any, Any]:
         is_checkpoint = which == CHECKPOINT
+        # Looked for when it is wanted: a folder on a network drive takes its time.
         known = place.checkpoints.choices(anywhere=anywhere) if is_checkpoint else []
         return gr.update(visible=bool(known), choices=known), gr.update(visible=is_checkpoint)
 
     kind.change(show, kind, [chosen, path], queue=False, **PRIVATE)
-    tab.select(show, kind, [chosen, path], queue=False, **PRIVATE)
+    when_shown("model", show, kind, [chosen, path])
     chosen.input(lambda: "", None, path, queue=False, **PRIVATE)
     path.input(lambda: None, None, chosen, queue=False, **PRIVATE)
 

@@ -54,6 +54,7 @@ def generate_example(
     for number, words in enumerate(_captions()):
         tell(Update(number, COUNT, f"Generating training images: {number + 1} of {COUNT}"))
         path = folder / f"{words}.png"
+        # An example that was interrupted goes on with the images that are missing.
         if not path.exists():
             job = Generation(words, steps=STEPS, seed=number)
             picture = (

@@ -54,6 +54,7 @@ def job_of(values: FormValues, painter: Painter, pictures: Path, runs: Path) -> 
         NameLookupError: there is no such network to go on from.
     """
     job = preset_job(values.purpose, values.name.strip(), pictures, painter)
+    # A template file is read by its path: a page must not name files of this machine.
     if values.template.strip().endswith(".txt"):
         raise TrainingSettingsError(
             "on the page, a template is a line of text, not a file: enter the line itself"
@@ -61,6 +62,7 @@ def job_of(values: FormValues, painter: Painter, pictures: Path, runs: Path) -> 
 
     _check_size(values, painter)
     prompts = [line.strip() for line in values.previews.splitlines() if line.strip()]
+    # Looked up by name: the same rule as for tags.
     begin = None if values.begin_with in ("", NEW) else painter.library.find(values.begin_with).path
 
     return replace(

@@ -13,9 +13,10 @@ from ...ui.training.form import Form, Source
 from ...ui.training.state import State
 from ...ui.training.values import NEW, FormValues
 from ..cards import choices
-from ..widgets import PRIVATE, messages_html
+from ..widgets import PRIVATE, messages_html, when_shown
 from . import example
 from .form_values import job_of, of_preset, size_of
+from .image_grid import ImageGrid
 from .trainer import Trainer
 
 PARTS = {
@@ -34,7 +35,7 @@ def train_tab(trainer: Trainer) -> None:
     follows it, whenever it was opened, and none takes a place in gradio's queue for that.
     """
     form = Form(_source(trainer))
-    with gr.Tab("Train", id="train", elem_id="studio_train_tab") as tab:
+    with gr.Tab("Train", id="train", elem_id="studio_train_tab"):
         for part, element in PARTS.items():
             begin = views.progress(State()) if part == "progress" else ""
             gr.HTML(f'<div class="studio-live" data-part="{part}">{begin}</div>', elem_id=element)
@@ -43,13 +44,16 @@ def train_tab(trainer: Trainer) -> None:
             example_button = gr.Button(example.BUTTON, elem_id="train_example", scale=3)
             stop = gr.Button("Interrupt", elem_id="train_interrupt", scale=1, min_width=110)
         form.first()
+        grid = ImageGrid(form, lambda: trainer.job_queue.painter.size_step)
+        form.second()
         start = gr.Button("Train", variant="primary", elem_id="train_start")
         form.more()
         gr.HTML('<div class="studio-runs"></div>', elem_id="train_runs")  # studio_training_runs.js
         model = gr.State(trainer.job_queue.painter.model_name)
+        _wire_fields(trainer, form, model)
 
-    _wire_fields(trainer, form, tab, model)
-    _wire_buttons(trainer, form, told, (start, stop, example_button))
+    grid.wire()
+    _wire_buttons(trainer, form, grid, told, (start, stop, example_button))
 
 
 def _source(trainer: Trainer) -> Source:
@@ -75,18 +79,21 @@ def _said(error: HypernetworkError, form: Form) -> str:
 def _wire_buttons(
     trainer: Trainer,
     form: Form,
+    grid: ImageGrid,
     told: gr.HTML,
     buttons: tuple[gr.Button, gr.Button, gr.Button],
 ) -> None:
     start, stop, example_button = buttons
     names = list(form.fields)
 
-    def train(files: list[str] | None, *values: Any) -> tuple[Any, ...]:
+    def train(files: list[str] | None, *given: Any) -> tuple[Any, ...]:
+        values, of_grid = given[: len(names)], given[len(names) :]
         form_values = FormValues(**dict(zip(names, values, strict=True)))
         sent = [gr.skip()] * 3
         try:
             if files:
-                form_values = replace(form_values, key=_kept(trainer, form_values, files))
+                with grid.kept(files, *of_grid) as kept:
+                    form_values = replace(form_values, key=_kept(trainer, form_values, kept))
                 sent[:2] = None, gr.update(choices=form.folders(), value=form_values.key)
             trainer.start(form_values)
             sent[2] = False  # begun: Train goes on with it from here on
@@ -108,7 +115,7 @@ def _wire_buttons(
 
     start.click(
         train,
-        [form.upload, *form.fields.values()],
+        [form.upload, *form.fields.values(), *grid.inputs],
         [told, form.upload, form.fields["key"], form.fields["start_over"]],
         concurrency_limit=8,
         **PRIVATE,
@@ -126,7 +133,7 @@ def _kept(trainer: Trainer, form_values: FormValues, files: list[str]) -> str:
     return training_folders.key(training_folders.keep(files, form_values.name.strip()))
 
 
-def _wire_fields(trainer: Trainer, form: Form, tab: gr.Tab, model: gr.State) -> None:
+def _wire_fields(trainer: Trainer, form: Form, model: gr.State) -> None:
     job_queue, found = trainer.job_queue, form.fields
     of_purpose = [name for name in found if name in of_preset("style", job_queue.painter)]
     targets = [found[name] for name in of_purpose]
@@ -148,7 +155,7 @@ def _wire_fields(trainer: Trainer, form: Form, tab: gr.Tab, model: gr.State) -> 
     purpose = found["purpose"]
     purpose.input(preset, purpose, targets, queue=False, **PRIVATE)
     lists = [model, found["key"], found["begin_with"]]
-    tab.select(opened, [model, purpose], [*lists, *targets], queue=False, **PRIVATE)
+    when_shown("train", opened, [model, purpose], [*lists, *targets])
     sized = [name for name in found if name in _SIZED]
     inputs = [found[name] for name in sized]
     gr.on([field.change for field in inputs], size, inputs, form.size, queue=False, **PRIVATE)

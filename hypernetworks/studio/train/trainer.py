@@ -69,6 +69,7 @@ class Trainer:
             self.training_folders.runs,
         )
         may_replace = check_free(job, self.job_queue.library, self.folder, values.replace)
+        # Two windows may press Train in the same moment.
         with self._starting:
             if self.state.is_running:
                 raise HypernetworkError(
@@ -129,6 +130,7 @@ class Trainer:
             job = job_of(values, painter, found, self.training_folders.runs)
             if not job.restart:
                 state.rows, state.previews = earlier(job.folder, job.settings.steps)
+            # Before the first step: a run that is killed can be continued with the same fields.
             remember(replace(values, start_over=False), job.folder)
             return job, train_job(job, painter, _watcher(state, cancelled))
 
@@ -170,6 +172,7 @@ class Trainer:
                 f'interrupted after {outcome.step} steps: press "{button}" to continue from there'
             )
 
+        # The best network is the one that goes into the library, which may surprise.
         if outcome.best is not None and outcome.best_step != outcome.step:
             state.messages.append(
                 f"the best of {outcome.step} steps was {outcome.best_step}, with validation loss "

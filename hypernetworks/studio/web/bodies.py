@@ -43,6 +43,7 @@ async def pieces(receive: Receive, most: int) -> AsyncIterator[bytes]:
         HTTPException: 413 above ``most`` bytes, 408 when it is too slow, 400 when it ends early.
     """
     receive, size, more = timed(receive), 0, True
+
     while more:
         message = await receive()
         if message["type"] != "http.request":

@@ -170,6 +170,7 @@ def _register_gallery(app: Any, prefix: str, images: Images, scratch: Path) -> N
         path = await run_in_threadpool(zipped, request.query_params)
         if path is None:
             return Response(status_code=404)
+        # Only when it is sent: until then, it is being read.
         done = BackgroundTask(path.unlink, missing_ok=True)
         return FileResponse(path, filename="images.zip", headers=_FRESH, background=done)
 
@@ -215,6 +216,7 @@ def _register_runs(app: Any, prefix: str, trainer: Trainer) -> None:
     def done(action: str, name: str, number: int) -> Response:
         state, said = trainer.state, {}
         try:
+            # Its files are being written; a copy of a saved step harms nobody.
             if state.is_running and action != "keep":
                 raise HypernetworkError(f'"{state.name}" is being trained: interrupt it first')
             if action == "keep":
@@ -225,6 +227,7 @@ def _register_runs(app: Any, prefix: str, trainer: Trainer) -> None:
                 runs.discard(name)
         except HypernetworkError as error:
             return JSONResponse({"error": str(error)}, status_code=422)
+
         return JSONResponse(said)
 
     async def change(request: Request) -> Response:

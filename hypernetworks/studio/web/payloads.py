@@ -123,6 +123,7 @@ def checked_call(
     Raises:
         HTTPException: 400, 403, 404, 413 or 422 with what is wrong.
     """
+    # gradio goes by the number where it is there, so the check must, too.
     number = content.get("fn_index")
     if number is None:
         number = next((n for n, one in functions.items() if name and one.name == name), None)

@@ -39,6 +39,7 @@ def page_files() -> tuple[list[Path], list[Path]]:
         raise HypernetworkError(
             "the page's scripts are missing: run the studio from the project's folder"
         )
+
     shared = sorted((root / "javascript").glob("hypernetworks*.js"))
     scripts = [*shared, *sorted(_HERE.glob("studio*.js"))]
     return scripts, [root / "style.css", _HERE / "studio.css"]
@@ -65,6 +66,7 @@ def _version(path: Path) -> int:
 def register(app: Any, library: Library, shipped: Path, *, anywhere: bool = False) -> None:
     """Add the routes to a FastAPI application."""
     actions = CardActions(library, shipped, anywhere=anywhere)
+    # By name, from a list: no path that a request could change is ever opened.
     files = {path.name: path for group in page_files() for path in group}
 
     def page_file(request: Request) -> Response:
@@ -96,6 +98,7 @@ def register(app: Any, library: Library, shipped: Path, *, anywhere: bool = Fals
             added = await add_file(folder, request.query_params.get("name", ""), request.stream())
         except HypernetworkError as error:
             return JSONResponse({"error": str(error)}, status_code=422)
+        # The answer comes after the scan: the page asks for the new list at once.
         await run_in_threadpool(library.scan)
         return JSONResponse(added)
 

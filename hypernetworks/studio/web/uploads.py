@@ -41,6 +41,7 @@ class Uploads:
 
     def new_path(self, name: str) -> Path:
         """A path for a new file, in a fresh folder whose name can't be guessed."""
+        # A folder for each, so that the file can keep its name, which is a caption in training.
         folder = self.folder / secrets.token_hex(16)
         folder.mkdir(parents=True)
         return folder / plain_name(name)
@@ -87,6 +88,7 @@ class Uploads:
         now = time.monotonic()
         for owner, session in list(self._sessions.items()):
             patience = limits.CLOSED if session.had_window else limits.ABANDONED
+            # A reload closes the window and opens it again: uploads outlive that.
             if session.windows == 0 and now - session.seen >= patience:
                 remove(session.files)
                 del self._sessions[owner]
@@ -122,6 +124,7 @@ def plain_name(name: str) -> str:
     last = name.replace("\\", "/").rpartition("/")[2]
     kept = "".join(c for c in last if c.isprintable() and c not in '<>:"|?*').strip(" .")
     stem, suffix = os.path.splitext(kept)
+    # File systems count bytes, and a name in other scripts has several for each letter.
     while len((stem + suffix).encode()) > 150:
         stem, suffix = stem[:-1], suffix[:20]
     kept = stem + suffix or "file"

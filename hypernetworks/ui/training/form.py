@@ -65,7 +65,7 @@ class Form:
         self.fields: dict[str, Any] = {}
 
     def first(self) -> None:
-        """Those in view."""
+        """Name, purpose, and the images."""
         with gr.Row():
             self._text("name", "Name", placeholder="the name to use in tags", min_width=140)
             purposes = [
@@ -103,6 +103,8 @@ class Form:
             elem_id=self.id_of("upload"),
         )
 
+    def second(self) -> None:
+        """The others in view; a page may put something of its own between the two parts."""
         with gr.Row():
             self._number("steps", "Steps", min_width=90)
             self._text("rate", "Learning rate", min_width=110)

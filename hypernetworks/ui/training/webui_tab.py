@@ -50,6 +50,7 @@ def build(trainings: Trainings) -> Any:
     with gr.Blocks(analytics_enabled=False) as tab, gr.Row():
         with gr.Column(scale=5, min_width=320):
             form.first()
+            form.second()
             start = gr.Button("Train", variant="primary", elem_id=f"{PREFIX}_start")
             told = gr.HTML("", elem_id=f"{PREFIX}_told")
             form.more()

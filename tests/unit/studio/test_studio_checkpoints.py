@@ -91,3 +91,45 @@ def test_what_is_no_vae_is_said(tmp_path: Path) -> None:
     ):
         with pytest.raises(CheckpointError, match=error):
             load_vae(tmp_path / name, tiny_vae(), torch.float32)
+
+
+# ------------------------------------------------------------------ dropped on the page
+
+
+def test_a_dropped_checkpoint_is_found_by_name_and_size(models: Path, tmp_path: Path) -> None:
+    known = Checkpoints([models], tmp_path / "recent.json")
+    key = known.named("large.safetensors", 20, anywhere=True)
+    assert key is not None
+    assert known.path(key, anywhere=True) == models / "sd1" / "large.safetensors"
+    elsewhere = tmp_path / "other.safetensors"
+    elsewhere.write_bytes(b"x" * 30)
+    known.remember(elsewhere)
+    assert known.named("other.safetensors", 30, anywhere=False) is not None
+    for name, size, anywhere in (
+        ("large.safetensors", 21, True),
+        ("sd1/large.safetensors", 20, True),
+        ("a folder", 0, True),
+        ("other.safetensors", 30, True),
+        ("", 0, False),
+    ):
+        assert known.named(name, size, anywhere=anywhere) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "anywhere", "expected"),
+    [
+        ("a.safetensors", False, "paste its path"),
+        ("a.safetensors", True, "--checkpoints"),
+        ("a.ckpt", False, "convert it to .safetensors"),
+    ],
+)
+def test_a_dropped_checkpoint_that_is_not_known_says_how_to_open_it(
+    name: str, anywhere: bool, expected: str
+) -> None:
+    assert expected in checkpoints.how_to_open(name, anywhere)
+
+
+@pytest.mark.parametrize("said", ["", "x", "[1, 2]", '["a"]', '["a", true]', "[" * 9999, "null"])
+def test_what_a_page_says_of_a_file_may_be_anything(said: str) -> None:
+    assert checkpoints.name_and_size(said) == ("", 0)
+    assert checkpoints.name_and_size('["a.safetensors", 7]') == ("a.safetensors", 7)
