@@ -17,7 +17,6 @@ import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
-expect.set_options(timeout=30_000)
 NETWORKS = Path(__file__).parents[2] / "hypernetworks" / "miniature" / "networks"
 PROMPT = "#hypernetworks_prompt textarea"
 INFOTEXT = "#hypernetworks_infotext textarea"
