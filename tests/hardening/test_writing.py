@@ -52,6 +52,7 @@ KEPT_BY_OTHERS: dict[str, str] = {
         "into a temporary folder, which then takes its name whole"
     ),
     "hypernetworks/studio/web/live.py zipped": "that download",
+    "hypernetworks/studio/train/sent_images.py to_keep": "into a folder that is gone at once",
     "hypernetworks/studio/web/live.py _register_gallery": "a download, in a temporary folder of the studio's own",
     "hypernetworks/studio/web/leftovers.py temporary_folder": "a lock without content, in a fresh folder",
     "hypernetworks/studio/web/leftovers.py _is_left": "that lock again: nothing is written",
