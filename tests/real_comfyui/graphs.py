@@ -76,7 +76,7 @@ def latent(comfyui: ComfyUI, nodes: dict[str, Any], name: str = "a") -> torch.Te
     assert history["status"]["status_str"] == "success", history["status"]
     for output in history["outputs"].values():
         assert output.get("left", []) == []
-        assert output.get("text", []) == []
+        assert output.get("text", []) == [], output
     found: torch.Tensor = torch.load(file(comfyui, name))
     return found
 

@@ -147,15 +147,16 @@ def test_a_network_of_another_family(comfyui: ComfyUI) -> None:
 
 
 def test_stack_and_tags(comfyui: ComfyUI, plain: torch.Tensor) -> None:
-    ink, night = write(comfyui, "ink"), write(comfyui, "night", LINEAR)
+    # Names that no other test has in a second format, or a message says which one is meant.
+    one, other = write(comfyui, "one"), write(comfyui, "other", LINEAR)
     nodes: dict[str, Node] = {
-        "8": stack(name_1="ink.pt", strength_1=0.7, name_2="night.pt", strength_2=0.4),
+        "8": stack(name_1="one.pt", strength_1=0.7, name_2="other.pt", strength_2=0.4),
         "9": ("HypernetworkApplyStack", {"model": ["0", 0], "stack": ["8", 0]}),
     }
-    expected = by_hand(comfyui, [(ink, "0.7"), (night, "0.4")])
+    expected = by_hand(comfyui, [(one, "0.7"), (other, "0.4")])
     assert_same(latent(comfyui, graph(comfyui, "9", nodes)), expected, plain)
 
-    text = "a red apple<hypernet:ink:0.7><hypernet:night:0.4>"
+    text = "a red apple<hypernet:one:0.7><hypernet:other:0.4>"
     tagged = graph(
         comfyui, "9", {"9": ("HypernetworksFromPrompt", {"model": ["0", 0], "text": text})}
     )
@@ -163,8 +164,8 @@ def test_stack_and_tags(comfyui: ComfyUI, plain: torch.Tensor) -> None:
     assert_same(latent(comfyui, tagged), expected, plain)
 
     chained: dict[str, Node] = {
-        "7": stack(name_1="ink.pt", strength_1=0.7),
-        "8": stack(stack=["7", 0], name_1="None", name_2="night.pt", strength_2=0.4),
+        "7": stack(name_1="one.pt", strength_1=0.7),
+        "8": stack(stack=["7", 0], name_1="None", name_2="other.pt", strength_2=0.4),
         "9": ("HypernetworkApplyStack", {"model": ["0", 0], "stack": ["8", 0]}),
     }
     assert_same(latent(comfyui, graph(comfyui, "9", chained)), expected, plain)
