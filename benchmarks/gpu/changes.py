@@ -21,6 +21,7 @@ from hypernetworks.patching import find_sites
 
 from ..cases import ActiveNetworks, Networks
 from . import timing
+from .counts import called
 from .models import Setting, Subject, stacks, ways
 from .report import Table, with_interval
 
@@ -174,13 +175,14 @@ def host(setting: Setting) -> Iterator[Table]:
                     timing.finish(setting.device)
                 found.setdefault(name, []).append(1e3 * sum(seconds))
 
+    kernels = _more_kernels(networks, setting.is_small)
     projections = 2 * len(find_sites(subject.unet))
     one_launch = statistics.median(found["none"]) / projections
     for name in list(variants)[1:]:
         added = [a - b for a, b in zip(found[name], found["none"], strict=True)]
         summary = timing.bootstrapped(added)
         waits = synchronisations(variants[name], call, setting.device)
-        more = _more_kernels(networks[name], setting)
+        more = kernels[name]
         cells = [str(more), f"{more * one_launch:.3f}", "-" if waits is None else str(waits)]
         table.rows.append([name, with_interval(summary), *cells])
         table.raw[name] = {"added_ms": added, "kernels": more, "synchronisations": waits}
@@ -224,21 +226,18 @@ def _timed(unet: nn.Module) -> Iterator[list[float]]:
             del vars(module)["forward"]
 
 
-def _more_kernels(stack: Networks, setting: Setting) -> int:
-    """How many kernels more a later call runs than without networks."""
-    from .counts import Counting
-
-    subject = Subject("SD1.5", 64, torch.float16, "meta", setting.is_small)
-    inputs, totals = subject.inputs(), list[int]()
+def _more_kernels(stacks_: dict[str, Networks], is_small: bool) -> dict[str, int]:
+    """How many kernels more a later call runs with each stack than without networks."""
+    subject = Subject("SD1.5", 64, torch.float16, "meta", is_small)
+    inputs, totals = subject.inputs(), dict[str, int]()
 
     with torch.inference_mode(False), torch.no_grad():
-        for networks in ([], stack):
-            with hn.apply(subject.unet, networks):
+        base = called(subject, inputs).operators.total()
+        for name, stack in stacks_.items():
+            with hn.apply(subject.unet, stack):
                 subject.call(inputs)
-                with Counting() as counted:
-                    subject.call(inputs)
-            totals.append(counted.operators.total())
-    return totals[1] - totals[0]
+                totals[name] = called(subject, inputs).operators.total() - base
+    return totals
 
 
 def synchronisations(acting: Any, call: Callable[[], object], device: str) -> int | None:

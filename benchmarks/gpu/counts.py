@@ -174,7 +174,7 @@ def per_call(setting: Setting) -> Iterator[Table]:
         subject = Subject(family, size, torch.float16, "meta", setting.is_brief)
         inputs = subject.inputs()
         with torch.inference_mode(False), torch.no_grad():
-            base = _called(subject, inputs)
+            base = called(subject, inputs)
             for name, stack in stacks(subject, names).items():
                 for way, acting in ways(subject.unet, stack).items():
                     with acting():
@@ -188,7 +188,7 @@ def _call_row(
     table: Table, name: str, way: str, subject: Subject, inputs: dict[str, Any], base: Counting
 ) -> None:
     subject.call(inputs)
-    counted = _called(subject, inputs)
+    counted = called(subject, inputs)
     more = Counter(counted.operators)
     more.subtract(base.operators)  # folded products have a bias: addmm in place of mm
     added, mib = more.total(), (counted.bytes - base.bytes) / 2**20
@@ -197,7 +197,8 @@ def _call_row(
     table.raw[f"{name}, {way}"] = {"operators": dict(more), "mib": mib}
 
 
-def _called(subject: Subject, inputs: dict[str, Any]) -> Counting:
+def called(subject: Subject, inputs: dict[str, Any]) -> Counting:
+    """What one call runs."""
     with Counting() as counted:
         subject.call(inputs)
     return counted

@@ -82,7 +82,7 @@ class Setting:
 
     @property
     def calls(self) -> int:
-        """In a row, for one number."""
+        """For one number, the fastest of them."""
         return 1 if self.is_small else 3
 
     @property

@@ -48,16 +48,6 @@ def _once(call: Call, device: str) -> float:
     return begin.elapsed_time(end)
 
 
-def host_milliseconds(call: Call, device: str) -> float:
-    """What Python needs for one call, the device's work not waited for."""
-    finish(device)
-    start = time.perf_counter()
-    call()
-    taken = time.perf_counter() - start
-    finish(device)
-    return 1e3 * taken
-
-
 def interleaved(
     variants: Mapping[str, ActiveNetworks],
     call: Call,

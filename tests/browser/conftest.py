@@ -6,16 +6,29 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from typing import Any
 
 import pytest
 from browser.gradios import VERSIONS, server
-from chromium import CHROMIUM, NO_CHROMIUM
+from chromium import CHROMIUM, FLAGS, NO_CHROMIUM
 
 with suppress(ImportError):
     from playwright.sync_api import expect
 
     # The default of five seconds is too short on a machine that does other things as well.
     expect.set_options(timeout=30_000)
+
+
+@pytest.fixture(scope="module")
+def browser(address: str) -> Iterator[Any]:
+    """One for all tests of a file, once its studio is up; files with other servers have their
+    own."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

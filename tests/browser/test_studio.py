@@ -22,9 +22,8 @@ from browser.studio_page import (
     picture,
     press_generate,
     studio,
-    sync_api,
 )
-from chromium import CHROMIUM, FLAGS, NO_CHROMIUM
+from chromium import CHROMIUM, NO_CHROMIUM
 
 HOSTILE = "<img src=x onerror=window.hacked=1>"
 
@@ -62,14 +61,6 @@ def address(own_folder: Path, training: Path) -> Iterator[str]:
     images = ["--images", str(training / "images")]
     with studio("--hypernetworks", str(own_folder), *folders, *images) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser(address: str) -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

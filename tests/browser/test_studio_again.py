@@ -15,9 +15,8 @@ from browser.studio_page import (
     expect,
     open_window,
     studio,
-    sync_api,
 )
-from chromium import CHROMIUM, FLAGS, NO_CHROMIUM
+from chromium import CHROMIUM, NO_CHROMIUM
 
 STEPS = "#hypernetworks_steps input[type=number]"
 SEED = "#hypernetworks_seed input"
@@ -45,14 +44,6 @@ def address(folders: list[str]) -> Iterator[str]:
         pytest.skip(NO_CHROMIUM)
     with studio(*folders) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser(address: str) -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
