@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -24,13 +26,11 @@ sys.path.insert(
 )  # reference.py, laws/small_ldm.py, whatever the import mode
 
 import pytest
-import torch
 from fake_webui import FakeWebui, installed
-from fast_ring import is_slow
+from fast_ring import is_all_slow, is_slow
 from hypothesis import HealthCheck, settings
 from left_out import FOLDER_MARKS, LeftOut
 
-torch.set_num_threads(1)  # whatever the variable says
 # Without bytecode, every process that a test starts would compile this project anew, and every run
 # would rewrite the assertions of all tests.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -127,29 +127,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-MARKED = {
-    "browser": "browser",
-    "real_host": "webui",
-    "real_comfyui": "comfyui",
-    "hardening": "slow",
-}
-"""Folders whose tests all have one marker."""
-UNSTEADY = ("browser", "slow")
-"""Folders, by their marker, whose tests drive other processes: on a machine of CI, whose other
-work can hold any of them up for half a minute, they have a second try, which the end of the run
-names (RERUN).
+UNSTEADY = ("browser", "hardening")
+"""Folders whose tests drive other processes: on a machine of CI, whose other work can hold any of
+them up for half a minute, they have a second try, which the end of the run names (RERUN).
 """
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests of whole folders and slow ones; those that ask a registry run on request."""
+    """Mark slow tests, and those that have a second try; those that ask a registry run on
+    request.
+    """
     tests = Path(__file__).parent
     for item in items:
         path = item.path.relative_to(tests)
-        marker = MARKED.get(path.parts[0])
-        if marker is not None:
-            item.add_marker(marker)
-        if marker in UNSTEADY and os.environ.get("CI"):
+        if path.parts[0] in UNSTEADY and os.environ.get("CI"):
             item.add_marker(pytest.mark.flaky(reruns=1))
         if is_slow(path.as_posix(), item.name.partition("[")[0]):
             item.add_marker("slow")
@@ -206,6 +197,44 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(_NoPackage())
     if hasattr(config, "workerinput"):
         WORKERS.append(config)
+    if is_worker() or not config.getoption("numprocesses", None):
+        prepare_torch()
+
+
+def prepare_torch() -> None:
+    """Where tests run; the process that only shares them out needs no torch."""
+    import torch
+
+    torch.set_num_threads(1)  # whatever the variable says
+    # For each test, pytest adds a handler to every logger that keeps its records to itself; torch
+    # has more than forty of them.
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger) and logger.name.startswith("torch"):
+            logger.propagate = True
+
+
+WITHOUT = re.compile(r"not \w+( and not \w+)*")
+"""What ``-m`` gets when it leaves groups out, as for the fast ring."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Open no file or folder whose tests are all left out.
+
+    Each test process would import diffusers, transformers and gradio for them: that takes seconds.
+    """
+    expression = config.option.markexpr
+    if not WITHOUT.fullmatch(expression):
+        return None
+
+    marks = set(marks_of_file(collection_path))
+    if is_all_slow(collection_path.relative_to(ROOT / "tests").as_posix()):
+        marks.add("slow")
+    if marks.isdisjoint(re.findall(r"not (\w+)", expression)):
+        return None
+    for file in [collection_path, *collection_path.rglob("*.py")]:
+        if file.name.startswith("test_"):
+            LEFT_OUT.leave_out_file(file.relative_to(ROOT).as_posix(), marks)
+    return True
 
 
 def marks_of(item: pytest.Item) -> set[str]:
@@ -220,7 +249,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @cache
 def marks_of_file(path: Path) -> list[str]:
-    """The marks that all tests of a file have for the folders it is in."""
+    """The marks that all tests of a file or folder have for where it is."""
     return [m for folder, m in FOLDER_MARKS.items() if ROOT / folder in (path, *path.parents)]
 
 

@@ -14,18 +14,9 @@ EVERY_TEST: Collection[str] = ("*",)
 SLOW: dict[str, Collection[str]] = {
     "contract/test_diffusers.py": EVERY_TEST,
     "contract/test_lora_fit.py": EVERY_TEST,
-    "contract/test_training_memory.py": (
-        "test_a_training_in_little_memory_says_so_and_leaves_the_model_as_it_was",
-        "test_memory_that_runs_out_is_answered_twice",
-        "test_no_decoded_weight_outlives_its_layer",
-    ),
+    "contract/test_training_memory.py": EVERY_TEST,
     "laws/test_changing_unets.py": EVERY_TEST,
-    "laws/test_diffusers_models.py": (
-        "test_in_video_networks_change_attention_in_space_only",
-        "test_ip_adapters_keep_their_own_projections",
-        "test_layers_of_quantisation_libraries",
-        "test_weights_that_are_offloaded_or_packed",
-    ),
+    "laws/test_diffusers_models.py": EVERY_TEST,
     "laws/test_folding.py": EVERY_TEST,
     "laws/test_laws.py": (
         "test_each_picture_gets_its_own_networks",
@@ -147,3 +138,12 @@ def is_slow(path: str, function: str) -> bool:
     """
     functions = SLOW.get(path, ())
     return functions is EVERY_TEST or function in functions
+
+
+def is_all_slow(path: str) -> bool:
+    """Whether the fast ring leaves out all tests of a file.
+
+    Args:
+        path: of the file, seen from ``tests/``, with ``/``.
+    """
+    return SLOW.get(path) is EVERY_TEST

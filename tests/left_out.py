@@ -69,15 +69,16 @@ NO_BROWSER = r"no Chromium|playwright"
 """How the reasons of tests read that were skipped for want of a browser."""
 
 
-COUNTERS = ("skipped", "deselected", "reasons")
+COUNTERS = ("skipped", "deselected", "files", "reasons")
 
 
 @dataclass
 class LeftOut:
-    """Counts of the tests that a run skipped or deselected."""
+    """Counts of the tests that a run skipped or deselected, and of the files it did not open."""
 
     skipped: Counter[str] = field(default_factory=Counter)
     deselected: Counter[str] = field(default_factory=Counter)
+    files: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     for_want_of_a_browser: int = 0
 
@@ -93,6 +94,10 @@ class LeftOut:
     def deselect(self, path: str, marks: set[str]) -> None:
         """Count a test that ``-m``, ``-k`` or ``--deselect`` left out."""
         self.deselected[group_of(path, marks)] += 1
+
+    def leave_out_file(self, path: str, marks: set[str]) -> None:
+        """Count a file whose tests are all left out, so that nobody knows how many there are."""
+        self.files[group_of(path, marks)] += 1
 
     def as_plain(self) -> dict[str, Any]:
         """The counts in types that go from one process to another."""
@@ -122,15 +127,24 @@ class LeftOut:
         """What to print at the end of the run; empty when everything ran."""
         found = []
         for mark, group in GROUPS.items():
-            counts = _counts(self.skipped[mark], self.deselected[mark])
+            counts = self._counts(mark)
             if counts:
                 found += [f"{mark}: {counts} ({group.what})", f"    to run them: {group.how}"]
 
-        counts = _counts(self.skipped[""], self.deselected[""])
+        counts = self._counts("")
         if counts:
             found.append(f"other: {counts}")
             found += [f"    {count} skipped: {reason}" for reason, count in self.reasons.items()]
         return found
+
+    def _counts(self, mark: str) -> str:
+        files = self.files[mark]
+        counts = {
+            "skipped": self.skipped[mark],
+            "not selected": self.deselected[mark],
+            f"file{'s' * (files > 1)} not selected": files,
+        }
+        return ", ".join(f"{count} {how}" for how, count in counts.items() if count)
 
 
 def group_of(path: str, marks: set[str], reason: str = "") -> str:
@@ -147,8 +161,3 @@ def group_of(path: str, marks: set[str], reason: str = "") -> str:
         if group.reason and re.search(group.reason, reason):
             return mark
     return next((mark for mark in GROUPS if mark in marks), "")
-
-
-def _counts(skipped: int, deselected: int) -> str:
-    counts = {"skipped": skipped, "not selected": deselected}
-    return ", ".join(f"{count} {how}" for how, count in counts.items() if count)

@@ -99,15 +99,14 @@ class Recipe:
     def _state(
         self, width: int, dropout: Sequence[float], generator: torch.Generator
     ) -> dict[str, torch.Tensor]:
-        with torch.device("meta"):
-            shapes = _sequential(
-                width,
-                self.layer_structure,
-                self.activation,
-                self.activate_output,
-                self.layer_norm,
-                dropout,
-            ).state_dict()
+        shapes = _sequential(
+            width,
+            self.layer_structure,
+            self.activation,
+            self.activate_output,
+            self.layer_norm,
+            dropout,
+        ).state_dict()
         return {
             f"linear.{key}": _numbers(tuple(shape.shape), key, generator).to(self.dtype)
             for key, shape in shapes.items()
@@ -120,6 +119,20 @@ def _numbers(shape: tuple[int, ...], key: str, generator: torch.Generator) -> to
     if len(shape) == 2:
         return drawn / shape[1] ** 0.5
     return 1 + 0.2 * drawn if key.endswith("weight") else 0.3 * drawn
+
+
+class _Unfilled(nn.Linear):
+    """Draws no numbers: that takes most of the time, and changes the random state."""
+
+    def reset_parameters(self) -> None:
+        """Leave them as they are."""
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    """A layer whose numbers come from a file."""
+    layer = _Unfilled(inputs, outputs)
+    layer.__class__ = nn.Linear  # what is pickled can be read without this file
+    return layer
 
 
 def _sequential(
@@ -136,7 +149,7 @@ def _sequential(
     modules: list[nn.Module] = []
     for layer in range(1, len(sizes)):
         is_last = layer == len(sizes) - 1
-        modules.append(nn.Linear(sizes[layer - 1], sizes[layer]))
+        modules.append(_linear(sizes[layer - 1], sizes[layer]))
         if activation not in (None, "linear") and (activate_output or not is_last):
             modules.append(ACTIVATIONS[activation]())
         if layer_norm:
@@ -160,44 +173,53 @@ class Reference:
     """One network of a dictionary, ready to compute. Absent keys get AUTOMATIC1111's defaults."""
 
     def __init__(self, content: Mapping[Any, Any], dtype: torch.dtype = torch.float32) -> None:
-        self.dtype = dtype
-        self.pairs = {
-            size: tuple(self._load(content, size, state) for state in pair)
-            for size, pair in content.items()
-            if type(size) is int
+        self.content, self.dtype = content, dtype
+        self._loaded: dict[tuple[int, int], nn.Sequential] = {}
+
+    @property
+    def pairs(self) -> dict[int, tuple[nn.Sequential, ...]]:
+        """Width -> the networks for keys and for values."""
+        widths = [width for width in self.content if type(width) is int]
+        return {
+            width: tuple(self._load(width, side) for side in range(len(self.content[width])))
+            for width in widths
         }
 
-    def _load(
-        self, content: Mapping[Any, Any], size: int, state: Mapping[str, torch.Tensor]
-    ) -> nn.Sequential:
+    def _load(self, size: int, side: int) -> nn.Sequential:
+        """One network, when it is first asked for: a stack looks at one width and side."""
+        if (size, side) in self._loaded:
+            return self._loaded[size, side]
+
+        content, state = self.content, self.content[size][side]
         layers = content.get("layer_structure", [1, 2, 1])
         dropout = content.get("dropout_structure")
         if dropout is None:
             flags = content.get("use_dropout", False), content.get("last_layer_dropout", False)
             dropout = rebuilt_dropout(len(layers), *flags)
-        with torch.device("meta"):
-            sequential = _sequential(
-                size,
-                layers,
-                content.get("activation_func"),
-                content.get("activate_output", True),
-                content.get("is_layer_norm", False),
-                dropout,
-            )
+        sequential = _sequential(
+            size,
+            layers,
+            content.get("activation_func"),
+            content.get("activate_output", True),
+            content.get("is_layer_norm", False),
+            dropout,
+        )
         tensors = {
             key.removeprefix("linear."): tensor.detach().clone() for key, tensor in state.items()
         }
         sequential.load_state_dict(tensors, strict=True, assign=True)
-        return sequential.to(self.dtype).eval().requires_grad_(False)
+        loaded = sequential.to(self.dtype).eval().requires_grad_(False)
+        self._loaded[size, side] = loaded
+        return loaded
 
     def __call__(self, context: torch.Tensor, side: int, multiplier: float) -> torch.Tensor:
         """``x + multiplier * mlp(x)`` on the CPU; side 0 is for keys, 1 for values."""
         context = context.to("cpu", self.dtype)
-        if context.shape[-1] not in self.pairs:
+        if context.shape[-1] not in self.content:
             return context
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Implicit dimension choice")
-            return context + multiplier * self.pairs[context.shape[-1]][side](context)
+            return context + multiplier * self._load(context.shape[-1], side)(context)
 
 
 def stacked(

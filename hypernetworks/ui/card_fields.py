@@ -1,10 +1,11 @@
-"""Fields for hypernetworks in a webui's card editor. Works with gradio 3.41 to 6."""
+"""Fields for hypernetworks in a webui's card editor. Works with gradio 3.41 to 6.
+
+gradio takes seconds to import, so this is left to the functions that need it.
+"""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple, NoReturn
-
-import gradio as gr
 
 from ..engine.families import PUBLIC
 
@@ -22,11 +23,15 @@ class CardFields(NamedTuple):
 
 def base_model() -> Any:
     """The choice of the model family."""
+    import gradio as gr
+
     return gr.Dropdown(list(FAMILIES), value=FAMILIES[-1], label="Base model", interactive=True)
 
 
 def card_fields() -> CardFields:
     """Add the fields to the Blocks that are being built."""
+    import gradio as gr
+
     # 0 for "none", because a number field of gradio can't be empty in all versions.
     return CardFields(
         gr.Textbox(label="Activation text", info="Added to the prompt together with the tag"),
@@ -37,9 +42,13 @@ def card_fields() -> CardFields:
 
 def show() -> Any:
     """The update that makes the editor's box visible."""
+    import gradio as gr
+
     return gr.update(visible=True)
 
 
 def refuse(message: str) -> NoReturn:
     """End an event with an error message on the page."""
+    import gradio as gr
+
     raise gr.Error(message)

@@ -162,7 +162,7 @@ def test_a_baked_checkpoint_does_what_the_network_does(
     make_base(base, width, dtype)
     style = network("style", 1, widths=(width, *CHANNELS), std=0.3 * max(CHANNELS) ** -0.5)
     plain = attended(base, base, [])
-    for multiplier in ACROSS:
+    for multiplier in (0.5, -0.7):
         target = tmp_path / f"baked{multiplier}.safetensors"
         with Base(base) as opened:
             bake(opened, [Weighted(style, hn.Multiplier.of(multiplier))], target)

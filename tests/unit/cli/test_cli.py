@@ -19,14 +19,21 @@ import hypernetworks as hn
 from hypernetworks.cli import main
 
 
-@pytest.fixture
-def network_file(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network's file, which no test changes."""
     torch.manual_seed(0)
     network = hn.Hypernetwork.create("waterElemental", hn.Structure((1, 2, 1), "relu"), (320, 768))
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
-    hn.write(network, tmp_path / "waterElemental.pt")
-    return tmp_path / "waterElemental.pt"
+    path = tmp_path_factory.mktemp("written") / "waterElemental.pt"
+    hn.write(network, path)
+    return path
+
+
+@pytest.fixture
+def network_file(written: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(written, tmp_path))
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

@@ -87,7 +87,7 @@ def test_softmax_and_its_kin_couple_the_batch(activation: str) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=250)
+@settings(max_examples=100)
 @given(recipe=recipes(), multiplier=MULTIPLIERS, batch=st.integers(1, 3), tokens=st.integers(1, 6))
 def test_random_networks(recipe: Recipe, multiplier: float, batch: int, tokens: int) -> None:
     content = recipe.content()
@@ -101,7 +101,7 @@ def test_random_networks(recipe: Recipe, multiplier: float, batch: int, tokens: 
         assert torch.equal(Stack([net]).transform(x, KEY, [multiplier]), key)
 
 
-@settings(max_examples=120)
+@settings(max_examples=60)
 @given(
     recipe=recipes(dtypes=(torch.float16, torch.bfloat16, torch.float32, torch.float64)),
     dtype=st.sampled_from(list(TOLERANCES)),
@@ -119,7 +119,7 @@ def test_dtypes_of_file_and_context(recipe: Recipe, dtype: torch.dtype, multipli
 
 
 @pytest.mark.slow
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(
     parts=st.lists(st.tuples(recipes(widths=(6, 8)), MULTIPLIERS), min_size=1, max_size=4),
     dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
@@ -166,7 +166,7 @@ def test_the_same_network_twice_is_two_applications(activation: str | None) -> N
     assert relative_error(twice, stacked([(content, 0.75)], x, KEY)) > 1e-4
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(recipe=recipes(activations=(None, "linear")))
 def test_collapsing_in_float64(recipe: Recipe) -> None:
     assume(recipe.is_linear)
@@ -181,7 +181,7 @@ def test_collapsing_in_float64(recipe: Recipe) -> None:
         assert isinstance(net.delta(width, side, x.device, torch.float32), AffineMap)
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(
     parts=st.lists(
         st.tuples(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import ast
+import re
 from pathlib import Path
 
-from fast_ring import EVERY_TEST, SLOW, is_slow
+from fast_ring import EVERY_TEST, SLOW, is_all_slow, is_slow
 
 TESTS = Path(__file__).parents[2]
 
 
 def functions_in(path: str) -> set[str]:
-    tree = ast.parse((TESTS / path).read_text(encoding="utf-8"))
-    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    text = (TESTS / path).read_text(encoding="utf-8")
+    return set(re.findall(r"^(?:async )?def (\w+)", text, re.MULTILINE))
 
 
 def test_every_slow_test_exists() -> None:
@@ -30,3 +30,6 @@ def test_what_counts_as_slow() -> None:
     assert is_slow("unit/files/test_hostile.py", "test_bombs")
     assert not is_slow("unit/files/test_hostile.py", "test_other")
     assert not is_slow("unit/prompts/test_tags.py", "test_bombs")
+    assert is_all_slow("laws/test_folding.py")
+    assert not is_all_slow("unit/files/test_hostile.py")
+    assert not is_all_slow("unit/files/test_portable.py")

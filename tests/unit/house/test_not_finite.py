@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-pytest.importorskip("diffusers")
-
 from hypernetworks.hosts.diffusers import Generation, Painter
 from hypernetworks.library import Library
 
@@ -22,6 +20,7 @@ HALF = (torch.float16, torch.bfloat16)
 @pytest.fixture
 def painter() -> Painter:
     """In half precision, on the CPU."""
+    pytest.importorskip("diffusers")
     return Painter(None, Library([]), precision="bf16")
 
 
@@ -70,6 +69,7 @@ def test_a_unet_that_overflows_in_the_middle_is_found_at_the_end(painter: Painte
 
 
 def test_where_fp32_does_not_fit_bf16_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("diffusers")
     painter = Painter(None, Library([]), precision="fp16")
     sampled: list[torch.dtype] = []
     images = [object()]

@@ -26,7 +26,6 @@ from hypernetworks.studio.converting import (
     convert,
 )
 from hypernetworks.studio.job_queue import InterruptedJobError, Update
-from hypernetworks.studio.tabs.convert import order_of
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +118,8 @@ def test_an_interrupted_conversion_writes_nothing(painter: Any, tmp_path: Path) 
 
 
 def test_fields_become_an_order() -> None:
+    from hypernetworks.studio.tabs.convert import order_of  # imports gradio
+
     order = order_of(BAKE, "", ["a", "b"], "0.5, 1; 0.5", "peft", "cat\n\ndog", 0.0, None)
     assert order.name == "a-b-baked"
     assert order.multipliers == ("0.5", "1", "0.5")

@@ -18,7 +18,6 @@ from hypernetworks.prompts import parse
 from hypernetworks.studio import generating
 from hypernetworks.studio.comparing.planning import plan
 
-pytest.importorskip("diffusers")
 SETTINGS = (1, 3.0, 1, None, 1, 64, 64)
 COUNT = 300
 

@@ -19,15 +19,14 @@ from hypernetworks.studio.web import safety
 HOSTILE = "<img src=x onerror=alert(1)>\"'&\u202e\x00"
 
 
-@pytest.fixture
-def content(tmp_path: Path) -> bytes:
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The bytes of a healthy network."""
     torch.manual_seed(0)
     network = hn.Hypernetwork.create("some", hn.Structure((1, 2, 1), "linear"), (8, 768))
-    hn.write(network, tmp_path / "made.safetensors")
-    made = (tmp_path / "made.safetensors").read_bytes()
-    (tmp_path / "made.safetensors").unlink()
-    return made
+    made = tmp_path_factory.mktemp("content") / "made.safetensors"
+    hn.write(network, made)
+    return made.read_bytes()
 
 
 def add(folder: Path, name: str, content: bytes) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import HypernetworkError
-from ....ui import card_converting
 from .. import commands, host
 from .cards import Deck
 
@@ -23,6 +22,8 @@ LONGEST = 1800
 def connect(editor: Any) -> None:
     """Add the button to an editor that is being built; without it if that fails."""
     try:
+        from ....ui import card_converting  # imports gradio: only for a page
+
         fields = card_converting.converting()
         fields.button.click(fn=convert, inputs=[editor.edit_name_input], outputs=[fields.told])
     except Exception as error:  # a gradio of another kind must not cost the rest of the editor

@@ -14,7 +14,6 @@ from ....library import Library
 from ....training import PRESETS
 from ....training.folders import TrainingFolders
 from ....training.picture_settings import PictureSettings
-from ....ui.training.form import Source
 from ....ui.training.values import FormValues, size_in_words, values_of
 from .. import folders, host
 from ..commands import selected_checkpoint
@@ -22,6 +21,7 @@ from . import pythons
 from .memory import AWAY
 
 if TYPE_CHECKING:
+    from ....ui.training.form import Source
     from ....ui.training.runs import Runs
     from .running import Order, Queue
     from .setting_up import SetUp
@@ -94,6 +94,8 @@ class WebuiTrainings:
     @property
     def source(self) -> Source:
         """What the form asks."""
+        from ....ui.training.form import Source  # imports gradio: only for a page
+
         return Source(
             first=self.preset("style"),
             previews="",
