@@ -27,7 +27,7 @@ sys.path.insert(
 
 import pytest
 from fake_webui import FakeWebui, installed
-from fast_ring import is_all_slow, is_slow
+from fast_ring import group_of, is_all_slow, is_slow
 from hypothesis import HealthCheck, settings
 from left_out import FOLDER_MARKS, LeftOut
 
@@ -44,6 +44,7 @@ for _name in ("SIGINT", "SIGHUP"):
         )
 settings.register_profile(
     "fixed",
+    max_examples=50,  # always the same ones: a run with HYPOTHESIS_PROFILE=searching tries new ones
     deadline=None,
     derandomize=True,
     database=None,
@@ -173,6 +174,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Together(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
+            if WITHOUT.fullmatch(config.option.markexpr):
+                return group_of(file.removeprefix("tests/"))
             return SAME_PROCESS.get(file, file)
 
     return Together(config, log)
@@ -231,8 +234,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         marks.add("slow")
     if marks.isdisjoint(re.findall(r"not (\w+)", expression)):
         return None
+    asked_for = [Path(config.invocation_params.dir, a.partition("::")[0]) for a in config.args]
     for file in [collection_path, *collection_path.rglob("*.py")]:
-        if file.name.startswith("test_"):
+        # pytest also asks about the neighbours of a file that the command line names.
+        if file.name.startswith("test_") and not {file, *file.parents}.isdisjoint(asked_for):
             LEFT_OUT.leave_out_file(file.relative_to(ROOT).as_posix(), marks)
     return True
 

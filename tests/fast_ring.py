@@ -128,6 +128,38 @@ SLOW: dict[str, Collection[str]] = {
 }
 """Test functions by file, seen from ``tests/``."""
 
+GROUPS: dict[str, Collection[str]] = {
+    "diffusers and gradio": (
+        "laws/test_laws.py",
+        "unit/cli/test_cli.py",
+        "unit/hosts/test_steps.py",
+        "unit/house/test_benchmarks.py",
+        "unit/house/test_not_finite.py",
+        "unit/house/test_waiting.py",
+        "unit/library/test_reporting.py",
+        "unit/studio/test_studio_checkpoints.py",
+        "unit/studio/test_studio_converting.py",
+        "unit/training/test_training_objective.py",
+        "unit/webui/test_webui_api.py",
+        "unit/webui/test_webui_page.py",
+        "unit/webui/test_webui_startup.py",
+        "unit/webui/test_webui_training.py",
+    ),
+    "torch's compiler": (
+        "unit/training/test_training.py",
+        "unit/training/test_training_history.py",
+        "unit/training/test_training_start.py",
+    ),
+}
+"""Files whose tests import what takes seconds. In the fast ring, one process runs all of a group,
+so that the others do not import it.
+"""
+
+
+def group_of(path: str) -> str:
+    """The group of a file seen from ``tests/``; its path, where it is in none."""
+    return next((name for name, paths in GROUPS.items() if path in paths), path)
+
 
 def is_slow(path: str, function: str) -> bool:
     """Whether the fast ring leaves out a test.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
-from fast_ring import EVERY_TEST, SLOW, is_all_slow, is_slow
+from fast_ring import EVERY_TEST, GROUPS, SLOW, group_of, is_all_slow, is_slow
 
 TESTS = Path(__file__).parents[2]
 
@@ -22,7 +23,7 @@ def test_every_slow_test_exists() -> None:
         if names is not EVERY_TEST
     }
     assert not any(missing.values()), missing
-    assert all((TESTS / path).exists() for path in SLOW)
+    assert all((TESTS / path).exists() for path in [*SLOW, *itertools.chain(*GROUPS.values())])
 
 
 def test_what_counts_as_slow() -> None:
@@ -33,3 +34,8 @@ def test_what_counts_as_slow() -> None:
     assert is_all_slow("laws/test_folding.py")
     assert not is_all_slow("unit/files/test_hostile.py")
     assert not is_all_slow("unit/files/test_portable.py")
+
+
+def test_groups_of_files() -> None:
+    assert group_of("laws/test_laws.py") == group_of("unit/webui/test_webui_page.py")
+    assert group_of("unit/files/test_hostile.py") == "unit/files/test_hostile.py"

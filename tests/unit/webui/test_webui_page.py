@@ -692,14 +692,14 @@ def test_many_files_are_listed_fast(webui: FakeWebui) -> None:
 
     write_network(webui.folder / "ink.pt", (4, 8))
     content = (webui.folder / "ink.pt").read_bytes()
-    for i in range(300):
+    for i in range(100):
         (webui.folder / f"{i}.pt").write_bytes(content)
     ours = our_page(webui)
     ours.create_html("txt2img")
     began = time.perf_counter()
     ours.create_html("img2img")
-    assert time.perf_counter() - began < 10  # 0.2 s on an idle machine
-    assert len(ours.items) == 301
+    assert time.perf_counter() - began < 5  # 0.07 s on an idle machine
+    assert len(ours.items) == 101
 
 
 def test_cards_are_plain_records(tmp_path: Path) -> None:
