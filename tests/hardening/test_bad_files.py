@@ -180,7 +180,7 @@ def outcome(path: Path) -> hn.Hypernetwork | str:
         return str(error)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(changes=st.dictionaries(KEYS, VALUES, max_size=3), zipped_=st.booleans())
 def test_any_value_under_any_key(tmp_path: Path, changes: dict[Any, Any], zipped_: bool) -> None:
     path = (save_zip if zipped_ else save_legacy)(Recipe().content() | changes, tmp_path / "a.pt")

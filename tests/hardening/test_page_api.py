@@ -305,7 +305,7 @@ QUERIES = st.dictionaries(st.sampled_from(["name", "Name", "name[]", "q", ""]), 
 METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"])
 
 
-@settings(max_examples=120)
+@settings(max_examples=60)
 @given(
     method=METHODS,
     route=st.sampled_from([path for _, path in ROUTES]),
@@ -320,7 +320,7 @@ def test_our_routes_of_the_studio_never_fail(
     assert answer.status_code < 500, answer.text
 
 
-@settings(max_examples=120)
+@settings(max_examples=60)
 @given(
     method=METHODS, route=st.sampled_from([path for _, path in ROUTES]), query=QUERIES, header=TEXTS
 )

@@ -139,7 +139,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=2000)
+@settings(max_examples=500)
 @given(st.one_of(st.text("<>:ah\n[]", max_size=40), st.lists(PIECES, max_size=30).map("".join)))
 def test_tags_are_those_of_the_webuis_expression(prompt: str) -> None:
     check_same(prompt)
@@ -169,7 +169,7 @@ def innermost(prompt: str, position: int) -> tuple[str, ...] | None:
 EDITED = st.sampled_from(["[", "]", "(", ")", ":", "|", "\\", "a", "1", "0.5", " ", "\0", "\0"])
 
 
-@settings(max_examples=1000)
+@settings(max_examples=300)
 @given(st.lists(EDITED, max_size=30).map("".join))
 def test_editing_is_found_as_by_trying_every_pair(prompt: str) -> None:
     from hypernetworks.prompts.editing import editings

@@ -70,7 +70,7 @@ def test_on_ci_a_missing_browser_is_a_fault(reason: str, ci: bool, fails: bool) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ci", "code", "processes"), [("true", 1, "2"), ("", 0, "0")])
+@pytest.mark.parametrize(("ci", "code", "processes"), [("true", 1, "1"), ("", 0, "0")])
 def test_a_run_without_a_browser(ci: str, code: int, processes: str) -> None:
     tests = ["-p", "no:cacheprovider", "-n", processes, "tests/browser/test_markup.py"]
     done = subprocess.run(
