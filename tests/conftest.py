@@ -93,6 +93,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="two SD1 checkpoints, as its list names them",
     )
     group.addoption(
+        "--webui-families",
+        metavar="FAMILY=NAME,…",
+        default="",
+        help="checkpoints of other families (sd2, sdxl, vega), as its list names them",
+    )
+    group.addoption(
         "--webui-runs", metavar="N", type=int, default=200, help="generations of the long run"
     )
     group.addoption(

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from fake_webui import HOSTS
 from test_webui_other_hosts import _with_sources, in_order, text_of
@@ -37,6 +39,16 @@ def test_a_tab_of_an_extension_is_a_list_of_blocks_title_and_id(host: str) -> No
         "interfaces += script_callbacks.ui_tabs_callback()",
         "_interface, label, _ifid in interfaces",
     )
+
+
+def test_a_tab_needs_only_render_and_children(host: str) -> None:
+    """Ours is no ``gradio.Blocks``."""
+    path = "modules/ui_settings.py" if host == "sdnext" else "modules/ui.py"
+    page = source(host, path).text
+    assert set(re.findall(r"\binterface\.(\w+)", page)) - {"interface"} == {"render"}
+    assert "add_block(interface, ifid)" in page
+    values = text_of(source(host, "modules/ui_loadsave.py"), "UiLoadsave.add_block")
+    in_order(values, "if hasattr(x, 'children'):", "for c in x.children:", "elif x.label")
 
 
 def test_each_image_begins_with_before_process(host: str) -> None:

@@ -309,7 +309,10 @@ class TestBatches:
                 for seed, prompt in enumerate(prompts, 1)
             ]
             assert "different networks" not in batch.messages
-            return list(map(difference, batch.pictures[-2:], singles, strict=True))
+            return [
+                difference(one, other)
+                for one, other in zip(batch.pictures[-2:], singles, strict=True)
+            ]
 
         # Neo's second pass begins with an image of 8 bits, which makes more of a batch's rounding.
         usual, found = unlike((PLAIN, PLAIN)), unlike((PLAIN, OTHER))

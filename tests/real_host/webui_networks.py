@@ -16,6 +16,7 @@ import hypernetworks as hn
 from hypernetworks.engine.network import Provenance
 
 SD1 = (320, 640, 768, 1280)
+SD2 = (320, 640, 1024, 1280)
 SDXL = (640, 1280, 2048)
 SMALL = (1, 0.25, 1)
 AWKWARD = ("with spaces", "brackets [x] (y)", 'it\'s & "quoted"', "ink 🎨", "a=b")
@@ -68,6 +69,7 @@ def write_all(folder: Path) -> None:
     hn.write(create("other", activation="tanh", seed=6), folder / "other.pt")
     hn.write(create("safe", activation="relu", seed=7), folder / "safe.safetensors")
     hn.write(create("for sdxl", seed=8, widths=SDXL), folder / "for sdxl.pt")
+    hn.write(create("for sd2", seed=10, widths=SD2), folder / "for sd2.pt")
     steps = create("many steps", seed=9)
     steps.provenance = replace(steps.provenance, step=123_456_789)
     hn.write(steps, folder / "many steps.pt")

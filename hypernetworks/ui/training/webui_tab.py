@@ -44,10 +44,10 @@ class Trainings(Protocol):
         """
 
 
-def build(trainings: Trainings) -> Any:
-    """The Blocks that the webui puts into a tab."""
+def add(trainings: Trainings) -> Any:
+    """Add the tab to the Blocks that are being built; returns its outermost row."""
     form = Form(trainings.source)
-    with gr.Blocks(analytics_enabled=False) as tab, gr.Row():
+    with gr.Row() as row:
         with gr.Column(scale=5, min_width=320):
             form.first()
             form.second()
@@ -59,7 +59,7 @@ def build(trainings: Trainings) -> Any:
 
         _wire_start(trainings, form, start, told)
         _wire_fields(trainings, form, told)
-    return tab
+    return row
 
 
 def _wire_start(trainings: Trainings, form: Form, start: Any, told: Any) -> None:

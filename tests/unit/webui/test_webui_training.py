@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
 import torch
 from PIL import Image
@@ -465,8 +466,12 @@ def test_the_tab_is_the_webuis(fake_webui: Any, capsys: pytest.CaptureFixture[st
     """That diffusers stays out, the walls between the rooms see to (``test_directions.py``)."""
     registration.register()
     (added,) = fake_webui.module("script_callbacks").callback_map["ui_tabs"]
-    ((page, title, key),) = added()
+    ((tab, title, key),) = added()
     assert (title, key) == ("Train hypernetwork", "hypernetworks_train")
+    assert tab.children == []
+    with gr.Blocks(analytics_enabled=False) as page:
+        tab.render()
+    assert tab.children == page.children, "where the webui looks for values that its user changed"
     ids = [getattr(block, "elem_id", None) for block in page.blocks.values()]
     own = [found for found in ids if found]
     assert all(found.startswith("hypernetworks_train_") for found in own)
@@ -477,6 +482,14 @@ def test_the_tab_is_the_webuis(fake_webui: Any, capsys: pytest.CaptureFixture[st
 def test_a_tab_that_cannot_be_built_costs_a_line(
     fake_webui: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("hypernetworks.ui.training.webui_tab.build", lambda _: 1 / 0)
-    assert registration.ui_tabs() == []
+    def half(form: Any) -> None:
+        with gr.Row():
+            raise ZeroDivisionError
+
+    monkeypatch.setattr("hypernetworks.ui.training.form.Form.second", half)
+    ((tab, _, _),) = registration.ui_tabs()
+    with gr.Blocks(analytics_enabled=False) as page:
+        tab.render()
+        later = gr.Markdown("the webui's own")
+    assert later in page.children, "the page goes on where the tab was"
     assert "could not be built" in capsys.readouterr().err

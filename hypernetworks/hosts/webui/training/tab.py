@@ -194,15 +194,35 @@ TRAININGS = WebuiTrainings()
 """The one instance; the package stays imported when the webui loads its scripts again."""
 
 
-def ui_tabs() -> list[tuple[Any, str, str]]:
-    """Callback ``on_ui_tabs``; a tab that can't be built costs a line in the console."""
-    from ....ui.training.webui_tab import build
+class Tab:
+    """What the webui puts into its tab; the fields are added to the page where it is rendered.
 
-    try:
-        return [(build(TRAININGS), TITLE, ID)]
-    except Exception:
-        host.say_fault("the tab for training could not be built; the webui continues without it")
-        return []
+    A ``gradio.Blocks`` of its own, as others give, makes two web apps that nobody uses: that took
+    longer than all else that a start of the webui does here.
+
+    Attributes:
+        children: what was added. The webui looks through them for values that its user has changed.
+    """
+
+    def __init__(self) -> None:
+        self.children: list[Any] = []
+
+    def render(self) -> Tab:
+        """Add the fields to the page; one that can't be built costs a line in the console."""
+        try:
+            from ....ui.training.webui_tab import add
+
+            self.children = [add(TRAININGS)]
+        except Exception:
+            host.say_fault(
+                "the tab for training could not be built; the webui continues without it"
+            )
+        return self
+
+
+def ui_tabs() -> list[tuple[Any, str, str]]:
+    """Callback ``on_ui_tabs``."""
+    return [(Tab(), TITLE, ID)]
 
 
 def _widths(self_attention: bool) -> tuple[int, ...]:

@@ -53,7 +53,7 @@ class Tap:
     def __init__(self):
         self.wanted, self.fault_at, self.interrupt_at = None, None, None
         self.calls, self.steps, self._undo, self._unet = [], 0, [], None
-        self.counting, self.folded = False, []
+        self.counting, self.folded, self.dtype = False, [], None
 
     def follow(self):
         """Be on the live UNet, and on no other, as long as there is something to do."""
@@ -93,6 +93,7 @@ class Tap:
         def before(_module, arguments):
             if self.wanted is not None and re.search(self.wanted, path) and self.calls:
                 self.calls[-1][path] = [arguments[0].detach().clone(), None]
+                self.dtype = str(arguments[0].dtype)
 
         def forward(context, *more):
             if (
@@ -159,6 +160,14 @@ def state(collect: bool = False):
         if collect
         else None,
         "unet": id(unet),
+        "stored_as": sorted(
+            {
+                str(module.to_k.weight.dtype)
+                for module in (unet.modules() if unet is not None else ())
+                if hasattr(module, "to_k")
+            }
+        ),
+        "computed_in": TAP.dtype,
         "built_in_loaded": [
             network.name for network in getattr(shared, "loaded_hypernetworks", None) or []
         ],
