@@ -67,7 +67,13 @@ def _adamw(batch: int, rate: str, name: str = "", **others: Any) -> Setting:
     return Setting(f"AdamW {rate}, batch {batch}" + (f", {name}" if name else ""), wanted, **others)
 
 
-DEFAULT = _adamw(4, "2e-3", "KaimingUniform", initialisation="KaimingUniform")
+def _schedule_free(batch: int, rate: str, name: str = "", optimiser: str = "") -> Setting:
+    wanted = {"batch": batch, "rate": rate, "optimiser": optimiser or "ScheduleFreeAdamW"}
+    title = f"schedule-free AdamW {rate}, batch {batch}" + (f", {name}" if name else "")
+    return Setting(title, wanted, initialisation=name or "Normal")
+
+
+DEFAULT = _schedule_free(2, "3e-3", "KaimingUniform")
 """What ``train`` does on the miniature without options; a test holds it in step."""
 SETTINGS = (
     _adamw(16, "2e-3"),
@@ -75,32 +81,15 @@ SETTINGS = (
     _adamw(4, "5e-3"),
     _adamw(16, "5e-3"),
     _adamw(4, "1e-3"),
-    DEFAULT,
+    _adamw(4, "2e-3", "KaimingUniform", initialisation="KaimingUniform"),
     _adamw(4, "2e-3", "XavierUniform", initialisation="XavierUniform"),
     _adamw(4, "2e-3", "random last layer", zero_last=False),
     _adamw(4, "1e-2"),
     Setting("Prodigy, batch 4", {"batch": 4, "rate": "1", "optimiser": "prodigyopt.Prodigy"}),
-    Setting(
-        "schedule-free AdamW 5e-3, batch 4",
-        {
-            "batch": 4,
-            "rate": "5e-3",
-            "shape": "constant",
-            "optimiser": "schedulefree.AdamWScheduleFree",
-        },
-    ),
+    _schedule_free(4, "5e-3", optimiser="schedulefree.AdamWScheduleFree"),
     _adamw(4, "2e-3", "style-friendly noise levels", noise_levels="style"),
     _adamw(4, "2e-3", "KaimingUniform, EMA 0.98", initialisation="KaimingUniform", ema=0.98),
-    Setting(
-        "schedule-free AdamW 5e-3, batch 4, KaimingUniform",
-        {
-            "batch": 4,
-            "rate": "5e-3",
-            "shape": "constant",
-            "optimiser": "schedulefree.AdamWScheduleFree",
-        },
-        "KaimingUniform",
-    ),
+    DEFAULT,
 )
 """Round 1, in this order."""
 VARIANTS = (
@@ -110,6 +99,7 @@ VARIANTS = (
     _adamw(4, "2e-3", "warm-up 10", warm_up=10),
     _adamw(2, "1e-3"),
     _adamw(2, "2e-3", "KaimingUniform", initialisation="KaimingUniform"),
+    _schedule_free(4, "5e-3", "KaimingUniform"),
     _adamw(4, "2e-3", "swish", activation="swish"),
     _adamw(4, "2e-3", "linear", activation="linear"),
     _adamw(4, "2e-3", "no caption dropout", caption_dropout=0.0),
@@ -121,9 +111,8 @@ KEPT = (1, 1)
 
 def settings_of(setting: Setting, cell: Cell, images: int) -> TrainingSettings:
     """The run's settings: the miniature's defaults, at the sweep's number of samples."""
-    wanted = on_miniature(
-        replace(TrainingSettings(), seed=cell.seed, precision="fp32", save_every=0)
-    )
+    usual = replace(TrainingSettings(), seed=cell.seed, precision="fp32", save_every=0)
+    wanted = replace(on_miniature(usual), optimiser=usual.optimiser)
     wanted = replace(wanted, **setting.settings)
     steps = max(1, round(EPOCHS * images / wanted.samples_per_step))
     return replace(wanted, steps=steps, watch_every=max(1, steps // MEASURED))
@@ -217,10 +206,13 @@ def planned(results: Sequence[dict[str, Any]]) -> Iterator[tuple[Setting, Cell]]
 
 
 def _best(results: Sequence[dict[str, Any]], cells: Sequence[Cell], count: int) -> list[Setting]:
-    """The settings of the lowest mean loss over these cells, the default left out."""
+    """The settings of the lowest loss over these cells, the default left out.
+
+    The mean is geometric: a style whose losses are larger must not count for more.
+    """
     wanted = [[c.style, c.images, c.seed] for c in cells]
     means = {
-        setting.name: statistics.mean(found)
+        setting.name: statistics.geometric_mean(found)
         for setting in (*SETTINGS, *VARIANTS)
         if len(
             found := [
@@ -272,7 +264,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
             if r["setting"] == setting.name and tuple(r["cell"]) in default
         ]
         if pairs:
-            ratio = statistics.mean(loss / usual for loss, usual in pairs) - 1
+            ratio = statistics.geometric_mean(loss / usual for loss, usual in pairs) - 1
             mean = statistics.mean(loss for loss, _ in pairs)
             row = f"| {setting.name} | {len(pairs)} | {mean:.4f} | {ratio:+.1%} |"
             rows.append((-len(pairs), ratio, row))
