@@ -53,7 +53,7 @@ from .adapters_report import images_file, table, write_report
 from .styled import Cell, Shown, Styled
 
 TARGETS = ["to_k", "to_v"]
-MEASURED = 8
+MEASURED = 5
 """Losses per run, for the loss at equal time."""
 DRAWN = 8
 """Images per row, of unseen subjects."""

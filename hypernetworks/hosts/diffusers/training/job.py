@@ -235,7 +235,7 @@ def preset_job(
 def on_miniature(settings: TrainingSettings) -> TrainingSettings:
     """A preset's settings for the miniature, which is small and learns fast.
 
-    Found by ``benchmarks/sweep.py``: small batches learn more from as many images, in as much time.
+    Found by ``benchmarks/sweep.py``: small batches learn more from as many images.
     """
     return replace(
         settings,
