@@ -1,12 +1,13 @@
 """Is the default as good as what a sweep finds? ``python -m benchmarks.sweep [--build DIR]``.
 
 Successive halving on the miniature, at an equal number of samples: not quite at equal time, as
-batch 2 takes about 1.3 times the processor time per image that batch 4 takes. Round 1 tries every setting of :data:`SETTINGS` on one cell (a style, a number of images, a seed); round 2 the
-best of them, and the default, on all styles; then come :data:`VARIANTS` on the first cell; round 3
-is the best of all of these, and the default, on all 18 cells (three styles x two numbers of images
-x three seeds). What is compared is the loss of the
-*best file* (lowest validation loss of the run's own few images) on 16 images of subjects that no
-run has seen.
+batch 2 takes about 1.3 times the processor time per image that batch 4 takes.
+
+Round 1 tries every setting of :data:`SETTINGS` on one cell (a style, a number of images, a seed);
+round 2 the best of them, and the default, on all styles; then come :data:`VARIANTS` on the first
+cell; round 3 is the best of all of these, and the default, on all 18 cells (three styles x two
+numbers of images x three seeds). What is compared is the loss of the *best file* (lowest validation
+loss of the run's own few images) on 16 images of subjects that no run has seen.
 
 Every finished run is a line of ``sweep.jsonl`` in the build folder; started again, the sweep goes
 on with what is missing. ``--table`` only prints what is there, as docs/training.md has it.
