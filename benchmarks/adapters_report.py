@@ -157,7 +157,7 @@ def peft_result(row: dict[str, Any]) -> dict[str, Any]:
                 "batch_size": 4,
                 "max_steps": row["steps"],
                 "seed": seed,
-                "optimizer_type": "AdamW",
+                "optimizer_type": row.get("optimiser", "AdamW"),
                 "optimizer_kwargs": {"lr": row["rate"]},
             },
             "peft_config": None,

@@ -159,8 +159,8 @@ def _check_start(options: argparse.Namespace) -> None:
 def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
     """The preset's job, changed by the options that were given."""
     from ..hosts.diffusers.training import preset_job
+    from ..hosts.diffusers.training.job import rate_with
     from ..training import TrainingSettings
-    from ..training.optimisers import usual_rate
     from ..training.pictures import PictureSettings
 
     _check_start(options)
@@ -174,8 +174,8 @@ def _job(options: argparse.Namespace, painter: Painter) -> TrainingJob:
         typed["options"] = dict(options.options)
 
     settings = {f.name: typed[f.name] for f in fields(TrainingSettings) if f.name in typed}
-    if "rate" not in typed and (rate := usual_rate(settings.get("optimiser", "AdamW"))):
-        settings["rate"] = rate
+    if "rate" not in typed and "optimiser" in typed:
+        settings["rate"] = rate_with(typed["optimiser"], painter) or job.settings.rate
     pictures = {f.name: typed[f.name] for f in fields(PictureSettings) if f.name in typed}
     if options.size is not None:
         pictures["width"], pictures["height"] = options.size

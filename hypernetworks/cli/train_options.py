@@ -229,7 +229,7 @@ def _add_rate(group: Any) -> None:
         "--lr-scheduler",
         help=(
             "schedule of the learning rate: constant, linear or cosine (default: cosine for a "
-            "single rate, otherwise constant)"
+            "single rate, otherwise constant, as with schedule-free optimizers)"
         ),
     )
     group.add_argument(
@@ -242,8 +242,8 @@ def _add_optimizer(group: Any) -> None:
     group.add_argument(
         "--optimiser",
         "--optimizer",
-        help="name of an optimizer in torch.optim, or one of a package, such as "
-        "prodigyopt.Prodigy (default: AdamW)",
+        help="ScheduleFreeAdamW, name of an optimizer in torch.optim, or one of a package, such as "
+        "prodigyopt.Prodigy (default: AdamW; on the miniature, ScheduleFreeAdamW)",
     )
     group.add_argument(
         "--option",

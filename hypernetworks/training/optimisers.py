@@ -14,6 +14,7 @@ import torch
 
 from ..errors import TrainingSettingsError
 from .scaling import Scaler
+from .schedule_free import ScheduleFreeAdamW
 
 UNSUITED = {
     "LBFGS": "it evaluates the loss several times per step",
@@ -21,6 +22,8 @@ UNSUITED = {
     "Muon": "it takes matrices only",
 }
 """Optimisers of torch that can't be used here, and why."""
+OWN = {"ScheduleFreeAdamW": ScheduleFreeAdamW}
+"""Optimisers of this project, by name."""
 FUSED_ON = {"cpu", "cuda"}
 """Kinds of devices whose fused kernels are tried. torch takes it for granted that a foreign device
 such as DirectML has them all, and the first step would fail.
@@ -30,15 +33,21 @@ FOREACH_ON = {"cpu", "cuda", "xpu", "mps"}
 
 
 def optimiser_names() -> tuple[str, ...]:
-    """Names of torch's optimisers that can be used."""
+    """Names of the optimisers that can be used: torch's and our own."""
     found = inspect.getmembers(torch.optim, inspect.isclass)
-    return tuple(
+    of_torch = (
         name
         for name, kind in found
         if issubclass(kind, torch.optim.Optimizer)
         and kind is not torch.optim.Optimizer
         and name not in UNSUITED
     )
+    return (*of_torch, *OWN)
+
+
+def needs_no_schedule(name: str) -> bool:
+    """Whether an optimiser averages its weights in place of a falling rate."""
+    return "schedulefree" in name.lower()
 
 
 def build_optimiser(
@@ -47,13 +56,14 @@ def build_optimiser(
     weight_decay: float,
     options: Mapping[str, object],
 ) -> torch.optim.Optimizer:
-    """An optimiser of ``torch.optim`` by name, whatever its case, fused where torch has such a
-    kernel; or one of an installed package by its dotted path, such as ``prodigyopt.Prodigy``.
+    """An optimiser of ``torch.optim`` or of :data:`OWN` by name, whatever its case, fused where
+    torch has such a kernel; or one of an installed package by its dotted path, such as
+    ``prodigyopt.Prodigy``.
 
     Raises:
         TrainingSettingsError: an unknown name or option.
     """
-    kind = _imported(name) if "." in name else _of_torch(name)
+    kind = _imported(name) if "." in name else _named(name)
     accepted = inspect.signature(kind).parameters
     if unknown := sorted(set(options) - set(accepted)):
         raise TrainingSettingsError(
@@ -92,7 +102,7 @@ def _built(
     return kind(parameters, **arguments)  # type: ignore[no-any-return]
 
 
-def _of_torch(name: str) -> Any:
+def _named(name: str) -> Any:
     known = {known.lower(): known for known in optimiser_names()}
     if name.lower() not in known:
         reason = next(
@@ -105,7 +115,8 @@ def _of_torch(name: str) -> Any:
             "package's by its dotted path, such as prodigyopt.Prodigy",
             setting="optimiser",
         )
-    return getattr(torch.optim, known[name.lower()])
+    found = known[name.lower()]
+    return OWN.get(found) or getattr(torch.optim, found)
 
 
 def _imported(path: str) -> Any:
@@ -134,7 +145,7 @@ def _imported(path: str) -> Any:
 def usual_rate(name: str) -> str | None:
     """The learning rate that an optimiser of another package has by default, where that one finds
     the real rate itself (Prodigy, D-Adaptation) or is known for another scale; ``None`` for
-    torch's.
+    torch's and our own.
     """
     if "." not in name:
         return None

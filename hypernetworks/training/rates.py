@@ -14,7 +14,8 @@ SHAPES = ("auto", "constant", "linear", "cosine")
 """How the rate goes after the warm-up: as written, or down to :attr:`RateSchedule.floor` in a line
 or half a cosine.
 
-``"auto"`` is a cosine for one rate, and as written for a rate in steps.
+``"auto"`` is a cosine for one rate, and as written for a rate in steps; with a schedule-free
+optimiser, always as written.
 """
 _EXAMPLE = (
     'write a number, or steps such as "1e-4:500, 1e-5:2000" (1e-4 up to step 500, then 1e-5 up '

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ..engine.structure import Structure
 from ..errors import TrainingSettingsError
 from .objective import LOSSES, NOISE_LEVELS
+from .optimisers import needs_no_schedule
 from .rates import RateSchedule
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -30,8 +31,8 @@ class TrainingSettings:
         rate: learning rate, in :mod:`.rates`' syntax.
         shape, warm_up, restarts, floor: see :class:`~.rates.RateSchedule`; the warm-up is at most
             half of the run.
-        optimiser: any optimiser of ``torch.optim`` by name, or of an installed package by its
-            dotted path.
+        optimiser: ``"ScheduleFreeAdamW"``, any optimiser of ``torch.optim`` by name, or of an
+            installed package by its dotted path.
         weight_decay: of the optimiser, where it has one.
         options: further arguments of the optimiser by name.
         batch: examples per forward pass, over all processes.
@@ -137,10 +138,11 @@ class TrainingSettings:
         """
         # A short run should still reach its rate.
         warm_up = min(self.warm_up, self.steps // 2)
+        is_averaged = self.shape == "auto" and needs_no_schedule(self.optimiser)
         return RateSchedule.parse(
             self.rate,
             self.steps,
-            shape=self.shape,
+            shape="constant" if is_averaged else self.shape,
             warm_up=warm_up,
             restarts=self.restarts,
             floor=self.floor,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -113,7 +114,8 @@ def test_accumulated_batches_equal_a_large_one(split: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "optimiser", ["AdamW", "Adam", "SGD", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax"]
+    "optimiser",
+    ["AdamW", "Adam", "SGD", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax", "ScheduleFreeAdamW"],
 )
 def test_an_interrupted_run_continues_bit_for_bit(tmp_path: Path, optimiser: str) -> None:
     settings = toy_settings(optimiser=optimiser, ema=0.9, save_every=3)
@@ -456,9 +458,18 @@ def test_other_errors_and_memory_that_cannot_be_saved_end_the_step() -> None:
         assert calls == expected
 
 
-def test_an_optimiser_of_another_package_resumes_bit_for_bit(tmp_path: Path) -> None:
-    """Also where it keeps its findings in its groups, and has two sets of weights."""
-    settings = toy_settings(optimiser="toys.Floating", rate="1e-2", options={"momentum": 0.5})
+@pytest.mark.parametrize(
+    ("optimiser", "options", "kept", "value"),
+    [
+        ("toys.Floating", {"momentum": 0.5}, "found", 0.9**3),
+        ("ScheduleFreeAdamW", {"betas": (0.8, 0.9)}, "weights", 3e-4),
+    ],
+)
+def test_an_optimiser_with_two_sets_of_weights_resumes_bit_for_bit(
+    tmp_path: Path, optimiser: str, options: dict[str, Any], kept: str, value: float
+) -> None:
+    """Also where it keeps its findings in its groups."""
+    settings = toy_settings(optimiser=optimiser, rate="1e-2", options=options, warm_up=0)
     whole = Toy()
     train(whole.run(settings, tmp_path / "whole"))
     with pytest.raises(Stop):
@@ -466,7 +477,7 @@ def test_an_optimiser_of_another_package_resumes_bit_for_bit(tmp_path: Path) -> 
 
     again = Toy()
     run = again.run(settings, tmp_path / "parts")
-    assert run._stepper.optimiser.param_groups[0]["found"] == pytest.approx(0.9**3)
+    assert run._stepper.optimiser.param_groups[0][kept] == pytest.approx(value)
     train(run)
     assert same(whole.weights(), again.weights())
     files = [hn.read(tmp_path / p / "toy-8.safetensors") for p in ("whole", "parts")]

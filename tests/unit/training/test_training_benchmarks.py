@@ -13,6 +13,7 @@ import pytest
 from benchmarks import adapters, adapters_report, sweep
 from benchmarks.styled import Cell
 from hypernetworks.hosts.diffusers.training import preset_job
+from hypernetworks.hosts.diffusers.training.job import rate_with
 
 MINIATURE: Any = SimpleNamespace(default_size=96, size_step=32, is_miniature=True)
 
@@ -31,6 +32,15 @@ def test_the_default_of_the_sweep_is_that_of_training() -> None:
     assert setting.zero_last == job.creation.zero_last
     assert setting.layers == job.creation.structure.layer_structure
     assert swept.steps * swept.batch == sweep.EPOCHS * count
+
+
+def test_other_optimisers_get_their_own_rate() -> None:
+    """The miniature's rate is for schedule-free AdamW; with AdamW, it would learn half as well."""
+    full_size: Any = SimpleNamespace(is_miniature=False)
+    assert rate_with("AdamW", MINIATURE) == "2e-3"
+    assert rate_with("ScheduleFreeAdamW", MINIATURE) is None
+    assert rate_with("AdamW", full_size) is None
+    assert rate_with("torch.optim.Adam", full_size) == "0.001"
 
 
 def test_the_sweep_halves() -> None:

@@ -21,6 +21,7 @@ from hypernetworks.errors import StructureError, TrainingSettingsError
 from hypernetworks.training.creation import check_name
 from hypernetworks.training.optimisers import Stepper, build_optimiser, optimiser_names
 from hypernetworks.training.scaling import Scaler
+from hypernetworks.training.settings import TrainingSettings
 
 RELU = hn.Structure((1, 2, 1), "relu", activate_output=False)
 SPREADS = {
@@ -136,6 +137,53 @@ def test_every_optimiser_on_the_list_takes_a_step(name: str) -> None:
         stepper.measure()
         stepper.step(0.1)
     assert bool((parameter < 2).all())
+
+
+def test_schedule_free_steps_are_those_of_the_paper() -> None:
+    """Algorithm 1 of arXiv 2405.15682, written with all three sets of weights, in float64."""
+    parameter = nn.Parameter(torch.linspace(-1, 1, 6))
+    stepper = Stepper(
+        build_optimiser("schedulefreeadamw", [parameter], 0.1, {}),
+        _scaler(enabled=False),
+        0,
+        "norm",
+    )
+    near, decay, weights = 0.9, 0.999, 0.0
+    x = z = parameter.detach().double()
+    squares = torch.zeros_like(x)
+
+    for step in range(30):
+        rate = 0.02 * min(1.0, (step + 1) / 10)
+        y = near * x + (1 - near) * z
+        torch.testing.assert_close(parameter.detach().double(), y, rtol=0, atol=2e-6)
+        gradient = torch.sin(3 * y) + y
+        squares = decay * squares + (1 - decay) * gradient**2
+        scale = (squares / (1 - decay ** (step + 1))).sqrt() + 1e-8
+        z = z - rate * (gradient / scale + 0.1 * y)
+        weights += rate**2
+        x = x + rate**2 / weights * (z - x)
+
+        parameter.grad = torch.sin(3 * parameter.detach()) + parameter.detach()
+        stepper.step(rate)
+
+    live = parameter.detach().clone()
+    with stepper.at_rest():
+        torch.testing.assert_close(parameter.detach().double(), x, rtol=0, atol=2e-6)
+        assert not torch.equal(parameter, live)
+        with pytest.raises(RuntimeError, match="call train"):
+            stepper.optimiser.step()
+    assert torch.equal(parameter, live)
+
+
+def test_schedule_free_optimisers_have_a_constant_rate_by_default() -> None:
+    for name, shape, wanted in (
+        ("ScheduleFreeAdamW", "auto", 1e-3),
+        ("schedulefree.AdamWScheduleFree", "auto", 1e-3),
+        ("AdamW", "auto", 5e-5),
+        ("ScheduleFreeAdamW", "cosine", 5e-5),
+    ):
+        settings = TrainingSettings(1000, "1e-3", shape=shape, optimiser=name)
+        assert settings.rates().at(999) == pytest.approx(wanted, rel=0.01)
 
 
 def _scaler(*, enabled: bool, scale: float = 2.0**10) -> Scaler:

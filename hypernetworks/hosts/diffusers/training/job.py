@@ -12,6 +12,7 @@ from ....errors import TrainingSettingsError
 from ....training import PRESETS, TrainingSettings, TrainingStep
 from ....training.checkpoints import MARK, STATE, best_file, saved_networks
 from ....training.creation import Creation, check_name
+from ....training.optimisers import needs_no_schedule, usual_rate
 from ....training.pictures import PictureSettings
 from ....training.prompts import Preview, parse_preview
 from ....training.settings import CHECKPOINTINGS, MEMORY
@@ -190,6 +191,10 @@ compared the two.
 """
 
 
+MINIATURE_RATE = "2e-3"
+"""Of AdamW on the miniature; see ``benchmarks/sweep.py``."""
+
+
 def preset_job(
     preset: str, name: str, pictures: Path, painter: Painter, **changes: object
 ) -> TrainingJob:
@@ -230,17 +235,27 @@ def preset_job(
 def on_miniature(settings: TrainingSettings) -> TrainingSettings:
     """A preset's settings for the miniature, which is small and learns fast.
 
-    Found by ``benchmarks/sweep.py``: small batches learn more from as many images, in as much time.
+    Found by ``benchmarks/sweep.py``: small batches learn more from as many images.
     """
     return replace(
         settings,
-        steps=1600,
-        rate="2e-3",
-        batch=4,
-        save_every=400,
-        watch_every=50,
-        preview_every=200,
+        steps=3200,
+        rate="3e-3",
+        optimiser="ScheduleFreeAdamW",
+        batch=2,
+        save_every=800,
+        watch_every=100,
+        preview_every=400,
     )
+
+
+def rate_with(optimiser: str, painter: Painter) -> str | None:
+    """The usual learning rate with an optimiser that was asked for; ``None`` for the preset's."""
+    if rate := usual_rate(optimiser):
+        return rate
+    # The preset's is for an average of the weights, which others don't make.
+    others = painter.is_miniature and not needs_no_schedule(optimiser)
+    return MINIATURE_RATE if others else None
 
 
 def throw_away(job: TrainingJob) -> None:
