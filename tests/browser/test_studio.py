@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -589,12 +590,22 @@ def test_a_reload_keeps_the_job_and_a_restarted_studio_the_fields(
     page.route("**/now?*", lambda route: route.abort())
     expect(page.locator(".studio-lost")).to_be_visible()
     page.unroute("**/now?*")
-    other = '{"run":"another","model":"miniature","jobs":[],"training":{}}'
-    page.route("**/now?*", lambda route: route.fulfill(body=other), times=1)
+
+    lost = "The studio was stopped before a comparison could finish."
+    other = {"run": "other", "model": "miniature", "jobs": [], "training": {}, "unfinished": lost}
+    page.route("**/now?*", lambda route: route.fulfill(body=json.dumps(other)))
     with page.expect_navigation():
         pass
+    page.reload()  # gradio does so, too, when the studio is back
     expect(page.locator(PROMPT)).to_have_value("a dog")
     expect(page.locator(".studio-lost")).to_have_count(0)
+    unfinished = page.locator(".studio-unfinished")
+    expect(unfinished.locator("p")).to_have_text(lost)
+    with page.expect_response("**/seen?window=*") as answered:
+        unfinished.get_by_role("button", name="Close the message").click()
+    assert answered.value.ok
+    other["unfinished"] = ""  # as the studio says from then on
+    expect(unfinished).to_be_hidden()
     page.context.close()
 
 
