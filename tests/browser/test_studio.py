@@ -195,6 +195,12 @@ def test_cards_search_folders_and_a_file_that_is_added(
     card(page, "tea").click()
     expect(page.get_by_role("slider", name="Multiplier of tea")).to_be_visible()
 
+    # With more cards than fit, the wheel moves them.
+    page.locator(".studio-grid").evaluate("(grid) => { grid.style.minHeight = '3000px'; }")
+    page.locator("#studio_cards").hover()
+    page.mouse.wheel(0, 600)
+    page.wait_for_function("document.getElementById('studio_cards').scrollTop > 0")
+
 
 def test_a_drawn_schedule_changes_the_picture(page: Any) -> None:
     constant = generate(page, "a cat <hypernet:ink:1>")
