@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,8 @@ AXES: Mapping[str, str] = {
     "sampler": "Sampler",
 }
 """How the kinds of :mod:`hypernetworks.studio.comparing.axes` are typed."""
+PATIENCE = timedelta(days=30)
+"""How long a process waits for the others, which may have slower devices and hours of work."""
 EXAMPLES = """examples:
   python -m hypernetworks compare "a cat <hypernet:ink:1>" --x multiplier=0-1[5] -o sheet.html
   python -m hypernetworks compare "a cat" --x network=ink,sepia --y seed=1-4 --without -o sheet.png
@@ -90,7 +93,7 @@ def _run(options: argparse.Namespace) -> int:
     from ..training.processes import together
 
     # torchrun starts this command in several processes, each with a device of its own.
-    with together(options.device) as world:
+    with together(options.device, PATIENCE) as world:
         options.device = world.device(options.device)
         job = replace(job, seed=_agreed(world, job.seed))
         painter = load_painter(options)
@@ -151,7 +154,11 @@ def _agreed(world: World, seed: int) -> int:
 
 
 def _gathered(world: World, own: Compared) -> Compared:
-    """What all processes have made together."""
+    """What all processes have made together.
+
+    Raises:
+        HypernetworkError: one of them has ended before that.
+    """
     if world.size == 1:
         return own
     from torch import distributed
@@ -159,7 +166,12 @@ def _gathered(world: World, own: Compared) -> Compared:
     from ..studio.comparing.working import Compared
 
     parts: list[Compared | None] = [None] * world.size
-    distributed.all_gather_object(parts, own)
+    try:
+        distributed.all_gather_object(parts, own)
+    except RuntimeError as error:  # its connection was closed
+        raise HypernetworkError(
+            "another process of this comparison has failed: see its message. Nothing is written"
+        ) from error
     found = [part for part in parts if part is not None]
     pictures = {cell: picture for part in found for cell, picture in part.pictures.items()}
     messages = dict.fromkeys(message for part in found for message in part.messages)

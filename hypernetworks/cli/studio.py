@@ -73,6 +73,7 @@ def _run(options: argparse.Namespace) -> int:
     from ..studio import launch
     from ..studio.checkpoints import Checkpoints
     from ..studio.job_queue import JobQueue
+    from ..studio.unfinished import Unfinished
     from ..studio.web.login import new_password
     from ..studio.web.server import TRAINING
     from ..training.folders import TrainingFolders
@@ -86,7 +87,9 @@ def _run(options: argparse.Namespace) -> int:
         password = new_password()
 
     # No variable for the model: it would keep the first one in memory after another is loaded.
-    job_queue = JobQueue(load_painter(options, own))
+    # Named by the port, as its pages are by their address: only they can come back to it.
+    unfinished = Unfinished(usual_store().with_name(f"unfinished-{options.port}.json"))
+    job_queue = JobQueue(load_painter(options, own), unfinished)
     job_queue.library.hashes = Hashes(usual_store())
     launch(
         job_queue,

@@ -19,6 +19,7 @@ from ..errors import CheckpointError, FileWriteError, HypernetworkError
 from ..files import read, write
 from ..hosts.diffusers import MINIATURE, MINIATURE_NETWORKS
 from ..miniature.subjects import captions
+from . import zipping
 from .cards import checked_name, own_folder
 from .job_queue import InterruptedJobError, Update
 
@@ -122,8 +123,8 @@ def _networks(painter: Painter, order: Order) -> list[Weighted]:
         multipliers *= len(order.networks)
     if len(multipliers) != len(order.networks):
         raise HypernetworkError(
-            f"there are {len(order.networks)} networks and {len(multipliers)} multipliers: write "
-            "one for each, or one for all"
+            f"multipliers and networks don't match ({len(multipliers)} and {len(order.networks)}): "
+            "write a multiplier for each network, or one for all"
         )
 
     return [
@@ -172,22 +173,27 @@ def _bake(
     told: Callable[[str, int, int], None],
 ) -> Outcome:
     source = _checkpoint(painter)
-    # gradio gives out single files.
-    if source.is_dir():
+    is_folder = source.is_dir()
+    if is_folder and zipping.size(source) > zipping.LARGEST:
         raise CheckpointError(
-            "the model is a folder, and only a file can be downloaded: use the command "
+            "the model is a large folder, and only a file can be downloaded: use the command "
             "`python -m hypernetworks bake`"
         )
 
+    made = target.with_suffix("") if is_folder else target
     with Base(source) as base:
         count = bake(
             base,
             networks,
-            target,
+            made,
             on_progress=lambda *at: told("Baking …", *(n >> 20 for n in at)),
         )
+    if not is_folder:
+        return Outcome(target, [f"{count} tensors changed"])
 
-    return Outcome(target, [f"{count} tensors changed"])
+    return Outcome(
+        zipping.zipped(made), [f"{count} tensors changed", "unpack it, and load the folder"]
+    )
 
 
 def _lora(
@@ -292,6 +298,4 @@ def _added(painter: Painter, network: Hypernetwork, messages: list[str]) -> Outc
     network.to("cpu", torch.float16)
     write(network, path)
     painter.library.scan()
-    return Outcome(
-        path, [*messages, f"added to the library: {network.name} (Refresh shows its card)"]
-    )
+    return Outcome(path, [*messages, f"added to the library: {network.name}"])

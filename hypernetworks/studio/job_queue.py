@@ -13,6 +13,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from ..devices import empty_cache, trim_heap
+from .unfinished import Unfinished
 
 if TYPE_CHECKING:
     import torch
@@ -98,10 +99,11 @@ class JobQueue:
 
     Args:
         painter: the model to begin with; :meth:`put` changes it.
+        unfinished: remembers the jobs, for the next start of the studio.
     """
 
-    def __init__(self, painter: Painter) -> None:
-        self.painter = painter
+    def __init__(self, painter: Painter, unfinished: Unfinished | None = None) -> None:
+        self.painter, self.unfinished = painter, unfinished or Unfinished()
         self.library = painter.library
         self._left: torch.device | None = None
         """Device of a model that was replaced, until its memory is given back."""
@@ -153,6 +155,7 @@ class JobQueue:
 
         with self._changed:
             self._jobs.append(job)
+            self._note()
         # A thread of its own: gradio's workers are few, and must stay free for other windows.
         threading.Thread(target=self._do, args=(work, job), daemon=True).start()
         yield from self._watch(job)
@@ -235,8 +238,12 @@ class JobQueue:
             self._give_back(job)
             with self._changed:
                 self._jobs.remove(job)
+                self._note()
                 job.say(said)
                 self._changed.notify_all()
+
+    def _note(self) -> None:
+        self.unfinished.note([(job.window, job.title) for job in self._jobs])
 
     def _say(self, job: _Job, update: Update) -> None:
         with self._changed:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import distributed, nn
@@ -87,11 +89,12 @@ class World:
 
 
 @contextmanager
-def together(device: str | None = None) -> Iterator[World]:
+def together(device: str | None = None, patience: timedelta | None = None) -> Iterator[World]:
     """Join the processes that ``torchrun`` started, if it did, and leave them afterwards.
 
     Args:
         device: what was asked for, ``None`` for the best there is.
+        patience: how long one waits for the others; ``None`` for torch's usual minutes.
 
     Raises:
         DeviceError: there are fewer cards than processes.
@@ -112,7 +115,8 @@ def together(device: str | None = None) -> Iterator[World]:
     # Windows has no nccl, and its torch is built without the library that the store asks for.
     if os.name == "nt":
         os.environ.setdefault("USE_LIBUV", "0")
-    distributed.init_process_group(backend)
+    limits: dict[str, Any] = {} if patience is None else {"timeout": patience}
+    distributed.init_process_group(backend, **limits)
     try:
         yield World()
     finally:

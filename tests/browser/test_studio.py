@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -193,6 +194,12 @@ def test_cards_search_folders_and_a_file_that_is_added(
     ).read_bytes()
     card(page, "tea").click()
     expect(page.get_by_role("slider", name="Multiplier of tea")).to_be_visible()
+
+    # With more cards than fit, the wheel moves them.
+    page.locator(".studio-grid").evaluate("(grid) => { grid.style.minHeight = '3000px'; }")
+    page.locator("#studio_cards").hover()
+    page.mouse.wheel(0, 600)
+    page.wait_for_function("document.getElementById('studio_cards').scrollTop > 0")
 
 
 def test_a_drawn_schedule_changes_the_picture(page: Any) -> None:
@@ -589,12 +596,22 @@ def test_a_reload_keeps_the_job_and_a_restarted_studio_the_fields(
     page.route("**/now?*", lambda route: route.abort())
     expect(page.locator(".studio-lost")).to_be_visible()
     page.unroute("**/now?*")
-    other = '{"run":"another","model":"miniature","jobs":[],"training":{}}'
-    page.route("**/now?*", lambda route: route.fulfill(body=other), times=1)
+
+    lost = "The studio was stopped before a comparison could finish."
+    other = {"run": "other", "model": "miniature", "jobs": [], "training": {}, "unfinished": lost}
+    page.route("**/now?*", lambda route: route.fulfill(body=json.dumps(other)))
     with page.expect_navigation():
         pass
+    page.reload()  # gradio does so, too, when the studio is back
     expect(page.locator(PROMPT)).to_have_value("a dog")
     expect(page.locator(".studio-lost")).to_have_count(0)
+    unfinished = page.locator(".studio-unfinished")
+    expect(unfinished.locator("p")).to_have_text(lost)
+    with page.expect_response("**/seen?window=*") as answered:
+        unfinished.get_by_role("button", name="Close the message").click()
+    assert answered.value.ok
+    other["unfinished"] = ""  # as the studio says from then on
+    expect(unfinished).to_be_hidden()
     page.context.close()
 
 

@@ -116,7 +116,7 @@
             this.load(false);
             // Cards beyond the first screens are put in when their end comes near.
             this.end = make("div", { class: "studio-end" });
-            new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && this.showMore(), { rootMargin: "600px" }).observe(this.end);
+            this.watch = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && this.showMore(), { rootMargin: "600px" });
         }
 
         listen() {
@@ -176,23 +176,32 @@
             this.folder.hidden = !folders.length;
         }
 
-        /** Those that search and choices leave: favourites first, then in the chosen order, what doesn't fit last. */
+        /** All of them: favourites first, then in the chosen order, what doesn't fit last. */
+        sorted(known, stars) {
+            const basis = [this.entries, this.misfits, this.order.value, JSON.stringify(known)];
+            if (this.basis?.every((part, index) => part === basis[index])) return this.inOrder; // a search sorts nothing anew
+            const order = ORDERS[this.order.value || "Name"](known);
+            const rank = (entry) => (stars.has(entry.full_name) ? 0 : 1) + (entry.full_name in this.misfits ? 2 : 0);
+            this.basis = basis;
+            this.inOrder = [...this.entries].sort((one, other) => rank(one) - rank(other) || order(one, other));
+            return this.inOrder;
+        }
+
+        /** Those that search and choices leave. */
         chosen() {
             const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
             const folder = this.folder.value.slice(3);
             const known = marks.read();
             const stars = new Set(known.stars);
-            const order = ORDERS[this.order.value || "Name"](known);
-            const rank = (entry) => (stars.has(entry.full_name) ? 0 : 1) + (entry.full_name in this.misfits ? 2 : 0);
-            const found = this.entries.filter((entry) => {
-                const text = `${entry.full_name} ${entry.family ?? ""} ${entry.activation_text} ${entry.tags.join(" ")}`.toLowerCase();
+            const found = this.sorted(known, stars).filter((entry) => {
+                entry.text ??= `${entry.full_name} ${entry.family ?? ""} ${entry.activation_text} ${entry.tags.join(" ")}`.toLowerCase();
                 const isTagged = !this.tag.value || entry.tags.includes(this.tag.value);
                 const inside = !folder || entry.folder === folder || entry.folder.startsWith(`${folder}/`);
                 const isOfFamily = !this.family.value || entry.family === this.family.value;
                 const isUsable = !this.fitting.checked || !(entry.full_name in this.misfits);
-                return inside && isOfFamily && isTagged && isUsable && words.every((word) => text.includes(word));
+                return inside && isOfFamily && isTagged && isUsable && words.every((word) => entry.text.includes(word));
             });
-            return { stars, found: found.sort((one, other) => rank(one) - rank(other) || order(one, other)) };
+            return { stars, found };
         }
 
         cardOf(entry) {
@@ -234,10 +243,13 @@
             this.mark();
         }
 
-        /** The end is watched anew: it may be in view still, which is told once only. */
+        /** The end is watched anew: it may be in view still, which an observer tells once only. */
         place() {
+            this.watch.unobserve(this.end);
             this.end.remove();
-            if (this.shown.length > this.grid.children.length) this.grid.after(this.end);
+            if (this.shown.length <= this.grid.children.length) return;
+            this.grid.after(this.end);
+            this.watch.observe(this.end);
         }
 
         /** Press the cards whose tags the prompt has. */

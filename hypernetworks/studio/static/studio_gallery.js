@@ -227,5 +227,9 @@
         wasActive = isActive;
     }
 
+    // gradio has changed the tab by the next frame; the interval is for every other way to it.
+    document.addEventListener("click", (event) => {
+        if (event.target.closest("#studio_tabs [role=tab]")) requestAnimationFrame(tick);
+    });
     setInterval(tick, 300);
 })();

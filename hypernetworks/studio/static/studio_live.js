@@ -56,12 +56,11 @@
         return { model, fields: { ...fields, ...compared }, tab: activeTab() };
     }
 
-    /** Keep the fields for the next load of the page, or another window; and which job may be lost by then. */
+    /** Keep the fields for the next load of the page, or another window. */
     function save() {
         // Before that, the fields don't have what was saved, and would be saved in its place.
         if (!isOpened() || model === null || document.querySelector("#hypernetworks_prompt textarea") === null) return;
-        const unfinished = misses && busy !== null ? { run, title: lastJob } : undefined;
-        const text = JSON.stringify({ ...current(), unfinished });
+        const text = JSON.stringify(current());
         if (text === save.last) return;
         save.last = text;
         keep(text);
@@ -77,7 +76,6 @@
     /* ---------------------------------------------------------------- the pill */
 
     let busy = null; // since when a job of this window runs
-    let lastJob = ""; // what it is, should the studio be killed
 
     function showJobs(jobs) {
         const pill = document.querySelector(".studio-pill");
@@ -121,7 +119,6 @@
         const mine = jobs.find((job) => job.mine && job.running);
         if (mine) {
             busy ??= Date.now();
-            lastJob = mine.title;
             document.title = mine.total ? `${Math.floor((100 * mine.done) / mine.total)} % · ${TITLE}` : `… ${TITLE}`;
         } else if (busy !== null) {
             document.title = document.hidden && Date.now() - busy > 5000 ? `✓ Done · ${TITLE}` : TITLE;
@@ -197,13 +194,9 @@
     /** The studio answers: still the same one, or started again, or with another model. */
     function back(answer) {
         if (run !== null && answer.run !== run) {
-            misses = 1; // the job of this page, if any, is gone
             save();
             location.reload();
             return;
-        }
-        if (run === null && state.unfinished && state.unfinished.run !== answer.run) {
-            notify(`The studio was started again, and ${state.unfinished.title} was not finished: start it again.`, true);
         }
         [run, misses] = [answer.run, 0];
         if (lost.isConnected) {
@@ -217,6 +210,23 @@
             counted = null;
         }
         model = answer.model;
+        showUnfinished(answer.unfinished);
+    }
+
+    /** What a killed studio has not finished: the server says so until the message is closed, or a job is started. */
+    const unfinished = make("div", { class: "studio-toast studio-unfinished", role: "status", hidden: "" });
+    const seenIt = make("button", { type: "button", "aria-label": "Close the message" }, "×");
+    unfinished.words = make("p");
+    unfinished.append(unfinished.words, seenIt);
+    seenIt.addEventListener("click", () => {
+        unfinished.hidden = true;
+        fetch(`${API}/seen?${new URLSearchParams({ window: own })}`, { method: "POST" });
+    });
+
+    function showUnfinished(text) {
+        if (!unfinished.isConnected) document.body.append(unfinished);
+        setText(unfinished.words, text ?? "");
+        unfinished.hidden = !text;
     }
 
     /* ---------------------------------------------------------------- the length of the prompt */

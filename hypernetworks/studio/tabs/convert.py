@@ -23,6 +23,8 @@ CONVERT_HINT = (
 )
 
 
+LOOK = "() => { window.hypernetworksStudio.reloadCards(); }"
+"""In the browser: shows the card of a network that was added."""
 EXTRACTED = {EXTRACT: "LoRA", TUNED: "Fine-tuned checkpoint"}
 """What the file is that a network is extracted from."""
 
@@ -68,7 +70,7 @@ def convert_tab(job_queue: JobQueue, place: Place) -> None:
         outputs,
         concurrency_limit=8,
         **PRIVATE,
-    )
+    ).then(None, None, None, js=LOOK, **PRIVATE)
 
     def interrupt(request: gr.Request) -> None:
         job_queue.interrupt(place.windows.of(request.session_hash))

@@ -20,6 +20,7 @@ from ...ui.training.runs import Runs, remember, remembered
 from ...ui.training.state import State, earlier, small
 from ...ui.training.values import FormValues
 from ..job_queue import InterruptedJobError, JobQueue, Update
+from ..unfinished import EVERYONE
 from . import example
 from .form_values import job_of
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from ...hosts.diffusers import Painter
     from ...hosts.diffusers.training import TrainingJob
 
-WINDOW = "training"
+WINDOW = EVERYONE
 """Whose jobs these are to the job queue: no window's, so that none stops them by accident."""
 
 

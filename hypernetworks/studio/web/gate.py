@@ -47,7 +47,7 @@ ROUTES = (
         r"/hypernetworks/v1/(list|preview|fits|now|images?|images/zip|runs|runs/preview|sheet(/cell|/file)?)",
         "plain",
     ),
-    ("POST", r"/hypernetworks/v1/(tokens|images/(star|discard))", "plain"),
+    ("POST", r"/hypernetworks/v1/(tokens|seen|images/(star|discard))", "plain"),
     ("POST", r"/hypernetworks/v1/runs/(keep|continue|discard)", "plain"),
     ("POST", r"/hypernetworks/v1/card/(tags|preview|rename|discard|reveal)", "plain"),
     ("POST", r"/hypernetworks/v1/refresh", "plain"),

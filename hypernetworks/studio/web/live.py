@@ -62,6 +62,7 @@ def now(
         "run": RUN,
         "model": job_queue.painter.model_name,
         "jobs": jobs,
+        "unfinished": job_queue.unfinished.message(window),
         "sheet": "" if sheet is None else sheet.version,
     }
     return {**answer, "training": training(trainer, seen, wants_training)}
@@ -123,6 +124,11 @@ def register_live(
         given = (query.get("window", ""), query.get("seen", ""), query.get("tab") == "train")
         return JSONResponse(await run_in_threadpool(now, trainer, sheets, *given), headers=_FRESH)
 
+    async def seen(request: Request) -> Response:
+        window = request.query_params.get("window", "")
+        await run_in_threadpool(trainer.job_queue.unfinished.seen, window)
+        return JSONResponse({})
+
     async def tokens(request: Request) -> Response:
         text = (await request.body()).decode("utf-8", "replace")
         return JSONResponse(await run_in_threadpool(count, trainer.job_queue, text))
@@ -136,6 +142,7 @@ def register_live(
 
     app.add_route(f"{prefix}/fits", fits, methods=["GET"])
     app.add_route(f"{prefix}/now", asked, methods=["GET"])
+    app.add_route(f"{prefix}/seen", seen, methods=["POST"])
     app.add_route(f"{prefix}/tokens", tokens, methods=["POST"])
     _register_gallery(app, prefix, images, scratch)
     _register_runs(app, prefix, trainer)

@@ -25,6 +25,7 @@ from .leftovers import temporary_folder
 
 if TYPE_CHECKING:
     from ..job_queue import JobQueue
+    from ..unfinished import Unfinished
 
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
@@ -180,7 +181,7 @@ def launch(
             say(f"Hypernetworks studio: {address}  {_reach(anywhere, port, password)}")
             if open_browser:
                 threading.Timer(1.0, webbrowser.open, [address]).start()
-            _serve(app, listener, ending)
+            _serve(app, listener, ending, job_queue.unfinished)
         finally:
             listener.close()
             _save(trainer)
@@ -198,7 +199,7 @@ def _save(trainer: Trainer) -> None:
         trainer.wait(0.5)  # not longer: on Windows no signal is heard meanwhile
 
 
-def _serve(app: Any, listener: socket.socket, ending: Ending) -> None:
+def _serve(app: Any, listener: socket.socket, ending: Ending, unfinished: Unfinished) -> None:
     import uvicorn
 
     class Server(uvicorn.Server):  # type: ignore[misc]
@@ -210,6 +211,8 @@ def _serve(app: Any, listener: socket.socket, ending: Ending) -> None:
             return bool(ending) or await super().on_tick(counter)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            # Jobs end because their pages are cut off now, not because their users stopped them.
+            unfinished.end()
             # Pages that are open have streams that are cut now: nothing to tell, let alone with a
             # traceback.
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)

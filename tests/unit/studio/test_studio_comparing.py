@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 import hypernetworks as hn
+from hypernetworks.cli import compare as cli_compare
 from hypernetworks.hosts.diffusers import Generation, Picture, Result
 from hypernetworks.studio.comparing import values
 from hypernetworks.studio.comparing.axes import (
@@ -277,6 +279,30 @@ def test_several_processes_share_the_images(painter: Any, library: hn.Library) -
     parts = [made(painter, todo, library, share=(rank, 2)).pictures for rank in (0, 1)]
     assert [len(part) for part in parts] == [3, 2]
     assert {**parts[0], **parts[1]}.keys() == todo.jobs.keys()
+
+
+def test_what_the_processes_made_is_joined_and_one_that_fails_ends_the_others(
+    painter: Any, library: hn.Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    todo = planned(library, (SEED, "1-5"))
+    first, second = (made(painter, todo, library, share=(rank, 2)) for rank in (0, 1))
+    second.messages.extend([*first.messages, "of the second alone"])
+    world: Any = SimpleNamespace(size=2)
+
+    def gather(parts: list[Any], _own: Compared) -> None:
+        parts[:] = [first, second]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    whole = cli_compare._gathered(world, first)
+    assert whole.pictures.keys() == todo.jobs.keys()
+    assert whole.messages == [*first.messages, "of the second alone"]
+
+    def closed(*_: Any) -> None:
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", closed)
+    with pytest.raises(hn.HypernetworkError, match="another process of this comparison has failed"):
+        cli_compare._gathered(world, first)
 
 
 def test_a_network_that_does_not_fit_gets_no_row_and_a_message(

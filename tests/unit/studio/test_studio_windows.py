@@ -17,6 +17,8 @@ from hypernetworks.hosts.diffusers import Picture, save_png
 from hypernetworks.studio.images import TRASH, Images
 from hypernetworks.studio.job_queue import JobQueue, Update
 from hypernetworks.studio.kept import Kept
+from hypernetworks.studio.unfinished import EVERYONE as TRAINING
+from hypernetworks.studio.unfinished import Unfinished
 from hypernetworks.studio.windows import (
     MOST_KEPT,
     VERSION,
@@ -107,6 +109,57 @@ def test_a_second_click_waits_and_the_header_shows_both(job_queue: JobQueue) -> 
     for job in (first, second, other):
         assert list(job)[-1] == "done"
     assert job_queue.seen() == []
+
+
+def test_a_killed_studio_has_its_next_start_tell_what_was_lost(tmp_path: Path) -> None:
+    memory, release = tmp_path / "cache" / "unfinished-7870.json", threading.Event()
+    killed = JobQueue(SimpleNamespace(library=None), Unfinished(memory))  # type: ignore[arg-type]
+
+    def work(_painter: Any, tell: Any, cancelled: threading.Event) -> str:
+        tell(Update())
+        return until(cancelled, release)
+
+    training = 'the training of "ink"'
+    kinds = {NAME: "a comparison", "other": "an image", TRAINING: lambda: f"{training} (step 3)"}
+    jobs = [killed.run(window, work, kind) for window, kind in kinds.items()]
+    for job in jobs:
+        next(job)  # one runs, the others wait
+    assert NAME not in memory.read_text()  # which would let anyone interrupt its jobs
+
+    for _ in range(2):  # it is killed again before its windows are back
+        found = Unfinished(memory)
+        told = found.message(NAME)
+        assert f"before a comparison and {training} could finish" in told
+        assert "start it again" in told
+        assert "under Runs" in told
+        assert found.message(NAME) == told  # for a page that is loaded twice
+        found.note([("third", "an image")])
+
+    found.seen(NAME)
+    assert found.message(NAME) == ""
+    assert "an image" in found.message("other")
+    assert "an image" in Unfinished(memory).message("third")
+    found.note([("other", "a conversion")])  # it goes on, and needs no message
+    assert found.message("other") == ""
+    release.set()
+    assert list(jobs[-1])[-1] == "done"
+
+
+def test_jobs_that_end_are_no_loss_and_those_of_the_end_are(tmp_path: Path) -> None:
+    memory = tmp_path / "unfinished.json"
+    job_queue = JobQueue(SimpleNamespace(library=None), Unfinished(memory))  # type: ignore[arg-type]
+    assert list(job_queue.run(NAME, lambda *_: "done")) == ["done"]
+    assert Unfinished(memory).message(NAME) == ""
+
+    release = threading.Event()
+    running = job_queue.run(NAME, lambda *given: until(given[2], release))
+    threading.Timer(0.05, lambda: (job_queue.unfinished.end(), release.set())).start()
+    assert list(running)[-1] == "done"  # cut off with its page by Ctrl+C
+    assert "before an image could finish" in Unfinished(memory).message(NAME)
+
+    for damaged in ("", "[1]", "[[1, 2, 3]]", '{"a": 1}', "[" * 5000, "null"):
+        memory.write_text(damaged)
+        assert Unfinished(memory).message(NAME) == ""
 
 
 # ------------------------------------------------------------------ windows and fields
