@@ -828,7 +828,7 @@ def test_attention_is_known_by_its_shape() -> None:
     assert torch.equal(model(x, context), base)
 
 
-@pytest.mark.parametrize("name", HOSTS)
+@pytest.mark.parametrize("name", ["ldm", *OF_DIFFUSERS.values()])
 def test_all_sites_are_found(name: str) -> None:
     host = make(name)
     expected = {"ldm": 32, "sd1": 32, "sd2": 32, "sdxl": 2 * (2 + 4 + 2 + 6 + 3)}[name]
