@@ -108,7 +108,11 @@ SLOW: dict[str, Collection[str]] = {
     "unit/library/test_library_cache.py": (
         "test_what_is_in_use_is_found_again_whatever_the_limit",
     ),
-    "unit/library/test_library_names.py": ("test_fifty_thousand_names",),
+    "unit/house/test_style.py": EVERY_TEST,
+    "unit/library/test_library_names.py": (
+        "test_fifty_thousand_names",
+        "test_stems_that_several_files_share",
+    ),
     "unit/patching/test_last_layer.py": (
         "test_every_projection_is_that_of_the_reference",
         "test_release_frees_all_of_it",
@@ -144,6 +148,7 @@ SLOW: dict[str, Collection[str]] = {
         "test_targets_are_those_of_the_field",
     ),
     "unit/webui/test_webui_infotext.py": ("test_five_thousand_files",),
+    "unit/house/test_install.py": ("test_an_old_python_is_told",),
     "unit/house/test_install_resolving.py": (
         "test_pip_takes_the_cuda_wheel_from_an_index_like_pytorchs",
     ),
