@@ -180,9 +180,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Together(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
-            if WITHOUT.fullmatch(config.option.markexpr):
-                return group_of(file.removeprefix("tests/"))
-            return SAME_PROCESS.get(file, file)
+            file = SAME_PROCESS.get(file, file)
+            is_fast = WITHOUT.fullmatch(config.option.markexpr)
+            return group_of(file.removeprefix("tests/")) if is_fast else file
 
     return Together(config, log)
 

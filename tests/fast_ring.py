@@ -1,7 +1,8 @@
 """The tests that the fast ring (``install.py test --fast``) leaves out, beside whole folders.
 
-Each takes more than about a second of processor time, all its parameters together. What is left
-runs in about a minute on two cores; to see what takes long, add ``--durations=30``.
+Each takes about a second of processor time or more, all its parameters together, or imports
+diffusers, which takes four in each test process. What is left runs in less than a minute on two
+cores; to see what takes long, add ``--durations=30``.
 """
 
 from __future__ import annotations
@@ -46,12 +47,17 @@ SLOW: dict[str, Collection[str]] = {
     "unit/cli/test_cli.py": (
         "test_convert_takes_folders_and_patterns",
         "test_the_studio_says_what_listening_means",
+        "test_an_interrupted_generate_keeps_what_it_has",
+        "test_generate_makes_a_picture_with_its_infotext",
+        "test_generate_numbers_the_pictures_of_a_batch",
+        "test_generate_overwrites_only_when_told",
     ),
     "unit/comfyui/test_nodes.py": (
         "test_comfyui_loads_the_project_as_one_of_its_custom_nodes",
         "test_compare_makes_a_sheet",
         "test_tags_come_out_of_the_prompt",
         "test_what_cannot_be_used_costs_a_message",
+        "test_linear_networks_are_written_as_lora_and_checkpoint",
     ),
     "unit/comfyui/test_sampling.py": (
         "test_a_second_order_sampler_keeps_the_step",
@@ -66,6 +72,7 @@ SLOW: dict[str, Collection[str]] = {
     "unit/conversion/test_to_lora.py": (
         "test_several_networks_become_one_lora",
         "test_the_loras_weight_is_the_multiplier",
+        "test_lower_ranks_err_as_they_say",
     ),
     "unit/files/test_describing.py": (
         "test_all_refusals",
@@ -88,6 +95,7 @@ SLOW: dict[str, Collection[str]] = {
     "unit/hosts/test_passes.py": EVERY_TEST,
     "unit/hosts/test_steps.py": (
         "test_every_step_comes_once_in_order_and_the_last_run_is_the_last_step",
+        "test_image_to_image_as_diffusers_pipelines_do_it",
     ),
     "unit/house/test_directions.py": (
         "test_everything_public_works_without_webui_gradio_and_diffusers",
@@ -96,21 +104,28 @@ SLOW: dict[str, Collection[str]] = {
         "test_a_broken_environment_is_made_again",
         "test_a_pip_conf_that_installs_elsewhere_is_left_out_but_its_other_lines_are_not",
     ),
-    "unit/house/test_not_finite.py": (
-        "test_a_model_that_is_kept_as_it_is_gets_a_message_alone",
-        "test_a_unet_that_overflows_in_the_middle_is_found_at_the_end",
-    ),
+    "unit/house/test_not_finite.py": EVERY_TEST,
     "unit/library/test_library_cache.py": (
         "test_what_is_in_use_is_found_again_whatever_the_limit",
     ),
-    "unit/library/test_library_names.py": ("test_fifty_thousand_names",),
-    "unit/patching/test_last_layer.py": ("test_every_projection_is_that_of_the_reference",),
+    "unit/house/test_style.py": EVERY_TEST,
+    "unit/library/test_library_names.py": (
+        "test_fifty_thousand_names",
+        "test_stems_that_several_files_share",
+    ),
+    "unit/patching/test_last_layer.py": (
+        "test_every_projection_is_that_of_the_reference",
+        "test_release_frees_all_of_it",
+    ),
     "unit/prompts/test_near_misses.py": ("test_long_texts_take_no_time",),
     "unit/prompts/test_tags.py": (
         "test_clean_is_what_the_webui_leaves",
         "test_infotext_round_trip",
     ),
-    "unit/studio/test_studio_checkpoints.py": ("test_a_vae_is_read_from_files_and_folders",),
+    "unit/studio/test_studio_checkpoints.py": (
+        "test_a_vae_is_read_from_files_and_folders",
+        "test_what_is_no_vae_is_said",
+    ),
     "unit/studio/test_studio_restoring.py": ("test_any_other_key_is_named",),
     "unit/studio/test_studio_work.py": EVERY_TEST,
     "unit/training/test_training.py": ("test_an_interrupted_run_continues_bit_for_bit",),
@@ -125,21 +140,27 @@ SLOW: dict[str, Collection[str]] = {
     "unit/webui/test_webui_rows.py": (
         "test_a1111_goes_through_its_rows_in_order_however_it_splits_them",
     ),
+    "unit/house/test_benchmarks.py": ("test_a_part_that_fails_costs_itself_alone",),
+    "unit/training/test_training_objective.py": (
+        "test_debiased_weights_are_those_of_the_field",
+        "test_min_snr_weights_are_those_of_the_field",
+        "test_noise_levels_for_styles_are_mostly_noisy",
+        "test_targets_are_those_of_the_field",
+    ),
+    "unit/webui/test_webui_infotext.py": ("test_five_thousand_files",),
+    "unit/house/test_install.py": ("test_an_old_python_is_told",),
+    "unit/house/test_install_resolving.py": (
+        "test_pip_takes_the_cuda_wheel_from_an_index_like_pytorchs",
+    ),
+    "unit/webui/test_webui_api.py": ("test_the_login_of_the_gradio_that_is_installed",),
 }
 """Test functions by file, seen from ``tests/``."""
 
 GROUPS: dict[str, Collection[str]] = {
-    "diffusers and gradio": (
-        "laws/test_laws.py",
+    "gradio": (
         "unit/cli/test_cli.py",
-        "unit/hosts/test_steps.py",
-        "unit/house/test_benchmarks.py",
-        "unit/house/test_not_finite.py",
-        "unit/house/test_waiting.py",
         "unit/library/test_reporting.py",
-        "unit/studio/test_studio_checkpoints.py",
         "unit/studio/test_studio_converting.py",
-        "unit/training/test_training_objective.py",
         "unit/webui/test_webui_api.py",
         "unit/webui/test_webui_page.py",
         "unit/webui/test_webui_startup.py",

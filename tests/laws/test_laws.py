@@ -34,13 +34,14 @@ KINDS = pytest.mark.parametrize("activation", ["folded", "linear", "relu"], indi
 """Linear networks, folded at once or never, and others act in different ways; the laws are the
 same."""
 
-FEW = pytest.mark.parametrize("host", ["ldm", "sdxl"], indirect=True)
+OF_DIFFUSERS = {name: pytest.param(name, marks=pytest.mark.slow) for name in HOSTS if name != "ldm"}
+FEW = pytest.mark.parametrize("host", ["ldm", OF_DIFFUSERS["sdxl"]], indirect=True)
 """The two that differ most, where four would only take longer."""
 
 _made: dict[str, Host] = {}
 
 
-@pytest.fixture(params=HOSTS)
+@pytest.fixture(params=["ldm", *OF_DIFFUSERS.values()])
 def host(request: pytest.FixtureRequest) -> Iterator[Host]:
     """One of the UNets. Every test gives it back as it was: that is law 1, held by the fixture."""
     if request.param not in _made:
@@ -827,7 +828,7 @@ def test_attention_is_known_by_its_shape() -> None:
     assert torch.equal(model(x, context), base)
 
 
-@pytest.mark.parametrize("name", HOSTS)
+@pytest.mark.parametrize("name", ["ldm", *OF_DIFFUSERS.values()])
 def test_all_sites_are_found(name: str) -> None:
     host = make(name)
     expected = {"ldm": 32, "sd1": 32, "sd2": 32, "sdxl": 2 * (2 + 4 + 2 + 6 + 3)}[name]

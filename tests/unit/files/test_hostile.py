@@ -343,9 +343,9 @@ def test_bombs(case: str, container: Container, tmp_path: Path) -> None:
 
 def test_a_description_of_many_megabytes_is_not_even_read(tmp_path: Path) -> None:
     expression = b"N0" * (20 << 20) + network()
-    began = time.monotonic()
+    began = time.process_time()  # other programs may be busy
     refused(zipped(tmp_path / "a.pt", expression), NotAHypernetworkError)
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
     refused(legacy(tmp_path / "b.pt", expression), NotAHypernetworkError)
 
 

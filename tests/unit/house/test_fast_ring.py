@@ -37,5 +37,5 @@ def test_what_counts_as_slow() -> None:
 
 
 def test_groups_of_files() -> None:
-    assert group_of("laws/test_laws.py") == group_of("unit/webui/test_webui_page.py")
+    assert group_of("unit/cli/test_cli.py") == group_of("unit/webui/test_webui_page.py")
     assert group_of("unit/files/test_hostile.py") == "unit/files/test_hostile.py"

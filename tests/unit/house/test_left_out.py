@@ -45,12 +45,17 @@ def test_each_group_is_said_with_how_to_get_it() -> None:
     left_out.deselect(BROWSER, {"browser"})
     left_out.deselect("tests/hardening/test_faults.py", {"slow"})
     left_out.skip("tests/unit/files/test_x.py::test_x", set(), "no pipes here")
+    left_out.leave_out_file("tests/cuda/test_memory.py", {"cuda"})
+    left_out.leave_out_file("tests/cuda/test_speed.py", {"cuda"})
+    left_out.add({"files": {"comfyui": 1}})  # what another process counted
 
     text = "\n".join(left_out.lines())
     assert "browser: 1 skipped, 1 not selected" in text
     assert GROUPS["browser"].how in text
     assert "slow: 1 not selected" in text
     assert "1 skipped: no pipes here" in text
+    assert "cuda: 2 files not selected (" in text
+    assert "comfyui: 1 file not selected (" in text
     assert "webui" not in text
 
 
