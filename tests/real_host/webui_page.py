@@ -16,6 +16,9 @@ MILLISECONDS = 240_000
 SECONDS_OF_A_REACTION = 30
 """How long it may take for anything else; the webui computes on the same CPU."""
 
+WINDOWS = ".physton-packages-state"
+"""What neighbours open over the whole page: sd-webui-prompt-all-in-one, of packages it misses."""
+
 
 class Tab:
     """One of the page's tabs with a prompt.
@@ -117,6 +120,7 @@ def opened(url: str) -> Iterator[Any]:
         page = browser.new_page(viewport={"width": 1400, "height": 1500})
         problems = _watch(page, url)
         page.goto(url, timeout=MILLISECONDS)
+        page.add_style_tag(content=f"{WINDOWS} {{ display: none !important; }}")
         page.wait_for_selector(
             ".hypernetworks-panel.hypernetworks-filled", state="attached", timeout=MILLISECONDS
         )
