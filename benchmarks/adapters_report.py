@@ -100,7 +100,9 @@ def _sheet(rows: Sequence[dict[str, Any]], build: Path) -> Image.Image | None:
     captions = own[0].get("captions") or [f"{first[0]} {number + 1}" for number in range(COLUMNS)]
     # Without "a", so that captions don't run into each other.
     columns = [one.removeprefix("a ") for one in captions[: len(cells) // len(found)]]
-    return sheet(cells, [name for name, _ in found], columns)
+    # What stands before the structure would leave no room for the optimiser after it.
+    labels = [name.removeprefix("hypernetwork, ") for name, _ in found]
+    return sheet(cells, labels, columns)
 
 
 def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
