@@ -1,8 +1,8 @@
 """Hypernetworks against other adapters: ``python -m benchmarks.adapters [--build DIR]``.
 
 Every method learns the same images in the same order, with the same noise and time steps, on the
-same frozen miniature, for the same number of samples, by AdamW with the same schedule; one row of
-ours has the optimiser that ``train`` uses on the miniature, and is named so. Sizes are as near to
+same frozen miniature, for the same number of samples, by AdamW with the same schedule; two rows
+have the optimiser that ``train`` uses on the miniature, and are named so. Sizes are as near to
 the hypernetwork's as a method allows; the table has what they are. LoRA, LoKr, OFT and IA3 are
 peft's, on the same projections (``to_k`` and ``to_v``): ``pip install "hypernetworks[peft]"``.
 
@@ -228,6 +228,12 @@ METHODS = (
     Method("LoRA, rank 5", 8e-3, of_peft("LoraConfig", r=5, lora_alpha=5)),
     Method(
         "hypernetwork, MLP 1, 2, 1, schedule-free", 5e-3, hypernetwork(MLP), "ScheduleFreeAdamW"
+    ),
+    Method(
+        "LoRA, rank 70, schedule-free",
+        5e-3,
+        of_peft("LoraConfig", r=70, lora_alpha=70),
+        "ScheduleFreeAdamW",
     ),
 )
 

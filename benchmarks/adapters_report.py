@@ -29,7 +29,8 @@ def write_report(rows: Sequence[dict[str, Any]], build: Path, folder: Path) -> N
         return
     folder.mkdir(parents=True, exist_ok=True)
     if (pictures := _sheet(rows, build)) is not None:
-        pictures.save(folder / "sheet.png", optimize=True)
+        few = pictures.convert("P", palette=Image.Palette.ADAPTIVE, colors=256)  # a fifth the size
+        few.save(folder / "sheet.png", optimize=True)
     curves(rows, folder / "curves.svg")
 
     results = folder / "results"
@@ -97,8 +98,11 @@ def _sheet(rows: Sequence[dict[str, Any]], build: Path) -> Image.Image | None:
         return None
     cells = [Image.fromarray(one) for _, path in found for one in np.load(path)[:COLUMNS]]
     captions = own[0].get("captions") or [f"{first[0]} {number + 1}" for number in range(COLUMNS)]
-    columns = captions[: len(cells) // len(found)]
-    return sheet(cells, [name for name, _ in found], columns)
+    # Without "a", so that captions don't run into each other.
+    columns = [one.removeprefix("a ") for one in captions[: len(cells) // len(found)]]
+    # What stands before the structure would leave no room for the optimiser after it.
+    labels = [name.removeprefix("hypernetwork, ") for name, _ in found]
+    return sheet(cells, labels, columns)
 
 
 def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
