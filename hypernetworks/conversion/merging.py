@@ -93,7 +93,7 @@ def resize(network: Hypernetwork, multiple: float) -> Made:
     """
     if not network.structure.is_linear:
         raise StructureError(
-            f"{network.name} is not linear (it has {network.structure.activation}), and only "
+            f'"{network.name}" is not linear (it has {network.structure.activation}), and only '
             "linear networks can be resized: train a smaller one"
         )
 

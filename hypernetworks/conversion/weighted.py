@@ -169,7 +169,7 @@ def check_linear(networks: Sequence[Weighted]) -> None:
             what = "a layer norm" if structure.activation == "linear" else structure.activation
 
             raise StructureError(
-                f"{weighted.network.name} is not linear (it has {what}), so no change of weights "
+                f'"{weighted.network.name}" is not linear (it has {what}), so no change of weights '
                 "does the same: make a LoRA that comes close, with `python -m hypernetworks "
                 "convert FILE LORA.safetensors --to lora --base CHECKPOINT`"
             )

@@ -48,7 +48,7 @@ class CardActions:
         # A name, never a path: what a page sends can mean nothing outside the library.
         entry = self._library.find(name, suggest=False)
         if action == "reveal":
-            return self._reveal(entry)
+            return open_folder(entry.path.parent)
         if entry.path.is_relative_to(self._shipped):
             raise HypernetworkError(f'"{entry.name}" is included with the studio: copy it first')
 
@@ -90,17 +90,22 @@ class CardActions:
         self._library.scan()
         return {"folder": str(trash)}
 
-    def _reveal(self, entry: Entry) -> dict[str, Any]:
-        folder = str(entry.path.parent)
-        try:
-            if sys.platform == "win32":
-                os.startfile(folder)
-            else:
-                opener = "open" if sys.platform == "darwin" else "xdg-open"
-                subprocess.Popen([opener, folder], start_new_session=True)
-        except OSError as error:
-            raise HypernetworkError(f"no program opens {folder}: open it yourself") from error
-        return {"folder": folder}
+
+def open_folder(folder: Path) -> dict[str, Any]:
+    """Show a folder in the system's own window.
+
+    Raises:
+        HypernetworkError: nothing on this machine does.
+    """
+    try:
+        if sys.platform == "win32":
+            os.startfile(folder)
+        else:
+            opener = "open" if sys.platform == "darwin" else "xdg-open"
+            subprocess.Popen([opener, str(folder)], start_new_session=True)
+    except OSError as error:
+        raise HypernetworkError(f"no program opens {folder}: open it yourself") from error
+    return {"folder": str(folder)}
 
 
 def set_tags(entry: Entry, text: str) -> dict[str, Any]:

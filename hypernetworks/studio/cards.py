@@ -84,16 +84,12 @@ def checked_name(name: str) -> str:
         or set(name) & set('<>:"/\\|?*')
     ):
         raise FileError(
-            "a file name can't contain slashes, colons or angle brackets: rename the file, then "
-            "drop it again"
+            "a file name can't contain slashes, colons or angle brackets: choose another name"
         )
     if DEVICE.fullmatch(name):
-        raise FileError(
-            "the file name is a reserved device name on Windows: rename the file, then drop it "
-            "again"
-        )
+        raise FileError("the file name is a reserved device name on Windows: choose another name")
     if len(name.encode()) > 200:
-        raise FileError("the file name is too long: rename the file, then drop it again")
+        raise FileError("the file name is too long: choose a shorter one")
 
     return name
 

@@ -70,7 +70,7 @@ def build_page(trainer: Trainer, place: Place, *, anywhere: bool = False) -> gr.
                 outputs, restored = picture_tab(job_queue)
                 resume_sheet, of_sheet, axes = compare_tab(job_queue, place, inputs.all())
                 inspected = inspect_tab(job_queue)
-                convert_tab(job_queue, place)
+                converted = convert_tab(job_queue, place)
                 train_tab(trainer)
                 of_model = [status, inputs.cfg, inputs.sampler, inputs.width, inputs.height]
                 of_tab, of_tab_values, of_drop = model_tab(job_queue, place, anywhere, of_model)
@@ -83,7 +83,7 @@ def build_page(trainer: Trainer, place: Place, *, anywhere: bool = False) -> gr.
 
         saved = gr.Textbox(visible=False)  # for what the page's scripts send
         renew = gr.Button("Renew", elem_id="studio_renew", elem_classes="studio-hidden")
-        _wire_choices(job_queue, saved, inputs, inspected, axes)
+        _wire_choices(job_queue, saved, inputs, (inspected, converted), axes)
         wire_drop(place, anywhere, of_drop)
         fields = [*inputs.all(), *of_tab, *axes.fields]
         say = _opening(job_queue, place, of_tab_values, [field.value for field in fields])
@@ -131,10 +131,15 @@ def _wire_choices(
     job_queue: JobQueue,
     chosen: gr.Textbox,
     inputs: Inputs,
-    inspected: gr.Dropdown,
+    of_networks: tuple[gr.Dropdown, gr.Dropdown],
     axes: Axes,
 ) -> None:
-    """Let the page's scripts fill fields: they name what was chosen, and click a hidden button."""
+    """Let the page's scripts fill fields: they name what was chosen, and click a hidden button.
+
+    Args:
+        of_networks: the fields of the tabs that inspect and convert.
+    """
+    inspected, converted = of_networks
 
     def fields(text: str) -> tuple[Any, ...]:
         return _filled(job_queue, _restored(job_queue, text), keep=True)[1:]
@@ -142,10 +147,14 @@ def _wire_choices(
     def network(name: str) -> Any:
         return gr.update(value=name, choices=list(choices(job_queue.library)))
 
+    def networks(name: str) -> Any:
+        return gr.update(value=[name], choices=list(choices(job_queue.library)))
+
     # gradio's lists can't be filled from a script, but a script can click a button.
     for name, function, outputs in (
         ("apply", fields, inputs.all()),
         ("inspect", network, [inspected]),
+        ("convert", networks, [converted]),
         ("compare", for_one_network, axes.outputs),
     ):
         button = gr.Button(name, elem_id=f"studio_{name}", elem_classes="studio-hidden")

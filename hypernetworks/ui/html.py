@@ -41,8 +41,10 @@ def messages_html(messages: Sequence[str], kind: str = "note") -> str:
 
 
 def _sentence(message: str) -> str:
-    """With a capital letter, unless it begins with a name."""
-    return message[:1].upper() + message[1:] if re.match("[a-z]+ ", message) else message
+    """With a capital letter, unless it begins with a name; a file's may have blanks."""
+    is_of_file = re.match(r"[^:]{1,250}\.\w{2,12}: ", message)
+    is_sentence = not is_of_file and re.match("[a-z]+ ", message)
+    return message[:1].upper() + message[1:] if is_sentence else message
 
 
 def empty_html(words: str) -> str:

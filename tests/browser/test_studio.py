@@ -671,6 +671,9 @@ def test_the_menu_of_a_card_the_history_and_names_while_typing(page: Any) -> Non
     page.get_by_role("menuitem", name="Inspect").click()
     expect(page.locator("#inspect_report .studio-table")).to_be_visible()
     expect(page.locator("#inspect_name input")).to_have_value("pen")
+    more.click()
+    page.get_by_role("menuitem", name="Convert …").click()
+    expect(page.locator("#convert_networks")).to_contain_text("pen")
 
     page.fill(PROMPT, "a cat ")
     prompt.press("End")

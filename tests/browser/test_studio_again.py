@@ -125,6 +125,9 @@ PRETENDED = """() => {
 }"""
 
 
+RIGHT_ENDS = "(all) => all.map((one) => one.getBoundingClientRect().right)"
+
+
 def test_the_end_of_a_long_job_is_told_in_title_and_notification(page: Any) -> None:
     jobs: list[dict[str, Any]] = []
     answer = {"run": "", "model": "miniature", "jobs": jobs, "training": {}}
@@ -137,6 +140,13 @@ def test_the_end_of_a_long_job_is_told_in_title_and_notification(page: Any) -> N
     job = {"title": "an image", "done": 1, "total": 4, "note": "", "mine": True, "running": True}
     jobs.append(job)
     expect(page).to_have_title(re.compile("^25 % · "))
+    job["note"] = "Image 12 of 120: a name of a network that is long · 1 · 1,234 s left"
+    expect(page.locator(".studio-pill")).to_contain_text("Image 12 of 120")
+    for width in (390, 800, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        ends = page.locator("#studio_columns, .studio-pill").evaluate_all(RIGHT_ENDS)
+        assert max(ends) <= width, f"the page is wider than {width} px while a job runs"
+
     page.evaluate("[window.late, window.away] = [60_000, true]")
     jobs.clear()
     expect(page).to_have_title(re.compile("^✓ Done · "))

@@ -208,7 +208,7 @@ def test_the_command_writes_the_lora_and_the_sheet(
     command = ["convert", str(tmp_path / "style.pt"), str(tmp_path / "lora.safetensors")]
     command += ["--to", "lora", "--base", str(tiny_folder), "--device", "cpu", "--steps", "1"]
     assert main([*command, "--fit", "none"]) == 2
-    assert "style is not linear" in capsys.readouterr().err
+    assert '"style" is not linear' in capsys.readouterr().err
     sheet = tmp_path / "sheet.png"
     command += ["--prompts", str(tmp_path / "prompts.txt"), "--sheet", str(sheet)]
     assert main([*command, "--fit", "least-squares"]) == 0

@@ -214,7 +214,7 @@
     }
 
     /** What a killed studio has not finished: the server says so until the message is closed, or a job is started. */
-    const unfinished = make("div", { class: "studio-toast studio-unfinished", role: "status", hidden: "" });
+    const unfinished = make("div", { class: "studio-unfinished", role: "status", hidden: "" });
     const seenIt = make("button", { type: "button", "aria-label": "Close the message" }, "×");
     unfinished.words = make("p");
     unfinished.append(unfinished.words, seenIt);
@@ -224,7 +224,7 @@
     });
 
     function showUnfinished(text) {
-        if (!unfinished.isConnected) document.body.append(unfinished);
+        if (text && !unfinished.isConnected) document.body.append(unfinished);
         setText(unfinished.words, text ?? "");
         unfinished.hidden = !text;
     }

@@ -80,7 +80,7 @@
         ["Only this network", solo],
         ["Inspect", (entry) => openWith(entry, "Inspect", "studio_inspect")],
         ["Compare multipliers", (entry) => openWith(entry, "Compare", "studio_compare")],
-        ["Convert …", () => selectTab("Convert")],
+        ["Convert …", (entry) => openWith(entry, "Convert", "studio_convert")],
         ["Use the shown image as preview", preview],
         ["Tags …", tags],
         ["Rename …", rename],

@@ -54,9 +54,10 @@
             const going = button("Continue", `Continue ${run.name}`, () => this.change("continue", run, more.value));
             const keeping = button("Add to the library", `Add to the library: ${run.name}`, () => this.change("keep", run, steps.value));
             const leaving = button("Move to trash", `Move to trash: ${run.name}`, () => this.change("discard", run, ""));
+            const opening = button("Show in folder", `Show in folder: ${run.name}`, () => this.change("reveal", run, ""));
             [going, more].forEach((element) => element.toggleAttribute("disabled", !run.can_go_on));
             [keeping, steps].forEach((element) => element.toggleAttribute("disabled", !run.saved.length));
-            const tools = make("div", { class: "studio-tools" }, going, more, make("span", {}, "more steps"), steps, keeping, leaving);
+            const tools = make("div", { class: "studio-tools" }, going, more, make("span", {}, "more steps"), steps, keeping, opening, leaving);
             return make("li", {}, picture, make("div", {}, words, tools));
         }
 
@@ -64,7 +65,7 @@
             const query = new URLSearchParams({ name: run.name, number });
             const response = await fetch(`${API}/runs/${action}?${query}`, { method: "POST" });
             const answer = await response.json();
-            const done = { continue: `${run.name} goes on.`, keep: `${answer.kept} is in the library.`, discard: `${run.name} is in the folder "trash" beside the runs.` };
+            const done = { continue: `${run.name} goes on.`, keep: `${answer.kept} is in the library.`, reveal: `The folder of ${run.name} opens: ${answer.folder}`, discard: `${run.name} is in the folder "trash" beside the runs.` };
             notify(response.ok ? done[action] : answer.error, !response.ok);
             if (response.ok && action === "keep") reloadCards();
             if (response.ok && action === "continue") document.getElementById("studio_tabs")?.scrollIntoView({ block: "start" });

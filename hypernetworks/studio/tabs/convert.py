@@ -29,11 +29,14 @@ EXTRACTED = {EXTRACT: "LoRA", TUNED: "Fine-tuned checkpoint"}
 """What the file is that a network is extracted from."""
 
 
-def convert_tab(job_queue: JobQueue, place: Place) -> None:
+def convert_tab(job_queue: JobQueue, place: Place) -> gr.Dropdown:
     """Add the tab that converts.
 
     Args:
         place: where the files of this run go, and whose they are.
+
+    Returns:
+        The field of the networks that are converted.
     """
     with gr.Tab("Convert", id="convert", elem_id="studio_convert_tab"):
         kind = gr.Radio(KINDS, value=LORA, label="Make", elem_id="convert_kind")
@@ -76,6 +79,7 @@ def convert_tab(job_queue: JobQueue, place: Place) -> None:
         job_queue.interrupt(place.windows.of(request.session_hash))
 
     stop.click(interrupt, None, None, queue=False, **PRIVATE)
+    return networks
 
 
 def _hidden_fields() -> tuple[gr.Number, gr.File]:

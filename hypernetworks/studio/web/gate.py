@@ -48,7 +48,7 @@ ROUTES = (
         "plain",
     ),
     ("POST", r"/hypernetworks/v1/(tokens|seen|images/(star|discard))", "plain"),
-    ("POST", r"/hypernetworks/v1/runs/(keep|continue|discard)", "plain"),
+    ("POST", r"/hypernetworks/v1/runs/(keep|continue|discard|reveal)", "plain"),
     ("POST", r"/hypernetworks/v1/card/(tags|preview|rename|discard|reveal)", "plain"),
     ("POST", r"/hypernetworks/v1/refresh", "plain"),
     ("POST", r"/hypernetworks/v1/add", "plain"),

@@ -26,6 +26,7 @@ from ...prompts import parse
 from ...ui.training import views
 from ...ui.training.runs import Runs
 from ...ui.training.state import duration
+from ..card_actions import open_folder
 from ..comparing.sheets import Sheets
 from ..fitting import Fitting
 from ..generating import LONGEST_PROMPT
@@ -223,11 +224,15 @@ def _register_runs(app: Any, prefix: str, trainer: Trainer) -> None:
     def done(action: str, name: str, number: int) -> Response:
         state, said = trainer.state, {}
         try:
+            if action == "reveal" and not trainer.takes_paths:
+                raise HypernetworkError("with --listen, folders can't be shown from the page")
             # Its files are being written; a copy of a saved step harms nobody.
-            if state.is_running and action != "keep":
+            if state.is_running and action not in ("keep", "reveal"):
                 raise HypernetworkError(f'"{state.name}" is being trained: interrupt it first')
             if action == "keep":
                 said = {"kept": runs.keep(name, number, library, trainer.folder)}
+            elif action == "reveal":
+                said = open_folder(runs.path(name))
             elif action == "continue":
                 trainer.go_on(name, number)
             else:

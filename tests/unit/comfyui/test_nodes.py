@@ -296,7 +296,7 @@ def test_what_cannot_be_written_is_an_error_on_the_node(comfy: Any) -> None:
         bake((), "base.safetensors", "x")
     write(comfy.folder, "ink")
     (stack,) = comfy.nodes["HypernetworkStack"].execute(name_1="ink.pt").args
-    with pytest.raises(hn.HypernetworkError, match="ink is not linear"):
+    with pytest.raises(hn.HypernetworkError, match='"ink" is not linear'):
         bake(stack, "base.safetensors", "x")
     sys.modules["comfy.model_management"].INTERRUPTED.append(True)
     with pytest.raises(sys.modules["comfy.model_management"].InterruptProcessingException):

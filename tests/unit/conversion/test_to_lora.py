@@ -192,7 +192,7 @@ def test_the_same_networks_give_the_same_bytes(base: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("made", "error", "said"),
     [
-        (lambda: network("x", 1, RELU), StructureError, "x is not linear (it has relu)"),
+        (lambda: network("x", 1, RELU), StructureError, '"x" is not linear (it has relu)'),
         (
             lambda: network("x", 1, hn.Structure((1, 1), layer_norm=True, dropout=(0, 0))),
             StructureError,

@@ -116,6 +116,18 @@ def test_hostile_text_is_shown_and_nothing_else(made: str) -> None:
     assert "\x00" not in made
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("no network is chosen: choose one", "No network is chosen: choose one"),
+        ("a network.safetensors: it is damaged", "a network.safetensors: it is damaged"),
+        ("it may be v1.5: choose another", "It may be v1.5: choose another"),
+    ],
+)
+def test_messages_begin_with_a_capital_and_names_stay(said: str, shown: str) -> None:
+    assert f"<li>{shown}</li>" in widgets.messages_html([said])
+
+
 # ------------------------------------------------------------------ files that are added
 
 
