@@ -27,7 +27,7 @@ from hardening.healthy import KINDS, healthy
 from hardening.pickling import legacy, network, number, text, zipped
 from hardening.watched import PLANTS
 
-CASES = 288
+CASES = 576
 
 
 def test_a_part_of_the_long_run(tmp_path: Path) -> None:
