@@ -75,7 +75,7 @@
         },
     };
 
-    const keyOf = (entry) => JSON.stringify([entry.full_name, entry.mtime, entry.preview, entry.activation_text, entry.preferred_multiplier, entry.tags]);
+    const keyOf = (entry) => (entry.key ??= JSON.stringify([entry.full_name, entry.mtime, entry.preview, entry.activation_text, entry.preferred_multiplier, entry.tags]));
     const byName = (one, other) => collator.compare(one.name, other.name);
     const ORDERS = {
         Name: () => byName,
@@ -254,11 +254,15 @@
 
         /** Press the cards whose tags the prompt has. */
         mark() {
-            const names = new Set(parseTags(promptText()).map((tag) => tag.name.trim()));
-            [...this.grid.children].forEach(({ button }, index) => {
+            const basis = [promptText(), this.shown, this.grid.children.length];
+            if (this.marked?.every((part, index) => part === basis[index])) return; // it is asked three times a second
+            this.marked = basis;
+            const names = new Set(parseTags(basis[0]).map((tag) => tag.name.trim()));
+            [...this.grid.children].forEach((slot, index) => {
                 const { name, full_name: fullName } = this.shown[index];
-                const pressed = String(names.has(name) || names.has(fullName));
-                if (button.getAttribute("aria-pressed") !== pressed) button.setAttribute("aria-pressed", pressed);
+                const isPressed = names.has(name) || names.has(fullName);
+                if (slot.isPressed !== isPressed) slot.button.setAttribute("aria-pressed", String(isPressed));
+                slot.isPressed = isPressed;
             });
         }
 
