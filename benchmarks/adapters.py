@@ -2,7 +2,7 @@
 
 Every method learns the same images in the same order, with the same noise and time steps, on the
 same frozen miniature, for the same number of samples, by AdamW with the same schedule; two rows
-have the optimiser that ``train`` uses on the miniature, and are named so. Sizes are as near to
+have ``train``'s ScheduleFreeAdamW, and are named so. Sizes are as near to
 the hypernetwork's as a method allows; the table has what they are. LoRA, LoKr, OFT and IA3 are
 peft's, on the same projections (``to_k`` and ``to_v``): ``pip install "hypernetworks[peft]"``.
 

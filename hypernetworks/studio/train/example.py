@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NAME, KEY, BUTTON = "blueprint", "example", "Train on an example"
 """Of the network, what stands in place of a folder's key, and what begins it."""
 PROMPTS = "a penguin on yellow\na rocket on red"
-SETTINGS = {"steps": 300, "save_every": 100, "preview_every": 50, "previews": PROMPTS}
+SETTINGS = {"steps": 150, "save_every": 50, "preview_every": 25, "previews": PROMPTS}
 """Where it differs from the preset: after these steps the validation loss of so few pictures would
 rise again.
 """

@@ -54,7 +54,7 @@ class FormValues:
     shape: str = "auto"
     warm_up: float | None = None
     restarts: float | None = None
-    optimiser: str = ""
+    optimiser: str = "AdamW"
     weight_decay: float | None = None
     precision: str = "auto"
     memory: str = "auto"
