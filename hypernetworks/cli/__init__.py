@@ -7,6 +7,7 @@ generated.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -55,6 +56,8 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, or print the help if there is none; returns the exit code."""
     parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what could be typed next
+        _complete(parser)
     given = [*(sys.argv[1:] if arguments is None else arguments)]
     options = parser.parse_args(given)
     options.argv = given[1:]  # configurations are read between the defaults and what was typed
@@ -77,6 +80,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # such as `inspect … | head`
         sys.stderr.close()  # else Python prints the error once more when it exits
         return 0
+
+
+def _complete(parser: argparse.ArgumentParser) -> None:
+    """Answer the shell and end, if argcomplete is installed."""
+    try:
+        from argcomplete import autocomplete
+    except ImportError:
+        return
+
+    autocomplete(parser)
 
 
 def _parser() -> argparse.ArgumentParser:

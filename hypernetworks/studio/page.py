@@ -17,7 +17,7 @@ from .cards import choices
 from .fields import Inputs, prompt_and_settings, starter
 from .job_queue import JobQueue
 from .models import samplers
-from .tabs.axes import Axes, for_one_network, restored_axes
+from .tabs.axes import Axes, for_one_network, for_run, restored_axes
 from .tabs.compare import compare_tab
 from .tabs.convert import convert_tab
 from .tabs.dropped import wire_drop
@@ -156,6 +156,7 @@ def _wire_choices(
         ("inspect", network, [inspected]),
         ("convert", networks, [converted]),
         ("compare", for_one_network, axes.outputs),
+        ("compare_run", for_run, axes.outputs),
     ):
         button = gr.Button(name, elem_id=f"studio_{name}", elem_classes="studio-hidden")
         button.click(

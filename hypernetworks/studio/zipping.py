@@ -7,6 +7,8 @@ import shutil
 import zipfile
 from pathlib import Path
 
+from ..files.writing import replace
+
 LARGEST = 2 << 30
 """Bytes of a folder that is worth the time and the second copy on the disk."""
 
@@ -21,14 +23,20 @@ def zipped(folder: Path) -> Path:
 
     Returns:
         The file; the folder's name is the first part of every name in it.
+
+    Raises:
+        FileWriteError: it can't be written.
     """
     path = Path(f"{folder}.zip")
+    replace(path, lambda temporary: _write(folder, temporary))
+    shutil.rmtree(folder, ignore_errors=True)
+    return path
+
+
+def _write(folder: Path, temporary: Path) -> None:
     # Weights can't be compressed further.
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(temporary, "w") as archive:
         for place, _, files in os.walk(folder):
             for name in sorted(files):
                 file = Path(place) / name
                 archive.write(file, file.relative_to(folder.parent))
-
-    shutil.rmtree(folder, ignore_errors=True)
-    return path

@@ -352,10 +352,23 @@ def test_a_network_is_trained_interrupted_used_and_finished(
     expect(page.locator("#train_progress")).to_contain_text(
         f"after {done + 2} steps", timeout=180_000
     )
+    use_run(page, done + 2)
     start_over(page)
     page.get_by_role("tab", name="Image").click()
     assert generate(page, "a cat on red <hypernet:azure:1>", steps=4) not in (plain, half)
     assert problems == []
+
+
+def use_run(page: Any, steps: int) -> None:
+    """Its row compares what it has saved, and brings its settings back into the fields."""
+    page.get_by_role("button", name="Compare steps of azure").click()
+    expect(page.get_by_label("Values of the columns")).to_have_value("azure")
+    page.get_by_role("tab", name="Train").click()
+    page.fill("#train_steps input", "7")
+    page.get_by_role("button", name="Change settings of azure").click()
+    expect(page.locator("#train_told")).to_contain_text("press Train to go on")
+    expect(page.locator("#train_steps input")).to_have_value(str(steps))
+    expect(page.get_by_label("Start over")).not_to_be_checked()
 
 
 def start_over(page: Any) -> None:

@@ -121,6 +121,7 @@ STUDIO = """
 import sys, threading, time
 from pathlib import Path
 from types import SimpleNamespace
+from hypernetworks.studio.unfinished import Unfinished
 from hypernetworks.studio.web import server
 
 class Trainer:
@@ -141,7 +142,7 @@ async def app(scope, receive, send):
 
 server.Trainer, server.own_folder = Trainer, lambda *_: None
 server.build_app = lambda *_, **__: app
-server.launch(SimpleNamespace(library=None), port=int(sys.argv[2]), open_browser=False)
+server.launch(SimpleNamespace(library=None, unfinished=Unfinished()), port=int(sys.argv[2]), open_browser=False)
 """
 
 

@@ -18,6 +18,7 @@ from fastapi.testclient import TestClient
 from hardening.served import PASSES
 from starlette.exceptions import HTTPException
 
+from hypernetworks.studio.unfinished import Unfinished
 from hypernetworks.studio.web import bodies, limits, payloads, uploads
 
 pytest.importorskip("gradio")
@@ -208,7 +209,7 @@ def test_only_so_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     level, ending = log.level, list[int]()
     listener = server._listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
-    serving = threading.Thread(target=server._serve, args=(quick, listener, ending))
+    serving = threading.Thread(target=server._serve, args=(quick, listener, ending, Unfinished()))
     serving.start()
 
     def status() -> int:

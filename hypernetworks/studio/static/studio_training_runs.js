@@ -3,13 +3,21 @@
  */
 (() => {
     "use strict";
-    const { API, activeTab, notify, reloadCards, ask } = window.hypernetworksStudio;
+    const { API, activeTab, notify, reloadCards, selectTab, ask } = window.hypernetworksStudio;
     const { make } = window.hypernetworksExtension.controls;
 
     function button(text, label, action) {
         const element = make("button", { type: "button", "aria-label": label }, text);
         element.addEventListener("click", action);
         return element;
+    }
+
+    /** Let the server fill a tab's fields: gradio's lists can't be filled from here. */
+    function openWith(run, tab, button) {
+        selectTab(tab);
+        window.hypernetworksStudio.chosen = run.name;
+        document.getElementById(button)?.click();
+        document.getElementById("studio_tabs")?.scrollIntoView({ block: "start" });
     }
 
     class Runs {
@@ -55,9 +63,11 @@
             const keeping = button("Add to the library", `Add to the library: ${run.name}`, () => this.change("keep", run, steps.value));
             const leaving = button("Move to trash", `Move to trash: ${run.name}`, () => this.change("discard", run, ""));
             const opening = button("Show in folder", `Show in folder: ${run.name}`, () => this.change("reveal", run, ""));
-            [going, more].forEach((element) => element.toggleAttribute("disabled", !run.can_go_on));
-            [keeping, steps].forEach((element) => element.toggleAttribute("disabled", !run.saved.length));
-            const tools = make("div", { class: "studio-tools" }, going, more, make("span", {}, "more steps"), steps, keeping, opening, leaving);
+            const changing = button("Change settings", `Change settings of ${run.name}`, () => openWith(run, "Train", "studio_again"));
+            const comparing = button("Compare steps", `Compare steps of ${run.name}`, () => openWith(run, "Compare", "studio_compare_run"));
+            [going, more, changing].forEach((element) => element.toggleAttribute("disabled", !run.can_go_on));
+            [keeping, steps, comparing].forEach((element) => element.toggleAttribute("disabled", !run.saved.length));
+            const tools = make("div", { class: "studio-tools" }, going, more, make("span", {}, "more steps"), changing, steps, keeping, comparing, opening, leaving);
             return make("li", {}, picture, make("div", {}, words, tools));
         }
 

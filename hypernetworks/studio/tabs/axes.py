@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from ..cards import choices
-from ..comparing.axes import BLOCK_OFF, BLOCKS, KINDS, MULTIPLIER, NETWORK, SAMPLER
+from ..comparing.axes import BLOCK_OFF, BLOCKS, CHECKPOINT, KINDS, MULTIPLIER, NETWORK, SAMPLER
 from ..comparing.working import model_blocks
 from ..job_queue import JobQueue
 from ..models import samplers
@@ -64,6 +64,11 @@ def for_one_network(name: str) -> tuple[Any, ...]:
     typed = f'"{name}"' if "," in name else name
     kinds = ((MULTIPLIER, "0, 0.25, 0.5, 0.75, 1"), (NETWORK, typed), (NONE, ""))
     return _axes_values(kinds, gr.skip())
+
+
+def for_run(name: str) -> tuple[Any, ...]:
+    """Values of :attr:`Axes.outputs` that compare the saved steps of a training run."""
+    return _axes_values(((CHECKPOINT, name), (NONE, ""), (NONE, "")), gr.skip())
 
 
 def restored_axes(given: dict[str, Any]) -> tuple[Any, ...]:

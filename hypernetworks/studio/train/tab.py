@@ -10,6 +10,7 @@ import gradio as gr
 from ...errors import HypernetworkError, TrainingDataError, TrainingSettingsError
 from ...ui.training import views
 from ...ui.training.form import Form, Source
+from ...ui.training.runs import Runs, remembered
 from ...ui.training.state import State
 from ...ui.training.values import NEW, FormValues
 from ..cards import choices
@@ -51,6 +52,7 @@ def train_tab(trainer: Trainer) -> None:
         gr.HTML('<div class="studio-runs"></div>', elem_id="train_runs")  # studio_training_runs.js
         model = gr.State(trainer.job_queue.painter.model_name)
         _wire_fields(trainer, form, model)
+        _wire_again(trainer, form, told)
 
     grid.wire()
     _wire_buttons(trainer, form, grid, told, (start, stop, example_button))
@@ -159,6 +161,54 @@ def _wire_fields(trainer: Trainer, form: Form, model: gr.State) -> None:
     sized = [name for name in found if name in _SIZED]
     inputs = [found[name] for name in sized]
     gr.on([field.change for field in inputs], size, inputs, form.size, queue=False, **PRIVATE)
+
+
+def fields_of_run(trainer: Trainer, form: Form, name: str) -> dict[str, Any]:
+    """The fields' values with which a run was begun, by name, as gradio takes them.
+
+    Raises:
+        HypernetworkError: there is no such run, or its fields are not known.
+    """
+    values = remembered(Runs(trainer.training_folders.runs).path(name))
+    found: dict[str, Any] = {field: getattr(values, field) for field in form.fields}
+    # What has gone since then can't be chosen.
+    networks = (NEW, *choices(trainer.job_queue.library))
+    lists = {"key": form.folders(), "begin_with": [(each, each) for each in networks]}
+    for field, known in lists.items():
+        is_there = any(found[field] == key for _, key in known)
+        found[field] = gr.update(choices=known, value=found[field] if is_there else known[0][1])
+
+    path = values.path if trainer.takes_paths else ""
+    return found | {"name": name, "path": path, "start_over": False, "replace": False}
+
+
+def _wire_again(trainer: Trainer, form: Form, told: gr.HTML) -> None:
+    """Let the list of runs fill in a run's fields: its script names the run, and clicks a hidden
+    button.
+    """
+
+    def again(name: str) -> tuple[Any, ...]:
+        try:
+            found = fields_of_run(trainer, form, name)
+        except HypernetworkError as error:
+            return messages_html([str(error)], "error"), *[gr.skip()] * len(form.fields)
+
+        said = (
+            f"These are the settings of {name}: change them, then press Train to go on with it. "
+            "Under another name, they begin a new run."
+        )
+        return messages_html([said]), *(found[field] for field in form.fields)
+
+    run = gr.Textbox(visible=False)
+    button = gr.Button("again", elem_id="studio_again", elem_classes="studio-hidden")
+    button.click(
+        again,
+        run,
+        [told, *form.fields.values()],
+        js="() => [window.hypernetworksStudio.chosen]",
+        queue=False,
+        **PRIVATE,
+    )
 
 
 _SIZED = {"begin_with", "layers", "activation", "layer_norm", "dropout", "self_attention"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -62,6 +63,17 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--version"])
     assert not stop.value.code
     assert capsys.readouterr().out == f"hypernetworks {hn.__version__}\n"
+
+
+def test_a_shell_is_told_what_could_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With argcomplete, which ends the process; without it nothing happens."""
+    asked: list[argparse.ArgumentParser] = []
+    monkeypatch.setenv("_ARGCOMPLETE", "1")
+    monkeypatch.setitem(sys.modules, "argcomplete", None)
+    assert main([]) == 0
+    monkeypatch.setitem(sys.modules, "argcomplete", SimpleNamespace(autocomplete=asked.append))
+    assert main([]) == 0
+    assert "generate" in asked[0].format_help()
 
 
 def test_inspect_tells_what_is_in_a_file(

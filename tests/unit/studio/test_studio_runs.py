@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 import hypernetworks as hn
+from hypernetworks.studio.comparing.axes import CHECKPOINT
+from hypernetworks.studio.tabs.axes import NONE, for_run
 from hypernetworks.studio.train.form_values import FormValues
+from hypernetworks.studio.train.tab import fields_of_run
 from hypernetworks.studio.train.trainer import Trainer
 from hypernetworks.training.folders import TrainingFolders
+from hypernetworks.ui.training.form import NO_FOLDER
 from hypernetworks.ui.training.runs import FORM, TRASH, Runs, remember, remembered
+from hypernetworks.ui.training.values import NEW
 
 LOG = "step,loss,smoothed,validation,rate,gradient_norm,seconds\n"
 ROWS = "1,1,1,,1e-3,1,1\n2,0.9,0.9,0.5,1e-3,1,1\n3,0.8,0.8,0.7,1e-3,1,1\n"
@@ -65,6 +71,28 @@ def test_a_run_goes_on_with_its_own_fields(runs: Runs, monkeypatch: pytest.Monke
     (values,) = begun
     assert (values.name, values.steps, values.rate, values.key) == ("azure", 53, "0.05", "example")
     assert not values.start_over
+
+
+def test_its_fields_can_be_changed_and_its_steps_compared(runs: Runs, tmp_path: Path) -> None:
+    queue = SimpleNamespace(painter=SimpleNamespace(library=None), library=hn.Library([tmp_path]))
+    trainer = Trainer(queue, TrainingFolders(runs.folder.parent), None)  # type: ignore[arg-type]
+    given = FormValues(key="gone", path="/images", begin_with="gone", start_over=True, rate="0.05")
+    remember(given, runs.path("azure"))
+    form: Any = SimpleNamespace(fields=vars(given), folders=lambda: [NO_FOLDER, ("cats", "1")])
+
+    trainer.takes_paths = False  # as with --listen: the path of another session is not told
+    found = fields_of_run(trainer, form, "azure")
+    assert found.keys() == vars(given).keys()
+    assert (found["name"], found["rate"], found["start_over"]) == ("azure", "0.05", False)
+    assert (found["key"]["value"], found["begin_with"]["value"], found["path"]) == ("", NEW, "")
+    trainer.takes_paths = True
+    assert fields_of_run(trainer, form, "azure")["path"] == "/images"
+    with pytest.raises(hn.HypernetworkError, match="no such run"):
+        fields_of_run(trainer, form, "../azure")
+
+    kind, typed, *others = for_run("azure")
+    assert (kind, typed["value"], typed["visible"]) == (CHECKPOINT, "azure", True)
+    assert others[0] == NONE
 
 
 def test_a_step_goes_to_the_library_once(runs: Runs, tmp_path: Path) -> None:
