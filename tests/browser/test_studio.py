@@ -770,7 +770,7 @@ def test_a_network_becomes_a_lora_and_comes_back(
         file = page.locator("#convert_lora input[type=file]")
         file.set_input_files(str(tmp_path / "line.safetensors"))
         # once it is sent; gradio puts the end of the name into an element of its own
-        sent = re.compile(r"line\s*\.safetensors\s*[\d.]+ MB")
+        sent = re.compile(r"line\s*\.safetensors\s*[\d.]+\s*MB")
         expect(page.locator("#convert_lora")).to_contain_text(sent)
         page.locator("#convert_name").get_by_role("textbox").fill("again")
         page.click("#convert_start")
