@@ -27,7 +27,7 @@ from .tabs.model import model_tab, model_updates, status_html
 from .tabs.picture import Place, picture_tab, wire_fields, wire_generating
 from .train.tab import train_tab
 from .train.trainer import Trainer
-from .widgets import PRIVATE
+from .widgets import PRIVATE, when_chosen
 from .windows import restored_fields, saved_state
 
 _STATIC = Path(__file__).parent / "static"
@@ -134,7 +134,7 @@ def _wire_choices(
     of_networks: tuple[gr.Dropdown, gr.Dropdown],
     axes: Axes,
 ) -> None:
-    """Let the page's scripts fill fields: they name what was chosen, and click a hidden button.
+    """Let the page's scripts fill the fields of all tabs but Train.
 
     Args:
         of_networks: the fields of the tabs that inspect and convert.
@@ -150,7 +150,6 @@ def _wire_choices(
     def networks(name: str) -> Any:
         return gr.update(value=[name], choices=list(choices(job_queue.library)))
 
-    # gradio's lists can't be filled from a script, but a script can click a button.
     for name, function, outputs in (
         ("apply", fields, inputs.all()),
         ("inspect", network, [inspected]),
@@ -158,15 +157,7 @@ def _wire_choices(
         ("compare", for_one_network, axes.outputs),
         ("compare_run", for_run, axes.outputs),
     ):
-        button = gr.Button(name, elem_id=f"studio_{name}", elem_classes="studio-hidden")
-        button.click(
-            function,
-            chosen,
-            outputs,
-            js="() => [window.hypernetworksStudio.chosen]",
-            queue=False,
-            **PRIVATE,
-        )
+        when_chosen(name, function, chosen, outputs)
 
 
 def _opening(

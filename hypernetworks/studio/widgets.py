@@ -11,6 +11,8 @@ from ..ui.html import messages_html as messages_html
 from ..ui.html import text as text
 from .job_queue import Update
 
+CHOSEN = "() => [window.hypernetworksStudio.chosen]"
+"""In the browser: what a script has chosen for the server."""
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
@@ -26,6 +28,22 @@ def when_shown(tab: str, function: Callable[..., Any], inputs: Any, outputs: Any
 
     button = gr.Button("Renew", elem_id=f"studio_shown_{tab}", elem_classes="studio-hidden")
     button.click(function, inputs, outputs, queue=False, **PRIVATE)
+
+
+def when_chosen(name: str, function: Callable[..., Any], inputs: Any, outputs: Any) -> None:
+    """Let the page's scripts fill fields: they say what was chosen, and click this hidden button.
+
+    gradio's lists can't be filled from a script.
+
+    Args:
+        name: what is done, for the button's id ``studio_NAME``.
+        function: gets what was chosen as text.
+        inputs: a hidden text field, whose place the choice takes.
+    """
+    import gradio as gr
+
+    button = gr.Button(name, elem_id=f"studio_{name}", elem_classes="studio-hidden")
+    button.click(function, inputs, outputs, js=CHOSEN, queue=False, **PRIVATE)
 
 
 def progress_html(update: Update) -> str:

@@ -35,6 +35,13 @@
         if (activeTab() !== name) tabs().find((tab) => tab.textContent.trim() === name)?.click();
     }
 
+    /** Let the server fill a tab's fields for something chosen, by a hidden button: gradio's lists can't be filled from here. */
+    function openWith(name, tab, button) {
+        selectTab(tab);
+        shared.chosen = name;
+        byId(button)?.click();
+    }
+
     /* What a tab offers is renewed after it is seen: gradio's own event for that would hold it up for a tenth of a second. */
 
     const RENEWED = ["Inspect", "Convert", "Train", "Model"];
@@ -285,7 +292,7 @@
         openInfotext();
     }
 
-    const shared = { API, TAB, SUFFIXES, activeTab, selectTab, notify, fill, restore, addAll, promptField, promptText };
+    const shared = { API, TAB, SUFFIXES, activeTab, selectTab, openWith, notify, fill, restore, addAll, promptField, promptText };
     window.hypernetworksStudio = shared; // the other files add to it
 
     setInterval(tick, 300);

@@ -4,7 +4,7 @@
 (() => {
     "use strict";
     const { parseTags, toggle } = window.hypernetworksExtension;
-    const { API, TAB, notify, selectTab, reloadCards, promptText, use } = window.hypernetworksStudio;
+    const { API, TAB, notify, openWith, reloadCards, promptText, use } = window.hypernetworksStudio;
     const { make } = window.hypernetworksExtension.controls;
     const SIDE = 768; // pixels of a preview
 
@@ -24,13 +24,6 @@
         if (!response.ok) notify(`${entry.name}: ${answer.error}.`, true);
         else if (action !== "reveal") await reloadCards();
         return response.ok ? answer : null;
-    }
-
-    /** Let the server fill a tab's fields: gradio's lists can't be filled from here. */
-    function openWith(entry, tab, button) {
-        selectTab(tab);
-        window.hypernetworksStudio.chosen = entry.name;
-        document.getElementById(button)?.click();
     }
 
     const isIn = (entry) => parseTags(promptText()).some((tag) => [entry.name, entry.full_name].includes(tag.name.trim()));
@@ -78,9 +71,9 @@
 
     const ACTIONS = [
         ["Only this network", solo],
-        ["Inspect", (entry) => openWith(entry, "Inspect", "studio_inspect")],
-        ["Compare multipliers", (entry) => openWith(entry, "Compare", "studio_compare")],
-        ["Convert …", (entry) => openWith(entry, "Convert", "studio_convert")],
+        ["Inspect", (entry) => openWith(entry.name, "Inspect", "studio_inspect")],
+        ["Compare multipliers", (entry) => openWith(entry.name, "Compare", "studio_compare")],
+        ["Convert …", (entry) => openWith(entry.name, "Convert", "studio_convert")],
         ["Use the shown image as preview", preview],
         ["Tags …", tags],
         ["Rename …", rename],

@@ -3,7 +3,7 @@
  */
 (() => {
     "use strict";
-    const { API, activeTab, notify, reloadCards, selectTab, ask } = window.hypernetworksStudio;
+    const { API, activeTab, notify, reloadCards, openWith, ask } = window.hypernetworksStudio;
     const { make } = window.hypernetworksExtension.controls;
 
     function button(text, label, action) {
@@ -12,12 +12,11 @@
         return element;
     }
 
-    /** Let the server fill a tab's fields: gradio's lists can't be filled from here. */
-    function openWith(run, tab, button) {
-        selectTab(tab);
-        window.hypernetworksStudio.chosen = run.name;
-        document.getElementById(button)?.click();
-        document.getElementById("studio_tabs")?.scrollIntoView({ block: "start" });
+    const toTop = () => document.getElementById("studio_tabs")?.scrollIntoView({ block: "start" });
+
+    function open(run, tab, button) {
+        openWith(run.name, tab, button);
+        toTop();
     }
 
     class Runs {
@@ -63,8 +62,8 @@
             const keeping = button("Add to the library", `Add to the library: ${run.name}`, () => this.change("keep", run, steps.value));
             const leaving = button("Move to trash", `Move to trash: ${run.name}`, () => this.change("discard", run, ""));
             const opening = button("Show in folder", `Show in folder: ${run.name}`, () => this.change("reveal", run, ""));
-            const changing = button("Change settings", `Change settings of ${run.name}`, () => openWith(run, "Train", "studio_again"));
-            const comparing = button("Compare steps", `Compare steps of ${run.name}`, () => openWith(run, "Compare", "studio_compare_run"));
+            const changing = button("Change settings", `Change settings of ${run.name}`, () => open(run, "Train", "studio_again"));
+            const comparing = button("Compare steps", `Compare steps of ${run.name}`, () => open(run, "Compare", "studio_compare_run"));
             [going, more, changing].forEach((element) => element.toggleAttribute("disabled", !run.can_go_on));
             [keeping, steps, comparing].forEach((element) => element.toggleAttribute("disabled", !run.saved.length));
             const tools = make("div", { class: "studio-tools" }, going, more, make("span", {}, "more steps"), changing, steps, keeping, comparing, opening, leaving);
@@ -78,7 +77,7 @@
             const done = { continue: `${run.name} goes on.`, keep: `${answer.kept} is in the library.`, reveal: `The folder of ${run.name} opens: ${answer.folder}`, discard: `${run.name} is in the folder "trash" beside the runs.` };
             notify(response.ok ? done[action] : answer.error, !response.ok);
             if (response.ok && action === "keep") reloadCards();
-            if (response.ok && action === "continue") document.getElementById("studio_tabs")?.scrollIntoView({ block: "start" });
+            if (response.ok && action === "continue") toTop();
             ask();
             this.load();
         }

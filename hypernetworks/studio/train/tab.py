@@ -14,7 +14,7 @@ from ...ui.training.runs import Runs, remembered
 from ...ui.training.state import State
 from ...ui.training.values import NEW, FormValues
 from ..cards import choices
-from ..widgets import PRIVATE, messages_html, when_shown
+from ..widgets import PRIVATE, messages_html, when_chosen, when_shown
 from . import example
 from .form_values import job_of, of_preset, size_of
 from .image_grid import ImageGrid
@@ -183,9 +183,7 @@ def fields_of_run(trainer: Trainer, form: Form, name: str) -> dict[str, Any]:
 
 
 def _wire_again(trainer: Trainer, form: Form, told: gr.HTML) -> None:
-    """Let the list of runs fill in a run's fields: its script names the run, and clicks a hidden
-    button.
-    """
+    """Let the list of runs fill in the fields of one."""
 
     def again(name: str) -> tuple[Any, ...]:
         try:
@@ -195,20 +193,11 @@ def _wire_again(trainer: Trainer, form: Form, told: gr.HTML) -> None:
 
         said = (
             f"These are the settings of {name}: change them, then press Train to go on with it. "
-            "Under another name, they begin a new run."
+            "To begin a new run with them, change the name."
         )
         return messages_html([said]), *(found[field] for field in form.fields)
 
-    run = gr.Textbox(visible=False)
-    button = gr.Button("again", elem_id="studio_again", elem_classes="studio-hidden")
-    button.click(
-        again,
-        run,
-        [told, *form.fields.values()],
-        js="() => [window.hypernetworksStudio.chosen]",
-        queue=False,
-        **PRIVATE,
-    )
+    when_chosen("again", again, gr.Textbox(visible=False), [told, *form.fields.values()])
 
 
 _SIZED = {"begin_with", "layers", "activation", "layer_norm", "dropout", "self_attention"}

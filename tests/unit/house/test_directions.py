@@ -30,6 +30,7 @@ CORE = {
 }
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
+    "first_use": set(),
     "console": set(),
     "progress": {"console"},
     "ending": set(),
@@ -40,7 +41,7 @@ ROOMS: dict[str, set[str]] = {
     "prompts": {"errors", "engine.multiplier"},
     "library": {"files", "engine", "errors"},
     "patching": {"engine", "errors"},
-    "training": {"devices", "engine", "files", "errors"},
+    "training": {"devices", "engine", "files", "errors", "first_use"},
     "conversion": {"devices", "engine", "files", "errors"},
     "hosts": CORE,
     "hosts.webui": {*CORE, "hosts", "ui"},
@@ -52,7 +53,7 @@ ROOMS: dict[str, set[str]] = {
     "cli": {*CORE, "hosts", "hosts.diffusers", "studio", "miniature"},
     "__main__": {"cli"},
     "installing": {"__version__", "console"},
-    "__init__": CORE,
+    "__init__": {*CORE, "first_use"},
 }
 """What each room may import of this package. On top sit ``studio``, ``cli`` and the webui's
 scripts.
@@ -65,6 +66,7 @@ BENEATH_THE_MULTIPLIER = ("engine.schedules", "engine.blocks")
 """Files of the same kind as ``engine.multiplier``: plain numbers, which the prompts may use."""
 FOREIGN: dict[str, set[str]] = {
     "errors": set(),
+    "first_use": set(),
     "progress": set(),
     "ending": set(),
     "devices": {"torch", "torch_directml"},
