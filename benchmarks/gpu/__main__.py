@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from . import calls, changes, counts, memory, training
+from . import calls, changes, compiled, counts, memory, training
 from .models import Setting
 from .report import Table, facts, write
 
@@ -54,7 +54,7 @@ def parts() -> dict[str, SiteMultipliers]:
         "large": lambda s, _: calls.graphs(s.fewer, "SD1.5", 1024, s.half),
         "bf16": lambda s, _: calls.graphs(s.fewer, "SD1.5", 512, torch.bfloat16),
         "sdxl-memory": plain(memory.peaks, "SDXL", 1024),
-        "compiled": lambda s, c: calls.compiled(s.fewer, c.left),
+        "compiled": lambda s, c: compiled.compiled(s.fewer, c.left),
         "counts": plain(counts.per_projection),
         "counts-call": plain(counts.per_call),
         "waits": plain(counts.waiting),

@@ -1,20 +1,14 @@
-"""Whole UNet calls: no network, naive, ours and the floor; eager, replayed as a graph, and
-compiled.
-"""
+"""Whole UNet calls: no network, naive, ours and the floor; eager, and replayed as a graph."""
 
 from __future__ import annotations
 
 import gc
 import random
-import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
 
 import torch
-
-import hypernetworks as hn
 
 from ..cases import ActiveNetworks, Summary
 from . import timing
@@ -149,91 +143,6 @@ def _on_device(device: str) -> list[torch.Tensor]:
         for found in (gc.get_objects() if device == "cuda" else ())
         if isinstance(found, torch.Tensor) and found.is_cuda
     ]
-
-
-def compiled(setting: Setting, left: Callable[[], float]) -> Iterator[Table]:
-    """Whole calls through ``torch.compile``: milliseconds, graphs, and compilations when a
-    multiplier moves.
-
-    Each variant is compiled anew, which takes most of a minute: those that matter most come first.
-    """
-    subject = Subject("SD1.5", 512, setting.half, setting.device, setting.is_small)
-    table = Table(
-        f"SD1.5 512x512 {_name(setting.half)}, torch.compile",
-        ("variant", "ms", "graphs", "breaks", "compiled s", "again after a moved multiplier"),
-    )
-    made = stacks(subject)
-    relu, linear = made["relu"], made["linear"]
-    order: list[tuple[str, list[tuple[hn.Hypernetwork, str]] | ActiveNetworks]] = [
-        (NONE, nullcontext),
-        ("ours: relu", [(relu[0][0], "0.9@0,0.5@1")]),
-        ("floor: relu", ways(subject.unet, relu)["floor"]),
-        ("ours: linear", [(linear[0][0], "0.9@0,0.5@1")]),
-        ("naive: relu", ways(subject.unet, relu)["naive"]),
-    ]
-
-    for rest, stack in made.items():
-        by_way = ways(subject.unet, stack)
-        order += [(f"{way}: {rest}", by_way[way]) for way in ("ours", "floor", "naive")]
-    order = list({name: (name, what) for name, what in order[::-1]}.values())[::-1]
-    slowest = 0.0
-
-    for name, what in order[1:2] if setting.is_small else order:
-        if left() < slowest * 1.2:
-            table.notes.append(f"{name}: no time left")
-            continue
-        begun = time.perf_counter()
-        try:
-            _compiled_row(setting, subject, name, what, table)
-        except Exception as error:  # a variant that can't be compiled costs itself
-            table.notes.append(
-                f"{name}: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
-            )
-        slowest = max(slowest, time.perf_counter() - begun)
-    torch._dynamo.reset()
-
-    yield table
-
-
-def _compiled_row(setting: Setting, subject: Subject, name: str, what: Any, table: Table) -> None:
-    """Compile under one variant, and time it."""
-    from torch._dynamo.utils import counters
-
-    torch._dynamo.reset()
-    counters.clear()
-    gc.collect()
-    backend = "eager" if setting.is_small else "inductor"
-    compiled_call = torch.compile(subject.unet, backend=backend)
-    inputs = subject.inputs()
-
-    def call() -> object:
-        return compiled_call(**inputs, return_dict=False)[0]
-
-    # To what was compiled: then a UNet call is noticed outside of its graph, which stays whole.
-    acting = what if callable(what) else lambda: hn.apply(compiled_call, what)
-    with acting() as handle:
-        begun = time.perf_counter()
-        call()
-        taken = time.perf_counter() - begun
-        call()
-        graphs, breaks = counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
-        reasons = list(counters["graph_break"])[:4]
-        times = [
-            timing.milliseconds(call, setting.device, setting.calls)
-            for _ in range(max(setting.rounds, 3))
-        ]
-        again = "-"
-        if isinstance(handle, hn.Handle):
-            for step in (1, 2):
-                handle.at(step, 4)
-                call()
-            again = str(counters["stats"]["unique_graphs"] - graphs)
-    found = timing.bootstrapped(times)
-    table.rows.append(
-        [name, with_interval(found, 2), str(graphs), str(breaks), f"{taken:.1f}", again]
-    )
-    table.raw[name] = {"milliseconds": times, "graphs": graphs, "breaks": breaks, "why": reasons}
-    table.bars.append((name.replace(NONE, f"none: {NONE}"), *_three(found)))
 
 
 def _name(dtype: torch.dtype) -> str:
