@@ -192,7 +192,7 @@ def _call_row(
     more = Counter(counted.operators)
     more.subtract(base.operators)  # folded products have a bias: addmm in place of mm
     added, mib = more.total(), (counted.bytes - base.bytes) / 2**20
-    products = more["mm"] + more["addmm"] + more["bmm"]
+    products = sum(more[name] for name in ("mm", "addmm", "bmm", "baddbmm"))
     table.rows.append([name, way, str(added), f"{mib:.0f}", str(products), str(more["_to_copy"])])
     table.raw[f"{name}, {way}"] = {"operators": dict(more), "mib": mib}
 

@@ -89,6 +89,14 @@ class HiddenLayers:
         key, value = self._both(context).chunk(2, dim=-1)
         return self._followed(key, 0), self._followed(value, 1)
 
+    def of_both_stacked(self, context: torch.Tensor) -> torch.Tensor:
+        """``h`` of both: ``(batch, tokens, dim)`` -> ``(2, batch * tokens, hidden)``."""
+        if self._further[0]:
+            return torch.stack(self.of_both(context)).flatten(1, 2)
+        # Without a copy: a batched product reads rows that lie apart.
+        made = self._both(context)
+        return made.view(-1, 2, made.shape[-1] // 2).transpose(0, 1)
+
     def _followed(self, hidden: torch.Tensor, side: int) -> torch.Tensor:
         for layer in self._further[side]:
             hidden = layer(hidden)

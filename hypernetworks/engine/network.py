@@ -14,6 +14,7 @@ from torch import nn
 
 from ..errors import StructureError
 from .affine import AffineMap, collapse
+from .both_sides import BothSides
 from .hidden import HiddenLayers, ends_in_layer, last_layer
 from .magnitudes import largest_output
 from .normed import Normed, normed
@@ -278,6 +279,33 @@ class Hypernetwork:
             kept[key] = made, _nbytes(*made.tensors)
         return kept[key][0]
 
+    def both_sides(self, dim: int, device: torch.device, dtype: torch.dtype) -> BothSides | None:
+        """Keys and values as one computation, kept as by :meth:`delta`; ``None`` where the last
+        layer isn't linear, and in training.
+        """
+        if self.training or not (self.structure.is_linear or ends_in_layer(self.structure)):
+            return None
+
+        key, kept = (dim, device, dtype), prepared(self).both
+        if (found := kept.get(key)) is not None:
+            return found
+
+        with torch.inference_mode(False), torch.no_grad():
+            last = [
+                self._collapsed(dim, side, device)
+                if self.structure.is_linear
+                else self.last_layer(dim, side)
+                for side in (0, 1)
+            ]
+            maps = [affine.to(device, dtype) for affine in last]
+            made = BothSides.of_maps(self.hidden(dim, device, dtype), maps)
+        if is_ordinary(made.weight, made.bias):
+            kept[key] = made
+        return made
+
+    def _collapsed(self, dim: int, side: int, device: torch.device) -> AffineMap:
+        return collapse(list(self.pairs[dim][side].linear), for_float64(device))
+
     def last_layer(self, dim: int, side: int) -> AffineMap:
         """The last linear layer of one MLP, as it is in the file."""
         return last_layer(self.pairs[dim][side].linear)
@@ -289,7 +317,7 @@ class Hypernetwork:
         mlp = self.pairs[dim][side]
         if not self.structure.is_linear:
             return _functional(mlp, self.structure, device, dtype)
-        made = collapse(list(mlp.linear), for_float64(device)).to(device, dtype)
+        made = self._collapsed(dim, side, device).to(device, dtype)
         tensors = [made.weight, made.bias]
         return made, _nbytes(*tensors), tensors
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .folding import Fold
 
 if TYPE_CHECKING:
+    from .both_sides import BothSides
     from .hidden import HiddenLayers
 
 Delta = Callable[[torch.Tensor], torch.Tensor]
@@ -27,6 +28,7 @@ class Prepared:
         deltas: results of :meth:`Hypernetwork.delta`, by width, side, device and dtype; each with
             its bytes.
         hidden: results of :meth:`Hypernetwork.hidden`, by width, device and dtype; likewise.
+        both: results of :meth:`Hypernetwork.both_sides`, likewise.
         largest: results of :meth:`Hypernetwork.largest_output`, by width and side.
         folds: products with the weights of projections, made by :mod:`hypernetworks.patching`.
     """
@@ -34,6 +36,7 @@ class Prepared:
     def __init__(self) -> None:
         self.deltas: dict[tuple[int, int, torch.device, torch.dtype], tuple[Delta, int]] = {}
         self.hidden: dict[tuple[int, torch.device, torch.dtype], tuple[HiddenLayers, int]] = {}
+        self.both: dict[tuple[int, torch.device, torch.dtype], BothSides] = {}
         self.largest: dict[tuple[int, int], float] = {}
         self.folds: dict[tuple[object, ...], Fold] = {}
 
@@ -42,6 +45,7 @@ class Prepared:
         """Bytes of all tensors."""
         deltas = sum(added for _, added in list(self.deltas.values()))
         deltas += sum(added for _, added in list(self.hidden.values()))
+        deltas += sum(both.nbytes for both in list(self.both.values()))
         return deltas + sum(fold.nbytes for fold in list(self.folds.values()))
 
     def keep(self, key: tuple[object, ...], fold: Fold) -> None:
@@ -56,6 +60,7 @@ class Prepared:
         """Drop everything."""
         self.deltas.clear()
         self.hidden.clear()
+        self.both.clear()
         self.largest.clear()
         self.folds.clear()
 
@@ -64,9 +69,10 @@ class Prepared:
         for key in list(self.deltas):
             if key[2].type != "cpu":
                 self.deltas.pop(key, None)
-        for hidden_key in list(self.hidden):
-            if hidden_key[1].type != "cpu":
-                self.hidden.pop(hidden_key, None)
+        kept: tuple[dict[Any, Any], ...] = (self.hidden, self.both)
+        for of_both in kept:
+            for pair_key in [key for key in list(of_both) if key[1].type != "cpu"]:
+                of_both.pop(pair_key, None)
         for fold_key, fold in list(self.folds.items()):
             if fold.product.device.type != "cpu":
                 self.folds.pop(fold_key, None)

@@ -8,7 +8,9 @@ import torch
 
 from .affine import AffineMap, chain
 from .network import Hypernetwork, autocast_dtype, without_autocast
-from .tensors import is_on_cpu
+from .products import FUSING
+from .tensors import is_on_cpu, is_ordinary
+from .tracing import is_compiling
 
 KEY, VALUE = 0, 1
 """The two sides of a pair."""
@@ -50,6 +52,27 @@ class Stack:
                 dtype, if the device is made for it and the numbers fit.
         """
         return self.through(self.active(context.shape[-1], multipliers), context, side, exact=exact)
+
+    def transform_both(
+        self, context: torch.Tensor, multipliers: Sequence[float]
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The context for keys and for values, in fp32 at least, as one computation; ``None``
+        where that isn't possible, or isn't faster: then :meth:`transform` gives each.
+
+        Args:
+            context: as for :meth:`transform`.
+            multipliers: the same on both sides.
+        """
+        active = self.active(context.shape[-1], multipliers)
+        is_plain = context.ndim == 3 and is_ordinary(context) and context.device.type in FUSING
+        if len(active) != 1 or not is_plain or torch.is_grad_enabled() or is_compiling():
+            return None
+
+        network, multiplier = active[0]
+        dtype = torch.promote_types(context.dtype, torch.float32)
+        with without_autocast(context.device.type):
+            both = network.both_sides(context.shape[-1], context.device, dtype)
+            return None if both is None else both.of(context, multiplier)
 
     @staticmethod
     def through(

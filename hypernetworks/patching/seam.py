@@ -52,6 +52,10 @@ def is_torchs_own(forward: object) -> bool:
     return code is not None and code.co_filename == nn.modules.linear.__file__
 
 
+Multipliers = tuple[tuple[float, ...], ...]
+"""Of the networks, for each image."""
+
+
 class Remembered(NamedTuple):
     """A context that was transformed in this call.
 
@@ -61,15 +65,13 @@ class Remembered(NamedTuple):
 
     context: torch.Tensor
     side: int
-    multipliers: tuple[tuple[float, ...], ...]
+    multipliers: Multipliers
     result: torch.Tensor
     with_gradients: bool
     version: int | None
     numbers: torch.Tensor | None
 
-    def is_of(
-        self, context: torch.Tensor, side: int, multipliers: tuple[tuple[float, ...], ...]
-    ) -> bool:
+    def is_of(self, context: torch.Tensor, side: int, multipliers: Multipliers) -> bool:
         """Whether transforming the context now would give the same result."""
         return (
             self.context is context
@@ -178,7 +180,7 @@ class Seam:
 
         try:
             if kind == CROSS and self.call.running and self._may_remember(context):
-                return self._once_per_call(context, side, multipliers)
+                return self._once_per_call(context, index, side, multipliers)
             return self._transformed(context, side, multipliers, exact=kind != SELF)
         except Exception as error:
             self.fail(error)
@@ -200,14 +202,14 @@ class Seam:
         return True
 
     def _once_per_call(
-        self, context: torch.Tensor, side: int, multipliers: tuple[tuple[float, ...], ...]
+        self, context: torch.Tensor, index: int, side: int, multipliers: Multipliers
     ) -> torch.Tensor:
         """Transform a context that all layers of a UNet call share, once for all of them."""
         for seen in self.call.remembered:
             if seen.is_of(context, side, multipliers):
                 return seen.result
 
-        result = self._transformed(context, side, multipliers, exact=True)
+        made = self._for_sides(context, index, side, multipliers)
         numbers = None
         if context.is_inference():
             if is_on_cpu(context):
@@ -215,30 +217,44 @@ class Seam:
             else:  # comparing would wait for the device, so it is done when the call ends
                 self.watch.note(context)
 
-        self.call.remembered.append(
-            Remembered(
-                context,
-                side,
-                multipliers,
-                result,
-                torch.is_grad_enabled(),
-                version(context),
-                numbers,
+        for which, result in made.items():
+            self.call.remembered.append(
+                Remembered(
+                    context,
+                    which,
+                    multipliers,
+                    result,
+                    torch.is_grad_enabled(),
+                    version(context),
+                    numbers,
+                )
             )
-        )
-        return result
+        return made[side]
+
+    def _for_sides(
+        self, context: torch.Tensor, index: int, side: int, multipliers: Multipliers
+    ) -> dict[int, torch.Tensor]:
+        """The context for this side; and for the other one, which comes next, where that costs
+        next to nothing more.
+        """
+        other = tuple(image.multipliers(index, 1 - side) for image in self.per_image)
+        if other == multipliers and not self._is_by_rows(context):
+            both = self.per_image[0].stack.transform_both(context, multipliers[0])
+            if both is not None:
+                return dict(enumerate(both))
+        return {side: self._transformed(context, side, multipliers, exact=True)}
 
     def _transformed(
         self,
         context: torch.Tensor,
         side: int,
-        multipliers: tuple[tuple[float, ...], ...],
+        multipliers: Multipliers,
         *,
         exact: bool,
     ) -> torch.Tensor:
         """Transform each image's rows by its own networks; without rows, all by the first ones."""
         rows = self.call.rows
-        if len(self.per_image) == 1 or rows is None or len(rows) != context.shape[0]:
+        if rows is None or not self._is_by_rows(context):
             return self.per_image[0].stack.transform(context, side, multipliers[0], exact=exact)
 
         result = context.clone()
@@ -249,6 +265,11 @@ class Seam:
                 context[chosen], side, multipliers[number], exact=exact
             )
         return result
+
+    def _is_by_rows(self, context: torch.Tensor) -> bool:
+        """Whether each image's rows have networks of their own."""
+        rows = self.call.rows
+        return len(self.per_image) > 1 and rows is not None and len(rows) == context.shape[0]
 
 
 @functools.lru_cache(maxsize=64)
