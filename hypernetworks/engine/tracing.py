@@ -23,12 +23,12 @@ such function.
 """
 
 _is_dynamo: Callable[[], bool] = getattr(torch.compiler, "is_dynamo_compiling", _never)
-_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", _never)
 
 
 def is_read_by_dynamo() -> bool:
     """Whether ``torch.compile`` is reading, which may call operators that only this process has."""
-    return _is_dynamo() and not _is_exporting()
+    # Up to torch 2.11, is_exporting() is true wherever dynamo reads it; what it returns isn't.
+    return _is_dynamo() and not getattr(torch.compiler, "_is_exporting_flag", False)
 
 
 def outside_graph(function: _Function) -> _Function:
