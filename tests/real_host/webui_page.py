@@ -45,16 +45,16 @@ class Tab:
         return str(self.page.evaluate(PROMPT, f"#{self.name}_prompt textarea"))
 
     @property
-    def whole_prompt(self) -> str:
-        """What stands in the prompt."""
-        return str(self.page.input_value(f"#{self.name}_prompt textarea"))
+    def is_rewritten(self) -> bool:
+        """Whether sd-webui-prompt-all-in-one sets commas in the prompt."""
+        return bool(self.page.locator("#physton-prompt-all-in-one").count())
 
     def write(self, text: str) -> None:
         """Type a prompt, and let a neighbour that rewrites prompts do so."""
-        box = self.page.locator(f"#{self.name}_prompt textarea")
-        box.fill(text)
-        if self.page.locator("#physton-prompt-all-in-one").count():
-            box.blur()  # it rewrites then: here, not while a click on Generate takes the prompt
+        self.page.fill(f"#{self.name}_prompt textarea", text)
+        if self.is_rewritten:
+            # Every half second it looks at a prompt that does not have the focus.
+            self.page.locator(f"#{self.name}_prompt textarea").blur()
             self.page.wait_for_timeout(2000)
 
     def wait_for(self, pattern: str) -> None:
