@@ -26,6 +26,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     "vega": {"transformer_layers_per_block": [1, 1, 2], "mid_block_type": "UNetMidBlock2D"}
 }
 NAMES = {torch.float16: "F16", torch.float8_e4m3fn: "F8_E4M3", torch.int64: "I64"}
+LAST_NORMS = ("ln_final.bias", "final_layer_norm.bias")
+OFFSET = 0.02
+"""Of what a text encoder answers. AUTOMATIC1111 divides by its mean, which would be 0 or nearly."""
 SILU = 0.356
 """Mean square of the SiLU of normal noise, which both output convolutions get."""
 
@@ -57,7 +60,7 @@ def drawn(name: str, like: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         return torch.arange(like.numel()).reshape(like.shape)
     if like.ndim < 2:
         is_scale = name.endswith("weight") or "logit_scale" in name
-        return torch.full(like.shape, float(is_scale))
+        return torch.full(like.shape, OFFSET if name.endswith(LAST_NORMS) else float(is_scale))
 
     start = torch.randint(len(noise) // 2, ()).item()
     repeats = like.numel() // (len(noise) // 2) + 1

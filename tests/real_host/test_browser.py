@@ -15,7 +15,8 @@ sync_api = pytest.importorskip("playwright.sync_api")
 
 
 def test_a_card_the_slider_and_a_picture(txt2img: Tab) -> None:
-    txt2img.write("x")
+    start = "x," if txt2img.is_rewritten else "x"
+    txt2img.write(start)
     plain = txt2img.generate()
     txt2img.open_cards()
     txt2img.photograph("1 cards")
@@ -39,6 +40,8 @@ def test_a_card_the_slider_and_a_picture(txt2img: Tab) -> None:
     txt2img.click("small")
     txt2img.wait_for("^x$")
     txt2img.close_cards()
+    if txt2img.is_rewritten:  # maybe not yet
+        txt2img.write(start)
     assert txt2img.generate() == plain
     txt2img.photograph("5 gone")
 

@@ -104,8 +104,8 @@ class Webui:
     def img2img(self, prompt: str, picture: np.ndarray[Any, Any], **more: Any) -> Made:
         """From a picture; ``mask`` is one, too."""
         if "mask" in more:
-            more["mask"] = _encoded(more["mask"])
-        return self._make("/sdapi/v1/img2img", prompt, {"init_images": [_encoded(picture)], **more})
+            more["mask"] = encoded(more["mask"])
+        return self._make("/sdapi/v1/img2img", prompt, {"init_images": [encoded(picture)], **more})
 
     def _make(self, path: str, prompt: str, more: dict[str, Any]) -> Made:
         body = {
@@ -118,7 +118,7 @@ class Webui:
             "cfg_scale": 7,
         }
         answer = self.post(path, body | more)
-        return Made([_decoded(text) for text in answer["images"]], json.loads(answer["info"]))
+        return Made([decoded(text) for text in answer["images"]], json.loads(answer["info"]))
 
     def known(self, prompt: str, **more: Any) -> Made:
         """Like :meth:`txt2img`, made once per session."""
@@ -153,7 +153,8 @@ class Webui:
         self.post("/hypernetworks/v1/refresh")
 
 
-def _encoded(picture: np.ndarray[Any, Any]) -> str:
+def encoded(picture: np.ndarray[Any, Any]) -> str:
+    """A picture as the API takes it: base64 of a PNG."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -161,7 +162,8 @@ def _encoded(picture: np.ndarray[Any, Any]) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _decoded(text: str) -> np.ndarray[Any, Any]:
+def decoded(text: str) -> np.ndarray[Any, Any]:
+    """The picture in an answer of the API."""
     from PIL import Image
 
     return np.asarray(

@@ -129,3 +129,28 @@ def write_lora(path: Path, rank: int = 4, strength: float = 0.5) -> None:
                 )
                 tensors[f"{key}.alpha"] = torch.tensor(float(rank))
     save_file(tensors, path, {"ss_base_model_version": "sd_v1-5"})
+
+
+def write_controlnet(path: Path) -> None:
+    """Part of a ControlNet for SD1: the layers that are zero in a new one and those that tell its
+    shape. sd-webui-controlnet draws the others at random.
+    """
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(8)
+    widths = (320, 320, 320, 320, 640, 640, 640, *(1280,) * 5)
+    shapes = {f"zero_convs.{n}.0.weight": (w, w, 1, 1) for n, w in enumerate(widths)}
+    shapes["middle_block_out.0.weight"] = shapes["middle_block.1.proj_out.weight"] = (1280,) * 2
+    shapes |= {f"input_blocks.{n}.1.proj_out.weight": (widths[n],) * 2 for n in (1, 2, 4, 5, 7, 8)}
+    shapes = {name: (*shape, 1, 1)[:4] for name, shape in shapes.items()}
+    shapes |= {
+        "input_hint_block.0.weight": (16, 3, 3, 3),
+        "input_hint_block.14.weight": (320, 256, 3, 3),
+        "input_blocks.5.1.transformer_blocks.0.attn2.to_k.weight": (640, 768),
+    }
+
+    tensors = {}
+    for name, shape in shapes.items():
+        values = torch.randn(shape, generator=generator)
+        tensors[name] = (values / values[0].numel() ** 0.5).half()
+    save_file(tensors, path)

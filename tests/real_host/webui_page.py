@@ -19,6 +19,13 @@ SECONDS_OF_A_REACTION = 30
 WINDOWS = ".physton-packages-state"
 """What neighbours open over the whole page: sd-webui-prompt-all-in-one, of packages it misses."""
 
+PROMPT = """selector => {
+    const text = document.querySelector(selector).value;
+    if (document.getElementById("physton-prompt-all-in-one") === null) return text;
+    return text.replace(/\\s*,\\s*(?=<hypernet:|$)/g, " ").replace(/>\\s*,\\s*/g, "> ").trim();
+}"""
+"""The prompt, without the commas that sd-webui-prompt-all-in-one sets before and after tags."""
+
 
 class Tab:
     """One of the page's tabs with a prompt.
@@ -34,18 +41,26 @@ class Tab:
 
     @property
     def prompt(self) -> str:
-        """What stands in the prompt."""
-        return str(self.page.input_value(f"#{self.name}_prompt textarea"))
+        """What stands in the prompt, without a neighbour's commas."""
+        return str(self.page.evaluate(PROMPT, f"#{self.name}_prompt textarea"))
+
+    @property
+    def is_rewritten(self) -> bool:
+        """Whether sd-webui-prompt-all-in-one sets commas in the prompt."""
+        return bool(self.page.locator("#physton-prompt-all-in-one").count())
 
     def write(self, text: str) -> None:
-        """Type a prompt."""
+        """Type a prompt, and let a neighbour that rewrites prompts do so."""
         self.page.fill(f"#{self.name}_prompt textarea", text)
+        if self.is_rewritten:
+            # Every half second it looks at a prompt that does not have the focus.
+            self.page.locator(f"#{self.name}_prompt textarea").blur()
+            self.page.wait_for_timeout(2000)
 
     def wait_for(self, pattern: str) -> None:
         """Until the prompt matches a regular expression of JavaScript."""
         self.page.wait_for_function(
-            "([selector, pattern]) => "
-            "new RegExp(pattern).test(document.querySelector(selector).value)",
+            f"([selector, pattern]) => new RegExp(pattern).test(({PROMPT})(selector))",
             arg=[f"#{self.name}_prompt textarea", pattern],
             timeout=SECONDS_OF_A_REACTION * 1000,
         )
@@ -69,10 +84,15 @@ class Tab:
         )
 
     def click(self, name: str) -> None:
-        """Click a card where nothing but the card is."""
+        """Click a card where nothing but the card is.
+
+        Not on its name, which flickers under the pointer beside Civitai-Helper, on all cards: its
+        style sheet makes a name wider that the pointer is not on.
+        """
         card = self.card(name).first
         card.scroll_into_view_if_needed()
-        card.locator(".name").click()
+        height = card.bounding_box()["height"]
+        card.click(position={"x": 20, "y": height / 2})
 
     def row(self, name: str) -> Any:
         """The panel's row of a network."""

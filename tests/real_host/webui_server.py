@@ -23,6 +23,23 @@ from webui_client import Webui
 ROOT = Path(__file__).parents[2]
 PROBE = Path(__file__).parent / "probe"
 START_SECONDS = 480
+DYNAMIC_PROMPTS: dict[str, Any] = {
+    "dp_ignore_whitespace": False,
+    "dp_write_raw_template": False,
+    "dp_write_prompts_to_file": False,
+    "dp_parser_variant_start": "{",
+    "dp_parser_variant_end": "}",
+    "dp_parser_wildcard_wrap": "__",
+    "dp_limit_jinja_prompts": False,
+    "dp_auto_purge_cache": False,
+    "dp_wildcard_manager_no_dedupe": False,
+    "dp_wildcard_manager_no_sort": False,
+    "dp_wildcard_manager_shuffle": False,
+    "dp_magicprompt_default_model": "",
+    "dp_magicprompt_batch_size": 1,
+}
+"""Defaults of sd-dynamic-prompts, which fails in AUTOMATIC1111 1.10.1 until they stand in the
+file."""
 
 
 def free_port() -> int:
@@ -109,8 +126,8 @@ def write_settings(webui: Path, folder: Path, checkpoint: str | None) -> Path:
         "hypernetworks_force_family": False,
         "batch_cond_uncond": True,
         "refiner_switch_by_sample_steps": False,
-        # sd-dynamic-prompts fails in AUTOMATIC1111 1.10.1 until this stands in the file.
-        "dp_ignore_whitespace": False,
+        **DYNAMIC_PROMPTS,
+        "control_net_models_path": str(folder / "ControlNet"),
     }
     if not has_option(webui):
         settings["hypernetworks_folders"] = str(folder / "hypernetworks")

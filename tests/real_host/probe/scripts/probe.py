@@ -178,9 +178,10 @@ def state(collect: bool = False):
 
 def stand_ins():
     """How many projections of the live UNet multiply by a weight of ours now."""
-    found = [vars(module).get("forward") for module in live_unet().modules()]
-    ours = [f.projection for f in found if type(f).__module__ == "hypernetworks.patching.folded"]
-    return sum(projection is not None and projection.path == "folded" for projection in ours)
+    forwards = [vars(module).get("forward") for module in live_unet().modules()]
+    owners = [getattr(forward, "__self__", forward) for forward in forwards]
+    ours = [o for o in owners if type(o).__module__ == "hypernetworks.patching.stand_in"]
+    return sum(getattr(o.projection, "path", None) == "folded" for o in ours)
 
 
 def arm(body: dict = Body(default={})):  # noqa: B008
