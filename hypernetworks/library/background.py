@@ -46,13 +46,23 @@ class Background(Generic[Value]):
         with self._lock:
             return self._asked_for(key, work)
 
-    def result(self, key: Hashable, work: Work[Value]) -> Value:
+    def result(
+        self, key: Hashable, work: Work[Value], known: Callable[[], Value | None] = lambda: None
+    ) -> Value:
         """Run this as the next job, and wait for its result.
+
+        Args:
+            key, work: as for :meth:`start`.
+            known: gives the result of a job that has ended since the caller asked for it. The next
+                job may be running by then, and waiting for it could take minutes.
 
         Raises:
             Exception: what the work raises.
         """
         with self._lock:
+            is_running = self._running is not None and self._running[0] == key
+            if not is_running and key not in self._waiting and (found := known()) is not None:
+                return found
             future = self._asked_for(key, work)
             if key in self._waiting:
                 self._waiting.move_to_end(key, last=False)

@@ -69,10 +69,10 @@ class Hashes:
         """
         state = _state(entry)
         known = self._recall(state)
-        return (
-            known
-            if known is not None
-            else self._background.result(state, lambda: self._compute(entry, state))
+        if known is not None:
+            return known
+        return self._background.result(
+            state, lambda: self._compute(entry, state), lambda: self._recall(state)
         )
 
     def stop(self) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -249,3 +250,37 @@ hashes.sha256(Entry("small", Path({str(small.path)!r}), "", 0, 0))
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert Hashes(store).known(small) == sha256(b"content")
+
+
+def test_a_hash_that_becomes_known_meanwhile_waits_for_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first look misses it; by the second, the next file is being read."""
+    small, huge = file(tmp_path / "small.pt"), file(tmp_path / "huge.pt")
+    hashes, reading, go_on = Hashes(), threading.Event(), threading.Event()
+    known, own, recall = hashes.sha256(small), Entry.sha256, Hashes._recall
+
+    def slow(entry: Entry, *rest: Any) -> str:
+        reading.set()
+        go_on.wait(20)
+        return own(entry, *rest)
+
+    monkeypatch.setattr(Entry, "sha256", slow)
+    hashes.start(huge)
+    assert reading.wait(20)
+
+    is_first, found = iter((True,)), list[str]()
+
+    def late(self: Hashes, state: Any) -> str | None:
+        return None if next(is_first, False) else recall(self, state)
+
+    monkeypatch.setattr(Hashes, "_recall", late)
+    asking = threading.Thread(target=lambda: found.append(hashes.sha256(small)))
+    asking.start()
+    asking.join(10)
+    try:
+        assert found == [known]
+    finally:
+        go_on.set()
+        asking.join(20)
+        hashes.stop()
