@@ -14,8 +14,7 @@ from torch import nn
 
 from ..errors import StructureError
 from .affine import AffineMap, collapse
-from .both_sides import BothSides
-from .hidden import HiddenLayers, ends_in_layer, last_layer
+from .hidden import BothSides, HiddenLayers, ends_in_layer, last_layer
 from .magnitudes import largest_output
 from .normed import Normed, normed
 from .prepared import Delta, prepared

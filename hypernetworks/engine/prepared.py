@@ -14,8 +14,7 @@ import torch
 from .folding import Fold
 
 if TYPE_CHECKING:
-    from .both_sides import BothSides
-    from .hidden import HiddenLayers
+    from .hidden import BothSides, HiddenLayers
 
 Delta = Callable[[torch.Tensor], torch.Tensor]
 """What a network adds to a context at multiplier 1: ``(batch, tokens, dim)`` -> the same."""

@@ -13,7 +13,7 @@ from reference import Content, Recipe, relative_error, stacked
 
 import hypernetworks as hn
 from hypernetworks.engine import stack
-from hypernetworks.engine.both_sides import BothSides
+from hypernetworks.engine.hidden import BothSides
 from hypernetworks.engine.prepared import prepared
 from hypernetworks.engine.stack import Stack
 
