@@ -49,17 +49,19 @@ class Background(Generic[Value]):
     def result(
         self, key: Hashable, work: Work[Value], known: Callable[[], Value | None] = lambda: None
     ) -> Value:
-        """Run this as the next job, and wait for its result.
+        """What is known already; else run this as the next job, and wait for its result.
 
         Args:
             key, work: as for :meth:`start`.
-            known: gives the result of a job that has ended since the caller asked for it. The next
-                job may be running by then, and waiting for it could take minutes.
+            known: gives the result of a job that has ended, if there is one.
 
         Raises:
             Exception: what the work raises.
         """
+        if (found := known()) is not None:
+            return found
         with self._lock:
+            # The job may have ended since: waiting for the one after it could take minutes.
             is_running = self._running is not None and self._running[0] == key
             if not is_running and key not in self._waiting and (found := known()) is not None:
                 return found

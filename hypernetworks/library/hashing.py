@@ -68,9 +68,6 @@ class Hashes:
             OSError: the file can't be read.
         """
         state = _state(entry)
-        known = self._recall(state)
-        if known is not None:
-            return known
         return self._background.result(
             state, lambda: self._compute(entry, state), lambda: self._recall(state)
         )

@@ -44,11 +44,8 @@ def sha256(entry: Entry, name: str) -> str | None:
     """The same, waited for if need be; ``None`` with ``--no-hashing``, or where the file can't be
     read.
     """
-    known = known_sha256(entry, name)
-    return (
-        known
-        if known is not None
-        else _BACKGROUND.result(entry.path, lambda: _compute(entry, name))
+    return _BACKGROUND.result(
+        entry.path, lambda: _compute(entry, name), lambda: known_sha256(entry, name)
     )
 
 
