@@ -78,7 +78,7 @@ def eager(setting: Setting, family: str, size: int, dtype: torch.dtype) -> Itera
     call = partial(subject.call, inputs)
     clock = partial(timing.milliseconds, device=setting.device, calls=setting.calls)
     times = timing.interleaved(variants(subject), call, setting.rounds, clock)
-    yield summarised(f"{family} {size}x{size} {_name(dtype)}, eager", times)
+    yield summarised(f"{family} {size}x{size} {dtype_name(dtype)}, eager", times)
 
 
 def graphs(setting: Setting, family: str, size: int, dtype: torch.dtype) -> Iterator[Table]:
@@ -104,7 +104,7 @@ def graphs(setting: Setting, family: str, size: int, dtype: torch.dtype) -> Iter
             times[name].append(timing.milliseconds(captured[name], setting.device, setting.calls))
 
     whole = {k: v for k, v in times.items() if k.partition(": ")[2] not in missing}
-    table = summarised(f"{family} {size}x{size} {_name(dtype)}, replayed graph", whole)
+    table = summarised(f"{family} {size}x{size} {dtype_name(dtype)}, replayed graph", whole)
     table.notes += failed
 
     if setting.device != "cuda":
@@ -145,5 +145,6 @@ def _on_device(device: str) -> list[torch.Tensor]:
     ]
 
 
-def _name(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype) -> str:
+    """Such as ``float16``."""
     return str(dtype).removeprefix("torch.")

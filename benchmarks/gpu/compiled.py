@@ -20,7 +20,7 @@ import torch
 import hypernetworks as hn
 
 from . import timing
-from .calls import NONE, replayable, summarised, variants
+from .calls import NONE, dtype_name, replayable, summarised, variants
 from .models import Setting, Subject, stacks
 from .report import Table
 
@@ -39,7 +39,7 @@ def compiled(setting: Setting, left: Callable[[], float]) -> Iterator[Table]:
     if setting.is_small:
         names = names[1:2]
     about = Table(
-        f"SD1.5 512x512 {str(setting.half).removeprefix('torch.')}, torch.compile",
+        f"SD1.5 512x512 {dtype_name(setting.half)}, torch.compile",
         ("variant", "graphs", "breaks", "compiled s", "again after a moved multiplier"),
     )
 
@@ -125,7 +125,8 @@ def _processes(names: list[str], setting: Setting) -> Iterator[dict[str, Any]]:
                 pipe.send("end")
         for process in started:
             process.join(10)
-            getattr(process, "kill", process.join)()
+            if not isinstance(process, Thread):
+                process.kill()
 
 
 def _answer(pipe: Any, left: Callable[[], float]) -> Any:

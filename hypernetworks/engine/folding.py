@@ -14,7 +14,7 @@ import torch
 
 from .affine import AffineMap
 from .products import linear
-from .tensors import address, is_on_cpu, version
+from .tensors import address, bytes_of, is_on_cpu, version
 
 FOLDABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 """Types of weights that can be folded. Others are packed or scaled, and only their own module can
@@ -145,7 +145,7 @@ class Fold:
     @property
     def nbytes(self) -> int:
         """Bytes kept."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in (self.product, self.shift))
+        return bytes_of(self.product, self.shift)
 
     def added_to(
         self, weight: torch.Tensor, multiplier: float, into: torch.Tensor | None = None

@@ -17,6 +17,7 @@ from torch import nn
 from .affine import AffineMap
 from .products import FUSED, linear
 from .structure import Structure, build_activation
+from .tensors import bytes_of
 
 
 def ends_in_layer(structure: Structure) -> bool:
@@ -132,7 +133,7 @@ class BothSides:
     @property
     def nbytes(self) -> int:
         """Bytes of the last layers."""
-        return sum(t.numel() * t.element_size() for t in (self.weight, self.bias))
+        return bytes_of(self.weight, self.bias)
 
     def of(self, context: torch.Tensor, multiplier: float) -> tuple[torch.Tensor, torch.Tensor]:
         """``context + multiplier * mlp(context)`` for keys and for values: computed in the dtype of

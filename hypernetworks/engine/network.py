@@ -21,7 +21,7 @@ from .prepared import Delta, prepared
 from .products import FUSED, linear
 from .schedules import finite
 from .structure import StateDict, Structure
-from .tensors import for_float64, is_ordinary
+from .tensors import bytes_of, for_float64, is_ordinary
 
 
 class Mlp(nn.Module):
@@ -188,7 +188,7 @@ class Hypernetwork:
     @property
     def nbytes(self) -> int:
         """Bytes of its tensors, in the type of the file."""
-        return sum(parameter.numel() * parameter.element_size() for parameter in self.parameters())
+        return bytes_of(*self.parameters())
 
     @property
     def prepared_bytes(self) -> int:
@@ -275,7 +275,7 @@ class Hypernetwork:
         if key not in kept:
             with torch.inference_mode(False), torch.no_grad():
                 made = HiddenLayers([mlp.linear for mlp in self.pairs[dim]], device, dtype)
-            kept[key] = made, _nbytes(*made.tensors)
+            kept[key] = made, bytes_of(*made.tensors)
         return kept[key][0]
 
     def both_sides(self, dim: int, device: torch.device, dtype: torch.dtype) -> BothSides | None:
@@ -318,7 +318,7 @@ class Hypernetwork:
             return _functional(mlp, self.structure, device, dtype)
         made = self._collapsed(dim, side, device).to(device, dtype)
         tensors = [made.weight, made.bias]
-        return made, _nbytes(*tensors), tensors
+        return made, bytes_of(*tensors), tensors
 
     def largest_output(self, dim: int, side: int) -> float:
         """An upper estimate of the largest number in an MLP, for contexts as attention has them.
@@ -337,10 +337,6 @@ class Hypernetwork:
     def release_devices(self) -> None:
         """Free what is kept on accelerators, when no tag names the network any more."""
         prepared(self).clear_devices()
-
-
-def _nbytes(*tensors: torch.Tensor) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _live(mlp: Mlp) -> Delta:
@@ -369,7 +365,7 @@ def _functional(
         converted = (
             t for n, t in tensors.items() if own[n].dtype != dtype or t.device != own[n].device
         )
-        added += _nbytes(*converted)
+        added += bytes_of(*converted)
         if isinstance(module, nn.Linear):
             activation = following if type(following) in FUSED else None
             kernel = _kernel_for(structure, activation, module.out_features, device, dtype)

@@ -27,7 +27,7 @@ class Prepared:
         deltas: results of :meth:`Hypernetwork.delta`, by width, side, device and dtype; each with
             its bytes.
         hidden: results of :meth:`Hypernetwork.hidden`, by width, device and dtype; likewise.
-        both: results of :meth:`Hypernetwork.both_sides`, likewise.
+        both: results of :meth:`Hypernetwork.both_sides`, by width, device and dtype.
         largest: results of :meth:`Hypernetwork.largest_output`, by width and side.
         folds: products with the weights of projections, made by :mod:`hypernetworks.patching`.
     """
@@ -65,13 +65,11 @@ class Prepared:
 
     def clear_devices(self) -> None:
         """Drop what is on accelerators."""
-        for key in list(self.deltas):
-            if key[2].type != "cpu":
-                self.deltas.pop(key, None)
-        kept: tuple[dict[Any, Any], ...] = (self.hidden, self.both)
-        for of_both in kept:
-            for pair_key in [key for key in list(of_both) if key[1].type != "cpu"]:
-                of_both.pop(pair_key, None)
+        by_device: tuple[dict[Any, Any], ...] = (self.deltas, self.hidden, self.both)
+        for kept in by_device:
+            for key in list(kept):
+                if key[-2].type != "cpu":
+                    kept.pop(key, None)
         for fold_key, fold in list(self.folds.items()):
             if fold.product.device.type != "cpu":
                 self.folds.pop(fold_key, None)

@@ -19,6 +19,11 @@ def address(tensor: torch.Tensor) -> int:
         return 0
 
 
+def bytes_of(*tensors: torch.Tensor) -> int:
+    """Bytes that their numbers take."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
 def version(tensor: torch.Tensor) -> int | None:
     """Torch's count of changes in place; ``None`` for inference tensors, which have no count."""
     return None if tensor.is_inference() else tensor._version

@@ -238,7 +238,7 @@ class Seam:
         next to nothing more.
         """
         other = tuple(image.multipliers(index, 1 - side) for image in self.per_image)
-        if other == multipliers and not self._is_by_rows(context):
+        if other == multipliers and self._rows_of(context) is None:
             both = self.per_image[0].stack.transform_both(context, multipliers[0])
             if both is not None:
                 return dict(enumerate(both))
@@ -253,8 +253,8 @@ class Seam:
         exact: bool,
     ) -> torch.Tensor:
         """Transform each image's rows by its own networks; without rows, all by the first ones."""
-        rows = self.call.rows
-        if rows is None or not self._is_by_rows(context):
+        rows = self._rows_of(context)
+        if rows is None:
             return self.per_image[0].stack.transform(context, side, multipliers[0], exact=exact)
 
         result = context.clone()
@@ -266,10 +266,11 @@ class Seam:
             )
         return result
 
-    def _is_by_rows(self, context: torch.Tensor) -> bool:
-        """Whether each image's rows have networks of their own."""
+    def _rows_of(self, context: torch.Tensor) -> tuple[int, ...] | None:
+        """Which image each row belongs to, where images have networks of their own."""
         rows = self.call.rows
-        return len(self.per_image) > 1 and rows is not None and len(rows) == context.shape[0]
+        is_by_rows = rows is not None and len(self.per_image) > 1 and len(rows) == len(context)
+        return rows if is_by_rows else None
 
 
 @functools.lru_cache(maxsize=64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -142,6 +142,13 @@ def traces(module: nn.Module) -> list[tuple[object, ...]]:
         )
         for path, part in module.named_modules()
     ] + [tuple(module.state_dict())]
+
+
+def left_as_it_was(host: Host) -> Iterator[Host]:
+    """For fixtures: law 1 holds after each test."""
+    before = traces(host.unet)
+    yield host
+    assert traces(host.unet) == before, "a test left traces on the UNet"
 
 
 def hooks(module: nn.Module) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from laws.hosts import Host, Recorder, make, traces
+from laws.hosts import Host, Recorder, left_as_it_was, make, traces
 from reference import relative_error, stacked
 from torch import nn
 
@@ -33,10 +33,7 @@ def _every_row_pays(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def ldm() -> Iterator[Host]:
     """A UNet of its own; law 1 holds after each test."""
-    host = make("ldm")
-    before = traces(host.unet)
-    yield host
-    assert traces(host.unet) == before
+    yield from left_as_it_was(make("ldm"))
 
 
 def self_paths(host: Host, handle: hn.Handle) -> set[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from laws.hosts import Host, Recorder, make, traces
+from laws.hosts import Host, Recorder, left_as_it_was, make
 from reference import Content, Recipe, relative_error, stacked
 
 import hypernetworks as hn
@@ -36,10 +36,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def host() -> Iterator[Host]:
     """Law 1 holds after each test."""
-    made = make("ldm")
-    before = traces(made.unet)
-    yield made
-    assert traces(made.unet) == before
+    yield from left_as_it_was(make("ldm"))
 
 
 def network(
