@@ -243,7 +243,7 @@ def _add_optimizer(group: Any) -> None:
         "--optimiser",
         "--optimizer",
         help="ScheduleFreeAdamW, name of an optimizer in torch.optim, or one of a package, such as "
-        "prodigyopt.Prodigy (default: AdamW)",
+        "prodigyopt.Prodigy (default: AdamW; on the miniature ScheduleFreeAdamW)",
     )
     group.add_argument(
         "--option",

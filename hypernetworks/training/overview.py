@@ -15,17 +15,17 @@ from .settings import TrainingSettings
 from .words import NONE
 
 EPOCHS = 150
-"""How often each image is learned from by default: what 400 steps of 16 are for 43 images."""
+"""How often each image is learned from by default."""
 MOST_LOST = 0.3
 """Share of an image that may be cropped away without a word."""
 
 
-def steps_for(images: int, samples_per_step: int, usual: int) -> int:
-    """Steps by the number of images: :data:`EPOCHS` of them, from a quarter to four times the usual
-    number.
+def steps_for(images: int, samples_per_step: int, usual: int, epochs: int = EPOCHS) -> int:
+    """Steps by the number of images: so many epochs, from a quarter to four times the usual number
+    of steps.
     """
     # Few images are overfitted in few steps, and many need more; the bounds keep both sane.
-    steps = round(images * EPOCHS / samples_per_step)
+    steps = round(images * epochs / samples_per_step)
     return max(1, usual // 4, min(steps, 4 * usual))
 
 

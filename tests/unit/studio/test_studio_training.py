@@ -103,7 +103,7 @@ def test_empty_fields_are_the_presets_and_numbers_become_whole(
         tmp_path,
     )
     assert (job.name, job.settings.steps, job.settings.batch, job.settings.clip) == ("a", 7, 3, 0.5)
-    assert (job.settings.rate, job.picture_settings.width, job.previews) == ("2e-3", 96, ("x", "y"))
+    assert (job.settings.rate, job.picture_settings.width, job.previews) == ("3e-3", 96, ("x", "y"))
 
 
 @pytest.mark.parametrize(

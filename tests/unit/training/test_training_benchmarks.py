@@ -35,10 +35,11 @@ def test_the_default_of_the_sweep_is_that_of_training() -> None:
 
 
 def test_other_optimisers_get_their_own_rate() -> None:
-    """The miniature's rate falls; a schedule-free optimiser's doesn't."""
+    """On the miniature, schedule-free optimisers have another one than those whose rate falls."""
     full_size: Any = SimpleNamespace(is_miniature=False)
     assert rate_with("ScheduleFreeAdamW", MINIATURE) == "3e-3"
-    assert rate_with("AdamW", MINIATURE) is None
+    assert rate_with("AdamW", MINIATURE) == "2e-3"
+    assert rate_with("AdamW", full_size) is None
     assert rate_with("ScheduleFreeAdamW", full_size) is None
     assert rate_with("torch.optim.Adam", full_size) == "0.001"
 

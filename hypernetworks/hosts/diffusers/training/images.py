@@ -60,7 +60,7 @@ class Images:
         """Steps by the number of images."""
         settings = self.job.settings
         count = sum(picture.repeats for picture in self.learned if not picture.is_prior)
-        return steps_for(count, settings.samples_per_step, settings.steps)
+        return steps_for(count, settings.samples_per_step, settings.steps, self.job.epochs)
 
     def add_captions(self) -> None:
         """Let the captioner, if any, describe images that have no words."""

@@ -13,6 +13,7 @@ from ....training import PRESETS, TrainingSettings, TrainingStep
 from ....training.checkpoints import MARK, STATE, best_file, saved_networks
 from ....training.creation import Creation, check_name
 from ....training.optimisers import needs_no_schedule, usual_rate
+from ....training.overview import EPOCHS
 from ....training.pictures import PictureSettings
 from ....training.prompts import Preview, parse_preview
 from ....training.settings import CHECKPOINTINGS, MEMORY
@@ -61,6 +62,7 @@ class TrainingJob:
         skip_bad: whether images that can't be read are left out, rather than refused.
         steps_by_images: whether the steps go by the number of images; the settings' are then the
             usual number.
+        epochs: how often each image is learned from in that case.
         weights: of the losses of each folder's images; none for 1.
         masks: folder of masks for all images; see :class:`~.sources.Source`.
         sources: folders with more of their own, in place of the folders above.
@@ -88,6 +90,7 @@ class TrainingJob:
     repeats: tuple[int, ...] = ()
     skip_bad: bool = False
     steps_by_images: bool = False
+    epochs: int = EPOCHS
     weights: tuple[float, ...] = ()
     masks: Path | None = None
     sources: tuple[Source, ...] = ()
@@ -191,8 +194,10 @@ compared the two.
 """
 
 
-AVERAGED_RATE = "3e-3"
-"""Of schedule-free optimisers on the miniature; see ``benchmarks/sweep.py``."""
+MINIATURE_EPOCHS = 60
+"""With a schedule-free optimiser, after which the validation loss falls no more."""
+AVERAGED_RATE, FALLING_RATE = "3e-3", "2e-3"
+"""Of schedule-free optimisers and of others on the miniature; see ``benchmarks/sweep.py``."""
 
 
 def preset_job(
@@ -215,9 +220,10 @@ def preset_job(
     # The presets are for full-size models.
     settings, size = chosen.settings, painter.default_size
 
-    initialisation = "Normal"
+    initialisation, epochs = "Normal", EPOCHS
     if painter.is_miniature:
-        settings, initialisation = on_miniature(settings), MINIATURE_INITIALISATION
+        settings = on_miniature(settings)
+        initialisation, epochs = MINIATURE_INITIALISATION, MINIATURE_EPOCHS
 
     picture_settings = PictureSettings(
         width=size, height=size, step=painter.size_step, template=chosen.template, fit="crop"
@@ -228,6 +234,7 @@ def preset_job(
         creation=Creation(chosen.structure, initialisation, self_attention=chosen.self_attention),
         settings=settings,
         picture_settings=picture_settings,
+        epochs=epochs,
     )
     return replace(job, **changes)  # type: ignore[arg-type]
 
@@ -235,13 +242,15 @@ def preset_job(
 def on_miniature(settings: TrainingSettings) -> TrainingSettings:
     """A preset's settings for the miniature, which is small and learns fast.
 
-    Found by ``benchmarks/sweep.py``: small batches learn more from as many images, in as much time.
+    Found by ``benchmarks/sweep.py``: small batches learn more from as many images, and an average
+    of the weights more than a falling rate.
     """
     return replace(
         settings,
-        steps=1600,
-        rate="2e-3",
-        batch=4,
+        steps=1200,
+        rate=AVERAGED_RATE,
+        batch=2,
+        optimiser="ScheduleFreeAdamW",
         save_every=400,
         watch_every=50,
         preview_every=200,
@@ -253,9 +262,10 @@ def rate_with(optimiser: str, painter: Painter) -> str | None:
     if rate := usual_rate(optimiser):
         return rate
 
-    # The preset's is for a rate that falls.
-    is_averaged = painter.is_miniature and needs_no_schedule(optimiser)
-    return AVERAGED_RATE if is_averaged else None
+    # On full-size models, nobody has compared the two.
+    if not painter.is_miniature:
+        return None
+    return AVERAGED_RATE if needs_no_schedule(optimiser) else FALLING_RATE
 
 
 def throw_away(job: TrainingJob) -> None:
