@@ -11,6 +11,9 @@ loss of the run's own few images) on 16 images of subjects that no run has seen.
 
 Every finished run is a line of ``sweep.jsonl`` in the build folder; started again, the sweep goes
 on with what is missing. ``--table`` only prints what is there, as docs/training.md has it.
+
+``--since`` does other runs: those of :data:`SINCE`, which was tried later, on the cells of 24
+images.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +36,7 @@ from hypernetworks.engine.initialising import create_network
 from hypernetworks.hosts.diffusers.training.job import on_miniature
 from hypernetworks.training import Examples, Run, TrainingSettings
 
+from .gains import Gained, Gains
 from .styled import Cell, Styled
 
 STYLES, SIZES, SEEDS = ("night", "sepia", "ink"), (24, 48), (0, 1, 2)
@@ -50,7 +55,8 @@ class Setting:
         name: for the table; runs are found again by it.
         settings: fields of :class:`~hypernetworks.training.TrainingSettings`.
         initialisation, zero_last: of the network.
-        structure: likewise.
+        layers, activation, layer_norm: likewise.
+        gains: what has gains that are learned with it, see :class:`~.gains.Gains`; "" for none.
     """
 
     name: str
@@ -59,6 +65,8 @@ class Setting:
     zero_last: bool = True
     layers: tuple[float, ...] = (1, 2, 1)
     activation: str = "relu"
+    layer_norm: bool = False
+    gains: str = ""
 
 
 def _adamw(batch: int, rate: str, name: str = "", **others: Any) -> Setting:
@@ -106,6 +114,28 @@ VARIANTS = (
     _adamw(4, "2e-3", "no caption dropout", caption_dropout=0.0),
 )
 """Tried on the first cell after round 2, where there is time."""
+
+
+def _since(name: str, **others: Any) -> Setting:
+    own = {key: others.pop(key) for key in [*others] if key in Setting.__dataclass_fields__}
+    return replace(
+        DEFAULT, name=f"{DEFAULT.name}, {name}", settings=DEFAULT.settings | others, **own
+    )
+
+
+SINCE = (
+    _since("gains per width", gains="width"),
+    _since("gains per block", gains="block"),
+    _since("gains per projection", gains="projection"),
+    _since("Huber loss", loss="huber"),
+    _since("random last layer", zero_last=False),
+    _since("swish", activation="swish"),
+    _since("layer norm", layer_norm=True),
+    _since("betas 0.95 and 0.999", options={"betas": (0.95, 0.999)}),
+    _schedule_free(1, "2e-3", "KaimingUniform"),
+    _schedule_free(2, "4e-3", "KaimingUniform"),
+)
+"""Tried later, against :data:`DEFAULT`."""
 KEPT = (1, 1)
 """Settings besides the default that go on to rounds 2 and 3."""
 
@@ -123,7 +153,9 @@ def trained(styled: Styled, setting: Setting, cell: Cell) -> dict[str, Any]:
     """One run: the loss of its best file on unseen subjects, and what it took."""
     learned, kept = styled.subjects(cell)
     settings = settings_of(setting, cell, len(learned))
-    structure = hn.Structure(setting.layers, setting.activation, activate_output=False)
+    structure = hn.Structure(
+        setting.layers, setting.activation, activate_output=False, layer_norm=setting.layer_norm
+    )
     network = create_network(
         "sweep",
         structure,
@@ -132,6 +164,8 @@ def trained(styled: Styled, setting: Setting, cell: Cell) -> dict[str, Any]:
         zero_last=setting.zero_last,
         seed=cell.seed,
     )
+    gains = Gains(styled.pipeline.unet, setting.gains) if setting.gains else None
+    network = Gained.of(network, gains) if gains is not None else network
     examples = Examples(
         styled.examples(learned, cell.style),
         styled.contexts,
@@ -145,28 +179,34 @@ def trained(styled: Styled, setting: Setting, cell: Cell) -> dict[str, Any]:
     )
     network.train()
     began, processor = time.perf_counter(), time.process_time()
+    left_out = None
     with styled.ready() as model, hn.apply(model.unet, [(network, 1.0)]):
-        run = Run(
-            network,
-            model.predict,
-            examples,
-            model.schedule,
-            settings,
-            validation=own,
-            on_warning=lambda _: None,
-        )
-        before = test.loss(model.predict, model.schedule, "cpu")
-        best = _best_weights(run)
-        with torch.no_grad():
-            for parameter, value in zip(network.parameters(), best, strict=True):
-                parameter.copy_(value)
-        after = test.loss(model.predict, model.schedule, "cpu")
+        with _acting(gains):
+            run = Run(
+                network,
+                model.predict,
+                examples,
+                model.schedule,
+                settings,
+                validation=own,
+                on_warning=lambda _: None,
+            )
+            before = test.loss(model.predict, model.schedule, "cpu")
+            best = _best_weights(run)
+            with torch.no_grad():
+                for parameter, value in zip(network.parameters(), best, strict=True):
+                    parameter.copy_(value)
+            after = test.loss(model.predict, model.schedule, "cpu")
+        if gains is not None:
+            left_out = test.loss(model.predict, model.schedule, "cpu")
 
     return {
         "setting": setting.name,
         "cell": [cell.style, cell.images, cell.seed],
         "before": before,
         "test": after,
+        "without_gains": left_out,
+        "gains": gains.values.tolist() if gains is not None else None,
         "own": run.best.loss,
         "best_step": run.best.step,
         "steps": settings.steps,
@@ -174,6 +214,10 @@ def trained(styled: Styled, setting: Setting, cell: Cell) -> dict[str, Any]:
         "seconds": time.perf_counter() - began,
         "processor_seconds": time.process_time() - processor,
     }
+
+
+def _acting(gains: Gains | None) -> AbstractContextManager[None]:
+    return nullcontext() if gains is None else gains.acting()
 
 
 def _best_weights(run: Run) -> list[torch.Tensor]:
@@ -206,6 +250,12 @@ def planned(results: Sequence[dict[str, Any]]) -> Iterator[tuple[Setting, Cell]]
             yield setting, Cell(style, size, seed)
 
 
+def planned_since(_: Sequence[dict[str, Any]]) -> Iterator[tuple[Setting, Cell]]:
+    """The runs of ``--since``: all styles, then further seeds."""
+    for seed, setting, style in itertools.product(SEEDS, (DEFAULT, *SINCE), STYLES):
+        yield setting, Cell(style, 24, seed)
+
+
 def _best(results: Sequence[dict[str, Any]], cells: Sequence[Cell], count: int) -> list[Setting]:
     """The settings of the lowest loss over these cells, the default left out.
 
@@ -234,15 +284,19 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def sweep(build: Path, limit: float) -> None:
-    """Do what is missing, for at most ``limit`` seconds."""
+def sweep(
+    build: Path,
+    limit: float,
+    plan: Callable[[Sequence[dict[str, Any]]], Iterator[tuple[Setting, Cell]]] = planned,
+) -> None:
+    """Do what is missing of a plan, for at most ``limit`` seconds."""
     path, until = build / "sweep.jsonl", time.monotonic() + limit
     styled = Styled(build)
     while time.monotonic() < until:
         results = read_results(path)
         done = {(r["setting"], *r["cell"]) for r in results}
         missing = (
-            (s, c) for s, c in planned(results) if (s.name, c.style, c.images, c.seed) not in done
+            (s, c) for s, c in plan(results) if (s.name, c.style, c.images, c.seed) not in done
         )
         if (following := next(missing, None)) is None:
             return
@@ -258,7 +312,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     """
     default = {tuple(r["cell"]): r["test"] for r in results if r["setting"] == DEFAULT.name}
     rows = []
-    for setting in (*SETTINGS, *VARIANTS):
+    for setting in (*SETTINGS, *VARIANTS, *SINCE):
         pairs = [
             (r["test"], default[tuple(r["cell"])])
             for r in results
@@ -278,11 +332,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", type=Path, default=Path("build/sweep"))
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds")
+    parser.add_argument("--since", action="store_true", help="what was tried later")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     options = parser.parse_args()
     options.build.mkdir(parents=True, exist_ok=True)
     if not options.table:
-        sweep(options.build, options.limit)
+        sweep(options.build, options.limit, planned_since if options.since else planned)
     print(table(read_results(options.build / "sweep.jsonl")))
 
 

@@ -9,9 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from conversion_cases import WIDTHS, small_unet
+from laws.small_ldm import CONTEXT
 
-from benchmarks import adapters, adapters_report, sweep
+import hypernetworks as hn
+from benchmarks import adapters, adapters_report, gains, sweep
 from benchmarks.styled import Cell
+from hypernetworks.engine.initialising import create_network
 from hypernetworks.hosts.diffusers.training import preset_job
 from hypernetworks.hosts.diffusers.training.job import rate_with
 
@@ -68,6 +73,44 @@ def test_the_table_compares_in_the_same_cells() -> None:
     printed = sweep.table(rows)
     assert f"| {sweep.SETTINGS[0].name} | 1 | 0.1000 | -50.0% |" in printed
     assert f"| {sweep.DEFAULT.name} | 2 | 0.2000 | +0.0% |" in printed
+
+
+def test_what_was_tried_since_is_compared_with_one_setting() -> None:
+    """Each has a name of its own, and further seeds come last."""
+    known = [s.name for s in (*sweep.SETTINGS, *sweep.VARIANTS, *sweep.SINCE)]
+    assert len(set(known)) == len(known)
+    assert all(setting != sweep.DEFAULT for setting in sweep.SINCE)
+
+    cells = [cell for setting, cell in sweep.planned_since([]) if setting == sweep.DEFAULT]
+    assert [cell.seed for cell in cells] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert {cell.images for cell in cells} == {24}
+
+
+@pytest.mark.parametrize("shared_by", ["width", "block", "projection"])
+def test_a_gain_multiplies_what_the_network_adds(shared_by: str) -> None:
+    """All at 0.5 are the multiplier 0.5; their gradients reach the parameters."""
+    unet = small_unet()
+    inputs = torch.randn(2, 4, 16, 16), torch.tensor([3.0, 500.0]), torch.randn(2, 5, CONTEXT)
+    network = create_network(
+        "a", hn.Structure((1, 2, 1), "relu", activate_output=False), WIDTHS, zero_last=False
+    )
+    with hn.apply(unet, [(network, 0.5)]):
+        half = unet(*inputs)
+
+    learned = gains.Gained.of(network, gains.Gains(unet, shared_by))
+    learned.train()
+    with hn.apply(unet, [(learned, 1.0)]), learned.gains.acting():
+        whole = unet(*inputs)
+        with torch.no_grad():
+            learned.gains.parameter.fill_(-0.5 / gains.FACTOR)
+        halved = unet(*inputs)
+        halved.square().mean().backward()
+
+    torch.testing.assert_close(halved, half)
+    assert not torch.allclose(whole, half)
+    gradient = [*learned.parameters()][-1].grad
+    assert gradient is not None
+    assert gradient.count_nonzero() == len(learned.gains.values)
 
 
 def test_losses_at_equal_time_lie_between_the_measurements() -> None:
