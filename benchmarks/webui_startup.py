@@ -4,8 +4,9 @@
 Starts the webui by turns without and with the project linked into its ``extensions`` folder, from
 the start of the process to its page, the first answered request. A difference is of the two starts
 of one round. *Processor* is the time that the webui itself and the programs it ran have used: on a
-machine that is busy with other things, it is the one to trust. *Says* is the webui's own "Startup
-time", whose parts show where a difference comes from.
+machine that is busy with other things, it varies less. *Says* is the webui's own "Startup time",
+whose parts show where a difference comes from; *our script alone* is its part for our script, which
+varies least.
 
 One more pair of starts, which isn't timed, lists the modules that are imported only with the
 extension, with the time that each took by itself.
@@ -71,6 +72,9 @@ def main() -> None:
     options.python = options.webui_python or options.webui / "venv" / "bin" / "python"
     # Else the extension would be compiled at each start, the webui's packages wouldn't.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    there = [path.parent.parent for path in options.webui.glob(f"extensions/*/scripts/{SCRIPT}")]
+    if there:
+        raise SystemExit(f"take {there[0]} away: it would be in both starts")
     with tempfile.TemporaryDirectory() as folder:
         _pair(options, Path(folder), 0)  # fills the caches of files and of compiled modules
         rounds = [_pair(options, Path(folder), number) for number in range(options.rounds)]
