@@ -112,3 +112,33 @@ def test_one_call_checks_everything_on_a_gpu_in_nine_minutes() -> None:
     if os.name == "posix":
         subprocess.run(["bash", "-n", ROOT / "dev" / "gpu-check"], check=True)
         assert os.access(ROOT / "dev" / "gpu-check", os.X_OK)
+
+
+def test_what_a_start_of_a_webui_imports_and_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``benchmarks.webui_startup``: its tables, from starts that never were."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks import webui_startup as benchmark
+
+    log = (
+        "import time: self [us] | cumulative | imported package\n"
+        "import time:      2000 |       2500 |   hypernetworks.engine\n"
+        "Startup time: 3.0s\n"
+        "import time:       500 |        500 | json\n"
+    )
+    assert benchmark.imported(log) == {"hypernetworks.engine": 0.002, "json": 0.0005}
+
+    ours = {f"load scripts/{benchmark.SCRIPT}": 0.05, "load scripts": 1.25, "total": 3.0}
+    without = benchmark.Start(3.0, 2.0, {"load scripts": 1.0, "total": 2.9}, {"json": 0.1}, 0.5)
+    imports = {"json": 0.1, "wave": 0.002, "hypernetworks.engine": 0.02, "pandas": 0.3}
+    with_ = benchmark.Start(3.25, None, ours, imports, 1.5)
+    lines = benchmark.report([(without, with_)] * 3).splitlines()
+    assert lines[0] == "3 rounds, load 1.000 (0.500 to 1.500)"
+    assert "0.250 (0.250 to 0.250) |" in lines[3]
+    assert not any(line.startswith("| processor") for line in lines), "not known of both"
+    assert "| our script alone | 0.000 (0.000 to 0.000) | 0.050 (0.050 to 0.050) |" in lines[5]
+    assert lines[-1].startswith("| part: load scripts |")
+
+    listed = benchmark.report_of_imports((without, with_))
+    assert "* of this project, 1 in 0.020 s" in listed
+    assert "* of Python, 1 in 0.002 s: wave" in listed
+    assert "* others, 1 in 0.300 s: pandas" in listed

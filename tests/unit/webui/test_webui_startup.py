@@ -6,6 +6,7 @@ imports); and it doesn't wait for the model.
 from __future__ import annotations
 
 import ast
+import inspect
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -160,3 +161,25 @@ def test_the_page_does_not_wait_for_the_model(
     unet = nn.Linear(1, 1)
     data.sd_model = SimpleNamespace(model=SimpleNamespace(diffusion_model=unet))
     assert host.live_unet() is unet
+
+
+def test_the_webui_sees_at_once_whose_callbacks_they_are(
+    fake_webui: FakeWebui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks ``inspect.stack()``, which goes through all modules for each frame whose file is no
+    module's: importlib's, and a script's."""
+    callbacks, stacks = fake_webui.module("script_callbacks"), list[list[str]]()
+    names = [name for name in vars(callbacks) if name.startswith("on_")]
+    for name in names:
+        monkeypatch.setattr(
+            callbacks, name, lambda _: stacks.append([one.filename for one in inspect.stack(0)])
+        )
+    script = compile("register()", "a_script_is_no_module.py", "exec")
+    exec(script, {"register": registration.register})
+
+    assert len(stacks) == 8
+    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    for stack in stacks:
+        assert stack[0] == __file__
+        assert stack[1] == registration.__file__
+        assert set(stack) <= files
