@@ -154,7 +154,11 @@ def _usual_build(options: argparse.Namespace) -> Path:
     if not options.folders:
         return Path("build/sweep")
     model = "miniature" if options.checkpoint is None else options.checkpoint.stem
-    return Path("build/adapters") / model / "+".join(folder.name for folder in options.folders)
+    return (
+        Path("build/adapters")
+        / model
+        / "+".join(folder.resolve().name for folder in options.folders)
+    )
 
 
 def _task(options: argparse.Namespace) -> Task:

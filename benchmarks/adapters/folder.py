@@ -72,7 +72,9 @@ class FolderTask(Task):
         self.rate_factor = 1.0 if painter.is_miniature else FULL_SIZE
 
         images = self._images(0)
-        self.cell = Cell(" ".join(f.name for f in folders), len(images.gathered.pictures), 0)
+        self.cell = Cell(
+            " ".join(f.resolve().name for f in folders), len(images.gathered.pictures), 0
+        )
         self.contexts = images.contexts()
         self._encoded: dict[int, tuple[Sequence[Example], Sequence[Example]]] = {}
         self._plain: list[Example] = []
