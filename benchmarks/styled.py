@@ -82,8 +82,6 @@ class Styled:
         self.pipeline.unet.to(memory_format=torch.channels_last)
         self.model = FrozenModel(self.pipeline)
         self.contexts = Contexts(self.model.encode_texts)
-        self._plain: Any = None
-        self.kept: dict[str, Any] = {}  # what a benchmark needs again in the same style
         self._latents: dict[tuple[str, tuple[Shown, ...]], torch.Tensor] = {}
 
     @contextmanager
@@ -92,26 +90,6 @@ class Styled:
         size = self.pictures.shape[2]
         with self.model.ready("fp32", size=(size, size)):
             yield self.model
-
-    @contextmanager
-    def ready_for(self, parameters: Sequence[torch.nn.Parameter]) -> Iterator[FrozenModel]:
-        """As :meth:`ready`, but these parameters, which may be the UNet's, are live."""
-        with self.ready() as model:
-            for parameter in parameters:
-                parameter.requires_grad_(True)
-            yield model
-
-    def plain_pipeline(self) -> Any:
-        """The miniature once more, on which nothing is ever trained."""
-        if self._plain is None:
-            self._plain = load_checkpoint(MINIATURE, dtype=torch.float32)
-            self._plain.set_progress_bar_config(disable=True)
-            self._plain.unet.eval()
-        return self._plain
-
-    def plain(self, noisy: torch.Tensor, times: torch.Tensor, context: torch.Tensor) -> Any:
-        """What the UNet without any adapter makes of it."""
-        return self.plain_pipeline().unet(noisy, times, context)
 
     def subjects(self, cell: Cell) -> tuple[list[Shown], list[Shown]]:
         """What is learned, and what the run keeps for its own validation loss."""

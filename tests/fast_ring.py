@@ -13,6 +13,7 @@ EVERY_TEST: Collection[str] = ("*",)
 """Stands for all tests of a file."""
 
 SLOW: dict[str, Collection[str]] = {
+    "contract/test_adapters_benchmark.py": EVERY_TEST,
     "contract/test_diffusers.py": EVERY_TEST,
     "contract/test_lora_fit.py": EVERY_TEST,
     "contract/test_training_memory.py": EVERY_TEST,

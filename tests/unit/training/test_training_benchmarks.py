@@ -14,7 +14,10 @@ from conversion_cases import WIDTHS, small_unet
 from laws.small_ldm import CONTEXT
 
 import hypernetworks as hn
-from benchmarks import adapters, adapters_report, gains, sweep
+from benchmarks import gains, sweep
+from benchmarks.adapters import report
+from benchmarks.adapters.__main__ import MOST_TRIED, next_rate
+from benchmarks.adapters.methods import MLP, SMALL, Sizes, methods
 from benchmarks.styled import Cell
 from hypernetworks.engine.initialising import create_network
 from hypernetworks.hosts.diffusers.training import preset_job
@@ -115,22 +118,54 @@ def test_a_gain_multiplies_what_the_network_adds(shared_by: str) -> None:
 
 def test_losses_at_equal_time_lie_between_the_measurements() -> None:
     curve = [(1.0, 0.4), (3.0, 0.2)]
-    assert adapters_report._at(curve, 2.0) == pytest.approx(0.3)
-    assert adapters_report._at(curve, 0.5) == 0.4
-    assert adapters_report._at(curve, 9.0) == 0.2
+    assert report._at(curve, 2.0) == pytest.approx(0.3)
+    assert report._at(curve, 0.5) == 0.4
+    assert report._at(curve, 9.0) == 0.2
 
 
-def test_methods_are_rows_with_names_of_their_own() -> None:
-    names = [method.name for method in adapters.METHODS]
+SD1 = Sizes(
+    tuple((inputs, width) for width in (320, 640, 1280) for inputs in (width, width, 768, 768))
+)
+
+
+def test_methods_follow_the_size_of_the_model() -> None:
+    names = [method.name for method in methods(SD1)]
     assert len(set(names)) == len(names)
-    row = {
-        "method": "a", "parameters": 2**20, "curve": [[1.0, 0.5]], "steps": 4, "test": 0.5, "drift": 1.0,
-        "recall": 0.5, "distance": 9.0, "half_distance": 8.0, "seconds": 1.0, "half_seconds": 2.0,
-    }  # fmt: skip
-    assert (
+    assert "OFT, blocks of 64" in names
+    each = sum(inputs + outputs for inputs, outputs in SD1.projections)
+    for structure in (MLP, SMALL):
+        rank = SD1.rank(structure)
+        assert (rank - 1) * each < SD1.parameters(structure) <= rank * each
+        assert any(name == f"LoRA, rank {rank}" for name in names)
+
+
+def test_a_search_ends_where_both_neighbours_are_worse() -> None:
+    losses = {0.5: 0.3, 1.0: 0.2, 2.0: 0.1, 4.0: 0.4, 8.0: float("nan")}
+    tried: dict[float, float] = {}
+    while rate := next_rate(tried, 1.0):
+        tried[rate] = losses[rate]
+    assert list(tried) == [1.0, 2.0, 4.0]
+    assert next_rate({8.0: losses[8.0]}, 8.0) == 4.0  # down from where it goes wrong
+    assert next_rate({2.0**-i: 1 - i / 10 for i in range(MOST_TRIED)}, 1.0) is None
+
+
+ROW = {
+    "method": "a", "parameters": 2**20, "curve": [[1.0, 0.5]], "steps": 4, "test": 0.5, "drift": 1.0,
+    "recall": 0.5, "distance": 9.0, "half_distance": 8.0, "seconds": 1.0, "half_seconds": 2.0,
+    "cell": ["night", 24, 0],
+}  # fmt: skip
+
+
+def test_the_table_has_dashes_where_nothing_is_measured() -> None:
+    head, line, row = report.table([ROW]).splitlines()
+    assert head.count("|") == line.count("|") == row.count("|")
+    assert row == (
         "| a | 1,048,576 | 1 | 0.5000 | 0.5000 | 50% | 9, 8 | 1.00 | – | 0.25 | 1.00, 2.00 | 2.00 |"
-        in (adapters_report.table([row]))
     )
+    of_user = {key: ROW[key] for key in ROW if key not in ("recall", "distance", "half_distance")}
+    plain = report.table([of_user | {"plain_loss": 0.25}]).splitlines()[2:]
+    assert plain[0].startswith("| no adapter | 0 | 1 | 0.2500 |")  # which is better here
+    assert "| 0.5000 | – | – | 1.00 |" in plain[1]
 
 
 def test_results_are_written_as_peft_has_them() -> None:
@@ -138,9 +173,16 @@ def test_results_are_written_as_peft_has_them() -> None:
         "method": "IA3", "cell": ["night", 24, 0], "parameters": 4, "curve": [[1.0, 0.5], [2.0, 0.4]], "steps": 9,
         "test": 0.4, "drift": 1.0, "recall": 0.5, "distance": 9.0, "rate": 0.1, "stacking": 0.2,
     }  # fmt: skip
-    found = adapters_report.peft_result(row)
+    found = report.peft_result(row)
     assert list(found) == ["run_info", "train_info", "meta_info"]
     assert found["run_info"]["train_config"]["optimizer_kwargs"] == {"lr": 0.1}
     first, last = found["train_info"]["metrics"]
     assert (first["step"], first["valid loss"]) == (4, 0.5)
     assert (last["step"], last["test loss"], last["stacking"]) == (9, 0.4, 0.2)
+
+
+def test_results_of_a_checkpoint_say_so() -> None:
+    row = ROW | {"rate": 1e-4, "model": "sd15", "precision": "bf16", "device": "cuda", "batch": 2}
+    config = report.peft_result(row)["run_info"]["train_config"]
+    assert (config["model_id"], config["dtype"], config["batch_size"]) == ("sd15", "bfloat16", 2)
+    assert report.peft_result(row)["meta_info"]["system_info"]["accelerator"] == "cuda"

@@ -18,9 +18,10 @@ from hypernetworks.hosts.comfyui.drawing import sheet
 
 COLUMNS = 6
 """Images per method on the sheet."""
-FIGURES = (
-    "test", "drift", "recall", "distance", "half_distance", "seconds", "half_seconds", "parameters",
-)  # fmt: skip
+LARGEST = 192
+"""Pixels of an image's longer side on the sheet."""
+MISSING = "–"
+"""In the table, for what can't be measured."""
 
 
 def write_report(rows: Sequence[dict[str, Any]], build: Path, folder: Path) -> None:
@@ -39,7 +40,8 @@ def write_report(rows: Sequence[dict[str, Any]], build: Path, folder: Path) -> N
         style, images, seed = row["cell"]
         kind, _, rest = row["method"].partition(",")
         words = f"{rest} {style} {images} images seed {seed}".replace("/", " of ").split()
-        name = f"{kind.strip().replace(' ', '-')}--miniature-{'-'.join(words)}".replace(",", "")
+        kind, model = (part.strip().replace(" ", "-") for part in (kind, model_of(row)))
+        name = f"{kind}--{model}-{'-'.join(words)}".replace(",", "")
         text = json.dumps(peft_result(row), indent=2)
         (results / f"{name.lower()}.json").write_text(text + "\n", encoding="utf-8")
 
@@ -55,26 +57,54 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     lines = []
     for name in dict.fromkeys(row["method"] for row in rows):
         own = [row for row in rows if row["method"] == name]
-        mean = {key: statistics.mean(row[key] for row in own) for key in FIGURES}
         equal = statistics.mean(_at(row["curve"], fastest) for row in own)
-        stacked = [row["stacking"] for row in own if row.get("stacking") is not None]
         spent = statistics.mean(row["curve"][-1][0] / row["steps"] for row in own)
-        lines.append(
-            (
-                mean["test"],
-                f"| {name} | {mean['parameters']:,.0f} | {len(own)} | {mean['test']:.4f} | {equal:.4f} | "
-                f"{mean['recall']:.0%} | {mean['distance']:.0f}, {mean['half_distance']:.0f} | {mean['drift']:.2f} | "
-                f"{f'{statistics.mean(stacked):.2f}' if stacked else '–'} | "
-                f"{spent:.2f} | {mean['seconds']:.2f}, {mean['half_seconds']:.2f} | "
-                f"{mean['parameters'] * 2 / 2**20:.2f} |",
-            )
+        size = statistics.mean(row["parameters"] for row in own)
+        cells = (
+            name,
+            f"{size:,.0f}",
+            str(len(own)),
+            _mean(own, "test", ".4f"),
+            f"{equal:.4f}",
+            _mean(own, "recall", ".0%"),
+            _two(own, "distance", ".0f"),
+            _mean(own, "drift", ".2f"),
+            _mean(own, "stacking", ".2f"),
+            f"{spent:.2f}",
+            _two(own, "seconds", ".2f"),
+            f"{size * 2 / 2**20:.2f}",
         )
-    head = (
-        "| method | parameters | cells | loss | at equal time | recall | distance at 1, 0.5 | drift | stacking | s per step | "
-        "s per image at 1, 0.5 | MiB, fp16 |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        lines.append((statistics.mean(row["test"] for row in own), cells))
+
+    # The loss without any adapter is the same for all methods of a cell.
+    plain = {tuple(row["cell"]): row["plain_loss"] for row in rows if "plain_loss" in row}
+    if plain:
+        loss = statistics.mean(plain.values())
+        missing = [MISSING] * (len(HEAD) - 5)
+        figures = (f"{loss:.4f}", f"{loss:.4f}")
+        lines.append((loss, ("no adapter", "0", str(len(plain)), *figures, *missing)))
+    ordered = (cells for _, cells in sorted(lines))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (HEAD, *ordered)).replace(
+        "\n", f"\n|{'---|' * len(HEAD)}\n", 1
     )
-    return "\n".join([*head, *(line for _, line in sorted(lines))])
+
+
+HEAD = (
+    "method", "parameters", "cells", "loss", "at equal time", "recall", "distance at 1, 0.5", "drift",
+    "stacking", "s per step", "s per image at 1, 0.5", "MiB, fp16",
+)  # fmt: skip
+
+
+def _mean(rows: Sequence[dict[str, Any]], key: str, how: str) -> str:
+    """Of the rows that have it."""
+    found = [row[key] for row in rows if row.get(key) is not None]
+    return format(statistics.mean(found), how) if found else MISSING
+
+
+def _two(rows: Sequence[dict[str, Any]], key: str, how: str) -> str:
+    """At full and at half strength."""
+    both = [_mean(rows, name, how) for name in (key, f"half_{key}")]
+    return MISSING if MISSING in both else ", ".join(both)
 
 
 def _at(curve: Sequence[Sequence[float]], seconds: float) -> float:
@@ -97,6 +127,8 @@ def _sheet(rows: Sequence[dict[str, Any]], build: Path) -> Image.Image | None:
     if not found:
         return None
     cells = [Image.fromarray(one) for _, path in found for one in np.load(path)[:COLUMNS]]
+    for cell in cells:
+        cell.thumbnail((LARGEST, LARGEST))
     captions = own[0].get("captions") or [f"{first[0]} {number + 1}" for number in range(COLUMNS)]
     # Without "a", so that captions don't run into each other.
     columns = [one.removeprefix("a ") for one in captions[: len(cells) // len(found)]]
@@ -106,7 +138,7 @@ def _sheet(rows: Sequence[dict[str, Any]], build: Path) -> Image.Image | None:
 
 
 def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Loss on unseen subjects over processor seconds, the mean of each method's cells."""
+    """Loss on unseen images over the time of training, the mean of each method's cells."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -116,9 +148,10 @@ def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
     for name in dict.fromkeys(row["method"] for row in rows):
         own = np.asarray([row["curve"] for row in rows if row["method"] == name])
-        seconds, losses = own.mean(0).T
-        axes.plot(seconds, losses, marker="o", markersize=3, label=name)
-    axes.set(xlabel="processor seconds of training", ylabel="loss on unseen subjects", yscale="log")
+        times, losses = own.mean(0).T
+        axes.plot(times, losses, marker="o", markersize=3, label=name)
+    seconds = "processor seconds" if device_of(rows[0]) == "cpu" else "seconds"
+    axes.set(xlabel=f"{seconds} of training", ylabel="loss on unseen images", yscale="log")
     axes.grid(visible=True, which="both", alpha=0.25)
     axes.legend(fontsize="small")
     figure.savefig(path, metadata={"Date": None})
@@ -129,7 +162,7 @@ def peft_result(row: dict[str, Any]) -> dict[str, Any]:
     """A row in the format of peft's ``method_comparison/image-gen/results``.
 
     What that benchmark measures with DINO is not here: the miniature's images are 96 pixels wide.
-    In its place stand the losses on unseen subjects.
+    In its place stand the losses on unseen images.
     """
     style, images, seed = row["cell"]
     points = [
@@ -144,21 +177,22 @@ def peft_result(row: dict[str, Any]) -> dict[str, Any]:
         "step": row["steps"],
         "test loss": row["test"],
         "drift": row["drift"],
-        "recall": row["recall"],
-        "style distance": row["distance"],
+        "recall": row.get("recall"),
+        "style distance": row.get("distance"),
         "stacking": row.get("stacking"),
     }
+    model = model_of(row)
     return {
         "run_info": {
             "created_at": row.get("created_at", ""),
             "total_time": row["curve"][-1][0],
-            "experiment_name": f"{row['method']}/miniature-{style}",
+            "experiment_name": f"{row['method']}/{model}-{style}",
             "peft_branch": "main",
             "train_config": {
-                "model_id": "miniature",
+                "model_id": model,
                 "dataset_id": f"{style}, {images} images",
-                "dtype": "float32",
-                "batch_size": 4,
+                "dtype": DTYPES[row.get("precision", "fp32")],
+                "batch_size": row.get("batch", 4),
                 "max_steps": row["steps"],
                 "seed": seed,
                 "optimizer_type": row.get("optimiser", "AdamW"),
@@ -168,6 +202,7 @@ def peft_result(row: dict[str, Any]) -> dict[str, Any]:
             "error_msg": "",
         },
         "train_info": {
+            "accelerator_memory_max": row.get("memory"),
             "train_time": row["curve"][-1][0],
             "file_size": row["parameters"] * 2,
             "num_trainable_params": row["parameters"],
@@ -177,12 +212,23 @@ def peft_result(row: dict[str, Any]) -> dict[str, Any]:
         },
         "meta_info": {
             "package_info": {f"{name}-version": _version(name) for name in PACKAGES},
-            "system_info": {"system": platform.system(), "accelerator": "cpu"},
+            "system_info": {"system": platform.system(), "accelerator": device_of(row)},
             "pytorch_info": torch.__config__.show(),
         },
     }
 
 
+def model_of(row: dict[str, Any]) -> str:
+    """The model that a row was measured on; rows of earlier versions have no name for it."""
+    return str(row.get("model", "miniature"))
+
+
+def device_of(row: dict[str, Any]) -> str:
+    """The kind of device that a row was measured on."""
+    return str(row.get("device", "cpu"))
+
+
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 PACKAGES = ("hypernetworks", "transformers", "peft", "diffusers", "torch")
 
 
