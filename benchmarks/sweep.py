@@ -82,7 +82,8 @@ def _schedule_free(batch: int, rate: str, name: str = "", optimiser: str = "") -
     return Setting(title, wanted, initialisation=name or "Normal")
 
 
-DEFAULT = _schedule_free(2, "3e-3", "KaimingUniform")
+BASE = _schedule_free(2, "3e-3", "KaimingUniform")
+DEFAULT = replace(BASE, name=f"{BASE.name}, gains", settings=BASE.settings | {"gains": "on"})
 """What ``train`` does on the miniature without options; a test holds it in step."""
 SETTINGS = (
     _adamw(16, "2e-3"),
@@ -98,6 +99,7 @@ SETTINGS = (
     _schedule_free(4, "5e-3", optimiser="schedulefree.AdamWScheduleFree"),
     _adamw(4, "2e-3", "style-friendly noise levels", noise_levels="style"),
     _adamw(4, "2e-3", "KaimingUniform, EMA 0.98", initialisation="KaimingUniform", ema=0.98),
+    BASE,
     DEFAULT,
 )
 """Round 1, in this order."""
@@ -118,9 +120,7 @@ VARIANTS = (
 
 def _since(name: str, **others: Any) -> Setting:
     own = {key: others.pop(key) for key in [*others] if key in Setting.__dataclass_fields__}
-    return replace(
-        DEFAULT, name=f"{DEFAULT.name}, {name}", settings=DEFAULT.settings | others, **own
-    )
+    return replace(BASE, name=f"{BASE.name}, {name}", settings=BASE.settings | others, **own)
 
 
 SINCE = (
@@ -135,7 +135,7 @@ SINCE = (
     _schedule_free(1, "2e-3", "KaimingUniform"),
     _schedule_free(2, "4e-3", "KaimingUniform"),
 )
-"""Tried later, against :data:`DEFAULT`."""
+"""Tried later, against :data:`BASE`."""
 KEPT = (1, 1)
 """Settings besides the default that go on to rounds 2 and 3."""
 
@@ -143,7 +143,7 @@ KEPT = (1, 1)
 def settings_of(setting: Setting, cell: Cell, images: int) -> TrainingSettings:
     """The run's settings: the miniature's defaults, at the sweep's number of samples."""
     usual = replace(TrainingSettings(), seed=cell.seed, precision="fp32", save_every=0)
-    wanted = replace(on_miniature(usual), optimiser=usual.optimiser)
+    wanted = replace(on_miniature(usual), optimiser=usual.optimiser, gains="off")
     wanted = replace(wanted, **setting.settings)
     steps = max(1, round(EPOCHS * images / wanted.samples_per_step))
     return replace(wanted, steps=steps, watch_every=max(1, steps // MEASURED))
@@ -252,7 +252,7 @@ def planned(results: Sequence[dict[str, Any]]) -> Iterator[tuple[Setting, Cell]]
 
 def planned_since(_: Sequence[dict[str, Any]]) -> Iterator[tuple[Setting, Cell]]:
     """The runs of ``--since``: all styles, then further seeds."""
-    for seed, setting, style in itertools.product(SEEDS, (DEFAULT, *SINCE), STYLES):
+    for seed, setting, style in itertools.product(SEEDS, (BASE, *SINCE), STYLES):
         yield setting, Cell(style, 24, seed)
 
 

@@ -255,6 +255,11 @@ def _add_optimizer(group: Any) -> None:
     )
     group.add_argument("--weight-decay", type=float, help="weight decay (default: 0)")
     group.add_argument(
+        "--gains",
+        help="on: learn how strongly each part of the network acts, ten times as fast as its "
+        "weights; off (default: off; on the miniature on)",
+    )
+    group.add_argument(
         "--batch",
         "--train-batch-size",
         type=int,

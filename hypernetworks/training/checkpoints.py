@@ -164,6 +164,7 @@ The file may be a stranger's, and nothing else of it is compared or shown.
 
 _BEST = {"step", "loss", "since", "previous"}
 _NEWER: dict[str, Callable[[object], bool]] = {
+    "gains": _are_tensors,
     "best": lambda value: _are_numbers(value) and set(cast("dict[str, float]", value)) >= _BEST,
     "structure": lambda value: isinstance(value, dict),
     "examples": lambda value: isinstance(value, list),
@@ -205,4 +206,18 @@ def check_fits(
         raise TrainingStateError(
             f"{folder} holds a run with {theirs}, not {optimiser}: continue with that one, or "
             "use another folder"
+        )
+
+
+def check_gains(state: dict[str, Any], gains: str, folder: Path) -> None:
+    """Refuse a state that was learned with gains where there are none, or the reverse.
+
+    Raises:
+        TrainingStateError: which of them.
+    """
+    theirs = "on" if state.get("gains") else "off"
+    if theirs != gains:
+        raise TrainingStateError(
+            f"{folder} holds a run with gains {theirs}, not {gains}: continue with gains {theirs} "
+            "(`gains`), or use another folder"
         )

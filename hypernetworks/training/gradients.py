@@ -53,7 +53,7 @@ class Gradients:
                     raise
                 # The frames hold all that the step had computed so far.
                 traceback.clear_frames(error.__traceback__)
-                self.stepper.optimiser.zero_grad(set_to_none=True)
+                self.stepper.forget()
                 if not self._save_memory():
                     raise
 

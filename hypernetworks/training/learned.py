@@ -15,8 +15,9 @@ from ..errors import TrainingStateError
 from . import history
 from .averaging import Average, write_values
 from .best import Best
-from .checkpoints import check_fits, damaged, load_state, on_cpu
+from .checkpoints import check_fits, check_gains, damaged, load_state, on_cpu
 from .examples import Example
+from .gains import Gains
 from .health import Watch
 from .optimisers import Stepper, build_optimiser
 from .processes import World
@@ -46,11 +47,13 @@ class Learned:
     ) -> None:
         self.network, self.settings, self.examples = network, settings, examples
         self.parameters = list(network.parameters())
+        self.gains = Gains(network) if settings.gains == "on" else None
+        learned = self.parameters if self.gains is None else self.gains.parameters()
         optimiser = build_optimiser(
-            settings.optimiser, self.parameters, settings.weight_decay, settings.options
+            settings.optimiser, learned, settings.weight_decay, settings.options
         )
         scaler = Scaler(enabled=settings.precision == "fp16")
-        self.stepper = Stepper(optimiser, scaler, settings.clip, settings.clip_by)
+        self.stepper = Stepper(optimiser, scaler, settings.clip, settings.clip_by, self.gains)
         self.average = Average(self.parameters, settings.ema)
 
         # What was ever learned can't become a validation image, even if it is removed and comes
@@ -78,7 +81,7 @@ class Learned:
     @property
     def room(self) -> int:
         """Bytes that a checkpoint takes, the network's file included."""
-        tensors = [*self.parameters, *self.parameters, *self.average.values]
+        tensors = [*self.parameters, *self.parameters, *self.average.values, *self._gains()]
         for kept in self.stepper.optimiser.state.values():
             tensors += [value for value in kept.values() if isinstance(value, torch.Tensor)]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
@@ -90,6 +93,7 @@ class Learned:
             "base": self.base,
             "parameters": [p.detach() for p in self.parameters],
             "average": self.average.values,
+            "gains": self._gains(),
             "optimiser_name": type(self.stepper.optimiser).__name__,
             "optimiser": self.stepper.optimiser.state_dict(),
             "scaler": self.stepper.scaler.state_dict(),
@@ -101,6 +105,9 @@ class Learned:
             "seen": sorted(self.seen),
             "held_out": sorted(self.held_out),
         }
+
+    def _gains(self) -> list[torch.Tensor]:
+        return [] if self.gains is None else self.gains.state()
 
     def copied_state(self) -> dict[str, Any]:
         """The state as it is now, on the CPU, whatever happens to the run afterwards."""
@@ -115,10 +122,13 @@ class Learned:
         """
         name = type(self.stepper.optimiser).__name__
         check_fits(state, self.parameters, name, folder, self.network.structure)
+        check_gains(state, self.settings.gains, folder)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up what :meth:`state` gave; what was asked of this run's optimiser stays."""
         write_values(self.parameters, state["parameters"])
+        if self.gains is not None:
+            self.gains.restore(state["gains"])
         if self.average.values:  # where there was no average, it begins with what was learned
             found = state["average"] or state["parameters"]
             pairs = zip(found, self.parameters, strict=True)

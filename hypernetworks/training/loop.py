@@ -175,7 +175,7 @@ class Run:
 
     def _diverged(self, reason: str) -> None:
         """Go back to the last good state, in the folder as well, and say so."""
-        self._stepper.optimiser.zero_grad(set_to_none=True)
+        self._stepper.forget()
         self._learned.restore(self._good)
         self._learned.tell_step()
         self._is_whole = True
@@ -242,7 +242,7 @@ class Run:
         weights if any.
         """
         try:
-            self._stepper.optimiser.zero_grad(set_to_none=True)
+            self._stepper.forget()
             if self._is_whole:
                 self.save()
         finally:

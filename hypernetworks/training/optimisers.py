@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..errors import TrainingSettingsError
+from .gains import Gains
 from .scaling import Scaler
 from .schedule_free import ScheduleFreeAdamW
 
@@ -161,12 +162,19 @@ class Stepper:
         scaler: of the losses whose gradients are there.
         clip: largest gradient after unscaling; 0 for none.
         clip_by: ``"norm"`` or ``"value"``.
+        gains: through which the optimiser learns the network's last layers, if it does.
     """
 
     def __init__(
-        self, optimiser: torch.optim.Optimizer, scaler: Scaler, clip: float, clip_by: str
+        self,
+        optimiser: torch.optim.Optimizer,
+        scaler: Scaler,
+        clip: float,
+        clip_by: str,
+        gains: Gains | None = None,
     ) -> None:
         self.optimiser, self.scaler, self.clip, self.clip_by = optimiser, scaler, clip, clip_by
+        self.gains = gains
         self.parameters = [p for group in optimiser.param_groups for p in group["params"]]
         self._norm = 0.0
 
@@ -188,6 +196,8 @@ class Stepper:
         """Unscale and clip the gradients; returns their norm before clipping, not finite if any of
         them is not.
         """
+        if self.gains is not None:
+            self.gains.collect()
         self.scaler.unscale([p.grad for p in self.parameters if p.grad is not None])
         limit = self.clip if self.clip and self.clip_by == "norm" else float("inf")
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
@@ -203,6 +213,7 @@ class Stepper:
         switch = getattr(self.optimiser, "train" if live else "eval", None)
         if callable(switch):
             switch()
+            self._write()
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
@@ -221,6 +232,7 @@ class Stepper:
             with torch.no_grad():
                 for parameter, value in zip(self.parameters, live, strict=True):
                     parameter.copy_(value)
+            self._write()
 
     def step(self, rate: float) -> bool:
         """Change the parameters and forget the gradients; returns whether it was skipped
@@ -232,5 +244,16 @@ class Stepper:
         skipped = self.scaler.update(self._norm)
         if not skipped:
             self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+            self._write()
+        self.forget()
         return skipped
+
+    def forget(self) -> None:
+        """Drop the gradients."""
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.gains is not None:
+            self.gains.forget()
+
+    def _write(self) -> None:
+        if self.gains is not None:
+            self.gains.write()

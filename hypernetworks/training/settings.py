@@ -14,6 +14,7 @@ from .rates import RateSchedule
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CLIPPINGS = ("norm", "value")
+GAINS = ("off", "on")
 UNTIL = ("steps", "best")
 STORAGES = ("whole", "fp8", "streamed")
 """How a model's weights may be kept while it is trained on, the fastest first."""
@@ -35,6 +36,7 @@ class TrainingSettings:
             installed package by its dotted path.
         weight_decay: of the optimiser, where it has one.
         options: further arguments of the optimiser by name.
+        gains: ``"on"``: the last layers are learned as products, see :mod:`.gains`; or ``"off"``.
         batch: examples per forward pass, over all processes.
         accumulation: forward passes per step.
         precision: ``"fp32"``, or autocast to ``"bf16"`` or ``"fp16"`` (with a gradient scaler);
@@ -68,6 +70,7 @@ class TrainingSettings:
     optimiser: str = "AdamW"
     weight_decay: float = 0.0
     options: Mapping[str, object] = field(default_factory=dict)
+    gains: str = "off"
     batch: int = 1
     accumulation: int = 1
     precision: str = "auto"
@@ -112,6 +115,7 @@ class TrainingSettings:
             ("until", UNTIL),
             ("loss", LOSSES),
             ("noise_levels", NOISE_LEVELS),
+            ("gains", GAINS),
         ):
             if getattr(self, name) not in known:
                 raise TrainingSettingsError(

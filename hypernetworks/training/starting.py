@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.network import Hypernetwork
-from .checkpoints import check_fits
+from .checkpoints import check_fits, check_gains
 from .optimisers import build_optimiser
 from .processes import World
 from .settings import TrainingSettings
@@ -32,6 +32,7 @@ def check_state(
     """
     name = _optimiser_name(network, settings)
     check_fits(state, list(network.parameters()), name, folder, network.structure)
+    check_gains(state, settings.gains, folder)
 
 
 def _optimiser_name(network: Hypernetwork, settings: TrainingSettings) -> str:

@@ -34,7 +34,7 @@ def test_the_default_of_the_sweep_is_that_of_training() -> None:
     job = preset_job("style", "a", Path("x"), MINIATURE)
     setting, count = sweep.DEFAULT, 24
     swept = sweep.settings_of(setting, sweep.FIRST, count)
-    for name in ("rate", "batch", "optimiser", "shape", "warm_up", "loss", "ema", "min_snr"):
+    for name in ("rate", "batch", "optimiser", "shape", "warm_up", "loss", "ema", "gains"):
         assert getattr(swept, name) == getattr(job.settings, name), name
     assert setting.initialisation == job.creation.initialisation
     assert setting.zero_last == job.creation.zero_last
@@ -82,9 +82,9 @@ def test_what_was_tried_since_is_compared_with_one_setting() -> None:
     """Each has a name of its own, and further seeds come last."""
     known = [s.name for s in (*sweep.SETTINGS, *sweep.VARIANTS, *sweep.SINCE)]
     assert len(set(known)) == len(known)
-    assert all(setting != sweep.DEFAULT for setting in sweep.SINCE)
+    assert all(setting != sweep.BASE for setting in sweep.SINCE)
 
-    cells = [cell for setting, cell in sweep.planned_since([]) if setting == sweep.DEFAULT]
+    cells = [cell for setting, cell in sweep.planned_since([]) if setting == sweep.BASE]
     assert [cell.seed for cell in cells] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert {cell.images for cell in cells} == {24}
 

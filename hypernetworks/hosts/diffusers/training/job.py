@@ -251,6 +251,7 @@ def on_miniature(settings: TrainingSettings) -> TrainingSettings:
         rate=AVERAGED_RATE,
         batch=2,
         optimiser="ScheduleFreeAdamW",
+        gains="on",
         save_every=400,
         watch_every=50,
         preview_every=200,
