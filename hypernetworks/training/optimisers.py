@@ -8,14 +8,16 @@ import importlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..errors import TrainingSettingsError
-from .gains import Gains
 from .scaling import Scaler
 from .schedule_free import ScheduleFreeAdamW
+
+if TYPE_CHECKING:
+    from .gains import Gains
 
 UNSUITED = {
     "LBFGS": "it evaluates the loss several times per step",
