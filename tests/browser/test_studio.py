@@ -316,8 +316,12 @@ def trainee(page: Any) -> Iterator[Any]:
 
 
 def test_a_network_is_trained_interrupted_used_and_finished(
-    trainee: Any, browser: Any, address: str, own_folder: Path
+    trainee: Any, browser: Any, address: str, own_folder: Path, training: Path
 ) -> None:
+    # A second try must not go on with the run of the first one.
+    shutil.rmtree(training / "own" / "runs" / "azure", ignore_errors=True)
+    for left in own_folder.glob("azure*"):
+        left.unlink()
     page, problems = trainee, list[str]()
     plain = generate(page, "a cat on red", steps=4)
     open_training(page, "azure", 5000)
