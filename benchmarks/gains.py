@@ -17,10 +17,7 @@ from torch import nn
 
 from hypernetworks.engine.network import Hypernetwork
 from hypernetworks.patching.sites import Site, find_sites
-
-FACTOR = 10.0
-"""A gain's learning rate, as a multiple of the weights'."""
-_GRADIENT = 1e-3
+from hypernetworks.training.gains import GRADIENT, RATE
 
 
 class Gains:
@@ -43,14 +40,12 @@ class Gains:
                 self._projections.append((module, group))
 
         self.parameter = nn.Parameter(torch.zeros(len(groups)))
-        # Few numbers with large gradients: the norm at which all of them are clipped shall stay
-        # that of the weights. Adam's steps don't depend on the size of a gradient.
-        self.parameter.register_hook(lambda gradient: gradient * _GRADIENT)
+        self.parameter.register_hook(lambda gradient: gradient * GRADIENT)
 
     @property
     def values(self) -> torch.Tensor:
         """The gains, fp32 ``(groups,)``."""
-        return 1 + FACTOR * self.parameter
+        return 1 + RATE * self.parameter
 
     @contextmanager
     def acting(self) -> Iterator[None]:

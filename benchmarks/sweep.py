@@ -83,6 +83,7 @@ def _schedule_free(batch: int, rate: str, name: str = "", optimiser: str = "") -
 
 
 BASE = _schedule_free(2, "3e-3", "KaimingUniform")
+"""The default without gains."""
 DEFAULT = replace(BASE, name=f"{BASE.name}, gains", settings=BASE.settings | {"gains": "on"})
 """What ``train`` does on the miniature without options; a test holds it in step."""
 SETTINGS = (

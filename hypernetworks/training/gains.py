@@ -6,8 +6,7 @@ the weights, and moves all of them at once. Files hold ``W``: no program sees th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -107,6 +106,8 @@ def _last_layer(mlp: Mlp) -> nn.Linear | None:
     return modules[-1] if isinstance(modules[-1], nn.Linear) else None
 
 
-def _without(parameters: Any, others: Sequence[nn.Parameter]) -> list[nn.Parameter]:
+def _without(
+    parameters: Iterable[nn.Parameter], others: Sequence[nn.Parameter]
+) -> list[nn.Parameter]:
     left_out = set(map(id, others))
     return [p for p in parameters if id(p) not in left_out]

@@ -105,7 +105,7 @@ def test_a_gain_multiplies_what_the_network_adds(shared_by: str) -> None:
     with hn.apply(unet, [(learned, 1.0)]), learned.gains.acting():
         whole = unet(*inputs)
         with torch.no_grad():
-            learned.gains.parameter.fill_(-0.5 / gains.FACTOR)
+            learned.gains.parameter.fill_(-0.5 / gains.RATE)
         halved = unet(*inputs)
         halved.square().mean().backward()
 
