@@ -33,6 +33,14 @@ from hypernetworks.hosts.diffusers.conversion import (
     fitting,
     general_prompts,
 )
+from hypernetworks.hosts.diffusers.conversion.distilling import (
+    OF_BLOCKS,
+    OF_BOTH,
+    Student,
+    Teacher,
+)
+from hypernetworks.hosts.diffusers.conversion.examples import Noise, make
+from hypernetworks.hosts.diffusers.conversion.sampling import Generator
 from hypernetworks.studio.converting import LORA, Order, convert
 from hypernetworks.studio.job_queue import Update
 
@@ -137,13 +145,54 @@ def test_distilling_comes_closer_in_a_file_that_is_not_larger(
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
+def test_the_examples_are_images_with_noise_of_a_timestep(pipeline: Any) -> None:
+    sampling = Sampling(PROMPTS[:8], steps=2, cfg=2.0)
+    images = make(Generator(pipeline, sampling), PROMPTS[:3], [1, 2, 3])
+    (wanted,) = Generator(pipeline, sampling).latents(PROMPTS[:3], [1, 2, 3])
+    assert torch.equal(torch.stack([image.latent for image in images]), wanted)
+
+    asked = Noise(pipeline.scheduler, 0).asked(images, "cpu")
+    again, other = (Noise(pipeline.scheduler, seed).asked(images, "cpu") for seed in (0, 1))
+    assert torch.equal(asked["sample"], again["sample"])
+    assert not torch.equal(asked["sample"], other["sample"])
+    negative, positive = asked["sample"].chunk(2)
+    assert torch.equal(negative, positive)
+    texts, _ = pipeline.encode_prompt(PROMPTS[1], "cpu", 1, False)
+    assert torch.equal(asked["encoder_hidden_states"][4], texts[0])
+
+    left = pipeline.scheduler.alphas_cumprod[asked["timestep"][:3]].view(-1, 1, 1, 1)
+    noise = (positive - left.sqrt() * wanted) / (1 - left).sqrt()
+    assert abs(noise.std() - 1) < 0.15
+    assert abs(noise.mean()) < 0.15
+
+
+def test_errors_count_as_shares_of_the_networks_effect(pipeline: Any, tiny_folder: Path) -> None:
+    style, sampling = network("style", 1, RELU, widths=WIDTHS), Sampling(PROMPTS, 2, 2.0)
+    images = make(Generator(pipeline, sampling), PROMPTS[:8], range(8))
+    with Base(tiny_folder) as base:
+        student = Student(pipeline.unet, base, 2, {}, 0)
+    noise = Noise(pipeline.scheduler, 0)
+    teacher = Teacher(student, [Weighted(style)], 1.0, sampling.cfg or 1.0, noise)
+    teacher.measure(images)
+
+    missed = 0.0
+    for asked, right, share in teacher.parts(images):
+        with torch.no_grad(), hn.apply(pipeline.unet, [(style, 1.0)]):
+            assert teacher.loss(student.answered(asked), right) < 1e-8
+        with torch.no_grad():
+            missed += share * float(teacher.loss(student.answered(asked), right))
+    # other noise than the effect was measured on, so not quite all of it
+    assert 0.5 < missed / (1 + OF_BOTH + OF_BLOCKS) < 2
+
+
 def states(pipeline: Any) -> dict[str, torch.Tensor]:
     return {name: t.clone() for name, t in pipeline.unet.state_dict().items()}
 
 
 def test_a_training_can_be_ended_and_repeated(
-    pipeline: Any, tiny_folder: Path, tmp_path: Path
+    pipeline: Any, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(distilling, "MOST_IMAGES", 2)
     style, asked = network("style", 1, RELU, widths=WIDTHS, std=0.25), 0
 
     def stop() -> bool:
@@ -163,6 +212,13 @@ def test_a_training_can_be_ended_and_repeated(
     again = tmp_path / "again" / "a.safetensors"
     distilled(pipeline, tiny_folder, again, style, 99, stop=stop)
     assert again.read_bytes() == (tmp_path / "a.safetensors").read_bytes()
+
+    # before the first image: what least squares found is written
+    early = distilled(
+        pipeline, tiny_folder, tmp_path / "b.safetensors", style, 99, stop=lambda: True
+    )
+    assert early.steps == 0
+    assert load_file(tmp_path / "b.safetensors").keys() == load_file(again).keys()
 
 
 def test_too_little_memory_for_a_fit_is_said(
@@ -228,7 +284,7 @@ def test_the_command_writes_the_lora_and_the_sheet(
 def test_the_studio_fits_and_shows_the_sheet(
     pipeline: Any, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distilling, "PER_ROUND", 2)
+    monkeypatch.setattr(distilling, "MOST_IMAGES", 2)
     hn.write(network("style", 1, RELU, widths=WIDTHS), tmp_path / "style.safetensors")
     painter: Any = SimpleNamespace(
         checkpoint=tiny_folder,

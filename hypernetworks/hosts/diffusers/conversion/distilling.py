@@ -1,15 +1,17 @@
 """A LoRA trained until the UNet predicts with it what it predicts with networks.
 
-The examples are what the UNet is asked while images are generated: with the networks on, and later
-also with the LoRA, since small errors lead it to noisy images that the networks never meet.
+The examples are images that were generated with the networks, with new noise each time. On each,
+the UNet answers with the networks, and the LoRA learns that answer; and also what each attention
+block gives on the way to it, which tells every layer where it went wrong.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -20,18 +22,21 @@ from ....conversion.lora_files import Narrow
 from ....conversion.low_rank import Factors
 from ....errors import HypernetworkError
 from ....patching import apply
-from .least_squares import added, changes_of, scaled
-from .recording import Pair, Recorder, joined
+from .examples import Made, Noise, make
+from .least_squares import scaled
 from .sampling import Generator
 
-PER_ROUND = 16
-"""Images that new examples come from."""
-ROUNDS = 4
-"""Rounds whose examples are kept."""
-REUSE = 2
-"""How often an example is seen in the mean."""
+MOST_IMAGES = 2048
+"""Images that are generated, at most; below that, one for each step."""
+AT_ONCE = 16
+"""Images that are generated before anyone is asked whether to stop."""
+MEASURED = 32
+"""Noisy images that the networks' effect is measured on, before the training."""
 TOKENS = 2048
 """Of the largest feature map that goes through the UNet at once, over all rows."""
+OF_BOTH, OF_BLOCKS = 0.1, 0.3
+"""Weights of errors in the two parts of a guided prediction, and in the blocks' outputs, beside the
+guided prediction itself."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class Student:
         self, unet: nn.Module, base: Base, rank: int, start: dict[str, Factors], seed: int
     ) -> None:
         self.unet, self.originals = unet, dict(linear_layers(unet, base))
+        self._outputs = Outputs(unet, attention_blocks(base))
         self.modules = {path: unet.get_submodule(path) for path in self.originals}
 
         generator = torch.Generator().manual_seed(seed)
@@ -90,6 +96,19 @@ class Student:
         """Everything that is trained, in fp32."""
         return [*self.up.values(), *self.down.values()]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the UNet is."""
+        return next(self.unet.parameters()).device
+
+    def answered(
+        self, asked: Mapping[str, Any], weights: Mapping[str, torch.Tensor] | None = None
+    ) -> Answer:
+        """Ask the UNet as it is now, or with other weights."""
+        with self._outputs as outputs:
+            made = torch.func.functional_call(self.unet, dict(weights or {}), (), dict(asked))[0]
+        return Answer(made, outputs.found)
+
     def weights(self, multiplier: float) -> dict[str, torch.Tensor]:
         """The weights of all layers with the LoRA in them; gradients flow to its factors."""
         found = {}
@@ -109,18 +128,21 @@ class Student:
         return found
 
 
+def attention_blocks(base: Base) -> dict[str, str]:
+    """Names of the attention blocks in the original layout, by those in diffusers' UNet."""
+    return {
+        layer.path.split(".transformer_blocks.")[0]: layer.original.split(".transformer_blocks.")[0]
+        for layer in base.layers
+    }
+
+
 def linear_layers(unet: nn.Module, base: Base) -> Iterator[tuple[str, str]]:
     """Linear layers and 1x1 convolutions of the attention blocks: those that every LoRA may have.
 
     Yields:
         The name in diffusers' UNet, and in the original layout.
     """
-    blocks = {
-        layer.path.split(".transformer_blocks.")[0]: layer.original.split(".transformer_blocks.")[0]
-        for layer in base.layers
-    }
-
-    for block, original in blocks.items():
+    for block, original in attention_blocks(base).items():
         for name, module in unet.get_submodule(block).named_modules():
             is_linear = isinstance(module, nn.Linear)
             if is_linear or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)):
@@ -142,6 +164,11 @@ def rank_within(unet: nn.Module, base: Base, size: int, itemsize: int) -> int:
     return max(1, (size - overhead) // max(per_rank, 1))
 
 
+def images_of_each(training: Training, factors: int) -> int:
+    """How many images a training generates for each factor on the multipliers."""
+    return -(-min(training.steps, MOST_IMAGES) // factors)
+
+
 def distil(
     student: Student,
     networks: Sequence[Weighted],
@@ -156,49 +183,183 @@ def distil(
 
     Args:
         networks: what it learns to replace.
-        prompts: that the examples are generated from.
+        generator: generates :func:`images_of_each` images, and tells of them.
+        prompts: of the images.
         on_step: told of each step.
-        stop: asked after each step whether to end now.
+        stop: asked after some images, and after each step, whether to end now.
 
     Raises:
         HypernetworkError: the numbers overflow.
     """
+    if not training.steps:
+        return 0
     # gradients are wanted for the LoRA alone
     student.unet.requires_grad_(False)
-    unet, random, done = student.unet, Random(training.seed), 0
-    recorder = Recorder(unet, generator.cfg)
-    factors = generator.sampling.multipliers
-    kept: dict[float, list[Pair]] = {factor: [] for factor in factors}
-    adam = torch.optim.Adam(student.parameters(), lr=training.rate, betas=(0.9, 0.99))
-    round_number = 0
-    while done < training.steps and not stop():
-        factor = factors[round_number % len(factors)]
-        is_own = round_number // len(factors) % 2 == 1 and done > 0.15 * training.steps
-        chosen = [random.choice(prompts) for _ in range(PER_ROUND)]
-        seeds = [random.randrange(1 << 31) for _ in chosen]
-        # the networks answer in both cases; whose images they are asked about changes
-        teacher = scaled(networks, factor)
-        if is_own:
-            with added(unet, changes_of(student.parts(), torch.float32, factor)), recorder:
-                generator(chosen, seeds, decode=False)
-            with apply(unet, teacher):
-                new = recorder.answered()
-        else:
-            with apply(unet, teacher), recorder:
-                generator(chosen, seeds, decode=False)
-            new = recorder.pairs()
+    random, factors = Random(training.seed), generator.sampling.multipliers
+    images = _images(student, networks, generator, prompts, training, random, stop)
+    # Stopped before every factor had one.
+    if images is None:
+        return 0
 
-        own = kept[factor] = (kept[factor] + new)[-ROUNDS * len(new) :]
-        for _ in range(max(1, REUSE * len(new) // training.batch)):
-            if done >= training.steps or stop():
-                break
-            batch = [random.choice(own) for _ in range(training.batch)]
-            _set_rate(adam, training, done)
-            _step(student, adam, batch, factor, recorder.cfg)
-            done += 1
-            on_step()
-        round_number += 1
-    return done
+    noise = Noise(generator.pipeline.scheduler, training.seed)
+    teachers = {
+        factor: Teacher(student, networks, factor, generator.cfg, noise) for factor in factors
+    }
+    for factor, teacher in teachers.items():
+        teacher.measure(random.choices(images[factor], k=MEASURED))
+
+    adam = torch.optim.Adam(student.parameters(), lr=training.rate, betas=(0.9, 0.99))
+    for done in range(training.steps):
+        if stop():
+            return done
+        factor = factors[done % len(factors)]
+        _set_rate(adam, training, done)
+        _step(student, adam, teachers[factor], random.choices(images[factor], k=training.batch))
+        on_step()
+    return training.steps
+
+
+def _images(
+    student: Student,
+    networks: Sequence[Weighted],
+    generator: Generator,
+    prompts: Sequence[str],
+    training: Training,
+    random: Random,
+    stop: Callable[[], bool],
+) -> dict[float, list[Made]] | None:
+    """Images with the networks, by the factor on their multipliers; ``None`` if stopped."""
+    factors = generator.sampling.multipliers
+    count = images_of_each(training, len(factors))
+    found: dict[float, list[Made]] = {}
+    for factor in factors:
+        # Every prompt once before any comes twice.
+        chosen = [
+            prompt
+            for _ in range(-(-count // len(prompts)))
+            for prompt in random.sample(list(prompts), len(prompts))
+        ][:count]
+        own = found[factor] = list[Made]()
+        with apply(student.unet, scaled(networks, factor)):
+            while len(own) < count:
+                if stop():
+                    return None
+                part = chosen[len(own) : len(own) + AT_ONCE]
+                own += make(generator, part, [random.randrange(1 << 31) for _ in part])
+    return found
+
+
+class Outputs:
+    """A context manager that takes what modules of a UNet return.
+
+    Attributes:
+        found: by the path of the module, of the last call.
+    """
+
+    def __init__(self, unet: nn.Module, paths: Iterable[str]) -> None:
+        self._modules = {path: unet.get_submodule(path) for path in paths}
+        self._hooks: list[Any] = []
+        self.found: dict[str, torch.Tensor] = {}
+
+    def __enter__(self) -> Outputs:
+        self.found = {}
+        for path, module in self._modules.items():
+            self._hooks.append(module.register_forward_hook(self._taking(path)))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+
+    def _taking(self, path: str) -> Callable[..., None]:
+        def take(_module: nn.Module, _arguments: object, output: Any) -> None:
+            self.found[path] = output[0] if isinstance(output, tuple) else output.sample
+
+        return take
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a UNet predicts, and what its attention blocks gave on the way.
+
+    Attributes:
+        prediction: ``(halves * images, channels, height, width)``, negative prompts first.
+        blocks: outputs by the block's path.
+    """
+
+    prediction: torch.Tensor
+    blocks: Mapping[str, torch.Tensor]
+
+
+class Teacher:
+    """The UNet with networks, which answers what the LoRA is asked.
+
+    Args:
+        student: what learns from it, on the same UNet.
+        networks: in the order of application.
+        factor: on their multipliers.
+        cfg: the guidance scale.
+        noise: makes the questions from images.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        networks: Sequence[Weighted],
+        factor: float,
+        cfg: float,
+        noise: Noise,
+    ) -> None:
+        self.student, self.factor, self.cfg, self.noise = student, factor, cfg, noise
+        self._networks = scaled(networks, factor)
+        self._effects: list[float] = []
+
+    def parts(self, images: Sequence[Made]) -> Iterator[tuple[dict[str, Any], Answer, float]]:
+        """Questions on noisy copies of images, the right answers, and each part's share of all
+        images: as many at once as the memory of a small card holds."""
+        height, width = images[0].latent.shape[-2:]
+        halves = len(images[0].contexts)
+        at_once = max(1, TOKENS // (halves * height * width))
+        for begin in range(0, len(images), at_once):
+            part = images[begin : begin + at_once]
+            asked = self.noise.asked(part, self.student.device)
+            with torch.no_grad(), apply(self.student.unet, self._networks):
+                answer = self.student.answered(asked)
+            yield asked, answer, len(part) / len(images)
+
+    def measure(self, images: Sequence[Made]) -> None:
+        """Find out how large the networks' effect is, which errors are then compared with."""
+        totals: list[float] = []
+        for asked, answer, share in self.parts(images):
+            with torch.no_grad():
+                errors = self._errors(self.student.answered(asked), answer)
+            totals = totals or [0.0] * len(errors)
+            totals = [t + share * float(e) for t, e in zip(totals, errors, strict=True)]
+        # a network may leave a block as it is
+        self._effects = [max(total, 1e-12) for total in totals]
+
+    def loss(self, made: Answer, right: Answer) -> torch.Tensor:
+        """Errors as shares of the effect, by squares."""
+        pairs = zip(self._errors(made, right), self._effects, strict=True)
+        guided, both, *blocks = [error / effect for error, effect in pairs]
+        return guided + OF_BOTH * both + OF_BLOCKS * torch.stack(blocks).mean()
+
+    def _errors(self, made: Answer, right: Answer) -> list[torch.Tensor]:
+        """Mean squares of errors: in the guided prediction, which is what sampling uses, in its two
+        parts, and in each block."""
+        error = made.prediction.float() - right.prediction.float()
+        guided = error
+        if self.cfg > 1:
+            negative, positive = error.chunk(2)
+            guided = self.cfg * positive + (1 - self.cfg) * negative
+        blocks = [made.blocks[path].float() - output for path, output in right.blocks.items()]
+        return [difference.square().mean() for difference in (guided, error, *blocks)]
 
 
 def _set_rate(adam: torch.optim.Optimizer, training: Training, done: int) -> None:
@@ -210,24 +371,15 @@ def _set_rate(adam: torch.optim.Optimizer, training: Training, done: int) -> Non
 
 
 def _step(
-    student: Student,
-    adam: torch.optim.Optimizer,
-    batch: Sequence[Pair],
-    factor: float,
-    cfg: float,
+    student: Student, adam: torch.optim.Optimizer, teacher: Teacher, images: Sequence[Made]
 ) -> None:
     adam.zero_grad()
     # fp16 has no room for small gradients: they are scaled up, and back again
     half = next(student.unet.parameters()).dtype == torch.float16
     scale = 1024.0 if half else 1.0
-    height, width = batch[0].sample.shape[-2:]
-    at_once = max(1, TOKENS // (2 * height * width))
-    for begin in range(0, len(batch), at_once):
-        part = batch[begin : begin + at_once]
-        asked, wanted = joined(part)
-        made = torch.func.functional_call(student.unet, student.weights(factor), (), asked)[0]
-        loss = _loss(made.float() - wanted.float(), len(batch[0].contexts), cfg)
-        (scale * loss * len(part) / len(batch)).backward()  # type: ignore[no-untyped-call]
+    for asked, right, share in teacher.parts(images):
+        made = student.answered(asked, student.weights(teacher.factor))
+        (scale * share * teacher.loss(made, right)).backward()  # type: ignore[no-untyped-call]
 
     for parameter in student.parameters():
         if parameter.grad is not None:
@@ -240,17 +392,3 @@ def _step(
             "the training of the LoRA failed, since its numbers overflow: use a lower "
             "--learning-rate"
         )
-
-
-def _loss(error: torch.Tensor, halves: int, cfg: float) -> torch.Tensor:
-    """Of the guided prediction, which is what sampling uses, and a little of its two parts.
-
-    Args:
-        error: ``(halves * pairs, channels, height, width)``, first those of the negative prompt.
-    """
-    if halves == 1:
-        return error.square().mean()
-    negative, positive = error.chunk(2)
-    guided = cfg * positive + (1 - cfg) * negative
-    # guidance magnifies what the two parts differ in, and with it the errors
-    return guided.square().mean() / cfg**2 + 0.1 * error.square().mean()

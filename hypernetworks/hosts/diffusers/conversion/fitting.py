@@ -17,7 +17,7 @@ from ....conversion.lora_files import DTYPES, Narrow, Part
 from ....conversion.low_rank import FULL, Factors, Rank
 from ....conversion.weighted import enough_memory
 from ....patching import apply
-from .distilling import Student, Training, distil, rank_within
+from .distilling import Student, Training, distil, images_of_each, rank_within
 from .least_squares import Sums, added, changes_of, noted, part_of, scaled
 from .sampling import Generator, Sampling, share_of_effect
 
@@ -97,8 +97,11 @@ def fit_lora(
     fitting, kept = sampling.split()[0], sampling.measured()
     # a training goes on from there, so that a rough beginning is enough
     noted_of = fitting[:MOST_NOTED] if training else fitting
-    images = (len(noted_of) + 2 * len(kept)) * len(sampling.multipliers) + len(kept)
-    progress = _Progress(images + (training.steps if training else 0), on_progress)
+    factors = len(sampling.multipliers)
+    work = (len(noted_of) + 2 * len(kept)) * factors + len(kept)
+    if training:
+        work += images_of_each(training, factors) * factors + training.steps
+    progress = _Progress(work, on_progress)
     generator, steps = Generator(pipeline, sampling, progress.advance), 0
 
     with enough_memory("to fit the LoRA: use a smaller --size or --batch, or fewer --prompts"):
@@ -111,8 +114,8 @@ def fit_lora(
                 lora = [part_of(base, layer, sums[layer.path], rank) for layer in layers]
         else:
             student = _student(pipeline.unet, base, networks, sums, training, DTYPES[dtype])
-            quiet, tell = Generator(pipeline, sampling), partial(progress.advance, 1)
-            steps = distil(student, networks, quiet, fitting, training, on_step=tell, stop=stop)
+            tell = partial(progress.advance, 1)
+            steps = distil(student, networks, generator, fitting, training, on_step=tell, stop=stop)
             lora = [*student.parts()]
         shares, strips = _measured(generator, networks, kept, lora, DTYPES[dtype])
 

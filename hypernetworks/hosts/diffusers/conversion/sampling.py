@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -91,45 +91,51 @@ class Generator:
         return float(inspect.signature(self.pipeline.__call__).parameters["guidance_scale"].default)
 
     def __call__(
-        self, prompts: Sequence[str], seeds: Sequence[int] | None = None, *, decode: bool = True
+        self, prompts: Sequence[str], seeds: Sequence[int] | None = None
     ) -> list[np.ndarray]:
         """An image ``(height, width, 3)`` in [0, 1] for each prompt.
 
         Args:
             seeds: of the noise; by default the number of the prompt, always the same.
-            decode: ``False`` leaves out the autoencoder, and returns nothing.
         """
         seeds = range(len(prompts)) if seeds is None else seeds
+        return [
+            np.asarray(image, dtype=np.float32)
+            for made in self._batches(prompts, seeds, "np")
+            for image in made
+        ]
 
+    def latents(self, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[torch.Tensor]:
+        """Without the autoencoder: ``(count, channels, height, width)`` for each batch."""
+        return self._batches(prompts, seeds, "latent")
+
+    def _batches(self, prompts: Sequence[str], seeds: Sequence[int], output: str) -> Iterator[Any]:
         # a small model fills a processor only with several images
         pixels = (self.sampling.size or self._own_size()) ** 2
-        count, images = max(1, min(8, AT_ONCE // pixels)), list[np.ndarray]()
+        count = max(1, min(8, AT_ONCE // pixels))
 
         for begin in range(0, len(prompts), count):
             part = slice(begin, begin + count)
-            made = self._batch(prompts[part], list(seeds[part]), decode)
-            images += [np.asarray(image, dtype=np.float32) for image in made]
+            yield self._batch(prompts[part], seeds[part], output)
             self.advance(len(prompts[part]))
-        return images
 
     def _own_size(self) -> int:
         pipeline = self.pipeline
         return int(pipeline.unet.config.sample_size * pipeline.vae_scale_factor)
 
-    def _batch(self, prompts: Sequence[str], seeds: Sequence[int], decode: bool) -> Sequence[Any]:
+    def _batch(self, prompts: Sequence[str], seeds: Sequence[int], output: str) -> Any:
         options: dict[str, Any] = {"guidance_scale": self.cfg}
         if self.sampling.size is not None:
             options |= {"width": self.sampling.size, "height": self.sampling.size}
         with torch.inference_mode():
-            output = self.pipeline(
+            return self.pipeline(
                 list(prompts),
                 num_inference_steps=self.sampling.steps,
                 # on the CPU, so that all devices begin with the same noise
                 generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-                output_type="np" if decode else "latent",
+                output_type=output,
                 **options,
-            )
-        return list(output.images) if decode else []
+            ).images
 
 
 def share_of_effect(
