@@ -106,7 +106,9 @@ class FoldedProjection(Projection):
     ) -> bool:
         """Whether this is the plain call that a folded weight can stand for."""
         is_plain = own is None and len(arguments) == 1 and not named and module is self.module
-        return is_plain and not self._hopeless
+        if not is_plain or self._hopeless or not isinstance(arguments[0], torch.Tensor):
+            return False
+        return self.seam.has_width_of(arguments[0])
 
     def usable_weight(self, context: torch.Tensor) -> torch.Tensor | None:
         """The module's weight, if multiplying by it is all that the module does now."""

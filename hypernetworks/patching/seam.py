@@ -148,6 +148,13 @@ class Seam:
         """Start again, for other projections."""
         self.per_image, self.bytes_left = tuple(per_image), FOLDED_BYTES
         self.folds_on: torch.device | None = None
+        self._widths = frozenset(width for image in per_image for width in image.stack.widths)
+
+    def has_width_of(self, context: torch.Tensor) -> bool:
+        """Whether any network changes contexts of this width: many have a part of a UNet's widths,
+        and the other projections should cost nothing.
+        """
+        return context.ndim > 0 and context.shape[-1] in self._widths
 
     def note_fold(self, weight: torch.Tensor) -> None:
         """A weight was folded: the handle looks for changes of those on accelerators."""
@@ -173,6 +180,8 @@ class Seam:
 
         Itself if no network changes it, or after an error.
         """
+        if not self.has_width_of(context):
+            return context
         # Multiplier 0 must take no time, and must not change a bit by a round trip through fp32.
         multipliers = tuple(image.multipliers(index, side) for image in self.per_image)
         if not any(map(any, multipliers)):

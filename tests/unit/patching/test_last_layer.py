@@ -131,6 +131,27 @@ def test_every_projection_is_that_of_the_reference(
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("activation", [None, "relu"], ids=str)
+def test_widths_that_no_network_has_cost_nothing(host: Host, activation: str | None) -> None:
+    """Many networks are for some of a UNet's widths: the other projections aren't asked about."""
+    asked = list[nn.Module]()
+
+    def is_dense(module: nn.Module) -> bool:
+        asked.append(module)
+        return True
+
+    network = host.network(activation, activate_output=False)[1]
+    kept = next(site.width for site in host.sites if site.kind == "self")
+    for width in set(network.pairs) - {kept}:
+        del network.pairs[width]  # type: ignore[attr-defined]
+    with hn.apply(host.unet, [(network, 0.8)], is_dense=is_dense) as handle:
+        host.run(host.context())
+    read = [s for s in host.sites if s.kind == "self" and s.width == kept]
+    assert {id(module) for module in asked} == {id(m) for s in read for m in (s.to_k, s.to_v)}
+    assert set(handle.paths.values()) == {"folded", "untouched"}
+
+
+@torch.no_grad()
 def test_stacks_end_in_it_and_different_sides_have_their_own_multipliers(host: Host) -> None:
     first, last = host.network("tanh", seed=3), host.network("relu", activate_output=False)
     linear = host.network(None, seed=4)

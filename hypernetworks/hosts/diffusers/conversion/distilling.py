@@ -164,9 +164,9 @@ def rank_within(unet: nn.Module, base: Base, size: int, itemsize: int) -> int:
     return max(1, (size - overhead) // max(per_rank, 1))
 
 
-def images_of_each(training: Training, factors: int) -> int:
-    """How many images a training generates for each factor on the multipliers."""
-    return -(-min(training.steps, MOST_IMAGES) // factors)
+def images_for(training: Training, factors: Sequence[float]) -> int:
+    """How many images a training generates: as many for each factor on the multipliers."""
+    return -(-min(training.steps, MOST_IMAGES) // len(factors)) * len(factors)
 
 
 def distil(
@@ -183,7 +183,7 @@ def distil(
 
     Args:
         networks: what it learns to replace.
-        generator: generates :func:`images_of_each` images, and tells of them.
+        generator: generates :func:`images_for` images, and tells of them.
         prompts: of the images.
         on_step: told of each step.
         stop: asked after some images, and after each step, whether to end now.
@@ -230,7 +230,7 @@ def _images(
 ) -> dict[float, list[Made]] | None:
     """Images with the networks, by the factor on their multipliers; ``None`` if stopped."""
     factors = generator.sampling.multipliers
-    count = images_of_each(training, len(factors))
+    count = images_for(training, factors) // len(factors)
     found: dict[float, list[Made]] = {}
     for factor in factors:
         # Every prompt once before any comes twice.

@@ -17,7 +17,7 @@ from ....conversion.lora_files import DTYPES, Narrow, Part
 from ....conversion.low_rank import FULL, Factors, Rank
 from ....conversion.weighted import enough_memory
 from ....patching import apply
-from .distilling import Student, Training, distil, images_of_each, rank_within
+from .distilling import Student, Training, distil, images_for, rank_within
 from .least_squares import Sums, added, changes_of, noted, part_of, scaled
 from .sampling import Generator, Sampling, share_of_effect
 
@@ -97,10 +97,9 @@ def fit_lora(
     fitting, kept = sampling.split()[0], sampling.measured()
     # a training goes on from there, so that a rough beginning is enough
     noted_of = fitting[:MOST_NOTED] if training else fitting
-    factors = len(sampling.multipliers)
-    work = (len(noted_of) + 2 * len(kept)) * factors + len(kept)
+    work = (len(noted_of) + 2 * len(kept)) * len(sampling.multipliers) + len(kept)
     if training:
-        work += images_of_each(training, factors) * factors + training.steps
+        work += images_for(training, sampling.multipliers) + training.steps
     progress = _Progress(work, on_progress)
     generator, steps = Generator(pipeline, sampling, progress.advance), 0
 
