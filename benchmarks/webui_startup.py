@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = "hypernetworks_webui.py"
 OURS = "hypernetworks"
 PATIENCE = 900
+LINKED = f"{OURS}-measured"
 LINE = re.compile(r"import time:\s*(\d+) \|\s*\d+ \|\s*(\S+)")
 """What ``python -X importtime`` says of a module: microseconds by itself, with what it imports, and
 its name."""
@@ -72,6 +73,7 @@ def main() -> None:
     options.python = options.webui_python or options.webui / "venv" / "bin" / "python"
     # Else the extension would be compiled at each start, the webui's packages wouldn't.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["SD_MIN_TIMER"] = "0"  # else SD.Next keeps what took less than 0.1 s to itself
     there = [path.parent.parent for path in options.webui.glob(f"extensions/*/scripts/{SCRIPT}")]
     if there:
         raise SystemExit(f"take {there[0]} away: it would be in both starts")
@@ -119,16 +121,17 @@ def _start(options: argparse.Namespace, folder: Path, ours: bool, importtime: bo
     if importtime:
         command[1:1] = ["-X", "importtime"]
 
-    extension = linked(ROOT, options.webui / "extensions", f"{OURS}-measured")
+    extension = linked(ROOT, options.webui / "extensions", LINKED)
     load, used, begin = _load(), _used_by_children(), time.monotonic()
     with extension if ours else nullcontext(), started(command, options.webui, log) as process:
         _wait_for_page(process, port, log)
         wall = time.monotonic() - begin
-        parts = _profile(port)
+        said = log.read_text("utf-8", "replace")
+        parts = logged(said) or _profile(port)
         process.kill()
     after = _used_by_children()
     processor = None if used is None or after is None else after - used
-    return Start(wall, processor, parts, imported(log.read_text("utf-8", "replace")), load)
+    return Start(wall, processor, parts, imported(said), load)
 
 
 def _wait_for_page(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
@@ -151,6 +154,17 @@ def _profile(port: int) -> dict[str, float]:
     """Where the webui says that its start went."""
     told = json.loads(_get(port, "/internal/profile-startup"))
     return {**told["records"], "total": told["total"]}
+
+
+def logged(log: str) -> dict[str, float]:
+    """The same of SD.Next, which tells it in its log alone, in lines of 80 characters; its time
+    for each extension as ``extensions/NAME``."""
+    found = {}
+    for title, prefix in (("Startup time", ""), ("Extensions init time", "extensions/")):
+        for text in re.findall(rf"{title}: (total=.*(?:\n +.*)*)", log):
+            parts = re.findall(r"(\S+)=([\d.]+)", text)
+            found |= {prefix + name: float(took) for name, took in parts}
+    return found
 
 
 def _used_by_children() -> float | None:
@@ -178,7 +192,8 @@ def imported(log: str) -> dict[str, float]:
 
 def of_ours(start: Start) -> float:
     """Seconds that the webui says our script took by itself: loading it, and its routes."""
-    return sum(took for part, took in start.parts.items() if part.endswith(f"/{SCRIPT}"))
+    ours = (f"/{SCRIPT}", f"/{LINKED}")
+    return sum(took for part, took in start.parts.items() if part.endswith(ours))
 
 
 def report(rounds: Sequence[Round]) -> str:

@@ -128,7 +128,7 @@ def probed(webui: Webui) -> Webui:
 
 @pytest.fixture(scope="session")
 def host(probed: Webui) -> str:
-    """``"a1111"``, ``"forge"``, ``"neo"`` or ``"reforge"``."""
+    """``"a1111"``, ``"forge"``, ``"neo"``, ``"reforge"`` or ``"sdnext"``."""
     return str(probed.state()["host"])
 
 

@@ -21,6 +21,8 @@ NAMES = {
     "many steps",
     *AWKWARD,
 }
+TITLES = ("x/y/z plot", "xyz grid script")
+"""Of the script, as the API has it; the second is SD.Next's."""
 
 
 class TestRoutes:
@@ -103,7 +105,7 @@ class TestXyz:
         info = next(
             i
             for i in webui.get("/sdapi/v1/script-info")
-            if i["name"] == "x/y/z plot" and not i["is_img2img"]
+            if i["name"] in TITLES and not i["is_img2img"]
         )
         arguments = {argument["label"]: argument.get("value") for argument in info["args"]}
         labels = next(
@@ -117,11 +119,11 @@ class TestXyz:
             elif name == "X values":
                 is_text = names[: position + 1].count("X values") == 1
                 ordered[position] = ", ".join(values) if is_text else values
-            elif name in ("Draw legend", "Include Sub Grids"):
+            elif name.lower() in ("draw legend", "include sub grids"):
                 ordered[position] = False
-            elif name in ("Include Sub Images", "Use text inputs instead of dropdowns"):
+            elif name in ("Include Sub Images", "Include images") or "text inputs" in name:
                 ordered[position] = True
-        made = webui.txt2img(prompt, script_name="x/y/z plot", script_args=ordered)
+        made = webui.txt2img(prompt, script_name=info["name"], script_args=ordered)
         return made.pictures[-len(values) :]
 
     def test_name(self, probed: Webui) -> None:

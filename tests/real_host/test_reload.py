@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from webui_client import Webui, difference
 
 SMALL = "x <hypernet:small:1>"
@@ -26,7 +27,9 @@ def reload(webui: Webui) -> None:
     raise AssertionError("the webui did not come back")
 
 
-def test_nothing_doubles(probed: Webui) -> None:
+def test_nothing_doubles(probed: Webui, host: str) -> None:
+    if host == "sdnext":
+        pytest.skip("its button starts a new process")
     before = probed.known(SMALL).picture, probed.known("x ").picture
     pages = probed.get("/probe/pages")
     for _ in range(2):

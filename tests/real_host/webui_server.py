@@ -101,10 +101,10 @@ def settings_version(webui: Path) -> dict[str, str]:
     return {"VERSION_UID": found[1]} if found else {}
 
 
-def has_option(webui: Path) -> bool:
-    """Whether it knows ``--hypernetwork-dir``, which some forks have removed."""
+def knows(webui: Path, option: str) -> bool:
+    """Whether its source names the option; a webui ends from one that it doesn't know."""
     source = webui / "modules" / "cmd_args.py"
-    return not source.is_file() or "--hypernetwork-dir" in source.read_text("utf-8")
+    return not source.is_file() or f'"{option}"' in source.read_text("utf-8")
 
 
 def write_settings(webui: Path, folder: Path, checkpoint: str | None) -> Path:
@@ -129,7 +129,7 @@ def write_settings(webui: Path, folder: Path, checkpoint: str | None) -> Path:
         **DYNAMIC_PROMPTS,
         "control_net_models_path": str(folder / "ControlNet"),
     }
-    if not has_option(webui):
+    if not knows(webui, "--hypernetwork-dir"):
         settings["hypernetworks_folders"] = str(folder / "hypernetworks")
     if checkpoint:
         settings["sd_model_checkpoint"] = checkpoint
@@ -142,12 +142,19 @@ def command_line(
     webui: Path, python: Path, port: int, folder: Path, arguments: str, checkpoint: str | None
 ) -> list[str]:
     """How it is started; ``arguments`` are the user's own flags."""
-    ours = ["--api", "--server-name", "127.0.0.1", "--port", str(port), "--no-prompt-history"]
-    ours += ["--ui-settings-file", str(write_settings(webui, folder, checkpoint))]
-    ours += ["--ui-config-file", str(folder / "ui-config.json")]
+    settings, page = write_settings(webui, folder, checkpoint), folder / "ui-config.json"
+    ours = ["--api", "--server-name", "127.0.0.1", "--port", str(port)]
     ours += ["--lora-dir", str(folder / "Lora")]
-    if has_option(webui):
-        ours += ["--hypernetwork-dir", str(folder / "hypernetworks")]
+
+    files = {"--ui-settings-file": settings, "--ui-config-file": page}
+    if knows(webui, "--secrets"):  # SD.Next, to whose "--config" others give a model's
+        files = {"--config": settings, "--ui-config": page, "--secrets": folder / "secrets.json"}
+    if knows(webui, "--hypernetwork-dir"):
+        files["--hypernetwork-dir"] = folder / "hypernetworks"
+    for option, path in files.items():
+        ours += [option, str(path)]
+    if knows(webui, "--no-prompt-history"):
+        ours += ["--no-prompt-history"]
     return [str(python), str(webui / "launch.py"), *ours, *shlex.split(arguments)]
 
 

@@ -142,3 +142,63 @@ def test_what_a_start_of_a_webui_imports_and_takes(monkeypatch: pytest.MonkeyPat
     assert "* of this project, 1 in 0.020 s" in listed
     assert "* of Python, 1 in 0.002 s: wave" in listed
     assert "* others, 1 in 0.300 s: pandas" in listed
+
+
+SDNEXT = """\
+06:17:45-166368 DEBUG    Extensions init time: total=0.66 xyz_grid.py=0.03
+                         hypernetworks-measured=0.12 __init__.py=0.01
+06:17:45-195595 INFO     Huggingface: transfer=XET parallel=True direct=False
+06:17:47-911537 INFO     Startup time: total=31.85 libraries=15.94 torch=4.03
+                         ui-control=0.09
+06:17:47-923224 DEBUG    Save: file="secrets.json" json=0 bytes=2 time=0.008
+"""
+
+
+def test_what_a_start_of_sdnext_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no route for its profile, and wraps the lines of its log."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks import webui_startup as benchmark
+
+    parts = benchmark.logged(SDNEXT)
+    assert parts == {
+        "total": 31.85,
+        "libraries": 15.94,
+        "torch": 4.03,
+        "ui-control": 0.09,
+        "extensions/total": 0.66,
+        "extensions/xyz_grid.py": 0.03,
+        "extensions/hypernetworks-measured": 0.12,
+        "extensions/__init__.py": 0.01,
+    }
+    assert benchmark.of_ours(benchmark.Start(13.0, 12.0, parts, {}, None)) == 0.12
+    assert benchmark.logged("Startup time: 9.3s (import torch: 5.0s).") == {}
+
+
+@pytest.mark.parametrize(
+    ("known", "given"),
+    [
+        (("--config", "--ui-settings-file", "--no-prompt-history"), "--no-prompt-history"),
+        (("--config", "--ui-settings-file"), "--ui-settings-file"),
+        (("--config", "--ui-settings-file", "--secrets"), "--config"),
+    ],
+    ids=["forge", "classic", "sdnext"],
+)
+def test_a_webui_gets_options_that_it_knows(
+    known: tuple[str, ...], given: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The command line that the benchmark and ``tests/real_host`` start a webui with."""
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "real_host"))
+    from webui_server import command_line
+
+    source = tmp_path / "modules" / "cmd_args.py"
+    source.parent.mkdir()
+    source.write_text("\n".join(f'parser.add_argument("{name}")' for name in known), "utf-8")
+
+    command = command_line(tmp_path, Path("python"), 7860, tmp_path, "--cpu", None)
+    assert given in command
+    assert command[-1] == "--cpu"
+    assert "--hypernetwork-dir" not in command
+    assert ("--no-prompt-history" in command) == ("--no-prompt-history" in known)
+    settings = "--config" if "--secrets" in known else "--ui-settings-file"
+    assert command[command.index(settings) + 1] == str(tmp_path / "config.json")
+    assert ("--config" in command) == ("--secrets" in known), "elsewhere that is a model's"

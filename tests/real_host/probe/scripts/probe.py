@@ -19,12 +19,14 @@ def live_unet():
     model = shared.sd_model
     patcher = getattr(getattr(model, "forge_objects", None), "unet", None)
     owner = patcher.model if patcher is not None else getattr(model, "model", None)
-    unet = getattr(owner, "diffusion_model", None)
+    unet = getattr(owner, "diffusion_model", None) or getattr(model, "unet", None)
     return unet if isinstance(unet, torch.nn.Module) else None
 
 
 def host():
     """Which webui this is."""
+    if has_module("installer"):
+        return "sdnext"
     if not has_module("modules_forge"):
         return "a1111"
     if not has_module("backend"):
