@@ -185,6 +185,24 @@ def test_errors_count_as_shares_of_the_networks_effect(pipeline: Any, tiny_folde
     assert 0.5 < missed / (1 + OF_BOTH + OF_BLOCKS) < 2
 
 
+def test_blocks_that_the_networks_leave_alone_do_not_count_for_all(
+    pipeline: Any, tiny_folder: Path
+) -> None:
+    sampling = Sampling(PROMPTS, 2, 2.0)
+    images = make(Generator(pipeline, sampling), PROMPTS[:4], range(4))
+    with Base(tiny_folder) as base:
+        student = Student(pipeline.unet, base, 2, {}, 0)
+    # of the deeper blocks: nothing before them changes
+    style = network("style", 1, RELU, widths=(64,), std=0.25)
+    teacher = Teacher(student, [Weighted(style)], 1.0, 2.0, Noise(pipeline.scheduler, 0))
+    teacher.measure(images)
+    torch.nn.init.normal_(next(iter(student.up.values())), std=1e-3)
+    for asked, right, _ in teacher.parts(images):
+        weights = {name: tensor.detach() for name, tensor in student.weights(1.0).items()}
+        with torch.no_grad():
+            assert 0 < teacher.loss(student.answered(asked, weights), right) < 3
+
+
 def states(pipeline: Any) -> dict[str, torch.Tensor]:
     return {name: t.clone() for name, t in pipeline.unet.state_dict().items()}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from types import TracebackType
 from typing import Any
@@ -32,6 +33,8 @@ AT_ONCE = 16
 """Images that are generated before anyone is asked whether to stop."""
 MEASURED = 32
 """Noisy images that the networks' effect is measured on, before the training."""
+LEAST_EFFECT = 0.1
+"""Of the blocks' mean effect: what errors in a block are compared with at least."""
 TOKENS = 2048
 """Of the largest feature map that goes through the UNet at once, over all rows."""
 OF_BOTH, OF_BLOCKS = 0.1, 0.3
@@ -105,9 +108,9 @@ class Student:
         self, asked: Mapping[str, Any], weights: Mapping[str, torch.Tensor] | None = None
     ) -> Answer:
         """Ask the UNet as it is now, or with other weights."""
-        with self._outputs as outputs:
+        with self._outputs as found:
             made = torch.func.functional_call(self.unet, dict(weights or {}), (), dict(asked))[0]
-        return Answer(made, outputs.found)
+        return Answer(made, found)
 
     def weights(self, multiplier: float) -> dict[str, torch.Tensor]:
         """The weights of all layers with the LoRA in them; gradients flow to its factors."""
@@ -250,22 +253,18 @@ def _images(
 
 
 class Outputs:
-    """A context manager that takes what modules of a UNet return.
-
-    Attributes:
-        found: by the path of the module, of the last call.
-    """
+    """A context manager that gives what modules of a UNet return inside, by their paths."""
 
     def __init__(self, unet: nn.Module, paths: Iterable[str]) -> None:
         self._modules = {path: unet.get_submodule(path) for path in paths}
         self._hooks: list[Any] = []
-        self.found: dict[str, torch.Tensor] = {}
 
-    def __enter__(self) -> Outputs:
-        self.found = {}
+    def __enter__(self) -> dict[str, torch.Tensor]:
+        # Not an attribute: it would keep the last call's graph in memory.
+        found: dict[str, torch.Tensor] = {}
         for path, module in self._modules.items():
-            self._hooks.append(module.register_forward_hook(self._taking(path)))
-        return self
+            self._hooks.append(module.register_forward_hook(partial(_take, found, path)))
+        return found
 
     def __exit__(
         self,
@@ -277,11 +276,11 @@ class Outputs:
             hook.remove()
         self._hooks.clear()
 
-    def _taking(self, path: str) -> Callable[..., None]:
-        def take(_module: nn.Module, _arguments: object, output: Any) -> None:
-            self.found[path] = output[0] if isinstance(output, tuple) else output.sample
 
-        return take
+def _take(
+    found: dict[str, torch.Tensor], path: str, _module: object, _arguments: object, output: Any
+) -> None:
+    found[path] = output[0] if isinstance(output, tuple) else output.sample
 
 
 @dataclass(frozen=True)
@@ -341,8 +340,10 @@ class Teacher:
                 errors = self._errors(self.student.answered(asked), answer)
             totals = totals or [0.0] * len(errors)
             totals = [t + share * float(e) for t, e in zip(totals, errors, strict=True)]
-        # a network may leave a block as it is
-        self._effects = [max(total, 1e-12) for total in totals]
+        # Networks may leave a block as it is, such as with a factor of 0: it would count for all.
+        blocks = totals[2:]
+        least = [0.0, 0.0] + [LEAST_EFFECT * sum(blocks) / len(blocks)] * len(blocks)
+        self._effects = [max(*pair, 1e-12) for pair in zip(totals, least, strict=True)]
 
     def loss(self, made: Answer, right: Answer) -> torch.Tensor:
         """Errors as shares of the effect, by squares."""
