@@ -106,9 +106,7 @@ class FoldedProjection(Projection):
     ) -> bool:
         """Whether this is the plain call that a folded weight can stand for."""
         is_plain = own is None and len(arguments) == 1 and not named and module is self.module
-        if not is_plain or self._hopeless or not isinstance(arguments[0], torch.Tensor):
-            return False
-        return self.seam.has_width_of(arguments[0])
+        return is_plain and not self._hopeless and isinstance(arguments[0], torch.Tensor)
 
     def usable_weight(self, context: torch.Tensor) -> torch.Tensor | None:
         """The module's weight, if multiplying by it is all that the module does now."""
@@ -140,6 +138,8 @@ class FoldedProjection(Projection):
         ready = self._ready
         if ready is not None and ready.multipliers == multipliers and ready.mark.holds(weight):
             return ready
+        if not self.seam.has_width_of(context):
+            return None
 
         try:
             with torch.inference_mode(False), torch.no_grad():

@@ -120,6 +120,8 @@ class LastLayerProjection(FoldedProjection):
             ready = None
         if ready is not None and ready.multipliers == multipliers:
             return ready
+        if not self.seam.has_width_of(context):
+            return None
 
         try:
             with torch.inference_mode(False), torch.no_grad():

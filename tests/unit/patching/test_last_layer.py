@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ from torch import nn
 import hypernetworks as hn
 from hypernetworks.engine.hidden import HiddenLayers
 from hypernetworks.engine.prepared import prepared
+from hypernetworks.engine.stack import Stack
 from hypernetworks.patching import last_layer
 from hypernetworks.patching.stand_in import acting_on
 
@@ -132,22 +133,25 @@ def test_every_projection_is_that_of_the_reference(
 
 @torch.no_grad()
 @pytest.mark.parametrize("activation", [None, "relu"], ids=str)
-def test_widths_that_no_network_has_cost_nothing(host: Host, activation: str | None) -> None:
-    """Many networks are for some of a UNet's widths: the other projections aren't asked about."""
-    asked = list[nn.Module]()
+def test_nothing_is_looked_for_in_widths_that_no_network_has(
+    host: Host, activation: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many networks are for some of a UNet's widths, and the others come up at every call."""
+    looked = list[int]()
 
-    def is_dense(module: nn.Module) -> bool:
-        asked.append(module)
-        return True
+    def active(stack: Stack, dim: int, multipliers: Sequence[float]) -> object:
+        looked.append(dim)
+        return found(stack, dim, multipliers)
 
+    found = Stack.active
+    monkeypatch.setattr(Stack, "active", active)
     network = host.network(activation, activate_output=False)[1]
     kept = next(site.width for site in host.sites if site.kind == "self")
     for width in set(network.pairs) - {kept}:
         del network.pairs[width]  # type: ignore[attr-defined]
-    with hn.apply(host.unet, [(network, 0.8)], is_dense=is_dense) as handle:
+    with hn.apply(host.unet, [(network, 0.8)]) as handle:
         host.run(host.context())
-    read = [s for s in host.sites if s.kind == "self" and s.width == kept]
-    assert {id(module) for module in asked} == {id(m) for s in read for m in (s.to_k, s.to_v)}
+    assert set(looked) == {kept}
     assert set(handle.paths.values()) == {"folded", "untouched"}
 
 
