@@ -353,7 +353,7 @@ class Handle:
         networks = " | ".join(filter(None, map(str, self._per_image)))
         state = "active" if self._noticing.is_on else "not active"
         here = {site.width for site in self._sites if site.width is not None}
-        theirs = {width for image in self._per_image for width in image.stack.widths}
+        theirs = self.seam.widths
         unmatched = [
             f"{label} {', '.join(map(str, sorted(widths)))}"
             for label, widths in (

@@ -148,13 +148,13 @@ class Seam:
         """Start again, for other projections."""
         self.per_image, self.bytes_left = tuple(per_image), FOLDED_BYTES
         self.folds_on: torch.device | None = None
-        self._widths = frozenset(width for image in per_image for width in image.stack.widths)
+        self.widths = frozenset(width for image in per_image for width in image.stack.widths)
 
     def has_width_of(self, context: torch.Tensor) -> bool:
         """Whether any network changes contexts of this width: many have a part of a UNet's widths,
         and the other projections should cost nothing.
         """
-        return context.ndim > 0 and context.shape[-1] in self._widths
+        return context.ndim > 0 and context.shape[-1] in self.widths
 
     def note_fold(self, weight: torch.Tensor) -> None:
         """A weight was folded: the handle looks for changes of those on accelerators."""

@@ -8,11 +8,11 @@ block gives on the way to it, which tells every layer where it went wrong.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -77,7 +77,7 @@ class Student:
         self, unet: nn.Module, base: Base, rank: int, start: dict[str, Factors], seed: int
     ) -> None:
         self.unet, self.originals = unet, dict(linear_layers(unet, base))
-        self._outputs = Outputs(unet, attention_blocks(base))
+        self._blocks = {path: unet.get_submodule(path) for path in attention_blocks(base)}
         self.modules = {path: unet.get_submodule(path) for path in self.originals}
 
         generator = torch.Generator().manual_seed(seed)
@@ -108,7 +108,7 @@ class Student:
         self, asked: Mapping[str, Any], weights: Mapping[str, torch.Tensor] | None = None
     ) -> Answer:
         """Ask the UNet as it is now, or with other weights."""
-        with self._outputs as found:
+        with outputs_of(self._blocks) as found:
             made = torch.func.functional_call(self.unet, dict(weights or {}), (), dict(asked))[0]
         return Answer(made, found)
 
@@ -199,7 +199,7 @@ def distil(
     # gradients are wanted for the LoRA alone
     student.unet.requires_grad_(False)
     random, factors = Random(training.seed), generator.sampling.multipliers
-    images = _images(student, networks, generator, prompts, training, random, stop)
+    images = _images(networks, generator, prompts, training, random, stop)
     # Stopped before every factor had one.
     if images is None:
         return 0
@@ -223,7 +223,6 @@ def distil(
 
 
 def _images(
-    student: Student,
     networks: Sequence[Weighted],
     generator: Generator,
     prompts: Sequence[str],
@@ -243,7 +242,7 @@ def _images(
             for prompt in random.sample(list(prompts), len(prompts))
         ][:count]
         own = found[factor] = list[Made]()
-        with apply(student.unet, scaled(networks, factor)):
+        with apply(generator.pipeline.unet, scaled(networks, factor)):
             while len(own) < count:
                 if stop():
                     return None
@@ -252,35 +251,22 @@ def _images(
     return found
 
 
-class Outputs:
-    """A context manager that gives what modules of a UNet return inside, by their paths."""
-
-    def __init__(self, unet: nn.Module, paths: Iterable[str]) -> None:
-        self._modules = {path: unet.get_submodule(path) for path in paths}
-        self._hooks: list[Any] = []
-
-    def __enter__(self) -> dict[str, torch.Tensor]:
-        # Not an attribute: it would keep the last call's graph in memory.
-        found: dict[str, torch.Tensor] = {}
-        for path, module in self._modules.items():
-            self._hooks.append(module.register_forward_hook(partial(_take, found, path)))
-        return found
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for hook in self._hooks:
+@contextmanager
+def outputs_of(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, torch.Tensor]]:
+    """What modules of a UNet return inside, by their names."""
+    found: dict[str, torch.Tensor] = {}
+    hooks = [m.register_forward_hook(partial(_take, found, name)) for name, m in modules.items()]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
             hook.remove()
-        self._hooks.clear()
 
 
 def _take(
-    found: dict[str, torch.Tensor], path: str, _module: object, _arguments: object, output: Any
+    found: dict[str, torch.Tensor], name: str, _module: object, _arguments: object, output: Any
 ) -> None:
-    found[path] = output[0] if isinstance(output, tuple) else output.sample
+    found[name] = output[0] if isinstance(output, tuple) else output.sample
 
 
 @dataclass(frozen=True)
