@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PLACES = (
@@ -33,3 +34,14 @@ def find() -> str | None:
 
 
 CHROMIUM = find()
+
+
+def note_errors(page: Any, problems: list[str]) -> None:
+    """Gather the errors of a page and of its console, with the address that each is about."""
+    page.on("console", lambda m: problems.append(_said(m)) if m.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+
+
+def _said(message: Any) -> str:
+    # "Failed to load resource" doesn't say which
+    return f"{message.text} ({message.location['url']})"

@@ -306,13 +306,24 @@ def pytest_testnodedown(node: Any) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what the run left out, and how to get it."""
+    """Say why tests had a second try, and what the run left out, and how to get it."""
+    tell_first_tries(terminalreporter)
     if lines := LEFT_OUT.lines():
         terminalreporter.section("left out of this run")
         for line in lines:
             terminalreporter.write_line(line)
     for fault in LEFT_OUT.faults(ci=bool(os.environ.get("CI"))):
         terminalreporter.write_line(f"FAILED: {fault}", red=True)
+
+
+def tell_first_tries(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how tests failed that passed at their second try: it may be a fault that shows rarely."""
+    if reports := terminalreporter.stats.get("rerun"):
+        terminalreporter.section("first tries that failed")
+        for report in reports:
+            terminalreporter.write_line(f"{report.nodeid} ({report.when})", bold=True)
+            for line in report.longreprtext.splitlines()[-12:]:
+                terminalreporter.write_line(line)
 
 
 def pytest_unconfigure() -> None:

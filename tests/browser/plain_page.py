@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from chromium import FLAGS
+from chromium import FLAGS, note_errors
 
 ROOT = Path(__file__).resolve().parents[2]
 ADDRESS = "http://webui.test/"
@@ -162,8 +162,7 @@ def plain_page(browser: Any, server: Server) -> Iterator[Any]:
     page = context.new_page()
     page.set_default_timeout(10_000)
     page.route("**/*", server.answer)
-    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
+    note_errors(page, problems)
     page.goto(ADDRESS)
     yield page
     context.close()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import note_errors
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
@@ -67,8 +68,7 @@ def open_window(browser: Any, address: str, problems: list[str]) -> Any:
     """A fresh window whose fields are filled."""
     page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
     page.set_default_timeout(20_000)
-    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda e: problems.append(str(e)))
+    note_errors(page, problems)
     page.on(
         "request",
         lambda r: None if r.url.startswith((address, "data:", "blob:")) else problems.append(r.url),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from browser.gradios import VERSIONS
-from chromium import CHROMIUM, FLAGS
+from chromium import CHROMIUM, FLAGS, note_errors
 
 from hypernetworks.engine.multiplier import format_number
 from hypernetworks.prompts import parse
@@ -49,8 +49,7 @@ def open_page(
     page.route(
         re.compile(r"^https?://(?!127\.0\.0\.1)"), lambda route: route.fulfill(status=200, body="")
     )
-    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda e: problems.append(str(e)))
+    note_errors(page, problems)
     page.goto(address, timeout=60_000)
     page.wait_for_selector(f"{PANEL} .hypernetworks-filled", timeout=60_000)
     return page
