@@ -37,6 +37,10 @@ class WeightMark:
         self._weight = weakref.ref(weight)
         self._address, self._version = address(weight), version(weight)
         self._on_cpu = is_on_cpu(weight)
+        # One number of each row, along the diagonal, starting again at the first column: a change
+        # of any whole row or column shows in it.
+        step = weight.shape[-1] + 1
+        self._size, self._stride = (-(-weight.numel() // step),), (step,)
         self.sample = self._drawn(weight).clone()
 
     def holds(self, weight: torch.Tensor, *, closely: bool = False) -> bool:
@@ -72,14 +76,11 @@ class WeightMark:
         """Whether the weight is gone."""
         return self._weight() is None
 
-    @staticmethod
-    def _drawn(weight: torch.Tensor) -> torch.Tensor:
-        """One number of each row, along the diagonal, starting again at the first column."""
-        # A view, so drawing copies nothing. A change of any whole row or column shows in it. Asked
-        # for in one step, as a handle draws from all its weights in every call on an accelerator.
+    def _drawn(self, weight: torch.Tensor) -> torch.Tensor:
+        """The numbers that are compared: a view, so drawing copies nothing."""
+        # Asked for in one step, as a handle does this for many weights on an accelerator.
         weight = weight.detach() if weight.requires_grad else weight
-        step = weight.shape[-1] + 1
-        return weight.as_strided((-(-weight.numel() // step),), (step,))
+        return weight.as_strided(self._size, self._stride)
 
 
 @dataclass(frozen=True, eq=False)

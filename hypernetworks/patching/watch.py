@@ -7,8 +7,9 @@ whole UNet call old when it is read.
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,12 @@ CHANGED_CONTEXT = (
     "every layer computes for itself. Use torch.no_grad() instead of torch.inference_mode() to "
     "have it seen at once"
 )
+
+AT_ONCE = 0.02
+"""Seconds: a call that follows the last one sooner is another step of the same generation."""
+PARTS = 8
+"""Of the weights, one is looked at in each such call: asking for all takes the program as long as
+all folded projections together."""
 
 
 class Later:
@@ -77,13 +84,18 @@ class WeightWatch:
     Where the device had nothing to do when a call began, as between two generations, they are seen
     in that call: the answer is there as soon as it has been asked for. Where it was busy with the
     last call, they are seen in the next one, as the program would have to wait for the device.
+
+    From step to step of a generation, an eighth of the weights is looked at in each call. Who fuses
+    a LoRA writes to many, and some of them are in every eighth; a write to one alone may be seen
+    some calls later.
     """
 
     def __init__(self) -> None:
         self._later = Later()
         self._end: Any = None
-        self._marks: list[WeightMark] = []
-        self._before: torch.Tensor | None = None
+        self._ended: float | None = None
+        self._turn = 0
+        self._before: dict[int | None, tuple[list[WeightMark], torch.Tensor]] = {}
 
     def saw_change(self, marks: Iterable[WeightMark]) -> bool:
         """Whether any weight has changed, or had when this was last called."""
@@ -92,21 +104,34 @@ class WeightWatch:
         if _is_capturing() or self._later.is_open:
             return bool(changed)
 
-        now = {mark: drawn for mark in marks if (drawn := mark.drawn_again()) is not None}
+        asked, part = list(marks), None
+        if len(asked) > PARTS and self._follows_at_once():
+            part = self._turn = (self._turn + 1) % PARTS
+            asked = asked[part::PARTS]
+        now = {mark: drawn for mark in asked if (drawn := mark.drawn_again()) is not None}
         if not now or len({(d.device, d.dtype) for d in now.values()}) > 1:
             return bool(changed)
-        # Other weights than at the last call have nothing to be compared with yet.
-        if self._before is None or self._marks != list(now):
-            self._marks = list(now)
-            self._before = torch.cat([mark.sample for mark in self._marks])
+
         is_idle = self._end is not None and self._end.query()
-        self._later.ask(torch.cat(list(now.values())), self._before)
+        self._later.ask(torch.cat(list(now.values())), self._earlier(part, list(now)))
         return bool(changed) or bool(is_idle and self._later.wait())
+
+    def _follows_at_once(self) -> bool:
+        return self._ended is not None and time.monotonic() - self._ended < AT_ONCE
+
+    def _earlier(self, part: int | None, marks: Sequence[WeightMark]) -> torch.Tensor:
+        """The numbers that were there when the weights were folded."""
+        known = self._before.get(part)
+        if known is None or known[0] != marks:
+            known = list(marks), torch.cat([mark.sample for mark in marks])
+            self._before[part] = known
+        return known[1]
 
     def end(self, device: torch.device | None) -> None:
         """The program has asked the device for everything that belongs to a call."""
         if device is None or _is_capturing():
             return
+        self._ended = time.monotonic()
         self._end = self._end or _event(device)
         if self._end is not None:
             self._end.record()
