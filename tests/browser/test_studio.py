@@ -208,8 +208,8 @@ def test_a_drawn_schedule_changes_the_picture(page: Any) -> None:
     last = page.get_by_role("slider", name="Point 2 of 2 of ink")
     paper = page.locator(".hypernetworks-curve > svg")
     expect(paper).to_have_attribute("aria-label", re.compile("from 1 to 1 over 6 steps"))
+    last.locator("circle").last.hover()  # which waits until it stands still
     at, box = last.locator("circle").last.bounding_box(), paper.bounding_box()
-    page.mouse.move(at["x"] + 5, at["y"] + 5)
     page.mouse.down()
     page.mouse.move(at["x"] + 5, box["y"] + box["height"] * 82 / 104, steps=4)
     page.mouse.up()
