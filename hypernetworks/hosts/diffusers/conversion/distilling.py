@@ -26,6 +26,7 @@ from ....patching import apply
 from .examples import Made, Noise, make
 from .least_squares import scaled
 from .sampling import Generator
+from .soap import Soap
 
 MOST_IMAGES = 2048
 """Images that are generated, at most; below that, one for each step."""
@@ -56,7 +57,7 @@ class Training:
     """
 
     steps: int = 1000
-    rate: float = 2e-3
+    rate: float = 3e-3
     batch: int = 8
     rank: int | None = None
     seed: int = 0
@@ -211,13 +212,13 @@ def distil(
     for factor, teacher in teachers.items():
         teacher.measure(random.choices(images[factor], k=MEASURED))
 
-    adam = torch.optim.Adam(student.parameters(), lr=training.rate, betas=(0.9, 0.99))
+    soap = Soap(student.parameters(), lr=training.rate)
     for done in range(training.steps):
         if stop():
             return done
         factor = factors[done % len(factors)]
-        _set_rate(adam, training, done)
-        _step(student, adam, teachers[factor], random.choices(images[factor], k=training.batch))
+        _set_rate(soap, training, done)
+        _step(student, soap, teachers[factor], random.choices(images[factor], k=training.batch))
         on_step()
     return training.steps
 
@@ -349,18 +350,16 @@ class Teacher:
         return [difference.square().mean() for difference in (guided, error, *blocks)]
 
 
-def _set_rate(adam: torch.optim.Optimizer, training: Training, done: int) -> None:
-    # Adam's first steps go by few gradients, and could undo the least squares
+def _set_rate(soap: Soap, training: Training, done: int) -> None:
+    # the first steps go by few gradients, and could undo the least squares
     warm = min(1.0, (done + 1) / 30)
     fallen = 0.5 * (1 + math.cos(math.pi * done / training.steps))
-    for group in adam.param_groups:
+    for group in soap.param_groups:
         group["lr"] = training.rate * warm * max(0.02, fallen)
 
 
-def _step(
-    student: Student, adam: torch.optim.Optimizer, teacher: Teacher, images: Sequence[Made]
-) -> None:
-    adam.zero_grad()
+def _step(student: Student, soap: Soap, teacher: Teacher, images: Sequence[Made]) -> None:
+    soap.zero_grad()
     # fp16 has no room for small gradients: they are scaled up, and back again
     half = next(student.unet.parameters()).dtype == torch.float16
     scale = 1024.0 if half else 1.0
@@ -373,7 +372,7 @@ def _step(
             parameter.grad /= scale
     length = nn.utils.clip_grad_norm_(student.parameters(), 1.0)
     if length.isfinite():
-        adam.step()
+        soap.step()
     elif not half:
         raise HypernetworkError(
             "the training of the LoRA failed, since its numbers overflow: use a lower "
