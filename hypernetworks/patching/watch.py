@@ -117,7 +117,7 @@ class WeightWatch:
         return bool(changed) or bool(is_idle and self._later.wait())
 
     def _follows_at_once(self) -> bool:
-        return self._ended is not None and time.monotonic() - self._ended < AT_ONCE
+        return self._ended is not None and time.perf_counter() - self._ended < AT_ONCE
 
     def _earlier(self, part: int | None, marks: Sequence[WeightMark]) -> torch.Tensor:
         """The numbers that were there when the weights were folded."""
@@ -131,7 +131,7 @@ class WeightWatch:
         """The program has asked the device for everything that belongs to a call."""
         if device is None or _is_capturing():
             return
-        self._ended = time.monotonic()
+        self._ended = time.perf_counter()
         self._end = self._end or _event(device)
         if self._end is not None:
             self._end.record()
