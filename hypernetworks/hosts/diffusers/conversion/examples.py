@@ -10,11 +10,6 @@ import torch
 
 from .sampling import Generator
 
-LEAST_OFTEN = 0.35
-"""How often the timestep with the least noise is drawn, of the mean; the one with the most, as much
-above it as this is below. Each step goes on from the errors of those before it, so those at high
-noise count for more than they change at once."""
-
 
 @dataclass(frozen=True)
 class Made:
@@ -70,26 +65,22 @@ def _kept(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class Noise:
-    """Adds the noise of a random timestep, as in training, but more often much of it.
+    """Adds the noise of a random timestep, as in training.
 
     Args:
         scheduler: of the pipeline.
         seed: of timesteps and noise.
-
-    Attributes:
-        often: how often each timestep is drawn, of the mean.
     """
 
     def __init__(self, scheduler: Any, seed: int) -> None:
         self._kept: torch.Tensor = scheduler.alphas_cumprod.detach().float().cpu()
         self._random = torch.Generator().manual_seed(seed)
-        self.often = torch.linspace(LEAST_OFTEN, 2 - LEAST_OFTEN, len(self._kept))
 
     def asked(self, images: Sequence[Made], device: torch.device | str) -> dict[str, Any]:
         """Arguments of one call of the UNet for noisy copies of images, negative prompts first."""
         halves, dtype = len(images[0].contexts), images[0].contexts.dtype
         latents = torch.stack([image.latent for image in images]).float()
-        times = torch.multinomial(self.often, len(images), True, generator=self._random)
+        times = torch.randint(len(self._kept), (len(images),), generator=self._random)
         noise = torch.randn(latents.shape, generator=self._random)
         share = self._kept[times].view(-1, 1, 1, 1)
         noisy = share.sqrt() * latents + (1 - share).sqrt() * noise
