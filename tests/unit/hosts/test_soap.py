@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -25,9 +26,11 @@ def correlated(seed: int, rows: int = 5, columns: int = 12, *, spread: float = 1
     return lambda matrix: (outputs.T @ (matrix - right) @ inputs).square().mean()
 
 
-def trained(loss: Loss, start: torch.Tensor, steps: int, rate: float = 0.05) -> torch.Tensor:
+def trained(
+    loss: Loss, start: torch.Tensor, steps: int, kind: Callable[..., torch.optim.Optimizer] = Soap
+) -> torch.Tensor:
     parameter = torch.nn.Parameter(start.clone())
-    optimiser = Soap([parameter], lr=rate)
+    optimiser = kind([parameter], lr=0.05)
     for _ in range(steps):
         optimiser.zero_grad()
         loss(parameter).backward()
@@ -35,15 +38,9 @@ def trained(loss: Loss, start: torch.Tensor, steps: int, rate: float = 0.05) -> 
     return parameter.detach()
 
 
-def adam(loss: Loss, start: torch.Tensor, steps: int, rate: float = 0.05) -> torch.Tensor:
+def adam(loss: Loss, start: torch.Tensor, steps: int) -> torch.Tensor:
     """The same with Adam, from the second step on: Soap's first one only gathers."""
-    parameter = torch.nn.Parameter(start.clone())
-    optimiser = torch.optim.Adam([parameter], lr=rate, betas=(0.9, 0.99), eps=1e-8)
-    for _ in range(steps - 1):
-        optimiser.zero_grad()
-        loss(parameter).backward()
-        optimiser.step()
-    return parameter.detach()
+    return trained(loss, start, steps - 1, partial(torch.optim.Adam, betas=(0.9, 0.99), eps=1e-8))
 
 
 @pytest.mark.parametrize("seed", range(3))

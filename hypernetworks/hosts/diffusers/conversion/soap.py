@@ -20,6 +20,8 @@ WIDEST = 768
 """Longest side that is turned. Two square matrices are kept of each: 0.6 GB for a LoRA of SD1.5 or
 SDXL, and many GB with wider ones."""
 
+Change = Callable[[torch.Tensor], torch.Tensor]
+
 
 class Soap(torch.optim.Optimizer):
     """Adam, with steps measured in the eigenvectors of the gradients' second moments.
@@ -79,20 +81,20 @@ class Soap(torch.optim.Optimizer):
         left, right, steps = state["left"], state["right"], state["steps"]
         first, second = group["betas"]
         state["mean"].lerp_(gradient, 1 - first)
-        turned = right.turned(left.turned(gradient).T).T
+        turned = _on_both(gradient, left.turned, right.turned)
         state["square"].lerp_(turned.square(), 1 - second)
 
         # Means begin at zero: both are divided by the weight that steps have had so far.
-        mean = right.turned(left.turned(state["mean"]).T).T / (1 - first**steps)
+        mean = _on_both(state["mean"], left.turned, right.turned) / (1 - first**steps)
         root = (state["square"] / (1 - second**steps)).sqrt()
         least = (group["eps"] * root.max()).clamp_min(torch.finfo(root.dtype).tiny)
-        change = right.back(left.back(mean / (root + least)).T).T
+        change = _on_both(mean / (root + least), left.back, right.back)
         parameter.add_(change, alpha=-group["lr"])
 
         left.gather(gradient)
         right.gather(gradient.T)
         if steps == 1 or steps % REFRESHED == 0:
-            state["square"] = right.refreshed(left.refreshed(state["square"]).T).T
+            state["square"] = _on_both(state["square"], left.refreshed, right.refreshed)
 
 
 class _Side:
@@ -148,9 +150,12 @@ class _Unturned:
         pass
 
 
-def _decomposed(
-    matrix: torch.Tensor, method: Callable[[torch.Tensor], torch.Tensor]
-) -> torch.Tensor:
+def _on_both(matrix: torch.Tensor, left: Change, right: Change) -> torch.Tensor:
+    """One side after the other; each sees its own as rows."""
+    return right(left(matrix).T).T
+
+
+def _decomposed(matrix: torch.Tensor, method: Change) -> torch.Tensor:
     # Decompositions exist for these devices; for others, PyTorch may have none.
     if matrix.device.type in ("cpu", "cuda"):
         return method(matrix)
