@@ -80,7 +80,10 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         help="training steps (default: 1000)",
     )
     distil.add_argument(
-        "--learning-rate", type=number(1e-7, 1), default=3e-3, help="learning rate (default: 0.003)"
+        "--learning-rate",
+        type=number(1e-7, 1),
+        default=3e-3,
+        help="learning rate, lowered where it is too high for the model (default: 0.003)",
     )
     distil.add_argument(
         "--batch",

@@ -23,6 +23,7 @@ from ....conversion.lora_files import Narrow
 from ....conversion.low_rank import Factors
 from ....errors import HypernetworkError
 from ....patching import apply
+from .course import Course
 from .examples import Made, Noise, make
 from .least_squares import scaled
 from .sampling import Generator
@@ -34,6 +35,8 @@ AT_ONCE = 16
 """Images that are generated before anyone is asked whether to stop."""
 MEASURED = 32
 """Noisy images that the networks' effect is measured on, before the training."""
+EXAMINED = 16
+"""Images on which the training is checked, with noise that stays the same."""
 LEAST_EFFECT = 0.1
 """Of the blocks' mean effect: what errors in a block are compared with at least."""
 TOKENS = 2048
@@ -49,7 +52,8 @@ class Training:
 
     Attributes:
         steps: of the optimiser.
-        rate: the largest learning rate; it falls along half a cosine.
+        rate: the largest learning rate; it falls along half a cosine. Where it turns out to be too
+            high, a lower one takes its place.
         batch: noisy images in a step.
         rank: of all factors; ``None`` is the largest with which the file isn't larger than the
             networks.
@@ -61,6 +65,24 @@ class Training:
     batch: int = 8
     rank: int | None = None
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training went.
+
+    Attributes:
+        steps: that were done.
+        rate: the learning rate at the end, before the schedule lowers it.
+        is_lowered: whether it is lower than the one that was asked for.
+    """
+
+    steps: int
+    rate: float
+    is_lowered: bool = False
+
+
+OVERFLOW = "the LoRA can't be trained, since numbers overflow in the model: try --precision fp32"
 
 
 class Student:
@@ -170,7 +192,12 @@ def rank_within(unet: nn.Module, base: Base, size: int, itemsize: int) -> int:
 
 def images_for(training: Training, factors: Sequence[float]) -> int:
     """How many images a training generates: as many for each factor on the multipliers."""
-    return -(-min(training.steps, MOST_IMAGES) // len(factors)) * len(factors)
+    return len(factors) * sum(_images_of_each(training, len(factors))) if training.steps else 0
+
+
+def _images_of_each(training: Training, factors: int) -> tuple[int, int]:
+    """To learn from, and to be checked on."""
+    return -(-min(training.steps, MOST_IMAGES) // factors), -(-EXAMINED // factors)
 
 
 def distil(
@@ -178,64 +205,97 @@ def distil(
     networks: Sequence[Weighted],
     generator: Generator,
     prompts: Sequence[str],
+    checked: Sequence[str],
     training: Training,
     *,
     on_step: Callable[[], object] = lambda: None,
     stop: Callable[[], bool] = lambda: False,
-) -> int:
-    """Train the student; returns the steps that were done.
+) -> Trained:
+    """Train the student. What comes out is no worse than what it began with, on some images.
 
     Args:
         networks: what it learns to replace.
         generator: generates :func:`images_for` images, and tells of them.
-        prompts: of the images.
+        prompts: of the images that it learns from.
+        checked: of those that tell whether it gets better: not those of the least squares, which
+            have learned some of these by heart.
         on_step: told of each step.
         stop: asked after some images, and after each step, whether to end now.
 
     Raises:
-        HypernetworkError: the numbers overflow.
+        HypernetworkError: the numbers overflow before the first step.
     """
     if not training.steps:
-        return 0
+        return Trained(0, training.rate)
     # gradients are wanted for the LoRA alone
     student.unet.requires_grad_(False)
     random, factors = Random(training.seed), generator.sampling.multipliers
-    images = _images(networks, generator, prompts, training, random, stop)
+    learned, examined = _images_of_each(training, len(factors))
+    images = _images(networks, generator, prompts, learned, random, stop)
+    other = Random(training.seed + 1)
+    others = images and _images(networks, generator, checked, examined, other, stop)
     # Stopped before every factor had one.
-    if images is None:
-        return 0
+    if images is None or others is None:
+        return Trained(0, training.rate)
 
-    noise = Noise(generator.pipeline.scheduler, training.seed)
+    scheduler = generator.pipeline.scheduler
+    noise = Noise(scheduler, training.seed)
     teachers = {
         factor: Teacher(student, networks, factor, generator.cfg, noise) for factor in factors
     }
     for factor, teacher in teachers.items():
         teacher.measure(random.choices(images[factor], k=MEASURED))
 
+    examination = Examination(teachers, others, Noise(scheduler, training.seed + 1))
+    course = Course(student.parameters(), examination.error, training.rate)
+    if not math.isfinite(course.best):
+        raise HypernetworkError(OVERFLOW)
+
+    done = _trained(student, teachers, images, course, training, random, on_step, stop)
+    course.finish()
+    return Trained(done, course.rate, course.returns > 0)
+
+
+def _trained(
+    student: Student,
+    teachers: Mapping[float, Teacher],
+    images: Mapping[float, Sequence[Made]],
+    course: Course,
+    training: Training,
+    random: Random,
+    on_step: Callable[[], object],
+    stop: Callable[[], bool],
+) -> int:
+    """The steps that were done."""
+    factors, done = list(teachers), 0
     soap = Soap(student.parameters(), lr=training.rate)
-    for done in range(training.steps):
-        if stop():
-            return done
+    while done < training.steps and not stop() and not course.is_lost:
         factor = factors[done % len(factors)]
-        _set_rate(soap, training, done)
-        _step(student, soap, teachers[factor], random.choices(images[factor], k=training.batch))
+        _set_rate(soap, course, done / training.steps)
+        chosen = random.choices(images[factor], k=training.batch)
+        is_finite = _step(student, soap, teachers[factor], chosen)
+        if not is_finite:
+            course.go_back()
+        if not is_finite or not course.goes_on():
+            # What it remembers is of a place that was left.
+            soap = Soap(student.parameters(), lr=course.rate)
+
+        done += 1
         on_step()
-    return training.steps
+    return done
 
 
 def _images(
     networks: Sequence[Weighted],
     generator: Generator,
     prompts: Sequence[str],
-    training: Training,
+    count: int,
     random: Random,
     stop: Callable[[], bool],
 ) -> dict[float, list[Made]] | None:
-    """Images with the networks, by the factor on their multipliers; ``None`` if stopped."""
-    factors = generator.sampling.multipliers
-    count = images_for(training, factors) // len(factors)
+    """So many images with the networks, by the factor on their multipliers; ``None`` if stopped."""
     found: dict[float, list[Made]] = {}
-    for factor in factors:
+    for factor in generator.sampling.multipliers:
         # Every prompt once before any comes twice.
         chosen = [
             prompt
@@ -306,7 +366,9 @@ class Teacher:
         self._networks = scaled(networks, factor)
         self._effects: list[float] = []
 
-    def parts(self, images: Sequence[Made]) -> Iterator[tuple[dict[str, Any], Answer, float]]:
+    def parts(
+        self, images: Sequence[Made], noise: Noise | None = None
+    ) -> Iterator[tuple[dict[str, Any], Answer, float]]:
         """Questions on noisy copies of images, the right answers, and each part's share of all
         images: as many at once as the memory of a small card holds."""
         height, width = images[0].latent.shape[-2:]
@@ -314,7 +376,7 @@ class Teacher:
         at_once = max(1, TOKENS // (halves * height * width))
         for begin in range(0, len(images), at_once):
             part = images[begin : begin + at_once]
-            asked = self.noise.asked(part, self.student.device)
+            asked = (noise or self.noise).asked(part, self.student.device)
             with torch.no_grad(), apply(self.student.unet, self._networks):
                 answer = self.student.answered(asked)
             yield asked, answer, len(part) / len(images)
@@ -338,6 +400,10 @@ class Teacher:
         guided, both, *blocks = [error / effect for error, effect in pairs]
         return guided + OF_BOTH * both + OF_BLOCKS * torch.stack(blocks).mean()
 
+    def guided_error(self, made: Answer, right: Answer) -> torch.Tensor:
+        """The error in what sampling uses, as a share of the effect, by squares."""
+        return self._errors(made, right)[0] / self._effects[0]
+
     def _errors(self, made: Answer, right: Answer) -> list[torch.Tensor]:
         """Mean squares of errors: in the guided prediction, which is what sampling uses, in its two
         parts, and in each block."""
@@ -350,15 +416,49 @@ class Teacher:
         return [difference.square().mean() for difference in (guided, error, *blocks)]
 
 
-def _set_rate(soap: Soap, training: Training, done: int) -> None:
+class Examination:
+    """Questions that stay the same during a training, with the right answers.
+
+    Args:
+        teachers: by the factor on the networks' multipliers; they have measured the effect.
+        images: for each of them.
+        noise: of the questions.
+    """
+
+    def __init__(
+        self,
+        teachers: Mapping[float, Teacher],
+        images: Mapping[float, Sequence[Made]],
+        noise: Noise,
+    ) -> None:
+        self._questions = list[tuple[Teacher, dict[str, Any], Answer, float]]()
+        for factor, teacher in teachers.items():
+            for asked, right, share in teacher.parts(images[factor], noise):
+                # Without the blocks' outputs, which take much memory.
+                kept = Answer(right.prediction, {})
+                self._questions.append((teacher, asked, kept, share / len(teachers)))
+
+    @torch.no_grad()
+    def error(self) -> float:
+        """Of the guided prediction, as a share of the effect, by squares."""
+        total = 0.0
+        for teacher, asked, right, share in self._questions:
+            student = teacher.student
+            made = student.answered(asked, student.weights(teacher.factor))
+            total += share * float(teacher.guided_error(made, right))
+        return total
+
+
+def _set_rate(soap: Soap, course: Course, done: float) -> None:
     # the first steps go by few gradients, and could undo the least squares
-    warm = min(1.0, (done + 1) / 30)
-    fallen = 0.5 * (1 + math.cos(math.pi * done / training.steps))
+    warm = min(1.0, (course.steps + 1) / 30)
+    fallen = 0.5 * (1 + math.cos(math.pi * done))
     for group in soap.param_groups:
-        group["lr"] = training.rate * warm * max(0.02, fallen)
+        group["lr"] = course.rate * warm * max(0.02, fallen)
 
 
-def _step(student: Student, soap: Soap, teacher: Teacher, images: Sequence[Made]) -> None:
+def _step(student: Student, soap: Soap, teacher: Teacher, images: Sequence[Made]) -> bool:
+    """Train once; false where the numbers overflow."""
     soap.zero_grad()
     # fp16 has no room for small gradients: they are scaled up, and back again
     half = next(student.unet.parameters()).dtype == torch.float16
@@ -373,8 +473,5 @@ def _step(student: Student, soap: Soap, teacher: Teacher, images: Sequence[Made]
     length = nn.utils.clip_grad_norm_(student.parameters(), 1.0)
     if length.isfinite():
         soap.step()
-    elif not half:
-        raise HypernetworkError(
-            "the training of the LoRA failed, since its numbers overflow: use a lower "
-            "--learning-rate"
-        )
+    # In fp16, the scale alone may be too much for a step: it is left out.
+    return half or bool(length.isfinite())

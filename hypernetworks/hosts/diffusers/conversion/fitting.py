@@ -17,7 +17,7 @@ from ....conversion.lora_files import DTYPES, Narrow, Part
 from ....conversion.low_rank import FULL, Factors, Rank
 from ....conversion.weighted import enough_memory
 from ....patching import apply
-from .distilling import Student, Training, distil, images_for, rank_within
+from .distilling import Student, Trained, Training, distil, images_for, rank_within
 from .least_squares import Sums, added, changes_of, noted, part_of, scaled
 from .sampling import Generator, Sampling, share_of_effect
 
@@ -37,13 +37,18 @@ class Fitted:
             share of the distance between these and those without networks.
         strips: of each such prompt, the images without networks, with them, and with the LoRA,
             side by side, at the first factor.
-        steps: of the training, if there was one.
+        training: how it went, if there was one.
     """
 
     converted: Converted
     shares: Mapping[float, float]
     strips: list[np.ndarray]
-    steps: int = 0
+    training: Trained | None = None
+
+    @property
+    def steps(self) -> int:
+        """Of the training."""
+        return self.training.steps if self.training is not None else 0
 
     @property
     def share(self) -> float:
@@ -51,12 +56,17 @@ class Fitted:
         return next(iter(self.shares.values()))
 
     def said(self) -> list[str]:
-        """The shares in words, a line for each factor."""
+        """The shares in words, a line for each factor, and what else is to be known."""
         found = []
         for factor, share in self.shares.items():
             at = f" at {factor:g}" if len(self.shares) > 1 else ""
             found.append(
                 f"{share:.1%} of the effect on the images{at}, on prompts kept out of the fit"
+            )
+        if self.training is not None and self.training.is_lowered:
+            found.append(
+                "the learning rate was too high for this model, and was lowered to "
+                f"{self.training.rate:.1g}"
             )
         return found
 
@@ -95,32 +105,48 @@ def fit_lora(
     check_target(target, layout, dtype)
     base.check_fit([weighted.network for weighted in networks])
     fitting, kept = sampling.split()[0], sampling.measured()
-    # a training goes on from there, so that a rough beginning is enough
-    noted_of = fitting[:MOST_NOTED] if training else fitting
-    work = (len(noted_of) + 2 * len(kept)) * len(sampling.multipliers) + len(kept)
-    if training:
-        work += images_for(training, sampling.multipliers) + training.steps
-    progress = _Progress(work, on_progress)
-    generator, steps = Generator(pipeline, sampling, progress.advance), 0
+    noted_of, checked = (fitting, fitting) if training is None else _shared_out(fitting)
+    progress = _Progress(_work(sampling, noted_of, kept, training), on_progress)
+    generator = Generator(pipeline, sampling, progress.advance)
+    trained: Trained | None = None
 
     with enough_memory("to fit the LoRA: use a smaller --size or --batch, or fewer --prompts"):
         again = partial(generator, noted_of)
         sums = noted(pipeline.unet, base, networks, sampling.multipliers, again)
         lora: list[Part | Narrow]
         if training is None:
-            with torch.no_grad():
-                layers = [layer for layer in base.layers if layer.path in sums]
-                lora = [part_of(base, layer, sums[layer.path], rank) for layer in layers]
+            lora = _nearest(base, sums, rank)
         else:
             student = _student(pipeline.unet, base, networks, sums, training, DTYPES[dtype])
             tell = partial(progress.advance, 1)
-            steps = distil(student, networks, generator, fitting, training, on_step=tell, stop=stop)
+            trained = distil(
+                student, networks, generator, fitting, checked, training, on_step=tell, stop=stop
+            )
             lora = [*student.parts()]
         shares, strips = _measured(generator, networks, kept, lora, DTYPES[dtype])
 
-    fit = _record(sampling, training, steps, len(fitting), shares)
+    fit = _record(sampling, training, trained, len(fitting), shares)
     converted = _written(base, networks, target, lora, fit, layout, dtype)
-    return Fitted(converted, shares, strips, steps)
+    return Fitted(converted, shares, strips, trained)
+
+
+def _shared_out(prompts: list[str]) -> tuple[list[str], list[str]]:
+    """Prompts for the least squares before a training, and others, which check the training.
+
+    A rough beginning is enough for it.
+    """
+    noted_of = min(MOST_NOTED, -(-3 * len(prompts) // 4))
+    return prompts[:noted_of], prompts[noted_of:] or prompts
+
+
+def _work(
+    sampling: Sampling, noted_of: Sequence[str], kept: Sequence[str], training: Training | None
+) -> int:
+    """Images and training steps."""
+    work = (len(noted_of) + 2 * len(kept)) * len(sampling.multipliers) + len(kept)
+    if training:
+        work += images_for(training, sampling.multipliers) + training.steps
+    return work
 
 
 def _written(
@@ -153,6 +179,13 @@ class _Progress:
         self.done += count
         if self.tell is not None:
             self.tell(self.done, self.total)
+
+
+@torch.no_grad()
+def _nearest(base: Base, sums: Mapping[str, Sums], rank: Rank) -> list[Part | Narrow]:
+    """What least squares found."""
+    layers = [layer for layer in base.layers if layer.path in sums]
+    return [part_of(base, layer, sums[layer.path], rank) for layer in layers]
 
 
 def _student(
@@ -208,7 +241,7 @@ def _measured(
 def _record(
     sampling: Sampling,
     training: Training | None,
-    steps: int,
+    trained: Trained | None,
     prompts: int,
     shares: Mapping[float, float],
 ) -> dict[str, Any]:
@@ -221,7 +254,12 @@ def _record(
         "shares_of_the_effect": {str(factor): round(share, 4) for factor, share in shares.items()},
     }
 
-    if training is not None:
+    if training is not None and trained is not None:
         # With the seed, so that the same command gives the same file.
-        record |= {"steps": steps, "learning_rate": training.rate, "seed": training.seed}
+        record |= {
+            "steps": trained.steps,
+            "learning_rate": training.rate,
+            "last_learning_rate": trained.rate,
+            "seed": training.seed,
+        }
     return record
