@@ -67,20 +67,27 @@ def wait(line: list[str], variables: dict[str, str]) -> int:
     The console sends Ctrl+C to both processes. The first one is left to the child, the second one
     kills it. Ctrl+Break and a closed window reach the child too; SIGTERM is passed on.
     """
-    child = subprocess.Popen(line, env=variables)
-    interrupts = 0
+    child: subprocess.Popen[bytes] | None = None
+    interrupts, is_over = 0, False
 
     def interrupted(number: int, frame: FrameType | None) -> None:
         nonlocal interrupts
         interrupts += 1
-        if interrupts > 1:
+        if interrupts > 1 and child is not None:
             child.kill()
 
     def handed_on(number: int, frame: FrameType | None) -> None:
-        child.terminate()
+        nonlocal is_over
+        is_over = True
+        if child is not None:
+            child.terminate()
 
+    # Before there is a child: a signal that came in between would end this process alone.
     before = _handle({"SIGINT": interrupted, "SIGBREAK": interrupted, "SIGTERM": handed_on})
     try:
+        child = subprocess.Popen(line, env=variables)
+        if is_over:
+            child.terminate()
         while True:
             try:
                 return child.wait(timeout=0.2)  # without a limit, Windows delivers no signal

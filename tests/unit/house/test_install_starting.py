@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +88,24 @@ def test_a_signal_to_install_py_alone_reaches_the_child(function: str, name: str
     os.kill(process.pid, getattr(signal, name))
     assert process.communicate(timeout=30)[0] == "saving\nsaved\n"
     assert process.returncode == 5
+
+
+@POSIX
+def test_a_signal_while_the_child_starts_ends_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended ``install.py`` alone, and what it had started went on."""
+    really = subprocess.Popen
+
+    def slowly(*arguments: Any, **named: Any) -> subprocess.Popen[bytes]:
+        os.kill(os.getpid(), signal.SIGTERM)  # before there is a child to hand it on to
+        return really(*arguments, **named)
+
+    monkeypatch.setattr(starting.subprocess, "Popen", slowly)
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # or this process would end
+    try:
+        line = [sys.executable, "-c", "import time; time.sleep(60)"]
+        assert starting.wait(line, dict(os.environ)) == -signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_the_exit_code_is_the_childs() -> None:
