@@ -43,6 +43,7 @@ from hypernetworks.hosts.diffusers.conversion.examples import Noise, make
 from hypernetworks.hosts.diffusers.conversion.sampling import Generator
 from hypernetworks.studio.converting import LORA, Order, convert
 from hypernetworks.studio.job_queue import Update
+from hypernetworks.training.scaling import Scaler
 
 WIDTHS = (32, 64, 48)
 PROMPTS = [f"{a} {b}{c}" for a in "abcd" for b in "xyz" for c in "12"]
@@ -170,6 +171,30 @@ def test_a_learning_rate_that_is_too_high_costs_nothing_but_time(
         origin = json.loads(file.metadata()["hypernetworks_origin"])
     assert origin["fit"]["learning_rate"] == 3
     assert origin["fit"]["last_learning_rate"] == made.training.rate
+
+
+def test_fp16_finds_its_scale_or_says_that_it_can_not(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scale that overflowed left out every step, and 30 steps were said to be done."""
+    half: Any = load_checkpoint(tiny_folder, dtype=torch.float16)
+    half.set_progress_bar_config(disable=True)
+    style, scales = network("style", 1, RELU, widths=WIDTHS, std=0.25), list[Scaler]()
+
+    def scaler(*, enabled: bool) -> Scaler:
+        scales.append(Scaler(enabled=enabled, init_scale=2.0**28))
+        return scales[-1]
+
+    monkeypatch.setattr(distilling, "Scaler", scaler)
+    start = distilled(half, tiny_folder, tmp_path / "start.safetensors", style, 0)
+    made = distilled(half, tiny_folder, tmp_path / "lora.safetensors", style, 30)
+    assert made.share > start.share + 0.01
+    assert 1 < scales[-1].get_scale() < 2**28
+
+    monkeypatch.setattr(distilling, "MOST_OVERFLOWS", 3)
+    with pytest.raises(HypernetworkError, match="overflow in the model: try --precision fp32"):
+        distilled(half, tiny_folder, tmp_path / "again.safetensors", style, 60)
+    assert not (tmp_path / "again.safetensors").exists()
 
 
 def test_the_examples_are_images_with_noise_of_a_timestep(pipeline: Any) -> None:

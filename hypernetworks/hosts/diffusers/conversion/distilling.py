@@ -23,6 +23,7 @@ from ....conversion.lora_files import Narrow
 from ....conversion.low_rank import Factors
 from ....errors import HypernetworkError
 from ....patching import apply
+from ....training.scaling import Scaler
 from .course import Course
 from .examples import Made, Noise, make
 from .least_squares import scaled
@@ -44,6 +45,10 @@ TOKENS = 2048
 OF_BOTH, OF_BLOCKS = 0.1, 0.3
 """Weights of errors in the two parts of a guided prediction, and in the blocks' outputs, beside the
 guided prediction itself."""
+
+MOST_OVERFLOWS = 40
+"""Steps in a row that may overflow while fp16's scale is looked for; it falls to 1e-7."""
+OVERFLOW = "the LoRA can't be trained, since numbers overflow in the model: try --precision fp32"
 
 
 @dataclass(frozen=True)
@@ -80,9 +85,6 @@ class Trained:
     steps: int
     rate: float
     is_lowered: bool = False
-
-
-OVERFLOW = "the LoRA can't be trained, since numbers overflow in the model: try --precision fp32"
 
 
 class Student:
@@ -267,19 +269,31 @@ def _trained(
     stop: Callable[[], bool],
 ) -> int:
     """The steps that were done."""
-    factors, done = list(teachers), 0
+    factors, done, overflows = list(teachers), 0, 0
+    # Small gradients vanish in fp16.
+    half = next(student.unet.parameters()).dtype == torch.float16
+    scaler = Scaler(enabled=half)
     soap = Soap(student.parameters(), lr=training.rate)
     while done < training.steps and not stop() and not course.is_lost:
         factor = factors[done % len(factors)]
         _set_rate(soap, course, done / training.steps)
         chosen = random.choices(images[factor], k=training.batch)
-        is_finite = _step(student, soap, teachers[factor], chosen)
-        if not is_finite:
+        length = _gradients(student, scaler, teachers[factor], chosen)
+        is_finite = math.isfinite(length)
+        if is_finite:
+            soap.step()
+        overflows = 0 if is_finite else overflows + 1
+        if overflows > MOST_OVERFLOWS:
+            raise HypernetworkError(OVERFLOW)
+
+        # In fp16, the scale alone may have been too much: the step is left out.
+        is_wrong = not is_finite and not scaler.is_enabled()
+        scaler.update(length)
+        if is_wrong:
             course.go_back()
-        if not is_finite or not course.goes_on():
+        if is_wrong or not course.goes_on():
             # What it remembers is of a place that was left.
             soap = Soap(student.parameters(), lr=course.rate)
-
         done += 1
         on_step()
     return done
@@ -457,21 +471,13 @@ def _set_rate(soap: Soap, course: Course, done: float) -> None:
         group["lr"] = course.rate * warm * max(0.02, fallen)
 
 
-def _step(student: Student, soap: Soap, teacher: Teacher, images: Sequence[Made]) -> bool:
-    """Train once; false where the numbers overflow."""
-    soap.zero_grad()
-    # fp16 has no room for small gradients: they are scaled up, and back again
-    half = next(student.unet.parameters()).dtype == torch.float16
-    scale = 1024.0 if half else 1.0
+def _gradients(student: Student, scaler: Scaler, teacher: Teacher, images: Sequence[Made]) -> float:
+    """Of the loss on noisy copies of images; their length, before it is cut to 1 at most."""
+    for parameter in student.parameters():
+        parameter.grad = None
     for asked, right, share in teacher.parts(images):
         made = student.answered(asked, student.weights(teacher.factor))
-        (scale * share * teacher.loss(made, right)).backward()  # type: ignore[no-untyped-call]
+        scaler.scale(share * teacher.loss(made, right)).backward()  # type: ignore[no-untyped-call]
 
-    for parameter in student.parameters():
-        if parameter.grad is not None:
-            parameter.grad /= scale
-    length = nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-    if length.isfinite():
-        soap.step()
-    # In fp16, the scale alone may be too much for a step: it is left out.
-    return half or bool(length.isfinite())
+    scaler.unscale([p.grad for p in student.parameters() if p.grad is not None])
+    return float(nn.utils.clip_grad_norm_(student.parameters(), 1.0))
