@@ -225,7 +225,7 @@ def distil(
         stop: asked after some images, and after each step, whether to end now.
 
     Raises:
-        HypernetworkError: the numbers overflow before the first step.
+        HypernetworkError: the numbers overflow, in the model or whatever the scale of the loss.
     """
     if not training.steps:
         return Trained(0, training.rate)
