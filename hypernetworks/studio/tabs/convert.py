@@ -116,7 +116,7 @@ def _lora_fields() -> list[gr.components.Component]:
         ),
         gr.Slider(
             0,
-            5000,
+            10_000,
             1000,
             step=50,
             label="Training steps (for networks that aren't linear; 0 is quick and less exact)",
