@@ -16,7 +16,7 @@ CHECKED = 20
 PATIENCE = 3
 """Checks from a start on, one of which must have been better than the start."""
 WORSE = 1.5
-"""Times the smallest error: less is what a training with a high learning rate does anyway."""
+"""Times the first error. Not the smallest one: with a high learning rate, errors go up and down."""
 SMALLER = 3.0
 """What the learning rate is divided by each time."""
 MOST_RETURNS = 8
@@ -44,7 +44,7 @@ class Course:
         self._parameters, self._error, self.rate = parameters, error, rate
         self.steps = self.returns = 0
         self._has_gained = False
-        self.best = self._error()
+        self.best = self._first = self._error()
         self._kept = self._copied()
 
     @property
@@ -62,7 +62,7 @@ class Course:
         self._note(error)
         is_stuck = self.steps >= PATIENCE * CHECKED and not self._has_gained
         # not "greater": an error may be no number at all
-        if error <= WORSE * self.best and not is_stuck:
+        if error <= WORSE * self._first and not is_stuck:
             return True
         self.go_back()
         return False
