@@ -6,7 +6,6 @@ least squares found for one of Stable Diffusion's size.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -76,11 +75,12 @@ class Course:
 
     def finish(self) -> None:
         """Take the best state, if the last one isn't it."""
-        self._note(self._error())
+        if self.steps % CHECKED:  # otherwise it has just been checked
+            self._note(self._error())
         self._restore()
 
     def _note(self, error: float) -> None:
-        if math.isfinite(error) and error < self.best:
+        if error < self.best:  # not so for what is no number
             self.best, self._kept, self._has_gained = error, self._copied(), True
 
     def _copied(self) -> list[torch.Tensor]:

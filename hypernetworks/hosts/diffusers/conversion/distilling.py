@@ -287,8 +287,7 @@ def _trained(
             raise HypernetworkError(OVERFLOW)
 
         # In fp16, the scale alone may have been too much: the step is left out.
-        is_wrong = not is_finite and not scaler.is_enabled()
-        scaler.update(length)
+        is_wrong = not scaler.update(length) and not is_finite
         if is_wrong:
             course.go_back()
         if is_wrong or not course.goes_on():
