@@ -22,6 +22,16 @@ FLAGS = [
     "--disable-component-update",
 ]
 NO_CHROMIUM = "no Chromium or Google Chrome on this machine"
+AT_ITS_END = """async () => {
+    const ends = (move) => move.playState === "running" && move.effect.getComputedTiming().endTime < Infinity;
+    for (let frame = 0; frame < 60; frame += 1) {  // a change that is done can start another
+        await new Promise(requestAnimationFrame);
+        const moves = document.getAnimations().filter(ends);
+        if (frame && !moves.length) return true;
+        for (const move of moves) move.finish();
+    }
+    return false;
+}"""
 
 
 def find() -> str | None:
@@ -34,6 +44,15 @@ def find() -> str | None:
 
 
 CHROMIUM = find()
+
+
+def stand_still(page: Any) -> None:
+    """Take whatever moves on a page to the end of its way.
+
+    gradio gives every button a transition of 0.2 s, its size included: who measures right after a
+    change of the window finds sizes that nobody is meant to see.
+    """
+    assert page.evaluate(AT_ITS_END), "something on the page never stops moving"
 
 
 def note_errors(page: Any, problems: list[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from browser.gradios import VERSIONS
-from chromium import CHROMIUM, FLAGS, note_errors
+from chromium import CHROMIUM, FLAGS, note_errors, stand_still
 
 from hypernetworks.engine.multiplier import format_number
 from hypernetworks.prompts import parse
@@ -605,6 +605,7 @@ def test_it_fits(page: Any, width: int) -> None:
         ),
     )
     page.set_viewport_size({"width": width, "height": 900})
+    stand_still(page)
     try:
         control(page, "combobox", "Add a network").focus()
         sync_api.expect(page.locator(PANEL).get_by_role("option")).to_have_count(6)

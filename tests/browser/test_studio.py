@@ -24,7 +24,7 @@ from browser.studio_page import (
     press_generate,
     studio,
 )
-from chromium import CHROMIUM, NO_CHROMIUM
+from chromium import CHROMIUM, NO_CHROMIUM, stand_still
 
 HOSTILE = "<img src=x onerror=window.hacked=1>"
 
@@ -479,7 +479,8 @@ def fits(page: Any, what: str) -> None:
     for number, (width, height) in enumerate(WIDTHS):
         page.set_viewport_size({"width": width, "height": height})
         page.emulate_media(color_scheme="dark" if number % 2 else "light")
-        page.wait_for_timeout(150)
+        page.wait_for_timeout(150)  # gradio moves tabs into its menu, and back
+        stand_still(page)
         assert page.evaluate(UNFITTING) == [], f"{what} at {width}"
         assert page.evaluate(BY_HAND) == [], f"{what} at {width}"
     page.set_viewport_size({"width": 1280, "height": 900})
