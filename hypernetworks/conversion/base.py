@@ -71,7 +71,14 @@ class Base:
     @property
     def name(self) -> str:
         """For messages and metadata."""
-        return printable(self.path.stem if self.path.is_file() else self.path.name)
+        if self.path.is_file():
+            return printable(self.path.stem)
+
+        path = self.path.resolve()
+        if path.parent.name == "snapshots":  # in Hugging Face's cache, named after a commit
+            return printable(path.parents[1].name.removeprefix("models--").replace("--", "/"))
+
+        return printable((path.parent if path.name == "weights" else path).name)
 
     @property
     def text_widths(self) -> set[int]:

@@ -46,7 +46,7 @@ def metadata(
     found = {
         "format": "pt",
         "ss_output_name": name,
-        "ss_sd_model_name": base.path.name,
+        "ss_sd_model_name": base.path.name if base.path.is_file() else base.name,
         "ss_base_model_version": _BASE_VERSION.get(family or "", "unknown"),
         "ss_v2": str(family == "SD2"),
         "ss_network_module": "networks.lora" if largest else "lycoris.kohya",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from copy import deepcopy
 from pathlib import Path
 
@@ -179,6 +180,27 @@ def test_the_metadata_says_what_it_is(base: Path, tmp_path: Path) -> None:
         "name": "style", "multiplier": "0.7", "step": 0, "checkpoint": None,
     }  # fmt: skip
     assert origin["base"] == "small"
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("models/painted", "painted"),
+        ("models--someone--a-model/snapshots/0f1e2d3c", "someone/a-model"),
+        ("miniature/weights", "miniature"),
+    ],
+)
+def test_a_folder_is_called_what_people_call_it(
+    base: Path, tmp_path: Path, folder: str, name: str
+) -> None:
+    unet = tmp_path / folder / "unet"
+    unet.mkdir(parents=True)
+    shutil.copyfile(base, unet / "diffusion_pytorch_model.safetensors")
+    converted(tmp_path / folder, tmp_path / "x.safetensors", Weighted(network("style", 1)))
+    with safe_open(tmp_path / "x.safetensors", "pt") as file:
+        metadata = file.metadata()
+    assert metadata["ss_sd_model_name"] == json.loads(metadata["hypernetworks_origin"])["base"]
+    assert metadata["ss_sd_model_name"] == name
 
 
 def test_the_same_networks_give_the_same_bytes(base: Path, tmp_path: Path) -> None:
