@@ -36,7 +36,9 @@ class Walk:
 
 def test_a_training_that_gets_better_is_left_alone() -> None:
     walk = Walk(lambda x: abs(1 - x), 0.01)
+    assert not walk.course.has_gained
     assert walk.go(100)
+    assert walk.course.has_gained
     assert walk.course.rate == 0.01
     walk.course.finish()
     assert walk.parameter.item() == pytest.approx(1)

@@ -42,9 +42,14 @@ class Course:
     ) -> None:
         self._parameters, self._error, self.rate = parameters, error, rate
         self.steps = self.returns = 0
-        self._has_gained = False
+        self._gained_lately = False
         self.best = self._first = self._error()
         self._kept = self._copied()
+
+    @property
+    def has_gained(self) -> bool:
+        """Whether the best state is better than the first one."""
+        return self.best < self._first
 
     @property
     def is_lost(self) -> bool:
@@ -59,7 +64,7 @@ class Course:
 
         error = self._error()
         self._note(error)
-        is_stuck = self.steps >= PATIENCE * CHECKED and not self._has_gained
+        is_stuck = self.steps >= PATIENCE * CHECKED and not self._gained_lately
         # not "greater": an error may be no number at all
         if error <= WORSE * self._first and not is_stuck:
             return True
@@ -71,7 +76,7 @@ class Course:
         self._restore()
         self.rate /= SMALLER
         self.returns += 1
-        self.steps, self._has_gained = 0, False
+        self.steps, self._gained_lately = 0, False
 
     def finish(self) -> None:
         """Take the best state, if the last one isn't it."""
@@ -81,7 +86,7 @@ class Course:
 
     def _note(self, error: float) -> None:
         if error < self.best:  # not so for what is no number
-            self.best, self._kept, self._has_gained = error, self._copied(), True
+            self.best, self._kept, self._gained_lately = error, self._copied(), True
 
     def _copied(self) -> list[torch.Tensor]:
         return [parameter.detach().to("cpu", copy=True) for parameter in self._parameters]

@@ -80,11 +80,13 @@ class Trained:
         steps: that were done.
         rate: the learning rate at the end, before the schedule lowers it.
         is_lowered: whether it is lower than the one that was asked for.
+        is_better: whether the LoRA has become better than it was at the start.
     """
 
     steps: int
     rate: float
     is_lowered: bool = False
+    is_better: bool = False
 
 
 class Student:
@@ -219,8 +221,8 @@ def distil(
         networks: what it learns to replace.
         generator: generates :func:`images_for` images, and tells of them.
         prompts: of the images that it learns from.
-        checked: of those that tell whether it gets better: not those of the least squares, which
-            have learned some of these by heart.
+        checked: of those that tell whether it gets better: none that it or the least squares
+            learns from, as both know those better than others.
         on_step: told of each step.
         stop: asked after some images, and after each step, whether to end now.
 
@@ -255,7 +257,7 @@ def distil(
 
     done = _trained(student, teachers, images, course, training, random, on_step, stop)
     course.finish()
-    return Trained(done, course.rate, course.returns > 0)
+    return Trained(done, course.rate, course.returns > 0, course.has_gained)
 
 
 def _trained(

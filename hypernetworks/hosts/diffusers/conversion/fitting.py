@@ -63,7 +63,14 @@ class Fitted:
             found.append(
                 f"{share:.1%} of the effect on the images{at}, on prompts kept out of the fit"
             )
-        if self.training is not None and self.training.is_lowered:
+        if self.training is None or not self.training.steps:
+            return found
+        if not self.training.is_better:
+            found.append(
+                "the training brought images of other prompts no nearer, so the LoRA is what least "
+                "squares found: more prompts, or more training steps, may help"
+            )
+        elif self.training.is_lowered:
             found.append(
                 "the learning rate was too high for this model, and was lowered to "
                 f"{self.training.rate:.1g}"
@@ -104,8 +111,10 @@ def fit_lora(
     """
     check_target(target, layout, dtype)
     base.check_fit([weighted.network for weighted in networks])
-    fitting, kept = sampling.split()[0], sampling.measured()
-    noted_of, checked = (fitting, fitting) if training is None else _shared_out(fitting)
+    learned, checked = sampling.learned_and_checked()
+    # a rough beginning is enough for a training
+    noted_of = sampling.split()[0] if training is None else learned[:MOST_NOTED]
+    kept = sampling.measured()
     progress = _Progress(_work(sampling, noted_of, kept, training), on_progress)
     generator = Generator(pipeline, sampling, progress.advance)
     trained: Trained | None = None
@@ -120,23 +129,15 @@ def fit_lora(
             student = _student(pipeline.unet, base, networks, sums, training, DTYPES[dtype])
             tell = partial(progress.advance, 1)
             trained = distil(
-                student, networks, generator, fitting, checked, training, on_step=tell, stop=stop
+                student, networks, generator, learned, checked, training, on_step=tell, stop=stop
             )
             lora = [*student.parts()]
         shares, strips = _measured(generator, networks, kept, lora, DTYPES[dtype])
 
-    fit = _record(sampling, training, trained, len(fitting), shares)
+    prompts = len(noted_of if training is None else learned)
+    fit = _record(sampling, training, trained, prompts, shares)
     converted = _written(base, networks, target, lora, fit, layout, dtype)
     return Fitted(converted, shares, strips, trained)
-
-
-def _shared_out(prompts: list[str]) -> tuple[list[str], list[str]]:
-    """Prompts for the least squares before a training, and others, which check the training.
-
-    A rough beginning is enough for it.
-    """
-    noted_of = min(MOST_NOTED, -(-3 * len(prompts) // 4))
-    return prompts[:noted_of], prompts[noted_of:] or prompts
 
 
 def _work(
