@@ -27,7 +27,7 @@ from ....training.scaling import Scaler
 from .course import Course
 from .examples import Made, Noise, make
 from .least_squares import scaled
-from .sampling import Generator
+from .sampling import EXAMINED, Generator
 from .soap import Soap
 
 MOST_IMAGES = 2048
@@ -36,8 +36,6 @@ AT_ONCE = 16
 """Images that are generated before anyone is asked whether to stop."""
 MEASURED = 32
 """Noisy images that the networks' effect is measured on, before the training."""
-EXAMINED = 16
-"""Images on which the training is checked, with noise that stays the same."""
 LEAST_EFFECT = 0.1
 """Of the blocks' mean effect: what errors in a block are compared with at least."""
 TOKENS = 2048

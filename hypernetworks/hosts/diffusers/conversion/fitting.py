@@ -67,8 +67,8 @@ class Fitted:
             return found
         if not self.training.is_better:
             found.append(
-                "the training brought images of other prompts no nearer, so the LoRA is what least "
-                "squares found: more prompts, or more training steps, may help"
+                "the training didn't improve images of other prompts, so the LoRA is what least "
+                "squares found: more prompts or more training steps may help"
             )
         elif self.training.is_lowered:
             found.append(
@@ -111,9 +111,9 @@ def fit_lora(
     """
     check_target(target, layout, dtype)
     base.check_fit([weighted.network for weighted in networks])
-    learned, checked = sampling.learned_and_checked()
-    # a rough beginning is enough for a training
-    noted_of = sampling.split()[0] if training is None else learned[:MOST_NOTED]
+    learned, checked = sampling.learned_and_checked() if training else (sampling.split()[0], [])
+    # a training goes on from there, so that a rough beginning is enough
+    noted_of = learned[:MOST_NOTED] if training else learned
     kept = sampling.measured()
     progress = _Progress(_work(sampling, noted_of, kept, training), on_progress)
     generator = Generator(pipeline, sampling, progress.advance)
@@ -134,8 +134,7 @@ def fit_lora(
             lora = [*student.parts()]
         shares, strips = _measured(generator, networks, kept, lora, DTYPES[dtype])
 
-    prompts = len(noted_of if training is None else learned)
-    fit = _record(sampling, training, trained, prompts, shares)
+    fit = _record(sampling, training, trained, len(learned), shares)
     converted = _written(base, networks, target, lora, fit, layout, dtype)
     return Fitted(converted, shares, strips, trained)
 

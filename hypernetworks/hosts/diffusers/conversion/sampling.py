@@ -18,8 +18,8 @@ KEPT_OUT = 0.25
 """Share of the prompts that only the measuring uses."""
 MOST_MEASURED = 24
 """Prompts that are measured; images cost time."""
-MOST_CHECKED = 16
-"""Prompts that a training is checked on."""
+EXAMINED = 16
+"""Images on which a training is checked, and prompts for them at most."""
 AT_ONCE = 1 << 17
 """Pixels generated at once: several images of a small model, one of a large one."""
 
@@ -70,7 +70,7 @@ class Sampling:
     def learned_and_checked(self) -> tuple[list[str], list[str]]:
         """Prompts that a training learns from, and others that tell whether it gets better."""
         fitting, kept = self.split()
-        wanted = min(MOST_CHECKED, max(1, len(fitting) // 6))
+        wanted = min(EXAMINED, max(1, len(fitting) // 6))
         measured = set(self.measured())
         spare = [prompt for prompt in kept if prompt not in measured][:wanted]
 
