@@ -23,7 +23,7 @@ from ..engine.folding import FOLDABLE, Fold, WeightMark
 from ..engine.network import Hypernetwork
 from ..engine.prepared import prepared
 from ..engine.stack import Stack, as_one_map, split_tail
-from ..engine.tensors import is_ordinary
+from ..engine.tensors import bytes_of, is_on_cpu, is_ordinary
 from .projection import Projection
 from .seam import is_plain_linear, nothing
 
@@ -32,6 +32,13 @@ Active = tuple[Hypernetwork, float]
 _REFOLD_ROWS = {"cpu": 64}
 _REFOLD_ROWS_ELSEWHERE = 256
 """From this many rows on, a pass over the weight is faster than the affine map of the context."""
+
+_USUAL_STEPS = 20
+"""Of a generation, where nobody has said how many there will be."""
+_PRECISE_TIMES = 8
+"""How many times as long as a product in half precision an accelerator takes for one in fp32:
+three (GeForce) to thirteen (H200).
+"""
 
 
 @dataclass
@@ -53,8 +60,16 @@ class FoldedProjection(Projection):
         self._ready: _Ready | None = None
         self._fold: Fold | None = None
         self._seen: tuple[int, int | None] | None = None
-        self._afforded = False
-        self._hopeless = False
+        self._afforded = self._hopeless = False
+        self._keeps_product = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weight, if networks may be folded into it; else 0."""
+        weight = vars(self.module).get("_parameters", {}).get("weight")
+        if weight is None or not is_ordinary(weight) or weight.dtype not in FOLDABLE:
+            return 0
+        return bytes_of(weight) if weight.shape[-1] in self.seam.widths else 0
 
     @property
     def mark(self) -> WeightMark | None:
@@ -162,12 +177,17 @@ class FoldedProjection(Projection):
         restless = seen is not None and seen != self._seen
         if not tail:
             return None
-        if not self._pays(
-            context.numel() // dim, weight, len(tail), restless, not image.is_constant
-        ):
+        rows, scheduled = context.numel() // dim, not image.is_constant
+        if not self._pays(rows, weight, len(tail), restless, scheduled):
             return None
-        if not self._afforded and not self._afford(weight):
-            return None
+        if not self._afforded:
+            steps = 1 if scheduled else image.steps or _USUAL_STEPS
+            # Several networks with schedules need another product at each step, kept or not.
+            is_anew = scheduled and len(tail) > 1
+            if not self._afford(
+                weight, is_anew or self._pays_anew(rows * len(tail) * steps, weight)
+            ):
+                return None
 
         fold = self._product(weight, tail)
         into = self._ready.weight if self._ready is not None else None
@@ -197,6 +217,16 @@ class FoldedProjection(Projection):
 
         return True
 
+    @staticmethod
+    def _pays_anew(rows: int, weight: torch.Tensor) -> bool:
+        """Whether a product of the weight with the map is faster than affine maps of so many rows,
+        of which half would be spared if the product were kept.
+
+        It is computed in fp32, and the maps, on accelerators, in half precision.
+        """
+        is_half = not is_on_cpu(weight) and weight.element_size() == 2
+        return rows >= 2 * weight.shape[0] * (_PRECISE_TIMES if is_half else 1)
+
     def _product(self, weight: torch.Tensor, tail: list[Active]) -> Fold:
         """The product of the networks and the weight: the current, a kept, or a new one."""
         network, others = tail[0][0], [network for network, _ in tail[1:]]
@@ -210,20 +240,29 @@ class FoldedProjection(Projection):
             precise = torch.promote_types(weight.dtype, torch.float32)
             affine = as_one_map(tail, weight.shape[1], self.side, weight.device, precise)
             kept = Fold.of(weight, affine, baked, others)
-            prepared(network).keep(key, kept)
-        self._fold = kept
+            if self._keeps_product:
+                prepared(network).keep(key, kept)
+        self._fold = kept if self._keeps_product else None
         return kept
 
-    def _afford(self, weight: torch.Tensor) -> bool:
-        """Take the memory for product and sum from the handle's limit.
+    def _afford(self, weight: torch.Tensor, pays_anew: bool) -> bool:
+        """Take the memory for the sum, and for the product if it is kept, from the handle's limit.
 
-        The amount is the same whether a product is kept or not, so only the job decides.
+        The amount is the same whether there is a product already or not, so only the job decides.
+
+        Args:
+            pays_anew: whether a product that isn't kept, and is needed again in the next
+                generation, takes less time in this one than changing the context.
         """
-        needed = 2 * weight.numel() * weight.element_size()
-        if self.seam.bytes_left < needed:
+        size, seam = bytes_of(weight), self.seam
+        self._keeps_product = not pays_anew or seam.bytes_for_products >= size
+        needed = 2 * size if self._keeps_product else size
+        if seam.bytes_left < needed:
             self._hopeless = True
             return False
-        self.seam.bytes_left -= needed
+
+        seam.bytes_left -= needed
+        seam.bytes_for_products -= needed - size
         self._afforded = True
         return True
 

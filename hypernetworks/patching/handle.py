@@ -105,6 +105,8 @@ class Handle:
             for one, other in (pair, pair[::-1]):
                 if isinstance(one, LastLayerProjection) and isinstance(other, LastLayerProjection):
                     one.partner = other if other is not one else None
+
+        self.seam.reserve(sum(p.nbytes for p in known.values() if isinstance(p, FoldedProjection)))
         return found
 
     def _projection(self, index: int, side: int, kind: str | None, module: nn.Module) -> Projection:

@@ -18,7 +18,9 @@ from .sites import CROSS, SELF
 from .watch import ContextWatch
 
 FOLDED_BYTES = 512 << 20
-"""Most bytes of products and weights that a handle keeps. SD1.5 in fp32 needs 197 MiB."""
+"""Most bytes of products and weights that a handle keeps. SD1.5 in fp32 needs 197 MiB, SDXL in fp16
+390 MiB for weights alone.
+"""
 
 UNNOTICED = (
     "the UNet has changed since the networks were applied, and runs as a second compiled copy, "
@@ -124,6 +126,11 @@ class Seam:
         prepare: see :data:`Prepare`.
         is_entered_outside: whether UNet calls are noticed outside of what is compiled.
         is_in_place: a method that says whether the UNet still has the modules that were hooked.
+
+    Attributes:
+        bytes_left: what may still be folded.
+        bytes_for_products: the part of it that the folded weights leave, for keeping the products
+            that they were made of.
     """
 
     def __init__(
@@ -146,7 +153,8 @@ class Seam:
 
     def start_over(self, per_image: Sequence[SiteMultipliers]) -> None:
         """Start again, for other projections."""
-        self.per_image, self.bytes_left = tuple(per_image), FOLDED_BYTES
+        self.per_image = tuple(per_image)
+        self.bytes_left = self.bytes_for_products = FOLDED_BYTES
         self.folds_on: torch.device | None = None
         self.widths = frozenset(width for image in per_image for width in image.stack.widths)
 
@@ -155,6 +163,10 @@ class Seam:
         and the other projections should cost nothing.
         """
         return context.ndim > 0 and context.shape[-1] in self.widths
+
+    def reserve(self, weights: int) -> None:
+        """Leave room for so many bytes of folded weights before any product is kept."""
+        self.bytes_for_products = max(0, FOLDED_BYTES - weights)
 
     def note_fold(self, weight: torch.Tensor) -> None:
         """A weight was folded: the handle looks for changes of those on accelerators."""

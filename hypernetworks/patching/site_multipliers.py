@@ -22,6 +22,9 @@ class SiteMultipliers:
         networks: in the order of application.
         sites: the attention modules that it will act on.
 
+    Attributes:
+        steps: of the pass; ``None`` until :meth:`at` has told it.
+
     Raises:
         MultiplierError: a multiplier that can't be understood.
         TagError: block factors that don't fit these sites.
@@ -37,6 +40,7 @@ class SiteMultipliers:
         self._factors = [multiplier.block_factors(names) for multiplier in self._multipliers]
         self._current: list[tuple[tuple[float, ...], tuple[float, ...]]] = []
         self.at(0, 1)
+        self.steps: int | None = None
 
     def on(self, sites: Sequence[Site]) -> SiteMultipliers:
         """The same networks, at the same step, on other attention modules.
@@ -46,6 +50,7 @@ class SiteMultipliers:
         moved = SiteMultipliers(self._networks, sites)
         step, total, hires = self._step
         moved.at(step, total, hires=hires)
+        moved.steps = self.steps
         return moved
 
     def treats_alike(self, one: Site, other: Site) -> bool:
@@ -84,7 +89,7 @@ class SiteMultipliers:
 
     def at(self, step: int, total: int, *, hires: bool = False) -> None:
         """Say which step comes next; see :meth:`Handle.at`."""
-        self._step = step, total, hires
+        self._step, self.steps = (step, total, hires), total
         strengths = [m.at(step, total, hires=hires) for m in self._multipliers]
         self._current = [self._site_multipliers(site, strengths) for site in self._sites]
 

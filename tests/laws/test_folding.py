@@ -19,6 +19,7 @@ from torch import nn
 import hypernetworks as hn
 from hypernetworks.engine.folding import Fold, WeightMark
 from hypernetworks.engine.prepared import prepared
+from hypernetworks.engine.tensors import bytes_of
 from hypernetworks.patching import folded, seam
 
 SELF_PATHS = 2
@@ -331,12 +332,94 @@ def test_gradients_of_weights_and_contexts_are_not_cut(ldm: Host) -> None:
 
 def test_a_limit_in_bytes(ldm: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     one = weights(ldm)[0]
-    monkeypatch.setattr(seam, "FOLDED_BYTES", 2 * one.numel() * one.element_size())
+    monkeypatch.setattr(seam, "FOLDED_BYTES", bytes_of(one))
     network = ldm.network(None)[1]
     with hn.apply(ldm.unet, [(network, 0.8)]) as handle:
         result = ldm.run(ldm.context())
         assert Counter(handle.paths.values())["folded"] == 1
     assert relative_error(result, by_context(ldm, [(network, 0.8)])) <= 1e-5
+
+
+def products_pay_anew(monkeypatch: pytest.MonkeyPatch, above: int) -> None:
+    """Say that a product pays from so many rows of a generation on."""
+
+    def pays(rows: int, _: torch.Tensor) -> bool:
+        return rows > above
+
+    monkeypatch.setattr(folded.FoldedProjection, "_pays_anew", staticmethod(pays))
+
+
+@pytest.mark.parametrize(
+    ("rows", "steps", "device", "dtype", "pays"),
+    [
+        (2 * 1024, 20, "meta", torch.float16, True),  # SDXL, 1024x1024
+        (2 * 1024, 4, "meta", torch.float16, False),
+        (2 * 256, 20, "meta", torch.bfloat16, False),  # 512x512
+        (2 * 256, 20, "meta", torch.float32, True),
+        (2 * 1024, 1, "cpu", torch.float32, False),
+        (2 * 1024, 2, "cpu", torch.bfloat16, True),
+    ],
+)
+def test_how_many_rows_a_product_is_worth(
+    rows: int, steps: int, device: str, dtype: torch.dtype, pays: bool
+) -> None:
+    weight = torch.empty(1280, 1280, dtype=dtype, device=device)
+    assert folded.FoldedProjection._pays_anew(rows * steps, weight) is pays
+
+
+@pytest.mark.parametrize("room_for", [0, 1])
+@pytest.mark.parametrize("count", [1, 2])
+def test_weights_are_folded_before_products_are_kept(
+    ldm: Host, monkeypatch: pytest.MonkeyPatch, count: int, room_for: int
+) -> None:
+    networks = [ldm.network(None, seed=seed)[1] for seed in range(count)]
+    stacks = [[(network, m) for network in networks] for m in (0.8, -1.2)]
+    expected = []
+    for stack in stacks:
+        with hn.apply(ldm.unet, stack):
+            expected.append(ldm.run(ldm.context()))
+    for network in networks:
+        network.release()
+
+    sizes = [bytes_of(weight) for weight in weights(ldm)]
+    products_pay_anew(monkeypatch, above=0)
+    monkeypatch.setattr(seam, "FOLDED_BYTES", sum(sizes) + sum(sizes[:room_for]))
+    for _ in range(2):
+        for stack, result in zip(stacks, expected, strict=True):
+            with hn.apply(ldm.unet, stack) as handle:
+                for _ in range(2):
+                    assert torch.equal(ldm.run(ldm.context()), result)
+                assert self_paths(ldm, handle) == {"folded"}
+            assert len(prepared(networks[0]).folds) == room_for
+
+
+def rows_of_a_step(host: Host) -> list[int]:
+    """How many rows each context of self-attention has."""
+    recorder = Recorder(host)
+    with hn.apply(host.unet, [(host.network("relu")[1], 0.1)]):
+        recorder.watch()
+        host.run(host.context())
+    recorder.stop()
+    return [seen.before.numel() // seen.before.shape[-1] for seen in recorder.seen]
+
+
+@pytest.mark.parametrize(
+    ("multiplier", "steps"), [("0.2@0,1@1", None), ("0.2@0,1@1", 50), (0.8, 1)]
+)
+def test_products_are_kept_where_computing_them_anew_takes_longer(
+    ldm: Host, monkeypatch: pytest.MonkeyPatch, multiplier: float | str, steps: int | None
+) -> None:
+    network, sizes = ldm.network(None)[1], [bytes_of(weight) for weight in weights(ldm)]
+    products_pay_anew(monkeypatch, above=max(rows_of_a_step(ldm)))
+    monkeypatch.setattr(seam, "FOLDED_BYTES", sum(sizes))
+    with hn.apply(ldm.unet, [(network, multiplier)]) as handle:
+        if steps is not None:
+            handle.at(0, steps)
+        result = ldm.run(ldm.context())
+        count = Counter(handle.paths.values())["folded"]
+    assert len(prepared(network).folds) == count
+    assert 0 < count < len(sizes)
+    assert relative_error(result, by_context(ldm, [(network, multiplier)])) <= 1e-5
 
 
 def test_no_memory_for_it_costs_nothing_but_speed(

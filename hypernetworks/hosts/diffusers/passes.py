@@ -198,7 +198,8 @@ class Passes:
     ) -> list[Image]:
         """One pass. Each image has a generator of its own: its noise is that of a batch of one."""
         if self._handle is not None:
-            self._handle.at(0, 1, hires=is_hires)  # before the first step, of how many is no matter
+            # An image to begin with may leave fewer steps: before the first, that is no matter.
+            self._handle.at(0, steps, hires=is_hires)
         before, job = self._done, self._job
         hires = None if is_hires else job.hires
         after = 0 if hires is None else hires.runs(job.steps)
