@@ -48,9 +48,11 @@ class _Layer:
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         """``(…, inner)`` -> ``(…, outer)``; only the last dimension of the inputs must be dense."""
-        rows, is_fused = inputs.reshape(-1, inputs.shape[-1]), type(self.activation) in FUSED
+        is_fused = type(self.activation) in FUSED
+        rows = inputs if inputs.ndim == 2 else inputs.reshape(-1, inputs.shape[-1])
         made = linear(rows, self.weight, self.bias, self.activation if is_fused else None)
-        made = made.view(*inputs.shape[:-1], self.weight.shape[0])
+        if inputs.ndim != 2:
+            made = made.view(*inputs.shape[:-1], self.weight.shape[0])
 
         # Some look at the batch, so they need the shape that they were trained with.
         result: torch.Tensor = made if is_fused else self.activation(made)
@@ -63,6 +65,9 @@ class HiddenLayers:
     Args:
         pair: the MLPs for keys and values, of a structure for which :func:`ends_in_layer` is true.
         device, dtype: where and in what they compute.
+
+    Attributes:
+        is_by_row: whether rows without a batch, ``(rows, dim)``, give the same.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class HiddenLayers:
         weights, biases = self._both.weight.chunk(2), self._both.bias.chunk(2)
         self._alone = [_Layer(w, b, first.activation) for w, b in zip(weights, biases, strict=True)]
         self._further = (keys[1:], values[1:])
+        self.is_by_row = type(first.activation) in FUSED
 
     def of(self, context: torch.Tensor, side: int) -> torch.Tensor:
         """``h`` of one side: ``(…, dim)`` -> ``(…, hidden)``."""

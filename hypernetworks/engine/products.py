@@ -66,9 +66,10 @@ def linear(
         return product
 
     if type(activation) is nn.ReLU and bias is not None and _is_for_cublas(inputs, weight):
-        rows = inputs.reshape(-1, inputs.shape[-1])
+        is_flat = inputs.ndim == 2
+        rows = inputs if is_flat else inputs.reshape(-1, inputs.shape[-1])
         made: torch.Tensor = torch.ops.aten._addmm_activation(bias, rows, weight.t())
-        return made.view(*inputs.shape[:-1], -1)
+        return made if is_flat else made.view(*inputs.shape[:-1], -1)
 
     product = F.linear(inputs, weight, bias)
     return product if activation is None else activation(product)
@@ -76,17 +77,18 @@ def linear(
 
 def _is_for_cublas(inputs: torch.Tensor, weight: torch.Tensor) -> bool:
     """Of relu and gelu, which cuBLAS has, hypernetworks' gelu is another: the exact one."""
+    device, dtype = inputs.device, inputs.dtype
     return bool(
-        inputs.device.type in FUSING
-        and inputs.device == weight.device
-        and inputs.dtype is weight.dtype
-        and inputs.dtype in (torch.float16, torch.bfloat16)
+        device.type in FUSING
+        and device == weight.device
+        and dtype is weight.dtype
+        and dtype in (torch.float16, torch.bfloat16)
         and not torch.is_grad_enabled()
         and is_ordinary(inputs, weight)
         and not is_compiling()  # a compiler fuses by itself
         and inputs.numel() > 0
-        and (inputs.device.type != "cuda" or not torch.cuda.is_current_stream_capturing())
-        and cublas_works(inputs.device)
+        and (device.type != "cuda" or not torch.cuda.is_current_stream_capturing())
+        and cublas_works(device)
     )
 
 

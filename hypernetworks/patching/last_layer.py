@@ -42,7 +42,7 @@ class _Ready:
     multipliers: tuple[float, ...]
     head: list[Active]
     hidden: HiddenLayers
-    fold: Fold
+    product: torch.Tensor
     multiplier: float
     bias: torch.Tensor
 
@@ -149,7 +149,7 @@ class LastLayerProjection(FoldedProjection):
 
         self.seam.note_fold(weight)
         bias = fold.shift * multiplier
-        return _Ready(fold.mark, multipliers, head, hidden, fold, multiplier, bias)
+        return _Ready(fold.mark, multipliers, head, hidden, fold.product.t(), multiplier, bias)
 
     def _kept_fold(self, network: Any, weight: torch.Tensor) -> Fold | None:
         """The product of the projection and the last layer; ``None`` if it takes too much memory.
@@ -173,16 +173,20 @@ class LastLayerProjection(FoldedProjection):
         return kept
 
     def _computed(self, ready: _Ready, weight: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        # What does nothing here takes as long as a kernel does to start, hence the questions.
         with without_autocast(context.device.type):
-            narrow = context.to(weight.dtype)  # autocast would do that in the projection
-            inputs = Stack.through(ready.head, narrow, self.side, exact=False)
-            hidden = self._hidden(ready, context, inputs)
+            is_narrow = context.dtype is weight.dtype
+            inputs = context if is_narrow else context.to(weight.dtype)  # as autocast would do
+            if ready.head:
+                inputs = Stack.through(ready.head, inputs, self.side, exact=False)
 
             rows = inputs.reshape(-1, inputs.shape[-1])
+            hidden = self._hidden(ready, context, rows if ready.hidden.is_by_row else inputs)
+            if hidden.ndim != 2:
+                hidden = hidden.reshape(-1, hidden.shape[-1])
+
             made = F.linear(rows, weight, ready.bias)
-            made.addmm_(
-                hidden.reshape(-1, hidden.shape[-1]), ready.fold.product.t(), alpha=ready.multiplier
-            )
+            made.addmm_(hidden, ready.product, alpha=ready.multiplier)
             return made.view(*context.shape[:-1], weight.shape[0])
 
     def _hidden(self, ready: _Ready, context: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
