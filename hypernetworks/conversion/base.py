@@ -14,6 +14,7 @@ import torch
 from ..engine.families import LABELS, families_of, is_of_another_family
 from ..engine.network import Hypernetwork
 from ..errors import CheckpointError, NoMatchingWidthError, printable
+from ..files.naming import model_name
 from .layers import CROSS, Layer, find_layers
 from .tensor_files import TensorFile
 
@@ -71,14 +72,7 @@ class Base:
     @property
     def name(self) -> str:
         """For messages and metadata."""
-        if self.path.is_file():
-            return printable(self.path.stem)
-
-        path = self.path.resolve()
-        if path.parent.name == "snapshots":  # in Hugging Face's cache, named after a commit
-            return printable(path.parents[1].name.removeprefix("models--").replace("--", "/"))
-
-        return printable((path.parent if path.name == "weights" else path).name)
+        return model_name(self.path)
 
     @property
     def text_widths(self) -> set[int]:

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from ..errors import FileError
+from ..errors import FileError, printable
 
 DEVICE = re.compile(
     r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE | re.ASCII
@@ -28,6 +28,20 @@ def as_path(path: object, call: str) -> Path:
         return Path(path)  # type: ignore[arg-type]
     except TypeError as error:
         raise FileError(f"{str(path)[:60]} is not a path: write {call}") from error
+
+
+def model_name(path: Path) -> str:
+    """What people call a model: the file without its suffix; a folder in full (``model-v1.5``), or
+    what it stands for in Hugging Face's cache (``someone/a-model``) and in this package.
+    """
+    if path.is_file():
+        return printable(path.stem)
+
+    path = path.resolve()
+    if path.parent.name == "snapshots":  # in the cache, a folder is named after a commit
+        return printable(path.parents[1].name.removeprefix("models--").replace("--", "/"))
+
+    return printable((path.parent if path.name == "weights" else path).name)
 
 
 def is_plain(name: str) -> bool:

@@ -50,7 +50,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("tiny") / "tiny-model"
+    folder = tmp_path_factory.mktemp("tiny") / "tiny-model-v1.5"
     _tokenizer(folder.parent / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(folder.parent / "tokenizer")
     text = CLIPTextConfig(

@@ -147,6 +147,7 @@ def test_the_infotext_restores_the_job(
     digest = hn.Library([networks_folder]).find("strong").sha256()[:10]
     assert (prompt, negative) == (job.prompt, job.negative)
     assert pairs["Hypernet hashes"] == f"strong: {digest}"
+    assert pairs["Model"] == "tiny-model-v1.5"
     assert (pairs["Steps"], pairs["CFG scale"], pairs["Seed"], pairs["Size"]) == (
         "3",
         "2.5",

@@ -186,6 +186,7 @@ def test_the_metadata_says_what_it_is(base: Path, tmp_path: Path) -> None:
     ("folder", "name"),
     [
         ("models/painted", "painted"),
+        ("models/painted-v1.5", "painted-v1.5"),
         ("models--someone--a-model/snapshots/0f1e2d3c", "someone/a-model"),
         ("miniature/weights", "miniature"),
     ],
