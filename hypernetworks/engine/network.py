@@ -416,13 +416,13 @@ def _layer_norm(
     return lambda x: F.layer_norm(x, shape, tensors["weight"], tensors["bias"], eps)
 
 
-_AS_IT_IS = nullcontext()
-"""One for all: each projection of each call would make another."""
-
-
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
     """Switch autocast off where it is on, so that fp32 stays fp32."""
-    return torch.autocast(device_type, enabled=False) if _autocast_is_on(device_type) else _AS_IT_IS
+    return (
+        torch.autocast(device_type, enabled=False)
+        if _autocast_is_on(device_type)
+        else nullcontext()  # a new one each time: torch 2.3's compiler can't use one again
+    )
 
 
 def autocast_dtype(device_type: str) -> torch.dtype | None:

@@ -5,6 +5,7 @@ They trace Python code once and replay what they saw, so a check at each call wo
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,9 +18,12 @@ def _never() -> bool:
     return False
 
 
-is_compiling: Callable[[], bool] = getattr(torch.compiler, "is_compiling", _never)
-"""Whether a compiler or exporter is tracing now; always ``False`` before torch 2.3, which has no
-such function.
+_IS_OLD = not hasattr(torch.compiler, "is_compiling")
+is_compiling: Callable[[], bool] = getattr(
+    torch._utils if _IS_OLD else torch.compiler, "is_compiling", _never
+)
+"""Whether a compiler or exporter is tracing now. Before torch 2.3 it is another function that is
+``True`` then.
 """
 
 _is_dynamo: Callable[[], bool] = getattr(torch.compiler, "is_dynamo_compiling", _never)
@@ -29,6 +33,13 @@ def is_read_by_dynamo() -> bool:
     """Whether ``torch.compile`` is reading, which may call operators that only this process has."""
     # Up to torch 2.11, is_exporting() is true wherever dynamo reads it; what it returns isn't.
     return _is_dynamo() and not getattr(torch.compiler, "_is_exporting_flag", False)
+
+
+def must_hide() -> bool:
+    """Whether a compiler may read also what is called between two graphs, as it does before torch
+    2.3: call that through :func:`outside_graph`.
+    """
+    return _IS_OLD and "torch._dynamo" in sys.modules  # nobody compiles without it
 
 
 def outside_graph(function: _Function) -> _Function:

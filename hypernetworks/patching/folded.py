@@ -242,6 +242,8 @@ class FoldedProjection(Projection):
             kept = Fold.of(weight, affine, baked, others)
             if self._keeps_product:
                 prepared(network).keep(key, kept)
+        if not self._keeps_product:  # an earlier job, of fewer steps, may have kept it
+            prepared(network).folds.pop(key, None)
         self._fold = kept if self._keeps_product else None
         return kept
 

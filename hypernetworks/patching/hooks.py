@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..engine.tracing import is_compiling, outside_graph
+from ..engine.tracing import is_compiling, must_hide, outside_graph
 
 
 class Hook:
@@ -16,7 +16,7 @@ class Hook:
 
     def __call__(self, *arguments: Any) -> None:
         """Call the function, outside the graph of a compiler."""
-        if is_compiling():
+        if is_compiling() or must_hide():
             _call_outside_graph(self._function, arguments)
         else:
             self._function(*arguments)
@@ -34,7 +34,7 @@ class EagerHook(Hook):
     def __call__(self, *arguments: Any) -> None:
         """What torch calls."""
         if not is_compiling():
-            self._function(*arguments)
+            super().__call__(*arguments)
 
 
 def does_nothing(*_: Any) -> None:

@@ -393,6 +393,23 @@ def test_weights_are_folded_before_products_are_kept(
             assert len(prepared(networks[0]).folds) == room_for
 
 
+def test_products_of_an_earlier_job_make_room(ldm: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, sizes = ldm.network(None)[1], [bytes_of(weight) for weight in weights(ldm)]
+    products_pay_anew(monkeypatch, above=max(rows_of_a_step(ldm)))
+    monkeypatch.setattr(seam, "FOLDED_BYTES", limit := sum(sizes) * 4 // 3)
+    for steps in (1, 1000, 1000):
+        with hn.apply(ldm.unet, [(network, 0.8)]) as handle:
+            handle.at(0, steps)
+            ldm.run(ldm.context())
+            folded_count = Counter(handle.paths.values())["folded"]
+        assert (folded_count == len(sizes)) == (steps > 1)
+        products = [fold.product for fold in prepared(network).folds.values()]
+        assert products
+        assert bytes_of(*products) <= (limit / 2 if steps == 1 else limit - sum(sizes))
+        for weight in weights(ldm):
+            weight.mul_(1.01)
+
+
 def rows_of_a_step(host: Host) -> list[int]:
     """How many rows each context of self-attention has."""
     recorder = Recorder(host)
