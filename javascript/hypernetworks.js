@@ -20,6 +20,28 @@
     const PRESETS = ["NONE", "ALL", "INS", "IND", "INALL", "MIDD", "OUTD", "OUTS", "OUTALL"];
     const BLOCK_COUNTS = [11, 12, 16, 17];
 
+    /** The webui's settings; Forge Neo declares them with `let`, so that they are no property of the window. */
+    // biome-ignore lint/correctness/noUndeclaredVariables: the webui's, on some pages only
+    const options = () => (typeof opts === "object" && opts !== null ? opts : {});
+
+    const [FROM_HASH, FROM_SLASHES] = [/#[^\n]*/g, /\/\/[^\n]*/g];
+    const BLOCK_OF_NEO = /\/\*[\s\S]*?\*\//g;
+    const BLOCKS_OF_REFORGE = [/^\/\*[\s\S]*?\*\/(?=\n|$)/gm, /\/\*[^\n]*/g, /\*\/[^\n]*/g];
+
+    /** What the webui takes out of prompts before it reads their tags: each as a pattern, in that order. */
+    function commentsOf(settings) {
+        const [first, ...dangling] = BLOCKS_OF_REFORGE;
+        if ("enable_prompt_comments_def" in settings) return [first, FROM_HASH, FROM_SLASHES, ...dangling]; // no switch
+        if (settings.enable_prompt_comments !== true) return [];
+        return "save_prompt_comments" in settings ? [BLOCK_OF_NEO, FROM_HASH, FROM_SLASHES] : [FROM_HASH];
+    }
+
+    /** The prompt with blanks in place of its comments, so that what remains stands where it stood. */
+    function uncommented(prompt) {
+        const blanks = (comment) => comment.replace(/[^\n]/g, " ");
+        return commentsOf(options()).reduce((text, pattern) => text.replace(pattern, blanks), prompt);
+    }
+
     /** A finite number, as Python's float() reads it but without underscores, or NaN. */
     function toNumber(text) {
         const number = FLOAT.test(text) ? Number(text) : NaN;
@@ -224,8 +246,9 @@
         return tag;
     }
 
-    /** The hypernetwork tags of a prompt, in order. Never throws on text. */
-    function parseTags(prompt) {
+    /** The hypernetwork tags of a prompt, in order, without those in comments. Never throws on text. */
+    function parseTags(given) {
+        const prompt = uncommented(given);
         const masked = prompt.replace(EXTRA_NETWORK, (whole) => "\0".repeat(whole.length));
         const brackets = findBrackets(masked);
         return [...prompt.matchAll(EXTRA_NETWORK)]
@@ -323,6 +346,8 @@
     function put(prompt, text, index, separator = " ") {
         const next = parseTags(prompt)[index];
         if (next) return `${prompt.slice(0, next.start)}${text}${separator}${prompt.slice(next.start)}`;
+        const inComment = uncommented(`${prompt}.`).endsWith(" ");
+        if (inComment) return `${prompt}\n${text}`;
         return prompt + (prompt && !/\s$/.test(prompt) ? separator : "") + text;
     }
 
@@ -333,13 +358,9 @@
     }
 
     /** Whether a tag can contain that name. */
-    const isWritable = (name) => name.trim() !== "" && !/[:>]/.test(name);
+    const isWritable = (name) => name.trim() !== "" && !/[:>]/.test(name) && uncommented(name) === name;
 
     const asText = { parseTags, rewrite, scale, remove, removeAll, pieceOf, move, put, append, isWritable };
-    /** The webui's settings; Forge Neo declares them with `let`, so that they are no property of the window. */
-    // biome-ignore lint/correctness/noUndeclaredVariables: the webui's, on some pages only
-    const options = () => (typeof opts === "object" && opts !== null ? opts : {});
-
     const curves = { readSchedule, positionOf, valueBetween, valueAt };
 
     // Not writable, because cards use it by its name and other scripts may assign anything.

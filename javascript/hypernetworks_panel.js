@@ -292,7 +292,8 @@
         const text = String(multiplier ?? "").trim() || format(defaultMultiplier());
         let problem = null;
         if (!prompt) problem = "There is no prompt to write the tag into.";
-        else if (!isWritable(name)) problem = `“${name}” can't be in a tag: rename it without “:” and “>”.`;
+        else if (/[:>]/.test(name)) problem = `“${name}” can't be in a tag: rename it without “:” and “>”.`;
+        else if (!isWritable(name)) problem = `“${name}” can't be in a tag: the webui takes it for a comment.`;
         else if (text.includes(">")) problem = `The multiplier “${text}” of ${name} can't be in a tag.`;
         if (problem !== null) complain(tab, problem);
         else {

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -767,6 +767,68 @@ def test_tags_mean_what_they_mean_to_python(browser: Any, addresses: dict[str, s
                     == text[: theirs.start] + str(theirs.with_multiplier("0.123")) + text[end:]
                 )
     assert problems == []
+
+
+def dropped(*patterns: str, left: str = "\n") -> Callable[[str], str]:
+    """A webui's way to take comments out, by its patterns, and what it leaves there."""
+
+    def strip(text: str) -> str:
+        for pattern in patterns:
+            text = re.sub(pattern, left, text)
+        return text
+
+    return strip
+
+
+COMMENTS = {
+    "a1111": ({"enable_prompt_comments": True}, dropped(r"#[^\n]*(\n|$)")),
+    "neo": (
+        {"enable_prompt_comments": True, "save_prompt_comments": False},
+        dropped(r"(?s)/\*.*?\*/", r"[^\S\n]*(#|//).*", left=""),
+    ),
+    "reforge": (
+        {"enable_prompt_comments_def": False},
+        dropped(r"(?ms)^/\*.*?\*/(\n|$)", r"#.*(\n|$)", r"//.*(\n|$)", r"/\*.*(\n|$)|\*/.*(\n|$)"),
+    ),
+    "off": ({"enable_prompt_comments": False}, dropped()),
+    "unknown": ({}, dropped()),
+}
+
+
+@pytest.mark.parametrize("kind", COMMENTS)
+def test_tags_in_comments_are_none(browser: Any, addresses: dict[str, str], kind: str) -> None:
+    chance, (settings, strip) = random.Random(5), COMMENTS[kind]
+    marks = ("#", "# ", "//", "/*", "*/", "\n", "\n# ", "\n/* ", " */\n", " http://x ")
+
+    def commented() -> str:
+        return "".join(
+            chance.choice(marks) if chance.random() < 0.4 else some_prompt(chance)
+            for _ in range(chance.randint(1, 6))
+        )
+
+    prompts = [commented() for _ in range(1500)]
+    page = open_page(browser, addresses["current"], [])
+    page.evaluate("settings => { window.opts = settings; }", settings)
+    read, more = page.evaluate(
+        """prompts => [
+            prompts.map((text) => hypernetworksExtension.parseTags(text).map((tag) => tag.items)),
+            prompts.map((text) => hypernetworksExtension.append(text, "new", 1)),
+        ]""",
+        prompts,
+    )
+    page.context.close()
+
+    def spaced(items: Iterable[str]) -> list[str]:
+        return [" ".join(item.split()) for item in items]
+
+    found = 0
+    for text, tags, longer in zip(prompts, read, more, strict=True):
+        expected = [spaced(tag.items) for tag in parse(strip(text))[1]]
+        assert [spaced(items) for items in tags] == expected, text
+        found += len(parse(text)[1]) - len(expected)
+        assert longer.startswith(text)
+        assert "new" in [tag.name.strip() for tag in parse(strip(longer))[1]] or "<" in text, text
+    assert (found > 100) == (kind not in ("off", "unknown"))
 
 
 def test_curves_are_those_of_python(browser: Any, addresses: dict[str, str]) -> None:

@@ -289,6 +289,7 @@ def _watch_the_end_of_jobs() -> None:
 
 def _with_an_end(original: Callable[..., Any]) -> Callable[..., Any]:
     def process_images_inner(p: Any, *arguments: Any, **named: Any) -> Any:
+        _own_parameters(p)
         _RUNNING.append(p)
         try:
             processed = original(p, *arguments, **named)
@@ -298,17 +299,30 @@ def _with_an_end(original: Callable[..., Any]) -> Callable[..., Any]:
             p.__dict__.pop(BATCH, None)
             folders.trim()
         _show_messages(host.messages(p), processed)
+        host.forget_messages(p)  # scripts such as loopback use the job again
         return processed
 
     return process_images_inner
 
 
+def _own_parameters(p: Any) -> None:
+    """Give a job inside another one its own parameters for infotexts, if it was given the other's:
+    its hashes are not those of the images around it.
+    """
+    parameters = getattr(p, "extra_generation_params", None)
+    if any(
+        other is not p and getattr(other, "extra_generation_params", None) is parameters
+        for other in _RUNNING
+    ) and isinstance(parameters, dict):
+        p.extra_generation_params = dict(parameters)
+
+
 def _show_messages(told: Sequence[str], processed: Any) -> None:
     parameters = getattr(processed, "extra_generation_params", None)
-    if told and isinstance(
-        parameters, dict
-    ):  # the images have their infotexts by now: this is for the API
-        parameters[MESSAGES] = "\n".join(told)
+    # The images have their infotexts by now: this is for the API. The dictionary itself is the
+    # job's, and scripts such as "Prompts from file" hand it on to the next job.
+    if told and isinstance(parameters, dict):
+        processed.extra_generation_params = {**parameters, MESSAGES: "\n".join(told)}
     comments = getattr(processed, "comments", None)
     missing = [
         f"Hypernetworks: {line}"

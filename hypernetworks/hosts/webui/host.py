@@ -25,6 +25,21 @@ def has_module(name: str) -> bool:
         return False
 
 
+def without_comments(prompt: str) -> str:
+    """The prompt as the host reads it: most take everything from ``#`` to the end of a line out of
+    it, by a setting, before they look for tags.
+    """
+    if not has_module("modules.processing_scripts.comments"):
+        return prompt
+    from modules import shared
+    from modules.processing_scripts import comments
+
+    if getattr(shared.opts, "enable_prompt_comments", True) is False:
+        return prompt
+    strip = getattr(comments, "strip_comments", None)
+    return str(strip(prompt)) if callable(strip) else prompt
+
+
 def live_unet() -> nn.Module | None:
     """The UNet that the next step will run, or ``None`` while no model is loaded, or one of another
     kind.
@@ -157,6 +172,11 @@ def say_fault(line: str) -> None:
 def messages(p: Any) -> list[str]:
     """The messages that this job has shown."""
     return list(getattr(p, "_hypernetwork_messages", []))
+
+
+def forget_messages(p: Any) -> None:
+    """Forget them: the job is over."""
+    p.__dict__.pop("_hypernetwork_messages", None)
 
 
 def tell_of_fault(p: Any, doing: str, error: BaseException) -> None:

@@ -111,6 +111,12 @@ def default_multiplier() -> float:
 
 def added_network() -> str | None:
     """The host's setting "Add hypernetwork to prompt" (A1111, Forge, reForge), or ``None``."""
+    from modules import shared
+
+    # Others hand out what is stored, as in a config.json that came from one of these, although
+    # none of their settings could switch it off.
+    if "sd_hypernetwork" not in getattr(shared.opts, "data_labels", ()):
+        return None
     name = _read("sd_hypernetwork", None)
     return name if isinstance(name, str) and name not in ("", "None") else None
 

@@ -13,7 +13,7 @@ from typing import Any
 from ...engine.multiplier import Schedule, format_number, parse_number
 from ...prompts import Tag, parse
 from ...prompts.rewriting import add_tag, rewrite_tags
-from . import folders, settings
+from . import folders, host, settings
 
 NAME, MULTIPLIER, SCHEDULE = "[Hypernet] Name", "[Hypernet] Multiplier", "[Hypernet] Schedule"
 """Labels of the axes."""
@@ -167,12 +167,22 @@ def _write(p: Any, cell: Cell) -> None:
         )
 
 
+def _live(prompt: str) -> str:
+    bare = host.without_comments(prompt)
+    is_in_one = len(parse(bare)[1]) != len(parse(prompt)[1])
+    ends_in_one = host.without_comments(f"{prompt}.")[-1:] != "."
+    return bare if is_in_one or ends_in_one else prompt
+
+
 def _change_prompts(p: Any, change: Callable[..., str]) -> None:
+    """Change the prompt, and those of later passes; in an image of a grid, comments go where a tag
+    would be changed in one, or added to one, which has no effect.
+    """
     for attribute in ("prompt", *_OTHER_PROMPTS):
         prompt, later_pass = getattr(p, attribute, None), attribute in _OTHER_PROMPTS
         if isinstance(prompt, str):
-            setattr(p, attribute, change(prompt, later_pass=later_pass))
+            setattr(p, attribute, change(_live(prompt), later_pass=later_pass))
         elif isinstance(prompt, list):
-            setattr(p, attribute, [change(one, later_pass=later_pass) for one in prompt])
+            setattr(p, attribute, [change(_live(one), later_pass=later_pass) for one in prompt])
     if getattr(p, "all_prompts", None) is not None:
         p.all_prompts = None  # SD.Next would continue with the prompts of the image before

@@ -101,6 +101,8 @@ def test_it_is_not_added_where_it_is_missing(fake_webui: FakeWebui) -> None:
     registration.ui_settings()
     assert "sd_hypernetwork" not in fake_webui.shared.opts.data_labels
     assert settings.added_network() is None
+    fake_webui.shared.opts.data["sd_hypernetwork"] = "ink"  # from another webui's config.json
+    assert settings.added_network() is None, "no setting could switch it off"
 
 
 def test_who_may_only_use_the_api_can_not_change_the_folders(fake_webui: FakeWebui) -> None:

@@ -3,10 +3,13 @@ file once."""
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable
 from copy import copy
 from itertools import permutations
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -120,6 +123,33 @@ def test_the_menu_of_names(fake_webui: FakeWebui) -> None:
 def test_names(prompt: str, name: str, expected: str, fake_webui: FakeWebui) -> None:
     add(fake_webui.folder, "ink.pt", "a/x, y.pt")
     assert prompts(fake_webui, prompt, (NAME, [name])) == [expected]
+
+
+@pytest.fixture
+def comments(fake_webui: FakeWebui, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host's own module that takes comments out of prompts."""
+    package, module = ModuleType("modules.processing_scripts"), ModuleType("comments")
+    module.strip_comments = lambda text: re.sub(r"#[^\n]*(\n|$)", "\n", text)  # type: ignore[attr-defined]
+    package.comments = module  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "modules.processing_scripts", package)
+    monkeypatch.setitem(sys.modules, "modules.processing_scripts.comments", module)
+
+
+@pytest.mark.usefixtures("comments")
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("# <hypernet:oil:0.5>\na cat", "\na cat <hypernet:ink:1>"),
+        ("a cat, #1 quality", "a cat, \n<hypernet:ink:1>"),
+        ("a cat # <hypernet:oil:0.5>\n<hypernet:pen:2>", "a cat \n<hypernet:ink:2>"),
+        ("# mine\na cat <hypernet:oil:0.5>", "# mine\na cat <hypernet:ink:0.5>"),
+    ],
+)
+def test_names_in_comments_do_not_count(prompt: str, expected: str, fake_webui: FakeWebui) -> None:
+    add(fake_webui.folder, "ink.pt")
+    assert prompts(fake_webui, prompt, (NAME, ["ink"])) == [expected]
+    fake_webui.shared.opts.data["enable_prompt_comments"] = False
+    assert prompts(fake_webui, prompt, (NAME, ["ink"]))[0].count("#") == 1
 
 
 def test_a_tag_that_is_added_has_the_hosts_default_multiplier(fake_webui: FakeWebui) -> None:
