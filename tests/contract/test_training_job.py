@@ -24,6 +24,7 @@ from hypernetworks.hosts.diffusers import Painter
 from hypernetworks.hosts.diffusers.prompt_encoding import in_parts
 from hypernetworks.hosts.diffusers.training import TrainingJob, Watcher, preset_job, train_job
 from hypernetworks.hosts.diffusers.training.frozen_model import FrozenModel
+from hypernetworks.hosts.diffusers.training.images import Images
 from hypernetworks.hosts.diffusers.training.texts import TextEncoding
 from hypernetworks.training import Batch, TrainingStep, validation
 from hypernetworks.training.sources import Source
@@ -399,6 +400,17 @@ def test_steps_go_by_the_number_of_images(tiny: Painter, pictures: Path) -> None
     train_job(job, tiny, Watcher(on_overview=told.extend))
     assert told[1] == "600 steps of 2: each image about 150 times"
     assert not job.folder.exists()
+
+
+def test_what_was_learned_from_is_never_validated_on(tiny: Painter, pictures: Path) -> None:
+    """Not even where it was kept for validation before, and validation was off in between."""
+    job = job_on(tiny, pictures)
+    images = Images(job, FrozenModel(tiny.pipeline), print, print)
+    keys = [picture.key for picture in images.gathered.pictures]
+    images.split({"seen": sorted(keys), "held_out": keys[:1]})
+    assert images.kept == []
+    images.split({"seen": sorted(keys[1:]), "held_out": keys[:1]})
+    assert [picture.key for picture in images.kept] == keys[:1]
 
 
 def test_the_best_file_is_the_result(tiny: Painter, pictures: Path) -> None:

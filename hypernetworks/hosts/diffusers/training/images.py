@@ -46,8 +46,9 @@ class Images:
         """Decide what is learned from, and what is kept for validation, as earlier steps had it."""
         earlier: dict[str, bool] = {}
         if state is not None:
-            earlier |= dict.fromkeys(state.get("seen", ()), False)
             earlier |= dict.fromkeys(state.get("held_out", ()), True)
+            # Last, as steps without validation may have learned from what was kept before.
+            earlier |= dict.fromkeys(state.get("seen", ()), False)
         share, seed = self.job.picture_settings.validation, self.job.settings.seed
 
         # The validation loss shall tell how well the new is learned, not how well the old is kept.
