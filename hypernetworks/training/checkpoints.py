@@ -166,6 +166,7 @@ _BEST = {"step", "loss", "since", "previous"}
 _NEWER: dict[str, Callable[[object], bool]] = {
     "gains": _are_tensors,
     "best": lambda value: _are_numbers(value) and set(cast("dict[str, float]", value)) >= _BEST,
+    "measured": lambda value: value is None or isinstance(value, str),
     "structure": lambda value: isinstance(value, dict),
     "examples": lambda value: isinstance(value, list),
     "seen": lambda value: isinstance(value, list) and all(isinstance(key, str) for key in value),

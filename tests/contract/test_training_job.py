@@ -307,6 +307,8 @@ def test_what_is_different_from_the_run_that_goes_on_is_told(tiny: Painter, pict
     assert more.messages == (
         "`seed` was 0 in earlier steps and is 7 from here on",
         "`batch` was 2 in earlier steps and is 1 from here on",
+        "the validation loss measures something else than in the earlier steps (other images, "
+        "captions, masks, size, seed or model), so the best network is chosen anew from here on",
     )
     assert json.loads((job.folder / "settings.json").read_text())["model"] == tiny.model_name
 
@@ -411,6 +413,22 @@ def test_what_was_learned_from_is_never_validated_on(tiny: Painter, pictures: Pa
     assert images.kept == []
     images.split({"seen": sorted(keys[1:]), "held_out": keys[:1]})
     assert [picture.key for picture in images.kept] == keys[:1]
+
+
+def test_a_best_network_of_other_images_is_not_the_result(tiny: Painter, pictures: Path) -> None:
+    """Its loss says nothing of what is measured now; nor where nothing is measured any more."""
+    first = train_job(job_on(tiny, pictures, steps=2), tiny)
+    for number in range(9, 30):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(pictures / f"{number} a plum.png")
+    job = job_on(tiny, pictures, steps=3)
+    added = train_job(replace(job, settings=replace(job.settings, watch_every=3)), tiny)
+    assert any("chosen anew" in message for message in added.messages)
+    assert (added.best, added.best_step) == (first.best, 3)
+    job = job_on(tiny, pictures, steps=4)
+    sizes = replace(job.picture_settings, validation=0.0)
+    last = train_job(replace(job, picture_settings=sizes), tiny)
+    assert last.best is None
+    assert last.result == last.file
 
 
 def test_the_best_file_is_the_result(tiny: Painter, pictures: Path) -> None:

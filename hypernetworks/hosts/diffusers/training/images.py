@@ -144,14 +144,16 @@ class Images:
         self.stage("encoding captions", 1, 1)
         return made
 
-    def validation(self, contexts: Contexts) -> ValidationLoss | None:
+    def validation(self, contexts: Contexts, model_name: str = "") -> ValidationLoss | None:
         """What the validation loss is measured on, if on anything."""
         if not self.kept or not self.job.settings.watch_every:
             return None
         # One version per image, always the same: the loss must be comparable over the run.
         settings = replace(self.job.picture_settings, crops=1, flip=False, spread=False)
         examples = self._load(self.kept, settings, [] if self.job.skip_bad else None, None)
-        return ValidationLoss(examples, contexts, self.job.settings.seed)
+        texts, schedule = self.model.texts, self.model.schedule
+        model = (model_name, texts.parts, texts.clip_skip, schedule.prediction)
+        return ValidationLoss(examples, contexts, self.job.settings.seed, model)
 
     def _load(
         self,

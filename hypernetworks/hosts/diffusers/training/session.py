@@ -142,7 +142,8 @@ class _Session:
         )
         contexts = images.contexts()
         examples = images.examples(contexts)
-        validation = images.validation(contexts) if self.is_first else None
+        name = self.painter.model_name
+        validation = images.validation(contexts, name) if self.is_first else None
         if plan.checkpointing:
             self.model.save_memory()
 
