@@ -404,6 +404,35 @@ def test_steps_go_by_the_number_of_images(tiny: Painter, pictures: Path) -> None
     assert not job.folder.exists()
 
 
+def test_repeats_and_prior_images_make_no_image_come_more_often(
+    tiny: Painter, pictures: Path
+) -> None:
+    """Repeats only say how often images come in comparison with others."""
+    prior = pictures.parent / "prior"
+    prior.mkdir()
+    for number in range(16):
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(prior / f"{number} a pet.png")
+    more = pictures.parent / "more"
+    more.mkdir()
+    Image.new("RGB", (32, 32)).save(more / "a plum.png")
+
+    def said(*sources: Source) -> str:
+        told: list[str] = []
+        job = job_on(tiny, pictures, steps=400, steps_by_images=True, dry_run=True, sources=sources)
+        train_job(job, tiny, Watcher(on_overview=told.extend))
+        return told[1]
+
+    own, old = Source(pictures, repeats=10), Source(prior, is_prior=True)
+    assert said(own) == "600 steps of 2: each image about 150 times"
+    # 80 samples of 8 own images in each 96 samples
+    assert said(own, old) == "720 steps of 2: each image outside `prior` about 150 times"
+    assert (
+        said(Source(pictures), old)
+        == "1,600 steps of 2: each image outside `prior` about 133 times"
+    )
+    assert said(own, Source(more)) == "675 steps of 2: each image, on average, about 150 times"
+
+
 def test_what_was_learned_from_is_never_validated_on(tiny: Painter, pictures: Path) -> None:
     """Not even where it was kept for validation before, and validation was off in between."""
     job = job_on(tiny, pictures)

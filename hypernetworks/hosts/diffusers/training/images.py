@@ -11,7 +11,7 @@ from ....training.cache import Cache, fingerprint
 from ....training.contexts import Condition, Contexts
 from ....training.contexts import Encode as EncodeTexts
 from ....training.gathering import Gathered, Picture, gather, listed
-from ....training.overview import cropped, overview, steps_for
+from ....training.overview import cropped, overview, samples_per_image, steps_for
 from ....training.pictures import Encode, PictureSettings, load_examples, split_validation
 from ....training.validation import ValidationLoss
 from .captioner import Captioner, with_captions
@@ -60,8 +60,8 @@ class Images:
     def steps(self) -> int:
         """Steps by the number of images."""
         settings = self.job.settings
-        count = sum(picture.repeats for picture in self.learned if not picture.is_prior)
-        return steps_for(count, settings.samples_per_step, settings.steps, self.job.epochs)
+        samples = samples_per_image(self.learned)
+        return steps_for(samples, settings.samples_per_step, settings.steps, self.job.epochs)
 
     def add_captions(self) -> None:
         """Let the captioner, if any, describe images that have no words."""
