@@ -77,6 +77,35 @@ def test_a_run_is_repeated_from_its_own_file(tmp_path: Path) -> None:
     assert other.settings == job.settings
 
 
+def test_what_is_typed_counts_before_what_folders_say(tmp_path: Path) -> None:
+    text = (
+        'name = "a"\n[[folders]]\npath = "x"\nrepeats = 3\nflip = true\ncrops = 2\n'
+        '[[folders]]\npath = "old"\nprior = true\nflip = true\n[[folders]]\npath = "y"\n'
+    )
+    file = written(tmp_path, text)
+    typed = ["--repeats", "7,2", "--weights", "0.5,1", "--masks", "m", "--crops", "4"]
+    (job,) = jobs("--config", file, *typed)
+    assert job.all_sources() == (
+        Source(Path("x"), 7, 0.5, Path("m"), changes={"flip": True}),
+        Source(Path("old"), is_prior=True, changes={"flip": True}),
+        Source(Path("y"), 2, masks=Path("m")),
+    )
+    assert job.picture_settings.crops == 4
+    with pytest.raises(
+        TrainingSettingsError, match="2 folders, those of `prior` aside, but 3 repeats"
+    ):
+        jobs("--config", file, "--repeats", "1,2,3")
+
+
+def test_a_file_has_masks_for_all_its_folders(tmp_path: Path) -> None:
+    text = (
+        'name = "a"\nmasks = "m"\n[[folders]]\npath = "x"\n[[folders]]\npath = "y"\nmasks = "own"\n'
+        '[[folders]]\npath = "old"\nprior = true\n'
+    )
+    (job,) = jobs("--config", written(tmp_path, text))
+    assert [source.masks for source in job.all_sources()] == [Path("m"), Path("own"), None]
+
+
 @pytest.mark.parametrize("preset", ["style", "subject", "small"])
 def test_presets_are_repeated_too(tmp_path: Path, preset: str) -> None:
     job = preset_job(preset, "a", tmp_path.resolve(), PAINTER, runs=tmp_path.resolve())
@@ -119,6 +148,8 @@ def test_datasets_of_kohya(tmp_path: Path) -> None:
         ("batch = ", "can't be read as TOML"),
         ("[[folders]]\nrepeats = 2", "needs a path"),
         ('[[folders]]\npath = "a"\nwidth = 3', "can't have width"),
+        ('repeats = [2]\n[[folders]]\npath = "a"', "repeats beside .* write repeats = …"),
+        ('weights = [2]\n[[folders]]\npath = "a"', "weight beside .* write weight = …"),
         ('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "a"\nrandom_crop = true', "random_crop"),
         (
             '[[datasets]]\nresolution = 512\n[[datasets.subsets]]\nimage_dir = "a"\n'
