@@ -81,7 +81,8 @@ def _namespace(
 ) -> argparse.Namespace:
     """A namespace with the values of a table, read as if they were typed."""
     parser: argparse.ArgumentParser = options.parser
-    actions = {name: a for a in parser._actions for name in _names(a)}
+    actions = {a.dest: a for a in parser._actions}
+    actions |= {name: a for a in parser._actions for name in _typed_names(a)}
     found = argparse.Namespace()
     for key, value in table.items():
         if key == "folders":
@@ -115,19 +116,20 @@ def _sources(rows: Sequence[Any], found: argparse.Namespace, path: Path) -> tupl
     )
 
 
-def _names(action: argparse.Action) -> list[str]:
-    """How an option may be called in a file: as it is typed, or by its field."""
-    typed = [name.lstrip("-").replace("-", "_") for name in action.option_strings]
-    return [action.dest, *typed]
+def _typed_names(action: argparse.Action) -> list[str]:
+    """How an option may be called in a file: as it is typed. Else by its field."""
+    return [name.lstrip("-").replace("-", "_") for name in action.option_strings]
 
 
 def _read(parser: argparse.ArgumentParser, action: argparse.Action, value: Any, what: str) -> Any:
     """A value as the command line would give it."""
     try:
-        if isinstance(action, argparse._StoreTrueAction):
+        if isinstance(action, argparse._StoreConstAction):
             if not isinstance(value, bool):
                 raise TypeError("it must be true or false")
-            return value or action.default
+            if isinstance(action, argparse._StoreTrueAction):
+                return value or action.default
+            return value == action.const  # `text_only = false` is `self_attention = true`
         if action.dest == "options" and isinstance(value, Mapping):
             return [(k, tuple(v) if isinstance(v, list) else v) for k, v in value.items()] or None
         if isinstance(action, argparse._AppendAction) or action.nargs in ("*", "+"):

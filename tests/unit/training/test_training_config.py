@@ -77,6 +77,31 @@ def test_a_run_is_repeated_from_its_own_file(tmp_path: Path) -> None:
     assert other.settings == job.settings
 
 
+@pytest.mark.parametrize(
+    ("text", "typed", "expected"),
+    [
+        ("", (), False),
+        ("", ("--self-attention",), True),
+        ("text_only = false", (), True),  # as older versions wrote it
+        ("text_only = true", ("--self-attention",), True),
+        ("self_attention = true", (), True),
+        ("self_attention = true", ("--text-only",), False),
+    ],
+)
+def test_a_small_network_for_self_attention(
+    tmp_path: Path, text: str, typed: tuple[str, ...], expected: bool
+) -> None:
+    file = written(tmp_path, f'name = "a"\npictures = "x"\npreset = "small"\n{text}\n')
+    (job,) = jobs("--config", file, *typed)
+    assert job.creation.self_attention is expected
+
+
+@pytest.mark.parametrize("typed", ["--text-only", "--self-attention", "--random-last"])
+def test_a_network_that_goes_on_keeps_its_structure(typed: str) -> None:
+    with pytest.raises(TrainingSettingsError, match=f"so {typed} would have no effect"):
+        jobs("a", "x", "--network", "n.pt", typed)
+
+
 def test_what_is_typed_counts_before_what_folders_say(tmp_path: Path) -> None:
     text = (
         'name = "a"\n[[folders]]\npath = "x"\nrepeats = 3\nflip = true\ncrops = 2\n'

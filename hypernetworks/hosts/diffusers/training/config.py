@@ -68,7 +68,7 @@ def _structure(job: TrainingJob) -> dict[str, Any]:
         "dropout": structure.dropout,
         "initialisation": creation.initialisation,
         "random_last": not creation.zero_last,
-        "text_only": not creation.self_attention,
+        "self_attention": creation.self_attention,
         "network_seed": creation.seed,
     }
 
