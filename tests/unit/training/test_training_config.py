@@ -138,6 +138,33 @@ def test_presets_are_repeated_too(tmp_path: Path, preset: str) -> None:
     assert found.settings == job.settings
     assert found.creation == job.creation
     assert found.picture_settings == job.picture_settings
+    # Steps by the number of images are bounded by those of the preset.
+    (by_images,) = jobs("a", str(tmp_path), "--preset", preset)
+    (again,) = jobs("--config", written(tmp_path, config_of(by_images, None)))
+    assert again.steps_by_images
+    assert again.settings.steps == job.settings.steps
+
+
+def test_a_runs_own_file_can_be_used_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = '[[folders]]\npath = "x"\nmasks = "m"\ntemplate = "own.txt"\n'
+    typed = ["--captioner", "blip", "--cache", "kept", "--template", "lines.txt"]
+    (job,) = jobs("a", "--config", written(tmp_path, f'network = "n.pt"\n{text}'), *typed)
+    # What is typed counts before what a folder says, so that one is asked for on its own.
+    (folder,) = jobs("a", "--config", str(tmp_path / "c.toml"))
+    files = [
+        written(tmp_path, config_of(j, None), f"{i}.toml") for i, j in enumerate((job, folder))
+    ]
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found, other = jobs("--config", files[0], "--config", files[1])
+    assert (found.captioner, found.cache) == (tmp_path / "blip", tmp_path / "kept")
+    assert found.picture_settings.template == str(tmp_path / "lines.txt")
+    assert other.all_sources()[0].changes == {"template": str(tmp_path / "own.txt")}
+    assert (other.network, other.captioner) == (tmp_path / "n.pt", None)
 
 
 def test_a_queue_of_runs(tmp_path: Path) -> None:

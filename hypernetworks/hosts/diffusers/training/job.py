@@ -70,6 +70,7 @@ class TrainingJob:
         cache: folder where latents and text encoder states are kept between runs.
         tensorboard: whether event files for TensorBoard are written into the run's folder.
         dry_run: whether the job ends with its report, before anything is encoded or written.
+        preset: that the job was made from, whose steps are the usual number.
     """
 
     name: str
@@ -98,10 +99,12 @@ class TrainingJob:
     cache: Path | None = None
     tensorboard: bool = False
     dry_run: bool = False
+    preset: str = "style"
 
     def __post_init__(self) -> None:
         check_name(self.name)
         choices = {"suffix": SUFFIXES, "checkpointing": CHECKPOINTINGS, "memory": MEMORY}
+        choices |= {"preset": tuple(PRESETS)}
         for what, known in choices.items():
             if getattr(self, what) not in known:
                 raise TrainingSettingsError(
@@ -235,6 +238,7 @@ def preset_job(
         settings=settings,
         picture_settings=picture_settings,
         epochs=epochs,
+        preset=preset,
     )
     return replace(job, **changes)  # type: ignore[arg-type]
 
