@@ -102,6 +102,13 @@ def test_a_network_that_goes_on_keeps_its_structure(typed: str) -> None:
         jobs("a", "x", "--network", "n.pt", typed)
 
 
+def test_options_between_name_and_folders_count_before_a_file(tmp_path: Path) -> None:
+    file = written(tmp_path, 'name = "a"\npictures = ["x"]\nsteps = 9\n')
+    (job,) = jobs("dogs", "--config", file, "--steps", "2", "y", "--flip", "z")
+    assert (job.name, job.settings.steps, job.picture_settings.flip) == ("dogs", 2, True)
+    assert [source.path for source in job.all_sources()] == [Path("y"), Path("z")]
+
+
 def test_what_is_typed_counts_before_what_folders_say(tmp_path: Path) -> None:
     text = (
         'name = "a"\n[[folders]]\npath = "x"\nrepeats = 3\nflip = true\ncrops = 2\n'
