@@ -23,6 +23,10 @@ from .history import difference
 
 STATE = "state.pt"
 """Everything that resuming needs: weights, optimiser, scaler, average and step."""
+SETTINGS = "settings.json"
+"""In a run's folder: the job, for people, and to see what is different when it goes on."""
+MEASURED_SINCE = "measured_since"
+"""In the settings: the last step whose validation loss can't be compared with later ones."""
 MARK = "in_library.txt"
 """In a run's folder: what of it was put into a library last, so that the next one may take its
 place.

@@ -191,7 +191,7 @@ class Learned:
 
     def _begin_best_anew(self) -> list[str]:
         """Forget the best step, but not its file; returns what to say, if anything is forgotten."""
-        before, self.best, self.is_past_best = self.best, Best(), False
+        before, self.best, self.is_past_best = self.best, Best(self.step), False
         if not before.step:
             return []
         return [

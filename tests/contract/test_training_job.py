@@ -453,6 +453,7 @@ def test_a_best_network_of_other_images_is_not_the_result(tiny: Painter, picture
     added = train_job(replace(job, settings=replace(job.settings, watch_every=3)), tiny)
     assert any("chosen anew" in message for message in added.messages)
     assert (added.best, added.best_step) == (first.best, 3)
+    assert json.loads((job.folder / "settings.json").read_text())["measured_since"] == 2
     job = job_on(tiny, pictures, steps=4)
     sizes = replace(job.picture_settings, validation=0.0)
     last = train_job(replace(job, picture_settings=sizes), tiny)

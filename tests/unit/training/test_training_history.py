@@ -20,6 +20,7 @@ from hypernetworks.training import Caption, Example, Run, train
 from hypernetworks.training.best import PATIENCE, Best
 from hypernetworks.training.checkpoints import best_file, load_state
 from hypernetworks.training.locking import LOCK, locked
+from hypernetworks.training.processes import World
 from hypernetworks.training.validation import ValidationLoss
 
 TANH = hn.Structure((1, 2, 1), "tanh", activate_output=False)
@@ -109,12 +110,12 @@ def test_losses_of_two_measures_are_not_compared(tmp_path: Path) -> None:
         "captions, masks, size, seed or model), so the best network is chosen anew from here on"
     ]
     # Until the first measurement there is no best step, and the file of the old one stays.
-    assert (run.best.step, hn.read(best).provenance.step) == (0, 1)
+    assert (run.best.step, run.best.begun, hn.read(best).provenance.step) == (0, 4, 1)
     train(run)
     assert (run.best.step, run.best.loss) == (6, pytest.approx(0.85))
     assert hn.read(best).provenance.step == 6
     again, told = measuring(tmp_path, [*low, 0.9, 0.8, 0.7], 3)
-    assert (again.best.step, told) == (6, [])
+    assert (again.best.step, again.best.begun, told) == (6, 4, [])
 
 
 def test_a_best_step_by_another_measure_ends_no_run(tmp_path: Path) -> None:
@@ -122,6 +123,16 @@ def test_a_best_step_by_another_measure_ends_no_run(tmp_path: Path) -> None:
     train(measuring(tmp_path, values, 2, until="best")[0])
     assert measuring(tmp_path, [*values, 1.0], 2, until="best")[0].is_finished
     assert not measuring(tmp_path, [*values, 1.0], 3, until="best")[0].is_finished
+
+
+def test_all_processes_begin_anew_where_the_first_one_measures_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others measure nothing, but must stop at the same step."""
+    values = [0.1] * (2 + PATIENCE)
+    train(measuring(tmp_path, values, 2, until="best")[0])
+    monkeypatch.setattr(World, "any", lambda *_: True)
+    assert not measuring(tmp_path, [*values, 1.0], 0, until="best")[0].is_finished
 
 
 def test_a_best_step_stays_where_nothing_is_measured_for_a_while(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ....errors import TrainingSettingsError
 from ....training import PRESETS, TrainingSettings, TrainingStep
-from ....training.checkpoints import MARK, STATE, best_file, saved_networks
+from ....training.checkpoints import MARK, SETTINGS, STATE, best_file, saved_networks
 from ....training.creation import Creation, check_name
 from ....training.optimisers import needs_no_schedule, usual_rate
 from ....training.overview import EPOCHS
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from ..pipeline import Painter
 
 SUFFIXES = (".safetensors", ".pt")
-SETTINGS = "settings.json"
-"""In a run's folder: the job, for people, and to see what is different when it goes on."""
 CONFIG = "run.toml"
 """In a run's folder: its options, which ``train --config`` reads."""
 CAPTIONS = "captions.json"

@@ -163,7 +163,7 @@ class _Session:
         held_out = [picture.key for picture in images.kept]
         run = self._made(network, examples, validation, held_out, save_memory)
         if self.is_first:
-            prepare(job, self.painter.model_name, self.painter.checkpoint)
+            prepare(job, name, self.painter.checkpoint, run.best.begun)
         self._run(run)
         return outcome_of(job, run, self.messages)
 
