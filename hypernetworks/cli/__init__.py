@@ -10,7 +10,6 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 import hypernetworks
 
@@ -25,6 +24,7 @@ from .generate import add_generate
 from .inspect import add_inspect
 from .list_networks import add_list
 from .merge import add_merge, add_resize
+from .parsers import CommandParser, Parser
 from .studio import add_studio
 from .train import add_train
 
@@ -43,14 +43,6 @@ COMMANDS: tuple[tuple[str, Callable[[argparse.ArgumentParser], None], str], ...]
     ("studio", add_studio, "open the studio in the browser"),
 )
 """Each command: its name, the function that adds its arguments, and its line in the help."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        warn(f"{self.prog}: {message}")
-        self.exit(2)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,7 +86,7 @@ def _complete(parser: argparse.ArgumentParser) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     # Without abbreviations: a new option must not change what a script's shortened one means.
-    parser = _Parser(
+    parser = Parser(
         prog="hypernetworks", description="Hypernetworks for Stable Diffusion.", allow_abbrev=False
     )
     parser.add_argument(
@@ -102,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(command=None)
 
-    commands = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(metavar="COMMAND", parser_class=CommandParser)
     for name, add, summary in COMMANDS:
         add(
             commands.add_parser(

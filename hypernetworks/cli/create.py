@@ -21,7 +21,7 @@ PURPOSES = ("style", "subject", "small")
 
 STRUCTURE = (
     *("layers", "activation", "activate_output", "layer_norm", "dropout"),
-    *("initialisation", "random_last", "text_only", "network_seed"),
+    *("initialisation", "random_last", "self_attention", "network_seed"),
 )
 """The options of a new network, by their names in the namespace."""
 
@@ -96,7 +96,20 @@ def add_structure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="initialise the last layer like the others, not with zeros",
     )
-    group.add_argument("--text-only", action="store_true", help="no networks for self-attention")
+    # Two options of one field, as presets differ in it.
+    group.add_argument(
+        "--text-only",
+        dest="self_attention",
+        action="store_const",
+        const=False,
+        help="no networks for self-attention",
+    )
+    group.add_argument(
+        "--self-attention",
+        action="store_const",
+        const=True,
+        help="networks for self-attention as well as for the text, also with --preset small",
+    )
     group.add_argument(
         "--network-seed",
         type=int,
@@ -146,12 +159,12 @@ def creation_of(options: argparse.Namespace) -> Creation:
     from ..training.creation import Creation
     from ..training.settings import PRESETS
 
-    preset = PRESETS[options.preset]
+    preset, self_attention = PRESETS[options.preset], options.self_attention
     return Creation(
         structure=_structure(options),
         initialisation=options.initialisation or "Normal",
         zero_last=not options.random_last,
-        self_attention=preset.self_attention and not options.text_only,
+        self_attention=preset.self_attention if self_attention is None else self_attention,
         seed=options.network_seed or 0,
     )
 

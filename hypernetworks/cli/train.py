@@ -149,6 +149,7 @@ def _check_start(options: argparse.Namespace) -> None:
         return
 
     typed = [options.spelled[name] for name in STRUCTURE if getattr(options, name)]
+    typed += ["--text-only"] if options.self_attention is False else []
     if typed:
         raise TrainingSettingsError(
             f"--network {options.network.name} keeps its own structure, so {', '.join(typed)} "

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import TrainingSettingsError
-from ..training.sources import CHANGES, Source
+from ..training.sources import CHANGES, Source, with_numbers
 from ..training.toml import read_toml
 
 KOHYA = {
@@ -80,31 +81,55 @@ def _namespace(
 ) -> argparse.Namespace:
     """A namespace with the values of a table, read as if they were typed."""
     parser: argparse.ArgumentParser = options.parser
-    actions = {name: a for a in parser._actions for name in _names(a)}
+    actions = {a.dest: a for a in parser._actions}
+    actions |= {name: a for a in parser._actions for name in _typed_names(a)}
     found = argparse.Namespace()
     for key, value in table.items():
         if key == "folders":
-            found.sources = tuple(_source(row, path) for row in value)
-        elif (action := actions.get(key.replace("-", "_"))) is None or action.dest == "config":
+            continue  # they take the masks of the whole file
+        if (action := actions.get(key.replace("-", "_"))) is None or action.dest == "config":
             raise TrainingSettingsError(f"{path}: there is no option {key}")
-        else:
-            setattr(found, action.dest, _read(parser, action, value, f"{path}: {key}"))
+        setattr(found, action.dest, _read(parser, action, value, f"{path}: {key}"))
+
+    if "folders" in table:
+        found.sources = _sources(table["folders"], found, path)
     return found
 
 
-def _names(action: argparse.Action) -> list[str]:
-    """How an option may be called in a file: as it is typed, or by its field."""
-    typed = [name.lstrip("-").replace("-", "_") for name in action.option_strings]
-    return [action.dest, *typed]
+def _sources(rows: Sequence[Any], found: argparse.Namespace, path: Path) -> tuple[Source, ...]:
+    """The ``[[folders]]`` of a file.
+
+    Raises:
+        TrainingSettingsError: one can't be used, or the file says for all what each must say.
+    """
+    for dest, own in (("repeats", "repeats"), ("folder_weights", "weight")):
+        if getattr(found, dest, None):
+            raise TrainingSettingsError(
+                f"{path}: the folders' {own} beside [[folders]] would have no effect: write "
+                f"{own} = … into each of them"
+            )
+    masks: Path | None = getattr(found, "masks", None)
+    sources = tuple(_source(row, path) for row in rows)
+    return tuple(
+        replace(source, masks=masks) if source.masks is None and not source.is_prior else source
+        for source in sources
+    )
+
+
+def _typed_names(action: argparse.Action) -> list[str]:
+    """How an option may be called in a file: as it is typed. Else by its field."""
+    return [name.lstrip("-").replace("-", "_") for name in action.option_strings]
 
 
 def _read(parser: argparse.ArgumentParser, action: argparse.Action, value: Any, what: str) -> Any:
     """A value as the command line would give it."""
     try:
-        if isinstance(action, argparse._StoreTrueAction):
+        if isinstance(action, argparse._StoreConstAction):
             if not isinstance(value, bool):
                 raise TypeError("it must be true or false")
-            return value or action.default
+            if isinstance(action, argparse._StoreTrueAction):
+                return value or action.default
+            return value == action.const  # `text_only = false` is `self_attention = true`
         if action.dest == "options" and isinstance(value, Mapping):
             return [(k, tuple(v) if isinstance(v, list) else v) for k, v in value.items()] or None
         if isinstance(action, argparse._AppendAction) or action.nargs in ("*", "+"):
@@ -140,8 +165,28 @@ def _typed_over(
         parsed.name = getattr(before, "name", None)
     elif not options.pictures and len(arguments) and hasattr(before, "name"):
         parsed.name = options.name
+    parsed.sources = _with_typed(parsed.sources, options)
     parsed.argv, parsed.parser = arguments, options.parser
     return parsed
+
+
+def _with_typed(sources: tuple[Source, ...], options: argparse.Namespace) -> tuple[Source, ...]:
+    """The folders of a file with what was typed in place of what they say themselves.
+
+    Raises:
+        TrainingSettingsError: typed numbers don't fit the folders.
+    """
+    if not sources:
+        return ()
+
+    typed = {name for name in CHANGES if getattr(options, name) is not None}
+    found = [
+        source
+        if source.is_prior
+        else replace(source, changes={k: v for k, v in source.changes.items() if k not in typed})
+        for source in sources
+    ]
+    return with_numbers(found, options.repeats, options.folder_weights, options.masks)
 
 
 def _source(row: Any, path: Path) -> Source:

@@ -18,10 +18,11 @@ class Best:
         step: the best one so far; 0 before the first measurement.
         loss: its validation loss, the mean of two measurements.
         since: measurements since then.
+        begun: the last step whose measurement can't be compared with those that count.
     """
 
-    def __init__(self) -> None:
-        self.step, self.loss, self.since = 0, math.inf, 0
+    def __init__(self, begun: int = 0) -> None:
+        self.step, self.loss, self.since, self.begun = 0, math.inf, 0, begun
         self._previous = math.nan
 
     def add(self, step: int, validation: float) -> bool:
@@ -67,9 +68,11 @@ class Best:
             "loss": self.loss,
             "since": self.since,
             "previous": self._previous,
+            "begun": self.begun,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up what :meth:`state` gave."""
         self.step, self.since = int(state["step"]), int(state["since"])
         self.loss, self._previous = float(state["loss"]), float(state["previous"])
+        self.begun = int(state.get("begun", 0))  # not in those of older versions

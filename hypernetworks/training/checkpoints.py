@@ -23,6 +23,10 @@ from .history import difference
 
 STATE = "state.pt"
 """Everything that resuming needs: weights, optimiser, scaler, average and step."""
+SETTINGS = "settings.json"
+"""In a run's folder: the job, for people, and to see what is different when it goes on."""
+MEASURED_SINCE = "measured_since"
+"""In the settings: the last step whose validation loss can't be compared with later ones."""
 MARK = "in_library.txt"
 """In a run's folder: what of it was put into a library last, so that the next one may take its
 place.
@@ -166,6 +170,7 @@ _BEST = {"step", "loss", "since", "previous"}
 _NEWER: dict[str, Callable[[object], bool]] = {
     "gains": _are_tensors,
     "best": lambda value: _are_numbers(value) and set(cast("dict[str, float]", value)) >= _BEST,
+    "measured": lambda value: value is None or isinstance(value, str),
     "structure": lambda value: isinstance(value, dict),
     "examples": lambda value: isinstance(value, list),
     "seen": lambda value: isinstance(value, list) and all(isinstance(key, str) for key in value),

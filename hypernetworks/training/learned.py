@@ -33,6 +33,8 @@ class Learned:
         settings: of the run.
         examples: what is learned from, so that a state can tell what earlier steps had.
         held_out: keys of the images that are kept for validation.
+        measured: stands for what the validation loss measures; ``None`` where this process has
+            none.
 
     Raises:
         TrainingSettingsError: no such optimiser, or it can't take these options.
@@ -44,6 +46,7 @@ class Learned:
         settings: TrainingSettings,
         examples: Sequence[Example],
         held_out: Sequence[str],
+        measured: str | None = None,
     ) -> None:
         self.network, self.settings, self.examples = network, settings, examples
         self.parameters = list(network.parameters())
@@ -60,6 +63,7 @@ class Learned:
         # back.
         self.watch, self.best, self.is_past_best = Watch(), Best(), False
         self.seen, self.held_out = {example.key for example in examples}, set(held_out)
+        self.measured = measured
         self.step, self.base = 0, network.provenance.step
 
     def resting(self) -> AbstractContextManager[object]:
@@ -100,6 +104,7 @@ class Learned:
             "watch": self.watch.state(),
             "seed": self.settings.seed,
             "best": self.best.state(),
+            "measured": self.measured,
             "structure": history.described(self.network.structure),
             "examples": history.listed(self.examples),
             "seen": sorted(self.seen),
@@ -160,9 +165,13 @@ class Learned:
         assert folder is not None
         self.check(state, folder)
         try:
-            return self.take_up(state)
+            changes = self.take_up(state)
         except (KeyError, TypeError, ValueError, AttributeError) as error:  # of another's making
             raise damaged(folder) from error
+        # Only the first process measures, but all of them must stop at the same step.
+        if world.any(self._measures_otherwise(state), device):
+            changes += self._begin_best_anew()
+        return changes
 
     def take_up(self, state: dict[str, Any]) -> list[str]:
         """Go on from the state of an earlier run; returns sentences about what is different now."""
@@ -172,3 +181,20 @@ class Learned:
         self.seen.update(state.get("seen", ()))
         self.held_out.update(state.get("held_out", ()))
         return history.changes(state.get("examples"), history.listed(self.examples))
+
+    def _measures_otherwise(self, state: dict[str, Any]) -> bool:
+        """Whether the validation loss can't be compared with that of a state."""
+        before = state.get("measured")  # unknown in those of older versions
+        # Without a loss now, that of the state may be measured again later.
+        now, self.measured = self.measured, self.measured or before
+        return None not in (before, now) and before != now
+
+    def _begin_best_anew(self) -> list[str]:
+        """Forget the best step, but not its file; returns what to say, if anything is forgotten."""
+        before, self.best, self.is_past_best = self.best, Best(self.step), False
+        if not before.step:
+            return []
+        return [
+            "the validation loss measures something else than in the earlier steps (other images, "
+            "captions, masks, size, seed or model), so the best network is chosen anew from here on"
+        ]

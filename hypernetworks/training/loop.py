@@ -93,7 +93,8 @@ class Run:
         self.world, self._predict = World(), predict
 
         network.train()
-        self._learned = Learned(network, settings, examples.examples, held_out)
+        measured = None if validation is None else validation.measured
+        self._learned = Learned(network, settings, examples.examples, held_out, measured)
         self._saver = Saver(
             self._learned, folder if self.world.is_first else None, suffix, on_warning
         )

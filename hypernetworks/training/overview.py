@@ -20,12 +20,26 @@ MOST_LOST = 0.3
 """Share of an image that may be cropped away without a word."""
 
 
-def steps_for(images: int, samples_per_step: int, usual: int, epochs: int = EPOCHS) -> int:
+def samples_per_image(pictures: Sequence[Picture]) -> float:
+    """Samples in which each image comes once on average.
+
+    Repeats say how often images come in comparison with others, so they add none where all have the
+    same. Prior images come besides, as often as their repeats say, but are none to learn.
+    """
+    own = _own(pictures)
+    repeated = sum(picture.repeats for picture in own)
+    return len(own) * sum(picture.repeats for picture in pictures) / max(1, repeated)
+
+
+def steps_for(samples: float, samples_per_step: int, usual: int, epochs: int = EPOCHS) -> int:
     """Steps by the number of images: so many epochs, from a quarter to four times the usual number
     of steps.
+
+    Args:
+        samples: in which each image comes once, see :func:`samples_per_image`.
     """
     # Few images are overfitted in few steps, and many need more; the bounds keep both sane.
-    steps = round(images * epochs / samples_per_step)
+    steps = round(samples * epochs / samples_per_step)
     return max(1, usual // 4, min(steps, 4 * usual))
 
 
@@ -39,11 +53,12 @@ def overview(
     samples = sum(picture.repeats for picture in pictures)
     repeated = f" ({samples:,} with repeats)" if samples != len(pictures) else ""
     kept = f", {len(validation)} kept for validation" if validation else ""
-    epochs = run.steps * run.samples_per_step / max(1, samples)
+    epochs = run.steps * run.samples_per_step / max(1, samples_per_image(pictures))
+    times = _times(epochs, _which(pictures))
 
     lines = [
         f"{_counted(len(pictures), 'image')} to learn from{repeated}{kept}",
-        f"{_counted(run.steps, 'step')} of {run.samples_per_step}: {_times(epochs)}",
+        f"{_counted(run.steps, 'step')} of {run.samples_per_step}: {times}",
         _captions([*pictures, *validation]),
     ]
 
@@ -73,12 +88,25 @@ def _counted(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
-def _times(epochs: float) -> str:
+def _own(pictures: Sequence[Picture]) -> Sequence[Picture]:
+    """Those that are new to the model; all where there are no others."""
+    return [picture for picture in pictures if not picture.is_prior] or pictures
+
+
+def _which(pictures: Sequence[Picture]) -> str:
+    """Which images come how often, where it isn't the same for all."""
+    own = _own(pictures)
+    which = "each image" if len(own) == len(pictures) else "each image outside `prior`"
+    differ = len({picture.repeats for picture in own}) > 1
+    return f"{which}, on average," if differ else which
+
+
+def _times(epochs: float, which: str = "each image") -> str:
     """How often each image comes."""
     if epochs < 0.95:
         return f"only about {epochs:.0%} of the images are used"
     count = round(epochs)
-    return f"each image about {count:,} times" if count > 1 else "each image about once"
+    return f"{which} about {count:,} times" if count > 1 else f"{which} about once"
 
 
 def cropped(pictures: Sequence[Picture], settings: PictureSettings) -> list[str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from ..errors import TrainingSettingsError
@@ -80,20 +80,37 @@ def sources_of(
     Raises:
         TrainingSettingsError: their numbers don't fit the folders.
     """
+    return with_numbers(tuple(map(Source, folders)), repeats, weights, masks)
+
+
+def with_numbers(
+    sources: Sequence[Source],
+    repeats: Sequence[int] = (),
+    weights: Sequence[float] = (),
+    masks: Path | None = None,
+) -> tuple[Source, ...]:
+    """Sources with other repeats, weights and masks, where there are any; prior ones keep theirs.
+
+    Raises:
+        TrainingSettingsError: the numbers don't fit the sources.
+    """
+    own = [number for number, source in enumerate(sources) if not source.is_prior]
     for name, given in (("repeats", repeats), ("weights", weights)):
-        if given and len(given) != len(folders):
+        if given and len(given) != len(own):
+            aside = ", those of `prior` aside," if len(own) < len(sources) else ""
             raise TrainingSettingsError(
-                f"there are {len(folders)} folders but {len(given)} {name}: give one number for "
-                "each folder",
+                f"there are {len(own)} folders{aside} but {len(given)} {name}: give one number "
+                "for each folder",
                 setting=name,
             )
 
-    return tuple(
-        Source(
-            folder,
-            repeats[number] if repeats else 1,
-            weights[number] if weights else 1.0,
-            masks,
+    found = list(sources)
+    for place, number in enumerate(own):
+        source = found[number]
+        found[number] = replace(
+            source,
+            repeats=repeats[place] if repeats else source.repeats,
+            weight=weights[place] if weights else source.weight,
+            masks=masks or source.masks,
         )
-        for number, folder in enumerate(folders)
-    )
+    return tuple(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from random import Random
 
 import torch
@@ -33,14 +34,31 @@ class ValidationLoss:
         examples: never trained on; the first :data:`MOST` count.
         contexts: encodes their captions.
         seed: of the fixed noise.
+        model: names what encodes and predicts, for :attr:`measured`.
     """
 
-    def __init__(self, examples: Sequence[Example], contexts: Contexts, seed: int) -> None:
+    def __init__(
+        self, examples: Sequence[Example], contexts: Contexts, seed: int, model: object = None
+    ) -> None:
         self.examples, self.contexts, self.seed = tuple(examples)[:MOST], contexts, seed
+        self._model = model
         self._texts = [
             e.caption.draw(Random(mixed("held out", seed, i))) for i, e in enumerate(self.examples)
         ]
         self.contexts.prepare(self._texts)
+
+    @property
+    def measured(self) -> str:
+        """Stands for all that the loss depends on, the network aside: losses can be compared where
+        it is the same.
+        """
+        # Of contents rather than of latents, which differ a little from device to device.
+        rows = [
+            (example.key or example.name, example.shape, text, example.frames, _mask_of(example))
+            for example, text in zip(self.examples, self._texts, strict=True)
+        ]
+        parts = (rows, self.seed, self._model, TIMES, FURTHER, self._turns)
+        return sha256(repr(parts).encode()).hexdigest()
 
     @torch.no_grad()
     def loss(self, predict: Predict, schedule: NoiseSchedule, device: torch.device | str) -> float:
@@ -92,6 +110,16 @@ class ValidationLoss:
             mask = example.weights[0] / example.weights[0].mean()
             weights = mask.expand(len(TIMES), *mask.shape)
         return Batch(latents, context, weights, conditions)
+
+
+def _mask_of(example: Example) -> str | None:
+    """Stands for what of an image counts; ``None`` for all of it."""
+    if example.weights is None:
+        return None
+    weights = example.weights[0].cpu()
+    parts = (weights / weights.mean() * 1000).round().int()
+    # A weight of the whole image changes nothing.
+    return None if bool((parts == 1000).all()) else sha256(parts.numpy().tobytes()).hexdigest()
 
 
 @contextmanager

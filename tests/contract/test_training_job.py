@@ -24,6 +24,7 @@ from hypernetworks.hosts.diffusers import Painter
 from hypernetworks.hosts.diffusers.prompt_encoding import in_parts
 from hypernetworks.hosts.diffusers.training import TrainingJob, Watcher, preset_job, train_job
 from hypernetworks.hosts.diffusers.training.frozen_model import FrozenModel
+from hypernetworks.hosts.diffusers.training.images import Images
 from hypernetworks.hosts.diffusers.training.texts import TextEncoding
 from hypernetworks.training import Batch, TrainingStep, validation
 from hypernetworks.training.sources import Source
@@ -306,6 +307,8 @@ def test_what_is_different_from_the_run_that_goes_on_is_told(tiny: Painter, pict
     assert more.messages == (
         "`seed` was 0 in earlier steps and is 7 from here on",
         "`batch` was 2 in earlier steps and is 1 from here on",
+        "the validation loss measures something else than in the earlier steps (other images, "
+        "captions, masks, size, seed or model), so the best network is chosen anew from here on",
     )
     assert json.loads((job.folder / "settings.json").read_text())["model"] == tiny.model_name
 
@@ -399,6 +402,63 @@ def test_steps_go_by_the_number_of_images(tiny: Painter, pictures: Path) -> None
     train_job(job, tiny, Watcher(on_overview=told.extend))
     assert told[1] == "600 steps of 2: each image about 150 times"
     assert not job.folder.exists()
+
+
+def test_repeats_and_prior_images_make_no_image_come_more_often(
+    tiny: Painter, pictures: Path
+) -> None:
+    """Repeats only say how often images come in comparison with others."""
+    prior = pictures.parent / "prior"
+    prior.mkdir()
+    for number in range(16):
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(prior / f"{number} a pet.png")
+    more = pictures.parent / "more"
+    more.mkdir()
+    Image.new("RGB", (32, 32)).save(more / "a plum.png")
+
+    def said(*sources: Source) -> str:
+        told: list[str] = []
+        job = job_on(tiny, pictures, steps=400, steps_by_images=True, dry_run=True, sources=sources)
+        train_job(job, tiny, Watcher(on_overview=told.extend))
+        return told[1]
+
+    own, old = Source(pictures, repeats=10), Source(prior, is_prior=True)
+    assert said(own) == "600 steps of 2: each image about 150 times"
+    # 80 samples of 8 own images in each 96 samples
+    assert said(own, old) == "720 steps of 2: each image outside `prior` about 150 times"
+    assert (
+        said(Source(pictures), old)
+        == "1,600 steps of 2: each image outside `prior` about 133 times"
+    )
+    assert said(own, Source(more)) == "675 steps of 2: each image, on average, about 150 times"
+
+
+def test_what_was_learned_from_is_never_validated_on(tiny: Painter, pictures: Path) -> None:
+    """Not even where it was kept for validation before, and validation was off in between."""
+    job = job_on(tiny, pictures)
+    images = Images(job, FrozenModel(tiny.pipeline), print, print)
+    keys = [picture.key for picture in images.gathered.pictures]
+    images.split({"seen": sorted(keys), "held_out": keys[:1]})
+    assert images.kept == []
+    images.split({"seen": sorted(keys[1:]), "held_out": keys[:1]})
+    assert [picture.key for picture in images.kept] == keys[:1]
+
+
+def test_a_best_network_of_other_images_is_not_the_result(tiny: Painter, pictures: Path) -> None:
+    """Its loss says nothing of what is measured now; nor where nothing is measured any more."""
+    first = train_job(job_on(tiny, pictures, steps=2), tiny)
+    for number in range(9, 30):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(pictures / f"{number} a plum.png")
+    job = job_on(tiny, pictures, steps=3)
+    added = train_job(replace(job, settings=replace(job.settings, watch_every=3)), tiny)
+    assert any("chosen anew" in message for message in added.messages)
+    assert (added.best, added.best_step) == (first.best, 3)
+    assert json.loads((job.folder / "settings.json").read_text())["measured_since"] == 2
+    job = job_on(tiny, pictures, steps=4)
+    sizes = replace(job.picture_settings, validation=0.0)
+    last = train_job(replace(job, picture_settings=sizes), tiny)
+    assert last.best is None
+    assert last.result == last.file
 
 
 def test_the_best_file_is_the_result(tiny: Painter, pictures: Path) -> None:

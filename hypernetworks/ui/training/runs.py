@@ -17,7 +17,7 @@ from ...errors import FileWriteError, HypernetworkError, TrainingSettingsError
 from ...files import moving
 from ...files.writing import replace
 from ...library import Library
-from ...training.checkpoints import STATE, saved_networks
+from ...training.checkpoints import MEASURED_SINCE, SETTINGS, STATE, saved_networks
 from ...training.creation import check_name
 from ...training.records import read_log
 from .values import FormValues
@@ -36,7 +36,8 @@ class Run:
 
     Attributes:
         step: the last one.
-        best_step, best_loss: of the lowest validation loss, where that was measured.
+        best_step, best_loss: of the lowest validation loss, where that was measured, as it is
+            measured now.
         saved: steps whose network is a file, rising.
         can_go_on: its fields and its state are there.
     """
@@ -214,7 +215,8 @@ def _networks(path: Path) -> dict[int, Path]:
 
 def _seen(path: Path) -> Run:
     rows = read_log(path / "log.csv")
-    measured = [row for row in rows if row["validation"] is not None]
+    since = _measured_since(path)
+    measured = [row for row in rows if row["validation"] is not None and row["step"] > since]
     best: dict[str, Any] | None = min(measured, key=lambda row: row["validation"], default=None)
     return Run(
         path.name,
@@ -225,3 +227,13 @@ def _seen(path: Path) -> Run:
         any((path / "previews").glob("1-[0-9]*.png")),
         (path / FORM).is_file() and (path / STATE).is_file(),
     )
+
+
+def _measured_since(path: Path) -> int:
+    """The last step of a run whose validation loss can't be compared with later ones."""
+    try:
+        settings = json.loads((path / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return 0
+    found = settings.get(MEASURED_SINCE) if isinstance(settings, dict) else None
+    return found if isinstance(found, int) else 0

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import hypernetworks as hn
-from hypernetworks.cli import main
+from hypernetworks.cli import _parser, main
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,41 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     assert len(output.err.strip().splitlines()) == 1
     assert "Traceback" not in output.err
     return output.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (
+            "train cat --steps 2 x y",
+            {"name": "cat", "pictures": [Path("x"), Path("y")], "steps": 2},
+        ),
+        ("train cat x --flip y", {"name": "cat", "pictures": [Path("x"), Path("y")], "flip": True}),
+        ("train --steps 2 cat x", {"name": "cat", "pictures": [Path("x")]}),
+        ("convert a b --overwrite out", {"sources": [Path("a"), Path("b")], "target": Path("out")}),
+        ("merge a -o out.pt b:0.5", {"networks": ["a", "b:0.5"]}),
+        ("bake m -o out a --overwrite b", {"checkpoint": Path("m"), "networks": ["a", "b"]}),
+        ("inspect a --json b", {"files": [Path("a"), Path("b")], "json": True}),
+        ("list a --json b", {"folders": [Path("a"), Path("b")]}),
+        ("extract --difference a --overwrite", None),
+        ("train cat --steps 2 x --bogus", None),
+    ],
+)
+def test_names_may_stand_between_options(
+    typed: str, expected: dict[str, Any] | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if expected is None:
+        with pytest.raises(SystemExit):
+            _parser().parse_args(typed.split())
+        assert len(capsys.readouterr().err.splitlines()) == 1
+        return
+    options = _parser().parse_args(typed.split())
+    assert {name: getattr(options, name) for name in expected} == expected
+
+
+def test_behind_two_dashes_everything_is_a_name() -> None:
+    options = _parser().parse_args(["train", "--steps", "2", "--", "cat", "-x"])
+    assert (options.name, options.pictures) == ("cat", [Path("-x")])
 
 
 def test_without_a_command_it_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:

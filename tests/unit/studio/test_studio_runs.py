@@ -51,6 +51,24 @@ def test_a_run_says_what_it_has_learned(runs: Runs) -> None:
     assert Runs(runs.folder / "nowhere").all() == []
 
 
+@pytest.mark.parametrize(
+    ("settings", "best"),
+    [
+        ('{"measured_since": 2}', 3),
+        ('{"measured_since": 3}', None),
+        ('{"measured_since": "2"}', 2),
+        ("[1]", 2),
+        ("{", 2),
+    ],
+)
+def test_the_best_step_is_one_that_is_measured_as_now(
+    runs: Runs, settings: str, best: int | None
+) -> None:
+    (runs.path("azure") / "settings.json").write_text(settings)
+    (run,) = runs.all()
+    assert run.best_step == best
+
+
 def test_the_fields_come_back_and_foreign_ones_do_not(runs: Runs) -> None:
     values = remembered(runs.path("azure"))
     assert values == FormValues(name="azure", key="example", steps=3.0, rate="0.05")

@@ -77,6 +77,67 @@ def test_a_run_is_repeated_from_its_own_file(tmp_path: Path) -> None:
     assert other.settings == job.settings
 
 
+@pytest.mark.parametrize(
+    ("text", "typed", "expected"),
+    [
+        ("", (), False),
+        ("", ("--self-attention",), True),
+        ("text_only = false", (), True),  # as older versions wrote it
+        ("text_only = true", ("--self-attention",), True),
+        ("self_attention = true", (), True),
+        ("self_attention = true", ("--text-only",), False),
+    ],
+)
+def test_a_small_network_for_self_attention(
+    tmp_path: Path, text: str, typed: tuple[str, ...], expected: bool
+) -> None:
+    file = written(tmp_path, f'name = "a"\npictures = "x"\npreset = "small"\n{text}\n')
+    (job,) = jobs("--config", file, *typed)
+    assert job.creation.self_attention is expected
+
+
+@pytest.mark.parametrize("typed", ["--text-only", "--self-attention", "--random-last"])
+def test_a_network_that_goes_on_keeps_its_structure(typed: str) -> None:
+    with pytest.raises(TrainingSettingsError, match=f"so {typed} would have no effect"):
+        jobs("a", "x", "--network", "n.pt", typed)
+
+
+def test_options_between_name_and_folders_count_before_a_file(tmp_path: Path) -> None:
+    file = written(tmp_path, 'name = "a"\npictures = ["x"]\nsteps = 9\n')
+    (job,) = jobs("dogs", "--config", file, "--steps", "2", "y", "--flip", "z")
+    assert (job.name, job.settings.steps, job.picture_settings.flip) == ("dogs", 2, True)
+    assert [source.path for source in job.all_sources()] == [Path("y"), Path("z")]
+
+
+def test_what_is_typed_counts_before_what_folders_say(tmp_path: Path) -> None:
+    text = (
+        'name = "a"\n[[folders]]\npath = "x"\nrepeats = 3\nflip = true\ncrops = 2\n'
+        '[[folders]]\npath = "old"\nprior = true\nflip = true\n[[folders]]\npath = "y"\n'
+    )
+    file = written(tmp_path, text)
+    typed = ["--repeats", "7,2", "--weights", "0.5,1", "--masks", "m", "--crops", "4"]
+    (job,) = jobs("--config", file, *typed)
+    assert job.all_sources() == (
+        Source(Path("x"), 7, 0.5, Path("m"), changes={"flip": True}),
+        Source(Path("old"), is_prior=True, changes={"flip": True}),
+        Source(Path("y"), 2, masks=Path("m")),
+    )
+    assert job.picture_settings.crops == 4
+    with pytest.raises(
+        TrainingSettingsError, match="2 folders, those of `prior` aside, but 3 repeats"
+    ):
+        jobs("--config", file, "--repeats", "1,2,3")
+
+
+def test_a_file_has_masks_for_all_its_folders(tmp_path: Path) -> None:
+    text = (
+        'name = "a"\nmasks = "m"\n[[folders]]\npath = "x"\n[[folders]]\npath = "y"\nmasks = "own"\n'
+        '[[folders]]\npath = "old"\nprior = true\n'
+    )
+    (job,) = jobs("--config", written(tmp_path, text))
+    assert [source.masks for source in job.all_sources()] == [Path("m"), Path("own"), None]
+
+
 @pytest.mark.parametrize("preset", ["style", "subject", "small"])
 def test_presets_are_repeated_too(tmp_path: Path, preset: str) -> None:
     job = preset_job(preset, "a", tmp_path.resolve(), PAINTER, runs=tmp_path.resolve())
@@ -84,6 +145,33 @@ def test_presets_are_repeated_too(tmp_path: Path, preset: str) -> None:
     assert found.settings == job.settings
     assert found.creation == job.creation
     assert found.picture_settings == job.picture_settings
+    # Steps by the number of images are bounded by those of the preset.
+    (by_images,) = jobs("a", str(tmp_path), "--preset", preset)
+    (again,) = jobs("--config", written(tmp_path, config_of(by_images, None)))
+    assert again.steps_by_images
+    assert again.settings.steps == job.settings.steps
+
+
+def test_a_runs_own_file_can_be_used_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = '[[folders]]\npath = "x"\nmasks = "m"\ntemplate = "own.txt"\n'
+    typed = ["--captioner", "blip", "--cache", "kept", "--template", "lines.txt"]
+    (job,) = jobs("a", "--config", written(tmp_path, f'network = "n.pt"\n{text}'), *typed)
+    # What is typed counts before what a folder says, so that one is asked for on its own.
+    (folder,) = jobs("a", "--config", str(tmp_path / "c.toml"))
+    files = [
+        written(tmp_path, config_of(j, None), f"{i}.toml") for i, j in enumerate((job, folder))
+    ]
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found, other = jobs("--config", files[0], "--config", files[1])
+    assert (found.captioner, found.cache) == (tmp_path / "blip", tmp_path / "kept")
+    assert found.picture_settings.template == str(tmp_path / "lines.txt")
+    assert other.all_sources()[0].changes == {"template": str(tmp_path / "own.txt")}
+    assert (other.network, other.captioner) == (tmp_path / "n.pt", None)
 
 
 def test_a_queue_of_runs(tmp_path: Path) -> None:
@@ -119,6 +207,8 @@ def test_datasets_of_kohya(tmp_path: Path) -> None:
         ("batch = ", "can't be read as TOML"),
         ("[[folders]]\nrepeats = 2", "needs a path"),
         ('[[folders]]\npath = "a"\nwidth = 3', "can't have width"),
+        ('repeats = [2]\n[[folders]]\npath = "a"', "repeats beside .* write repeats = …"),
+        ('weights = [2]\n[[folders]]\npath = "a"', "weight beside .* write weight = …"),
         ('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "a"\nrandom_crop = true', "random_crop"),
         (
             '[[datasets]]\nresolution = 512\n[[datasets.subsets]]\nimage_dir = "a"\n'

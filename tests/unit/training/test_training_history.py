@@ -16,10 +16,12 @@ from toys import Toy, same, toy_examples, toy_settings
 
 import hypernetworks as hn
 from hypernetworks.errors import FileWriteError, TrainingStateError
-from hypernetworks.training import Caption, Run, train
+from hypernetworks.training import Caption, Example, Run, train
 from hypernetworks.training.best import PATIENCE, Best
 from hypernetworks.training.checkpoints import best_file, load_state
 from hypernetworks.training.locking import LOCK, locked
+from hypernetworks.training.processes import World
+from hypernetworks.training.validation import ValidationLoss
 
 TANH = hn.Structure((1, 2, 1), "tanh", activate_output=False)
 
@@ -84,6 +86,86 @@ def test_what_is_the_best_survives_an_interruption(tmp_path: Path) -> None:
         hn.read(best_file(tmp_path / f, "toy", ".safetensors")) for f in ("whole", "parts")
     )
     assert same(list(one.parameters()), list(other.parameters()))
+
+
+def measuring(
+    folder: Path, values: list[float], count: int, **changes: object
+) -> tuple[Run, list[str]]:
+    """A run with given validation losses on the first ``count`` images, or on none."""
+    toy, told = Toy(), list[str]()
+    validation = ValidationLoss(toy_examples(count), toy.contexts, 0) if count else None
+    settings = toy_settings(**{"steps": len(values), "watch_every": 1, "save_every": 1, **changes})
+    run = toy.run(settings, folder, validation=validation, on_warning=told.append)
+    run.measure = lambda: values[run.step - 1]  # type: ignore[method-assign]
+    return run, told
+
+
+def test_losses_of_two_measures_are_not_compared(tmp_path: Path) -> None:
+    low = [0.1] * 4
+    train(measuring(tmp_path, low, 2)[0])
+    best = best_file(tmp_path, "toy", ".safetensors")
+    run, told = measuring(tmp_path, [*low, 0.9, 0.8], 3, until="best")
+    assert told == [
+        "the validation loss measures something else than in the earlier steps (other images, "
+        "captions, masks, size, seed or model), so the best network is chosen anew from here on"
+    ]
+    # Until the first measurement there is no best step, and the file of the old one stays.
+    assert (run.best.step, run.best.begun, hn.read(best).provenance.step) == (0, 4, 1)
+    train(run)
+    assert (run.best.step, run.best.loss) == (6, pytest.approx(0.85))
+    assert hn.read(best).provenance.step == 6
+    again, told = measuring(tmp_path, [*low, 0.9, 0.8, 0.7], 3)
+    assert (again.best.step, again.best.begun, told) == (6, 4, [])
+
+
+def test_a_best_step_by_another_measure_ends_no_run(tmp_path: Path) -> None:
+    values = [0.1] * (2 + PATIENCE)
+    train(measuring(tmp_path, values, 2, until="best")[0])
+    assert measuring(tmp_path, [*values, 1.0], 2, until="best")[0].is_finished
+    assert not measuring(tmp_path, [*values, 1.0], 3, until="best")[0].is_finished
+
+
+def test_all_processes_begin_anew_where_the_first_one_measures_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others measure nothing, but must stop at the same step."""
+    values = [0.1] * (2 + PATIENCE)
+    train(measuring(tmp_path, values, 2, until="best")[0])
+    monkeypatch.setattr(World, "any", lambda *_: True)
+    assert not measuring(tmp_path, [*values, 1.0], 0, until="best")[0].is_finished
+
+
+def test_a_best_step_stays_where_nothing_is_measured_for_a_while(tmp_path: Path) -> None:
+    train(measuring(tmp_path, [0.1] * 2, 2)[0])
+    train(measuring(tmp_path, [0.1] * 4, 0, watch_every=0)[0])
+    run, told = measuring(tmp_path, [0.1] * 5, 2)
+    assert (run.step, run.best.step, told) == (4, 1, [])
+    assert measuring(tmp_path, [0.1] * 5, 3)[0].best.step == 0
+
+
+def test_what_is_measured_goes_by_all_that_the_loss_depends_on() -> None:
+    toy, (first, second) = Toy(), toy_examples(2)
+    half = torch.tensor([[[1.0, 0.0], [1.0, 1.0]]])
+
+    def measured(*examples: Example, seed: int = 0, model: object = "a") -> str:
+        return ValidationLoss(examples, toy.contexts, seed, model).measured
+
+    usual = measured(first, second)
+    assert usual == measured(*toy_examples(2))
+    assert usual == measured(replace(first, weights=(torch.full((1, 2, 2), 0.5),)), second)
+    others = [
+        measured(first),
+        measured(second, first),
+        measured(replace(first, key="another"), second),
+        measured(replace(first, latents=(torch.zeros(4, 2, 3),)), second),
+        measured(replace(first, caption=Caption(("other words",))), second),
+        measured(replace(first, weights=(half,)), second),
+        measured(replace(first, weights=(half.transpose(1, 2),)), second),
+        measured(replace(first, frames=((8, 8, 0, 4),)), second),
+        measured(first, second, seed=1),
+        measured(first, second, model="b"),
+    ]
+    assert len({usual, *others}) == 1 + len(others)
 
 
 @pytest.mark.parametrize(
@@ -164,13 +246,26 @@ def test_states_of_older_versions_go_on(tmp_path: Path) -> None:
     train(Toy().run(toy_settings(steps=2), tmp_path))
     state = load_state(tmp_path)
     assert state is not None
-    for key in ("best", "structure", "examples", "seen", "held_out"):
+    for key in ("best", "measured", "structure", "examples", "seen", "held_out"):
         state.pop(key)
     state["watch"] = {k: v for k, v in state["watch"].items() if "usual" not in k}
     torch.save(state, tmp_path / "state.pt")
     run = Toy().run(toy_settings(), tmp_path)
     train(run)
     assert run.step == 8
+
+
+def test_a_best_step_of_an_older_version_stays(tmp_path: Path) -> None:
+    """It doesn't say what was measured."""
+    train(measuring(tmp_path, [0.1] * 2, 2)[0])
+    state = load_state(tmp_path)
+    assert state is not None
+    del state["measured"]
+    torch.save(state, tmp_path / "state.pt")
+    run, told = measuring(tmp_path, [0.1] * 3, 3)
+    assert (run.best.step, told) == (1, [])
+    train(run)
+    assert measuring(tmp_path, [0.1] * 4, 2)[0].best.step == 0
 
 
 @pytest.fixture

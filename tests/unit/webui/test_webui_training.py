@@ -21,6 +21,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import hypernetworks as hn
+from hypernetworks.cli.train import _job
 from hypernetworks.cli.train_options import add_options
 from hypernetworks.errors import HypernetworkError, TrainingDataError, TrainingSettingsError
 from hypernetworks.hosts.webui import commands, registration, settings
@@ -28,7 +29,7 @@ from hypernetworks.hosts.webui.training import arguments, memory, pythons, route
 from hypernetworks.hosts.webui.training.running import Order, Queue
 from hypernetworks.training import PRESETS
 from hypernetworks.training.picture_settings import PictureSettings
-from hypernetworks.ui.training.values import FormValues
+from hypernetworks.ui.training.values import FormValues, creation_of
 
 two_hosts = pytest.mark.parametrize("fake_webui", ["a1111", "sdnext"], indirect=True)
 CHECKPOINT = Path("some model.safetensors")
@@ -80,8 +81,24 @@ def test_a_purpose_fills_the_fields_and_means_the_preset(purpose: str, fake_webu
     options, preset = parsed(values), PRESETS[purpose]
     assert options.preset == purpose
     assert options.layers == preset.layer_structure
-    assert options.text_only is not preset.self_attention
+    assert options.self_attention is preset.self_attention
     assert (options.steps, options.batch) == (preset.settings.steps, preset.settings.batch)
+
+
+@pytest.mark.parametrize("purpose", PRESETS)
+@pytest.mark.parametrize("is_miniature", [False, True])
+def test_the_network_is_that_of_the_fields_whatever_the_purpose(
+    purpose: str, is_miniature: bool
+) -> None:
+    """A field that is off must not become what the preset has."""
+    painter: Any = SimpleNamespace(default_size=512, size_step=8, is_miniature=is_miniature)
+    for own in (
+        {"dropout": 0.0, "self_attention": True, "seed": 3.0},
+        {"dropout": 0.2, "self_attention": False, "layers": "1, 2, 2, 1", "zero_last": False},
+        {"dropout": None, "layer_norm": True, "activation": "swish", "layers": "1, 1"},
+    ):
+        values = FormValues(name="ink", purpose=purpose, **own)  # type: ignore[arg-type]
+        assert _job(parsed(values), painter).creation == creation_of(values)
 
 
 def test_no_number_is_empty_and_every_first_value_is_usable(fake_webui: Any) -> None:

@@ -30,12 +30,16 @@ def config_of(job: TrainingJob, checkpoint: Path | None) -> str:
     size, settings = job.picture_settings, job.settings
     found: dict[str, Any] = {"name": job.name, "runs": job.runs.resolve()}
     found |= {"checkpoint": checkpoint and checkpoint.resolve()}
-    found |= {"network": job.network and job.network.resolve(), "format": job.suffix[1:]}
+    # All else that a preset says is written as well, but for the bounds of steps by images.
+    found |= {"preset": job.preset, "format": job.suffix[1:]}
+    found |= {"network": job.network and job.network.resolve()}
     found |= _structure(job) if job.network is None else {}
 
     found |= {"size": f"{size.width}x{size.height}", "buckets": size.fit == "buckets"}
     found |= _values(size, PictureSettings) | {"skip_bad": job.skip_bad}
-    found |= {"captioner": job.captioner, "cache": job.cache}
+    found |= {"template": _template(size.template)}
+    found |= {"captioner": job.captioner and job.captioner.resolve()}
+    found |= {"cache": job.cache and job.cache.resolve()}
     found |= _values(settings, TrainingSettings)
     # Written as a number, they would not follow the images any more.
     if job.steps_by_images:
@@ -68,7 +72,7 @@ def _structure(job: TrainingJob) -> dict[str, Any]:
         "dropout": structure.dropout,
         "initialisation": creation.initialisation,
         "random_last": not creation.zero_last,
-        "text_only": not creation.self_attention,
+        "self_attention": creation.self_attention,
         "network_seed": creation.seed,
     }
 
@@ -84,4 +88,12 @@ def _folder(source: Source) -> dict[str, Any]:
         found["words"] = source.words
     if source.is_prior:
         found["prior"] = True
-    return found | dict(source.changes)
+    found |= source.changes
+    if "template" in found:
+        found["template"] = _template(str(found["template"]))
+    return found
+
+
+def _template(template: str) -> str:
+    """A template as it can be found from everywhere, where it is a file of lines."""
+    return str(Path(template).resolve()) if template.endswith(".txt") else template

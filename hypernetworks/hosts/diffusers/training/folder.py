@@ -11,20 +11,21 @@ from typing import Any
 
 from ....errors import TrainingSettingsError
 from ....files.writing import replace as replace_file
-from ....training.checkpoints import STATE, make_folder
+from ....training.checkpoints import MEASURED_SINCE, SETTINGS, STATE, make_folder
 from .config import config_of
-from .job import CONFIG, SETTINGS, TrainingJob, throw_away
+from .job import CONFIG, TrainingJob, throw_away
 
 COMPARED = ("model", "pictures", "settings.seed", "settings.batch", "settings.accumulation")
 """What a run should continue as it began; the rest may well be changed on the way."""
 
 
-def prepare(job: TrainingJob, model: str, checkpoint: Path | None) -> None:
+def prepare(job: TrainingJob, model: str, checkpoint: Path | None, measured_since: int = 0) -> None:
     """Make the folder, and write the settings into it.
 
     Args:
         model: its name.
         checkpoint: where it was loaded from.
+        measured_since: the last step whose validation loss can't be compared with later ones.
 
     Raises:
         FileWriteError: the system refuses.
@@ -34,7 +35,8 @@ def prepare(job: TrainingJob, model: str, checkpoint: Path | None) -> None:
         throw_away(job)
     make_folder(job.folder)
 
-    text = json.dumps(_described(job, model), indent=1, default=str) + "\n"
+    described = _described(job, model) | {MEASURED_SINCE: measured_since}
+    text = json.dumps(described, indent=1, default=str) + "\n"
     for name, content in ((SETTINGS, text), (CONFIG, config_of(job, checkpoint))):
         _write(job.folder / name, content)
 

@@ -11,7 +11,7 @@ from ....training.cache import Cache, fingerprint
 from ....training.contexts import Condition, Contexts
 from ....training.contexts import Encode as EncodeTexts
 from ....training.gathering import Gathered, Picture, gather, listed
-from ....training.overview import cropped, overview, steps_for
+from ....training.overview import cropped, overview, samples_per_image, steps_for
 from ....training.pictures import Encode, PictureSettings, load_examples, split_validation
 from ....training.validation import ValidationLoss
 from .captioner import Captioner, with_captions
@@ -46,8 +46,9 @@ class Images:
         """Decide what is learned from, and what is kept for validation, as earlier steps had it."""
         earlier: dict[str, bool] = {}
         if state is not None:
-            earlier |= dict.fromkeys(state.get("seen", ()), False)
             earlier |= dict.fromkeys(state.get("held_out", ()), True)
+            # Last, as steps without validation may have learned from what was kept before.
+            earlier |= dict.fromkeys(state.get("seen", ()), False)
         share, seed = self.job.picture_settings.validation, self.job.settings.seed
 
         # The validation loss shall tell how well the new is learned, not how well the old is kept.
@@ -59,8 +60,8 @@ class Images:
     def steps(self) -> int:
         """Steps by the number of images."""
         settings = self.job.settings
-        count = sum(picture.repeats for picture in self.learned if not picture.is_prior)
-        return steps_for(count, settings.samples_per_step, settings.steps, self.job.epochs)
+        samples = samples_per_image(self.learned)
+        return steps_for(samples, settings.samples_per_step, settings.steps, self.job.epochs)
 
     def add_captions(self) -> None:
         """Let the captioner, if any, describe images that have no words."""
@@ -143,14 +144,16 @@ class Images:
         self.stage("encoding captions", 1, 1)
         return made
 
-    def validation(self, contexts: Contexts) -> ValidationLoss | None:
+    def validation(self, contexts: Contexts, model_name: str = "") -> ValidationLoss | None:
         """What the validation loss is measured on, if on anything."""
         if not self.kept or not self.job.settings.watch_every:
             return None
         # One version per image, always the same: the loss must be comparable over the run.
         settings = replace(self.job.picture_settings, crops=1, flip=False, spread=False)
         examples = self._load(self.kept, settings, [] if self.job.skip_bad else None, None)
-        return ValidationLoss(examples, contexts, self.job.settings.seed)
+        texts, schedule = self.model.texts, self.model.schedule
+        model = (model_name, texts.parts, texts.clip_skip, schedule.prediction)
+        return ValidationLoss(examples, contexts, self.job.settings.seed, model)
 
     def _load(
         self,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ....errors import TrainingSettingsError
 from ....training import PRESETS, TrainingSettings, TrainingStep
-from ....training.checkpoints import MARK, STATE, best_file, saved_networks
+from ....training.checkpoints import MARK, SETTINGS, STATE, best_file, saved_networks
 from ....training.creation import Creation, check_name
 from ....training.optimisers import needs_no_schedule, usual_rate
 from ....training.overview import EPOCHS
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from ..pipeline import Painter
 
 SUFFIXES = (".safetensors", ".pt")
-SETTINGS = "settings.json"
-"""In a run's folder: the job, for people, and to see what is different when it goes on."""
 CONFIG = "run.toml"
 """In a run's folder: its options, which ``train --config`` reads."""
 CAPTIONS = "captions.json"
@@ -70,6 +68,7 @@ class TrainingJob:
         cache: folder where latents and text encoder states are kept between runs.
         tensorboard: whether event files for TensorBoard are written into the run's folder.
         dry_run: whether the job ends with its report, before anything is encoded or written.
+        preset: that the job was made from, whose steps are the usual number.
     """
 
     name: str
@@ -98,10 +97,12 @@ class TrainingJob:
     cache: Path | None = None
     tensorboard: bool = False
     dry_run: bool = False
+    preset: str = "style"
 
     def __post_init__(self) -> None:
         check_name(self.name)
         choices = {"suffix": SUFFIXES, "checkpointing": CHECKPOINTINGS, "memory": MEMORY}
+        choices |= {"preset": tuple(PRESETS)}
         for what, known in choices.items():
             if getattr(self, what) not in known:
                 raise TrainingSettingsError(
@@ -235,6 +236,7 @@ def preset_job(
         settings=settings,
         picture_settings=picture_settings,
         epochs=epochs,
+        preset=preset,
     )
     return replace(job, **changes)  # type: ignore[arg-type]
 

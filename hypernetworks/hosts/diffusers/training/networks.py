@@ -53,7 +53,8 @@ def outcome_of(job: TrainingJob, run: Run, messages: Sequence[str]) -> Outcome:
     """What a run came to, by what is in its folder."""
     file = job.folder / f"{job.name}-{run.network.provenance.step}{job.suffix}"
     best = best_file(job.folder, job.name, job.suffix)
-    has_best = run.best.step > 0 and best.exists()
+    # Where nothing is measured any more, the best of earlier steps is none of this run's result.
+    has_best = run.validation is not None and run.best.step > 0 and best.exists()
 
     return Outcome(
         file if file.exists() else None,

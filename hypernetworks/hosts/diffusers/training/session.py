@@ -142,7 +142,8 @@ class _Session:
         )
         contexts = images.contexts()
         examples = images.examples(contexts)
-        validation = images.validation(contexts) if self.is_first else None
+        name = self.painter.model_name
+        validation = images.validation(contexts, name) if self.is_first else None
         if plan.checkpointing:
             self.model.save_memory()
 
@@ -162,7 +163,7 @@ class _Session:
         held_out = [picture.key for picture in images.kept]
         run = self._made(network, examples, validation, held_out, save_memory)
         if self.is_first:
-            prepare(job, self.painter.model_name, self.painter.checkpoint)
+            prepare(job, name, self.painter.checkpoint, run.best.begun)
         self._run(run)
         return outcome_of(job, run, self.messages)
 

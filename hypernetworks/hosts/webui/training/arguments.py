@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ....engine.initialising import INITIALISATIONS
 from ....errors import TrainingSettingsError
 from ....training.creation import check_name
 from ....ui.training.values import MOST_PREVIEWS, NEW, FormValues, creation_of
@@ -74,20 +73,19 @@ def check(values: FormValues) -> None:
 
 
 def _network(values: FormValues) -> list[str]:
-    """The options of a new network."""
-    structure = creation_of(values).structure
+    """The options of a new network, all of them: the preset's would take the place of others."""
+    creation = creation_of(values)
+    structure = creation.structure
     found = [
         "--layers=" + ",".join(f"{part:g}" for part in structure.layer_structure),
         f"--activation={structure.activation}",
+        "--dropout=" + ",".join(f"{part:g}" for part in structure.dropout),
+        f"--initialisation={creation.initialisation}",
+        f"--network-seed={creation.seed}",
     ]
-    if any(structure.dropout):
-        found.append("--dropout=" + ",".join(f"{part:g}" for part in structure.dropout))
-    if values.initialisation != INITIALISATIONS[0]:
-        found.append(f"--initialisation={values.initialisation}")
-
-    found += ["--layer-norm"] if values.layer_norm else []
-    found += [] if values.zero_last else ["--random-last"]
-    return found + ([] if values.self_attention else ["--text-only"])
+    found += ["--layer-norm"] if structure.layer_norm else []
+    found += [] if creation.zero_last else ["--random-last"]
+    return [*found, "--self-attention" if creation.self_attention else "--text-only"]
 
 
 def _size(values: FormValues) -> list[str]:
