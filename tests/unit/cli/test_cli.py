@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -218,6 +220,89 @@ def test_what_is_unusable_gets_one_line_and_code_2(
     monkeypatch.chdir(tmp_path)
     assert part in refused(capsys, *arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+LONG = "n" * 300
+"""A name that no file system takes: the system refuses even to look for it."""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["inspect", f"{LONG}.pt"],
+        ["inspect", f"{LONG}*.pt"],
+        ["list", LONG],
+        ["convert", f"{LONG}.pt", "new.pt"],
+        ["convert", "waterElemental.pt", f"{LONG}.pt"],
+        ["convert", "waterElemental.pt", LONG],
+        ["convert", "--to", "lora", "--base", "miniature", f"{LONG}.pt", "new.safetensors"],
+        ["merge", f"{LONG}.pt:0.5", "waterElemental.pt", "-o", "new.pt"],
+        ["merge", "waterElemental.pt", "-o", f"{LONG}.pt"],
+        ["resize", f"{LONG}.pt", "--hidden", "1", "-o", "new.pt"],
+        ["bake", f"{LONG}.safetensors", "waterElemental.pt", "-o", "new.safetensors"],
+        ["bake", "none.safetensors", "waterElemental.pt", "-o", f"{LONG}.safetensors"],
+        ["extract", "--from-lora", "none", "--base", f"{LONG}.safetensors", "-o", "new.pt"],
+        ["extract", "--from-checkpoints", LONG, LONG, "-o", "new.pt"],
+        pytest.param(["train", "ink", LONG], marks=pytest.mark.slow),
+        ["generate", "a cat", "-o", f"{LONG}.png"],
+        ["generate", "a cat", "-o", f"{LONG}/new.png"],
+        ["generate", "a cat", "--checkpoint", f"{LONG}.safetensors"],
+        ["generate", "a cat", "--hypernetworks", LONG],
+        ["compare", "a cat", "--x", "seed=1-2", "-o", f"{LONG}.html"],
+        ["studio", "--no-browser", "--hypernetworks", LONG],
+    ],
+)
+def test_a_path_that_the_system_refuses_gets_one_line_and_code_2(
+    arguments: list[str],
+    network_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(network_file.parent)
+    assert LONG in refused(capsys, *arguments)
+    assert [path.name for path in network_file.parent.iterdir()] == [network_file.name]
+
+
+def test_a_folder_without_permission_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", forbidden)
+    said = refused(capsys, "list", "secret")
+    assert said == "hypernetworks: secret: Permission denied\n"
+    monkeypatch.setattr(Path, "is_dir", lambda _: (_ for _ in ()).throw(OSError("two\nlines")))
+    assert refused(capsys, "list", "secret") == "hypernetworks: two lines\n"
+
+
+def test_inspect_goes_on_after_a_path_that_the_system_refuses(
+    network_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", f"{LONG}.pt", str(network_file)]) == 2
+    assert "waterElemental" in capsys.readouterr().out
+
+
+def test_a_multiplier_may_make_the_text_longer_than_a_name(
+    network_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hypernetworks.cli.to_lora import read_weighted
+    from hypernetworks.engine.multiplier import Multiplier
+
+    monkeypatch.chdir(network_file.parent)
+    long = network_file.rename(f"{'n' * 250}.pt")
+    assert read_weighted(f"{long.name}:0.75").multiplier == Multiplier.parse("0.75")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_output_to_a_full_disk_gets_one_line_and_code_2(network_file: Path) -> None:
+    line = [sys.executable, "-m", "hypernetworks", "list", str(network_file.parent)]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 1
+    assert "No space left on device: delete or move some files" in ended.stderr
 
 
 def test_convert_to_an_unknown_suffix(
