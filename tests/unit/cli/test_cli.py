@@ -439,6 +439,32 @@ def test_the_studio_says_when_its_port_is_taken(capsys: pytest.CaptureFixture[st
         )
 
 
+@pytest.mark.parametrize(
+    ("number", "part"),
+    [
+        (errno.EADDRINUSE, "port 80 is in use: choose another with --port"),
+        (errno.EACCES, "no permission to listen on port 80"),
+        (errno.EADDRNOTAVAIL, "no address 127.0.0.1"),
+        (errno.ENOBUFS, "port 80 can't be used (out of something): choose another"),
+    ],
+)
+def test_the_studio_says_why_it_cannot_listen(
+    number: int, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    from hypernetworks.studio.web import server
+
+    class Socket(socket.socket):
+        def bind(self, _: object) -> None:
+            raise OSError(number, "out of something")
+
+    monkeypatch.setattr(socket, "socket", Socket)
+    with pytest.raises(hn.HypernetworkError) as refusal:
+        server._listen("127.0.0.1", 80)
+    assert part in str(refusal.value)
+
+
 def test_the_studio_says_what_listening_means(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
