@@ -354,6 +354,30 @@ def test_an_interrupted_generate_keeps_what_it_has(
     assert (tmp_path / "picture.png").is_file()
 
 
+@pytest.mark.parametrize(
+    "options", [[], ["--image", "first.png", "--strength", "0.5"], ["--hires", "2"]]
+)
+def test_generate_counts_the_steps_that_the_sampler_takes(
+    options: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Heun asks the model twice for each step but the last."""
+    from PIL import Image
+
+    Image.new("RGB", (96, 96)).save(tmp_path / "first.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert main(["generate", "a cat", "--steps", "4", "--sampler", "Heun", *options]) == 0
+    shown = capsys.readouterr().err
+    counts = [(int(a), int(b)) for a, b in re.findall(r"\] (\d+)/(\d+) ", shown)]
+    assert counts[-1][0] == counts[-1][1] > 2
+    assert all(done <= total for done, total in counts)
+    assert "-" not in shown.partition("generating")[2]
+
+
 def test_list_says_what_tags_can_name(
     network_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
