@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..console import pasted_path, say, warn
-from ..errors import HypernetworkError
+from ..errors import HypernetworkError, printable
 from .outputs import refuse_existing
 from .sources import expanded, is_folder, is_pattern
 from .to_lora import LAYOUTS, add_to_lora, to_lora_file
@@ -76,10 +76,11 @@ def _convert(options: argparse.Namespace) -> int:
             warn(f"hypernetworks: {error}")
             code = 2
         except OSError as error:
-            warn(f"hypernetworks: {target} can't be written: {error.strerror}")
+            shown = printable(str(target), 4096)
+            warn(f"hypernetworks: {shown} can't be written: {error.strerror}")
             code = 2
         else:
-            say(str(target))
+            say(printable(str(target), 4096))
     return code
 
 

@@ -406,6 +406,24 @@ def test_list_names_what_it_leaves_out(
     Path(odd).unlink()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("command", ["list", "inspect", "convert"])
+def test_names_of_files_dont_reach_the_terminal_as_they_are(
+    command: str, network_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    network_file.rename(folder / "mo\x1b[31mod\ncan't be used.pt")
+    (folder / "bro\x1b[31m\nken.pt").write_bytes(b"nothing")
+    out = [str(tmp_path / "out")] if command == "convert" else []
+    assert main([command, str(folder), *out]) == 2
+    output = capsys.readouterr()
+    lines = [line for line in (output.out + output.err).splitlines() if line.strip()]
+    assert all(line.isprintable() for line in lines)
+    assert any("mo?[31mod?can't be used" in line for line in lines)
+    assert not any(line.startswith(("can't", "ken")) for line in lines)
+
+
 @pytest.mark.parametrize("name", ["new", "new.pt"])
 def test_create_takes_the_name_of_the_file_too(name: str, tmp_path: Path) -> None:
     assert main(["create", name, "--widths", "8", "--folder", str(tmp_path)]) == 0
