@@ -1,7 +1,8 @@
 """Output for any console, and paths that users type or paste there.
 
 The whole package writes through this module. A character that the console's encoding lacks is shown
-as ``?``; with ``print``, it would end the command with an error.
+as ``?``; with ``print``, it would end the command with an error. So is a control character: in the
+name of a file, it could manipulate the terminal.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def say(text: str, stream: TextIO | None = None) -> None:
     Raises:
         BrokenPipeError: the reader has gone, as with ``inspect … | head``.
     """
-    write(f"{text}\n", stream)
+    write(text.replace("\r", "?") + "\n", stream)
 
 
 def warn(text: str) -> None:
@@ -35,6 +36,7 @@ def write(text: str, stream: TextIO | None = None) -> None:
     stream = sys.stdout if stream is None else stream
     if stream is None:  # pythonw, or a service without a console
         return
+    text = text.translate(_CONTROLS)
     try:
         stream.write(text)
     except UnicodeEncodeError:
@@ -68,5 +70,7 @@ def pasted_path(text: str) -> Path:
         return Path(bare)
 
 
+_CONTROLS = dict.fromkeys({*range(32), *range(127, 160)} - {*map(ord, "\t\n\r")}, "?")
+"""Control characters by what is shown for them; not those that lines and progress are made of."""
 _AROUND = " \t\r\n\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
 """Blanks, and direction marks, which are invisible."""

@@ -33,6 +33,8 @@
 
 from __future__ import annotations
 
+from unicodedata import category
+
 import re
 
 
@@ -179,5 +181,8 @@ class DivergenceError(TrainingError):
 
 
 def printable(text: str, longest: int = 80) -> str:
-    """Text from a file or a path, short and without control characters, fit for a message."""
-    return "".join(c if c.isprintable() else "?" for c in text[:longest])
+    """Text from a file or a path, short and without control characters, fit for a message.
+
+    Blanks of other widths stay, such as those between Japanese words.
+    """
+    return "".join(c if c.isprintable() or category(c) == "Zs" else "?" for c in text[:longest])

@@ -60,7 +60,7 @@ class Progress:
         self._drawn, self._done = now, done
 
         rate = (done - self.initial) / max(now - self._began, 1e-9)
-        left = int((self.total - done) / rate) if rate else 0
+        left = int(max(0, self.total - done) / rate) if rate else 0
         figures = f"{rate:.2f}/s {left // 60}:{left % 60:02d} left"
         if not self._live:
             self._write(f"{self._line(done, LONGEST_BAR)} {figures} {note}".rstrip() + "\n")
@@ -76,7 +76,7 @@ class Progress:
         self._columns = columns
 
     def _line(self, done: int, bar: int) -> str:
-        filled = bar * done // max(self.total, 1)
+        filled = min(bar, bar * done // max(self.total, 1))
         return f"{self.label} [{'#' * filled}{'.' * (bar - filled)}] {done}/{self.total}"
 
     def _terminal_width(self) -> int:

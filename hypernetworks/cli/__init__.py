@@ -7,14 +7,16 @@ generated.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import hypernetworks
 
 from ..console import warn
-from ..errors import HypernetworkError
+from ..errors import HypernetworkError, printable
 from .bake import add_bake
 from .compare import add_compare
 from .convert import add_convert
@@ -47,19 +49,8 @@ COMMANDS: tuple[tuple[str, Callable[[argparse.ArgumentParser], None], str], ...]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, or print the help if there is none; returns the exit code."""
-    parser = _parser()
-    if "_ARGCOMPLETE" in os.environ:  # a shell asks what could be typed next
-        _complete(parser)
-    given = [*(sys.argv[1:] if arguments is None else arguments)]
-    options = parser.parse_args(given)
-    options.argv = given[1:]  # configurations are read between the defaults and what was typed
-    if options.command is None:
-        parser.print_help()
-        return 0
-
-    command: Callable[[argparse.Namespace], int] = options.command
     try:
-        return command(options)
+        return _run([*(sys.argv[1:] if arguments is None else arguments)])
     except HypernetworkError as error:
         warn(f"hypernetworks: {error}")
         return 2
@@ -72,6 +63,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # such as `inspect … | head`
         sys.stderr.close()  # else Python prints the error once more when it exits
         return 0
+    except OSError as error:  # such as a folder that may not be opened, or too long a name
+        line = _of_system(error)
+        with suppress(OSError):  # the warnings may go to the same full disk
+            warn(f"hypernetworks: {line}")
+        return 2
+
+
+def _run(given: list[str]) -> int:
+    parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what could be typed next
+        _complete(parser)
+    options = parser.parse_args(given)
+    options.argv = given[1:]  # configurations are read between the defaults and what was typed
+    if options.command is None:
+        parser.print_help()
+        return 0
+
+    command: Callable[[argparse.Namespace], int] = options.command
+    return command(options)
+
+
+def _of_system(error: OSError) -> str:
+    """What the system refused, and why, in one line."""
+    reason = printable(" ".join((error.strerror or str(error)).split()), 1000)
+    if error.filename is not None:
+        return f"{printable(os.fsdecode(error.filename), 1000)}: {reason}"
+    # The system names no file where it can't write on, such as to the standard output.
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"{reason}: delete or move some files, or write elsewhere" if is_full else reason
 
 
 def _complete(parser: argparse.ArgumentParser) -> None:

@@ -137,6 +137,7 @@ def _compare(
             if ending:
                 cancelled.set()
             if world.is_first:
+                progress.total = update.total  # less where a network doesn't fit the model
                 progress.update(update.done, update.note.partition(" · ")[0])
 
         return compare(painter, job, todo, tell, cancelled, share=share)

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 from ..console import pasted_path, say, warn
-from ..errors import HypernetworkError
+from ..errors import HypernetworkError, printable
 from .outputs import refuse_existing
-from .sources import expanded, is_pattern
+from .sources import expanded, is_folder, is_pattern
 from .to_lora import LAYOUTS, add_to_lora, to_lora_file
 
 FORMATS = (".safetensors", ".pt")
@@ -72,13 +72,15 @@ def _convert(options: argparse.Namespace) -> int:
             if len(pairs) > 1 or options.target != target:
                 target.parent.mkdir(parents=True, exist_ok=True)
             write(network, target)
-            say(str(target))
         except HypernetworkError as error:
             warn(f"hypernetworks: {error}")
             code = 2
         except OSError as error:
-            warn(f"hypernetworks: {target} can't be written: {error.strerror}")
+            shown = printable(str(target), 4096)
+            warn(f"hypernetworks: {shown} can't be written: {error.strerror}")
             code = 2
+        else:
+            say(printable(str(target), 4096))
     return code
 
 
@@ -110,4 +112,4 @@ def _pairs(sources: list[Path], target: Path, suffix: str) -> list[tuple[Path, P
 
 
 def _are_several(source: Path) -> bool:
-    return source.is_dir() or is_pattern(source)
+    return is_folder(source) or is_pattern(source)

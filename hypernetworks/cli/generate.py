@@ -91,7 +91,8 @@ def _run(options: argparse.Namespace) -> int:
     painter = load_painter(options)
     with noticed(STOPPING) as ending, Progress(_steps_of(job), "generating") as progress:
 
-        def on_step(done: int, _total: int) -> bool:
+        def on_step(done: int, total: int) -> bool:
+            progress.total = total  # some samplers ask the model twice for each step
             progress.update(done)
             return not ending
 

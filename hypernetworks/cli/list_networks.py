@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..console import pasted_path, say
-from ..errors import HypernetworkError, sendable
+from ..errors import HypernetworkError, printable, sendable
 from .model import usual_folder
 
 if TYPE_CHECKING:
@@ -84,13 +84,15 @@ def _row(name: str, entry: Entry) -> dict[str, str | int | list[int]]:
 
 
 def _lines(rows: list[dict[str, str | int | list[int]]]) -> Iterator[str]:
-    """A line for each network, in columns."""
-    wide = min(max(len(str(row["name"])) for row in rows), 40)
-    for row in rows:
-        name = f"{row['name']:<{wide}}"
+    """A line for each network, in columns; names of files may contain any characters."""
+    names = [printable(str(row["name"]), 1000) for row in rows]
+    wide = min(max(map(len, names)), 40)
+    for row, name in zip(rows, names, strict=True):
+        name = f"{name:<{wide}}"
         if "error" in row:
-            yield f"{name}  can't be used: {row['error']}"
+            yield f"{name}  can't be used: {printable(str(row['error']), 1000)}"
             continue
         size = f"{int(row['bytes']) / 1e6:.1f} MB"  # type: ignore[arg-type]
         layers = f"{row['layers']} {row['activation']}"
-        yield f"{name}  {row['family']:<8}  {size:>9}  {layers:<18}  {row['path']}"
+        path = printable(str(row["path"]), 4096)
+        yield f"{name}  {row['family']:<8}  {size:>9}  {layers:<18}  {path}"

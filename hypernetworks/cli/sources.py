@@ -21,7 +21,7 @@ def expanded(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
     """
     found: list[tuple[Path, Path]] = []
     for path in paths:
-        if path.is_dir():
+        if is_folder(path):
             inside = _networks_in(path)
             if not inside:
                 raise HypernetworkError(
@@ -33,7 +33,7 @@ def expanded(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
             if not matching:
                 raise HypernetworkError(f"no file matches {path}: check the folder and the pattern")
             # A pattern may match folders too, such as models/*.
-            files = [p for m in matching for p in (_networks_in(m) if m.is_dir() else [m])]
+            files = [p for m in matching for p in (_networks_in(m) if is_folder(m) else [m])]
             found += [(p, p.relative_to(path.parent)) for p in files]
         else:
             found.append((path, Path(path.name)))
@@ -43,7 +43,20 @@ def expanded(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
 
 def is_pattern(path: Path) -> bool:
     """Whether it is a pattern such as ``*.pt``, and not a file with brackets in its name."""
-    return bool(set("*?[") & set(path.name)) and not path.exists()
+    if not set("*?[") & set(path.name):
+        return False
+    try:
+        return not path.exists()
+    except OSError:  # too long, or in a folder that may not be opened: reading it says so
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder; a path that the system refuses is none, and reading it says why."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _networks_in(folder: Path) -> list[Path]:

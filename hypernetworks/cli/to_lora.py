@@ -134,15 +134,23 @@ def read_weighted(text: str) -> Weighted:
     Raises:
         FileMissingError: neither the whole text nor the part before a colon is a file.
         MultiplierError: the rest isn't a multiplier.
+        OSError: the system refuses to look for the file.
     """
     from ..conversion import Weighted
     from ..engine.multiplier import Multiplier
     from ..files import read
 
     ends = [i for i, character in enumerate(text) if character == ":"]
+    refused: OSError | None = None
     for end in [len(text), *reversed(ends)]:  # the longest first: C:\a.pt has a colon of its own
-        if end > 0 and Path(text[:end]).is_file():
+        try:
+            is_found = end > 0 and Path(text[:end]).is_file()
+        except OSError as error:  # of the whole text; without the multiplier it may be fine
+            refused, is_found = error, False
+        if is_found:
             rest = text[end + 1 :]
             multiplier = Multiplier.parse(rest) if rest else Multiplier()
             return Weighted(read(Path(text[:end])), multiplier)
+    if refused is not None:
+        raise refused
     raise FileMissingError(f"{text}: there is no such file: write FILE or FILE:MULTIPLIER")

@@ -147,7 +147,9 @@ class Library:
 
         An exact match wins, then another Unicode form, blanks at the ends or ``\\``, then another
         case, then the name with the file's suffix, then ``name(hash)`` if the file has that hash.
-        If several files match, the library's first folder wins, then .safetensors before .pt.
+        If several files match, the library's first folder wins, then .safetensors before .pt. The
+        exact path of a file that no shorter name means, such as ``ink.pt`` beside
+        ``ink.safetensors``, comes before all.
 
         Args:
             name: as in a tag.

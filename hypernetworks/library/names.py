@@ -151,6 +151,8 @@ class Names:
         return []
 
     def _readings(self, name: str) -> Iterator[list[Entry]]:
+        # Before the stems: a file that its own stem doesn't mean has no other name.
+        yield self._with_suffix_only(name)
         yield from self._spelled(name)
 
         # Last, since a file may be named "ink.pt.safetensors" or "ink(2)".
@@ -162,6 +164,18 @@ class Names:
             for found in self._spelled(match[1]):
                 has_hash, wanted = self._has_hash, match[2] or match[3]
                 yield [e for e in found if has_hash is not None and has_hash(e, wanted)]
+
+    def _with_suffix_only(self, name: str) -> list[Entry]:
+        """The files with exactly this path whose name without its suffix means another file, such
+        as ``ink.pt`` beside ``ink.safetensors``.
+        """
+        stem, dot, end = name.rpartition(".")
+        same = [e for e in self._exact.get(stem, []) if e.full_name == stem] if dot else []
+        if not same:
+            return []
+        first = min(same, key=lambda e: e.rank)
+        is_taken = bool(self._with_suffix_only(stem))
+        return [e for e in same if e.path.suffix == f".{end}" and (is_taken or e is not first)]
 
     def _spelled(self, name: str) -> Iterator[list[Entry]]:
         """The matches for each form of a name, strictest first.
@@ -176,12 +190,18 @@ class Names:
             yield [e for e in found if fold(e.full_name) == wanted] or found
 
     def name_of(self, entry: Entry) -> str:
-        """The shortest name that means this file: stem, ``folder/stem``, or either with suffix."""
-        stem = entry.full_name if entry.name in self.ambiguous else entry.name
-        if entry.name not in self.ambiguous:
-            return stem
-        same = [e for e in self._exact[entry.full_name] if e.full_name == entry.full_name]
-        return stem if min(same, key=lambda e: e.rank) is entry else stem + entry.path.suffix
+        """The shortest name that means this file: stem, ``folder/stem``, or that with its suffix.
+
+        Only a file with the same path in an earlier folder of the library can hide it from all.
+        """
+        last = entry.full_name + entry.path.suffix
+        names = [entry.full_name] if entry.name in self.ambiguous else [entry.name, entry.full_name]
+        return next((name for name in names if self._is(name, entry)), last)
+
+    def _is(self, name: str, entry: Entry) -> bool:
+        """Whether the name means this file, whatever another suffix or spelling could mean."""
+        candidates = self._with_suffix_only(name) or next(self._spelled(name))
+        return bool(candidates) and min(candidates, key=lambda e: e.rank) is entry
 
     def unknown(self, name: str, suggest: bool = True) -> UnknownNameError:
         """The error for an unknown name, with similar names unless it is very long."""

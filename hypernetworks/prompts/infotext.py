@@ -8,11 +8,14 @@ from collections.abc import Mapping
 
 from .json_infotexts import parse_json_infotext
 
-_KEY = re.compile(r"\s*(\w[\w /-]*[\w/-]):\s*")
+_END_OF_KEY = re.compile(r'[,:"]')
+_PLAIN_KEY = re.compile(r"\w[\w /-]*[\w/-]")
+_BLANKS = re.compile(r"\s*")
+_COMMA_OR_QUOTE = re.compile(r'[,"]')
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _HASH = re.compile(r"([^:]+): ([0-9a-f]{4,64})(?:, |$)")
 _LEAST_PAIRS = 3
-"""A last line with fewer settings than this is part of the prompt."""
+"""A last line that begins with fewer settings than this is part of the prompt."""
 
 
 def format_infotext(prompt: str, negative: str, pairs: Mapping[str, object]) -> str:
@@ -50,14 +53,14 @@ def parse_infotext(text: str) -> tuple[str, str, dict[str, str]]:
 
 def _split(lines: list[str]) -> tuple[list[str], dict[str, str]]:
     """Separate the lines of the prompts from the settings."""
-    pairs = _pairs(lines[-1])
-    if len(pairs) >= _LEAST_PAIRS:
+    pairs, count = _pairs(lines[-1])
+    if count >= _LEAST_PAIRS:
         return lines[:-1], pairs
 
     # Some extensions add lines of their own after the settings.
     settings = next((i for i in range(len(lines) - 1, 0, -1) if lines[i].startswith("Steps: ")), 0)
-    pairs = _pairs(lines[settings])
-    if not settings or len(pairs) < _LEAST_PAIRS:
+    pairs, count = _pairs(lines[settings])
+    if not settings or count < _LEAST_PAIRS:
         return lines, {}
     for line in lines[settings + 1 :]:
         key, colon, value = line.partition(": ")
@@ -77,17 +80,72 @@ def _json_end(line: str, position: int) -> int | None:
     return end if line[end : end + 1] in ("", ",") else None
 
 
-def _pairs(line: str) -> dict[str, str]:
-    """Parse ``Key: value, Key: value``; quoted values may contain commas."""
+def _pairs(line: str) -> tuple[dict[str, str], int]:
+    """Parse ``Key: value, Key: value``; quoted values may contain commas.
+
+    Returns:
+        The values by their keys. What is no such pair is a key without a value, so that it isn't
+        lost. And how many pairs with plain keys the line begins with, all of them where it begins
+        with ``Steps:``: prompts contain colons, too, such as ``(red:1.2)``.
+    """
     pairs: dict[str, str] = {}
-    position = 0
-    while key := _KEY.match(line, position):
-        quoted = _QUOTED.match(line, key.end())
-        end = quoted.end() if quoted else _json_end(line, key.end()) or line.find(",", key.end())
-        end = len(line) if end < 0 else end
-        pairs[key[1]] = _unquoted(line[key.end() : end].strip())
-        position = end + 1
-    return pairs
+    plain, is_begun = set[str](), True
+    position, quotes = 0, _Quotes(line)
+    while position < len(line):
+        end = _END_OF_KEY.search(line, position)
+        if end is not None and end[0] == ":" and line[position : end.start()].strip():
+            key = line[position : end.start()].lstrip()
+            start = _BLANKS.match(line, end.end()).end()  # type: ignore[union-attr]
+            stop = quotes.value_end(start) or _json_end(line, start) or _comma(line, start)
+            pairs[key.rstrip()] = _unquoted(line[start:stop].strip())
+        else:
+            key, stop = "", quotes.comma(position)
+            if piece := line[position:stop].strip():
+                pairs.setdefault(piece, "")
+        if _PLAIN_KEY.fullmatch(key) is None:
+            is_begun = line.startswith("Steps:")
+        elif is_begun:
+            plain.add(key)
+        position = stop + 1
+    return pairs, len(plain)
+
+
+def _comma(line: str, position: int) -> int:
+    """The place of the next comma, or the end of the line."""
+    found = line.find(",", position)
+    return len(line) if found < 0 else found
+
+
+class _Quotes:
+    """The quoted parts of a line, in a time that grows with its length alone."""
+
+    def __init__(self, line: str) -> None:
+        self._line = line
+        # From a quote that nothing closes on, all quotes are escaped: they open nothing.
+        self._unclosed = len(line)
+
+    def end(self, position: int) -> int | None:
+        """The end of what is quoted from here; ``None`` if nothing is."""
+        if position >= self._unclosed or not self._line.startswith('"', position):
+            return None
+        found = _QUOTED.match(self._line, position)
+        if found is None:
+            self._unclosed = position
+            return None
+        return found.end()
+
+    def value_end(self, position: int) -> int | None:
+        """Where a value ends that begins with a quoted part; ``None`` for other values."""
+        end = self.end(position)
+        return None if end is None else self.comma(end)
+
+    def comma(self, position: int) -> int:
+        """The next comma that isn't quoted, or the line's end."""
+        while found := _COMMA_OR_QUOTE.search(self._line, position):
+            if found[0] == ",":
+                return found.start()
+            position = self.end(found.start()) or found.end()
+        return len(self._line)
 
 
 def _unquoted(value: str) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .comfyui_graphs import is_graph, settings_of_graph
@@ -47,6 +47,8 @@ _SAMPLERS = {
     "pndm": "PNDM",
     "plms": "PNDM",
 }
+_SUFFIX = re.compile(r"\.(pt|safetensors|bin|ckpt|pth)$", re.IGNORECASE)
+"""The suffixes of :data:`hypernetworks.files.SUFFIXES`."""
 _SCHEDULES = {"normal": "Automatic", "native": "Automatic", "karras": "Karras"}
 
 
@@ -59,8 +61,10 @@ def parse_json_infotext(text: str) -> tuple[str, str, dict[str, str]] | None:
         found = json_object(text)
         if found is None:
             return None
-        settings = settings_of_graph(found) if is_graph(found) else _unwrapped(found)
-        return _named_as_usual(settings) if settings else None
+        settings, networks = (
+            settings_of_graph(found) if is_graph(found) else (_unwrapped(found), [])
+        )
+        return _named_as_usual(settings, networks) if settings else None
     except RecursionError:  # nested as no program writes it
         return None
 
@@ -90,10 +94,12 @@ def _unwrapped(found: Mapping[str, Any]) -> dict[str, Any]:
     return settings if len(settings.keys() & known) > 1 else {}
 
 
-def _named_as_usual(settings: dict[str, Any]) -> tuple[str, str, dict[str, str]]:
+def _named_as_usual(
+    settings: dict[str, Any], networks: Sequence[tuple[str, str]]
+) -> tuple[str, str, dict[str, str]]:
     prompt = _words(_taken(settings, _PROMPT))
     negative = _words(_taken(settings, _NEGATIVE))
-    prompt += "".join(f" {tag}" for tag in _hypernetworks(settings))
+    prompt += "".join(f" {tag}" for tag in _hypernetworks(settings, networks))
 
     schedule = settings.pop("scheduler", None) if _has_sampler(settings) else None
     pairs = {name: _text(_taken(settings, keys)) for name, keys in _KEYS.items()}
@@ -129,15 +135,19 @@ def _words(value: Any) -> str:
     return " ".join(text.strip() for text in texts if isinstance(text, str))
 
 
-def _hypernetworks(settings: dict[str, Any]) -> Iterator[Tag]:
+def _hypernetworks(settings: dict[str, Any], networks: Sequence[tuple[str, str]]) -> Iterator[Tag]:
     """Easy Diffusion's network, and those of ComfyUI's nodes."""
-    name, strength = (
+    own, strength = (
         settings.pop(key, None) for key in ("use_hypernetwork_model", "hypernetwork_strength")
     )
-    networks = [*settings.pop("hypernetworks", []), *([(name, str(strength or 1))] if name else [])]
+    if isinstance(own, str) and own:
+        is_plain = isinstance(strength, (int, float, str))
+        networks = [*networks, (own, str((is_plain and strength) or 1))]
+    elif own:  # of another form: it keeps its own name among the settings
+        settings |= {"use_hypernetwork_model": own, "hypernetwork_strength": strength}
     for name, multiplier in networks:
-        if isinstance(name, str) and not any(sign in name for sign in ":>"):
-            yield Tag.of(re.sub(r"\.(pt|safetensors)$", "", name), multiplier)
+        if not any(sign in name for sign in ":>"):
+            yield Tag.of(_SUFFIX.sub("", name), multiplier)
 
 
 def _sampler(name: str) -> str:

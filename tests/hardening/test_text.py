@@ -183,7 +183,7 @@ def infotexts(pieces: Iterable[str]) -> list[str]:
     return [f"a cat\n{filled(piece)}" for piece in pieces]
 
 
-@pytest.mark.parametrize("number", range(12))
+@pytest.mark.parametrize("number", range(17))
 def test_an_infotext_of_a_mebibyte(number: int) -> None:
     pieces = (
         "a",
@@ -198,6 +198,11 @@ def test_an_infotext_of_a_mebibyte(number: int) -> None:
         "\n",
         "Negative prompt:\n",
         'ab:\\"',
+        '",:',
+        '\\",',
+        ',a:\\"',
+        'a: "b"c,',
+        "( ",
     )
     text = infotexts(pieces)[number]
     assert seconds(lambda: parse_infotext(text)) < 2

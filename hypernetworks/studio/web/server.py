@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -159,7 +160,7 @@ def launch(
         checkpoints: that the Model tab offers; ``None`` for none.
 
     Raises:
-        HypernetworkError: the port is taken.
+        HypernetworkError: the port is taken, or may not be used.
     """
     listener = _listen("0.0.0.0" if anywhere else "127.0.0.1", port)
     address = f"http://127.0.0.1:{port}"
@@ -246,5 +247,22 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise HypernetworkError(f"port {port} is in use: choose another with --port") from error
+        raise HypernetworkError(_refusal(error, host, port)) from error
     return listener
+
+
+def _refusal(error: OSError, host: str, port: int) -> str:
+    """Why the system doesn't let the studio listen, and what to do."""
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} is in use: choose another with --port"
+    if isinstance(error, PermissionError):  # on Windows also a port that the system has reserved
+        return (
+            f"you have no permission to listen on port {port}, which the system keeps for itself "
+            "or for administrators: choose another with --port, such as 7870"
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return (
+            f"this machine has no address {host}: turn its loopback network on (on Linux: ip link "
+            "set lo up), or add --listen"
+        )
+    return f"port {port} can't be used ({error.strerror or error}): choose another with --port"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -255,6 +257,89 @@ def test_what_is_unusable_gets_one_line_and_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
+LONG = "n" * 300
+"""A name that no file system takes: the system refuses even to look for it."""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["inspect", f"{LONG}.pt"],
+        ["inspect", f"{LONG}*.pt"],
+        ["list", LONG],
+        ["convert", f"{LONG}.pt", "new.pt"],
+        ["convert", "waterElemental.pt", f"{LONG}.pt"],
+        ["convert", "waterElemental.pt", LONG],
+        ["convert", "--to", "lora", "--base", "miniature", f"{LONG}.pt", "new.safetensors"],
+        ["merge", f"{LONG}.pt:0.5", "waterElemental.pt", "-o", "new.pt"],
+        ["merge", "waterElemental.pt", "-o", f"{LONG}.pt"],
+        ["resize", f"{LONG}.pt", "--hidden", "1", "-o", "new.pt"],
+        ["bake", f"{LONG}.safetensors", "waterElemental.pt", "-o", "new.safetensors"],
+        ["bake", "none.safetensors", "waterElemental.pt", "-o", f"{LONG}.safetensors"],
+        ["extract", "--from-lora", "none", "--base", f"{LONG}.safetensors", "-o", "new.pt"],
+        ["extract", "--from-checkpoints", LONG, LONG, "-o", "new.pt"],
+        pytest.param(["train", "ink", LONG], marks=pytest.mark.slow),
+        ["generate", "a cat", "-o", f"{LONG}.png"],
+        ["generate", "a cat", "-o", f"{LONG}/new.png"],
+        ["generate", "a cat", "--checkpoint", f"{LONG}.safetensors"],
+        ["generate", "a cat", "--hypernetworks", LONG],
+        ["compare", "a cat", "--x", "seed=1-2", "-o", f"{LONG}.html"],
+        ["studio", "--no-browser", "--hypernetworks", LONG],
+    ],
+)
+def test_a_path_that_the_system_refuses_gets_one_line_and_code_2(
+    arguments: list[str],
+    network_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(network_file.parent)
+    assert LONG in refused(capsys, *arguments)
+    assert [path.name for path in network_file.parent.iterdir()] == [network_file.name]
+
+
+def test_a_folder_without_permission_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", forbidden)
+    said = refused(capsys, "list", "secret")
+    assert said == "hypernetworks: secret: Permission denied\n"
+    monkeypatch.setattr(Path, "is_dir", lambda _: (_ for _ in ()).throw(OSError("two\nlines")))
+    assert refused(capsys, "list", "secret") == "hypernetworks: two lines\n"
+
+
+def test_inspect_goes_on_after_a_path_that_the_system_refuses(
+    network_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", f"{LONG}.pt", str(network_file)]) == 2
+    assert "waterElemental" in capsys.readouterr().out
+
+
+def test_a_multiplier_may_make_the_text_longer_than_a_name(
+    network_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hypernetworks.cli.to_lora import read_weighted
+    from hypernetworks.engine.multiplier import Multiplier
+
+    monkeypatch.chdir(network_file.parent)
+    long = network_file.rename(f"{'n' * 250}.pt")
+    assert read_weighted(f"{long.name}:0.75").multiplier == Multiplier.parse("0.75")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_output_to_a_full_disk_gets_one_line_and_code_2(network_file: Path) -> None:
+    line = [sys.executable, "-m", "hypernetworks", "list", str(network_file.parent)]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 1
+    assert "No space left on device: delete or move some files" in ended.stderr
+
+
 def test_convert_to_an_unknown_suffix(
     network_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -304,6 +389,30 @@ def test_an_interrupted_generate_keeps_what_it_has(
     assert (tmp_path / "picture.png").is_file()
 
 
+@pytest.mark.parametrize(
+    "options", [[], ["--image", "first.png", "--strength", "0.5"], ["--hires", "2"]]
+)
+def test_generate_counts_the_steps_that_the_sampler_takes(
+    options: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Heun asks the model twice for each step but the last."""
+    from PIL import Image
+
+    Image.new("RGB", (96, 96)).save(tmp_path / "first.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert main(["generate", "a cat", "--steps", "4", "--sampler", "Heun", *options]) == 0
+    shown = capsys.readouterr().err
+    counts = [(int(a), int(b)) for a, b in re.findall(r"\] (\d+)/(\d+) ", shown)]
+    assert counts[-1][0] == counts[-1][1] > 2
+    assert all(done <= total for done, total in counts)
+    assert "-" not in shown.partition("generating")[2]
+
+
 def test_list_says_what_tags_can_name(
     network_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -330,6 +439,24 @@ def test_list_names_what_it_leaves_out(
     assert "caf" not in output.out
     assert "Rename it" in output.err
     Path(odd).unlink()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("command", ["list", "inspect", "convert"])
+def test_names_of_files_dont_reach_the_terminal_as_they_are(
+    command: str, network_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    network_file.rename(folder / "mo\x1b[31mod\ncan't be used.pt")
+    (folder / "bro\x1b[31m\nken.pt").write_bytes(b"nothing")
+    out = [str(tmp_path / "out")] if command == "convert" else []
+    assert main([command, str(folder), *out]) == 2
+    output = capsys.readouterr()
+    lines = [line for line in (output.out + output.err).splitlines() if line.strip()]
+    assert all(line.isprintable() for line in lines)
+    assert any("mo?[31mod?can't be used" in line for line in lines)
+    assert not any(line.startswith(("can't", "ken")) for line in lines)
 
 
 @pytest.mark.parametrize("name", ["new", "new.pt"])
@@ -387,6 +514,32 @@ def test_the_studio_says_when_its_port_is_taken(capsys: pytest.CaptureFixture[st
         assert "--port" in refused(
             capsys, "studio", "--no-browser", "--port", taken.getsockname()[1]
         )
+
+
+@pytest.mark.parametrize(
+    ("number", "part"),
+    [
+        (errno.EADDRINUSE, "port 80 is in use: choose another with --port"),
+        (errno.EACCES, "no permission to listen on port 80"),
+        (errno.EADDRNOTAVAIL, "no address 127.0.0.1"),
+        (errno.ENOBUFS, "port 80 can't be used (out of something): choose another"),
+    ],
+)
+def test_the_studio_says_why_it_cannot_listen(
+    number: int, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    from hypernetworks.studio.web import server
+
+    class Socket(socket.socket):
+        def bind(self, _: object) -> None:
+            raise OSError(number, "out of something")
+
+    monkeypatch.setattr(socket, "socket", Socket)
+    with pytest.raises(hn.HypernetworkError) as refusal:
+        server._listen("127.0.0.1", 80)
+    assert part in str(refusal.value)
 
 
 def test_the_studio_says_what_listening_means(

@@ -104,6 +104,17 @@ def test_without_a_terminal_there_are_plain_lines(
     assert "\r" not in stream.getvalue()
 
 
+def test_more_than_the_total_leaves_no_time_and_no_longer_bar(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "get_terminal_size", lambda _=0: os.terminal_size((80, 25)))
+    screen = Screen(80)
+    with Progress(2, "ink", stream=screen) as line:
+        line.update(3)
+    assert f"[{'#' * 24}] 3/2" in screen.lines[0]
+    assert screen.lines[0].endswith(" 0:00 left")
+
+
 def test_a_terminal_that_is_gone_ends_nothing() -> None:
     class Gone(Screen):
         def write(self, _: str) -> int:

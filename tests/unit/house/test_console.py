@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from hypernetworks.console import say, warn
+from hypernetworks.console import say, warn, write
 from hypernetworks.errors import FileMissingError, HypernetworkError
 
 
@@ -32,6 +32,18 @@ def test_warnings_keep_out_of_the_output(capsys: pytest.CaptureFixture[str]) -> 
     warn("a warning")
     said = capsys.readouterr()
     assert (said.out, said.err) == ("a result\n", "a warning\n")
+
+
+def test_control_characters_of_names_dont_reach_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    odd = "".join(map(chr, [*range(32), *range(127, 160)]))
+    say(f"\x1b[31mred.pt\r{odd}\x9b2J")
+    said = capsys.readouterr().out
+    assert said.startswith("?[31mred.pt?")
+    assert {c for c in said if not c.isprintable()} == {"\t", "\n"}
+    write("\rprogress")
+    assert capsys.readouterr().out == "\rprogress"
 
 
 def test_without_a_console_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import re
 import time
 import unicodedata
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,11 @@ def composed(name: str) -> str:
 
 def by_looking_at_all(entries: tuple[Entry, ...], name: str) -> Entry | str:
     """What a name means by the rule as it is documented, or the kind of the error."""
+    for entry in entries:
+        same = [other for other in entries if other.full_name == entry.full_name]
+        is_first = entry is min(same, key=lambda e: e.path.suffix != ".safetensors")
+        if entry.full_name + entry.path.suffix == name and not is_first:
+            return entry
     suffixed = re.fullmatch(r"(.+)(\.pt|\.safetensors)", name.strip(), re.IGNORECASE)
     readings = [(name, ""), *([(suffixed[1], suffixed[2].lower())] if suffixed else [])]
     folds: tuple[Callable[[str], str], ...] = (
@@ -71,6 +77,7 @@ def by_looking_at_all(entries: tuple[Entry, ...], name: str) -> Entry | str:
 @given(FILES, NAMES, st.sampled_from(["", " ", ".pt", ".SAFETENSORS"]))
 @example([("", "ß", ".pt"), ("x", "SS", ".pt")], "ss", "")
 @example([("x", "a", ".pt"), ("x", "a", ".safetensors")], "a", "")
+@example([("", " a", ".pt"), ("", " a", ".safetensors"), ("", "a", ".pt")], " a", ".pt")
 def test_find_is_the_documented_rule(
     files: list[tuple[str, str, str]], other: str, end: str
 ) -> None:
@@ -82,6 +89,51 @@ def test_find_is_the_documented_rule(
         except AmbiguousNameError:
             found = "ambiguous"
         assert found == by_looking_at_all(entries, name + end)
+
+
+ODD = st.lists(
+    st.tuples(
+        st.sampled_from(["", "x", "x/y", "x.pt"]),
+        st.lists(
+            st.sampled_from(["a", "A", ".pt", ".safetensors", ".PT", " ", "é", "(0a0a0a0a)", "\n"]),
+            min_size=1,
+            max_size=3,
+        ).map("".join),
+        st.sampled_from([".pt", ".safetensors", ".PT", ".bin"]),
+    ),
+    unique=True,
+    max_size=12,
+)
+
+
+@given(ODD)
+@example([("", "ink", ".pt"), ("", "ink", ".safetensors"), ("", "ink.pt", ".safetensors")])
+@example([("x", "ink", ".pt"), ("x", "ink", ".PT"), ("", "ink", ".bin"), ("", "ink.PT", ".pt")])
+@example(
+    [
+        ("", "a", ".pt"),
+        ("", "a", ".safetensors"),
+        ("", "a.pt", ".safetensors"),
+        ("", "a.pt.safetensors", ".pt"),
+    ]
+)
+@example([("", " a", ".pt"), ("", " a", ".safetensors"), ("", "a", ".pt")])
+def test_the_name_of_a_file_means_that_file(files: list[tuple[str, str, str]]) -> None:
+    names = Names(made(files))
+    for entry in names.entries:
+        assert names.find(names.name_of(entry)) is entry
+
+
+@given(ODD)
+def test_a_file_is_hidden_only_by_its_path_in_an_earlier_folder(
+    files: list[tuple[str, str, str]],
+) -> None:
+    earlier = made(files)
+    later = tuple(replace(entry, place=1) for entry in earlier)
+    other = replace(later[0], name="only here", path=Path("only here.pt")) if later else None
+    names = Names((*earlier, *later, *([other] if other else [])))
+    for entry in (*earlier, *([other] if other else [])):
+        assert names.find(names.name_of(entry)) is entry
 
 
 @given(FILES)

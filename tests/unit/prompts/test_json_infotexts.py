@@ -12,6 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 import hypernetworks as hn
 from hypernetworks.errors import HypernetworkError
+from hypernetworks.files import SUFFIXES
 from hypernetworks.prompts import parse_infotext
 from hypernetworks.studio.restoring import read_infotext, restore
 
@@ -125,6 +126,122 @@ def test_graphs(changes: dict[str, Any], prompt: str, others: dict[str, str]) ->
     assert {key: pairs.get(key) for key in others} == others
     tags = hn.parse(found)[1]
     assert [tag.error for tag in tags] == [None] * len(tags)
+
+
+def changed(number: str, **inputs: Any) -> dict[str, Any]:
+    """The node of that number with other inputs."""
+    node = graph()[number]
+    return {number: {**node, "inputs": {**node["inputs"], **inputs}}}
+
+
+@pytest.mark.parametrize("kind", ["ControlNetApplyAdvanced", "InpaintModelConditioning"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_other_nodes_with_a_positive_prompt_are_no_samplers(kind: str, is_first: bool) -> None:
+    between = {
+        "20": {
+            "class_type": kind,
+            "inputs": {"positive": ["6", 0], "negative": ["21", 0], "strength": 1.0},
+        },
+        "21": {"class_type": "ConditioningCombine", "inputs": {"conditioning_1": ["7", 0]}},
+    }
+    others = graph(**changed("3", positive=["20", 0], negative=["20", 1]))
+    nodes = {**between, **others} if is_first else {**others, **between}
+    prompt, negative, pairs = parse_infotext(json.dumps(nodes))
+    assert (prompt, negative) == ("a cat <hypernet:ink:0.8>", "ugly")
+    assert {key: pairs.get(key) for key in USUAL} == USUAL
+    assert pairs["nodes"] == f"ConditioningCombine, {kind}"
+
+
+@pytest.mark.parametrize("guider", ["CFGGuider", "BasicGuider"])
+def test_a_sampler_made_of_several_nodes(guider: str) -> None:
+    nodes = graph()
+    del nodes["3"]
+    prompts = (
+        {"positive": ["6", 0], "negative": ["7", 0], "cfg": 7.5}
+        if guider == "CFGGuider"
+        else {"conditioning": ["6", 0]}
+    )
+    parts: dict[str, tuple[str, dict[str, Any]]] = {
+        "30": (guider, {"model": ["10", 0], **prompts}),
+        "31": ("RandomNoise", {"noise_seed": 5}),
+        "32": ("KSamplerSelect", {"sampler_name": "euler_ancestral"}),
+        "33": ("BasicScheduler", {"model": ["4", 0], "scheduler": "normal", "steps": 20}),
+        "34": (
+            "SamplerCustomAdvanced",
+            {
+                "noise": ["31", 0], "guider": ["30", 0], "sampler": ["32", 0],
+                "sigmas": ["33", 0], "latent_image": ["5", 0],
+            },
+        ),
+    }  # fmt: skip
+    nodes |= {key: {"class_type": kind, "inputs": own} for key, (kind, own) in parts.items()}
+    prompt, negative, pairs = parse_infotext(json.dumps(nodes))
+    assert prompt == "a cat <hypernet:ink:0.8>"
+    with_cfg = guider == "CFGGuider"
+    assert negative == ("ugly" if with_cfg else "")
+    assert {key: pairs.get(key) for key in USUAL} == {
+        **USUAL, "CFG scale": "7.5" if with_cfg else None,
+    }  # fmt: skip
+    assert "nodes" not in pairs
+
+
+def test_without_a_sampler_any_node_with_a_prompt_is_read() -> None:
+    nodes = graph()
+    nodes["3"] = {"class_type": "MySampler", "inputs": {"positive": ["6", 0]}}
+    assert parse_infotext(json.dumps(nodes))[0] == "a cat"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "tag"),
+    [
+        ({"strength": ["40", 0]}, "ink:0.6"),
+        ({"strength": ["41", 0]}, "ink:1"),
+        ({"strength": ["99", 0]}, "ink:1"),
+        ({"strength": ["44", 0]}, "ink:1"),
+        ({"hypernetwork_name": ["42", 0]}, "pen:0.8"),
+        ({"hypernetwork_name": ["41", 0]}, None),
+        ({"key": ["40", 0], "value": ["40", 0]}, "ink:0.8:k=0.6:v=0.6"),
+        ({"attention": ["43", 0]}, "ink:0.8:attn=cross"),
+        ({"blocks": ["41", 0]}, "ink:0.8"),
+    ],
+)
+def test_inputs_that_come_from_other_nodes(inputs: dict[str, Any], tag: str | None) -> None:
+    nodes = graph(**changed("10", **inputs)) | {
+        "40": {"class_type": "PrimitiveFloat", "inputs": {"value": 0.6}},
+        "41": {"class_type": "Computed", "inputs": {"a": ["40", 0]}},
+        "42": {"class_type": "PrimitiveString", "inputs": {"value": "pen.ckpt"}},
+        "43": {"class_type": "PrimitiveString", "inputs": {"value": "cross"}},
+        "44": {"class_type": "PrimitiveString", "inputs": {"value": "1> <hypernet:pen"}},
+    }
+    prompt = parse_infotext(json.dumps(nodes))[0]
+    assert prompt == ("a cat" if tag is None else f"a cat <hypernet:{tag}>")
+    assert [found.error for found in hn.parse(prompt)[1]] == [None] * (tag is not None)
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, ".PT"])
+def test_a_tag_has_no_suffix_that_the_library_reads(suffix: str) -> None:
+    nodes = graph(**changed("10", hypernetwork_name=f"sub\\ink{suffix}"))
+    assert parse_infotext(json.dumps(nodes))[0] == "a cat <hypernet:sub\\ink:0.8>"
+    own = {**PLAIN["NovelAI"], "use_hypernetwork_model": f"ink{suffix}"}
+    assert parse_infotext(json.dumps(own))[0] == "a cat <hypernet:ink:1>"
+
+
+@pytest.mark.parametrize("key", ["hypernetworks", "use_hypernetwork_model"])
+@pytest.mark.parametrize(
+    "value", [None, "ink", 3, {"a": 1}, ["ink"], [["ink", "1"]], [{"name": "ink", "strength": 1}]]
+)
+def test_a_key_that_brings_another_form_is_named_and_makes_no_tag(key: str, value: Any) -> None:
+    if (key, value) == ("use_hypernetwork_model", "ink"):
+        return
+    prompt, _, pairs = parse_infotext(json.dumps({**PLAIN["NovelAI"], key: value}))
+    assert prompt == "a cat"
+    assert (key in pairs) == (value is not None)
+
+
+@pytest.mark.parametrize("strength", [None, 0, [0.5], {"a": 1}])
+def test_a_strength_of_another_form_is_1(strength: Any) -> None:
+    own = {**PLAIN["NovelAI"], "use_hypernetwork_model": "ink", "hypernetwork_strength": strength}
+    assert parse_infotext(json.dumps(own))[0] == "a cat <hypernet:ink:1>"
 
 
 @pytest.mark.parametrize(

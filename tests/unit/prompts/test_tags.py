@@ -4,7 +4,9 @@ the infotext."""
 from __future__ import annotations
 
 import math
+import random
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -805,6 +807,67 @@ def test_the_webuis_own_infotext() -> None:
     assert (pairs["CFG scale"], pairs["Size"], pairs["Version"]) == ("7", "512x512", "v1.10.1")
 
 
-def test_a_prompt_alone_is_no_settings() -> None:
-    assert parse_infotext("a cat: sitting, a dog") == ("a cat: sitting, a dog", "", {})
+@pytest.mark.parametrize(
+    ("piece", "pairs"),
+    [
+        ("DPM++ SDE r: 0.3", {"DPM++ SDE r": "0.3"}),
+        ("(odd) key : 1", {"(odd) key": "1"}),
+        ("K: 1", {"K": "1"}),
+        ("a bare key", {"a bare key": ""}),
+        ('He said "a, b: c", x', {'He said "a, b: c"': "", "x": ""}),
+        ('an " alone', {'an " alone': ""}),
+        ('Note: "a, b" and c', {"Note": '"a, b" and c'}),
+        ('Note: "a, b" ', {"Note": "a, b"}),
+        (": 3", {": 3": ""}),
+        ("Seed", {}),
+        (", ,", {}),
+    ],
+)
+def test_whatever_stands_between_the_settings_the_rest_is_read(
+    piece: str, pairs: dict[str, str]
+) -> None:
+    text = f'a cat\nSteps: 20, Sampler: Euler, Seed: 1, {piece}, Template: "x, y: z", Version: v1'
+    usual = {"Steps": "20", "Sampler": "Euler", "Seed": "1"}
+    after = {"Template": "x, y: z", "Version": "v1"}
+    if piece == 'an " alone':  # it is closed by the next one
+        after, pairs = {"y": 'z"', "Version": "v1"}, {'an " alone, Template: "x': ""}
+    assert parse_infotext(text) == ("a cat", "", usual | pairs | after)
+
+
+def test_steps_begin_the_settings_whatever_follows() -> None:
+    text = "a cat\nSteps: 20, DPM++ SDE r: 0.3, Sampler: Euler, Seed: 1"
+    assert parse_infotext(text)[2].keys() == {"Steps", "DPM++ SDE r", "Sampler", "Seed"}
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a cat: sitting, a dog",
+        "(red:1.2), (green:1.1), (blue:1.3), (grey: 1)",
+        "a cat, mood: calm, colour: red, light: soft",
+        "Steps: up, down, left, right",
+    ],
+)
+def test_a_prompt_alone_is_no_settings(prompt: str) -> None:
+    assert parse_infotext(prompt) == (prompt, "", {})
+    weighted = "(worst quality:1.4), (low quality:1.4), (blurry:1.2), (dark: 1)"
+    found = parse_infotext(f"{prompt}\nNegative prompt: {weighted}")
+    assert found == (prompt, weighted, {})
+
+
+def test_a_number_is_read_as_it_is_written() -> None:
     assert math.isclose(parse_number("0.1"), 0.1)
+
+
+def test_infotexts_take_a_time_that_grows_with_their_length() -> None:
+    signs = random.Random(1)
+    texts = [
+        *("".join(signs.choices(',":\\ a[{', k=200_000)) for _ in range(3)),
+        *(piece * (200_000 // len(piece)) for piece in ('",:', '\\"', 'a: "', '" ,', 'a:"x"y,')),
+        *(f'Steps: 1, a: 1, b: 2, "{piece * 60_000}' for piece in ('\\",', ',a:\\"', '\\"\\"')),
+        "a:" + " " * 200_000 + "(",
+    ]
+    for text in texts:
+        began = time.process_time()
+        parse_infotext(f"a\n{text}")
+        assert time.process_time() - began < 2

@@ -67,6 +67,13 @@ def test_all_that_is_known_is_used_without_a_word(library: hn.Library) -> None:
         'ControlNet 0: "Module: canny, Model: x"',
         "NGMS: 4",
         "something new: 1",
+        "DPM++ SDE r: 0.3",
+        "DPM++ 2M solver: heun",
+        "Foo.bar: 3",
+        "(odd) key: 1",
+        "a key without a value",
+        'quoted "in, the: key": 1',
+        'half a " quote: 1',
     ],
 )
 def test_what_this_studio_cannot_do_is_named(library: hn.Library, settings: str) -> None:
