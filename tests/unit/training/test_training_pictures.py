@@ -136,6 +136,30 @@ def test_without_weights_transparent_is_white(tmp_path: Path) -> None:
     assert bool((version.pixels[1, :, :32] == -1).all())
 
 
+@pytest.mark.parametrize("size", [64, 100, 128])
+def test_what_is_not_learned_keeps_its_colours_at_any_size(tmp_path: Path, size: int) -> None:
+    """The autoencoder and the UNet see it from the pixels beside it."""
+    Image.new("RGB", (size, size), (200, 120, 40)).save(tmp_path / "a.png")
+    numbers = np.zeros((size, size), np.uint8)
+    numbers[:, size // 2 :] = 255
+    Image.fromarray(numbers).save(tmp_path / "mask.png")
+    (version,) = read_versions(tmp_path / "a.png", settings(crops=3), tmp_path / "mask.png")
+    assert version.alpha is not None
+    assert version.alpha[:, :28].max() < 0.01
+    colour = torch.tensor([200, 120, 40])[:, None, None] / 127.5 - 1
+    torch.testing.assert_close(version.pixels, colour.expand(3, 64, 64), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [64, 100, 128])
+def test_weights_or_not_transparent_is_white(tmp_path: Path, size: int) -> None:
+    half_and_half(size, size, mode="RGBA").save(tmp_path / "a.png")
+    (version,) = read_versions(tmp_path / "a.png", settings(alpha=True))
+    assert version.alpha is not None
+    assert version.alpha[:, 36:].max() < 0.01
+    assert version.pixels[:, :, 36:].min() > 0.99
+    assert version.pixels[1, :, :28].max() < -0.99
+
+
 def test_what_is_wholly_transparent_is_refused(tmp_path: Path) -> None:
     Image.new("RGBA", (64, 64), (9, 99, 199, 0)).save(tmp_path / "ghost.png")
     with pytest.raises(TrainingDataError, match=r"ghost\.png is completely transparent"):
