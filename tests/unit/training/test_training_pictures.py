@@ -3,6 +3,7 @@ samples."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -309,6 +310,22 @@ def test_captions_of_a_whole_folder(tmp_path: Path, file: str, text: str) -> Non
     (tmp_path / file).write_text("{", encoding="utf-8")
     with pytest.raises(TrainingDataError, match="isn't valid JSON"):
         words_of(tmp_path / "a.png")
+
+
+ODD = "a\u2028b\x0cc\x85d"
+"""One line, though ``str.splitlines()`` makes four of it."""
+
+
+def test_only_newlines_end_lines(tmp_path: Path) -> None:
+    entries = ({"file_name": "a.png", "text": ODD}, {"file_name": "b.png", "text": "plain"})
+    lines = "\r\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
+    (tmp_path / "metadata.jsonl").write_text(lines, encoding="utf-8")
+    assert [words_of(tmp_path / name) for name in ("a.png", "b.png")] == ["a b c d", "plain"]
+
+    (tmp_path / "b.txt").write_bytes(f"{ODD}\r\nmore\n".encode())
+    assert read_words(tmp_path / "b.png").lines == ("a b c d", "more")
+    (tmp_path / "t.txt").write_text(f"{ODD}\n[name]\n", encoding="utf-8")
+    assert read_template(str(tmp_path / "t.txt")) == (ODD, "[name]")
 
 
 def test_lines_of_a_caption_file_are_drawn_where_asked(tmp_path: Path) -> None:
