@@ -33,9 +33,8 @@
 
 from __future__ import annotations
 
-from unicodedata import category
-
 import re
+from unicodedata import category
 
 
 def sendable(text: str) -> str:

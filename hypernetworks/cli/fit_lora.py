@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..console import say
 from ..ending import noticed
 from ..errors import HypernetworkError
+from ..files.lines import lines_of
 from ..progress import Progress
 from .model import add_device, need
 from .outputs import refuse_existing
@@ -227,7 +228,7 @@ def _prompts(options: argparse.Namespace) -> list[str]:
         raise HypernetworkError(
             f"--prompts {options.prompts}: it can't be read ({error})"
         ) from error
-    return text.splitlines()
+    return lines_of(text)
 
 
 def report(converted: Converted) -> None:

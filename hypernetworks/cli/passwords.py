@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..console import pasted_path
 from ..errors import HypernetworkError
+from ..files.lines import lines_of
 
 VARIABLE = "HYPERNETWORKS_PASSWORD"
 LARGEST = 4096
@@ -96,4 +97,4 @@ def _read(path: Path) -> str:
         raise HypernetworkError(
             f"the password file {path} is not UTF-8 text: save it as UTF-8"
         ) from None
-    return text.splitlines()[0] if text else ""
+    return lines_of(text)[0] if text else ""

@@ -10,6 +10,7 @@ import torch
 import hypernetworks
 
 from .base import Base
+from .lora_scales import SETTINGS
 from .weighted import Weighted
 
 _BASE_VERSION = {"SD1": "sd_v1", "SD2": "sd_v2", "SDXL": "sdxl_base_v1-0"}
@@ -64,7 +65,7 @@ def metadata(
     }
 
     if layout == "peft":
-        found["lora_adapter_metadata"] = json.dumps(_peft_config(tensors), sort_keys=True)
+        found[SETTINGS] = json.dumps(_peft_config(tensors), sort_keys=True)
     return found
 
 

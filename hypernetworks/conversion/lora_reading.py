@@ -10,6 +10,7 @@ import torch
 
 from ..errors import CheckpointError, printable
 from .layers import Layer
+from .lora_scales import Scales
 from .tensor_files import TensorFile
 
 _LEAVES = {
@@ -21,6 +22,7 @@ _LEAVES = {
     ".lora.down.weight": "down",
     "_lora.up.weight": "up",
     "_lora.down.weight": "down",
+    ".lora_mid.weight": "middle",
     ".alpha": "alpha",
     ".diff": "whole",
     ".diff_b": "bias",
@@ -36,6 +38,7 @@ _OTHER_KINDS = (
     ".lokr_t2",
     ".oft_",
     ".dora_scale",
+    ".lora_magnitude_vector",
     ".w_norm",
     ".b_norm",
 )
@@ -45,8 +48,9 @@ class LoraFile:
     """An open LoRA; a context manager.
 
     Attributes:
-        modules: for each module that it changes, the tensors by what they are: ``up``, ``down``,
-            ``alpha``, ``whole``, ``bias``, and ``left`` and ``right`` of a Kronecker product.
+        modules: for each module that it changes, the tensors by what they are: ``up``, ``middle``,
+            ``down``, ``alpha``, ``whole``, ``bias``, and ``left`` and ``right`` of a Kronecker
+            product.
 
     Raises:
         CheckpointError: it is another kind of file, or one whose parts aren't plain products.
@@ -54,8 +58,10 @@ class LoraFile:
 
     def __init__(self, path: Path) -> None:
         self._file = TensorFile(path)
+        self._written: dict[str, str] = {}
         try:
             self.modules = self._sorted(printable(path.name))
+            self._scales = Scales(self._file.metadata, printable(path.name))
         except BaseException:
             self._file.close()
             raise
@@ -72,7 +78,9 @@ class LoraFile:
 
             for ending, kind in _LEAVES.items():
                 if tensor.endswith(ending):
-                    modules.setdefault(_normal(tensor.removesuffix(ending)), {})[kind] = tensor
+                    written = tensor.removesuffix(ending)
+                    modules.setdefault(_normal(written), {})[kind] = tensor
+                    self._written[_normal(written)] = written
                     break
 
         if not any({"whole", "up", "left"} & parts.keys() for parts in modules.values()):
@@ -91,15 +99,36 @@ class LoraFile:
             return None
 
         up, down = (self._file.read(parts[kind]).float() for kind in ("up", "down"))
-        if up.ndim == 4 and up.shape[2:].numel() > 1:  # such as CP-decomposed convolutions
+        if up.ndim == 4 and up.shape[2:].numel() > 1:
             return None
-        scale = float(self._file.read(parts["alpha"])) / len(down) if "alpha" in parts else 1.0
-        return scale * up.flatten(1) @ down.flatten(1)
+
+        up, down = up.flatten(1), down.flatten(1)
+        if "middle" in parts:  # a convolution in three: narrow, of all pixels, and wide again
+            middle = self._file.read(parts["middle"]).float()
+            return self._scale(module) * torch.einsum(
+                "or,rs...,si->oi...", up, middle, down
+            ).flatten(1)
+        return self._scale(module) * up @ down
 
     def bias(self, module: str) -> torch.Tensor | None:
         """What it adds to the bias of a module, in fp32, or ``None``."""
         name = self.modules.get(module, {}).get("bias")
-        return None if name is None else self._file.read(name).float()
+        if name is None:
+            return None
+        # peft's bias belongs to the factor, so it is scaled with it
+        scale = self._scale(module) if name.endswith(".lora_B.bias") else 1.0
+        return scale * self._file.read(name).float()
+
+    def _scale(self, module: str) -> float:
+        """What the product of its factors is multiplied by."""
+        parts = self.modules[module]
+        if "down" not in parts:
+            return 1.0
+        rank = self._file.entries[parts["down"]].shape[0]
+        if "alpha" in parts:
+            return float(self._file.read(parts["alpha"])) / rank
+
+        return self._scales.of(self._written[module], rank)
 
     def squares(self) -> Iterator[tuple[str, float]]:
         """Of each module, the sum of the squares of what it adds to the weight."""

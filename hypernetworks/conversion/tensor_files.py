@@ -74,13 +74,14 @@ class TensorFile:
 
     def _header(self) -> dict[str, Any]:
         head = self._file.read(9)
-        if head.startswith(_PICKLE_HEADS):
-            raise CheckpointError(
-                "this is a pickle (.ckpt, .pt, .bin), which can run code when it is opened: "
-                "convert it to .safetensors first, for example with the Checkpoint Merger tab of "
-                "a webui"
-            )
         if not looks_like(head):
+            # only now, since the length that a header begins with may have any first byte
+            if head.startswith(_PICKLE_HEADS):
+                raise CheckpointError(
+                    "this is a pickle (.ckpt, .pt, .bin), which can run code when it is opened: "
+                    "convert it to .safetensors first, for example with the Checkpoint Merger tab "
+                    "of a webui"
+                )
             raise CheckpointError("this is not a .safetensors file, or it is damaged")
 
         # a damaged length must not ask for all the memory there is

@@ -236,6 +236,8 @@ def save(
     Without the safetensors library: it writes metadata in random order, and it makes a temporary
     file of its own, which stays for ever if the process is killed.
     """
+    from .lines import lines_of  # not at a webui's start, which never writes
+
     flat = {
         f"{width}.{side}.{key}": tensor.detach().cpu().contiguous()
         for width, pair in tensors.items()
@@ -246,7 +248,7 @@ def save(
         k: json.dumps(v) for k, v in metadata.items() if v is not None
     }
     # Lines of the free text that are named as kohya's metadata are found there by other tools, too.
-    told = (line.partition(": ") for line in str(metadata.get("optional_info") or "").splitlines())
+    told = (line.partition(": ") for line in lines_of(str(metadata.get("optional_info") or "")))
     text |= {key: value for key, _, value in told if re.fullmatch(r"ss_[a-z_]+", key)}
     save_flat(path, flat, text)
 

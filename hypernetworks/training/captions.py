@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 
 from ..errors import TrainingDataError
+from ..files.lines import lines_of
 from .words import Words, words_of
 
 __all__ = ["NAME", "WORDS", "Caption", "Words", "read_template", "words_of"]
@@ -126,7 +127,7 @@ def read_template(template: str) -> tuple[str, ...]:
         raise TrainingDataError(f"the template {path}: there is no such file")
     else:
         try:
-            lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+            lines = [line.strip() for line in lines_of(path.read_text(encoding="utf-8-sig"))]
         except (UnicodeDecodeError, OSError) as error:
             raise TrainingDataError(
                 f"the template {path} isn't valid UTF-8 text: save it as UTF-8"

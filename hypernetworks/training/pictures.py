@@ -95,7 +95,8 @@ def load_examples(
         encode: the autoencoder; what it gives is kept, where it gives it.
         name: stands for ``[name]`` in templates.
         report: called with (done, total) images; what it raises ends the reading.
-        skipped: takes name and reason of each image that can't be read, in place of an error.
+        skipped: takes name and reason of each image that can't be read, in place of an error, be
+            it all of them.
 
     Raises:
         TrainingDataError: images, captions or the template can't be used; all of the images are
@@ -117,7 +118,7 @@ def load_examples(
         if report is not None:
             report(number + 1, len(pictures))
 
-    if bad and (skipped is None or not found):
+    if bad and skipped is None:
         raise bad_pictures(bad, len(pictures))
     return found
 

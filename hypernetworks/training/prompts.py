@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TrainingDataError, TrainingSettingsError
+from ..files.lines import lines_of
 
 _FLAG = re.compile(r"\s--([a-z]+)\s+")
 _IGNORED = {"fs": "flow shift", "g": "embedded guidance"}
@@ -101,7 +102,7 @@ def read_prompts(path: Path) -> tuple[str, ...]:
         TrainingDataError: there is no such file, it is not text, or has no or too many prompts.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = lines_of(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingDataError(f"{path}: it can't be read as UTF-8 text ({error})") from error
     found = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))

@@ -239,11 +239,14 @@ def evenly(items: list[Item], most: int) -> list[Item]:
 
 
 def _sheet(columns: dict[int, dict[int, Path]]) -> Image:
-    """Images by step and row, labelled; small ones are shown larger."""
-    from PIL import Image, ImageDraw
+    """Images by step and row, labelled, each fitted into a field of the first one's shape; small
+    ones are shown larger.
+    """
+    from PIL import Image, ImageDraw, ImageOps
 
     rows = sorted({row for pictures in columns.values() for row in pictures})
-    with Image.open(next(iter(columns[max(columns)].values()))) as first:
+    last = columns[max(columns)]
+    with Image.open(last[min(last)]) as first:
         scale = max(1, round(192 / first.width))
         edge, head = (first.width * scale, first.height * scale), 24
     sheet = Image.new("RGB", (edge[0] * len(columns), edge[1] * len(rows) + head), "white")
@@ -258,8 +261,8 @@ def _sheet(columns: dict[int, dict[int, Path]]) -> Image:
         )
         for row, path in pictures.items():
             with Image.open(path) as image:
-                sheet.paste(
-                    image.convert("RGB").resize(edge),
-                    (x * edge[0], head + rows.index(row) * edge[1]),
-                )
+                fitted = ImageOps.contain(image.convert("RGB"), edge)
+            left, top = x * edge[0], head + rows.index(row) * edge[1]
+            middle = ((edge[0] - fitted.width) // 2, (edge[1] - fitted.height) // 2)
+            sheet.paste(fitted, (left + middle[0], top + middle[1]))
     return sheet

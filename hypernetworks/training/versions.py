@@ -26,7 +26,7 @@ class Version:
     """One crop of an image, mirrored or not.
 
     Attributes:
-        pixels: ``(3, height, width)`` in [-1, 1].
+        pixels: ``(3, height, width)`` in [-1, 1]; white where the image is transparent.
         alpha: opacity ``(height, width)`` in [0, 1], where it weighs the loss and is not 1
             throughout.
         frame: height and width of the whole image, and top and left of the crop in the scaled one,
@@ -56,14 +56,15 @@ def read_versions(path: Path, settings: PictureSettings, mask: Path | None = Non
             image = image.convert("RGBA" if has_alpha else "RGB")
     except ImageError as error:
         raise TrainingDataError(f"{path.name}: {error}, or remove it") from ImageError(str(error))
-    if has_alpha and not settings.alpha:
-        # What a webui shows behind transparent images, too.
+    weights = image.getchannel("A") if has_alpha and settings.alpha else None
+    if mask is not None:
+        weights = _read_mask(mask, image.size)
+    if has_alpha:
+        # What a webui shows behind transparent images, too; what is there in the file is anything.
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image).convert("RGB")
-    if mask is not None:
-        image.putalpha(_read_mask(mask, image.size))
-    crops = _crops(image, settings)
-    found = [v for crop, frame in crops if (v := _version(crop, frame)) is not None]
+    crops = _crops(image, weights, settings)
+    found = [v for crop in crops if (v := _version(*crop)) is not None]
     if not found:
         raise TrainingDataError(
             f"{path.name} is completely transparent, so nothing would be learned from it: remove it"
@@ -79,7 +80,6 @@ def read_versions(path: Path, settings: PictureSettings, mask: Path | None = Non
 def _read_mask(path: Path, size: tuple[int, int]) -> Image:
     """A mask in grey, of this size."""
     from PIL import ImageOps
-    from PIL.Image import Resampling
 
     try:
         with open_image(path) as file:
@@ -88,30 +88,38 @@ def _read_mask(path: Path, size: tuple[int, int]) -> Image:
         raise TrainingDataError(f"the mask {path.name}: {error}") from ImageError(
             f"its mask: {error}"
         )
-    return grey if grey.size == size else grey.resize(size, Resampling.LANCZOS)
+    return _resized(grey, size)
 
 
 def _crops(
-    image: Image, settings: PictureSettings
-) -> Iterator[tuple[Image, tuple[int, int, int, int]]]:
+    image: Image, weights: Image | None, settings: PictureSettings
+) -> Iterator[tuple[Image, Image | None, tuple[int, int, int, int]]]:
     """The image scaled to cover its bucket, cut at evenly spread places, the middle when there is
-    one crop; and its frame, see :class:`Version`.
+    one crop; its weights likewise; and its frame, see :class:`Version`.
     """
-    from PIL.Image import Resampling
-
     width, height = bucket_of(*image.size, settings)
     # Cover, then cut: squeezing would teach wrong proportions.
     scale = max(width / image.width, height / image.height)
     covering = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
-    scaled = image if covering == image.size else image.resize(covering, Resampling.LANCZOS)
+    # Each by itself: Pillow makes colours black where the alpha of the same image is 0.
+    scaled = _resized(image, covering)
+    scaled_weights = None if weights is None else _resized(weights, covering)
+
     spare = (covering[0] - width, covering[1] - height)
     places = (
         [0.5] if settings.crops == 1 else [i / (settings.crops - 1) for i in range(settings.crops)]
     )
     corners = dict.fromkeys((round(spare[0] * place), round(spare[1] * place)) for place in places)
     for left, top in corners:
-        frame = (image.height, image.width, top, left)
-        yield scaled.crop((left, top, left + width, top + height)), frame
+        frame, box = (image.height, image.width, top, left), (left, top, left + width, top + height)
+        cut = None if scaled_weights is None else scaled_weights.crop(box)
+        yield scaled.crop(box), cut, frame
+
+
+def _resized(image: Image, size: tuple[int, int]) -> Image:
+    from PIL.Image import Resampling
+
+    return image if image.size == size else image.resize(size, Resampling.LANCZOS)
 
 
 def _eight_bit(image: Image) -> Image:
@@ -136,14 +144,19 @@ def _eight_bit(image: Image) -> Image:
     return Pictures.fromarray(np.rint(numbers * factor).astype(np.uint8))
 
 
-def _version(image: Image, frame: tuple[int, int, int, int]) -> Version | None:
+def _version(
+    image: Image, weights: Image | None, frame: tuple[int, int, int, int]
+) -> Version | None:
     """Its pixels and weights; ``None`` where nothing of it is opaque."""
-    numbers = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
-    pixels, alpha = numbers[:3] / 127.5 - 1, numbers[3] / 255 if len(numbers) == 4 else None
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
+    if weights is None:
+        return Version(pixels, None, frame)
+
+    alpha = torch.from_numpy(np.array(weights)).float() / 255
     # A crop of nothing but transparency has no mean weight to divide by.
-    if alpha is not None and not alpha.any():
+    if not alpha.any():
         return None
-    return Version(pixels, None if alpha is None or bool((alpha == 1).all()) else alpha, frame)
+    return Version(pixels, None if bool((alpha == 1).all()) else alpha, frame)
 
 
 def latent_weights(alpha: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -125,7 +125,7 @@ def read_words(picture: Path, beside: Beside | None = None) -> Words:
     beside = beside or Beside(picture.parent)
     if (path := beside.caption_file(picture)) is not None:
         text, note = _read_text(path, LARGEST)
-        return _words(text.splitlines(), FILE, path.name, note)
+        return _words(_lines(text), FILE, path.name, note)
 
     if (path := beside.json_file(picture)) is not None:
         captions = _captions(_parsed(path, _read_text(path, LARGEST)[0]))
@@ -152,6 +152,12 @@ def _words(lines: Iterable[str], source: str, file: str | None, note: str | None
     found = tuple(" ".join(line.split()) for line in lines if line.strip())
     joined = " ".join(found) if source == FILE else next(iter(found), "")
     return Words(joined, found if len(found) > 1 else (), source, file, note)
+
+
+def _lines(text: str) -> list[str]:
+    from ..files.lines import lines_of  # not at a webui's start, which reads no captions
+
+    return lines_of(text)
 
 
 def _read_text(path: Path, largest: int) -> tuple[str, str | None]:
@@ -193,7 +199,7 @@ def _entries(path: Path) -> Iterator[tuple[str, Any]]:
     """Image names and what is said of them: a JSON object by name, a list, or one object a line."""
     text, _ = _read_text(path, LARGEST_METADATA)
     if path.suffix == ".jsonl":
-        content: Any = [_parsed(path, line) for line in text.splitlines() if line.strip()]
+        content: Any = [_parsed(path, line) for line in _lines(text) if line.strip()]
     else:
         content = _parsed(path, text)
 

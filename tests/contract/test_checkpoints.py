@@ -35,7 +35,7 @@ from hypernetworks.engine.structure import Structure
 from hypernetworks.errors import CheckpointError
 from hypernetworks.files import write
 from hypernetworks.hosts.diffusers.checkpoints.clip_tokenizer import build_tokenizer, vocabulary
-from hypernetworks.hosts.diffusers.checkpoints.families import CONFIGURATIONS
+from hypernetworks.hosts.diffusers.checkpoints.families import CONFIGURATIONS, read_contents
 from hypernetworks.hosts.diffusers.checkpoints.loading import checkpoint_family, load_checkpoint
 from hypernetworks.hosts.diffusers.checkpoints.original_names import (
     text_weights,
@@ -495,6 +495,18 @@ def test_files_of_other_formats(content: bytes, message: str, tmp_path: Path) ->
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=f"^model.ckpt: .*{message}"):
         load_checkpoint(path)
+
+
+def test_a_header_may_have_any_length(tmp_path: Path) -> None:
+    """A file begins with it, so some begin like a pickle."""
+    path = tmp_path / "model.safetensors"
+    save_file({"a": torch.ones(2)}, path)
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    for whole in range(length, length + 256):
+        header = content[8 : 8 + length].ljust(whole)
+        path.write_bytes(whole.to_bytes(8, "little") + header + content[8 + length :])
+        assert read_contents(path).shapes == {"a": (2,)}
 
 
 def test_a_missing_path(tmp_path: Path) -> None:

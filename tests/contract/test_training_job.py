@@ -27,6 +27,8 @@ from hypernetworks.hosts.diffusers.training.frozen_model import FrozenModel
 from hypernetworks.hosts.diffusers.training.images import Images
 from hypernetworks.hosts.diffusers.training.texts import TextEncoding
 from hypernetworks.training import Batch, TrainingStep, validation
+from hypernetworks.training.gathering import gather
+from hypernetworks.training.pictures import split_validation
 from hypernetworks.training.sources import Source
 
 
@@ -120,6 +122,35 @@ def test_parts_end_after_commas() -> None:
     assert in_parts([1, 1, 1, 1, 9, 1], 4, 9) == [[1, 1, 1, 1], [9, 1]]
     assert in_parts([], 4, 9) == [[]]
     assert in_parts([9, *[1] * 74, 1], 75, 9)[0][-1] == 1  # the comma is too far away
+
+
+def kept_of(job: TrainingJob) -> list[Path]:
+    """The images that are kept for the validation loss."""
+    own, share = gather(job.all_sources()).pictures, job.picture_settings.validation
+    return [p.path for p in split_validation(own, share, job.settings.seed)[1]]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_kept_images_that_can_not_be_read_are_left_out_where_asked(
+    tiny: Painter, pictures: Path, count: int
+) -> None:
+    job = job_on(tiny, pictures, steps=2, skip_bad=True)
+    share = replace(job.picture_settings, validation=count / 9)
+    job = replace(job, picture_settings=share)
+    # its content decides what is kept, so it is cut until it is
+    path = min(pictures.iterdir())
+    content = path.read_bytes()
+    for missing in range(len(content) // 2, len(content)):
+        path.write_bytes(content[:-missing])
+        if path in (kept := kept_of(job)):
+            break
+    assert len(kept) == count
+
+    outcome = train_job(job, tiny)
+    assert outcome.step == 2
+    (told,) = (line for line in outcome.messages if "images that can't be used" in line)
+    assert path.name in told
+    assert ("leave no validation loss" in told) == (count == 1)
 
 
 def test_a_job_tells_and_keeps_what_it_is_made_of(

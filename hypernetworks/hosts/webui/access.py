@@ -214,7 +214,8 @@ def api_accounts() -> Accounts:
     more = getattr(shared.cmd_opts, "auth", None)
     lines = more.split(",") if more else []
     if path := getattr(shared.cmd_opts, "auth_file", None):
-        lines += Path(path).read_text(encoding="utf8").splitlines()
+        with Path(path).open(encoding="utf8") as file:  # by newlines alone, as SD.Next does
+            lines += [line.rstrip("\n") for line in file]
     pairs += [
         ":".join(part.strip() for part in line.replace('"', "").split(":", 1)) for line in lines
     ]

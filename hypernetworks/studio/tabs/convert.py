@@ -11,6 +11,7 @@ import gradio as gr
 
 from ...conversion.lora_files import FORMATS
 from ...errors import HypernetworkError
+from ...files.lines import lines_of
 from ..cards import choices
 from ..converting import BAKE, EXTRACT, KINDS, LORA, SMALLER, TUNED, Order, convert
 from ..job_queue import InterruptedJobError, JobQueue, Update
@@ -176,7 +177,7 @@ def order_of(
         chosen,
         tuple(part for part in re.split(r"[\s,;]+", multipliers or "") if part),
         layout,
-        tuple((prompts or "").splitlines()),
+        tuple(lines_of(prompts or "")),
         int(steps or 0),
         Path(source) if source else None,
         float(hidden or 0),

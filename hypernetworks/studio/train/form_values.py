@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...engine.initialising import parameter_count
 from ...errors import TrainingSettingsError
+from ...files.lines import lines_of
 from ...hosts.diffusers.training import TrainingJob, preset_job
 from ...hosts.diffusers.training.frozen_model import FrozenModel
 from ...training import TrainingSettings
@@ -61,7 +62,7 @@ def job_of(values: FormValues, painter: Painter, pictures: Path, runs: Path) -> 
         )
 
     _check_size(values, painter)
-    prompts = [line.strip() for line in values.previews.splitlines() if line.strip()]
+    prompts = [line.strip() for line in lines_of(values.previews) if line.strip()]
     # Looked up by name: the same rule as for tags.
     begin = None if values.begin_with in ("", NEW) else painter.library.find(values.begin_with).path
 

@@ -56,6 +56,8 @@ def test_the_first_line_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "word.txt"
     path.write_bytes(b"\xef\xbb\xbf open sesame \r\nnot this\r\n")
     assert chosen("--password-file", str(path)) == " open sesame "
+    path.write_bytes("open\u2028se\x0bsame\r\nmore".encode())
+    assert chosen("--password-file", str(path)) == "open\u2028se\x0bsame"
     for content, said in ((b"", "empty"), (b"\n", "empty"), (b"\xff\xfe", "UTF-8")):
         path.write_bytes(content)
         with pytest.raises(HypernetworkError, match=said):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ import hypernetworks as hn
 from hypernetworks.cli import main
 from hypernetworks.conversion import Base, Weighted, bake, to_lora
 from hypernetworks.conversion.extracting import Extracted, from_checkpoints, from_lora
+from hypernetworks.conversion.lora_reading import LoraFile
+from hypernetworks.conversion.low_rank import Rank
 from hypernetworks.conversion.merging import difference
 from hypernetworks.errors import CheckpointError, NoMatchingWidthError
 
@@ -77,6 +81,119 @@ def test_a_baked_checkpoint_gives_the_network_back(base: Path, tmp_path: Path) -
     assert found.share > 0.9999
     assert found.inside > 0.9999
     assert of_values(found.network, style) < 1e-2
+
+
+def loaded(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors in memory of their own, so that the file can be written anew."""
+    return {name: tensor.clone() for name, tensor in load_file(path).items()}
+
+
+def linear(seed: int = 1) -> hn.Hypernetwork:
+    return network("style", seed, hn.Structure((1, 1), dropout=(0, 0)))
+
+
+def of_layout(base: Path, target: Path, layout: str) -> None:
+    """Write the LoRA of the linear network, with factors of rank 2."""
+    with Base(base) as opened:
+        to_lora(opened, [Weighted(linear())], target, layout=layout, rank=Rank(2), dtype="fp32")
+
+
+@pytest.mark.parametrize("layout", ["kohya", "comfyui", "a1111"])
+def test_another_alpha_than_the_rank_counts(base: Path, tmp_path: Path, layout: str) -> None:
+    of_layout(base, tmp_path / "l.safetensors", layout)
+    once = extracted(tmp_path / "l.safetensors", base).network
+    tensors = loaded(tmp_path / "l.safetensors")
+    # biases are no factors in these layouts, so alpha doesn't count for them
+    doubled = {
+        name: t * 2 if name.endswith((".alpha", ".diff", ".diff_b")) else t
+        for name, t in tensors.items()
+    }
+    save_file(doubled, tmp_path / "l.safetensors")
+    assert of_values(extracted(tmp_path / "l.safetensors", base).network, doubled_of(once)) < 1e-5
+
+
+def doubled_of(made: hn.Hypernetwork) -> hn.Hypernetwork:
+    """The linear network with twice the effect."""
+    for pair in made.pairs.values():
+        for side in pair:
+            for parameter in side.linear[-1].parameters():
+                parameter.data *= 2
+    return made
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"unet.lora_alpha": 4},
+        {"unet.lora_alpha": 2 * 2**0.5, "unet.use_rslora": True},
+        {"unet.lora_alpha": 1, "unet.alpha_pattern": {".*": 4, "to_k": 3}},
+        {"unet.lora_alpha": 5, "unet.alpha_pattern": {"to_[kv]": 4, r"to_out\.0": 4.0}},
+    ],
+)
+def test_peft_s_alpha_counts(base: Path, tmp_path: Path, settings: dict[str, object]) -> None:
+    path = tmp_path / "l.safetensors"
+    of_layout(base, path, "peft")
+    tensors = loaded(path)
+    own = extracted(path, base).network
+    save_file(tensors, path)
+    # our own metadata has the rank as alpha
+    assert of_values(extracted(path, base).network, own) == 0
+
+    once = extracted(path, base).network
+    save_file(tensors, path, {"lora_adapter_metadata": json.dumps({"unet.r": 2, **settings})})
+    assert of_values(extracted(path, base).network, doubled_of(once)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("{", "isn't valid JSON"),
+        ("[]", "is not a JSON object"),
+        ('{"unet.lora_alpha": "8"}', "has the alpha 8, which can't be used"),
+        ('{"unet.lora_alpha": NaN}', "has the alpha nan"),
+        ('{"unet.lora_alpha": 8, "unet.alpha_pattern": {"(": 1}}', "no regular expression"),
+        ('{"unet.lora_alpha": 8, "unet.alpha_pattern": {"(a+)+": 1}}', "too many repeats"),
+        ('{"unet.lora_alpha": 8, "unet.alpha_pattern": [1]}', "not a JSON object"),
+    ],
+)
+def test_settings_of_peft_that_cannot_be_used(
+    base: Path, tmp_path: Path, settings: str, message: str
+) -> None:
+    path = tmp_path / "l.safetensors"
+    of_layout(base, path, "peft")
+    save_file(loaded(path), path, {"lora_adapter_metadata": settings})
+    with pytest.raises(CheckpointError, match=rf"^l\.safetensors: .*{re.escape(message)}"):
+        extracted(path, base)
+
+
+@pytest.mark.parametrize("ending", [".lora_magnitude_vector", ".lora_magnitude_vector.weight"])
+def test_the_dora_of_diffusers_is_refused(base: Path, tmp_path: Path, ending: str) -> None:
+    path = tmp_path / "l.safetensors"
+    of_layout(base, path, "peft")
+    tensors = loaded(path)
+    factors = [name for name in tensors if name.endswith(".lora_B.weight")]
+    tensors |= {n.replace(".lora_B.weight", ending): torch.ones(len(tensors[n])) for n in factors}
+    save_file(tensors, path)
+    with pytest.raises(CheckpointError, match="LyCORIS or DoRA file"):
+        extracted(path, base)
+
+
+def test_a_convolution_in_three_parts_is_put_together(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    narrow = torch.nn.Conv2d(5, 2, 1, bias=False)
+    middle = torch.nn.Conv2d(2, 2, 3, bias=False)
+    wide = torch.nn.Conv2d(2, 4, 1, bias=False)
+    parts = {"down": narrow, "mid": middle, "up": wide}
+    tensors = {f"lora_unet_conv.lora_{name}.weight": part.weight for name, part in parts.items()}
+    save_file(tensors | {"lora_unet_conv.alpha": torch.tensor(6.0)}, tmp_path / "l.safetensors")
+    with LoraFile(tmp_path / "l.safetensors") as lora:
+        change = lora.change("conv")
+    assert change is not None
+
+    image = torch.randn(1, 5, 6, 6)
+    wanted = 3 * wide(middle(narrow(image)))
+    found = torch.nn.functional.conv2d(image, change.reshape(4, 5, 3, 3))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def renamed(lora: Path, target: Path, old: str, new: str) -> Path:

@@ -700,6 +700,17 @@ def test_provenance_round_trip(provenance: Provenance, suffix: str, tmp_path: Pa
     assert shown == (provenance if provenance.name else Provenance(name="a"))
 
 
+def test_lines_of_the_free_text_end_at_newlines_alone(tmp_path: Path) -> None:
+    """Captions in it are JSON, which may have a separator within a string."""
+    net = hn.read(save_zip(Recipe().content(), tmp_path / "source.pt"))
+    tags = '{"a\u2028b": 1}'
+    net.provenance = Provenance(optional=f"ss_tag_frequency: {tags}\nss_seed: 1")
+    hn.write(net, tmp_path / "a.safetensors")
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        told = file.metadata()
+    assert (told["ss_tag_frequency"], told["ss_seed"]) == (tags, "1")
+
+
 def test_plain_safetensors_reads_what_is_written(tmp_path: Path) -> None:
     path, content = write_and_load(FULL, tmp_path, ".safetensors")
     with safe_open(str(path), framework="pt") as file:

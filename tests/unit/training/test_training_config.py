@@ -16,6 +16,7 @@ from hypernetworks.cli.train_config import configured
 from hypernetworks.errors import TrainingDataError, TrainingSettingsError
 from hypernetworks.hosts.diffusers.training import TrainingJob, preset_job
 from hypernetworks.hosts.diffusers.training.config import config_of
+from hypernetworks.hosts.diffusers.training.told import told_of
 from hypernetworks.training import TrainingStep
 from hypernetworks.training.prompts import Preview, parse_preview, read_prompts
 from hypernetworks.training.sources import Source
@@ -283,9 +284,19 @@ def test_prompt_files_of_kohya(tmp_path: Path) -> None:
     assert read_prompts(file) == ("a cat --d 1", "a dog")
     (job,) = jobs("a", "x", "--preview-file", str(file))
     assert job.prompts()[0].seed == 1
+    file.write_text("a cat\u2028on a mat\na dog\n", encoding="utf-8")
+    assert read_prompts(file) == ("a cat\u2028on a mat", "a dog")
     file.write_text("# nothing", encoding="utf-8")
     with pytest.raises(TrainingDataError, match="0 prompts"):
         read_prompts(file)
+
+
+def test_what_a_file_tells_of_itself_stays() -> None:
+    """A caption in it may have a separator that ``str.splitlines()`` takes for a newline."""
+    (job,) = jobs("a", "x")
+    before = 'my words\nss_tag_frequency: {"a\u2028b": 1}\nmore\u2028words'
+    told = told_of(job, job.settings, "model", [], [], before)
+    assert told.startswith("my words\nmore\u2028words\nss_output_name: a\n")
 
 
 def test_event_files_hold_the_steps(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ samples."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -134,6 +135,30 @@ def test_without_weights_transparent_is_white(tmp_path: Path) -> None:
     assert version.alpha is None
     assert bool((version.pixels[:, :, 32:] == 1).all())
     assert bool((version.pixels[1, :, :32] == -1).all())
+
+
+@pytest.mark.parametrize("size", [64, 100, 128])
+def test_what_is_not_learned_keeps_its_colours_at_any_size(tmp_path: Path, size: int) -> None:
+    """The autoencoder and the UNet see it from the pixels beside it."""
+    Image.new("RGB", (size, size), (200, 120, 40)).save(tmp_path / "a.png")
+    numbers = np.zeros((size, size), np.uint8)
+    numbers[:, size // 2 :] = 255
+    Image.fromarray(numbers).save(tmp_path / "mask.png")
+    (version,) = read_versions(tmp_path / "a.png", settings(crops=3), tmp_path / "mask.png")
+    assert version.alpha is not None
+    assert version.alpha[:, :28].max() < 0.01
+    colour = torch.tensor([200, 120, 40])[:, None, None] / 127.5 - 1
+    torch.testing.assert_close(version.pixels, colour.expand(3, 64, 64), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [64, 100, 128])
+def test_weights_or_not_transparent_is_white(tmp_path: Path, size: int) -> None:
+    half_and_half(size, size, mode="RGBA").save(tmp_path / "a.png")
+    (version,) = read_versions(tmp_path / "a.png", settings(alpha=True))
+    assert version.alpha is not None
+    assert version.alpha[:, 36:].max() < 0.01
+    assert version.pixels[:, :, 36:].min() > 0.99
+    assert version.pixels[1, :, :28].max() < -0.99
 
 
 def test_what_is_wholly_transparent_is_refused(tmp_path: Path) -> None:
@@ -285,6 +310,22 @@ def test_captions_of_a_whole_folder(tmp_path: Path, file: str, text: str) -> Non
     (tmp_path / file).write_text("{", encoding="utf-8")
     with pytest.raises(TrainingDataError, match="isn't valid JSON"):
         words_of(tmp_path / "a.png")
+
+
+ODD = "a\u2028b\x0cc\x85d"
+"""One line, though ``str.splitlines()`` makes four of it."""
+
+
+def test_only_newlines_end_lines(tmp_path: Path) -> None:
+    entries = ({"file_name": "a.png", "text": ODD}, {"file_name": "b.png", "text": "plain"})
+    lines = "\r\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
+    (tmp_path / "metadata.jsonl").write_text(lines, encoding="utf-8")
+    assert [words_of(tmp_path / name) for name in ("a.png", "b.png")] == ["a b c d", "plain"]
+
+    (tmp_path / "b.txt").write_bytes(f"{ODD}\r\nmore\n".encode())
+    assert read_words(tmp_path / "b.png").lines == ("a b c d", "more")
+    (tmp_path / "t.txt").write_text(f"{ODD}\n[name]\n", encoding="utf-8")
+    assert read_template(str(tmp_path / "t.txt")) == (ODD, "[name]")
 
 
 def test_lines_of_a_caption_file_are_drawn_where_asked(tmp_path: Path) -> None:

@@ -10,14 +10,16 @@ from typing import Any
 
 import torch
 
-from ....errors import FileWriteError, TrainingSettingsError
+from ....errors import FileWriteError, ImageError, TrainingSettingsError
 from ....files.images import open_image
 from ....files.writing import replace as replace_file
-from ....training.gathering import Picture
+from ....training.gathering import Picture, bad_pictures
 from ....training.words import CAPTIONER, NONE, Words
 from .job import CAPTIONS
 
 MOST_TOKENS = 60
+WRITE_EVERY = 20
+"""Captions after which they are written."""
 
 
 class Captioner:
@@ -60,8 +62,15 @@ class Captioner:
         Raises:
             ImageError: it can't be read.
         """
-        with open_image(path) as image:
-            inputs = self._processor(images=image.convert("RGB"), return_tensors="pt")
+        from PIL import ImageOps
+
+        with open_image(path) as file:
+            image = ImageOps.exif_transpose(file).convert("RGB")
+        # not inside, where every error would be the file's
+        try:
+            inputs = self._processor(images=image, return_tensors="pt")
+        except ValueError as error:  # such as an image of one pixel
+            raise ImageError(f"the captioner can't use it ({error})") from error
         tokens = self._model.generate(**inputs.to(self._device), max_new_tokens=MOST_TOKENS)
         text: str = self._processor.batch_decode(tokens, skip_special_tokens=True)[0]
         return " ".join(text.split())
@@ -72,31 +81,60 @@ def with_captions(
     folder: Path,
     load: Callable[[], Captioner],
     report: Callable[[int, int], object],
+    skipped: list[tuple[str, str]] | None = None,
 ) -> list[Picture]:
     """The images, those without words of their own with a caption.
 
     Args:
         folder: of the run, which keeps the captions.
         load: loads the captioner, if any caption is missing.
-        report: called with (done, total) captions.
+        report: called with (done, total) captions; what it raises ends the captioning.
+        skipped: takes name and reason of each image that can't be read, in place of an error; it
+            is left out of the result.
+
+    Raises:
+        TrainingDataError: images can't be read; all of them are named.
     """
     # By content, so that copies get the same words, and a renamed image keeps its own.
     wordless = {p.key: p for p in pictures if p.words.source == NONE}
-    kept = _read(folder / CAPTIONS)
-    missing = [key for key in wordless if key not in kept]
-    captioner = load() if missing else None
-    for number, key in enumerate(missing):
-        assert captioner is not None
-        kept[key] = captioner.caption(wordless[key].path)
-        report(number + 1, len(missing))
+    captions = _read(folder / CAPTIONS)
+    missing = [picture for key, picture in wordless.items() if key not in captions]
+    reasons = _describe(missing, captions, folder / CAPTIONS, load(), report) if missing else {}
 
-    # Written before the first step: the run must go on with the very same words.
-    if missing:
-        _write(folder / CAPTIONS, kept)
+    bad = [(p.path.name, reasons[p.key]) for p in pictures if p.key in reasons]
+    if bad and skipped is None:
+        raise bad_pictures(bad, len(pictures))
+    if skipped is not None:
+        skipped += bad
     return [
-        replace(p, words=Words(kept[p.key], (), CAPTIONER)) if p.key in wordless else p
+        replace(p, words=Words(captions[p.key], (), CAPTIONER)) if p.key in wordless else p
         for p in pictures
+        if p.key not in reasons
     ]
+
+
+def _describe(
+    pictures: Sequence[Picture],
+    captions: dict[str, str],
+    path: Path,
+    captioner: Captioner,
+    report: Callable[[int, int], object],
+) -> dict[str, str]:
+    """Add captions of the images, and write them; returns by key why an image can't be read."""
+    reasons: dict[str, str] = {}
+    # Whatever ends this: captions can take hours, and the run must go on with the very same words.
+    try:
+        for number, picture in enumerate(pictures, 1):
+            try:
+                captions[picture.key] = captioner.caption(picture.path)
+            except ImageError as error:
+                reasons[picture.key] = str(error)
+            if number % WRITE_EVERY == 0:
+                _write(path, captions)
+            report(number, len(pictures))
+    finally:
+        _write(path, captions)
+    return reasons
 
 
 def _read(path: Path) -> dict[str, str]:

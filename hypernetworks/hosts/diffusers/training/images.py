@@ -10,7 +10,7 @@ from ....training import Examples
 from ....training.cache import Cache, fingerprint
 from ....training.contexts import Condition, Contexts
 from ....training.contexts import Encode as EncodeTexts
-from ....training.gathering import Gathered, Picture, gather, listed
+from ....training.gathering import Gathered, Picture, bad_pictures, gather, listed
 from ....training.overview import cropped, overview, samples_per_image, steps_for
 from ....training.pictures import Encode, PictureSettings, load_examples, split_validation
 from ....training.validation import ValidationLoss
@@ -76,9 +76,25 @@ class Images:
         def report(done: int, total: int) -> None:
             self.stage("writing captions", done, total)
 
-        found = with_captions([*self.learned, *self.kept], job.folder, load, report)
-        count = len(self.learned)
-        self.learned, self.kept = found[:count], found[count:]
+        skipped: list[tuple[str, str]] | None = [] if job.skip_bad else None
+        pictures, kept = [*self.learned, *self.kept], {picture.path for picture in self.kept}
+        found = with_captions(pictures, job.folder, load, report, skipped)
+        self.learned = [p for p in found if p.is_prior or p.path not in kept]
+        self.kept = [p for p in found if not p.is_prior and p.path in kept]
+        self._tell_skipped(skipped, self.learned)
+
+    def _tell_skipped(
+        self, skipped: Sequence[tuple[str, str]] | None, left: Sequence[object]
+    ) -> None:
+        """Name the images that can't be used.
+
+        Raises:
+            TrainingDataError: nothing is left to learn from.
+        """
+        if skipped and not left:
+            raise bad_pictures(skipped, len(skipped))
+        if skipped:
+            self.tell(f"left out, as they can't be used: {listed(skipped)}")
 
     def report(self, settings: Any) -> list[str]:
         """Say what is left out; returns sentences about what will be learned."""
@@ -123,8 +139,7 @@ class Images:
             skipped,
             lambda done, total: self.stage("encoding images", done, total),
         )
-        if skipped:
-            self.tell(f"left out, as they can't be used: {listed(skipped)}")
+        self._tell_skipped(skipped, examples)
 
         self.stage("encoding captions", 0, 1)
         made = Examples(
@@ -150,7 +165,14 @@ class Images:
             return None
         # One version per image, always the same: the loss must be comparable over the run.
         settings = replace(self.job.picture_settings, crops=1, flip=False, spread=False)
-        examples = self._load(self.kept, settings, [] if self.job.skip_bad else None, None)
+        skipped: list[tuple[str, str]] | None = [] if self.job.skip_bad else None
+        examples = self._load(self.kept, settings, skipped, None)
+        if skipped:
+            told = "are left out of the validation loss" if examples else "leave no validation loss"
+            self.tell(f"images that can't be used {told}: {listed(skipped)}")
+        if not examples:
+            return None
+
         texts, schedule = self.model.texts, self.model.schedule
         model = (model_name, texts.parts, texts.clip_skip, schedule.prediction)
         return ValidationLoss(examples, contexts, self.job.settings.seed, model)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from ....files.lines import lines_of
 from ....training import TrainingSettings
 from ....training.gathering import Picture
 from ....training.words import NONE
@@ -60,7 +61,7 @@ def told_of(
         "dataset_dirs": _folders(learned),
         "tag_frequency": _tags(learned),
     }
-    own = [line for line in (before or "").splitlines() if not line.startswith("ss_")]
+    own = [line for line in lines_of(before or "") if not line.startswith("ss_")]
     lines = [f"ss_{key}: {_value(value)}" for key, value in rows.items() if value is not None]
     return "\n".join([*own, *lines])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ....errors import TrainingSettingsError
+from ....files.lines import lines_of
 from ....training.creation import check_name
 from ....ui.training.values import MOST_PREVIEWS, NEW, FormValues, creation_of
 
@@ -54,7 +55,7 @@ def arguments_of(
     found += [option for name, option in _SWITCHES.items() if getattr(values, name)]
     found += _size(values)
     found += ["--buckets"] if values.fit == "buckets" else []
-    prompts = [line.strip() for line in values.previews.splitlines() if line.strip()]
+    prompts = [line.strip() for line in lines_of(values.previews) if line.strip()]
     return found + [f"--preview={prompt}" for prompt in prompts[:MOST_PREVIEWS]]
 
 
