@@ -171,6 +171,12 @@ def test_which_hosts_have_hypernetworks(host: str) -> None:
 def test_paths(host: str) -> None:
     names = source(host, "modules/paths.py").assigned()
     assert {"models_path", "data_path"} <= names
+    if host == "sdnext":  # relative ones by default, as the fake's are
+        text = source(host, "modules/paths.py").text
+        assert "data_path = cli.data_dir" in text
+        assert "config.get('models_dir') or 'models'" in text
+        (option,) = re.findall('"--data-dir", .*', source(host, "modules/cmd_args.py").text)
+        assert """("SD_DATADIR", '')""" in option
 
 
 def test_the_command_line(host: str) -> None:

@@ -8,7 +8,7 @@ import importlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -19,11 +19,12 @@ import pytest
 import torch
 from PIL import Image
 from starlette.testclient import TestClient
+from unit.library.test_library import network as a_network
 
 import hypernetworks as hn
 from hypernetworks.cli.train_options import add_options
 from hypernetworks.errors import HypernetworkError, TrainingDataError, TrainingSettingsError
-from hypernetworks.hosts.webui import commands, registration, settings
+from hypernetworks.hosts.webui import commands, folders, registration, settings
 from hypernetworks.hosts.webui.training import arguments, memory, pythons, routes, setting_up, tab
 from hypernetworks.hosts.webui.training.running import Order, Queue
 from hypernetworks.training import PRESETS
@@ -36,9 +37,13 @@ CHECKPOINT = Path("some model.safetensors")
 
 def parsed(values: FormValues, network: Path | None = None) -> argparse.Namespace:
     """The fields as the trainer's own parser reads them."""
+    return read(arguments.arguments_of(values, Path("images"), CHECKPOINT, Path("runs"), network))
+
+
+def read(command: Sequence[str]) -> argparse.Namespace:
+    """What follows ``python -m hypernetworks``, as the trainer's own parser reads it."""
     parser = argparse.ArgumentParser()
     add_options(parser)
-    command = arguments.arguments_of(values, Path("images"), CHECKPOINT, Path("runs"), network)
     assert command[0] == "train"
     return parser.parse_args(command[1:])
 
@@ -386,6 +391,38 @@ def test_images_are_a_path_or_sent_or_in_the_list(trainings: Any) -> None:
             made.begin(wrong, [])
     with pytest.raises(TrainingDataError, match="no such folder"):
         made.begin(replace(values, path=str(trainings.images / "gone")), [])
+
+
+@two_hosts
+def test_paths_mean_the_same_to_a_trainer_that_runs_elsewhere(
+    trainings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs in the extension's folder. SD.Next names its own folders, and the checkpoint, from
+    where it was started, and anyone may type such a path.
+    """
+    webui, made = trainings.webui, trainings.made
+    assert webui.shared, "modules is the fake's from here on"
+    models = module(monkeypatch, "modules.sd_models")
+    vars(models)["select_checkpoint"] = lambda: SimpleNamespace(filename="models/some.safetensors")
+    monkeypatch.setattr(tab, "selected_checkpoint", commands.selected_checkpoint)
+    a_network(webui.folder / "old.pt")
+    folders.refresh()
+    images = webui.root / "datasets" / "cat"
+    images.mkdir(parents=True)
+    Image.new("RGB", (8, 8), "red").save(images / "a cat.png")
+
+    values = FormValues(name="ink", begin_with="old")
+    made.begin(replace(values, path="datasets/cat"), [])
+    made.begin(values, [str(images / "a cat.png")])
+    data = webui.root / "hypernetwork_training"
+    for order, pictures in zip(trainings.orders, (images, data / "pictures" / "ink"), strict=True):
+        options = read(order.command[3:])
+        assert options.pictures == [pictures]
+        assert (options.runs, order.folder) == (data / "runs", data / "runs" / "ink")
+        assert options.network == webui.folder / "old.pt"
+        assert options.checkpoint == webui.root / "models" / "some.safetensors"
+        assert order.checkpoint == options.checkpoint, "which its run remembers"
+    assert trainings.orders[0].values.key == f"path:{images}", "and that"
 
 
 def test_locked_folders_stay_locked(trainings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
