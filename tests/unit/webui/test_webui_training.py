@@ -4,10 +4,12 @@ processes, the Python that it uses, and what it moves off the GPU."""
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -303,10 +305,14 @@ def module(monkeypatch: pytest.MonkeyPatch, name: str, **content: Any) -> Module
     return sys.modules[name]
 
 
-def test_each_kind_of_webui_is_asked_in_its_own_way(
-    fake_webui: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: list[str] = []
+def a_model(unet: torch.nn.Module | None = None) -> Any:
+    """As much of a model as is asked for."""
+    return SimpleNamespace(unet=unet or torch.nn.Linear(1, 1))
+
+
+@pytest.fixture
+def moving(fake_webui: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A webui with a loaded model, the modules that move it, and what is off the GPU in it."""
     assert fake_webui.shared, "modules is the fake's from here on"
     models = module(monkeypatch, "modules.sd_models")
     module(monkeypatch, "modules.devices", cpu="cpu", device="gpu", torch_gc=lambda: None)
@@ -314,8 +320,15 @@ def test_each_kind_of_webui_is_asked_in_its_own_way(
         monkeypatch.setattr(
             importlib.import_module("modules"), name, sys.modules[f"modules.{name}"], raising=False
         )
-    monkeypatch.setattr(memory, "live_unet", lambda: torch.nn.Linear(1, 1))
+    monkeypatch.setattr(fake_webui.shared, "sd_model", a_model())
     monkeypatch.setattr(memory, "AWAY", away := memory.Away())
+    return SimpleNamespace(models=models, away=away, shared=fake_webui.shared)
+
+
+def test_each_kind_of_webui_is_asked_in_its_own_way(
+    moving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, away, said = moving.models, moving.away, list[str]()
 
     def round_trip() -> list[str]:
         said.clear()
@@ -327,11 +340,11 @@ def test_each_kind_of_webui_is_asked_in_its_own_way(
         assert not away
         return list(said)
 
-    models.send_model_to_cpu = lambda _: said.append("cpu")  # type: ignore[attr-defined]
-    models.send_model_to_device = lambda _: said.append("gpu")  # type: ignore[attr-defined]
+    models.send_model_to_cpu = lambda _: said.append("cpu")
+    models.send_model_to_device = lambda _: said.append("gpu")
     assert round_trip() == ["cpu", "gpu"], "AUTOMATIC1111"
 
-    models.move_model = lambda _, device: said.append(device)  # type: ignore[attr-defined]
+    models.move_model = lambda _, device: said.append(device)
     assert round_trip() == ["cpu", "gpu"], "SD.Next"
 
     forge = {
@@ -340,6 +353,44 @@ def test_each_kind_of_webui_is_asked_in_its_own_way(
     }
     module(monkeypatch, "ldm_patched.modules.model_management", **forge)
     assert round_trip() == ["unloaded", "emptied"], "reForge and Classic load it again themselves"
+
+
+def test_a_model_that_was_exchanged_meanwhile_stays_where_it_is(moving: Any) -> None:
+    """The user selects another checkpoint during a training: AUTOMATIC1111 keeps the first one in
+    the CPU's memory, or leaves it without weights.
+    """
+    moves: list[tuple[str, object]] = []
+    moving.models.send_model_to_cpu = lambda model: moves.append(("cpu", model))
+    moving.models.send_model_to_device = lambda model: moves.append(("gpu", model))
+    old, new = moving.shared.sd_model, a_model()
+    moving.away.move_away()
+    moving.shared.sd_model = new
+    moving.away.bring_back()
+    assert moves == [("cpu", old)]
+    assert not moving.away
+
+    moving.away.move_away()
+    moving.shared.sd_model = old
+    moving.away.move_away()  # the next training, before any image
+    assert moves[1:] == [("cpu", new), ("cpu", old)], "what is on the GPU by then makes room, too"
+    moves.clear()
+    forgotten = weakref.ref(old.unet)
+    moving.shared.sd_model = new
+    del old
+    gc.collect()
+    assert forgotten() is None, "the webui can free it"
+    moving.away.bring_back()
+    assert moves == []
+
+
+def test_another_pipeline_around_the_same_unet_comes_back(moving: Any) -> None:
+    """SD.Next makes one when the user changes from txt2img to img2img."""
+    moves: list[tuple[str, object]] = []
+    moving.models.move_model = lambda model, device: moves.append((device, model))
+    moving.away.move_away()
+    other = moving.shared.sd_model = a_model(moving.shared.sd_model.unet)
+    moving.away.bring_back()
+    assert moves[1:] == [("gpu", other)]
 
 
 def test_a_webui_that_cannot_move_its_model_still_trains(
