@@ -526,14 +526,47 @@ def test_the_page_follows_and_steers(trainings: Any, monkeypatch: pytest.MonkeyP
     assert client.get(f"{start}/preview?name=x").status_code == 404
 
 
+def a_run(folder: Path) -> Path:
+    """One of five steps."""
+    folder.mkdir(parents=True)
+    (folder / "log.csv").write_text(
+        "step,loss,smoothed,validation,rate,gradient_norm,seconds\n5,1,1,,1,1,1\n"
+    )
+    return folder
+
+
+def test_a_run_that_waits_leaves_the_queue_for_the_trash(
+    queue: Any, fake_webui: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be made anew and trained from nothing."""
+    made = tab.WebuiTrainings()
+    made._queue = queue.queue
+    monkeypatch.setattr(routes, "TRAININGS", made)
+
+    def discard(name: str) -> str:
+        request: Any = SimpleNamespace(query_params={"name": name})
+        return str(routes.discard(request, b"")["said"])
+
+    queue.queue.add(queue.order("first", "waits"))
+    until(lambda: len(queue.queue.state.rows) == 3)
+    for name in ("first", "second", "third"):
+        a_run(made.folders.runs / name)
+    queue.queue.add(queue.order("second"))
+    with pytest.raises(HypernetworkError, match="being trained: interrupt"):
+        discard("first")
+    with pytest.raises(HypernetworkError, match="no such run"):
+        discard("../second")
+    assert queue.queue.waiting() == ["second"]
+    assert discard("third") == 'third is in the folder "trash" beside the runs.'
+    assert discard("second").endswith("beside the runs, and no longer waits to be trained.")
+    assert queue.queue.waiting() == []
+    assert not (made.folders.runs / "second").exists()
+
+
 def test_a_run_goes_on_with_its_own_checkpoint(trainings: Any, tmp_path: Path) -> None:
     made = trainings.made
     made.begin(FormValues(name="ink", steps=3, start_over=True, path=str(trainings.images)), [])
-    run = made.folders.runs / "ink"
-    run.mkdir(parents=True)
-    (run / "log.csv").write_text(
-        "step,loss,smoothed,validation,rate,gradient_norm,seconds\n5,1,1,,1,1,1\n"
-    )
+    run = a_run(made.folders.runs / "ink")
     from hypernetworks.ui.training.runs import remember
 
     remember(trainings.orders[-1].values, run)
