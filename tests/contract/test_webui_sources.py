@@ -189,6 +189,26 @@ def test_the_command_line(host: str) -> None:
     assert "--api-auth" in text
 
 
+FORGES_OPTIONS = {
+    "forge": ("backend/args.py", "--always-cpu"),
+    NEO: ("backend/args.py", "--cpu"),
+    "reforge": ("ldm_patched/modules/args_parser.py", "--always-cpu"),
+    "classic": ("ldm_patched/modules/args_parser.py", "--always-cpu"),
+}
+
+
+def test_the_device(host: str) -> None:
+    assert "device" in source(host, "modules/devices.py").assigned()
+    if host not in FORGES_OPTIONS:
+        assert "--use-cpu" in source(host, "modules/cmd_args.py").text
+        return
+    path, option = FORGES_OPTIONS[host]
+    assert "args" in source(host, path).assigned()
+    assert f'"{option}"' in source(host, path).text
+    # A card's number reaches the trainer by this variable.
+    assert "CUDA_VISIBLE_DEVICES" in source(host, "modules_forge/initialization.py").text
+
+
 def test_the_list_of_hypernetworks_has_one_origin(host: str) -> None:
     """All callers go through ``reload_hypernetworks``, and that looks the function up in its
     module."""

@@ -28,6 +28,7 @@ from hypernetworks.cli.train_options import add_options
 from hypernetworks.errors import HypernetworkError, TrainingDataError, TrainingSettingsError
 from hypernetworks.hosts.webui import commands, folders, registration, settings
 from hypernetworks.hosts.webui.training import arguments, memory, pythons, routes, setting_up, tab
+from hypernetworks.hosts.webui.training.device import named_device
 from hypernetworks.hosts.webui.training.running import Order, Queue
 from hypernetworks.training import PRESETS
 from hypernetworks.training.picture_settings import PictureSettings
@@ -293,7 +294,56 @@ def test_the_set_up_installs_into_the_extension_alone(
     assert begun == []
 
 
-# ------------------------------------------------------------------ the model in the webui
+# ------------------------------------------------------------------ the webui's device and model
+
+
+@pytest.mark.parametrize(
+    ("device", "options", "given"),
+    [
+        ("cpu", {}, None),  # no card that the webui's torch can use
+        ("cpu", {"use_cpu": ["all"]}, "cpu"),
+        ("cpu", {"use_cpu": ["sd", "gfpgan"]}, "cpu"),
+        ("cuda", {"use_cpu": ["gfpgan"]}, None),
+        ("cuda", {"use_cpu": ["all"]}, None),  # SD.Next knows the option, and ignores it
+        ("cuda:1", {"device_id": "1"}, "cuda:1"),
+        ("xpu:2", {"device_id": "2"}, "xpu:2"),
+        ("privateuseone:1", {"device_id": "1"}, "directml:1"),
+        ("cuda:0", {}, None),  # --gpu-device-id: the trainer inherits CUDA_VISIBLE_DEVICES
+        ("meta:1", {}, None),  # stands for Huawei's npu, which the trainer doesn't know
+    ],
+)
+def test_a_training_takes_the_device_that_the_webui_was_told_to(
+    trainings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    options: dict[str, Any],
+    given: str | None,
+) -> None:
+    webui = trainings.webui
+    monkeypatch.setattr(webui.module("devices"), "device", torch.device(device))
+    for name, value in options.items():
+        monkeypatch.setattr(webui.shared.cmd_opts, name, value, raising=False)
+    trainings.made.begin(FormValues(name="ink", path=str(trainings.images)), [])
+    assert read(trainings.orders[-1].command[3:]).device == given
+
+
+@pytest.mark.parametrize(
+    ("place", "option"),
+    [
+        ("backend.args", "always_cpu"),  # Forge
+        ("backend.args", "cpu"),  # Neo
+        ("ldm_patched.modules.args_parser", "always_cpu"),  # reForge, Classic
+    ],
+)
+def test_options_of_forges_kind_name_the_cpu(
+    fake_webui: Any, monkeypatch: pytest.MonkeyPatch, place: str, option: str
+) -> None:
+    assert fake_webui.module("devices").device.type == "cpu"
+    args = SimpleNamespace(**{option: False})
+    module(monkeypatch, place, args=args)
+    assert named_device() is None
+    vars(args)[option] = True
+    assert named_device() == "cpu"
 
 
 def module(monkeypatch: pytest.MonkeyPatch, name: str, **content: Any) -> ModuleType:

@@ -147,6 +147,7 @@ class WebuiTrainings:
 
     def _order(self, values: FormValues, python: Path, checkpoint: Path) -> Order:
         from .arguments import arguments_of, starts_from
+        from .device import named_device
         from .running import Order
 
         name = starts_from(values)
@@ -158,6 +159,7 @@ class WebuiTrainings:
             checkpoint,
             self.folders.runs,
             network,
+            named_device(),
         )
         command = (str(python), "-m", "hypernetworks", *arguments)
         return Order(values, command, self.folders.runs, checkpoint)
