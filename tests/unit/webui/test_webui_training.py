@@ -650,6 +650,28 @@ def test_the_tab_is_the_webuis(fake_webui: Any, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == ""
 
 
+@two_hosts
+def test_the_lists_of_a_page_are_renewed(trainings: Any) -> None:
+    """gradio gives each new page the lists of the webui's start; the page's script clicks."""
+    from hypernetworks.ui.training.webui_tab import add
+
+    with gr.Blocks(analytics_enabled=False) as page:
+        add(trainings.made)
+    by_id = {getattr(block, "elem_id", None): block for block in page.blocks.values()}
+    trainings.made.folders.keep([str(trainings.images / "a cat.png")], "ink")
+    a_network(trainings.webui.folder / "copied by hand.pt")
+
+    refresh = by_id["hypernetworks_train_refresh"]._id
+    (function,) = (each for each in page.fns.values() if each.targets == [(refresh, "click")])
+    names = [block.elem_id.removeprefix("hypernetworks_train_") for block in function.outputs]
+    assert names == ["key", "begin_with"]
+    assert function.fn is not None
+    of_folders, of_networks = function.fn()
+    assert of_folders["choices"] == [("(none)", ""), ("ink (1 image)", "0:ink")]
+    assert of_networks["choices"][1:] == ["copied by hand"]
+    assert "value" not in {**of_folders, **of_networks}, "what is chosen stays so"
+
+
 def test_a_tab_that_cannot_be_built_costs_a_line(
     fake_webui: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -118,6 +118,10 @@ class WebuiTrainings:
             "height": 0,
         }
 
+    def refresh(self) -> None:
+        """Look at the folders of networks again."""
+        folders.refresh()
+
     def begin(self, values: FormValues, files: Sequence[str]) -> str:
         """Start a training on the selected checkpoint, or let it wait; returns what to tell."""
         from .arguments import check
