@@ -7,6 +7,7 @@ it, so that every window follows it and none takes a place in gradio's queue for
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import gradio as gr
@@ -72,13 +73,14 @@ def _wire_start(trainings: Trainings, form: Form, start: Any, told: Any) -> None
 
     def begin(files: Sequence[Any] | None, *values: Any) -> tuple[Any, ...]:
         entered = FormValues(**dict(zip(names, values, strict=True)))
+        entered = replace(entered, key=form.key_of(entered.key or ""))
         # gradio 3 gives files, later versions their paths.
         sent = [str(getattr(file, "name", file)) for file in files or ()]
         try:
             said = trainings.begin(entered, sent)
         except HypernetworkError as error:
             return messages_html([str(error)], "error"), gr.update(), gr.update()
-        folders = gr.update(choices=form.folders())
+        folders = gr.update(choices=form.folder_choices())
         return messages_html([said]), folders, gr.update(value=None) if sent else gr.update()
 
     start.click(
@@ -118,7 +120,7 @@ def _wire_lists(trainings: Trainings, form: Form, refresh: Any, told: Any) -> No
 
     def both() -> tuple[Any, Any]:
         trainings.refresh()
-        return gr.update(choices=form.folders()), networks()
+        return gr.update(choices=form.folder_choices()), networks()
 
     key, begin_with = form.fields["key"], form.fields["begin_with"]
     refresh.click(both, None, [key, begin_with], **_QUIET)

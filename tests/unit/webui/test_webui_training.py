@@ -672,6 +672,33 @@ def test_the_lists_of_a_page_are_renewed(trainings: Any) -> None:
     assert "value" not in {**of_folders, **of_networks}, "what is chosen stays so"
 
 
+def test_under_gradio_3_a_folder_is_chosen_by_its_label(
+    trainings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lists show a pair of label and key as it would be written in Python, and send that."""
+    from hypernetworks.ui.training import form as module_of_form
+    from hypernetworks.ui.training.webui_tab import add
+
+    monkeypatch.setattr(module_of_form, "HAS_LABELS", False)
+    kept = trainings.made.folders.keep([str(trainings.images / "a cat.png")], "ink")
+    with gr.Blocks(analytics_enabled=False) as page:
+        add(trainings.made)
+    by_id = {getattr(block, "elem_id", None): block for block in page.blocks.values()}
+    shown = [label for label, _ in by_id["hypernetworks_train_key"].choices]
+    assert shown == ["(none)", "ink (1 image)"]
+
+    start = by_id["hypernetworks_train_start"]._id
+    (function,) = (each for each in page.fns.values() if each.targets == [(start, "click")])
+    entered = {**vars(FormValues(name="sepia")), **trainings.made.preset("style")}
+    of_fields = [block.elem_id.removeprefix("hypernetworks_train_") for block in function.inputs]
+    assert function.fn is not None
+    for chosen in ("ink (1 image)", "(none)"):
+        values = {**entered, "key": chosen, "upload": None}
+        function.fn(*(values[name] for name in of_fields))
+    (order,) = trainings.orders
+    assert read(order.command[3:]).pictures == [kept]
+
+
 def test_a_tab_that_cannot_be_built_costs_a_line(
     fake_webui: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
