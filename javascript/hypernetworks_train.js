@@ -26,6 +26,7 @@
             this.seen = "";
             this.kept = undefined;
             this.isAsking = false;
+            this.isInView = false;
             this.parts = Object.fromEntries(PARTS.map((part) => [part, make("div", { "data-part": part })]));
             this.told = make("p", { role: "status", class: "hypernetworks-told" });
             this.interrupting = button("Interrupt", "Interrupt the training; its state is saved", () => this.act("interrupt"));
@@ -44,6 +45,14 @@
             for (const element of [this.setup, this.interrupting, this.title]) element.hidden = true;
             host.classList.add("hypernetworks-filled");
             host.addEventListener("click", (event) => this.tryOut(event.target.closest?.(".studio-try")));
+        }
+
+        /** Ask while the tab can be seen. Its lists are those of the webui's start, or of the last time. */
+        follow() {
+            const isInView = isVisible(this.host) && !document.hidden;
+            if (isInView && !this.isInView) this.renewLists();
+            this.isInView = isInView;
+            if (isInView) this.ask();
         }
 
         async ask() {
@@ -132,8 +141,14 @@
             this.ask();
         }
 
-        /** The server has a new file: our list, and the webui's cards by its own button. */
+        /** What the form can choose: gradio fills its lists itself, after a click on our button. */
+        renewLists() {
+            root().querySelector("#hypernetworks_train_refresh")?.click();
+        }
+
+        /** The server has a new file: our lists, and the webui's cards by its own button. */
         renewCards() {
+            this.renewLists();
             catalogue.refresh().catch(() => {});
             const buttons = root().querySelectorAll("[id$=_hypernetworks_extra_refresh]");
             for (const each of buttons) each.click();
@@ -152,7 +167,7 @@
         for (const host of root().querySelectorAll(".hypernetworks-training:not(.hypernetworks-filled)")) all.push(new Training(host));
         for (const each of [...all]) {
             if (!each.host.isConnected) all.splice(all.indexOf(each), 1);
-            else if (isVisible(each.host) && !document.hidden) each.ask();
+            else each.follow();
         }
     }, TICK_MS);
 

@@ -286,6 +286,29 @@ def test_a_training_is_followed_steered_and_found_among_the_cards(
         assert page.evaluate("window.hacked") is None
 
 
+def test_the_forms_lists_are_renewed_in_view_and_after_a_training(
+    browser: Any, server: Server
+) -> None:
+    """gradio gives each new page the lists of the webui's start."""
+    server.answers["training"] = training()
+    with plain_page(browser, server) as page:
+        page.evaluate(
+            """document.body.insertAdjacentHTML("afterbegin",
+                `<div id=tab><button id=hypernetworks_train_refresh
+                    onclick="this.textContent = 1 + Number(this.textContent)">0</button>
+                <div class=hypernetworks-training></div></div>`)"""
+        )
+        clicks = page.locator("#hypernetworks_train_refresh")
+        sync_api.expect(clicks).to_have_text("1")
+        page.locator("#tab").evaluate("(tab) => { tab.hidden = true; }")
+        page.wait_for_timeout(2500)
+        assert clicks.text_content() == "1"
+        page.locator("#tab").evaluate("(tab) => { tab.hidden = false; }")
+        sync_api.expect(clicks).to_have_text("2")
+        server.answers["training"] = training(running=False, kept="ink 1", version="2")
+        sync_api.expect(clicks).to_have_text("3")
+
+
 def test_a_webui_that_cannot_train_offers_the_set_up(browser: Any, server: Server) -> None:
     why = {"able": False, "running": False, "said": "", "why": "there is no diffusers"}
     server.answers["training"] = training(setup=why, running=False)

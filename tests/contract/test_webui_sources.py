@@ -171,6 +171,12 @@ def test_which_hosts_have_hypernetworks(host: str) -> None:
 def test_paths(host: str) -> None:
     names = source(host, "modules/paths.py").assigned()
     assert {"models_path", "data_path"} <= names
+    if host == "sdnext":  # relative ones by default, as the fake's are
+        text = source(host, "modules/paths.py").text
+        assert "data_path = cli.data_dir" in text
+        assert "config.get('models_dir') or 'models'" in text
+        (option,) = re.findall('"--data-dir", .*', source(host, "modules/cmd_args.py").text)
+        assert """("SD_DATADIR", '')""" in option
 
 
 def test_the_command_line(host: str) -> None:
@@ -181,6 +187,26 @@ def test_the_command_line(host: str) -> None:
     assert ("--auth-file" in text) is (host == "sdnext")
     assert ("--gradio-auth" in text) is (host != "sdnext")
     assert "--api-auth" in text
+
+
+FORGES_OPTIONS = {
+    "forge": ("backend/args.py", "--always-cpu"),
+    NEO: ("backend/args.py", "--cpu"),
+    "reforge": ("ldm_patched/modules/args_parser.py", "--always-cpu"),
+    "classic": ("ldm_patched/modules/args_parser.py", "--always-cpu"),
+}
+
+
+def test_the_device(host: str) -> None:
+    assert "device" in source(host, "modules/devices.py").assigned()
+    if host not in FORGES_OPTIONS:
+        assert "--use-cpu" in source(host, "modules/cmd_args.py").text
+        return
+    path, option = FORGES_OPTIONS[host]
+    assert "args" in source(host, path).assigned()
+    assert f'"{option}"' in source(host, path).text
+    # A card's number reaches the trainer by this variable.
+    assert "CUDA_VISIBLE_DEVICES" in source(host, "modules_forge/initialization.py").text
 
 
 def test_the_list_of_hypernetworks_has_one_origin(host: str) -> None:

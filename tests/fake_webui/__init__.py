@@ -65,14 +65,17 @@ class FakeWebui:
 
 @contextlib.contextmanager
 def installed(root: Path, host: str = "a1111") -> Iterator[FakeWebui]:
-    """Make ``import modules`` mean the fake; afterwards nothing of it is left in ``sys.path`` or
-    ``sys.modules``."""
+    """Make ``import modules`` mean the fake, in its folder, where each webui's launcher goes;
+    afterwards nothing of it is left in ``sys.path`` or ``sys.modules``."""
     assert host in HOSTS
     assert not any(name.split(".")[0] == "modules" for name in sys.modules), (
         "another webui is imported"
     )
     before = {name: os.environ.get(name) for name in (ROOT_VARIABLE, HOST_VARIABLE)}
     os.environ.update({ROOT_VARIABLE: str(root), HOST_VARIABLE: host})
+    root.mkdir(parents=True, exist_ok=True)
+    started_in = Path.cwd()
+    os.chdir(root)
     sys.path.insert(0, str(HERE))
     importlib.invalidate_caches()
     if host in ("classic", "sdnext"):
@@ -80,6 +83,7 @@ def installed(root: Path, host: str = "a1111") -> Iterator[FakeWebui]:
     try:
         yield FakeWebui(host, root)
     finally:
+        os.chdir(started_in)
         sys.path.remove(str(HERE))
         for name in [name for name in sys.modules if name.split(".")[0] == "modules"]:
             del sys.modules[name]

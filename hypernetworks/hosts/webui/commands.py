@@ -25,7 +25,7 @@ def environment() -> dict[str, str]:
 
 
 def selected_checkpoint() -> Path:
-    """The file of the checkpoint that is selected in the webui.
+    """The file of the checkpoint that is selected in the webui, as an absolute path.
 
     Raises:
         HypernetworkError: none is.
@@ -35,4 +35,4 @@ def selected_checkpoint() -> Path:
     chosen = sd_models.select_checkpoint()
     if chosen is None:
         raise HypernetworkError("no checkpoint is selected: select the one that you use it with")
-    return Path(chosen.filename)
+    return Path(chosen.filename).absolute()

@@ -21,8 +21,8 @@ The package stays imported when the webui reloads its scripts, and what is loade
 
 
 def folders() -> tuple[Path, ...]:
-    """Where networks are looked for: the webui's own folder, then those of our setting, each
-    once.
+    """Where networks are looked for, as absolute paths: the webui's own folder, then those of our
+    setting, each once.
     """
     from modules import paths, shared
 
@@ -32,7 +32,7 @@ def folders() -> tuple[Path, ...]:
     )
     found: dict[Path, Path] = {}
     # By their real paths: a link, or a folder inside another, would list its files twice.
-    for folder in (Path(own), *settings.extra_folders()):
+    for folder in (Path(own).absolute(), *settings.extra_folders()):
         real = Path(os.path.realpath(folder))
         if not any(real == other or other in real.parents for other in found):
             found[real] = folder

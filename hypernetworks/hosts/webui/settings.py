@@ -77,17 +77,26 @@ def _options(on_folders_changed: Callable[[], object]) -> dict[str, Any]:
     }
 
 
+def data_folder() -> Path:
+    """The webui's data folder, as an absolute path.
+
+    SD.Next names its folders from where it was started, and so does ``--data-dir``. Our commands
+    run elsewhere, in processes of their own.
+    """
+    from modules import paths
+
+    return Path(paths.data_path).absolute()
+
+
 def extra_folders() -> tuple[Path, ...]:
     """The folders of our setting, as absolute paths; a relative one starts at the webui's data
     folder.
     """
-    from modules import paths
-
     texts = [
         text.strip().strip("\"'").strip()
         for text in re.split("[;\n]", str(_read(FOLDERS, "") or ""))
     ]
-    return tuple(Path(paths.data_path) / os.path.expanduser(text) for text in texts if text)  # noqa: PTH111
+    return tuple(data_folder() / os.path.expanduser(text) for text in texts if text)  # noqa: PTH111
 
 
 def force_family() -> bool:

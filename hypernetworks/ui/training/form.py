@@ -24,6 +24,8 @@ from ..html import text
 from .values import MOST_PREVIEWS, NEW, FormValues
 
 NO_FOLDER = ("(none)", "")
+HAS_LABELS = int(gr.__version__.partition(".")[0]) >= 4
+"""Whether an entry of a drop-down list may have a label besides its value: not in gradio 3."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Form:
             )
 
         self.fields["key"] = gr.Dropdown(
-            self.folders(),
+            self.folder_choices(),
             value="",
             label="Folder of images",
             info="An image's caption is its file name, or a text file of the same name beside it.",
@@ -142,6 +144,14 @@ class Form:
     def folders(self) -> list[tuple[str, str]]:
         """Folders of images to choose from."""
         return [NO_FOLDER, *self.source.folders()]
+
+    def folder_choices(self) -> list[Any]:
+        """The same as this gradio takes them."""
+        return self.folders() if HAS_LABELS else [label for label, _ in self.folders()]
+
+    def key_of(self, chosen: str) -> str:
+        """The key of what was chosen: gradio 3 sends its label."""
+        return chosen if HAS_LABELS else dict(self.folders()).get(chosen, chosen)
 
     def size_html(self, values: FormValues) -> str:
         """How large the network will be."""

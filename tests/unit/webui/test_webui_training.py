@@ -4,11 +4,13 @@ processes, the Python that it uses, and what it moves off the GPU."""
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -19,13 +21,15 @@ import pytest
 import torch
 from PIL import Image
 from starlette.testclient import TestClient
+from unit.library.test_library import network as a_network
 
 import hypernetworks as hn
 from hypernetworks.cli.train import _job
 from hypernetworks.cli.train_options import add_options
 from hypernetworks.errors import HypernetworkError, TrainingDataError, TrainingSettingsError
-from hypernetworks.hosts.webui import commands, registration, settings
+from hypernetworks.hosts.webui import commands, folders, registration, settings
 from hypernetworks.hosts.webui.training import arguments, memory, pythons, routes, setting_up, tab
+from hypernetworks.hosts.webui.training.device import named_device
 from hypernetworks.hosts.webui.training.running import Order, Queue
 from hypernetworks.training import PRESETS
 from hypernetworks.training.picture_settings import PictureSettings
@@ -37,9 +41,13 @@ CHECKPOINT = Path("some model.safetensors")
 
 def parsed(values: FormValues, network: Path | None = None) -> argparse.Namespace:
     """The fields as the trainer's own parser reads them."""
+    return read(arguments.arguments_of(values, Path("images"), CHECKPOINT, Path("runs"), network))
+
+
+def read(command: Sequence[str]) -> argparse.Namespace:
+    """What follows ``python -m hypernetworks``, as the trainer's own parser reads it."""
     parser = argparse.ArgumentParser()
     add_options(parser)
-    command = arguments.arguments_of(values, Path("images"), CHECKPOINT, Path("runs"), network)
     assert command[0] == "train"
     return parser.parse_args(command[1:])
 
@@ -303,7 +311,56 @@ def test_the_set_up_installs_into_the_extension_alone(
     assert begun == []
 
 
-# ------------------------------------------------------------------ the model in the webui
+# ------------------------------------------------------------------ the webui's device and model
+
+
+@pytest.mark.parametrize(
+    ("device", "options", "given"),
+    [
+        ("cpu", {}, None),  # no card that the webui's torch can use
+        ("cpu", {"use_cpu": ["all"]}, "cpu"),
+        ("cpu", {"use_cpu": ["sd", "gfpgan"]}, "cpu"),
+        ("cuda", {"use_cpu": ["gfpgan"]}, None),
+        ("cuda", {"use_cpu": ["all"]}, None),  # SD.Next knows the option, and ignores it
+        ("cuda:1", {"device_id": "1"}, "cuda:1"),
+        ("xpu:2", {"device_id": "2"}, "xpu:2"),
+        ("privateuseone:1", {"device_id": "1"}, "directml:1"),
+        ("cuda:0", {}, None),  # --gpu-device-id: the trainer inherits CUDA_VISIBLE_DEVICES
+        ("meta:1", {}, None),  # stands for Huawei's npu, which the trainer doesn't know
+    ],
+)
+def test_a_training_takes_the_device_that_the_webui_was_told_to(
+    trainings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    options: dict[str, Any],
+    given: str | None,
+) -> None:
+    webui = trainings.webui
+    monkeypatch.setattr(webui.module("devices"), "device", torch.device(device))
+    for name, value in options.items():
+        monkeypatch.setattr(webui.shared.cmd_opts, name, value, raising=False)
+    trainings.made.begin(FormValues(name="ink", path=str(trainings.images)), [])
+    assert read(trainings.orders[-1].command[3:]).device == given
+
+
+@pytest.mark.parametrize(
+    ("place", "option"),
+    [
+        ("backend.args", "always_cpu"),  # Forge
+        ("backend.args", "cpu"),  # Neo
+        ("ldm_patched.modules.args_parser", "always_cpu"),  # reForge, Classic
+    ],
+)
+def test_options_of_forges_kind_name_the_cpu(
+    fake_webui: Any, monkeypatch: pytest.MonkeyPatch, place: str, option: str
+) -> None:
+    assert fake_webui.module("devices").device.type == "cpu"
+    args = SimpleNamespace(**{option: False})
+    module(monkeypatch, place, args=args)
+    assert named_device() is None
+    vars(args)[option] = True
+    assert named_device() == "cpu"
 
 
 def module(monkeypatch: pytest.MonkeyPatch, name: str, **content: Any) -> ModuleType:
@@ -315,10 +372,14 @@ def module(monkeypatch: pytest.MonkeyPatch, name: str, **content: Any) -> Module
     return sys.modules[name]
 
 
-def test_each_kind_of_webui_is_asked_in_its_own_way(
-    fake_webui: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: list[str] = []
+def a_model(unet: torch.nn.Module | None = None) -> Any:
+    """As much of a model as is asked for."""
+    return SimpleNamespace(unet=unet or torch.nn.Linear(1, 1))
+
+
+@pytest.fixture
+def moving(fake_webui: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A webui with a loaded model, the modules that move it, and what is off the GPU in it."""
     assert fake_webui.shared, "modules is the fake's from here on"
     models = module(monkeypatch, "modules.sd_models")
     module(monkeypatch, "modules.devices", cpu="cpu", device="gpu", torch_gc=lambda: None)
@@ -326,8 +387,15 @@ def test_each_kind_of_webui_is_asked_in_its_own_way(
         monkeypatch.setattr(
             importlib.import_module("modules"), name, sys.modules[f"modules.{name}"], raising=False
         )
-    monkeypatch.setattr(memory, "live_unet", lambda: torch.nn.Linear(1, 1))
+    monkeypatch.setattr(fake_webui.shared, "sd_model", a_model())
     monkeypatch.setattr(memory, "AWAY", away := memory.Away())
+    return SimpleNamespace(models=models, away=away, shared=fake_webui.shared)
+
+
+def test_each_kind_of_webui_is_asked_in_its_own_way(
+    moving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, away, said = moving.models, moving.away, list[str]()
 
     def round_trip() -> list[str]:
         said.clear()
@@ -339,11 +407,11 @@ def test_each_kind_of_webui_is_asked_in_its_own_way(
         assert not away
         return list(said)
 
-    models.send_model_to_cpu = lambda _: said.append("cpu")  # type: ignore[attr-defined]
-    models.send_model_to_device = lambda _: said.append("gpu")  # type: ignore[attr-defined]
+    models.send_model_to_cpu = lambda _: said.append("cpu")
+    models.send_model_to_device = lambda _: said.append("gpu")
     assert round_trip() == ["cpu", "gpu"], "AUTOMATIC1111"
 
-    models.move_model = lambda _, device: said.append(device)  # type: ignore[attr-defined]
+    models.move_model = lambda _, device: said.append(device)
     assert round_trip() == ["cpu", "gpu"], "SD.Next"
 
     forge = {
@@ -352,6 +420,44 @@ def test_each_kind_of_webui_is_asked_in_its_own_way(
     }
     module(monkeypatch, "ldm_patched.modules.model_management", **forge)
     assert round_trip() == ["unloaded", "emptied"], "reForge and Classic load it again themselves"
+
+
+def test_a_model_that_was_exchanged_meanwhile_stays_where_it_is(moving: Any) -> None:
+    """The user selects another checkpoint during a training: AUTOMATIC1111 keeps the first one in
+    the CPU's memory, or leaves it without weights.
+    """
+    moves: list[tuple[str, object]] = []
+    moving.models.send_model_to_cpu = lambda model: moves.append(("cpu", model))
+    moving.models.send_model_to_device = lambda model: moves.append(("gpu", model))
+    old, new = moving.shared.sd_model, a_model()
+    moving.away.move_away()
+    moving.shared.sd_model = new
+    moving.away.bring_back()
+    assert moves == [("cpu", old)]
+    assert not moving.away
+
+    moving.away.move_away()
+    moving.shared.sd_model = old
+    moving.away.move_away()  # the next training, before any image
+    assert moves[1:] == [("cpu", new), ("cpu", old)], "what is on the GPU by then makes room, too"
+    moves.clear()
+    forgotten = weakref.ref(old.unet)
+    moving.shared.sd_model = new
+    del old
+    gc.collect()
+    assert forgotten() is None, "the webui can free it"
+    moving.away.bring_back()
+    assert moves == []
+
+
+def test_another_pipeline_around_the_same_unet_comes_back(moving: Any) -> None:
+    """SD.Next makes one when the user changes from txt2img to img2img."""
+    moves: list[tuple[str, object]] = []
+    moving.models.move_model = lambda model, device: moves.append((device, model))
+    moving.away.move_away()
+    other = moving.shared.sd_model = a_model(moving.shared.sd_model.unet)
+    moving.away.bring_back()
+    assert moves[1:] == [("gpu", other)]
 
 
 def test_a_webui_that_cannot_move_its_model_still_trains(
@@ -405,6 +511,38 @@ def test_images_are_a_path_or_sent_or_in_the_list(trainings: Any) -> None:
         made.begin(replace(values, path=str(trainings.images / "gone")), [])
 
 
+@two_hosts
+def test_paths_mean_the_same_to_a_trainer_that_runs_elsewhere(
+    trainings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs in the extension's folder. SD.Next names its own folders, and the checkpoint, from
+    where it was started, and anyone may type such a path.
+    """
+    webui, made = trainings.webui, trainings.made
+    assert webui.shared, "modules is the fake's from here on"
+    models = module(monkeypatch, "modules.sd_models")
+    vars(models)["select_checkpoint"] = lambda: SimpleNamespace(filename="models/some.safetensors")
+    monkeypatch.setattr(tab, "selected_checkpoint", commands.selected_checkpoint)
+    a_network(webui.folder / "old.pt")
+    folders.refresh()
+    images = webui.root / "datasets" / "cat"
+    images.mkdir(parents=True)
+    Image.new("RGB", (8, 8), "red").save(images / "a cat.png")
+
+    values = FormValues(name="ink", begin_with="old")
+    made.begin(replace(values, path="datasets/cat"), [])
+    made.begin(values, [str(images / "a cat.png")])
+    data = webui.root / "hypernetwork_training"
+    for order, pictures in zip(trainings.orders, (images, data / "pictures" / "ink"), strict=True):
+        options = read(order.command[3:])
+        assert options.pictures == [pictures]
+        assert (options.runs, order.folder) == (data / "runs", data / "runs" / "ink")
+        assert options.network == webui.folder / "old.pt"
+        assert options.checkpoint == webui.root / "models" / "some.safetensors"
+        assert order.checkpoint == options.checkpoint, "which its run remembers"
+    assert trainings.orders[0].values.key == f"path:{images}", "and that"
+
+
 def test_locked_folders_stay_locked(trainings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """``--hide-ui-dir-config``: a page may name no path, in no field."""
     monkeypatch.setattr(trainings.webui.shared.cmd_opts, "hide_ui_dir_config", True, raising=False)
@@ -455,14 +593,47 @@ def test_the_page_follows_and_steers(trainings: Any, monkeypatch: pytest.MonkeyP
     assert client.get(f"{start}/preview?name=x").status_code == 404
 
 
+def a_run(folder: Path) -> Path:
+    """One of five steps."""
+    folder.mkdir(parents=True)
+    (folder / "log.csv").write_text(
+        "step,loss,smoothed,validation,rate,gradient_norm,seconds\n5,1,1,,1,1,1\n"
+    )
+    return folder
+
+
+def test_a_run_that_waits_leaves_the_queue_for_the_trash(
+    queue: Any, fake_webui: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be made anew and trained from nothing."""
+    made = tab.WebuiTrainings()
+    made._queue = queue.queue
+    monkeypatch.setattr(routes, "TRAININGS", made)
+
+    def discard(name: str) -> str:
+        request: Any = SimpleNamespace(query_params={"name": name})
+        return str(routes.discard(request, b"")["said"])
+
+    queue.queue.add(queue.order("first", "waits"))
+    until(lambda: len(queue.queue.state.rows) == 3)
+    for name in ("first", "second", "third"):
+        a_run(made.folders.runs / name)
+    queue.queue.add(queue.order("second"))
+    with pytest.raises(HypernetworkError, match="being trained: interrupt"):
+        discard("first")
+    with pytest.raises(HypernetworkError, match="no such run"):
+        discard("../second")
+    assert queue.queue.waiting() == ["second"]
+    assert discard("third") == 'third is in the folder "trash" beside the runs.'
+    assert discard("second").endswith("beside the runs, and no longer waits to be trained.")
+    assert queue.queue.waiting() == []
+    assert not (made.folders.runs / "second").exists()
+
+
 def test_a_run_goes_on_with_its_own_checkpoint(trainings: Any, tmp_path: Path) -> None:
     made = trainings.made
     made.begin(FormValues(name="ink", steps=3, start_over=True, path=str(trainings.images)), [])
-    run = made.folders.runs / "ink"
-    run.mkdir(parents=True)
-    (run / "log.csv").write_text(
-        "step,loss,smoothed,validation,rate,gradient_norm,seconds\n5,1,1,,1,1,1\n"
-    )
+    run = a_run(made.folders.runs / "ink")
     from hypernetworks.ui.training.runs import remember
 
     remember(trainings.orders[-1].values, run)
@@ -494,6 +665,55 @@ def test_the_tab_is_the_webuis(fake_webui: Any, capsys: pytest.CaptureFixture[st
     assert all(found.startswith("hypernetworks_train_") for found in own)
     assert len(own) == len(set(own)) > 40
     assert capsys.readouterr().err == ""
+
+
+@two_hosts
+def test_the_lists_of_a_page_are_renewed(trainings: Any) -> None:
+    """gradio gives each new page the lists of the webui's start; the page's script clicks."""
+    from hypernetworks.ui.training.webui_tab import add
+
+    with gr.Blocks(analytics_enabled=False) as page:
+        add(trainings.made)
+    by_id = {getattr(block, "elem_id", None): block for block in page.blocks.values()}
+    trainings.made.folders.keep([str(trainings.images / "a cat.png")], "ink")
+    a_network(trainings.webui.folder / "copied by hand.pt")
+
+    refresh = by_id["hypernetworks_train_refresh"]._id
+    (function,) = (each for each in page.fns.values() if each.targets == [(refresh, "click")])
+    names = [block.elem_id.removeprefix("hypernetworks_train_") for block in function.outputs]
+    assert names == ["key", "begin_with"]
+    assert function.fn is not None
+    of_folders, of_networks = function.fn()
+    assert of_folders["choices"] == [("(none)", ""), ("ink (1 image)", "0:ink")]
+    assert of_networks["choices"][1:] == ["copied by hand"]
+    assert "value" not in {**of_folders, **of_networks}, "what is chosen stays so"
+
+
+def test_under_gradio_3_a_folder_is_chosen_by_its_label(
+    trainings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lists show a pair of label and key as it would be written in Python, and send that."""
+    from hypernetworks.ui.training import form as module_of_form
+    from hypernetworks.ui.training.webui_tab import add
+
+    monkeypatch.setattr(module_of_form, "HAS_LABELS", False)
+    kept = trainings.made.folders.keep([str(trainings.images / "a cat.png")], "ink")
+    with gr.Blocks(analytics_enabled=False) as page:
+        add(trainings.made)
+    by_id = {getattr(block, "elem_id", None): block for block in page.blocks.values()}
+    shown = [label for label, _ in by_id["hypernetworks_train_key"].choices]
+    assert shown == ["(none)", "ink (1 image)"]
+
+    start = by_id["hypernetworks_train_start"]._id
+    (function,) = (each for each in page.fns.values() if each.targets == [(start, "click")])
+    entered = {**vars(FormValues(name="sepia")), **trainings.made.preset("style")}
+    of_fields = [block.elem_id.removeprefix("hypernetworks_train_") for block in function.inputs]
+    assert function.fn is not None
+    for chosen in ("ink (1 image)", "(none)"):
+        values = {**entered, "key": chosen, "upload": None}
+        function.fn(*(values[name] for name in of_fields))
+    (order,) = trainings.orders
+    assert read(order.command[3:]).pictures == [kept]
 
 
 def test_a_tab_that_cannot_be_built_costs_a_line(

@@ -27,12 +27,18 @@ _SWITCHES = {
 
 
 def arguments_of(
-    values: FormValues, images: Path, checkpoint: Path, runs: Path, network: Path | None
+    values: FormValues,
+    images: Path,
+    checkpoint: Path,
+    runs: Path,
+    network: Path | None,
+    device: str | None = None,
 ) -> list[str]:
     """What follows ``python -m hypernetworks``.
 
     Args:
         network: file to start from, where a network is chosen in the form.
+        device: that the webui was told to use; ``None`` leaves it to the trainer.
 
     Raises:
         TrainingSettingsError, StructureError: the fields say something impossible. The trainer
@@ -43,6 +49,7 @@ def arguments_of(
     found += ["--checkpoint", str(checkpoint), "--preset", values.purpose]
     found += ["--format", values.file_suffix.lstrip(".")]
     found += _network(values) if network is None else ["--network", str(network)]
+    found += [] if device is None else ["--device", device]
 
     # With "=", because a value may begin with "-".
     for name, kind in _NUMBERS.items():

@@ -11,7 +11,6 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from ....errors import HypernetworkError
 from ....ui.html import messages_html
 from .. import folders
 from ..access import Routes
@@ -124,12 +123,13 @@ def keep(request: Request, _body: bytes) -> dict[str, Any]:
 
 
 def discard(request: Request, _body: bytes) -> dict[str, Any]:
-    """Move a run to the trash beside the runs."""
+    """Move a run to the trash beside the runs; one that waits leaves the queue, too."""
     name, _ = _asked(request)
-    if TRAININGS.queue.state.is_running and TRAININGS.queue.state.name == name:
-        raise HypernetworkError(f'"{name}" is being trained: interrupt it first')
+    TRAININGS.runs.path(name)  # before anything is changed: there is such a run
+    waited = TRAININGS.queue.remove(name)
     TRAININGS.runs.discard(name)
-    return {"said": f'{name} is in the folder "trash" beside the runs.'}
+    said = f'{name} is in the folder "trash" beside the runs'
+    return {"said": f"{said}, and no longer waits to be trained." if waited else f"{said}."}
 
 
 def set_up(_request: Request, _body: bytes) -> dict[str, Any]:

@@ -132,10 +132,18 @@ class Queue:
         with self._lock:
             return [order.name for order in self._waiting]
 
-    def remove(self, name: str) -> None:
-        """Take a waiting training out of the queue."""
-        with self._lock:
+    def remove(self, name: str) -> bool:
+        """Take a waiting training out of the queue; whether it was in it.
+
+        Raises:
+            HypernetworkError: it is being trained.
+        """
+        with self._lock:  # else it could begin between the question and the removal
+            if self.state.is_running and self.state.name == name:
+                raise HypernetworkError(f'"{name}" is being trained: interrupt it first')
+            before = len(self._waiting)
             self._waiting = deque(order for order in self._waiting if order.name != name)
+            return len(self._waiting) < before
 
     def interrupt(self) -> bool:
         """Stop after the present step, which is saved, and at once when asked again; whether one

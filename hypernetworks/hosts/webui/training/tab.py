@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from ....console import pasted_path
 from ....engine.families import BY_KEY
 from ....errors import HypernetworkError, TrainingDataError
 from ....library import Library
@@ -15,7 +16,7 @@ from ....training import PRESETS
 from ....training.folders import TrainingFolders
 from ....training.picture_settings import PictureSettings
 from ....ui.training.values import FormValues, size_in_words, values_of
-from .. import folders, host
+from .. import folders, host, settings
 from ..commands import selected_checkpoint
 from . import pythons
 from .memory import AWAY
@@ -73,9 +74,7 @@ class WebuiTrainings:
     @property
     def folders(self) -> TrainingFolders:
         """Beside the webui's other data; nobody has to look there."""
-        from modules import paths
-
-        return TrainingFolders(Path(paths.data_path) / "hypernetwork_training")
+        return TrainingFolders(settings.data_folder() / "hypernetwork_training")
 
     @property
     def runs(self) -> Runs:
@@ -119,6 +118,10 @@ class WebuiTrainings:
             "height": 0,
         }
 
+    def refresh(self) -> None:
+        """Look at the folders of networks again."""
+        folders.refresh()
+
     def begin(self, values: FormValues, files: Sequence[str]) -> str:
         """Start a training on the selected checkpoint, or let it wait; returns what to tell."""
         from .arguments import check
@@ -148,6 +151,7 @@ class WebuiTrainings:
 
     def _order(self, values: FormValues, python: Path, checkpoint: Path) -> Order:
         from .arguments import arguments_of, starts_from
+        from .device import named_device
         from .running import Order
 
         name = starts_from(values)
@@ -159,6 +163,7 @@ class WebuiTrainings:
             checkpoint,
             self.folders.runs,
             network,
+            named_device(),
         )
         command = (str(python), "-m", "hypernetworks", *arguments)
         return Order(values, command, self.folders.runs, checkpoint)
@@ -169,21 +174,23 @@ class WebuiTrainings:
         Raises:
             TrainingDataError: none, or more than one was given.
         """
-        typed = (values.path or "").strip().strip("\"'")
+        typed = values.path or ""
         if self.folders_are_locked:
             typed = ""
         if values.key.startswith(PATH):  # from a page, which may say only what its list has
             raise TrainingDataError("choose a folder of images from the list")
-        if sum(map(bool, (values.key, typed, files))) != 1:
+        if sum(map(bool, (values.key, typed.strip(), files))) != 1:
             raise TrainingDataError(
                 "choose a folder, enter a path, or add images: one of the three"
             )
 
-        if typed:
+        if typed.strip():
+            # The trainer runs in another folder than the webui, where a relative path starts.
+            folder = pasted_path(typed).absolute()
             # The trainer would say so, too, but only after a minute of loading.
-            if not Path(typed).is_dir():
-                raise TrainingDataError(f"{typed}: there is no such folder")
-            return replace(values, key=f"{PATH}{typed}", path="")
+            if not folder.is_dir():
+                raise TrainingDataError(f"{folder}: there is no such folder")
+            return replace(values, key=f"{PATH}{folder}", path="")
         if files:
             kept = self.folders.keep(files, values.name.strip())
             return replace(values, key=self.folders.key(kept), path="")

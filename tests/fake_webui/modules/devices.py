@@ -1,0 +1,5 @@
+"""What the webui computes on."""
+
+import torch
+
+cpu = device = torch.device("cpu")
