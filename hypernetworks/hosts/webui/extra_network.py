@@ -289,6 +289,7 @@ def _watch_the_end_of_jobs() -> None:
 
 def _with_an_end(original: Callable[..., Any]) -> Callable[..., Any]:
     def process_images_inner(p: Any, *arguments: Any, **named: Any) -> Any:
+        host.begin_messages(p)
         _own_parameters(p)
         _RUNNING.append(p)
         try:
@@ -297,9 +298,9 @@ def _with_an_end(original: Callable[..., Any]) -> Callable[..., Any]:
             _RUNNING.pop()
             end_of_job(p)
             p.__dict__.pop(BATCH, None)
+            host.end_messages(p)
             folders.trim()
         _show_messages(host.messages(p), processed)
-        host.forget_messages(p)  # scripts such as loopback use the job again
         return processed
 
     return process_images_inner

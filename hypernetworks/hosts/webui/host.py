@@ -174,9 +174,15 @@ def messages(p: Any) -> list[str]:
     return list(getattr(p, "_hypernetwork_messages", []))
 
 
-def forget_messages(p: Any) -> None:
-    """Forget them: the job is over."""
-    p.__dict__.pop("_hypernetwork_messages", None)
+def end_messages(p: Any) -> None:
+    """The job is over. Its messages can be read until it, or a copy of it, runs again."""
+    p.__dict__["_hypernetwork_messages_ended"] = True
+
+
+def begin_messages(p: Any) -> None:
+    """A job begins: scripts such as loopback use one again, with its messages of before."""
+    if p.__dict__.pop("_hypernetwork_messages_ended", False):
+        p.__dict__.pop("_hypernetwork_messages", None)
 
 
 def tell_of_fault(p: Any, doing: str, error: BaseException) -> None:
