@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from browser.studio_page import (
+    INFOTEXT,
     NETWORKS,
     PROMPT,
     expect,
@@ -111,6 +112,19 @@ def test_a_comparison_and_its_fields_survive_a_reload(page: Any) -> None:
     expect(cells.nth(before + 1)).to_be_visible(timeout=90_000)  # it goes on
     page.click("#compare_interrupt")
     expect(page.locator("#compare_messages")).to_contain_text("Interrupted after")
+
+
+def test_a_reload_shows_the_images_of_all_jobs_that_wait(page: Any) -> None:
+    page.fill(STEPS, "150")
+    for name in ("first", "second"):
+        page.fill(PROMPT, f"a cat, {name}")
+        page.click("#hypernetworks_generate")
+        page.wait_for_timeout(300)
+    expect(page.locator(".studio-pill")).to_contain_text("1 waiting")
+    page.reload()
+    expect(page.locator(INFOTEXT)).to_have_value(re.compile("^a cat, first"), timeout=90_000)
+    expect(page.locator(INFOTEXT)).to_have_value(re.compile("^a cat, second"), timeout=90_000)
+    expect(page.locator("#hypernetworks_progress .studio-done")).to_contain_text("1 image in")
 
 
 PRETENDED = """() => {

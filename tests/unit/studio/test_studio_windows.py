@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from PIL import Image
 import hypernetworks as hn
 from hypernetworks.hosts.diffusers import Picture, save_png
 from hypernetworks.studio.images import TRASH, Images
-from hypernetworks.studio.job_queue import JobQueue, Update
+from hypernetworks.studio.job_queue import JobQueue, Update, Work
 from hypernetworks.studio.kept import Kept
 from hypernetworks.studio.unfinished import EVERYONE as TRAINING
 from hypernetworks.studio.unfinished import Unfinished
@@ -55,13 +56,13 @@ def test_a_reload_finds_the_job_again_and_a_closed_window_ends_it(job_queue: Job
     first = job_queue.run(NAME, work, "an image", patience=60)
     assert next(first).done == 3
     first.close()  # the page is loaded again
-    again = job_queue.resume(NAME, "an image")
-    assert again is not None
-    assert next(again).done == 3
-    assert job_queue.resume("another", "an image") is None
-    assert job_queue.resume(NAME, "a comparison") is None
-    release.set()
-    assert list(again) == ["done"]
+    with job_queue.resume(NAME, "an image") as (again,):
+        assert next(again).done == 3
+        for other in (("another", "an image"), (NAME, "a comparison")):
+            with job_queue.resume(*other) as none:
+                assert none == []
+        release.set()
+        assert list(again) == ["done"]
 
     release.clear()
     closed = job_queue.run(NAME, work, "an image", patience=0.01)
@@ -79,11 +80,51 @@ def test_an_interrupt_after_a_reload_reaches_the_job(job_queue: JobQueue) -> Non
     first = job_queue.run(NAME, work, "an image", patience=60)
     next(first)
     first.close()
-    again = job_queue.resume(NAME, "an image")
-    assert again is not None
-    next(again)
-    assert job_queue.interrupt(NAME)
-    assert list(again) == ["stopped"]
+    with job_queue.resume(NAME, "an image") as (again,):
+        next(again)
+        assert job_queue.interrupt(NAME)
+        assert list(again) == ["stopped"]
+
+
+def test_a_reload_keeps_the_jobs_that_wait_and_tells_the_end_of_each(job_queue: JobQueue) -> None:
+    release = [threading.Event() for _ in range(3)]
+
+    def work(number: int) -> Work:
+        def do(_painter: Any, tell: Any, cancelled: threading.Event) -> str:
+            tell(Update(1, 2, "x"))
+            return f"{until(cancelled, release[number])} {number}"
+
+        return do
+
+    running = [job_queue.run(NAME, work(n), "an image", patience=0.1) for n in range(3)]
+    for shown in running:
+        next(shown)
+    for shown in running:
+        shown.close()  # the page is loaded again
+
+    with job_queue.resume(NAME, "an image") as again:
+        time.sleep(0.4)  # well beyond the patience, while only the first is shown
+        for event in release:
+            event.set()
+        ends = [list(shown)[-1] for shown in again]
+    assert ends == ["done 0", "done 1", "done 2"]
+
+
+def test_a_window_that_is_closed_after_a_reload_ends_all_of_its_jobs(job_queue: JobQueue) -> None:
+    def work(_painter: Any, tell: Any, cancelled: threading.Event) -> str:
+        tell(Update(1, 2, "x"))
+        return until(cancelled, threading.Event())
+
+    running = [job_queue.run(NAME, work, "an image", patience=60) for _ in range(2)]
+    for shown in running:
+        next(shown)
+        shown.close()
+    jobs = list(job_queue._jobs)
+    for job in jobs:
+        job.patience = 0.01
+    with job_queue.resume(NAME, "an image") as again:
+        next(again[0])
+    assert all(job.cancelled.wait(10) for job in jobs)
 
 
 def test_a_second_click_waits_and_the_header_shows_both(job_queue: JobQueue) -> None:
