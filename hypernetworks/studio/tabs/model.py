@@ -46,7 +46,7 @@ def model_tab(
     ) -> Iterator[tuple[Any, ...]]:
         same = [gr.skip()] * len(on_change)
         try:
-            wanted = None if which == MINIATURE else _path(place, key, typed, anywhere)
+            wanted = None if which == MINIATURE else chosen_checkpoint(place, key, typed, anywhere)
             of_vae = _vae_path(own, anywhere)
 
             def work(
@@ -169,8 +169,12 @@ def _memory_hint() -> str:
     )
 
 
-def _path(place: Place, key: str | None, typed: str, anywhere: bool) -> Path:
-    """The checkpoint that was chosen, or else that was typed."""
+def chosen_checkpoint(place: Place, key: str | None, typed: str, anywhere: bool) -> Path:
+    """The checkpoint that was chosen, or else that was typed.
+
+    Raises:
+        HypernetworkError: it is none, or the page takes no paths.
+    """
     if key:
         path = place.checkpoints.path(key, anywhere=anywhere)
         checkpoint_family(path)
