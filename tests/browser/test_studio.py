@@ -705,6 +705,23 @@ def test_the_menu_of_a_card_the_history_and_names_while_typing(page: Any) -> Non
     expect(prompt).to_have_value("a cat <hypernet:night:1>")
 
 
+def test_cards_know_a_tag_in_any_spelling(page: Any) -> None:
+    prompt = page.locator(PROMPT)
+    page.fill(PROMPT, "a cat <hypernet:INK:1> <hypernet:STYLES\\Pen.safetensors:1>")
+    for name in ("ink", "pen"):
+        expect(card(page, name)).to_have_attribute("aria-pressed", "true")
+    expect(card(page, "night")).to_have_attribute("aria-pressed", "false")
+    card(page, "ink").click()
+    expect(prompt).to_have_value("a cat <hypernet:STYLES\\Pen.safetensors:1>")
+    page.fill(PROMPT, "a cat <hypernet:INK:1> <hypernet:night:1> <hypernet:night:0.5>")
+    page.get_by_role("button", name="Menu: ink", exact=True).click()
+    page.get_by_role("menuitem", name="Only this network").click()
+    expect(prompt).to_have_value("a cat <hypernet:INK:1>")
+    page.fill(PROMPT, "a cat <hypernet:Sepia:1>")
+    page.evaluate(TRY)  # it is in already
+    expect(prompt).to_have_value("a cat <hypernet:Sepia:1>")
+
+
 def test_compare_can_be_interrupted(page: Any) -> None:
     page.get_by_role("tab", name="Compare").click()
     page.click("#compare_start")

@@ -195,7 +195,10 @@ KINDS: dict[str, Kind] = {
 
 
 def applied(
-    job: Generation, chosen: Iterable[tuple[Axis, str | None]], names: frozenset[str]
+    job: Generation,
+    chosen: Iterable[tuple[Axis, str | None]],
+    names: frozenset[str],
+    spelled: Callable[[Generation], Generation] = lambda job: job,
 ) -> Generation:
     """A cell's job.
 
@@ -203,12 +206,18 @@ def applied(
         job: as the fields have it.
         chosen: a value for each axis; ``None`` is the column without the networks.
         names: the networks that are compared.
+        spelled: writes their tags as ``names`` does.
     """
     # Not in the order of the axes: a multiplier needs the network that another axis puts in.
     pairs, order = list(chosen), list(KINDS)
     given = [(axis, value) for axis, value in pairs if value is not None]
+    for axis, value in given:
+        if axis.kind == WORDS:  # they are searched for in the prompt as it was typed
+            job = KINDS[WORDS].change(job, value, axis, names)
+    job = spelled(job)
     for axis, value in sorted(given, key=lambda pair: order.index(pair[0].kind)):
-        job = KINDS[axis.kind].change(job, value, axis, names)
+        if axis.kind != WORDS:
+            job = KINDS[axis.kind].change(job, value, axis, names)
 
     if len(given) < len(pairs):
         job = without_networks(job, names)

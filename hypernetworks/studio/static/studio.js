@@ -266,8 +266,8 @@
     document.addEventListener("click", (event) => {
         const button = event.target.closest(".studio-try");
         if (!button) return;
+        if (shared.spellings(shared.meant(button.dataset.name)).length) return;
         const tags = parseTags(promptText());
-        if (tags.some((tag) => tag.name.trim() === button.dataset.name)) return;
         if (promptText() === STARTER) tags.forEach((tag) => toggle(TAB, tag.name));
         toggle(TAB, button.dataset.name);
     });
