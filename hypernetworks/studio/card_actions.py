@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import FileError, FileWriteError, HypernetworkError
+from ..errors import FileError, FileWriteError, HypernetworkError, sendable
 from ..files import moving
 from ..files.writing import replace
 from ..library import Entry, Library
@@ -88,7 +88,7 @@ class CardActions:
         for path in [*_belonging(entry), entry.path]:
             moving.move(path, moving.free(trash / path.name, path.suffix))
         self._library.scan()
-        return {"folder": str(trash)}
+        return {"folder": sendable(str(trash))}
 
 
 def open_folder(folder: Path) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def open_folder(folder: Path) -> dict[str, Any]:
             subprocess.Popen([opener, str(folder)], start_new_session=True)
     except OSError as error:
         raise HypernetworkError(f"no program opens {folder}: open it yourself") from error
-    return {"folder": str(folder)}
+    return {"folder": sendable(str(folder))}
 
 
 def set_tags(entry: Entry, text: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from ..errors import CheckpointError, HypernetworkError
+from ..files.naming import is_text
 from ..files.writing import replace
 
 SMALLEST = 300 << 20
@@ -30,7 +31,8 @@ class Checkpoints:
         self.folders, self._memory = tuple(folders), memory
 
     def choices(self, *, anywhere: bool) -> list[tuple[str, str]]:
-        """Pairs of a label and a key; no key is a path that a page could change.
+        """Pairs of a label and a key; no key is a path that a page could change. What is no valid
+        text is left out, since no page can show it.
 
         Args:
             anywhere: the page is open to other machines: only what is in the folders is shown.
@@ -85,7 +87,8 @@ class Checkpoints:
         except (OSError, ValueError, RecursionError):
             return []
         names = [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
-        return [path for name in names[:MOST_RECENT] if _exists(path := Path(name))]
+        usable = filter(is_text, names[:MOST_RECENT])
+        return [path for name in usable if _exists(path := Path(name))]
 
 
 def name_and_size(said: str) -> tuple[str, int]:
@@ -132,6 +135,7 @@ def _checkpoints(folder: Path) -> Iterator[Path]:
     """Checkpoint files, and folders of diffusers, below a folder."""
     for place, folders, files in os.walk(folder):
         here = Path(place)
+        folders[:], files = filter(is_text, folders), list(filter(is_text, files))
         # A folder of diffusers is one checkpoint, whatever files are in it.
         if "model_index.json" in files:
             folders.clear()

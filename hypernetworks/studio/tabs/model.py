@@ -11,7 +11,7 @@ import gradio as gr
 
 from ...console import pasted_path
 from ...devices import name_of, usable_devices
-from ...errors import HypernetworkError
+from ...errors import HypernetworkError, sendable
 from ...hosts.diffusers.checkpoints.loading import checkpoint_family
 from ..job_queue import InterruptedJobError, JobQueue, Update
 from ..models import CHECKPOINT, MINIATURE, checked_path, load, samplers
@@ -159,7 +159,7 @@ def _shown_path(job_queue: JobQueue, anywhere: bool) -> str:
     path = job_queue.painter.checkpoint
     if path is None:
         return ""
-    return path.name if anywhere else str(path)
+    return sendable(path.name if anywhere else str(path))
 
 
 def _memory_hint() -> str:

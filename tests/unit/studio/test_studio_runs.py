@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,6 +50,14 @@ def test_a_run_says_what_it_has_learned(runs: Runs) -> None:
     assert run.has_preview
     assert run.can_go_on
     assert Runs(runs.folder / "nowhere").all() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text on this system")
+def test_a_run_whose_name_is_no_text_is_not_listed(runs: Runs) -> None:
+    broken = runs.folder / os.fsdecode(b"caf\xe9")
+    broken.mkdir()
+    (broken / "log.csv").write_text(LOG + ROWS, encoding="utf-8")
+    assert [run.name for run in runs.all()] == ["azure"]
 
 
 def test_the_fields_come_back_and_foreign_ones_do_not(runs: Runs) -> None:
