@@ -53,8 +53,7 @@ class Checkpoints:
         """
         if key not in {known for _, known in self.choices(anywhere=anywhere)}:
             raise CheckpointError("this checkpoint is not there any more: choose another one")
-        number, _, rest = key.partition(":")
-        return Path(rest) if number == _RECENT else self.folders[int(number)] / rest
+        return self._path_of(key)
 
     def named(self, name: str, size: int, *, anywhere: bool) -> str | None:
         """The key of the file that has this name and size; ``None`` where there is none.
@@ -63,10 +62,15 @@ class Checkpoints:
         once would take longer than to look.
         """
         for _, key in self.choices(anywhere=anywhere):
-            path = self.path(key, anywhere=anywhere)
+            path = self._path_of(key)
             if path.name == name and path.is_file() and _size(path) == size:
                 return key
         return None
+
+    def _path_of(self, key: str) -> Path:
+        """The path of a key that is known to be one."""
+        number, _, rest = key.partition(":")
+        return Path(rest) if number == _RECENT else self.folders[int(number)] / rest
 
     def remember(self, path: Path) -> None:
         """Put a checkpoint first among the last ones; that it can't be written matters little."""

@@ -45,15 +45,17 @@
         async load(further = false) {
             const asked = Symbol("question");
             this.asked = asked;
-            const after = further ? this.items[this.items.length - 1]?.name ?? "" : "";
+            const after = further ? this.ended || (this.items[this.items.length - 1]?.name ?? "") : "";
             const words = { words: this.search.value, starred: this.starred.checked ? "1" : "", after };
             try {
                 const response = await fetch(`${API}/images?${new URLSearchParams(words)}`);
                 if (!response.ok) throw new Error(`HTTP ${response.status}`);
-                const found = await response.json();
+                const { items, ended } = await response.json();
                 if (asked !== this.asked) return; // a later question is under way
-                this.items = further ? [...this.items, ...found] : found;
-                this.more.hidden = found.length < PAGE;
+                this.items = further ? [...this.items, ...items] : items;
+                this.ended = ended; // the last image that was looked at, where there are too many for one search
+                this.more.hidden = items.length < PAGE && !ended;
+                setText(this.more, ended ? "Search older images" : "Show more");
                 this.render();
             } catch (error) {
                 setText(this.count, `The images can't be loaded (${error.message}).`);
@@ -74,8 +76,9 @@
             this.zip.hidden = !this.items.length;
             this.zip.href = `${API}/images/zip?${new URLSearchParams({ words: this.search.value, starred: this.starred.checked ? "1" : "" })}`;
             const filtered = this.search.value || this.starred.checked;
-            this.empty.hidden = this.items.length > 0;
-            setText(this.empty, filtered ? "No image matches." : "No images yet. Each image that you generate is saved here.");
+            this.empty.hidden = this.items.length > 0 && !this.ended;
+            if (this.ended) setText(this.empty, `Images before ${this.ended.slice(0, 10)} were not searched yet.`);
+            else setText(this.empty, filtered ? "No image matches." : "No images yet. Each image that you generate is saved here.");
             setText(this.count, `${this.items.length}${this.more.hidden ? "" : "+"} ${this.items.length === 1 ? "image" : "images"}`);
         }
     }

@@ -130,6 +130,16 @@ def test_a_dropped_checkpoint_is_found_by_name_and_size(models: Path, tmp_path: 
         assert known.named(name, size, anywhere=anywhere) is None
 
 
+def test_a_dropped_checkpoint_is_looked_for_in_one_walk(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walked = list[Path]()
+    walk = checkpoints._checkpoints
+    monkeypatch.setattr(checkpoints, "_checkpoints", lambda at: walked.append(at) or walk(at))
+    assert Checkpoints([models]).named("none.safetensors", 5, anywhere=False) is None
+    assert walked == [models]
+
+
 @pytest.mark.parametrize(
     ("name", "anywhere", "expected"),
     [

@@ -15,6 +15,7 @@ from PIL import Image
 
 import hypernetworks as hn
 from hypernetworks.hosts.diffusers import Picture, save_png
+from hypernetworks.studio import images as images_module
 from hypernetworks.studio.images import TRASH, Images
 from hypernetworks.studio.job_queue import JobQueue, Update, Work
 from hypernetworks.studio.kept import Kept
@@ -277,6 +278,30 @@ def test_images_are_kept_by_day_and_found_again(images: Images) -> None:
     assert names(Images(images.folder), starred=True) == [found[1]]
     images.star(found[1], False)
     assert names(images, starred=True) == []
+
+
+def test_a_search_reaches_all_images_and_says_where_it_ended(
+    images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest, middle, oldest = names(images)
+    monkeypatch.setattr(images_module, "MOST_SEARCHED", 1)
+
+    def search(shown: Images, words: str, **options: Any) -> tuple[list[str], list[str]]:
+        ended = list[str]()
+        return names(shown, words, on_end=ended.append, **options), ended
+
+    # What was read before is not counted: it costs nothing.
+    assert search(images, "moon") == (
+        [name for name in (newest, middle, oldest) if "seed-2" in name],
+        [],
+    )
+    fresh = Images(images.folder)
+    assert search(fresh, "nothing") == ([], [newest])
+    assert search(fresh, "nothing", after=newest) == ([], [middle])
+    assert search(fresh, "nothing") == ([], [])
+    images.star(oldest, True)
+    assert search(Images(images.folder), "", starred=True) == ([oldest], [])
+    assert search(Images(images.folder), "", after=middle) == ([oldest], [])
 
 
 def test_an_image_in_the_trash_can_be_taken_back(images: Images) -> None:
