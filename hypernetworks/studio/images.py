@@ -18,6 +18,7 @@ from typing import Any
 from ..errors import HypernetworkError
 from ..files import moving
 from ..files.writing import replace
+from ..prompts import parse_infotext
 from .kept import Kept
 from .restoring import read_infotext
 
@@ -191,8 +192,16 @@ class Images:
 
 
 def described(item: Item) -> dict[str, Any]:
-    """An image as the page reads it."""
-    return {"name": item.name, "infotext": item.infotext, "starred": item.is_starred}
+    """An image as the page reads it, with prompt and seed of its infotext."""
+    prompt, _, pairs = parse_infotext(item.infotext)
+    seed = pairs.get("Seed", "")
+    return {
+        "name": item.name,
+        "infotext": item.infotext,
+        "starred": item.is_starred,
+        "prompt": prompt,
+        "seed": seed if re.fullmatch(r"[0-9]{1,19}", seed) else None,
+    }
 
 
 def _copy(source: Path, temporary: Path) -> object:

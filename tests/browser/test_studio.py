@@ -587,6 +587,20 @@ def test_keys_drops_and_the_gallery(browser: Any, address: str) -> None:
     page.locator(".studio-images button").first.click()
     page.get_by_role("button", name="Use prompt").click()
     expect(prompt).to_have_value("a moon on blue <hypernet:ink:1>")
+
+    page.fill("#hypernetworks_seed input", "5")
+    written = "a moon, 'Seed: 77'\nSteps: up the hill"
+    generate(page, written, steps=1)
+    page.fill(PROMPT, "something else")
+    page.fill("#hypernetworks_seed input", "1")
+    page.get_by_role("tab", name="Gallery").click()
+    for button in ("Use prompt", "Use seed"):
+        first = page.locator(".studio-images button").first
+        expect(first).to_have_attribute("title", re.compile("^a moon, 'Seed: 77'"))
+        first.click()
+        page.get_by_role("button", name=button).click()
+    expect(prompt).to_have_value(written)
+    expect(page.locator("#hypernetworks_seed input")).to_have_value("5")
     page.context.close()
     assert [problem for problem in problems if "422" not in problem] == []  # that of wrong.pt
 

@@ -11,7 +11,6 @@
 
     const address = (item) => `${API}/image?name=${encodeURIComponent(item.name)}`;
     const fileName = (item) => item.name.split("/").pop();
-    const promptOf = (infotext) => infotext.split(/\n(?:Negative prompt:|Steps:)/)[0];
 
     function button(text, action) {
         const element = make("button", { type: "button" }, text);
@@ -64,7 +63,7 @@
 
         render() {
             this.grid.replaceChildren(...this.items.map((item, index) => {
-                const picture = make("img", { src: address(item), alt: promptOf(item.infotext).slice(0, 200), loading: "lazy" });
+                const picture = make("img", { src: address(item), alt: item.prompt.slice(0, 200), loading: "lazy" });
                 const element = make("button", { type: "button", title: item.infotext.slice(0, 400) }, picture);
                 if (item.starred) element.append(make("span", { class: "studio-star", "aria-label": "starred" }, "★"));
                 element.addEventListener("click", () => {
@@ -93,8 +92,8 @@
             this.download = make("a", { download: "" }, "Download");
             const actions = [
                 button("Use all", () => this.useAll()),
-                button("Use prompt", () => this.use("#hypernetworks_prompt textarea", promptOf(this.item.infotext))),
-                button("Use seed", () => this.use("#hypernetworks_seed input", this.item.infotext.match(/Seed: (\d+)/)?.[1])),
+                button("Use prompt", () => this.use("#hypernetworks_prompt textarea", this.item.prompt)),
+                button("Use seed", () => this.use("#hypernetworks_seed input", this.item.seed ?? undefined)),
                 button("Copy infotext", () => this.copy()),
                 button("Copy image", () => this.copyImage()),
                 button("Compare with …", () => comparison.begin(this.item, this.dialog)),
@@ -122,7 +121,7 @@
             this.item = gallery.items[index];
             if (!this.dialog.isConnected) document.body.append(this.dialog);
             this.picture.src = address(this.item);
-            this.picture.alt = promptOf(this.item.infotext).slice(0, 200);
+            this.picture.alt = this.item.prompt.slice(0, 200);
             this.text.value = this.item.infotext;
             this.download.href = address(this.item);
             this.download.download = fileName(this.item);

@@ -16,7 +16,7 @@ from PIL import Image
 import hypernetworks as hn
 from hypernetworks.hosts.diffusers import Picture, save_png
 from hypernetworks.studio import images as images_module
-from hypernetworks.studio.images import TRASH, Images
+from hypernetworks.studio.images import TRASH, Images, Item, described
 from hypernetworks.studio.job_queue import JobQueue, Update, Work
 from hypernetworks.studio.kept import Kept
 from hypernetworks.studio.unfinished import EVERYONE as TRAINING
@@ -302,6 +302,16 @@ def test_a_search_reaches_all_images_and_says_where_it_ended(
     images.star(oldest, True)
     assert search(Images(images.folder), "", starred=True) == ([oldest], [])
     assert search(Images(images.folder), "", after=middle) == ([oldest], [])
+
+
+def test_prompt_and_seed_of_an_image_are_those_of_its_settings() -> None:
+    prompt = 'poster, text "Seed: 77"\nSteps: up the hill'
+    settings = "Steps: 2, Sampler: DDIM, CFG scale: 3, Seed: 5, Size: 64x64"
+    shown = described(Item("x", f"{prompt}\nNegative prompt: Seed: 8\n{settings}", True))
+    assert (shown["prompt"], shown["seed"]) == (prompt, "5")
+    for infotext in ("", "only words, Seed: 3"):
+        shown = described(Item("x", infotext, False))
+        assert (shown["prompt"], shown["seed"]) == (infotext, None)
 
 
 def test_an_image_in_the_trash_can_be_taken_back(images: Images) -> None:
