@@ -119,6 +119,33 @@ def test_a_picture_that_is_dropped_brings_everything_back(page: Any, tmp_path: P
     assert page.input_value(INFOTEXT) == infotext
 
 
+def test_what_is_restored_is_generated_whatever_is_usual(page: Any, tmp_path: Path) -> None:
+    from PIL import Image
+
+    from hypernetworks.hosts.diffusers import Picture, save_png
+
+    settings = "Steps: 200, Sampler: Euler a, CFG scale: 0, Seed: 5, Size: 32x32"
+    save_png(Picture(Image.new("RGB", (8, 8)), f"a cat\n{settings}"), tmp_path / "wide.png")
+    page.set_input_files("#hypernetworks_restore input[type=file]", str(tmp_path / "wide.png"))
+    expect(page.locator("#hypernetworks_messages")).to_contain_text("settings are restored")
+    steps = page.locator("#hypernetworks_steps input[type=number]")
+    expect(steps).to_have_value("200")
+    press_generate(page)
+    expect(page.locator("#hypernetworks_progress")).to_contain_text("of 200")
+    picture(page)
+    expect(page.locator(INFOTEXT)).to_have_value(
+        re.compile("Steps: 200, Sampler: Euler a, CFG scale: 0.0, Seed: 5, Size: 32x32")
+    )
+
+    slider = page.get_by_role("slider", name="range slider for Steps")
+    expect(slider).to_have_count(1)
+    slider.fill("30")
+    expect(steps).to_have_value("30")
+    page.fill("#hypernetworks_width input", "99999")
+    page.click("#hypernetworks_generate")
+    expect(page.locator("#hypernetworks_messages")).to_contain_text("Width: 99999 is not possible")
+
+
 def test_a_long_job_is_interrupted_within_a_step(page: Any) -> None:
     page.fill(PROMPT, "a cat")
     page.fill("#hypernetworks_steps input[type=number]", "150")

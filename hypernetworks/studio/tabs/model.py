@@ -200,7 +200,7 @@ def _vae_path(typed: str, anywhere: bool) -> Path | None:
 def model_updates(job_queue: JobQueue) -> tuple[Any, ...]:
     """Title, CFG, sampler, width and height as they suit the loaded model."""
     painter = job_queue.painter
-    size = {"value": painter.default_size, "minimum": painter.size_step, "step": painter.size_step}
+    size = {"value": painter.default_size, "step": painter.size_step}
     return (
         status_html(job_queue),
         painter.default_cfg,

@@ -226,7 +226,7 @@ def test_networks_are_compared_by_their_files(library: hn.Library) -> None:
         ([(NETWORK, "inc")], "did you mean ink"),
         ([(MULTIPLIER, "0-1 [60]"), (SEED, "1-4")], "at most 200"),
         ([(WORDS, "zebra, dog")], "not in the prompt"),
-        ([(STEPS, "0")], "use 1 to 150"),
+        ([(STEPS, "0")], "use 1 to 1000"),
         ([(SAMPLER, "Magic")], "no sampler"),
         ([(STEPS, "")], "type some values"),
         ([(BLOCK_OFF, "IN09")], "no block"),
