@@ -14,6 +14,15 @@ DEVICE = re.compile(
 """File names that are devices on Windows, with any suffix. No file there can have such a name."""
 
 
+def is_text(path: Path | str) -> bool:
+    """Whether a path is valid text, fit for a page: file systems allow any bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def as_path(path: object, call: str) -> Path:
     """A path that a caller has given.
 

@@ -7,6 +7,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..files.naming import is_text
+
 EARLY = 8
 """Length of the hash that AUTOMATIC1111 wrote until January 2023; see :meth:`Entry.early_hash`."""
 EARLY_OF_SMALL = "e3b0c442"
@@ -42,11 +44,7 @@ class Entry:
     @property
     def is_text(self) -> bool:
         """Whether its path is valid text, fit for a page: file systems allow any bytes."""
-        try:
-            str(self.path).encode()
-        except UnicodeEncodeError:
-            return False
-        return True
+        return is_text(self.path)
 
     @property
     def identity(self) -> tuple[str, int, int]:

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import FileError, FileWriteError, HypernetworkError
-from ..files import moving
+from ..errors import FileError, FileWriteError, HypernetworkError, sendable
+from ..files import SUFFIXES, moving
+from ..files.naming import folded
 from ..files.writing import replace
 from ..library import Entry, Library
 from ..library.sidecars import PREVIEW_SUFFIXES, write_user_metadata
@@ -67,16 +68,19 @@ class CardActions:
         if not to.strip():
             raise FileError("the new name is empty: type one")
         target = entry.path.with_name(checked_name(f"{to.strip()}{entry.path.suffix}"))
-        # On Windows and macOS, Ink.pt and ink.pt are one file, and may change their case.
-        if target.exists() and not target.samefile(entry.path):
-            raise FileWriteError(f"{target.name} exists already: choose another name")
+        # Tags could not tell ink.pt from ink.safetensors, which would share what is beside them.
+        same = [path for path in _same_stem(target) if path != entry.path]
+        moves = [
+            (path, path.with_name(target.stem + path.name.removeprefix(entry.path.stem)))
+            for path in _belonging(entry)
+        ]
+        taken = [new for path, new in [*moves, (entry.path, target)] if _is_other(new, path)]
+        if same or taken:
+            raise FileWriteError(f"{(same or taken)[0].name} exists already: choose another name")
 
         # The network last: where a move fails half-way, tags still find it under its old name.
-        for path in list(_belonging(entry)):
-            new = path.with_name(target.stem + path.name.removeprefix(entry.path.stem))
-            if not new.exists():
-                moving.move(path, new)
-        moving.move(entry.path, target)
+        for path, new in [*moves, (entry.path, target)]:
+            moving.move(path, new)
         self._library.scan()
         return {"name": target.stem}
 
@@ -88,7 +92,7 @@ class CardActions:
         for path in [*_belonging(entry), entry.path]:
             moving.move(path, moving.free(trash / path.name, path.suffix))
         self._library.scan()
-        return {"folder": str(trash)}
+        return {"folder": sendable(str(trash))}
 
 
 def open_folder(folder: Path) -> dict[str, Any]:
@@ -105,7 +109,7 @@ def open_folder(folder: Path) -> dict[str, Any]:
             subprocess.Popen([opener, str(folder)], start_new_session=True)
     except OSError as error:
         raise HypernetworkError(f"no program opens {folder}: open it yourself") from error
-    return {"folder": str(folder)}
+    return {"folder": sendable(str(folder))}
 
 
 def set_tags(entry: Entry, text: str) -> dict[str, Any]:
@@ -141,15 +145,25 @@ def set_preview(entry: Entry, body: bytes) -> dict[str, Any]:
     return {"preview": path.name}
 
 
+def _is_other(path: Path, than: Path) -> bool:
+    """Whether there is another file at a path."""
+    # On Windows and macOS, Ink.pt and ink.pt are one file, and may change their case.
+    return path.exists() and not path.samefile(than)
+
+
+def _same_stem(path: Path) -> list[Path]:
+    """The networks of a folder that share a file's name but for the suffix, itself included."""
+    return [
+        other
+        for other in path.parent.glob("*")
+        if folded(other.stem) == folded(path.stem) and other.suffix.lower() in SUFFIXES
+    ]
+
+
 def _belonging(entry: Entry) -> Iterator[Path]:
     """The files beside a network that are only its own."""
     stem = entry.path.stem
-    others = [
-        path
-        for path in entry.path.parent.glob("*")
-        if path.stem == stem and path.suffix.lower() in (".pt", ".safetensors", ".bin", ".ckpt")
-    ]
-    if len(others) > 1:  # ink.pt and ink.safetensors share them
+    if len(_same_stem(entry.path)) > 1:  # ink.pt and ink.safetensors share them
         return
 
     images = [f"{middle}.{suffix}" for middle in (".preview", "") for suffix in PREVIEW_SUFFIXES]

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from ..errors import CheckpointError, HypernetworkError
+from ..files.naming import is_text
 from ..files.writing import replace
 
 SMALLEST = 300 << 20
@@ -30,7 +31,8 @@ class Checkpoints:
         self.folders, self._memory = tuple(folders), memory
 
     def choices(self, *, anywhere: bool) -> list[tuple[str, str]]:
-        """Pairs of a label and a key; no key is a path that a page could change.
+        """Pairs of a label and a key; no key is a path that a page could change. What is no valid
+        text is left out, since no page can show it.
 
         Args:
             anywhere: the page is open to other machines: only what is in the folders is shown.
@@ -51,8 +53,7 @@ class Checkpoints:
         """
         if key not in {known for _, known in self.choices(anywhere=anywhere)}:
             raise CheckpointError("this checkpoint is not there any more: choose another one")
-        number, _, rest = key.partition(":")
-        return Path(rest) if number == _RECENT else self.folders[int(number)] / rest
+        return self._path_of(key)
 
     def named(self, name: str, size: int, *, anywhere: bool) -> str | None:
         """The key of the file that has this name and size; ``None`` where there is none.
@@ -61,10 +62,15 @@ class Checkpoints:
         once would take longer than to look.
         """
         for _, key in self.choices(anywhere=anywhere):
-            path = self.path(key, anywhere=anywhere)
+            path = self._path_of(key)
             if path.name == name and path.is_file() and _size(path) == size:
                 return key
         return None
+
+    def _path_of(self, key: str) -> Path:
+        """The path of a key that is known to be one."""
+        number, _, rest = key.partition(":")
+        return Path(rest) if number == _RECENT else self.folders[int(number)] / rest
 
     def remember(self, path: Path) -> None:
         """Put a checkpoint first among the last ones; that it can't be written matters little."""
@@ -85,7 +91,8 @@ class Checkpoints:
         except (OSError, ValueError, RecursionError):
             return []
         names = [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
-        return [path for name in names[:MOST_RECENT] if _exists(path := Path(name))]
+        usable = filter(is_text, names[:MOST_RECENT])
+        return [path for name in usable if _exists(path := Path(name))]
 
 
 def name_and_size(said: str) -> tuple[str, int]:
@@ -132,6 +139,7 @@ def _checkpoints(folder: Path) -> Iterator[Path]:
     """Checkpoint files, and folders of diffusers, below a folder."""
     for place, folders, files in os.walk(folder):
         here = Path(place)
+        folders[:], files = filter(is_text, folders), list(filter(is_text, files))
         # A folder of diffusers is one checkpoint, whatever files are in it.
         if "model_index.json" in files:
             folders.clear()

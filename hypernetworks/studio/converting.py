@@ -152,7 +152,9 @@ def _extract(
     painter: Painter, order: Order, name: str, told: Callable[[str, int, int], None]
 ) -> Outcome:
     if order.source is None:
-        raise HypernetworkError("there is no file: drop a .safetensors file on the field")
+        raise HypernetworkError(
+            "there is no file: drop a .safetensors file on the field, or name one of this machine"
+        )
 
     def on_progress(done: int, total: int) -> None:
         told("Extracting …", done, total)

@@ -8,9 +8,9 @@ import gradio as gr
 
 from ..hosts.diffusers.passes import UPSCALERS
 from ..ui.panel import panel
-from .generating import MOST_PICTURES, MOST_STEPS
 from .job_queue import JobQueue
 from .models import samplers
+from .ranges import RANGES
 from .widgets import EXAMPLES
 
 
@@ -76,26 +76,25 @@ def prompt_and_settings(
     return inputs, generate, interrupt, used
 
 
+def _ends(name: str) -> tuple[float, float]:
+    return RANGES[name].low, RANGES[name].high
+
+
 def _settings(
     job_queue: JobQueue, prompt: gr.Textbox, negative: gr.Textbox
 ) -> tuple[Inputs, tuple[gr.Button, gr.Button]]:
     painter = job_queue.painter
-    size = {
-        "precision": 0,
-        "minimum": painter.size_step,
-        "maximum": 4096,
-        "step": painter.size_step,
-        "min_width": 90,
-    }
+    # No limits here: gradio's message about them does not say which field it is about.
+    size = {"precision": 0, "step": painter.size_step, "min_width": 90}
 
     with gr.Accordion("Settings", open=True, elem_id="studio_settings"):
         with gr.Row():
+            # Their sliders go as far as is usual (studio_sliders.js); more can be typed.
             steps = gr.Slider(
-                1, MOST_STEPS, value=20, step=1, label="Steps", elem_id="hypernetworks_steps"
+                *_ends("steps"), value=20, step=1, label="Steps", elem_id="hypernetworks_steps"
             )
             cfg = gr.Slider(
-                1,
-                20,
+                *_ends("cfg"),
                 value=painter.default_cfg,
                 step=0.5,
                 label="CFG scale",
@@ -130,7 +129,7 @@ def _settings(
                 painter.default_size, label="Height", elem_id="hypernetworks_height", **size
             )
         batch = gr.Slider(
-            1, MOST_PICTURES, value=1, step=1, label="Images", elem_id="hypernetworks_batch"
+            *_ends("batch"), value=1, step=1, label="Images", elem_id="hypernetworks_batch"
         )
 
     of_job = (prompt, negative, steps, cfg, seed, sampler, batch, width, height)
@@ -148,8 +147,7 @@ def _passes() -> tuple[gr.Checkbox, gr.Slider, gr.Slider, gr.Dropdown, gr.Slider
 
         with gr.Row():
             scale = gr.Slider(
-                1,
-                4,
+                *_ends("hires_scale"),
                 value=2,
                 step=0.05,
                 label="Scale",
@@ -157,10 +155,9 @@ def _passes() -> tuple[gr.Checkbox, gr.Slider, gr.Slider, gr.Dropdown, gr.Slider
                 elem_id="hypernetworks_hires_scale",
             )
             hires_strength = gr.Slider(
-                0.05,
-                1,
+                *_ends("hires_strength"),
                 value=0.7,
-                step=0.05,
+                step=0.01,
                 label="Hires strength",
                 min_width=210,
                 elem_id="hypernetworks_hires_strength",
@@ -177,10 +174,9 @@ def _passes() -> tuple[gr.Checkbox, gr.Slider, gr.Slider, gr.Dropdown, gr.Slider
             elem_id="hypernetworks_image",
         )
         strength = gr.Slider(
-            0.05,
-            1,
+            *_ends("strength"),
             value=0.75,
-            step=0.05,
+            step=0.01,
             label="Strength (how much of that image is changed)",
             elem_id="hypernetworks_strength",
         )

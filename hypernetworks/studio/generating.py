@@ -17,6 +17,7 @@ from ..hosts.diffusers import Generation, Hires, Result, save_png
 from ..prompts import parse
 from .job_queue import Update
 from .kept import Kept
+from .ranges import RANGES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
     from ..hosts.diffusers import Painter
     from .images import Images
 
-MOST_STEPS, MOST_PICTURES = 150, 16
 LONGEST_PROMPT, MOST_TAGS = 20_000, 200
 """Characters of a prompt, and tags in it.
 
 The text encoder reads all of them, and each tag is looked up.
 """
-LARGEST_SEED = 2**32 - 1
+LARGEST_DRAWN = 2**32 - 1
+"""Of the seeds that are drawn; webuis draw no larger ones."""
 
 
 @dataclass(frozen=True)
@@ -63,25 +64,25 @@ def job_of(
     height, it is the model's own.
 
     Raises:
-        HypernetworkError: a prompt is too long, or has too many tags.
+        HypernetworkError: a prompt is too long, or has too many tags; a number is out of its range.
     """
     for name, text in (("prompt", prompt or ""), ("negative prompt", negative or "")):
         _check_prompt(name, text)
 
     # Drawn here and not in the page, so that the infotext has the seed that was used.
-    chosen = random.randrange(LARGEST_SEED + 1) if seed is None or seed < 0 else int(seed)
+    chosen = random.randrange(LARGEST_DRAWN + 1) if seed is None or seed < 0 else int(seed)
     return Generation(
         prompt=prompt or "",
         negative=negative or "",
-        steps=_between(steps, 1, MOST_STEPS, 20),
-        cfg=float(min(max(cfg if cfg is not None else 7.0, 0), 100)),
-        seed=min(chosen, 2**63 - 1),
-        batch=_between(batch, 1, MOST_PICTURES, 1),
-        width=None if width is None else _between(width, 1, 4096, 0),
-        height=None if height is None else _between(height, 1, 4096, 0),
+        steps=int(_within("steps", steps, 20)),
+        cfg=float(_within("cfg", cfg, 7.0)),
+        seed=int(_within("seed", chosen, 0)),
+        batch=int(_within("batch", batch, 1)),
+        width=None if width is None else int(_within("width", width, 0)),
+        height=None if height is None else int(_within("height", height, 0)),
         sampler=sampler or None,
         image=Path(image) if image else None,
-        strength=0.75 if strength is None else float(strength),
+        strength=float(_within("strength", strength, 0.75)),
         hires=_hires(hires_scale, hires_strength, upscaler) if hires else None,
     )
 
@@ -89,8 +90,8 @@ def job_of(
 def _hires(scale: float | None, strength: float | None, upscaler: str | None) -> Hires:
     usual = Hires()
     return Hires(
-        usual.scale if scale is None else float(min(max(scale, 1), 8)),
-        usual.strength if strength is None else float(strength),
+        float(_within("hires_scale", scale, usual.scale)),
+        float(_within("hires_strength", strength, usual.strength)),
         upscaler or usual.upscaler,
     )
 
@@ -108,11 +109,17 @@ def _check_prompt(name: str, text: str) -> None:
         )
 
 
-def _between(value: float | None, low: int, high: int, otherwise: int) -> int:
-    """A whole number that the page's own limits hold; a field may be empty, and the API may send
-    anything.
+def _within(name: str, value: float | None, otherwise: float) -> float:
+    """The number of a field, which may be empty; the API may send anything.
+
+    Raises:
+        HypernetworkError: it is out of its range.
     """
-    return otherwise if value is None else int(min(max(value, low), high))
+    if value is None:
+        return otherwise
+    if value not in RANGES[name]:
+        raise HypernetworkError(RANGES[name].refusal(value))
+    return value
 
 
 def generate(

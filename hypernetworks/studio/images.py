@@ -8,7 +8,7 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,7 @@ from typing import Any
 from ..errors import HypernetworkError
 from ..files import moving
 from ..files.writing import replace
+from ..prompts import parse_infotext
 from .kept import Kept
 from .restoring import read_infotext
 
@@ -27,7 +28,7 @@ NAME = re.compile(rf"{DAY.pattern}/{_FILE.pattern}")
 """How the gallery names an image: nothing else of the disk can be meant by it."""
 TRASH, STARS = "trash", "stars.txt"
 MOST_SEARCHED = 5000
-"""Images whose infotext is read for one search, the newest first."""
+"""Images that are opened for one search, the newest first. What was read before costs nothing."""
 
 
 @dataclass(frozen=True)
@@ -92,22 +93,34 @@ class Images:
             return None
         return path if is_file and is_inside else None
 
-    def items(self, words: str = "", *, starred: bool = False, after: str = "") -> Iterator[Item]:
+    def items(
+        self,
+        words: str = "",
+        *,
+        starred: bool = False,
+        after: str = "",
+        on_end: Callable[[str], object] = lambda _: None,
+    ) -> Iterator[Item]:
         """Images, the newest first.
 
         Args:
             words: that prompt and settings must have, all of them.
             starred: only those with a star.
             after: begin behind this name.
+            on_end: called with the last name that was looked at, where older ones are left out
+                because too many images would have to be opened.
         """
         wanted, stars = words.lower().split(), self.stars()
+        opened, last = 0, ""
 
-        for number, name in enumerate(self._names()):
-            if number >= MOST_SEARCHED:
-                return
+        for name in self._names():
             if (after and name >= after) or (starred and name not in stars):
                 continue
-            infotext = self.infotext(name)
+            opened += name not in self._infotexts
+            if opened > MOST_SEARCHED:
+                on_end(last)
+                return
+            infotext, last = self.infotext(name), name
             if all(word in infotext.lower() for word in wanted):
                 yield Item(name, infotext, name in stars)
 
@@ -179,8 +192,16 @@ class Images:
 
 
 def described(item: Item) -> dict[str, Any]:
-    """An image as the page reads it."""
-    return {"name": item.name, "infotext": item.infotext, "starred": item.is_starred}
+    """An image as the page reads it, with prompt and seed of its infotext."""
+    prompt, _, pairs = parse_infotext(item.infotext)
+    seed = pairs.get("Seed", "")
+    return {
+        "name": item.name,
+        "infotext": item.infotext,
+        "starred": item.is_starred,
+        "prompt": prompt,
+        "seed": seed if re.fullmatch(r"[0-9]{1,19}", seed) else None,
+    }
 
 
 def _copy(source: Path, temporary: Path) -> object:

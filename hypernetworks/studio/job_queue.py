@@ -8,6 +8,7 @@ import gc
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -160,14 +161,19 @@ class JobQueue:
         threading.Thread(target=self._do, args=(work, job), daemon=True).start()
         yield from self._watch(job)
 
-    def resume(self, window: str, kind: str) -> Iterator[Update | Any] | None:
-        """What :meth:`run` would go on to yield, for a window whose page was loaded again; ``None``
-        where it has no such job.
+    @contextmanager
+    def resume(self, window: str, kind: str) -> Iterator[list[Iterator[Update | Any]]]:
+        """What :meth:`run` would go on to yield, for each job of a kind that a window whose page
+        was loaded again has, in their order. None of these jobs is left alone meanwhile.
         """
-        with self._changed:
-            # A window may have several; the first one is that whose progress it showed.
-            mine = [job for job in self._jobs if job.window == window and job.kind == kind]
-        return self._watch(mine[0]) if mine else None
+        with ExitStack() as watched:
+            # All at once: while the first is shown, the patience of the others would end.
+            with self._changed:
+                mine = [job for job in self._jobs if job.window == window and job.kind == kind]
+                heard = [(job, self._listen(job)) for job in mine]
+            for job, told in heard:
+                watched.callback(self._leave, job, told)
+            yield [_said_by(told) for _, told in heard]
 
     def seen(self) -> list[Seen]:
         """All jobs in the order of their turns."""
@@ -186,27 +192,28 @@ class JobQueue:
             return any(job.window == window and job.kind == kind for job in self._jobs)
 
     def _watch(self, job: _Job) -> Iterator[Update | Any]:
-        told: queue.SimpleQueue[_Said] = queue.SimpleQueue()
         with self._changed:
-            # Whoever comes later begins with what was said last; the end may have come already.
-            if job.end is not None:
-                told.put(job.end)
-            elif job.latest is not None:
-                told.put(("update", job.latest))
-            job.listeners.append(told)
-
+            told = self._listen(job)
         try:
-            while True:
-                kind, value = _latest(told)
-                if kind == "error":
-                    raise value
-                yield value
-                if kind == "result":
-                    return
+            yield from _said_by(told)
         finally:
-            with self._changed:
-                job.listeners.remove(told)
-            self._left_alone(job)
+            self._leave(job, told)
+
+    def _listen(self, job: _Job) -> queue.SimpleQueue[_Said]:
+        """Where a job's messages come from now on. Only while nothing else changes."""
+        told: queue.SimpleQueue[_Said] = queue.SimpleQueue()
+        # Whoever comes later begins with what was said last; the end may have come already.
+        if job.end is not None:
+            told.put(job.end)
+        elif job.latest is not None:
+            told.put(("update", job.latest))
+        job.listeners.append(told)
+        return told
+
+    def _leave(self, job: _Job, told: queue.SimpleQueue[_Said]) -> None:
+        with self._changed:
+            job.listeners.remove(told)
+        self._left_alone(job)
 
     def _left_alone(self, job: _Job) -> None:
         """Stop a job whose window was closed, unless the page comes back in time."""
@@ -289,6 +296,17 @@ class JobQueue:
             f"Waiting for {kind} of {'this' if before[0].window == job.window else 'another'} "
             "window …"
         )
+
+
+def _said_by(told: queue.SimpleQueue[_Said]) -> Iterator[Update | Any]:
+    """A job's updates and its result; raises what ended it."""
+    while True:
+        kind, value = _latest(told)
+        if kind == "error":
+            raise value
+        yield value
+        if kind == "result":
+            return
 
 
 def _latest(told: queue.SimpleQueue[_Said]) -> _Said:

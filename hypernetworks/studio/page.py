@@ -70,7 +70,7 @@ def build_page(trainer: Trainer, place: Place, *, anywhere: bool = False) -> gr.
                 outputs, restored = picture_tab(job_queue)
                 resume_sheet, of_sheet, axes = compare_tab(job_queue, place, inputs.all())
                 inspected = inspect_tab(job_queue)
-                converted = convert_tab(job_queue, place)
+                converted = convert_tab(job_queue, place, anywhere)
                 train_tab(trainer)
                 of_model = [status, inputs.cfg, inputs.sampler, inputs.width, inputs.height]
                 of_tab, of_tab_values, of_drop = model_tab(job_queue, place, anywhere, of_model)

@@ -20,6 +20,7 @@ from ..prompts import parse, parse_infotext
 from ..prompts.infotext import parse_hashes
 from ..prompts.json_infotexts import json_object
 from ..prompts.near_misses import near_misses
+from .ranges import RANGES
 
 LONGEST = 1 << 18
 """Characters of an infotext that are looked at."""
@@ -133,9 +134,9 @@ def restore(infotext: str, library: Library, model: str) -> Restored:
         )
     width, height = _size(pairs)
     values: dict[str, object] = {
-        "Steps": _number(pairs, "Steps", 1, 1000),
-        "CFG scale": _fraction(pairs, "CFG scale", 0, 100),
-        "Seed": _number(pairs, "Seed", 0, 2**63 - 1),
+        "Steps": _number(pairs, "Steps", "steps"),
+        "CFG scale": _fraction(pairs, "CFG scale", "cfg"),
+        "Seed": _number(pairs, "Seed", "seed"),
         "Size": width,
     }
     messages += _unusable(pairs, values)
@@ -143,9 +144,9 @@ def restore(infotext: str, library: Library, model: str) -> Restored:
     return Restored(
         prompt,
         negative,
-        _number(pairs, "Steps", 1, 1000),
-        _fraction(pairs, "CFG scale", 0, 100),
-        _number(pairs, "Seed", 0, 2**63 - 1),
+        _number(pairs, "Steps", "steps"),
+        _fraction(pairs, "CFG scale", "cfg"),
+        _number(pairs, "Seed", "seed"),
         sampler,
         width,
         height,
@@ -156,8 +157,11 @@ def restore(infotext: str, library: Library, model: str) -> Restored:
 
 def _passes(pairs: Mapping[str, str], messages: list[str]) -> dict[str, Any]:
     """The hires pass, or the strength with which another image was changed."""
-    strength = _fraction(pairs, "Denoising strength", 0, 1)
-    scale = _fraction(pairs, "Hires upscale", 1, 4)
+    strength = _fraction(pairs, "Denoising strength", "strength")
+    scale = _fraction(pairs, "Hires upscale", "hires_scale")
+    # At 0, nothing was changed: webuis write it for images without a second pass, too.
+    if strength is None and pairs.get("Denoising strength", "0").strip("0.") != "":
+        messages.append(_left(pairs, "Denoising strength"))
     if scale is None:
         # At 1, nothing of the other image is left.
         if strength is not None and strength < 1:
@@ -210,11 +214,7 @@ def _unusable(pairs: Mapping[str, str], values: Mapping[str, object]) -> list[st
     missing = [key for key in ("Sampler", *values) if key not in pairs]
     if not pairs:
         return ["the image states no settings, only a prompt: the other fields stay as they are"]
-    lines = [
-        f"{key}: {pairs[key]} can't be used here; the field stays as it is"
-        for key, value in values.items()
-        if key in pairs and value is None
-    ]
+    lines = [_left(pairs, key) for key, value in values.items() if key in pairs and value is None]
     if missing:
         lines.append(f"not stated in the image, so these stay as they are: {', '.join(missing)}")
     left = [
@@ -252,20 +252,38 @@ def _of_networks(prompt: str, pairs: Mapping[str, str], library: Library) -> lis
     return found
 
 
+_FIELDS = {
+    "Steps": "steps",
+    "CFG scale": "cfg",
+    "Seed": "seed",
+    "Size": "width",
+    "Denoising strength": "strength",
+}
+"""Keys of an infotext, and the fields that say what they may be."""
+
+
+def _left(pairs: Mapping[str, str], key: str) -> str:
+    """What to tell about a value that is not restored."""
+    return (
+        f"{key}: {pairs[key]} can't be used here ({RANGES[_FIELDS[key]]} can); "
+        "the field stays as it is"
+    )
+
+
 def _size(pairs: Mapping[str, str]) -> tuple[int | None, int | None]:
     match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", pairs.get("Size", ""))
-    return (int(match[1]), int(match[2])) if match else (None, None)
+    if match is None or not all(int(side) in RANGES["width"] for side in match.groups()):
+        return None, None
+    return int(match[1]), int(match[2])
 
 
-def _number(pairs: Mapping[str, str], key: str, low: int, high: int) -> int | None:
+def _number(pairs: Mapping[str, str], key: str, field: str) -> int | None:
     value = pairs.get(key, "")
-    return int(value) if re.fullmatch(r"[0-9]{1,19}", value) and low <= int(value) <= high else None
+    is_usable = re.fullmatch(r"[0-9]{1,19}", value) and int(value) in RANGES[field]
+    return int(value) if is_usable else None
 
 
-def _fraction(pairs: Mapping[str, str], key: str, low: float, high: float) -> float | None:
+def _fraction(pairs: Mapping[str, str], key: str, field: str) -> float | None:
     value = pairs.get(key, "")
-    return (
-        float(value)
-        if re.fullmatch(r"\d{1,4}(\.\d{1,9})?", value) and low <= float(value) <= high
-        else None
-    )
+    is_usable = re.fullmatch(r"\d{1,4}(\.\d{1,9})?", value) and float(value) in RANGES[field]
+    return float(value) if is_usable else None

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..hosts.diffusers.passes import UPSCALERS
 from .kept import Kept
+from .ranges import RANGES
 
 MOST_WINDOWS = 200
 """Windows that are remembered; the one that was quiet for the longest time is forgotten first."""
@@ -76,18 +77,6 @@ def saved_state(text: object) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-_NUMBERS = {
-    "steps": (1, 150),
-    "cfg": (0, 100),
-    "seed": (-1, 2**53),
-    "batch": (1, 16),
-    "width": (8, 4096),
-    "height": (8, 4096),
-    "hires_scale": (1, 4),
-    "hires_strength": (0.05, 1),
-    "strength": (0.05, 1),
-}
-"""Fields that hold a number, and its limits."""
 OF_MODEL = ("cfg", "sampler", "width", "height")
 """Fields that are not restored when another model is loaded."""
 
@@ -106,12 +95,12 @@ def restored_fields(
     for name in ("prompt", "negative"):
         if isinstance(given.get(name), str):
             found[name] = given[name][:50_000]
-    for name, (low, high) in _NUMBERS.items():
+    for name, allowed in RANGES.items():
         value = given.get(name)
         # To Python, True is a number.
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
-        if low <= value <= high:
+        if value in allowed or (name == "seed" and value == -1):
             found[name] = value
     if given.get("sampler") in samplers:
         found["sampler"] = given["sampler"]

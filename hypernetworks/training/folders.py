@@ -15,7 +15,7 @@ from pathlib import Path
 from ..errors import FileWriteError, ImageError, TrainingDataError
 from ..files.images import open_image
 from ..files.moving import free, move
-from ..files.naming import DEVICE, folded, is_plain
+from ..files.naming import DEVICE, folded, is_plain, is_text
 from .creation import check_name
 from .gathering import SUFFIXES
 from .words import TEXT_SUFFIXES, read_caption
@@ -139,14 +139,16 @@ class TrainingFolders:
 
 
 def _with_pictures(root: Path) -> Iterator[tuple[Path, int]]:
-    """Folders at or below ``root`` that hold pictures, and how many; hidden ones and links are
-    passed over.
+    """Folders at or below ``root`` that hold pictures, and how many; hidden ones, links, and names
+    that are no valid text are passed over.
     """
     for here, below, files in islice(os.walk(root), MOST_FOLDERS):
         folder = Path(here)
         depth = len(folder.relative_to(root).parts)
         below[:] = (
-            sorted(name for name in below if not name.startswith(".")) if depth < DEEPEST else []
+            sorted(name for name in below if not name.startswith(".") and is_text(name))
+            if depth < DEEPEST
+            else []
         )
         count = sum(name.lower().endswith(SUFFIXES) for name in files)
         if count:

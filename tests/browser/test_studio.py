@@ -119,6 +119,33 @@ def test_a_picture_that_is_dropped_brings_everything_back(page: Any, tmp_path: P
     assert page.input_value(INFOTEXT) == infotext
 
 
+def test_what_is_restored_is_generated_whatever_is_usual(page: Any, tmp_path: Path) -> None:
+    from PIL import Image
+
+    from hypernetworks.hosts.diffusers import Picture, save_png
+
+    settings = "Steps: 200, Sampler: Euler a, CFG scale: 0, Seed: 5, Size: 32x32"
+    save_png(Picture(Image.new("RGB", (8, 8)), f"a cat\n{settings}"), tmp_path / "wide.png")
+    page.set_input_files("#hypernetworks_restore input[type=file]", str(tmp_path / "wide.png"))
+    expect(page.locator("#hypernetworks_messages")).to_contain_text("settings are restored")
+    steps = page.locator("#hypernetworks_steps input[type=number]")
+    expect(steps).to_have_value("200")
+    press_generate(page)
+    expect(page.locator("#hypernetworks_progress")).to_contain_text("of 200")
+    picture(page)
+    expect(page.locator(INFOTEXT)).to_have_value(
+        re.compile("Steps: 200, Sampler: Euler a, CFG scale: 0.0, Seed: 5, Size: 32x32")
+    )
+
+    slider = page.get_by_role("slider", name="range slider for Steps")
+    expect(slider).to_have_count(1)
+    slider.fill("30")
+    expect(steps).to_have_value("30")
+    page.fill("#hypernetworks_width input", "99999")
+    page.click("#hypernetworks_generate")
+    expect(page.locator("#hypernetworks_messages")).to_contain_text("Width: 99999 is not possible")
+
+
 def test_a_long_job_is_interrupted_within_a_step(page: Any) -> None:
     page.fill(PROMPT, "a cat")
     page.fill("#hypernetworks_steps input[type=number]", "150")
@@ -587,6 +614,20 @@ def test_keys_drops_and_the_gallery(browser: Any, address: str) -> None:
     page.locator(".studio-images button").first.click()
     page.get_by_role("button", name="Use prompt").click()
     expect(prompt).to_have_value("a moon on blue <hypernet:ink:1>")
+
+    page.fill("#hypernetworks_seed input", "5")
+    written = "a moon, 'Seed: 77'\nSteps: up the hill"
+    generate(page, written, steps=1)
+    page.fill(PROMPT, "something else")
+    page.fill("#hypernetworks_seed input", "1")
+    page.get_by_role("tab", name="Gallery").click()
+    for button in ("Use prompt", "Use seed"):
+        first = page.locator(".studio-images button").first
+        expect(first).to_have_attribute("title", re.compile("^a moon, 'Seed: 77'"))
+        first.click()
+        page.get_by_role("button", name=button).click()
+    expect(prompt).to_have_value(written)
+    expect(page.locator("#hypernetworks_seed input")).to_have_value("5")
     page.context.close()
     assert [problem for problem in problems if "422" not in problem] == []  # that of wrong.pt
 
@@ -703,6 +744,23 @@ def test_the_menu_of_a_card_the_history_and_names_while_typing(page: Any) -> Non
     expect(page.get_by_role("option", name=re.compile("^night"))).to_be_visible()
     page.keyboard.press("Enter")
     expect(prompt).to_have_value("a cat <hypernet:night:1>")
+
+
+def test_cards_know_a_tag_in_any_spelling(page: Any) -> None:
+    prompt = page.locator(PROMPT)
+    page.fill(PROMPT, "a cat <hypernet:INK:1> <hypernet:STYLES\\Pen.safetensors:1>")
+    for name in ("ink", "pen"):
+        expect(card(page, name)).to_have_attribute("aria-pressed", "true")
+    expect(card(page, "night")).to_have_attribute("aria-pressed", "false")
+    card(page, "ink").click()
+    expect(prompt).to_have_value("a cat <hypernet:STYLES\\Pen.safetensors:1>")
+    page.fill(PROMPT, "a cat <hypernet:INK:1> <hypernet:night:1> <hypernet:night:0.5>")
+    page.get_by_role("button", name="Menu: ink", exact=True).click()
+    page.get_by_role("menuitem", name="Only this network").click()
+    expect(prompt).to_have_value("a cat <hypernet:INK:1>")
+    page.fill(PROMPT, "a cat <hypernet:Sepia:1>")
+    page.evaluate(TRY)  # it is in already
+    expect(prompt).to_have_value("a cat <hypernet:Sepia:1>")
 
 
 def test_compare_can_be_interrupted(page: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from browser.studio_page import (
+    INFOTEXT,
     NETWORKS,
     PROMPT,
     expect,
@@ -113,6 +114,19 @@ def test_a_comparison_and_its_fields_survive_a_reload(page: Any) -> None:
     expect(page.locator("#compare_messages")).to_contain_text("Interrupted after")
 
 
+def test_a_reload_shows_the_images_of_all_jobs_that_wait(page: Any) -> None:
+    page.fill(STEPS, "150")
+    for name in ("first", "second"):
+        page.fill(PROMPT, f"a cat, {name}")
+        page.click("#hypernetworks_generate")
+        page.wait_for_timeout(300)
+    expect(page.locator(".studio-pill")).to_contain_text("1 waiting")
+    page.reload()
+    expect(page.locator(INFOTEXT)).to_have_value(re.compile("^a cat, first"), timeout=90_000)
+    expect(page.locator(INFOTEXT)).to_have_value(re.compile("^a cat, second"), timeout=90_000)
+    expect(page.locator("#hypernetworks_progress .studio-done")).to_contain_text("1 image in")
+
+
 PRETENDED = """() => {
     window.notes = [];
     window.Notification = class extends EventTarget {
@@ -183,3 +197,45 @@ def test_a_dropped_checkpoint_opens_where_it_is(page: Any, folders: list[str]) -
     expect(messages).to_contain_text(re.compile("known.safetensors: "), timeout=60_000)
     expect(page.locator("#model_chosen input")).to_have_value("known.safetensors")
     assert sent == []
+
+
+DROP_ON = """([place, name, size]) => {
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([new Uint8Array(size)], name));
+    const options = { dataTransfer: transfer, bubbles: true, cancelable: true };
+    const field = document.querySelector(`${place} button`) ?? document.querySelector(place);
+    for (const name of ["dragenter", "dragover", "drop"]) field.dispatchEvent(new DragEvent(name, options));
+}"""
+
+
+def test_a_field_that_wants_a_file_gets_what_is_dropped_on_it(page: Any) -> None:
+    sent: list[str] = []
+    page.on("request", lambda r: sent.append(r.url) if "/add?" in r.url else None)
+    page.fill(PROMPT, "mine")
+    page.get_by_text("Hires, image to image").click()
+    image = page.locator("#hypernetworks_image")
+    for name in ("first.png", "second.png"):  # the second one takes the place of the first
+        page.evaluate(DROP_ON, ["#hypernetworks_image", name, 100])
+        expect(image).to_contain_text(re.compile(rf"{name[:-4]}\s*\.png"))
+    expect(image).not_to_contain_text("first")
+    expect(page.locator("#hypernetworks_messages")).not_to_contain_text("image")
+    expect(page.locator(PROMPT)).to_have_value("mine")
+
+    page.get_by_role("tab", name="Convert").click()
+    for kind, name in (("a LoRA", "lora"), ("a fine-tuned checkpoint", "tuned")):
+        page.locator("#convert_kind").get_by_text(f"Network from {kind}", exact=True).click()
+        expect(page.locator("#convert_lora")).to_be_visible()
+        page.evaluate(DROP_ON, ["#convert_lora", f"{name}.safetensors", 100])
+        expect(page.locator("#convert_lora")).to_contain_text(
+            re.compile(rf"{name}\s*\.safetensors")
+        )
+    assert sent == []  # nothing was added to the library
+
+    page.evaluate(DROP_ON, ["#convert_lora", "large.safetensors", (64 << 20) + 1])
+    messages = page.locator("#convert_messages")
+    expect(messages).to_contain_text("large.safetensors is larger than 64 MiB")
+    expect(page.get_by_label("Or its path on this machine")).to_be_visible()
+    expect(page.locator("#convert_chosen")).to_be_visible()
+    page.evaluate(DROP_ON, ["#convert_lora", "known.safetensors", 301 << 20])
+    expect(messages).to_contain_text("known.safetensors is chosen", timeout=60_000)
+    expect(page.locator("#convert_chosen input")).to_have_value("known.safetensors")

@@ -12,6 +12,7 @@ from ...hosts.diffusers import Generation
 from ...hosts.diffusers.samplers import SAMPLERS
 from ...prompts import Tag, parse
 from ...prompts.rewriting import add_tag, rewrite_tags
+from ..ranges import RANGES
 from . import values
 
 NETWORK, CHECKPOINT, MULTIPLIER = "Network", "Training step", "Multiplier"
@@ -146,12 +147,12 @@ def _samplers(text: str) -> tuple[str, ...]:
     return tuple(known[name.lower()] for name in found)
 
 
-def _within(low: float, high: float, *, whole: bool) -> Callable[[str], tuple[str, ...]]:
+def _within(name: str, *, whole: bool) -> Callable[[str], tuple[str, ...]]:
     def parse_numbers(text: str) -> tuple[str, ...]:
         found = values.numbers(text, whole=whole)
-        wrong = next((value for value in found if not low <= float(value) <= high), None)
+        wrong = next((value for value in found if float(value) not in RANGES[name]), None)
         if wrong is not None:
-            raise HypernetworkError(f"{wrong} is not possible: use {low:g} to {high:g}")
+            raise HypernetworkError(RANGES[name].refusal(wrong))
         return found
 
     return parse_numbers
@@ -172,17 +173,17 @@ KINDS: dict[str, Kind] = {
     BLOCK_OFF: Kind("empty: each block in turn", values.words, _block_off),
     STEPS: Kind(
         "10, 20, 30  or  10-50 (+10)",
-        _within(1, 150, whole=True),
+        _within("steps", whole=True),
         lambda job, value, _axis, _names: replace(job, steps=int(value)),
     ),
     CFG: Kind(
         "1, 3, 7  or  1-9 (+2)",
-        _within(0, 100, whole=False),
+        _within("cfg", whole=False),
         lambda job, value, _axis, _names: replace(job, cfg=float(value)),
     ),
     SEED: Kind(
         "1, 2, 3  or  1-4",
-        _within(0, 2**53, whole=True),
+        _within("seed", whole=True),
         lambda job, value, _axis, _names: replace(job, seed=int(value)),
     ),
     SAMPLER: Kind(
@@ -195,7 +196,10 @@ KINDS: dict[str, Kind] = {
 
 
 def applied(
-    job: Generation, chosen: Iterable[tuple[Axis, str | None]], names: frozenset[str]
+    job: Generation,
+    chosen: Iterable[tuple[Axis, str | None]],
+    names: frozenset[str],
+    spelled: Callable[[Generation], Generation] = lambda job: job,
 ) -> Generation:
     """A cell's job.
 
@@ -203,12 +207,18 @@ def applied(
         job: as the fields have it.
         chosen: a value for each axis; ``None`` is the column without the networks.
         names: the networks that are compared.
+        spelled: writes their tags as ``names`` does.
     """
     # Not in the order of the axes: a multiplier needs the network that another axis puts in.
     pairs, order = list(chosen), list(KINDS)
     given = [(axis, value) for axis, value in pairs if value is not None]
+    for axis, value in given:
+        if axis.kind == WORDS:  # they are searched for in the prompt as it was typed
+            job = KINDS[WORDS].change(job, value, axis, names)
+    job = spelled(job)
     for axis, value in sorted(given, key=lambda pair: order.index(pair[0].kind)):
-        job = KINDS[axis.kind].change(job, value, axis, names)
+        if axis.kind != WORDS:
+            job = KINDS[axis.kind].change(job, value, axis, names)
 
     if len(given) < len(pairs):
         job = without_networks(job, names)

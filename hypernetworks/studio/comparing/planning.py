@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from ...errors import HypernetworkError
@@ -23,6 +23,7 @@ from .axes import (
     applied,
     same_image,
 )
+from .spelling import Spellings
 
 MOST_CELLS = 200
 MOST_NETWORKS = 6
@@ -43,6 +44,7 @@ class Plan:
         has_without: the first column is without the networks, and the axis's values follow.
         names: the networks that are compared.
         jobs: by page, row and column, in the order of the work.
+        spellings: how ``names`` writes the networks of the prompt.
     """
 
     columns: Axis
@@ -51,6 +53,7 @@ class Plan:
     has_without: bool
     names: frozenset[str]
     jobs: dict[Cell, Generation]
+    spellings: Spellings
 
     @property
     def labels(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
@@ -101,16 +104,20 @@ def plan(
         Axis(kind, _values(kind, text, job, library, blocks)) if kind else Axis("", ("",))
         for kind, text in [*axes, ("", ""), ("", "")][:3]
     )
-    names = _names(job, (columns, rows, pages), without)
+    _check_networks(job, (columns, rows, pages), without)
 
     # Counted before the jobs are built: ranges can mean millions of them.
     count = (len(columns.values) + without) * len(rows.values) * len(pages.values)
     if count > MOST_CELLS:
         raise HypernetworkError(f"the sheet would have {count} images: choose at most {MOST_CELLS}")
+    chosen = [name for axis in (columns, rows, pages) for name in _chosen(axis)]
+    spellings = Spellings(library, chosen)
+    columns, rows, pages = (_spelled(axis, spellings) for axis in (columns, rows, pages))
+    names = _names(job, (columns, rows, pages))
     for name in names:
         library.find(name)
-    jobs = dict(_jobs(job, (columns, rows, pages), without, names))
-    return Plan(columns, rows, pages, without, names, jobs)
+    jobs = dict(_jobs(job, (columns, rows, pages), without, names, spellings))
+    return Plan(columns, rows, pages, without, names, jobs, spellings)
 
 
 def without_values(todo: Plan, job: Generation, left_out: frozenset[str]) -> Plan | None:
@@ -125,8 +132,8 @@ def without_values(todo: Plan, job: Generation, left_out: frozenset[str]) -> Pla
         return None
     names = todo.names - left_out
     columns, rows, pages = axes
-    jobs = dict(_jobs(job, (columns, rows, pages), todo.has_without, names))
-    return Plan(columns, rows, pages, todo.has_without, names, jobs)
+    jobs = dict(_jobs(job, (columns, rows, pages), todo.has_without, names, todo.spellings))
+    return replace(todo, columns=columns, rows=rows, pages=pages, names=names, jobs=jobs)
 
 
 def _check_kinds(kinds: Sequence[str]) -> None:
@@ -179,26 +186,40 @@ def _of_prompt(prompt: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tag.name for tag in parse(prompt)[1] if tag.error is None))
 
 
-def _names(job: Generation, axes: Sequence[Axis], without: bool) -> frozenset[str]:
-    """The networks that the axes act on.
+def _chosen(axis: Axis) -> tuple[str, ...]:
+    """The networks that an axis names."""
+    return axis.values if axis.kind in _CHOOSING else ()
 
-    Raises:
-        HypernetworkError: they need one, and there is none.
-    """
+
+def _spelled(axis: Axis, spellings: Spellings) -> Axis:
+    """The axis with each network once."""
+    if axis.kind not in _CHOOSING:
+        return axis
+    return Axis(axis.kind, tuple(dict.fromkeys(map(spellings.of, axis.values))))
+
+
+def _names(job: Generation, axes: Sequence[Axis]) -> frozenset[str]:
+    """The networks that the axes act on."""
     chosen = next((axis.values for axis in axes if axis.kind in _CHOOSING), None)
-    names = frozenset(_of_prompt(job.prompt) if chosen is None else chosen)
+    return frozenset(_of_prompt(job.prompt) if chosen is None else chosen)
 
+
+def _check_networks(job: Generation, axes: Sequence[Axis], without: bool) -> None:
+    """Raises HypernetworkError where the axes need a network, and there is none."""
     needing = [axis.kind for axis in axes if axis.kind in (MULTIPLIER, BLOCKS, BLOCK_OFF)]
-    if (needing or without) and not names:
+    if (needing or without) and not _names(job, axes):
         what = needing[0] if needing else "The column without the network"
         raise HypernetworkError(
             f"{what}: the prompt has no network; click a card, or choose {NETWORK} for an axis"
         )
-    return names
 
 
 def _jobs(
-    job: Generation, axes: tuple[Axis, Axis, Axis], without: bool, names: frozenset[str]
+    job: Generation,
+    axes: tuple[Axis, Axis, Axis],
+    without: bool,
+    names: frozenset[str],
+    spellings: Spellings,
 ) -> Iterator[tuple[Cell, Generation]]:
     """Row by row, so that each network's file is read once."""
     columns, rows, pages = axes
@@ -207,4 +228,4 @@ def _jobs(
     for (page, of_page), (row, of_row), (column, of_column) in places:
         chosen = [(columns, of_column), (rows, of_row), (pages, of_page)]
         used = [(axis, value) for axis, value in chosen if axis.kind or value is None]
-        yield (page, row, column), applied(job, used, names)
+        yield (page, row, column), applied(job, used, names, spellings.in_tags)

@@ -127,17 +127,18 @@
         pass(file);
     }
 
-    function pass(file, patience = 50) {
+    /** Put a file into a field of gradio's, in place of the one that is there. */
+    function pass(file, place = "#hypernetworks_restore", patience = 50) {
         if (!document.body.classList.contains("studio-opened") && patience > 0) {
-            setTimeout(() => pass(file, patience - 1), 100); // else the opening would fill the fields after us
+            setTimeout(() => pass(file, place, patience - 1), 100); // else the opening would fill the fields after us
             return;
         }
-        const field = document.querySelector("#hypernetworks_restore input[type=file]");
-        const clear = document.querySelector("#hypernetworks_restore button[aria-label*=lear]");
-        if (!field) {
-            if (!clear) return;
-            clear.click();
-            setTimeout(() => pass(file, patience), 100);
+        const field = document.querySelector(`${place} input[type=file]`);
+        const clear = document.querySelector(`${place} button[aria-label*=lear]`);
+        if (!field) { // it has a file, or one is on the way
+            clear?.click();
+            if (patience > 0) setTimeout(() => pass(file, place, patience - 1), 100);
+            else notify(`${file.name} was not taken: wait until the file before it is there, and drop it again.`, true);
             return;
         }
         const transfer = new DataTransfer();
@@ -146,18 +147,30 @@
         field.dispatchEvent(new Event("change", { bubbles: true }));
     }
 
+    const isImage = (file) => IMAGES.some((suffix) => nameOf(file).endsWith(suffix));
+    const FIELDS = { // that want a file themselves, and which
+        "#hypernetworks_image": isImage,
+        "#convert_lora": (file) => nameOf(file).endsWith(".safetensors"),
+    };
+
+    /** Whether a file was dropped on a field that wants it; it is in there then. */
+    function intoField(target, files) {
+        const place = Object.keys(FIELDS).find((each) => target.closest?.(each));
+        const file = place && files.find(FIELDS[place]);
+        if (file) pass(file, place);
+        return Boolean(file);
+    }
+
     function drop(event) {
         const files = [...(event.dataTransfer?.files ?? [])];
         const networks = files.filter(isNetwork);
-        const picture = files.find((file) => IMAGES.some((suffix) => nameOf(file).endsWith(suffix)));
+        const picture = files.find(isImage);
         if (!files.length) return;
-        if (event.target.closest?.("#train_upload")) { // training images: gradio's own field takes them
-            document.body.classList.remove("studio-dragging");
-            return;
-        }
+        document.body.classList.remove("studio-dragging");
+        if (event.target.closest?.("#train_upload")) return; // training images: gradio's own field takes them
         event.preventDefault();
         event.stopPropagation();
-        document.body.classList.remove("studio-dragging");
+        if (intoField(event.target, files)) return;
         if (networks.length) addAll(networks);
         else if (picture) restore(picture);
         else notify(`Drop a hypernetwork (${SUFFIXES.join(", ")}) or an image with settings (${IMAGES.join(", ")}).`, true);
@@ -253,8 +266,8 @@
     document.addEventListener("click", (event) => {
         const button = event.target.closest(".studio-try");
         if (!button) return;
+        if (shared.spellings(shared.meant(button.dataset.name)).length) return;
         const tags = parseTags(promptText());
-        if (tags.some((tag) => tag.name.trim() === button.dataset.name)) return;
         if (promptText() === STARTER) tags.forEach((tag) => toggle(TAB, tag.name));
         toggle(TAB, button.dataset.name);
     });

@@ -5,8 +5,8 @@
  */
 (() => {
     "use strict";
-    const { parseTags, toggle, refresh, isWritable, controls } = window.hypernetworksExtension;
-    const { API, TAB, SUFFIXES, addAll, promptText } = window.hypernetworksStudio;
+    const { parseTags, refresh, isWritable, controls } = window.hypernetworksExtension;
+    const { API, SUFFIXES, addAll, promptText, know, meant, toggleNetwork } = window.hypernetworksStudio;
     const { make, setText } = controls;
     const collator = new Intl.Collator(); // much quicker than localeCompare for thousands of names
     const FIRST = 60; // cards that are put in at once
@@ -33,7 +33,7 @@
             button.title = "Its name can't be in a tag: rename the file without “:” and “>”.";
         }
         button.addEventListener("click", () => {
-            const isIn = toggle(TAB, entry.name, entry.preferred_multiplier, entry.activation_text);
+            const isIn = toggleNetwork(entry);
             if (isIn) marks.use(entry.full_name);
             window.hypernetworksExtension.sync();
             cards.forEach((each) => each.mark());
@@ -138,6 +138,7 @@
                 const response = await fetch(`${API}/list`);
                 if (!response.ok) throw new Error(`HTTP ${response.status}`);
                 this.entries = await response.json();
+                know(this.entries);
                 this.showFolders();
                 this.render();
                 window.dispatchEvent(new Event("hypernetworks-listed"));
@@ -257,10 +258,9 @@
             const basis = [promptText(), this.shown, this.grid.children.length];
             if (this.marked?.every((part, index) => part === basis[index])) return; // it is asked three times a second
             this.marked = basis;
-            const names = new Set(parseTags(basis[0]).map((tag) => tag.name.trim()));
+            const names = new Set(parseTags(basis[0]).map((tag) => meant(tag.name)));
             [...this.grid.children].forEach((slot, index) => {
-                const { name, full_name: fullName } = this.shown[index];
-                const isPressed = names.has(name) || names.has(fullName);
+                const isPressed = names.has(this.shown[index].name);
                 if (slot.isPressed !== isPressed) slot.button.setAttribute("aria-pressed", String(isPressed));
                 slot.isPressed = isPressed;
             });

@@ -9,6 +9,7 @@
     const shared = window.hypernetworksStudio;
     const PARTS = ["model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.embedders."];
     const HEAD = 1 << 20;
+    const LARGEST_SENT = 64 << 20; // bytes, as in web/limits.py
 
     /** Of a safetensors file or a pickle: both begin with the names of what is in them. */
     async function isCheckpoint(file) {
@@ -30,6 +31,16 @@
             else document.querySelector("#model_path :is(input, textarea)")?.focus();
         }, 200);
     }
+
+    /** What is too large to be sent to the Convert tab is looked for on the studio's machine (tabs/sources.py). */
+    document.addEventListener("change", (event) => {
+        const file = event.target.closest?.("#convert_lora input[type=file]") && event.target.files[0];
+        if (!file || file.size <= LARGEST_SENT) return;
+        event.stopImmediatePropagation();
+        event.target.value = "";
+        shared.dropped = JSON.stringify([file.name, file.size]);
+        document.getElementById("studio_large")?.click();
+    }, true);
 
     Object.assign(shared, { isCheckpoint, openCheckpoint, openedCheckpoint });
 })();

@@ -11,7 +11,6 @@
 
     const address = (item) => `${API}/image?name=${encodeURIComponent(item.name)}`;
     const fileName = (item) => item.name.split("/").pop();
-    const promptOf = (infotext) => infotext.split(/\n(?:Negative prompt:|Steps:)/)[0];
 
     function button(text, action) {
         const element = make("button", { type: "button" }, text);
@@ -45,15 +44,17 @@
         async load(further = false) {
             const asked = Symbol("question");
             this.asked = asked;
-            const after = further ? this.items[this.items.length - 1]?.name ?? "" : "";
+            const after = further ? this.ended || (this.items[this.items.length - 1]?.name ?? "") : "";
             const words = { words: this.search.value, starred: this.starred.checked ? "1" : "", after };
             try {
                 const response = await fetch(`${API}/images?${new URLSearchParams(words)}`);
                 if (!response.ok) throw new Error(`HTTP ${response.status}`);
-                const found = await response.json();
+                const { items, ended } = await response.json();
                 if (asked !== this.asked) return; // a later question is under way
-                this.items = further ? [...this.items, ...found] : found;
-                this.more.hidden = found.length < PAGE;
+                this.items = further ? [...this.items, ...items] : items;
+                this.ended = ended; // the last image that was looked at, where there are too many for one search
+                this.more.hidden = items.length < PAGE && !ended;
+                setText(this.more, ended ? "Search older images" : "Show more");
                 this.render();
             } catch (error) {
                 setText(this.count, `The images can't be loaded (${error.message}).`);
@@ -62,7 +63,7 @@
 
         render() {
             this.grid.replaceChildren(...this.items.map((item, index) => {
-                const picture = make("img", { src: address(item), alt: promptOf(item.infotext).slice(0, 200), loading: "lazy" });
+                const picture = make("img", { src: address(item), alt: item.prompt.slice(0, 200), loading: "lazy" });
                 const element = make("button", { type: "button", title: item.infotext.slice(0, 400) }, picture);
                 if (item.starred) element.append(make("span", { class: "studio-star", "aria-label": "starred" }, "★"));
                 element.addEventListener("click", () => {
@@ -74,8 +75,9 @@
             this.zip.hidden = !this.items.length;
             this.zip.href = `${API}/images/zip?${new URLSearchParams({ words: this.search.value, starred: this.starred.checked ? "1" : "" })}`;
             const filtered = this.search.value || this.starred.checked;
-            this.empty.hidden = this.items.length > 0;
-            setText(this.empty, filtered ? "No image matches." : "No images yet. Each image that you generate is saved here.");
+            this.empty.hidden = this.items.length > 0 && !this.ended;
+            if (this.ended) setText(this.empty, `Images before ${this.ended.slice(0, 10)} were not searched yet.`);
+            else setText(this.empty, filtered ? "No image matches." : "No images yet. Each image that you generate is saved here.");
             setText(this.count, `${this.items.length}${this.more.hidden ? "" : "+"} ${this.items.length === 1 ? "image" : "images"}`);
         }
     }
@@ -90,8 +92,8 @@
             this.download = make("a", { download: "" }, "Download");
             const actions = [
                 button("Use all", () => this.useAll()),
-                button("Use prompt", () => this.use("#hypernetworks_prompt textarea", promptOf(this.item.infotext))),
-                button("Use seed", () => this.use("#hypernetworks_seed input", this.item.infotext.match(/Seed: (\d+)/)?.[1])),
+                button("Use prompt", () => this.use("#hypernetworks_prompt textarea", this.item.prompt)),
+                button("Use seed", () => this.use("#hypernetworks_seed input", this.item.seed ?? undefined)),
                 button("Copy infotext", () => this.copy()),
                 button("Copy image", () => this.copyImage()),
                 button("Compare with …", () => comparison.begin(this.item, this.dialog)),
@@ -119,7 +121,7 @@
             this.item = gallery.items[index];
             if (!this.dialog.isConnected) document.body.append(this.dialog);
             this.picture.src = address(this.item);
-            this.picture.alt = promptOf(this.item.infotext).slice(0, 200);
+            this.picture.alt = this.item.prompt.slice(0, 200);
             this.text.value = this.item.infotext;
             this.download.href = address(this.item);
             this.download.download = fileName(this.item);

@@ -4,7 +4,7 @@
 (() => {
     "use strict";
     const { parseTags, toggle } = window.hypernetworksExtension;
-    const { API, TAB, notify, openWith, reloadCards, promptText, use } = window.hypernetworksStudio;
+    const { API, TAB, notify, openWith, reloadCards, promptText, use, meant, spellings, toggleNetwork } = window.hypernetworksStudio;
     const { make } = window.hypernetworksExtension.controls;
     const SIDE = 768; // pixels of a preview
 
@@ -26,13 +26,10 @@
         return response.ok ? answer : null;
     }
 
-    const isIn = (entry) => parseTags(promptText()).some((tag) => [entry.name, entry.full_name].includes(tag.name.trim()));
-
     function solo(entry) {
-        for (const tag of parseTags(promptText())) {
-            if (![entry.name, entry.full_name].includes(tag.name.trim())) toggle(TAB, tag.name);
-        }
-        if (!isIn(entry)) toggle(TAB, entry.name, entry.preferred_multiplier, entry.activation_text);
+        const others = new Set(parseTags(promptText()).map((tag) => tag.name.trim()).filter((name) => meant(name) !== entry.name));
+        for (const name of others) toggle(TAB, name);
+        if (!spellings(entry.name).length) toggleNetwork(entry);
         use(entry.full_name);
     }
 

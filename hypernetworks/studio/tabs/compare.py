@@ -56,7 +56,7 @@ def compare_tab(
         fields: the page's, as :func:`~hypernetworks.studio.generating.job_of` takes them.
 
     Returns:
-        The function that goes on to show a window's job when its page is loaded again, what it
+        The function that goes on to show a window's jobs when its page is loaded again, what it
             fills, and the axes.
     """
     with gr.Tab("Compare", id="compare", elem_id="studio_compare_tab"):
@@ -78,10 +78,10 @@ def compare_tab(
         yield from _started(job_queue, place, _window(place, request), asked, settings)
 
     def resume(request: gr.Request) -> Iterator[tuple[Any, ...]]:
-        running = job_queue.resume(_window(place, request), COMPARISON)
-        yield gr.skip(), gr.skip()  # gradio would empty what a function without answers fills
-        if running is not None:
-            yield from _shown(running)
+        with job_queue.resume(_window(place, request), COMPARISON) as jobs:
+            yield gr.skip(), gr.skip()  # gradio would empty what a function without answers fills
+            for number, running in enumerate(jobs):
+                yield from _shown(running, is_further=number > 0)
 
     gr.on(
         [start.click, *axes.submits],
@@ -182,8 +182,12 @@ def _told(plan: Plan, changes: dict[str, float]) -> list[str]:
     return [f"sorted by the change of the image without the block: {', '.join(blocks)}"]
 
 
-def _shown(running: Iterator[Any]) -> Iterator[tuple[Any, ...]]:
-    """What the tab says while a sheet is made; the sheet itself is filled in by its script."""
+def _shown(running: Iterator[Any], is_further: bool = False) -> Iterator[tuple[Any, ...]]:
+    """What the tab says while a sheet is made; the sheet itself is filled in by its script.
+
+    Args:
+        is_further: another job is shown already; an interrupt of both is said there.
+    """
     try:
         for told in running:
             if isinstance(told, Update):
@@ -194,7 +198,8 @@ def _shown(running: Iterator[Any]) -> Iterator[tuple[Any, ...]]:
             else:
                 yield empty_html(COMPARE_HINT), messages_html(told.messages)
     except InterruptedJobError:
-        yield empty_html(COMPARE_HINT), messages_html(["interrupted before it started"])
+        if not is_further:
+            yield empty_html(COMPARE_HINT), messages_html(["interrupted before it started"])
     except HypernetworkError as error:
         yield empty_html(COMPARE_HINT), messages_html([str(error)], "error")
     except Exception as error:  # memory, drivers: whatever torch may raise

@@ -13,10 +13,11 @@ from ...conversion.lora_files import FORMATS
 from ...errors import HypernetworkError
 from ...files.lines import lines_of
 from ..cards import choices
-from ..converting import BAKE, EXTRACT, KINDS, LORA, SMALLER, TUNED, Order, convert
+from ..converting import BAKE, KINDS, LORA, SMALLER, Order, convert
 from ..job_queue import InterruptedJobError, JobQueue, Update
 from ..widgets import PRIVATE, empty_html, messages_html, progress_html, when_shown
 from .picture import Place
+from .sources import EXTRACTED, shown_sources, source_fields, source_of, wire_large_files
 
 CONVERT_HINT = (
     "Writes a file for the model that is loaded. LoRAs and baked checkpoints are downloaded; "
@@ -26,15 +27,14 @@ CONVERT_HINT = (
 
 LOOK = "() => { window.hypernetworksStudio.reloadCards(); }"
 """In the browser: shows the card of a network that was added."""
-EXTRACTED = {EXTRACT: "LoRA", TUNED: "Fine-tuned checkpoint"}
-"""What the file is that a network is extracted from."""
 
 
-def convert_tab(job_queue: JobQueue, place: Place) -> gr.Dropdown:
+def convert_tab(job_queue: JobQueue, place: Place, anywhere: bool) -> gr.Dropdown:
     """Add the tab that converts.
 
     Args:
         place: where the files of this run go, and whose they are.
+        anywhere: the page is open to other machines, so that it takes no paths.
 
     Returns:
         The field of the networks that are converted.
@@ -52,26 +52,30 @@ def convert_tab(job_queue: JobQueue, place: Place) -> gr.Dropdown:
         with gr.Row():
             multipliers = gr.Textbox("1", label="Multipliers", elem_id="convert_multipliers")
             name = gr.Textbox("", label="Name of the new file", elem_id="convert_name")
-        hidden, source = _hidden_fields()
+        hidden = _hidden_field()
+        sources = source_fields(place, anywhere)
         with gr.Column() as of_lora:
             options = _lora_fields()
         with gr.Row():
             start = gr.Button("Convert", variant="primary", elem_id="convert_start", scale=3)
             stop = gr.Button("Interrupt", elem_id="convert_interrupt", scale=1, min_width=110)
         outputs = _outputs()
+        wire_large_files(place, anywhere, sources, outputs[-1], kind)
 
-    kind.change(
-        _shown, kind, [networks, multipliers, hidden, source, of_lora], queue=False, **PRIVATE
-    )
+    def show(kind: str) -> tuple[Any, ...]:
+        return *_shown(kind), *shown_sources(kind, place, anywhere)
+
+    of_kind = [networks, multipliers, hidden, of_lora, *sources.all()]
+    kind.change(show, kind, of_kind, queue=False, **PRIVATE)
 
     def run(request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
         window = place.windows.of(request.session_hash)
-        yield from _convert(job_queue, place.folder, window, values)
+        yield from _convert(job_queue, place, window, anywhere, values)
 
     start.click(
         run,
-        [kind, name, networks, multipliers, *options, source, hidden],
-        outputs,
+        [kind, name, networks, multipliers, *options, hidden, *sources.all()],
+        list(outputs),
         concurrency_limit=8,
         **PRIVATE,
     ).then(None, None, None, js=LOOK, **PRIVATE)
@@ -83,9 +87,9 @@ def convert_tab(job_queue: JobQueue, place: Place) -> gr.Dropdown:
     return networks
 
 
-def _hidden_fields() -> tuple[gr.Number, gr.File]:
-    """What only smaller and extracted networks need."""
-    hidden = gr.Number(
+def _hidden_field() -> gr.Number:
+    """What only smaller networks need."""
+    return gr.Number(
         0.1,
         minimum=1e-4,
         maximum=8,
@@ -93,14 +97,6 @@ def _hidden_fields() -> tuple[gr.Number, gr.File]:
         visible=False,
         elem_id="convert_hidden",
     )
-    source = gr.File(
-        label=EXTRACTED[EXTRACT],
-        file_types=[".safetensors"],
-        visible=False,
-        elem_id="convert_lora",
-    )
-
-    return hidden, source
 
 
 def _lora_fields() -> list[gr.components.Component]:
@@ -126,9 +122,9 @@ def _lora_fields() -> list[gr.components.Component]:
     ]
 
 
-def _outputs() -> list[gr.components.Component]:
+def _outputs() -> tuple[gr.HTML, gr.File, gr.Image, gr.HTML]:
     """Progress, the new file, the measured images, and messages."""
-    return [
+    return (
         gr.HTML(empty_html(CONVERT_HINT), elem_id="convert_progress"),
         gr.File(label="The new file", visible=False, elem_id="convert_made"),
         gr.Image(
@@ -140,17 +136,16 @@ def _outputs() -> list[gr.components.Component]:
             elem_id="convert_sheet",
         ),
         gr.HTML("", elem_id="convert_messages"),
-    ]
+    )
 
 
 def _shown(kind: str) -> tuple[Any, ...]:
-    """Only the fields that this kind needs."""
+    """Only the fields that this kind needs, but for those of its file."""
     is_extracted = kind in EXTRACTED
     return (
         gr.update(visible=not is_extracted),
         gr.update(visible=not is_extracted and kind != SMALLER),
         gr.update(visible=kind == SMALLER),
-        gr.update(visible=is_extracted, label=EXTRACTED.get(kind, "")),
         gr.update(visible=kind == LORA),
     )
 
@@ -163,7 +158,7 @@ def order_of(
     layout: str,
     prompts: str,
     steps: float,
-    source: str | None,
+    source: Path | None,
     hidden: float | None = None,
 ) -> Order:
     """What the fields ask for."""
@@ -179,20 +174,27 @@ def order_of(
         layout,
         tuple(lines_of(prompts or "")),
         int(steps or 0),
-        Path(source) if source else None,
+        source,
         float(hidden or 0),
     )
 
 
+def _order(place: Place, anywhere: bool, values: tuple[Any, ...]) -> Order:
+    """What the tab's fields ask for, with the file that they name."""
+    *fields, hidden, file, key, typed = values
+    source = source_of(values[0], place, anywhere, file, key, typed)
+    return order_of(*(*fields, source, hidden))
+
+
 def _convert(
-    job_queue: JobQueue, folder: Path, window: str, values: tuple[Any, ...]
+    job_queue: JobQueue, place: Place, window: str, anywhere: bool, values: tuple[Any, ...]
 ) -> Iterator[tuple[Any, ...]]:
     """What the tab shows while it converts, and afterwards."""
     hidden = gr.update(visible=False)
     yield progress_html(Update(note="Starting …")), hidden, hidden, ""
 
     try:
-        order = order_of(*values)
+        order, folder = _order(place, anywhere, values), place.folder
         for told in job_queue.run(
             window,
             lambda painter, tell, cancelled: convert(painter, order, folder, tell, cancelled),

@@ -11,7 +11,7 @@ import gradio as gr
 
 from ...console import pasted_path
 from ...devices import name_of, usable_devices
-from ...errors import HypernetworkError
+from ...errors import HypernetworkError, sendable
 from ...hosts.diffusers.checkpoints.loading import checkpoint_family
 from ..job_queue import InterruptedJobError, JobQueue, Update
 from ..models import CHECKPOINT, MINIATURE, checked_path, load, samplers
@@ -46,7 +46,7 @@ def model_tab(
     ) -> Iterator[tuple[Any, ...]]:
         same = [gr.skip()] * len(on_change)
         try:
-            wanted = None if which == MINIATURE else _path(place, key, typed, anywhere)
+            wanted = None if which == MINIATURE else chosen_checkpoint(place, key, typed, anywhere)
             of_vae = _vae_path(own, anywhere)
 
             def work(
@@ -159,7 +159,7 @@ def _shown_path(job_queue: JobQueue, anywhere: bool) -> str:
     path = job_queue.painter.checkpoint
     if path is None:
         return ""
-    return path.name if anywhere else str(path)
+    return sendable(path.name if anywhere else str(path))
 
 
 def _memory_hint() -> str:
@@ -169,8 +169,12 @@ def _memory_hint() -> str:
     )
 
 
-def _path(place: Place, key: str | None, typed: str, anywhere: bool) -> Path:
-    """The checkpoint that was chosen, or else that was typed."""
+def chosen_checkpoint(place: Place, key: str | None, typed: str, anywhere: bool) -> Path:
+    """The checkpoint that was chosen, or else that was typed.
+
+    Raises:
+        HypernetworkError: it is none, or the page takes no paths.
+    """
     if key:
         path = place.checkpoints.path(key, anywhere=anywhere)
         checkpoint_family(path)
@@ -196,7 +200,7 @@ def _vae_path(typed: str, anywhere: bool) -> Path | None:
 def model_updates(job_queue: JobQueue) -> tuple[Any, ...]:
     """Title, CFG, sampler, width and height as they suit the loaded model."""
     painter = job_queue.painter
-    size = {"value": painter.default_size, "minimum": painter.size_step, "step": painter.size_step}
+    size = {"value": painter.default_size, "step": painter.size_step}
     return (
         status_html(job_queue),
         painter.default_cfg,

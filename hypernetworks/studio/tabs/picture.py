@@ -117,7 +117,7 @@ def wire_generating(
     """Let the two buttons start and interrupt a generation.
 
     Returns:
-        The function that shows a window's job, and its images, when its page is loaded again.
+        The function that shows a window's jobs, and its images, when its page is loaded again.
     """
 
     def generate(request: gr.Request, *settings: Any) -> Iterator[tuple[Any, ...]]:
@@ -139,10 +139,10 @@ def wire_generating(
 
     def resume(request: gr.Request) -> Iterator[tuple[Any, ...]]:
         window = place.windows.of(request.session_hash)
-        running = job_queue.resume(window, IMAGE)
-        yield _again(place, window, job_queue)
-        if running is not None:
-            yield from _shown(running, place, window, job_queue)
+        with job_queue.resume(window, IMAGE) as jobs:
+            yield _again(place, window, job_queue)
+            for number, running in enumerate(jobs):
+                yield from _shown(running, place, window, job_queue, is_further=number > 0)
 
     start, stop = buttons
     gr.on(
@@ -164,9 +164,17 @@ def wire_generating(
 
 
 def _shown(
-    running: Iterator[Any], place: Place, window: str, job_queue: JobQueue
+    running: Iterator[Any],
+    place: Place,
+    window: str,
+    job_queue: JobQueue,
+    is_further: bool = False,
 ) -> Iterator[tuple[Any, ...]]:
-    """A job's progress, and what came of it."""
+    """A job's progress, and what came of it.
+
+    Args:
+        is_further: another job is shown already; an interrupt of both is said there.
+    """
     picture = None
     try:
         for told in running:
@@ -177,7 +185,8 @@ def _shown(
                 yield progress_html(replace(told, picture=picture)), *[gr.skip()] * 3
     except InterruptedJobError:
         note = messages_html(["interrupted before it started"])
-        yield _stopped(place, window, job_queue, note)
+        if not is_further:
+            yield _stopped(place, window, job_queue, note)
     except HypernetworkError as error:
         yield _stopped(place, window, job_queue, messages_html([str(error)], "error"))
     except Exception as error:  # memory, drivers: whatever torch may raise

@@ -149,17 +149,24 @@ def register_live(
     _register_runs(app, prefix, trainer)
 
 
-def _register_gallery(app: Any, prefix: str, images: Images, scratch: Path) -> None:
-    def found(query: Any) -> list[dict[str, Any]]:
-        items = images.items(
-            query.get("words", "")[:200],
-            starred=query.get("starred") == "1",
-            after=query.get("after", ""),
-        )
-        return [described(item) for item in islice(items, MOST_ITEMS)]
+def _page_of(images: Images, query: Any) -> dict[str, Any]:
+    """Images that a search finds, and where it ended if there were too many to open."""
+    ended = list[str]()
+    items = images.items(
+        query.get("words", "")[:200],
+        starred=query.get("starred") == "1",
+        after=query.get("after", ""),
+        on_end=ended.append,
+    )
+    some = [described(item) for item in islice(items, MOST_ITEMS)]
+    return {"items": some, "ended": "".join(ended)}
 
+
+def _register_gallery(app: Any, prefix: str, images: Images, scratch: Path) -> None:
     async def listing(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(found, request.query_params), headers=_FRESH)
+        return JSONResponse(
+            await run_in_threadpool(_page_of, images, request.query_params), headers=_FRESH
+        )
 
     def zipped(query: Any) -> Path | None:
         """A temporary file with the images that a search finds; ``None`` where there are none."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from ...errors import FileWriteError, HypernetworkError, TrainingSettingsError
 from ...files import moving
+from ...files.naming import is_text
 from ...files.writing import replace
 from ...library import Library
 from ...training.checkpoints import MEASURED_SINCE, SETTINGS, STATE, saved_networks
@@ -103,7 +104,7 @@ class Runs:
     def all(self) -> list[Run]:
         """The runs, the latest first."""
         try:
-            names = [name for name in os.listdir(self.folder) if _is_name(name)]
+            names = [name for name in os.listdir(self.folder) if is_text(name) and _is_name(name)]
         except OSError:
             return []
         found = [(path, _changed(path)) for name in names if _is_run(path := self.folder / name)]

@@ -106,10 +106,32 @@ def test_an_image_becomes_the_preview(actions: CardActions, folders: tuple[Path,
             do(actions, "preview", "pen", body=body)
 
 
-def test_files_that_two_networks_share_stay(
-    actions: CardActions, folders: tuple[Path, Path]
+def test_a_rename_mixes_no_two_networks(
+    actions: CardActions, library: hn.Library, folders: tuple[Path, Path]
 ) -> None:
-    (folders[0] / "pen.safetensors").write_bytes(
+    styles = folders[0] / "styles"
+    (styles / "nib.pt").write_bytes((folders[0] / "pen.pt").read_bytes())
+    (styles / "nib.json").write_text('{"notes": "of nib"}')
+    (styles / "left.json").write_text('{"notes": "of nobody"}')
+    library.scan()
+    before = sorted(path.name for path in styles.iterdir())
+    for to, there in (
+        ("ink", "ink.safetensors"),
+        ("INK", "ink.safetensors"),
+        ("left", "left.json"),
+    ):
+        with pytest.raises(hn.HypernetworkError, match=f"{there} exists already"):
+            do(actions, "rename", "nib", to)
+        assert sorted(path.name for path in styles.iterdir()) == before
+    assert do(actions, "rename", "nib", "Nib") == {"name": "Nib"}
+    assert (styles / "Nib.json").is_file()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".bin", ".ckpt"])
+def test_files_that_two_networks_share_stay(
+    actions: CardActions, folders: tuple[Path, Path], suffix: str
+) -> None:
+    (folders[0] / f"pen{suffix}").write_bytes(
         (folders[0] / "styles" / "ink.safetensors").read_bytes()
     )
     (folders[0] / "pen.json").write_text("{}")

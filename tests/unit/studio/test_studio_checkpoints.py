@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,19 @@ def test_folders_offer_files_and_folders_of_diffusers(models: Path) -> None:
     assert labels == ["sd1/large.safetensors", "sd1/a folder"]
     for label, key in known.choices(anywhere=True):
         assert known.path(key, anywhere=True) == models / label
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text on this system")
+def test_names_that_are_no_text_are_not_offered(models: Path, tmp_path: Path) -> None:
+    broken = [models / os.fsdecode(b"caf\xe9.safetensors"), models / os.fsdecode(b"\xff")]
+    broken[0].write_bytes(b"x" * 20)
+    broken[1].mkdir()
+    (broken[1] / "inside.safetensors").write_bytes(b"x" * 20)
+    known = Checkpoints([models], tmp_path / "recent.json")
+    before = [label for label, _ in known.choices(anywhere=False)]
+    assert before == ["sd1/large.safetensors", "sd1/a folder"]
+    known.remember(broken[0])
+    assert [label for label, _ in known.choices(anywhere=False)] == before
 
 
 @pytest.mark.parametrize("key", ["0:../secret", "0:/etc/passwd", "1:x", "recent:/etc", "", "x"])
@@ -113,6 +128,16 @@ def test_a_dropped_checkpoint_is_found_by_name_and_size(models: Path, tmp_path: 
         ("", 0, False),
     ):
         assert known.named(name, size, anywhere=anywhere) is None
+
+
+def test_a_dropped_checkpoint_is_looked_for_in_one_walk(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walked = list[Path]()
+    walk = checkpoints._checkpoints
+    monkeypatch.setattr(checkpoints, "_checkpoints", lambda at: walked.append(at) or walk(at))
+    assert Checkpoints([models]).named("none.safetensors", 5, anywhere=False) is None
+    assert walked == [models]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from hypernetworks.studio.comparing.axes import (
 from hypernetworks.studio.comparing.checkpoints import looking_in, steps_of
 from hypernetworks.studio.comparing.drawing import sheet
 from hypernetworks.studio.comparing.page_file import page_file
-from hypernetworks.studio.comparing.planning import Plan, plan
+from hypernetworks.studio.comparing.planning import Plan, plan, without_values
 from hypernetworks.studio.comparing.ranking import notes, ranked
 from hypernetworks.studio.comparing.sheets import Sheets, described
 from hypernetworks.studio.comparing.working import Compared, compare, summary
@@ -196,6 +196,26 @@ def test_without_a_choice_it_takes_those_of_the_prompt_or_of_the_library(
     assert len(planned(library, (NETWORK, ""), job=Generation("a")).columns.values) == 3
 
 
+def test_networks_are_compared_by_their_files(library: hn.Library) -> None:
+    job = Generation("a cat <hypernet:INK:0.8:k=2> <hypernet:SEPIA.safetensors:1>")
+    axis = (NETWORK, "ink, Sepia, INK, sepia")
+    todo = planned(library, axis, job=job, without=True)
+    assert todo.labels[0] == ("without", "ink", "Sepia")
+    assert [one.prompt for one in todo.jobs.values()] == [
+        "a cat",
+        "a cat <hypernet:ink:0.8:k=2>",
+        "a cat <hypernet:Sepia:1>",
+    ]
+    fewer = without_values(todo, job, frozenset({"Sepia"}))
+    assert fewer is not None
+    assert fewer.labels[0] == ("without", "ink")
+
+    # What no axis is about stays as it was typed, and words are searched for in that.
+    assert planned(library, (STEPS, "2"), job=job).jobs[0, 0, 0].prompt == job.prompt
+    words = planned(library, (WORDS, "INK, SEPIA"), (NETWORK, "sepia"), job=job)
+    assert words.jobs[0, 0, 1].prompt == "a cat <hypernet:sepia:0.8:k=2> <hypernet:sepia:1>"
+
+
 @pytest.mark.parametrize(
     ("axes", "error"),
     [
@@ -206,7 +226,7 @@ def test_without_a_choice_it_takes_those_of_the_prompt_or_of_the_library(
         ([(NETWORK, "inc")], "did you mean ink"),
         ([(MULTIPLIER, "0-1 [60]"), (SEED, "1-4")], "at most 200"),
         ([(WORDS, "zebra, dog")], "not in the prompt"),
-        ([(STEPS, "0")], "use 1 to 150"),
+        ([(STEPS, "0")], "use 1 to 1000"),
         ([(SAMPLER, "Magic")], "no sampler"),
         ([(STEPS, "")], "type some values"),
         ([(BLOCK_OFF, "IN09")], "no block"),

@@ -158,5 +158,32 @@ def test_fields_become_an_order() -> None:
     assert order.name == "a-b-baked"
     assert order.multipliers == ("0.5", "1", "0.5")
     assert order.prompts == ("cat", "", "dog")
-    assert order_of(LORA, "x", None, "", "peft", "", 50.0, "y").source == Path("y")
+    assert order_of(LORA, "x", None, "", "peft", "", 50.0, Path("y")).source == Path("y")
     assert order_of(SMALLER, "", ["a"], "", "peft", "", 0.0, None, 0.25).name == "a-small"
+
+
+def test_a_file_of_this_machine_is_read_where_it_is(tmp_path: Path, base: Path) -> None:
+    pytest.importorskip("gradio")
+    from hypernetworks.studio.checkpoints import Checkpoints
+    from hypernetworks.studio.tabs.sources import source_of
+
+    with (tmp_path / "tuned.safetensors").open("wb") as file:
+        file.write(base.read_bytes())
+        file.truncate(301 << 20)  # it takes no room on the disk
+    place: Any = SimpleNamespace(checkpoints=Checkpoints([tmp_path]))
+    key, own = "0:tuned.safetensors", f'"{MINIATURE}"'
+    for kind in (LORA, BAKE, MERGE, SMALLER):
+        assert source_of(kind, place, False, str(base), key, own) is None
+    for kind in (EXTRACT, TUNED):
+        assert source_of(kind, place, False, None, None, " ") is None
+        assert source_of(kind, place, False, str(base), None, "") == base
+        assert source_of(kind, place, False, None, None, own) == MINIATURE
+        with pytest.raises(HypernetworkError, match="--listen"):
+            source_of(kind, place, True, None, None, own)
+    assert source_of(EXTRACT, place, False, None, key, own) == MINIATURE
+
+    with pytest.raises(HypernetworkError, match="not there any more"):
+        source_of(TUNED, place, True, None, "0:../tuned.safetensors", "")
+    for anywhere in (False, True):
+        with pytest.raises(HypernetworkError, match=r"tuned\.safetensors"):  # no whole one
+            source_of(TUNED, place, anywhere, None, key, "")

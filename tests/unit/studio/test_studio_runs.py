@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -67,6 +68,14 @@ def test_the_best_step_is_one_that_is_measured_as_now(
     (runs.path("azure") / "settings.json").write_text(settings)
     (run,) = runs.all()
     assert run.best_step == best
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text on this system")
+def test_a_run_whose_name_is_no_text_is_not_listed(runs: Runs) -> None:
+    broken = runs.folder / os.fsdecode(b"caf\xe9")
+    broken.mkdir()
+    (broken / "log.csv").write_text(LOG + ROWS, encoding="utf-8")
+    assert [run.name for run in runs.all()] == ["azure"]
 
 
 def test_the_fields_come_back_and_foreign_ones_do_not(runs: Runs) -> None:

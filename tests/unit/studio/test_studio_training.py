@@ -4,6 +4,7 @@ library."""
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -176,6 +177,14 @@ def test_only_folders_with_pictures_can_be_chosen(tmp_path: Path) -> None:
     ):
         with pytest.raises(hn.HypernetworkError, match="choose one from the list"):
             training_folders.folder(key)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text on this system")
+def test_folders_whose_name_is_no_text_are_not_offered(tmp_path: Path) -> None:
+    pictures(tmp_path / "mine" / os.fsdecode(b"caf\xe9"), "1.png")
+    pictures(tmp_path / "mine" / "cats", "1.png")
+    choices = TrainingFolders(tmp_path / "own", (tmp_path / "mine",)).choices()
+    assert [key for _, key in choices] == ["1:cats"]
 
 
 def test_pictures_that_are_sent_are_kept_and_never_replaced(tmp_path: Path) -> None:

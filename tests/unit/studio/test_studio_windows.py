@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +15,9 @@ from PIL import Image
 
 import hypernetworks as hn
 from hypernetworks.hosts.diffusers import Picture, save_png
-from hypernetworks.studio.images import TRASH, Images
-from hypernetworks.studio.job_queue import JobQueue, Update
+from hypernetworks.studio import images as images_module
+from hypernetworks.studio.images import TRASH, Images, Item, described
+from hypernetworks.studio.job_queue import JobQueue, Update, Work
 from hypernetworks.studio.kept import Kept
 from hypernetworks.studio.unfinished import EVERYONE as TRAINING
 from hypernetworks.studio.unfinished import Unfinished
@@ -55,13 +57,13 @@ def test_a_reload_finds_the_job_again_and_a_closed_window_ends_it(job_queue: Job
     first = job_queue.run(NAME, work, "an image", patience=60)
     assert next(first).done == 3
     first.close()  # the page is loaded again
-    again = job_queue.resume(NAME, "an image")
-    assert again is not None
-    assert next(again).done == 3
-    assert job_queue.resume("another", "an image") is None
-    assert job_queue.resume(NAME, "a comparison") is None
-    release.set()
-    assert list(again) == ["done"]
+    with job_queue.resume(NAME, "an image") as (again,):
+        assert next(again).done == 3
+        for other in (("another", "an image"), (NAME, "a comparison")):
+            with job_queue.resume(*other) as none:
+                assert none == []
+        release.set()
+        assert list(again) == ["done"]
 
     release.clear()
     closed = job_queue.run(NAME, work, "an image", patience=0.01)
@@ -79,11 +81,51 @@ def test_an_interrupt_after_a_reload_reaches_the_job(job_queue: JobQueue) -> Non
     first = job_queue.run(NAME, work, "an image", patience=60)
     next(first)
     first.close()
-    again = job_queue.resume(NAME, "an image")
-    assert again is not None
-    next(again)
-    assert job_queue.interrupt(NAME)
-    assert list(again) == ["stopped"]
+    with job_queue.resume(NAME, "an image") as (again,):
+        next(again)
+        assert job_queue.interrupt(NAME)
+        assert list(again) == ["stopped"]
+
+
+def test_a_reload_keeps_the_jobs_that_wait_and_tells_the_end_of_each(job_queue: JobQueue) -> None:
+    release = [threading.Event() for _ in range(3)]
+
+    def work(number: int) -> Work:
+        def do(_painter: Any, tell: Any, cancelled: threading.Event) -> str:
+            tell(Update(1, 2, "x"))
+            return f"{until(cancelled, release[number])} {number}"
+
+        return do
+
+    running = [job_queue.run(NAME, work(n), "an image", patience=0.1) for n in range(3)]
+    for shown in running:
+        next(shown)
+    for shown in running:
+        shown.close()  # the page is loaded again
+
+    with job_queue.resume(NAME, "an image") as again:
+        time.sleep(0.4)  # well beyond the patience, while only the first is shown
+        for event in release:
+            event.set()
+        ends = [list(shown)[-1] for shown in again]
+    assert ends == ["done 0", "done 1", "done 2"]
+
+
+def test_a_window_that_is_closed_after_a_reload_ends_all_of_its_jobs(job_queue: JobQueue) -> None:
+    def work(_painter: Any, tell: Any, cancelled: threading.Event) -> str:
+        tell(Update(1, 2, "x"))
+        return until(cancelled, threading.Event())
+
+    running = [job_queue.run(NAME, work, "an image", patience=60) for _ in range(2)]
+    for shown in running:
+        next(shown)
+        shown.close()
+    jobs = list(job_queue._jobs)
+    for job in jobs:
+        job.patience = 0.01
+    with job_queue.resume(NAME, "an image") as again:
+        next(again[0])
+    assert all(job.cancelled.wait(10) for job in jobs)
 
 
 def test_a_second_click_waits_and_the_header_shows_both(job_queue: JobQueue) -> None:
@@ -236,6 +278,40 @@ def test_images_are_kept_by_day_and_found_again(images: Images) -> None:
     assert names(Images(images.folder), starred=True) == [found[1]]
     images.star(found[1], False)
     assert names(images, starred=True) == []
+
+
+def test_a_search_reaches_all_images_and_says_where_it_ended(
+    images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest, middle, oldest = names(images)
+    monkeypatch.setattr(images_module, "MOST_SEARCHED", 1)
+
+    def search(shown: Images, words: str, **options: Any) -> tuple[list[str], list[str]]:
+        ended = list[str]()
+        return names(shown, words, on_end=ended.append, **options), ended
+
+    # What was read before is not counted: it costs nothing.
+    assert search(images, "moon") == (
+        [name for name in (newest, middle, oldest) if "seed-2" in name],
+        [],
+    )
+    fresh = Images(images.folder)
+    assert search(fresh, "nothing") == ([], [newest])
+    assert search(fresh, "nothing", after=newest) == ([], [middle])
+    assert search(fresh, "nothing") == ([], [])
+    images.star(oldest, True)
+    assert search(Images(images.folder), "", starred=True) == ([oldest], [])
+    assert search(Images(images.folder), "", after=middle) == ([oldest], [])
+
+
+def test_prompt_and_seed_of_an_image_are_those_of_its_settings() -> None:
+    prompt = 'poster, text "Seed: 77"\nSteps: up the hill'
+    settings = "Steps: 2, Sampler: DDIM, CFG scale: 3, Seed: 5, Size: 64x64"
+    shown = described(Item("x", f"{prompt}\nNegative prompt: Seed: 8\n{settings}", True))
+    assert (shown["prompt"], shown["seed"]) == (prompt, "5")
+    for infotext in ("", "only words, Seed: 3"):
+        shown = described(Item("x", infotext, False))
+        assert (shown["prompt"], shown["seed"]) == (infotext, None)
 
 
 def test_an_image_in_the_trash_can_be_taken_back(images: Images) -> None:

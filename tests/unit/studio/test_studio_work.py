@@ -67,15 +67,29 @@ def test_empty_and_wild_fields_become_a_job() -> None:
     assert (job.steps, job.batch, job.sampler, job.negative) == (20, 1, None, "")
     assert 0 <= job.seed < 2**32
     assert (job.width, job.height) == (None, None)  # the model's own, not 512
-    job = job_of("a", "", 1e9, 1e9, 5, "Euler", 1e9, 1e9, -3)
-    assert (job.steps, job.cfg, job.seed, job.batch, job.width, job.height) == (
-        150,
-        100,
-        5,
-        16,
-        4096,
-        1,
-    )
+    job = job_of("a", "", 1000, 0, 2**53 - 1, "Euler", 16, 4096, 8)
+    assert (job.steps, job.cfg, job.seed, job.batch) == (1000, 0, 2**53 - 1, 16)
+    assert (job.width, job.height) == (4096, 8)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("steps", 1001, "Steps: 1001 is not possible: use 1 to 1000"),
+        ("cfg", 100.5, "CFG scale: 100.5 is not possible: use 0 to 100"),
+        ("seed", 2**53, "Seed: 9007199254740992 is not possible: use 0 to 9007199254740991"),
+        ("batch", 1e9, "Images"),
+        ("width", 0, "Width"),
+        ("height", 4097, "Height"),
+        ("hires_scale", float("nan"), "Scale"),
+        ("hires_strength", 0, "Hires strength"),
+        ("strength", 1.1, "Strength"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_name(field: str, value: float, said: str) -> None:
+    given: dict[str, Any] = dict.fromkeys(("steps", "cfg", "seed", "batch", "width", "height"))
+    with pytest.raises(hn.HypernetworkError, match=said):
+        job_of("a", "", sampler=None, hires=True, **{**given, field: value})
 
 
 def test_jobs_take_turns_and_tell_their_own_window(painter: Any) -> None:
