@@ -214,6 +214,7 @@ def test_a_field_that_wants_a_file_gets_what_is_dropped_on_it(page: Any) -> None
     page.fill(PROMPT, "mine")
     page.get_by_text("Hires, image to image").click()
     image = page.locator("#hypernetworks_image")
+    expect(image).to_be_visible()
     for name in ("first.png", "second.png"):  # the second one takes the place of the first
         page.evaluate(DROP_ON, ["#hypernetworks_image", name, 100])
         expect(image).to_contain_text(re.compile(rf"{name[:-4]}\s*\.png"))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...devices import PRECISIONS, default_dtype, empty_cache, enough_memory, is_out_of_memory
-from ...errors import CheckpointError, HypernetworkError, sendable
+from ...errors import CheckpointError, HypernetworkError
 from ...files.naming import model_name
 from ...library import Entry, Library
 from ...patching import Handle, Site, apply_at, find_sites
@@ -73,7 +73,7 @@ class Painter:
     ) -> None:
         self.checkpoint = checkpoint
         self.is_miniature = checkpoint is None
-        self.model_name = "miniature" if checkpoint is None else sendable(model_name(checkpoint))
+        self.model_name = "miniature" if checkpoint is None else model_name(checkpoint)
         if half is not None and precision == "auto":
             precision = "fp16" if half else "fp32"
         self.dtype = dtype = default_dtype(device, precision)
