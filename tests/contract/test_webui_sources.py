@@ -165,6 +165,24 @@ def test_which_hosts_have_hypernetworks(host: str) -> None:
     assert '"extra_networks_default_multiplier"' in options
 
 
+# Comments in prompts: host.without_comments, and commentsOf in javascript/hypernetworks.js
+
+
+def test_how_comments_are_taken_out(host: str) -> None:
+    path = "modules/processing_scripts/comments.py"
+    if host == "sdnext":
+        assert not has(host, path)
+        return
+
+    module = source(host, path)
+    assert [argument.arg for argument in module.find("strip_comments").args.args] == ["text"]
+    has_switch = host != "reforge"
+    assert ('"enable_prompt_comments":' in module.text) is has_switch
+    assert ('"enable_prompt_comments_def":' in module.text) is not has_switch
+    assert ('"save_prompt_comments":' in module.text) is (host == NEO)
+    assert ("//" in module.text) is (host in (NEO, "reforge"))
+
+
 # folders.py
 
 
