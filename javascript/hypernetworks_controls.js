@@ -40,7 +40,7 @@
     }
 
     class Menu {
-        constructor(add, say, renewed = () => {}) {
+        constructor(add, say, renewed = () => null) {
             this.add = add;
             this.say = say;
             this.renewed = renewed;

@@ -149,7 +149,7 @@
         /** The server has a new file: our lists, and the webui's cards by its own button. */
         renewCards() {
             this.renewLists();
-            catalogue.refresh().catch(() => {});
+            catalogue.refresh().catch(() => null);
             const buttons = root().querySelectorAll("[id$=_hypernetworks_extra_refresh]");
             for (const each of buttons) each.click();
         }

@@ -91,7 +91,7 @@
             return;
         }
         const again = () => begun(box) && document.activeElement === box && show(box, begun(box)[1]);
-        load().then(again, () => {}); // without a list there is nothing to offer
+        load().then(again, () => null); // without a list there is nothing to offer
     }, true);
 
     document.addEventListener("keydown", (event) => {

@@ -7,7 +7,7 @@
 (() => {
     "use strict";
     const { parseTags, toggle, controls } = window.hypernetworksExtension;
-    const { make, setText } = controls;
+    const { make } = controls;
     const API = "./hypernetworks/v1";
     const SUFFIXES = [".pt", ".safetensors", ".bin", ".ckpt", ".pth"];
     const IMAGES = [".png", ".jpg", ".jpeg", ".webp", ".avif"];

@@ -35,7 +35,7 @@
     const isOpened = () => document.body.classList.contains("studio-opened");
 
     /** The value of a field; undefined where it is empty, or not on the page. */
-    function valueOf(field, isText) {
+    function numberOrText(field, isText) {
         if (field?.type === "checkbox") return field.checked;
         if (!field || (field.value === "" && !isText)) return undefined;
         return isText ? field.value : Number(field.value);
@@ -46,11 +46,11 @@
     function current() {
         const fields = {};
         for (const [name, kind] of Object.entries(FIELDS)) {
-            fields[name] = valueOf(document.querySelector(`#hypernetworks_${name} ${kind}`), TEXTS.includes(name));
+            fields[name] = numberOrText(document.querySelector(`#hypernetworks_${name} ${kind}`), TEXTS.includes(name));
         }
         // gradio builds the Compare tab when it is first shown: until then, its fields are as they were saved.
         for (const [name, kind] of Object.entries(OF_COMPARE)) {
-            const value = valueOf(document.querySelector(`#compare_${name} ${kind}`), true);
+            const value = numberOrText(document.querySelector(`#compare_${name} ${kind}`), true);
             if (value !== undefined) compared[`compare_${name}`] = value;
         }
         return { model, fields: { ...fields, ...compared }, tab: activeTab() };

@@ -40,7 +40,7 @@
             notify("Generate an image first: the one in the Image tab becomes the preview.", true);
             return;
         }
-        await shown.decode().catch(() => {});
+        await shown.decode().catch(() => null);
         const factor = Math.min(1, SIDE / Math.max(shown.naturalWidth, shown.naturalHeight));
         const canvas = make("canvas");
         [canvas.width, canvas.height] = [shown.naturalWidth * factor, shown.naturalHeight * factor];

@@ -25,7 +25,7 @@
         const box = svg.getBoundingClientRect();
         const x = ((clientX - box.left) / box.width) * width;
         const scale = (value) => (isLog ? Math.log(Math.max(value, 1e-12)) : value);
-        const valueOf = (y) => {
+        const lossAt = (y) => {
             const at = scale(high) - ((y - TOP) / (height - TOP - BOTTOM)) * (scale(high) - scale(low));
             return isLog ? Math.exp(at) : at;
         };
@@ -35,7 +35,7 @@
         if (!found.length) return;
         const [at] = found[0][1]; // the line with the most points comes first
         const step = Math.round(first + ((at - LEFT) / (width - LEFT - RIGHT)) * (last - first));
-        const words = found.map(([name, [, y]]) => `${name} ${valueOf(y).toPrecision(3)}`).join(" · ");
+        const words = found.map(([name, [, y]]) => `${name} ${lossAt(y).toPrecision(3)}`).join(" · ");
 
         const mark = part(svg, "line", "studio-at");
         for (const [key, value] of Object.entries({ x1: at, x2: at, y1: TOP, y2: height - BOTTOM })) mark.setAttribute(key, value);
