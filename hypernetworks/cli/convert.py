@@ -66,6 +66,7 @@ def _convert(options: argparse.Namespace) -> int:
     refuse_existing((target for _, target in pairs), overwrite=options.overwrite)
     code = 0
     for source, target in pairs:
+        shown = printable(str(target), 4096)
         try:
             network = read(source)
             # Only a folder is made: of a single target, a missing one is a typing error.
@@ -76,11 +77,10 @@ def _convert(options: argparse.Namespace) -> int:
             warn(f"hypernetworks: {error}")
             code = 2
         except OSError as error:
-            shown = printable(str(target), 4096)
             warn(f"hypernetworks: {shown} can't be written: {error.strerror}")
             code = 2
         else:
-            say(printable(str(target), 4096))
+            say(shown)
     return code
 
 

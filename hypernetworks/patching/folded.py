@@ -64,9 +64,15 @@ class FoldedProjection(Projection):
         self._keeps_product = False
 
     @property
+    def own_weight(self) -> torch.Tensor | None:
+        """The module's parameter, asking nothing of the module; ``None`` where it has none."""
+        parameters: dict[str, torch.Tensor | None] = vars(self.module).get("_parameters", {})
+        return parameters.get("weight")
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the weight, if networks may be folded into it; else 0."""
-        weight = vars(self.module).get("_parameters", {}).get("weight")
+        weight = self.own_weight
         if weight is None or not is_ordinary(weight) or weight.dtype not in FOLDABLE:
             return 0
         return bytes_of(weight) if weight.shape[-1] in self.seam.widths else 0
@@ -242,9 +248,11 @@ class FoldedProjection(Projection):
             kept = Fold.of(weight, affine, baked, others)
             if self._keeps_product:
                 prepared(network).keep(key, kept)
-        if not self._keeps_product:  # an earlier job, of fewer steps, may have kept it
+
+        if self._keeps_product:
+            self._fold = kept
+        else:  # an earlier job, of fewer steps, may have kept it
             prepared(network).folds.pop(key, None)
-        self._fold = kept if self._keeps_product else None
         return kept
 
     def _afford(self, weight: torch.Tensor, pays_anew: bool) -> bool:

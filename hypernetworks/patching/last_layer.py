@@ -78,7 +78,7 @@ class LastLayerProjection(FoldedProjection):
 
     def outer_if_folded(self, own: Callable[..., Any] | None) -> int:
         """The layer's width, where its product may be part of what is computed here."""
-        weight = vars(self.module).get("_parameters", {}).get("weight")
+        weight = self.own_weight
         is_here = weight is not None and weight.device.type in FUSING
         return super().outer_if_folded(own) if is_here else 0
 

@@ -212,13 +212,14 @@ def applied(
     # Not in the order of the axes: a multiplier needs the network that another axis puts in.
     pairs, order = list(chosen), list(KINDS)
     given = [(axis, value) for axis, value in pairs if value is not None]
-    for axis, value in given:
-        if axis.kind == WORDS:  # they are searched for in the prompt as it was typed
-            job = KINDS[WORDS].change(job, value, axis, names)
+    words = [pair for pair in given if pair[0].kind == WORDS]
+    others = [pair for pair in given if pair[0].kind != WORDS]
+    for axis, value in words:  # they are searched for in the prompt as it was typed
+        job = KINDS[axis.kind].change(job, value, axis, names)
+
     job = spelled(job)
-    for axis, value in sorted(given, key=lambda pair: order.index(pair[0].kind)):
-        if axis.kind != WORDS:
-            job = KINDS[axis.kind].change(job, value, axis, names)
+    for axis, value in sorted(others, key=lambda pair: order.index(pair[0].kind)):
+        job = KINDS[axis.kind].change(job, value, axis, names)
 
     if len(given) < len(pairs):
         job = without_networks(job, names)
