@@ -577,6 +577,14 @@ def test_nothing_is_remembered_after_an_error(host: Host, error: type[BaseExcept
         assert torch.equal(host.run(context), expected)
 
 
+def is_gone(kept: weakref.ref[object]) -> bool:
+    """Whether nothing but garbage keeps an object."""
+    gc.collect(1)  # the young ones; all would take long
+    if kept() is not None:  # a collection in the middle may have made the garbage old
+        gc.collect()
+    return kept() is None
+
+
 @FEW
 def test_contexts_are_let_go_when_a_call_ends(host: Host) -> None:
     with hn.apply(host.unet, [(host.network()[1], 0.8)]) as handle:
@@ -594,10 +602,7 @@ def test_contexts_are_let_go_when_a_call_ends(host: Host) -> None:
             ):  # torch calls no hook then; removing, or the next call, lets go
                 handle.remove()
             del context
-            gc.collect(1)  # the young ones; all would take long
-            if kept() is not None:  # a collection in the middle has made the traceback an old one
-                gc.collect()
-            assert kept() is None
+            assert is_gone(kept)
 
 
 @FEW
@@ -728,8 +733,7 @@ def test_a_patched_unet_can_go(ldm: Host) -> None:
     handle = hn.apply(ldm.unet, [(ldm.network()[1], 1)])
     gone = weakref.ref(ldm.unet)
     ldm.unet, ldm.run = nn.Module(), lambda context: context
-    gc.collect(1)  # the young ones; all would take long
-    assert gone() is None
+    assert is_gone(gone)
     handle.remove()
 
 
